@@ -1,0 +1,3 @@
+from epochcast.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Seconds and bytes from measurements, without torch: fit, predict, plan."""

@@ -1,0 +1,146 @@
+"""Raw samples of a visit to robust numbers, and the visits of a configuration to one row.
+
+A step's cost is a mean, because an epoch is a sum of steps; but single glitches of the machine
+must not move it, and a loader with W workers delivers in bursts of W batches, so a median over
+steps is wrong too. Both are met by the median of block means (Nemirovsky & Yudin 1983; Lugosi &
+Mendelson 2019, "Mean estimation and regression under heavy-tailed distributions", section 2.1),
+with blocks that hold whole periods of the loop:
+
+    samples  │ x x x x │ x x x x │ x x x x │ …      block = a multiple of the period
+    means         m₁        m₂        m₃             result = median(m₁, m₂, m₃, …)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+
+from epochcast.records import Measurement, RunConfig, Summary
+
+BLOCKS = 9  # enough for a median that up to four glitches do not move
+
+
+def steady_mean(samples: Sequence[float], period: int = 1) -> float:
+    """The median of block means of a series, in the unit of its samples.
+
+    Args:
+        samples: durations in the order taken; at least one.
+        period: samples after which the series repeats its pattern, e.g. accumulation × workers.
+
+    Raises:
+        ValueError: ``samples`` is empty.
+    """
+    if not samples:
+        raise ValueError("samples must not be empty")
+    block = period * max(1, len(samples) // (BLOCKS * period))
+    whole = len(samples) // block
+    if whole < 3:
+        return fmean(samples)
+    return median(fmean(samples[i * block : (i + 1) * block]) for i in range(whole))
+
+
+def period_of(config: RunConfig) -> int:
+    """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
+    return math.lcm(config.accumulation, max(1, config.workers))
+
+
+def step_seconds(measurement: Measurement) -> float:
+    """Seconds of one steady micro-step of a successful visit."""
+    return steady_mean(measurement.step_seconds, period_of(measurement.config))
+
+
+def first_steps_seconds(measurement: Measurement) -> float:
+    """Seconds that the warm-up steps of a visit took beyond as many steady ones; not negative."""
+    if not measurement.warmup_seconds:
+        return 0.0
+    steady = step_seconds(measurement)
+    return max(0.0, sum(measurement.warmup_seconds) - steady * len(measurement.warmup_seconds))
+
+
+def eval_seconds(measurement: Measurement) -> float | None:
+    """Seconds of one pass over the evaluation data; None where it was not measured."""
+    if not measurement.eval_batch_seconds:
+        return None
+    batches = math.ceil(measurement.eval_samples / measurement.config.batch_size)
+    turn = median(measurement.eval_turn_seconds) if measurement.eval_turn_seconds else 0.0
+    return turn + batches * steady_mean(measurement.eval_batch_seconds)
+
+
+def group_by_config(
+    measurements: Iterable[Measurement],
+) -> dict[RunConfig, tuple[Measurement, ...]]:
+    """Measurements by configuration, in a canonical order of both."""
+    groups: dict[RunConfig, list[Measurement]] = {}
+    for measurement in measurements:
+        groups.setdefault(measurement.config, []).append(measurement)
+    order = sorted(groups, key=lambda config: (str(config.sizes), config.batch_size, config.label))
+    return {config: tuple(sorted(groups[config], key=lambda m: m.round)) for config in order}
+
+
+def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
+    """One row per workload, device and configuration."""
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for measurement in measurements:
+        key = (measurement.workload, measurement.device.key)
+        groups.setdefault(key, []).append(measurement)
+    return tuple(
+        _summary(visits) for key in sorted(groups) for visits in group_by_config(groups[key]).values()
+    )
+
+
+def _summary(visits: Sequence[Measurement]) -> Summary:
+    good = [visit for visit in visits if visit.status == "ok"]
+    latest = visits[-1]
+    probe_seconds = sum(visit.probe_seconds for visit in visits)
+    if not good:
+        return Summary(
+            workload=latest.workload,
+            config=latest.config,
+            device=latest.device,
+            status=latest.status,
+            message=latest.message,
+            probe_seconds=probe_seconds,
+            log=latest.log,
+        )
+    steps = [step_seconds(visit) for visit in good]
+    step = median(steps)
+    footprint = next((v.footprint for v in reversed(good) if v.footprint), None)
+    return Summary(
+        workload=latest.workload,
+        config=latest.config,
+        device=latest.device,
+        status="ok",
+        visits=len(good),
+        step_seconds=step,
+        step_spread=(max(steps) - min(steps)) / (2 * step),
+        samples_per_second=latest.config.batch_size / step,
+        data_wait_share=_median_of(_share(v.data_wait_seconds, v) for v in good),
+        update_share=_median_of(_share(v.update_seconds, v) for v in good),
+        loader_seconds=_median_of(
+            steady_mean(v.loader_seconds, period_of(v.config)) for v in good if v.loader_seconds
+        ),
+        eval_seconds=_median_of(eval_seconds(v) for v in good),
+        save_seconds=_median_of(median(v.save_seconds) for v in good if v.save_seconds),
+        save_bytes=max(v.save_bytes for v in good) or None,
+        startup_seconds=median(v.import_seconds + v.build_seconds for v in good),
+        first_steps_seconds=median(first_steps_seconds(v) for v in good),
+        peak_bytes=footprint.peak_bytes if footprint else None,
+        device_bytes=max((v.memory.device_bytes for v in good if v.memory), default=None),
+        parameters=footprint.parameters if footprint else None,
+        flops=footprint.flops if footprint else None,
+        probe_seconds=probe_seconds,
+        trace=next((v.trace for v in reversed(visits) if v.trace), None),
+        log=latest.log,
+    )
+
+
+def _share(part: Sequence[float], visit: Measurement) -> float | None:
+    return min(1.0, sum(part) / sum(visit.step_seconds)) if part else None
+
+
+def _median_of(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+

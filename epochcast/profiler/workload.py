@@ -1,0 +1,92 @@
+"""A workload: everything about a user's training that decides what it costs.
+
+    def workload(width: int = 512, depth: int = 1) -> Workload:      # keyword arguments are knobs
+        model = MLP(width, depth)
+        return Workload(
+            model=model,
+            train_data=MyDataset(),
+            optimizer=torch.optim.Adam(model.parameters()),
+            loss=torch.nn.functional.cross_entropy,
+        )
+
+The function is found by name, in a worker process: a built-in (``mnist-mlp``), a file
+(``train.py:workload``) or a module (``mypackage.training:workload``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from epochcast.errors import WorkloadError
+from epochcast.records import Precision
+
+
+@dataclass(kw_only=True)
+class Workload:
+    """What to train and how. Exactly one of ``loss``, ``forward`` and ``train_step`` says a step.
+
+    Attributes:
+        model: moved to the device and put into training mode by the profiler.
+        train_data: a map-style data set; its length is the number of samples of an epoch.
+        optimizer: built over the model's parameters; frozen parameters are simply left out.
+        loss: ``loss(model(inputs), targets)`` for batches that are pairs ``(inputs, targets)``.
+        forward: ``forward(model, batch)`` returns the loss, for any other kind of batch.
+        train_step: ``train_step(batch)`` does a whole iteration by itself: forward, backward,
+            update. Precision and accumulation are then its own business.
+        eval_data: evaluated after an epoch; absent means that the run never evaluates.
+        batch_size: the batch size the user trains with today.
+        collate: the loader's ``collate_fn``.
+        loader_options: further arguments of ``torch.utils.data.DataLoader``, e.g. ``num_workers``,
+            ``pin_memory``, ``persistent_workers``, ``sampler``.
+        shuffle: whether the training loader shuffles (ignored when a sampler is given).
+        drop_last: whether the training loader drops a last partial batch.
+        precision: autocast in ``"bf16"`` or ``"fp16"`` (with a gradient scaler), or ``"fp32"``.
+        accumulation: micro-batches per optimizer step.
+        compile: run the model under ``torch.compile``.
+        data_source: shown to the user, e.g. ``"synthetic"``.
+    """
+
+    model: nn.Module
+    train_data: Dataset[Any]
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[Any, Any], Tensor] | None = None
+    forward: Callable[[nn.Module, Any], Tensor] | None = None
+    train_step: Callable[[Any], object] | None = None
+    eval_data: Dataset[Any] | None = None
+    batch_size: int = 32
+    collate: Callable[[list[Any]], Any] | None = None
+    loader_options: Mapping[str, Any] = field(default_factory=dict)
+    shuffle: bool = True
+    drop_last: bool = False
+    precision: Precision = "fp32"
+    accumulation: int = 1
+    compile: bool = False
+    data_source: str = "the workload's own"
+
+    def __post_init__(self) -> None:
+        steps = [name for name in ("loss", "forward", "train_step") if getattr(self, name)]
+        if len(steps) != 1:
+            given = ", ".join(steps) or "none"
+            raise WorkloadError(
+                f"a Workload needs exactly one of loss, forward and train_step, but got {given}"
+            )
+        for name in ("train_data", "eval_data"):
+            data = getattr(self, name)
+            if data is not None and not hasattr(data, "__len__"):
+                raise WorkloadError(
+                    f"{name} needs a length (a map-style data set), "
+                    f"but got {type(data).__name__} without __len__"
+                )
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise WorkloadError(
+                f"precision must be fp32, bf16 or fp16, but got {self.precision!r}"
+            )
+        for name in ("batch_size", "accumulation"):
+            if getattr(self, name) < 1:
+                raise WorkloadError(f"{name} must be at least 1, but got {getattr(self, name)}")

@@ -1,0 +1,125 @@
+"""Text to seconds, bytes and money, and back: the only file that formats or parses a unit.
+
+    "1h 30m"  ⇄  5400.0 seconds        "24GiB"  ⇄  25769803776 bytes        12.4  →  "$12.40"
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from epochcast.errors import UsageError
+
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
+_BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
+_SI = ("", "k", "M", "G", "T", "P", "E")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds in a duration such as ``"90"``, ``"1.5h"``, ``"1h 30m"`` or ``"250ms"``.
+
+    Raises:
+        UsageError: the text is not a duration.
+    """
+    rest = text.strip().lower().replace("µs", "us")
+    try:
+        seconds = float(rest)
+    except ValueError:
+        seconds = _sum_of_parts(rest, text)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise UsageError(f"a duration is a number of seconds or like '1h 30m', but got {text!r}")
+    return seconds
+
+
+def _sum_of_parts(rest: str, text: str) -> float:
+    seconds, position = 0.0, 0
+    while position < len(rest):
+        match = _DURATION.match(rest, position)
+        if match is None or match[2] not in _SECONDS:
+            raise UsageError(
+                f"a duration is a number of seconds or like '1h 30m', but got {text!r}; "
+                f"units: {', '.join(_SECONDS)}"
+            )
+        seconds += float(match[1]) * _SECONDS[match[2]]
+        position = match.end()
+    return seconds if rest else math.nan
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in a size such as ``"24GiB"``, ``"800 MB"`` or ``"1024"``.
+
+    Raises:
+        UsageError: the text is not a size.
+    """
+    if text.strip().isdigit():
+        return int(text)
+    match = _SIZE.fullmatch(text)
+    if match is None or match[2].lower() not in _BYTES:
+        raise UsageError(f"a size is a number of bytes or like '24GiB' or '800MB', but got {text!r}")
+    return round(float(match[1]) * _BYTES[match[2].lower()])
+
+
+def format_seconds(seconds: float) -> str:
+    """``"3h 12m"``, ``"41 s"``, ``"4.27 ms"``: two figures that matter, largest unit first."""
+    if seconds < 0:
+        return "-" + format_seconds(-seconds)
+    if not math.isfinite(seconds):
+        return "unbounded"
+    if seconds < 99.5:
+        return _format_small_seconds(seconds)
+    minutes = round(seconds / 60)
+    if seconds < 3600 and minutes < 60:
+        whole = round(seconds)
+        return f"{whole // 60}m {whole % 60:02d}s"
+    if minutes < 48 * 60:
+        return f"{minutes // 60}h {minutes % 60:02d}m"
+    hours = round(seconds / 3600)
+    return f"{hours // 24}d {hours % 24:02d}h"
+
+
+def _format_small_seconds(seconds: float) -> str:
+    for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= 0.9995 * scale:
+            return f"{_three_figures(seconds / scale)} {unit}"
+    return "0 s" if seconds == 0 else f"{_three_figures(seconds / 1e-6)} µs"
+
+
+def format_bytes(count: float) -> str:
+    """``"10.6 MiB"``: binary units, three figures."""
+    if count < 0:
+        return "-" + format_bytes(-count)
+    power = 0
+    while count >= 999.5 and power < len(_BINARY) - 1:
+        count, power = count / 1024, power + 1
+    return f"{_three_figures(count)} {_BINARY[power]}"
+
+
+def format_count(count: float, unit: str = "") -> str:
+    """``"1.2 GFLOP"``: SI prefixes, three figures."""
+    power = 0
+    while abs(count) >= 999.5 and power < len(_SI) - 1:
+        count, power = count / 1000, power + 1
+    return f"{_three_figures(count)} {_SI[power]}{unit}".strip()
+
+
+def format_money(amount: float, currency: str = "$") -> str:
+    """``"$12.40"``; amounts under a cent keep two figures."""
+    if 0 < amount < 0.01:
+        return f"{currency}{amount:.2g}"
+    return f"{currency}{amount:,.2f}"
+
+
+def format_percent(share: float) -> str:
+    """``"12 %"`` for 0.12; under ten per cent with one decimal."""
+    percent = 100 * share
+    return f"{percent:.1f} %" if abs(percent) < 9.95 else f"{percent:.0f} %"
+
+
+def _three_figures(value: float) -> str:
+    if value >= 99.95 or value == round(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
