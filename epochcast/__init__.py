@@ -1,3 +1,86 @@
-"""epochcast: what a PyTorch training run will cost, before it starts."""
+"""epochcast: what a PyTorch training run will cost, before it starts.
+
+    import epochcast as ec
+
+    measurements = ec.probe("mnist-mlp", batch_sizes=(32, 64, 128), sizes={"width": (256, 512)})
+    model = ec.fit(measurements)
+    estimate = model.predict(epochs=90, batch_size=192, width=384)
+    print(estimate.total_seconds.p50, estimate.peak_bytes.p90)
+
+Nothing heavy is imported until it is used: torch only in worker processes and for ``Workload``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epochcast.api import probe
+    from epochcast.costmodel.fitting import fit
+    from epochcast.costmodel.model import CostModel
+    from epochcast.costmodel.summary import summarise
+    from epochcast.errors import EpochcastError
+    from epochcast.lookup import fitted_model
+    from epochcast.profiler.workload import Workload
+    from epochcast.records import (
+        DatasetSpec,
+        Device,
+        Estimate,
+        Footprint,
+        Measurement,
+        Quantiles,
+        RunConfig,
+        Summary,
+    )
+    from epochcast.store import Store
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "CostModel": "costmodel.model",
+    "DatasetSpec": "records",
+    "Device": "records",
+    "EpochcastError": "errors",
+    "Estimate": "records",
+    "Footprint": "records",
+    "Measurement": "records",
+    "Quantiles": "records",
+    "RunConfig": "records",
+    "Store": "store",
+    "Summary": "records",
+    "Workload": "profiler.workload",
+    "fit": "costmodel.fitting",
+    "fitted_model": "lookup",
+    "probe": "api",
+    "summarise": "costmodel.summary",
+}
+
+__all__ = [
+    "CostModel",
+    "DatasetSpec",
+    "Device",
+    "EpochcastError",
+    "Estimate",
+    "Footprint",
+    "Measurement",
+    "Quantiles",
+    "RunConfig",
+    "Store",
+    "Summary",
+    "Workload",
+    "fit",
+    "fitted_model",
+    "probe",
+    "summarise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'epochcast' has no attribute {name!r}")
+    return getattr(import_module(f"epochcast.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -43,9 +43,10 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _require_samples(record: object, *names: str) -> None:
+def _require_seconds(record: object, *names: str) -> None:
     for name in names:
-        samples = getattr(record, name)
+        value = getattr(record, name)
+        samples = (value,) if isinstance(value, int | float) else value
         _require(
             all(math.isfinite(x) and x >= 0 for x in samples),
             f"{name} must be finite and not negative",
@@ -109,9 +110,16 @@ class RunConfig:
             value = getattr(self, name)
             _require(value >= 1, f"{name} must be at least 1, but got {value}")
         _require(self.workers >= 0, f"workers must be at least 0, but got {self.workers}")
-        _require(
-            tuple(sorted(self.sizes)) == self.sizes, "sizes must be sorted by name: use make_sizes"
-        )
+        names = tuple(name for name, _ in self.sizes)
+        _require(names == tuple(sorted(set(names))), "sizes must be sorted by name: use make_sizes")
+        for name, value in self.sizes:
+            finite = not isinstance(value, float) or math.isfinite(value)
+            _require(finite, f"a size must be finite, but got {name}={value}")
+
+    @property
+    def period(self) -> int:
+        """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
+        return math.lcm(self.accumulation, max(1, self.workers))
 
     @property
     def label(self) -> str:
@@ -219,6 +227,7 @@ class Measurement:
     Attributes:
         workload: the name the user gave, e.g. ``"mnist-mlp"`` or ``"train.py:workload"``.
         source: fingerprint of the code that defined the workload.
+        request: fingerprint of what was asked for; a sweep that continues looks for it.
         round: which pass over all configurations; every round is a fresh process.
         visit: position of this configuration within its process, from 0.
         samples: training samples per epoch.
@@ -229,7 +238,9 @@ class Measurement:
         warmup_seconds: micro-steps before the timing was stable, the first one first.
         step_seconds: steady micro-steps, data wait and (where due) optimizer update included.
         data_wait_seconds: the part of each steady micro-step spent waiting for its batch.
-        update_seconds: optimizer updates during the steady steps, one per optimizer step.
+        update_seconds: the part of each steady micro-step spent in the optimizer's update; 0 where
+            none was due. Empty where the step is the workload's own.
+        steps_per_sample: micro-steps that each entry of the three series above is the mean of.
         loader_seconds: batches drawn from the loader alone, without computing.
         epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
         eval_batch_seconds: evaluation micro-steps, forward only.
@@ -247,6 +258,7 @@ class Measurement:
     schema: int = SCHEMA
     workload: str
     source: str = ""
+    request: str = ""
     config: RunConfig
     device: Device
     status: Status = "ok"
@@ -262,6 +274,7 @@ class Measurement:
     step_seconds: tuple[float, ...] = ()
     data_wait_seconds: tuple[float, ...] = ()
     update_seconds: tuple[float, ...] = ()
+    steps_per_sample: int = 1
     loader_seconds: tuple[float, ...] = ()
     epoch_turn_seconds: tuple[float, ...] = ()
     eval_batch_seconds: tuple[float, ...] = ()
@@ -278,9 +291,10 @@ class Measurement:
     def __post_init__(self) -> None:
         _require(self.schema <= SCHEMA, f"schema {self.schema} is newer than this epochcast reads")
         _require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")
-        _require_samples(self, *(f.name for f in fields(self) if f.type == "tuple[float, ...]"))
+        _require_seconds(self, *(f.name for f in fields(self) if f.name.endswith("_seconds")))
         if self.status == "ok":
-            _require(bool(self.step_seconds), "a successful measurement needs step_seconds")
+            timed = bool(self.step_seconds) and min(self.step_seconds) > 0
+            _require(timed, "a successful measurement needs step_seconds, all above 0")
 
     @property
     def key(self) -> str:
@@ -343,9 +357,7 @@ class Quantiles:
     p90: float
 
     def __post_init__(self) -> None:
-        _require(
-            self.p10 <= self.p50 <= self.p90, f"quantiles must be in order, but got {self}"
-        )
+        _require(self.p10 <= self.p50 <= self.p90, f"quantiles must be in order, but got {self}")
 
     def __add__(self, other: Quantiles) -> Quantiles:
         """The sum of two comonotone quantities: their quantiles add up (Dhaene et al. 2002)."""
@@ -417,8 +429,15 @@ class Estimate:
 
 
 def to_json(record: object) -> str:
-    """A record as one line of JSON."""
-    return msgspec.json.encode(record).decode()
+    """A record as one line of JSON.
+
+    Raises:
+        StoreError: it holds what JSON cannot, such as a file name that is not Unicode.
+    """
+    try:
+        return msgspec.json.encode(record).decode()
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise StoreError(f"{type(record).__name__} cannot be written as JSON: {error}") from error
 
 
 def from_json(text: str | bytes, kind: type[_Record]) -> _Record:
@@ -430,7 +449,24 @@ def from_json(text: str | bytes, kind: type[_Record]) -> _Record:
     try:
         return msgspec.json.decode(text, type=kind)
     except msgspec.MsgspecError as error:
+        _refuse_newer(text)  # first: it explains whatever else is unexpected
         raise StoreError(f"not a valid {kind.__name__}: {error}") from error
+
+
+class _Head(msgspec.Struct):
+    schema: int = SCHEMA
+
+
+def _refuse_newer(text: str | bytes) -> None:
+    try:
+        head = msgspec.json.decode(text, type=_Head)
+    except msgspec.MsgspecError:
+        return
+    if head.schema > SCHEMA:
+        raise StoreError(
+            f"written by a newer epochcast (schema {head.schema}, this one reads up to {SCHEMA}); "
+            "run: pip install --upgrade epochcast"
+        )
 
 
 def to_builtins(record: object) -> Any:

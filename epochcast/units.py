@@ -1,6 +1,6 @@
 """Text to seconds, bytes and money, and back: the only file that formats or parses a unit.
 
-    "1h 30m"  ⇄  5400.0 seconds        "24GiB"  ⇄  25769803776 bytes        12.4  →  "$12.40"
+"1h 30m"  ⇄  5400.0 seconds        "24GiB"  ⇄  25769803776 bytes        12.4  →  "$12.40"
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 _BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
 _SI = ("", "k", "M", "G", "T", "P", "E")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)?\s*")
 
 
 def parse_seconds(text: str) -> float:
@@ -55,12 +55,14 @@ def parse_bytes(text: str) -> int:
     Raises:
         UsageError: the text is not a size.
     """
-    if text.strip().isdigit():
-        return int(text)
     match = _SIZE.fullmatch(text)
-    if match is None or match[2].lower() not in _BYTES:
-        raise UsageError(f"a size is a number of bytes or like '24GiB' or '800MB', but got {text!r}")
-    return round(float(match[1]) * _BYTES[match[2].lower()])
+    unit = (match[2] or "B").lower() if match else ""
+    size = float(match[1]) * _BYTES[unit] if match and unit in _BYTES else math.inf
+    if not math.isfinite(size):
+        raise UsageError(
+            f"a size is a number of bytes or like '24GiB' or '800MB', but got {text!r}"
+        )
+    return round(size)
 
 
 def format_seconds(seconds: float) -> str:
@@ -71,10 +73,10 @@ def format_seconds(seconds: float) -> str:
         return "unbounded"
     if seconds < 99.5:
         return _format_small_seconds(seconds)
-    minutes = round(seconds / 60)
-    if seconds < 3600 and minutes < 60:
-        whole = round(seconds)
+    whole = round(seconds)
+    if whole < 3600:
         return f"{whole // 60}m {whole % 60:02d}s"
+    minutes = round(seconds / 60)
     if minutes < 48 * 60:
         return f"{minutes // 60}h {minutes % 60:02d}m"
     hours = round(seconds / 3600)
@@ -120,6 +122,6 @@ def format_percent(share: float) -> str:
 
 
 def _three_figures(value: float) -> str:
-    if value >= 99.95 or value == round(value):
+    if not math.isfinite(value) or abs(value) >= 99.95 or value == round(value):
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"

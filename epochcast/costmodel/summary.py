@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from statistics import fmean, median
 
 from epochcast.records import Measurement, RunConfig, Summary
@@ -36,18 +37,14 @@ def steady_mean(samples: Sequence[float], period: int = 1) -> float:
     block = period * max(1, len(samples) // (BLOCKS * period))
     whole = len(samples) // block
     if whole < 3:
-        return fmean(samples)
+        return fmean(samples[: whole * block] or samples)  # whole periods where there are any
     return median(fmean(samples[i * block : (i + 1) * block]) for i in range(whole))
-
-
-def period_of(config: RunConfig) -> int:
-    """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
-    return math.lcm(config.accumulation, max(1, config.workers))
 
 
 def step_seconds(measurement: Measurement) -> float:
     """Seconds of one steady micro-step of a successful visit."""
-    return steady_mean(measurement.step_seconds, period_of(measurement.config))
+    period = measurement.config.period if measurement.steps_per_sample == 1 else 1
+    return steady_mean(measurement.step_seconds, period)
 
 
 def first_steps_seconds(measurement: Measurement) -> float:
@@ -74,8 +71,14 @@ def group_by_config(
     groups: dict[RunConfig, list[Measurement]] = {}
     for measurement in measurements:
         groups.setdefault(measurement.config, []).append(measurement)
-    order = sorted(groups, key=lambda config: (str(config.sizes), config.batch_size, config.label))
+    order = sorted(groups, key=_order)
     return {config: tuple(sorted(groups[config], key=lambda m: m.round)) for config in order}
+
+
+def _order(config: RunConfig) -> tuple[object, ...]:
+    """By knobs, numbers as numbers, then by batch size, then by everything else."""
+    knobs = tuple((name, isinstance(v, str), v) for name, v in config.sizes)
+    return (*knobs, config.batch_size, config.label)
 
 
 def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
@@ -84,9 +87,8 @@ def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
     for measurement in measurements:
         key = (measurement.workload, measurement.device.key)
         groups.setdefault(key, []).append(measurement)
-    return tuple(
-        _summary(visits) for key in sorted(groups) for visits in group_by_config(groups[key]).values()
-    )
+    configs = (group_by_config(groups[key]).values() for key in sorted(groups))
+    return tuple(_summary(visits) for visits in chain.from_iterable(configs))
 
 
 def _summary(visits: Sequence[Measurement]) -> Summary:
@@ -118,7 +120,7 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
         data_wait_share=_median_of(_share(v.data_wait_seconds, v) for v in good),
         update_share=_median_of(_share(v.update_seconds, v) for v in good),
         loader_seconds=_median_of(
-            steady_mean(v.loader_seconds, period_of(v.config)) for v in good if v.loader_seconds
+            steady_mean(v.loader_seconds, v.config.period) for v in good if v.loader_seconds
         ),
         eval_seconds=_median_of(eval_seconds(v) for v in good),
         save_seconds=_median_of(median(v.save_seconds) for v in good if v.save_seconds),
@@ -142,5 +144,3 @@ def _share(part: Sequence[float], visit: Measurement) -> float | None:
 def _median_of(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
-
-

@@ -40,6 +40,8 @@ class Workload:
         train_step: ``train_step(batch)`` does a whole iteration by itself: forward, backward,
             update. Precision and accumulation are then its own business.
         eval_data: evaluated after an epoch; absent means that the run never evaluates.
+        eval_step: ``eval_step(batch)`` evaluates one batch; needed only beside ``train_step``,
+            otherwise the loss is computed without gradients.
         batch_size: the batch size the user trains with today.
         collate: the loader's ``collate_fn``.
         loader_options: further arguments of ``torch.utils.data.DataLoader``, e.g. ``num_workers``,
@@ -59,6 +61,7 @@ class Workload:
     forward: Callable[[nn.Module, Any], Tensor] | None = None
     train_step: Callable[[Any], object] | None = None
     eval_data: Dataset[Any] | None = None
+    eval_step: Callable[[Any], object] | None = None
     batch_size: int = 32
     collate: Callable[[list[Any]], Any] | None = None
     loader_options: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +79,8 @@ class Workload:
             raise WorkloadError(
                 f"a Workload needs exactly one of loss, forward and train_step, but got {given}"
             )
+        if self.train_step and self.eval_data is not None and self.eval_step is None:
+            raise WorkloadError("a Workload with train_step and eval_data also needs eval_step")
         for name in ("train_data", "eval_data"):
             data = getattr(self, name)
             if data is not None and not hasattr(data, "__len__"):
@@ -84,9 +89,7 @@ class Workload:
                     f"but got {type(data).__name__} without __len__"
                 )
         if self.precision not in ("fp32", "bf16", "fp16"):
-            raise WorkloadError(
-                f"precision must be fp32, bf16 or fp16, but got {self.precision!r}"
-            )
+            raise WorkloadError(f"precision must be fp32, bf16 or fp16, but got {self.precision!r}")
         for name in ("batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise WorkloadError(f"{name} must be at least 1, but got {getattr(self, name)}")

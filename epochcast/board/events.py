@@ -1,0 +1,112 @@
+"""Event files in TensorBoard's own format, with its own protos, without TensorFlow or torch.
+
+    file  = record*              record = length, CRC of length, event, CRC of event
+    event = file version │ session start │ summary(step, value*)
+
+Every file begins with a session start at step 0. When a running TensorBoard meets the second file
+of a run, that event makes it drop what it had read from the first (``SessionLog.START``,
+tensorboard/backend/event_processing/plugin_event_accumulator.py), so nothing is drawn twice.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from epochcast.records import SizeValue
+
+Proto = Any  # tensorboard's generated protos carry no types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Values that one run has at one step; ``proto`` is a ``Summary`` proto."""
+
+    step: int = 0
+    proto: Proto
+
+
+def scalar(tag: str, value: float, step: int, description: str) -> Entry:
+    """A point of a curve; the unit of ``value`` is in its tag, ``description`` is Markdown."""
+    return Entry(step=step, proto=scalar_pb(tag, value, description))
+
+
+def text(tag: str, markdown: str) -> Entry:
+    """A text in Markdown."""
+    return Entry(proto=text_pb(tag, markdown))
+
+
+def image(tag: str, png: bytes, description: str) -> Entry:
+    """A picture, as PNG; ``description`` is Markdown."""
+    width, height = struct.unpack(">II", png[16:24])  # PNG specification 11.2.2: the IHDR chunk
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING)
+    tensor.tensor_shape.dim.add(size=3)
+    tensor.string_val.extend([str(width).encode(), str(height).encode(), png])
+    proto = summary_pb2.Summary()
+    proto.value.add(
+        tag=tag,
+        metadata=image_metadata.create_summary_metadata(None, description),
+        tensor=tensor,
+    )
+    return Entry(proto=proto)
+
+
+def hparams_experiment(
+    knobs: Mapping[str, Sequence[SizeValue]], metrics: Mapping[str, str]
+) -> Entry:
+    """What the columns of the HParams table are.
+
+    Args:
+        knobs: the values that occur, by the name of the hyperparameter; all of one type.
+        metrics: the name of the column, by the tag of the scalar.
+    """
+    hparams = [
+        hparams_summary.HParam(name, hparams_summary.Discrete(values))
+        for name, values in knobs.items()
+    ]
+    columns = [hparams_summary.Metric(tag, display_name=name) for tag, name in metrics.items()]
+    return Entry(proto=hparams_summary.hparams_config_pb(hparams, columns))
+
+
+def hparams_session(knobs: Mapping[str, SizeValue], trial: str, succeeded: bool) -> list[Entry]:
+    """One row of the HParams table; its metrics are the scalars of the same run."""
+    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    proto = summary_pb2.Summary()
+    proto.value.add(
+        tag=hparams_metadata.SESSION_END_INFO_TAG,
+        metadata=hparams_metadata.create_summary_metadata(
+            plugin_data_pb2.HParamsPluginData(session_end_info=end)
+        ),
+        tensor=hparams_metadata.NULL_TENSOR,
+    )
+    return [Entry(proto=hparams_summary.hparams_pb(dict(knobs), trial)), Entry(proto=proto)]
+
+
+def event_file(entries: Sequence[Entry]) -> bytes:
+    """The content of a whole event file."""
+    now = time.time()
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    events = [
+        event_pb2.Event(wall_time=now, file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=now, step=0, session_log=start),
+    ]
+    events += [event_pb2.Event(wall_time=now, step=e.step, summary=e.proto) for e in entries]
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in events:
+        writer.write(event.SerializeToString())
+    return buffer.getvalue()

@@ -1,0 +1,111 @@
+"""HTTP answers that are safe to give: headers on every one, files from where they may come only.
+
+A Content-Security-Policy names what a page may load. Ours allow this server and nothing else, so
+that neither our tab nor the Perfetto UI in it can call out: analytics, fonts, cookie notices.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from werkzeug.security import safe_join
+from werkzeug.utils import send_file
+from werkzeug.wrappers import Request, Response
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".gz": "application/gzip",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".wasm": "application/wasm",  # browsers compile a stream of no other type
+    ".woff2": "font/woff2",
+}
+_INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
+
+DATA_POLICY = "default-src 'none'"  # for what is no page and loads nothing
+
+
+def page_policy(page: bytes = b"") -> str:
+    """The policy under which the Perfetto UI runs.
+
+    It compiles WebAssembly, starts workers, and reads traces and blobs of its own; its styles are
+    inline. Inline scripts run only if they are those of ``page``, which are named by their hash.
+    """
+    hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(page)]
+    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src 'self' 'wasm-unsafe-eval' {scripts}".rstrip(),
+            "worker-src 'self' blob:",
+            "connect-src 'self' blob: data:",
+            "img-src 'self' blob: data:",
+            "style-src 'self' 'unsafe-inline'",
+            "font-src 'self' data:",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def answer(response: Response, policy: str = DATA_POLICY) -> Response:
+    """The response with the headers that every answer of ours has."""
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-cache")
+    return response
+
+
+def problem(status: int, message: str) -> Response:
+    """A refusal or an error, in plain text."""
+    return answer(Response(f"{message}\n", status=status, mimetype="text/plain"))
+
+
+def json_answer(request: Request, document: Any) -> Response:
+    """A document as JSON; empty with status 304 if the browser has the same one already."""
+    response = Response(json.dumps(document), mimetype="application/json")
+    response.add_etag()
+    answer(response)
+    return response.make_conditional(request)
+
+
+def file_answer(
+    request: Request, path: Path, policy: str = DATA_POLICY, download_as: str | None = None
+) -> Response:
+    """A file as it is stored, in pieces: it may be larger than memory. Ranges are understood."""
+    response = send_file(
+        path,
+        request.environ,
+        mimetype=_TYPES.get(path.suffix, "application/octet-stream"),
+        as_attachment=download_as is not None,
+        download_name=download_as,
+        conditional=True,
+    )
+    return answer(response, policy)
+
+
+def file_below(folder: Path, name: str) -> Path | None:
+    """The file of a relative, decoded URL path below a folder; None if there is no such file.
+
+    The name itself must not leave the folder. Links are followed: package managers make them.
+    """
+    joined = None if "\0" in name or "\\" in name else safe_join(str(folder), name)
+    return Path(joined) if joined is not None and Path(joined).is_file() else None
+
+
+def file_really_below(folder: Path, name: str) -> Path | None:
+    """As ``file_below``, for a name from an untrusted file: links must not leave the folder."""
+    path = file_below(folder, name)
+    if path is None:
+        return None
+    real = path.resolve()
+    return real if real.is_relative_to(folder.resolve()) else None

@@ -1,0 +1,467 @@
+"""The command line. Every command reads its options, calls the library, writes the result.
+
+Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
+``predict`` never loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast import __version__
+from epochcast.errors import EpochcastError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from epochcast.store import Store
+
+PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EpochcastError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"epochcast: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def main() -> None:
+    """The entry point of ``epochcast`` and of ``python cli.py``."""
+    cli(prog_name="epochcast")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.version_option(__version__)
+def cli(debug: bool) -> None:
+    """What a PyTorch training run will cost, before it starts.
+
+    \b
+    epochcast probe mnist-mlp --batch-sizes 32,64,128,256 --set width=256,512,1024
+    epochcast predict --epochs 90 --batch-size 192 --set width=768
+    epochcast tensorboard
+    """
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+class _IntList(click.ParamType[Any]):
+    """``"32,64,128"``."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers separated by commas, but got {value!r}", param, ctx)
+        if any(number < 1 for number in numbers):
+            self.fail(f"every number must be at least 1, but got {value!r}", param, ctx)
+        return numbers
+
+
+class _Knob(click.ParamType[Any]):
+    """``"width=256,512"``."""
+
+    name = "NAME=VALUE[,VALUE…]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, tuple[Any, ...]]:
+        from epochcast.records import parse_size_value
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, values = value.partition("=")
+        if not name or not equals or not values:
+            self.fail(f"expected NAME=VALUE[,VALUE…], but got {value!r}", param, ctx)
+        return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
+
+
+class _Duration(click.ParamType[Any]):
+    """``"90"``, ``"5m"``, ``"1h 30m"``."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from epochcast.units import parse_seconds
+
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_seconds(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+INT_LIST, KNOB, DURATION = _IntList(), _Knob(), _Duration()
+Command = Callable[..., Any]
+
+
+def _store_option(command: Command) -> Command:
+    return click.option(
+        "--store", metavar="URL", help="Path or database URL; default: .epochcast/ right here."
+    )(command)
+
+
+def _json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
+        command
+    )
+
+
+def _set_option(command: Command) -> Command:
+    return click.option(
+        "--set", "knobs", type=KNOB, multiple=True, help="Values of a model-size knob; repeatable."
+    )(command)
+
+
+def _knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, tuple[Any, ...]]:
+    names = [name for name, _ in pairs]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UsageError(f"--set {repeated.pop()} is given twice; write its values in one list")
+    return dict(pairs)
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    return console
+
+
+def _print_json(**contents: Any) -> None:
+    from epochcast.report import document
+
+    click.echo(json.dumps(document(**contents), indent=2, allow_nan=False))
+
+
+# -- probe --------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("workload")
+@click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to visit.")
+@_set_option
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Fresh processes per configuration.")
+@click.option("--seconds", type=DURATION, help="Steady timing per visit.")
+@click.option("--max-seconds", type=DURATION, help="Budget of the whole sweep.")
+@click.option("--timeout", type=DURATION, help="Limit of one visit.")
+@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile.")
+@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
+@click.option("--drop-last/--keep-last", default=None, help="The last partial batch.")
+@click.option("--traces/--no-traces", default=True, help="torch.profiler traces at the end.")
+@click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations.")
+@_store_option
+@_json_option
+def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> None:
+    """Measure WORKLOAD in short real training steps.
+
+    WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
+    What is in the store already is not measured again; after Ctrl-C the same command continues.
+    """
+    from epochcast import api, report
+    from epochcast.costmodel.summary import summarise
+    from epochcast.store import Store
+
+    request = _request(workload, options)
+    stderr = _console(stderr=True)
+    progress = report.BarProgress(stderr) if stderr.is_terminal else report.PlainProgress(stderr)
+    with Store.open(store) as archive:
+        try:
+            result = api.run_sweep(request, archive, progress)
+        except KeyboardInterrupt:
+            progress.close()
+            stderr.print(f"stopped after {progress.count} visits; the same command continues")
+            sys.exit(INTERRUPTED)
+        finally:
+            progress.close()
+        summaries = summarise(result.measurements)
+        if as_json:
+            _print_json(
+                stopped=result.stopped,
+                seconds=result.seconds,
+                summaries=summaries,
+                measurements=result.measurements,
+            )
+        else:
+            report.print_summaries(_console(), summaries)
+            report.print_probed(_console(), progress.count, result.seconds, result.stopped)
+    if not result.succeeded:
+        sys.exit(1)
+
+
+def _request(workload: str, options: dict[str, Any]) -> Any:
+    from epochcast.api import target_of
+    from epochcast.profiler.request import SweepRequest
+
+    overrides = {
+        "accumulation": options["accumulation"],
+        "compile": options["compiled"],
+        "drop_last": options["drop_last"],
+        "precision": options["precision"],
+        "workers": options["workers"],
+    }
+    optional = {
+        "rounds": options["rounds"],
+        "steady_seconds": options["seconds"],
+        "timeout_seconds": options["timeout"],
+    }
+    return SweepRequest(
+        target=target_of(workload),
+        batch_sizes=options["batch_sizes"] or (),
+        sizes=_knobs(options["knobs"]),
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        device=options["device"],
+        threads=options["threads"],
+        max_seconds=options["max_seconds"],
+        data=options["data"],
+        fresh=options["fresh"],
+        traces=options["traces"],
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+# -- fit and predict ----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("workload", required=False)
+@click.option("--device", help="Kind, or part of the name, of the device probed.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the model as JSON.")
+@_store_option
+@_json_option
+def fit(
+    workload: str | None, device: str | None, output: str | None, store: str | None, as_json: bool
+) -> None:
+    """Fit the cost model of WORKLOAD and explain it; `predict` does so by itself."""
+    from epochcast import report
+    from epochcast.lookup import fitted_model
+
+    with _reading(store) as archive:
+        model, notes = fitted_model(archive, workload, device)
+    if output:
+        model.save(output)
+    report.print_warnings(_console(stderr=True), notes)
+    if as_json:
+        _print_json(model=model)
+    else:
+        report.print_model(_console(), model)
+
+
+@cli.command()
+@click.argument("workload", required=False)
+@click.option("--epochs", type=INT_LIST, help="Passes over the data; several give a row each.")
+@click.option("--steps", type=INT_LIST, help="Optimizer steps, instead of epochs.")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@_set_option
+@click.option("--samples", type=click.IntRange(min=1), help="Training samples, if not as probed.")
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="As probed.")
+@click.option("--workers", type=click.IntRange(min=0), help="As probed.")
+@click.option("--eval-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="Epochs between evaluations; 0: never.")  # fmt: skip
+@click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
+              help="Epochs between checkpoints; 0: none.")  # fmt: skip
+@click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the device.")
+@click.option("--device", help="Kind, or part of the name, of the device probed.")
+@click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
+@_store_option
+@_json_option
+def predict(
+    workload: str | None, device: str | None, model_file: str | None, store: str | None,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Price a training run of WORKLOAD (default: the one probed last)."""
+    from epochcast import report
+    from epochcast.costmodel.model import CostModel
+    from epochcast.costmodel.prediction import predict as answer
+    from epochcast.lookup import fitted_model
+    from epochcast.records import Warning_
+
+    questions = _questions(options)
+    if model_file:
+        model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
+    else:
+        with _reading(store) as archive:
+            model, notes = fitted_model(archive, workload, device)
+    estimates = [answer(model, question) for question in questions]
+    report.print_warnings(_console(stderr=True), notes)
+    if as_json:
+        _print_json(estimates=estimates, notes=notes, chosen=model.explain())
+    elif len(estimates) == 1:
+        report.print_estimate(_console(), estimates[0])
+    else:
+        report.print_estimates(_console(), estimates)
+
+
+def _questions(options: dict[str, Any]) -> list[Any]:
+    """Every combination of the values given; epochs vary fastest."""
+    from epochcast.costmodel.prediction import Question
+
+    if bool(options["epochs"]) == bool(options["steps"]):
+        raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
+    counted = "epochs" if options["epochs"] else "steps"
+    knobs = _knobs(options["knobs"])
+    shared = ("samples", "accumulation", "precision", "workers", "eval_every", "save_every")
+    return [
+        Question(
+            batch_size=batch_size,
+            sizes=dict(zip(knobs, values, strict=True)),
+            price_per_hour=options["price_per_hour"],
+            **{counted: count},
+            **{name: options[name] for name in shared},
+        )
+        for *values, batch_size, count in product(
+            *knobs.values(), options["batch_sizes"] or (None,), options[counted]
+        )
+    ]
+
+
+def _reading(store: str | None) -> Store:
+    from epochcast.store import Store
+
+    return Store.open(store, create=False)
+
+
+# -- tensorboard --------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="Default: 6006 or the next free one.")
+@click.option("--open", "open_browser", is_flag=True, help="Open a browser.")
+@_store_option
+def tensorboard(port: int | None, open_browser: bool, store: str | None) -> None:
+    """Open TensorBoard on the store: traces, tables and figures. On localhost only."""
+    from epochcast import api
+    from epochcast.board.server import serve
+
+    with _reading(store) as archive:
+        api.refresh_board(archive, required=True)
+        folder = archive.log_folder
+    serve(
+        folder,
+        port=port,
+        open_browser=open_browser,
+        on_ready=lambda url: click.echo(f"TensorBoard is at {url} (Ctrl-C to end)", err=True),
+    )
+
+
+# -- probes -------------------------------------------------------------------------------------
+
+
+@cli.group()
+def probes() -> None:
+    """List, show, remove, export and import measurements."""
+
+
+@probes.command("list")
+@click.argument("workload", required=False)
+@_store_option
+@_json_option
+def list_(workload: str | None, store: str | None, as_json: bool) -> None:
+    """List the stored measurements, one line each."""
+    from epochcast import report
+
+    with _reading(store) as archive:
+        found = archive.measurements(workload)
+    if as_json:
+        _print_json(measurements=found)
+    else:
+        report.print_measurements(_console(), found)
+
+
+@probes.command()
+@click.argument("key")
+@_store_option
+def show(key: str, store: str | None) -> None:
+    """Show the measurement whose key starts with KEY, as JSON."""
+    with _reading(store) as archive:
+        _print_json(measurement=archive.get(key))
+
+
+@probes.command()
+@click.argument("keys", nargs=-1, required=True)
+@_store_option
+def remove(keys: tuple[str, ...], store: str | None) -> None:
+    """Remove the measurements whose keys start with KEYS."""
+    with _reading(store) as archive:
+        count = archive.remove([archive.get(key).key for key in keys])
+    click.echo(f"removed {count} measurements", err=True)
+
+
+@probes.command()
+@click.argument("file", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@_store_option
+def export(file: Any, store: str | None) -> None:
+    """Write all measurements to FILE (default: stdout) as JSON Lines."""
+    with _reading(store) as archive:
+        count = archive.export(file)
+    click.echo(f"exported {count} measurements", err=True)
+
+
+@probes.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@_store_option
+def import_(file: Any, store: str | None) -> None:
+    """Read measurements from FILE (- is stdin), JSON Lines as written by export: all or none."""
+    from epochcast.store import Store
+
+    with Store.open(store) as archive:
+        count = archive.import_(file)
+    click.echo(f"imported {count} measurements", err=True)
+
+
+# -- catalogues ---------------------------------------------------------------------------------
+
+
+@cli.command()
+@_json_option
+def workloads(as_json: bool) -> None:
+    """List the built-in workloads and their knobs."""
+    from epochcast import report
+    from epochcast.api import builtin_workloads
+
+    found = builtin_workloads()
+    if as_json:
+        _print_json(workloads=found)
+    else:
+        report.print_workloads(_console(), found)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_json_option
+def datasets(name: str | None, as_json: bool) -> None:
+    """List the known data sets, or show the one called NAME."""
+    from epochcast import report
+    from epochcast.datasets.catalogue import CATALOGUE, find
+
+    found = [find(name)] if name else list(CATALOGUE.values())
+    if as_json:
+        _print_json(datasets=found)
+    else:
+        report.print_datasets(_console(), found)

@@ -1,0 +1,101 @@
+"""Features: monomials in the variables of a configuration, and the matrices made of them.
+
+    name     meaning                                             shape
+    table    variable → its value in each configuration          name → (n,)
+    feature  ((variable, power), …); () is the constant 1
+    X        one row per configuration, one column per feature   (n, p)
+
+Variables are ``batch_size``, the numeric model-size knobs (``size.width``), and what the dry
+count of operators gives (``flops``, ``bytes_moved``, ``operators``, ``parameters``). Physical time
+is a non-negative combination of such terms: launches, arithmetic, traffic, samples loaded. Counts
+themselves are polynomials in the knobs with non-negative coefficients: a layer of width w has
+w·w weights, depth d repeats it, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochcast.records import Footprint, RunConfig, Sizes, SizeValue
+
+Array = NDArray[np.float64]
+Table = Mapping[str, Array]
+Feature = tuple[tuple[str, float], ...]
+
+KNOB_PREFIX = "size."
+COUNTS = ("flops", "bytes_moved", "operators", "parameters", "static_bytes")
+MAX_DEGREE = 3  # of a knob monomial: depth × width × width
+
+CONSTANT: Feature = ()
+LAUNCH: tuple[Feature, ...] = (CONSTANT, (("operators", 1.0),))
+WORK: tuple[Feature, ...] = (
+    (("flops", 1.0),),
+    (("bytes_moved", 1.0),),
+    (("batch_size", 1.0),),  # samples loaded, collated, transferred
+    (("parameters", 1.0),),
+)
+
+
+def numeric_knobs(sizes: Sizes) -> dict[str, float]:
+    """The knobs that are positive numbers, by variable name."""
+    return {KNOB_PREFIX + k: float(v) for k, v in sizes if _is_quantity(v)}
+
+
+def categories(sizes: Sizes) -> Sizes:
+    """All other knobs; measurements are compared only where these are equal.
+
+    Zero is one of them: what a knob does between "off" and "some" is no smooth function.
+    """
+    return tuple((k, v) for k, v in sizes if not _is_quantity(v))
+
+
+def _is_quantity(value: SizeValue) -> bool:
+    return not isinstance(value, str | bool) and value > 0
+
+
+def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
+    """The value of every variable in one configuration."""
+    values = {"batch_size": float(config.batch_size), **numeric_knobs(config.sizes)}
+    if footprint is not None:
+        values |= {name: float(getattr(footprint, name)) for name in (*COUNTS, "peak_bytes")}
+    return values
+
+
+def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:
+    """Rows of variables as columns; only variables that every row has."""
+    shared = set(rows[0]).intersection(*rows[1:])
+    return {name: np.array([row[name] for row in rows]) for name in sorted(shared)}
+
+
+def matrix(features: Sequence[Feature], table: Table) -> Array:
+    """The features of each configuration, shape (n, p)."""
+    n = len(next(iter(table.values())))
+    columns = [np.ones(n) for _ in features]
+    for column, feature in zip(columns, features, strict=True):
+        for name, power in feature:
+            column *= table[name] ** power
+    return np.stack(columns, axis=1)
+
+
+def knob_monomials(names: Sequence[str]) -> tuple[Feature, ...]:
+    """All products of knobs, each to the power 0, 1 or 2, of degree up to ``MAX_DEGREE``."""
+    powers = product((0, 1, 2), repeat=len(names))
+    return tuple(
+        tuple((name, float(p)) for name, p in zip(names, exponents, strict=True) if p)
+        for exponents in powers
+        if sum(exponents) <= MAX_DEGREE
+    )
+
+
+def times_batch(features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """Each feature multiplied by the batch size."""
+    return tuple((("batch_size", 1.0), *feature) for feature in features)
+
+
+def varying(table: Table, names: Sequence[str]) -> tuple[str, ...]:
+    """Those variables that take more than one value."""
+    return tuple(name for name in names if np.ptp(table[name]) > 0)

@@ -1,0 +1,194 @@
+"""The cost model as plain numbers, and its questions. Needs neither torch nor scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.surface import Surface
+from epochcast.errors import StoreError
+from epochcast.records import (
+    SCHEMA,
+    Device,
+    Estimate,
+    Precision,
+    RunConfig,
+    Sizes,
+    SizeValue,
+    from_json,
+    to_json,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A quantity that no configuration changes, e.g. importing torch; seconds and their scatter."""
+
+    seconds: float = 0.0
+    scatter: Scatter = field(default_factory=lambda: Scatter(sd=0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way of running that is not a matter of more or less; has surfaces of its own.
+
+    Attributes:
+        categories: knobs that are not numbers, with their values.
+        typical_sizes: numeric knobs of the most recently probed configuration.
+        counts: operator counts as functions of batch size and numeric knobs; a knob that the
+            counts do not know was never varied.
+        micro_step: seconds of a micro-step without the optimizer's update.
+        update: seconds of one optimizer update; None where it cannot be told apart.
+        evaluation: seconds of one evaluation batch; None without evaluation data.
+        step_peak, update_peak: live tensor bytes during forward and backward, during the update.
+        device_bytes: what the device gave away for a peak of so many live bytes.
+        save_seconds, save_bytes: of one checkpoint.
+        build: seconds to build model, data and optimizer.
+        epoch_turn: seconds between two passes over the loader beyond an ordinary wait for data.
+        eval_turn: seconds until the first evaluation batch.
+        first_steps: what the first steps take beyond steady ones.
+        run: run-level scatter of step times; shared by all epochs of a run.
+        step_sd: standard deviation of one micro-step around the mean of its visit, relative.
+    """
+
+    precision: Precision
+    compiled: bool
+    workers: int
+    world_size: int
+    drop_last: bool
+    accumulation: int
+    categories: Sizes
+    typical_sizes: Sizes
+    counts: tuple[tuple[str, Surface], ...]
+    micro_step: Surface
+    update: Surface | None
+    evaluation: Surface | None
+    step_peak: Surface | None
+    update_peak: Surface | None
+    device_bytes: Surface | None
+    save_seconds: Surface | None
+    save_bytes: Surface | None
+    build: Surface | None
+    epoch_turn: Constant
+    eval_turn: Constant
+    first_steps: Constant
+    run: Scatter
+    step_sd: float
+    configurations: tuple[RunConfig, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostModel:
+    """Seconds and bytes of one workload on one device, learned from measurements.
+
+    Attributes:
+        samples: training samples per epoch.
+        eval_samples: evaluation samples.
+        imports: process start until the user's code is loaded.
+        variants: most recently probed first.
+        probing_seconds: wall-clock time of all the measurements behind the model.
+        measured_at: the newest of them, ISO 8601 in UTC.
+    """
+
+    schema: int = SCHEMA
+    workload: str
+    source: str
+    device: Device
+    data: str
+    samples: int
+    eval_samples: int
+    imports: Constant
+    variants: tuple[Variant, ...]
+    probing_seconds: float
+    measured_at: str
+
+    def predict(
+        self,
+        epochs: float | None = None,
+        batch_size: int | None = None,
+        *,
+        steps: int | None = None,
+        samples: int | None = None,
+        accumulation: int | None = None,
+        eval_every: float = 1.0,
+        save_every: float = 1.0,
+        price_per_hour: float | None = None,
+        **sizes: SizeValue,
+    ) -> Estimate:
+        """What a run costs, as quantiles.
+
+        Args:
+            epochs: passes over the training data.
+            batch_size: micro-batch of one device; default: the one probed last.
+            steps: optimizer steps, instead of epochs.
+            samples: training samples per epoch, if not as probed.
+            accumulation: micro-batches per optimizer step, if not as probed.
+            eval_every: epochs between evaluations; 0 never evaluates.
+            save_every: epochs between checkpoints; 0 saves none.
+            price_per_hour: of the device; without one the estimate has no cost.
+            **sizes: model-size knobs; those left out are as probed last.
+
+        Raises:
+            PredictionError: this model cannot answer that, e.g. an unknown knob.
+        """
+        from epochcast.costmodel.prediction import Question, predict
+
+        question = Question(
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            samples=samples,
+            accumulation=accumulation,
+            eval_every=eval_every,
+            save_every=save_every,
+            price_per_hour=price_per_hour,
+            sizes=sizes,
+        )
+        return predict(self, question)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as JSON."""
+        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> CostModel:
+        """Read a model written by ``save``.
+
+        Raises:
+            StoreError: there is no such file, or it is not a cost model.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"cannot read a cost model from {path}: {error}") from error
+        return cls.from_json(text)
+
+    @classmethod
+    def from_json(cls, text: str) -> CostModel:
+        """The model in a JSON document.
+
+        Raises:
+            StoreError: it is not a cost model, or of a newer schema.
+        """
+        model = from_json(text, cls)
+        if model.schema > SCHEMA:
+            raise StoreError(
+                f"the cost model has schema {model.schema}, but this epochcast reads up to {SCHEMA}"
+            )
+        return model
+
+    def explain(self) -> Sequence[tuple[str, str]]:
+        """For each learned quantity, which form was chosen and why."""
+        variant = self.variants[0]
+        named = (
+            ("micro-step", variant.micro_step),
+            ("optimizer update", variant.update),
+            ("evaluation batch", variant.evaluation),
+            ("forward and backward peak", variant.step_peak),
+            ("update peak", variant.update_peak),
+            ("device memory", variant.device_bytes),
+        )
+        return [(name, surface.chosen) for name, surface in named if surface is not None]

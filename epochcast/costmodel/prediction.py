@@ -1,0 +1,340 @@
+"""A cost model and a question to an estimate: the epoch equation, term by term.
+
+    T_run(E) = T_startup + T_first + E·T_epoch + n_eval·T_eval + n_save·T_save
+    T_epoch  = ⌊N/B⌋·t(B) + [r > 0]·t(r) + u·t_update + T_turn          r = N mod B, u = ⌈⌈N/B⌉/k⌉
+
+Training carries two errors: one of the run, shared by all its epochs, and one of each epoch, which
+averages out: var log T(E) = s_u² + σ²/E. Terms are added quantile by quantile, as if whatever makes
+one slow made all slow (comonotone): never narrower than the truth, and monotone in E.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil, floor, log2, sqrt
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.model import CostModel, Variant
+from epochcast.costmodel.surface import Surface
+from epochcast.errors import PredictionError
+from epochcast.records import (
+    Estimate,
+    Quantiles,
+    RunConfig,
+    SizeValue,
+    Term,
+    Warning_,
+    make_sizes,
+)
+
+ZERO = Quantiles(p10=0.0, p50=0.0, p90=0.0)
+FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
+EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
+EPSILON = 1e-9  # of an epoch, in counting evaluations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a user asks; see ``CostModel.predict``. None means: as probed last."""
+
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    samples: int | None = None
+    accumulation: int | None = None
+    eval_every: float = 1.0
+    save_every: float = 1.0
+    price_per_hour: float | None = None
+    precision: str | None = None
+    workers: int | None = None
+    sizes: Mapping[str, SizeValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise PredictionError("give either epochs or steps")
+        for name in ("epochs", "steps", "batch_size", "samples", "accumulation"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise PredictionError(f"{name} must be positive, but got {value}")
+        for name in ("eval_every", "save_every"):
+            if getattr(self, name) < 0:
+                raise PredictionError(f"{name} must be 0 (never) or more epochs")
+        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
+            raise PredictionError(f"price_per_hour must be >= 0, but got {self.price_per_hour}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How one epoch is divided, as a DataLoader does it.
+
+    Attributes:
+        full: micro-batches of full size.
+        partial: samples in the last, smaller one; 0 if there is none.
+        updates: optimizer steps.
+    """
+
+    full: int
+    partial: int
+    updates: int
+
+
+def schedule(samples: int, config: RunConfig) -> Schedule:
+    """Divide an epoch: 50,000 samples at 128 are 391 steps, 390 with drop_last.
+
+    Raises:
+        PredictionError: drop_last leaves no batch at all.
+    """
+    full, rest = divmod(samples, config.batch_size)
+    partial = 0 if config.drop_last else rest
+    batches = full + (partial > 0)
+    if batches == 0:
+        raise PredictionError(
+            f"with drop_last, a batch size of {config.batch_size} leaves no batch in "
+            f"{samples} samples"
+        )
+    return Schedule(full=full, partial=partial, updates=ceil(batches / config.accumulation))
+
+
+def predict(model: CostModel, question: Question) -> Estimate:
+    """Price a run.
+
+    Raises:
+        PredictionError: the model knows no such knob, or nothing like the configuration asked for.
+    """
+    variant = choose_variant(model, question)
+    config = configuration(model, variant, question)
+    samples = question.samples or model.samples
+    plan = schedule(samples, config)
+    epochs = question.epochs or (question.steps or 0) / plan.updates
+    at = Place(variant, config)
+    terms = _terms(model, at, plan, epochs, question)
+    total = sum((term.seconds for term in terms), ZERO)
+    cost = None
+    if question.price_per_hour is not None:
+        cost = total.scaled(question.price_per_hour / 3600)
+    extrapolated = at.extrapolated()
+    return Estimate(
+        workload=model.workload,
+        device=model.device,
+        config=config,
+        samples=samples,
+        epochs=epochs,
+        steps_per_epoch=plan.updates,
+        step_seconds=at.run_scatter().quantiles(at.step()),
+        epoch_seconds=_training(at, plan, 1.0),
+        total_seconds=total,
+        terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),
+        peak_bytes=at.peak_bytes(),
+        device_bytes=at.device_bytes(),
+        cost=cost,
+        probing_seconds=model.probing_seconds,
+        extrapolated=tuple(name for name, _ in extrapolated),
+        warnings=tuple(_warnings(variant, extrapolated)),
+    )
+
+
+def choose_variant(model: CostModel, question: Question) -> Variant:
+    """The most recent variant that fits what the question fixes.
+
+    Raises:
+        PredictionError: none does.
+    """
+    for variant in model.variants:
+        fixed = dict(variant.categories)
+        wanted = {k: v for k, v in question.sizes.items() if k in fixed}
+        if any(fixed[k] != v for k, v in wanted.items()):
+            continue
+        if question.precision not in (None, variant.precision):
+            continue
+        if question.workers not in (None, variant.workers):
+            continue
+        return variant
+    wanted_text = ", ".join(f"{k}={v}" for k, v in question.sizes.items())
+    raise PredictionError(
+        f"{model.workload} was not probed with "
+        f"{', '.join(filter(None, (wanted_text, question.precision, _workers(question))))}; "
+        "probe it so, or ask for one of: "
+        + "; ".join(_describe(variant) for variant in model.variants)
+    )
+
+
+def _workers(question: Question) -> str:
+    return "" if question.workers is None else f"{question.workers} workers"
+
+
+def _describe(variant: Variant) -> str:
+    parts = [f"{k}={v}" for k, v in variant.categories]
+    return " ".join([*parts, variant.precision, f"{variant.workers} workers"])
+
+
+def configuration(model: CostModel, variant: Variant, question: Question) -> RunConfig:
+    """The configuration a question means: what it leaves open is as probed last.
+
+    Raises:
+        PredictionError: an unknown knob, or a value of the wrong kind.
+    """
+    sizes = dict(variant.typical_sizes)
+    for name, value in question.sizes.items():
+        if name not in sizes:
+            raise PredictionError(
+                f"{model.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
+            )
+        is_quantity = not isinstance(value, str | bool) and value > 0
+        if value != sizes[name] and not is_quantity:  # other texts and zeros are other variants
+            raise PredictionError(f"knob {name!r} takes positive numbers, but got {value!r}")
+        sizes[name] = value
+    return RunConfig(
+        batch_size=question.batch_size or variant.configurations[-1].batch_size,
+        sizes=make_sizes(sizes),
+        accumulation=question.accumulation or variant.accumulation,
+        precision=variant.precision,
+        compiled=variant.compiled,
+        workers=variant.workers,
+        world_size=variant.world_size,
+        drop_last=variant.drop_last,
+    )
+
+
+class Place:
+    """One configuration seen through a variant's surfaces."""
+
+    def __init__(self, variant: Variant, config: RunConfig) -> None:
+        self.variant = variant
+        self.config = config
+        self.variables = self._variables(config.batch_size)
+
+    def _variables(self, batch_size: int) -> dict[str, float]:
+        known = {"batch_size": float(batch_size), **f.numeric_knobs(self.config.sizes)}
+        for name, surface in self.variant.counts:
+            known[name] = surface.value(known)
+        return known
+
+    def micro_step(self, batch_size: int | None = None) -> float:
+        """Seconds of a micro-step without update, at this or another batch size."""
+        known = self.variables if batch_size is None else self._variables(batch_size)
+        return self.variant.micro_step.value(known)
+
+    def update(self) -> float:
+        """Seconds of one optimizer update."""
+        return self.variant.update.value(self.variables) if self.variant.update else 0.0
+
+    def step(self) -> float:
+        """Seconds of a full micro-step with its share of an update."""
+        return self.micro_step() + self.update() / self.config.accumulation
+
+    def run_scatter(self, surface: Surface | None = None) -> Scatter:
+        """Run-level scatter of a time here: rounds, choice of model, and counts never seen."""
+        surface = surface or self.variant.micro_step
+        own = Scatter(sd=surface.sd_log(self.variables), dof=surface.loo_dof)
+        return self.variant.run + own + self._counts_scatter()
+
+    def _counts_scatter(self) -> Scatter:
+        counts = dict(self.variant.counts)
+        if "flops" not in counts or self._size_was_probed():
+            return Scatter(sd=0.0)
+        flops = counts["flops"]
+        return Scatter(sd=flops.sd_log(self.variables), dof=flops.loo_dof)
+
+    def _size_was_probed(self) -> bool:
+        return any(c.sizes == self.config.sizes for c in self.variant.configurations)
+
+    def peak_bytes(self) -> Quantiles | None:
+        """Live tensors at the peak: the larger of forward–backward and update."""
+        surfaces = [s for s in (self.variant.step_peak, self.variant.update_peak) if s]
+        if not surfaces:
+            return None
+        highest = max(surfaces, key=lambda s: s.value(self.variables))
+        scatter = Scatter(sd=highest.sd_log(self.variables), dof=highest.loo_dof)
+        return scatter.quantiles(highest.value(self.variables))
+
+    def device_bytes(self) -> Quantiles | None:
+        """What the device must have."""
+        surface, peak = self.variant.device_bytes, self.peak_bytes()
+        if surface is None:
+            return None
+        known = {**self.variables, "peak_bytes": peak.p50 if peak else 0.0}
+        scatter = Scatter(sd=surface.sd_log(known), dof=surface.loo_dof)
+        return scatter.quantiles(surface.value(known))
+
+    def extrapolated(self) -> list[tuple[str, float]]:
+        """Names of what lies outside the probed range, with the distance in doublings."""
+        outside = dict(self.variant.micro_step.outside(self.variables))
+        for name, value in f.numeric_knobs(self.config.sizes).items():
+            probed = {f.numeric_knobs(c.sizes).get(name) for c in self.variant.configurations}
+            if len(probed) == 1 and value not in probed:
+                outside[name] = abs(log2(value / (probed.pop() or value)))
+        sizes = {c.batch_size for c in self.variant.configurations}
+        if len(sizes) == 1 and self.config.batch_size not in sizes:
+            outside["batch_size"] = abs(log2(self.config.batch_size / sizes.pop()))
+        return [(name.removeprefix(f.KNOB_PREFIX), d) for name, d in outside.items()]
+
+
+def _training(at: Place, plan: Schedule, epochs: float) -> Quantiles:
+    return sum((t.seconds for t in _training_terms(at, plan, epochs)), ZERO)
+
+
+def _training_terms(at: Place, plan: Schedule, epochs: float) -> list[Term]:
+    steps = plan.full + (plan.partial > 0)
+    noise = min(EPOCH_NOISE_CAP, at.variant.step_sd / sqrt(steps))
+    scatter = at.run_scatter() + Scatter(sd=noise / sqrt(epochs))
+    full = plan.full * at.micro_step() + plan.updates * at.update()
+    terms = [_term("training steps", epochs * plan.full, scatter, epochs * full)]
+    if plan.partial:
+        seconds = at.micro_step(plan.partial)
+        terms.append(_term("last partial batches", epochs, scatter, epochs * seconds))
+    turn = at.variant.epoch_turn
+    if turn.seconds:
+        terms.append(_term("starting epochs", epochs, turn.scatter, epochs * turn.seconds))
+    return terms
+
+
+def _terms(
+    model: CostModel, at: Place, plan: Schedule, epochs: float, question: Question
+) -> list[Term]:
+    variant = at.variant
+    build = variant.build.value(at.variables) if variant.build else 0.0
+    terms = [
+        _term("start-up", 1, model.imports.scatter, model.imports.seconds + build),
+        _term("first steps", 1, variant.first_steps.scatter, variant.first_steps.seconds),
+        *_training_terms(at, plan, epochs),
+    ]
+    evaluations = _occasions(epochs, question.eval_every)
+    if variant.evaluation is not None and model.eval_samples and evaluations:
+        batches = ceil(model.eval_samples / at.config.batch_size)
+        seconds = batches * variant.evaluation.value(at.variables) + variant.eval_turn.seconds
+        scatter = at.run_scatter(variant.evaluation)
+        terms.append(_term("evaluation", evaluations, scatter, evaluations * seconds))
+    saves = _occasions(epochs, question.save_every)
+    if variant.save_seconds is not None and saves:
+        seconds = variant.save_seconds.value(at.variables)
+        scatter = at.run_scatter(variant.save_seconds)
+        terms.append(_term("checkpoints", saves, scatter, saves * seconds))
+    return terms
+
+
+def _occasions(epochs: float, every: float) -> int:
+    """How often something happens that is done every so many epochs and at the end."""
+    if every == 0:
+        return 0
+    whole = floor(epochs / every + EPSILON)
+    return whole + (epochs - whole * every > EPSILON)
+
+
+def _term(name: str, count: float, scatter: Scatter, seconds: float) -> Term:
+    return Term(name=name, count=ceil(count), seconds=scatter.quantiles(seconds), share=0.0)
+
+
+def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[Warning_]:
+    found = []
+    for name, doublings in extrapolated:
+        details = (("name", name), ("factor", f"{2**doublings:.2g}"))
+        code = "far-extrapolation" if doublings > FAR_DOUBLINGS else "extrapolation"
+        found.append(Warning_(code=code, details=details))
+    if variant.rounds == 1:
+        found.append(Warning_(code="one-round"))
+    if len(variant.configurations) < 3:
+        count = str(len(variant.configurations))
+        found.append(Warning_(code="few-configurations", details=(("count", count),)))
+    return found

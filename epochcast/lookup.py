@@ -1,0 +1,128 @@
+"""From a store to the cost model that answers a question: which measurements, fitted or cached.
+
+store ──select──▶ one workload, one version of its code, one device ──fit once──▶ CostModel
+                  (and a note wherever there was a choice)             cached in the store
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from epochcast import __version__
+from epochcast.costmodel.model import CostModel
+from epochcast.errors import EpochcastError, PredictionError
+from epochcast.profiler.source import canonical, source_of
+from epochcast.records import Measurement, Warning_, to_json
+from epochcast.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The measurements that answer a question, and what to say about the choice."""
+
+    measurements: tuple[Measurement, ...]
+    warnings: tuple[Warning_, ...] = ()
+
+
+def select(store: Store, workload: str | None = None, device: str | None = None) -> Selection:
+    """The measurements of one workload, one version of its code, one device.
+
+    Args:
+        workload: default: the one probed most recently.
+        device: a kind (``"cuda"``), a key, or part of a name; default: the one probed last.
+
+    Raises:
+        PredictionError: there are none; the message has the command that would make some.
+    """
+    target = canonical(workload) if workload else None
+    found = store.measurements(target)
+    if not found:
+        raise PredictionError(_nothing_stored(store, target))
+    newest = max(found, key=lambda m: m.created_at)
+    mine = [m for m in found if m.workload == newest.workload]
+    on_device = [m for m in mine if _is_on(m, device)]
+    if not on_device:
+        known = ", ".join(sorted({m.device.label for m in mine}))
+        raise PredictionError(
+            f"{newest.workload} was not probed on {device!r}, only on: {known}; "
+            f"run there: epochcast probe {newest.workload} --device {device}"
+        )
+    newest = max(on_device, key=lambda m: m.created_at)
+    chosen = [m for m in on_device if _same_origin(m, newest)]
+    return Selection(
+        measurements=tuple(chosen), warnings=tuple(_choices(store, found, chosen, workload))
+    )
+
+
+def _is_on(m: Measurement, device: str | None) -> bool:
+    if device is None:
+        return True
+    kind = device.partition(":")[0].lower()
+    return m.device.kind == kind or m.device.key == device or device in m.device.name
+
+
+def _same_origin(a: Measurement, b: Measurement) -> bool:
+    return (a.source, a.device.key, a.data) == (b.source, b.device.key, b.data)
+
+
+def _choices(
+    store: Store, found: Iterable[Measurement], chosen: Sequence[Measurement], asked: str | None
+) -> list[Warning_]:
+    """What was chosen where there was a choice, and whether the code has changed since."""
+    newest, notes = chosen[-1], []
+    workloads = {m.workload for m in found}
+    if asked is None and len(workloads) > 1:
+        others = ", ".join(sorted(workloads - {newest.workload}))
+        notes.append(_note("chose-workload", workload=newest.workload, others=others))
+    devices = {m.device.label for m in found if m.workload == newest.workload}
+    if len(devices) > 1:
+        others = ", ".join(sorted(devices - {newest.device.label}))
+        notes.append(_note("chose-device", device=newest.device.label, others=others))
+    present = source_of(newest.workload)
+    if present and present != newest.source:
+        notes.append(_note("code-changed", workload=newest.workload))
+    return notes
+
+
+def _note(code: str, **details: str) -> Warning_:
+    return Warning_(code=code, details=tuple(details.items()))
+
+
+def _nothing_stored(store: Store, workload: str | None) -> str:
+    stored = sorted({m.workload for m in store.measurements()})
+    command = f"epochcast probe {workload or 'mnist-mlp'} --batch-sizes 32,64,128,256"
+    if stored:
+        return f"no measurements of {workload!r}, only of {', '.join(stored)}; run: {command}"
+    return f"no measurements in {store.folder}; run: {command}"
+
+
+def fitted_model(
+    store: Store, workload: str | None = None, device: str | None = None
+) -> tuple[CostModel, tuple[Warning_, ...]]:
+    """The cost model of what the store has; fitted once, then read back until there is more.
+
+    Raises:
+        PredictionError: there are no measurements to fit.
+        FitError: they do not determine a model.
+    """
+    selection = select(store, workload, device)
+    key = measurements_key(selection.measurements)
+    document = store.cached_model(key)
+    if document is not None:
+        try:
+            return CostModel.from_json(document), selection.warnings
+        except EpochcastError:
+            pass  # written by another version: fit again
+    from epochcast.costmodel.fitting import fit
+
+    model = fit(selection.measurements)
+    store.cache_model(key, to_json(model))
+    return model, selection.warnings
+
+
+def measurements_key(measurements: Sequence[Measurement]) -> str:
+    """Changes whenever a fit of these measurements could change."""
+    parts = sorted((m.key, m.created_at, m.status) for m in measurements)
+    return hashlib.sha256(repr((__version__, parts)).encode()).hexdigest()[:24]

@@ -1,0 +1,216 @@
+"""The device under test: its fingerprint, its clock, its memory counters.
+
+CUDA work runs asynchronously, so its clock places events in the stream and reads them after one
+synchronisation; on a CPU (and on MPS, after synchronising) the host's monotonic clock is exact.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import torch
+
+from epochcast.errors import UsageError
+from epochcast.records import Device, DeviceKind, MemoryPeaks
+
+AUTO = "auto"  # an accelerator if there is one
+
+
+class Clock(Protocol):
+    """Marks moments on the device's own timeline."""
+
+    def mark(self) -> Any:
+        """A moment: now, after all work submitted so far."""
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Seconds between two moments; waits until both have passed."""
+
+
+class HostClock:
+    """The monotonic clock, for work that is done when the call returns."""
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+
+class CudaClock:
+    """CUDA events: they cost microseconds and never make the host wait for the device."""
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+
+class MpsClock:
+    """The monotonic clock after waiting for the Metal queue."""
+
+    def mark(self) -> float:
+        torch.mps.synchronize()
+        return time.perf_counter()
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+
+def open_device(name: str, threads: int | None) -> torch.device:
+    """The torch device of a name such as ``"cuda:1"``, made ready, with the CPU threads set.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        device = torch.device(_best_kind() if name == AUTO else name)
+    except RuntimeError as error:
+        raise UsageError(f"--device is cpu, cuda, cuda:N or mps, but got {name!r}") from error
+    if device.type == "cuda":
+        _require_cuda(device)
+        torch.cuda.set_device(device)
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    elif device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this torch has no Metal device; use cpu")
+    elif device.type not in ("cpu", "mps"):
+        raise UsageError(f"--device is cpu, cuda, cuda:N or mps, but got {name!r}")
+    return device
+
+
+def _best_kind() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _require_cuda(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available() or (device.index or 0) >= count:
+        raise UsageError(
+            f"--device {device}: torch {torch.__version__} sees {count} CUDA devices here; use "
+            + ("cpu" if count == 0 else f"cuda:0 to cuda:{count - 1}")
+        )
+
+
+def clock_for(device: torch.device) -> Clock:
+    """The clock of a device's own timeline."""
+    if device.type == "cuda":
+        return CudaClock()
+    return MpsClock() if device.type == "mps" else HostClock()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def fingerprint(device: torch.device) -> Device:
+    """What the device is, as far as it decides speed and memory."""
+    kind: DeviceKind = device.type  # type: ignore[assignment]
+    name, memory_bytes, clock_mhz = _cpu_model(), _cpu_memory_bytes(), None
+    if kind == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        name, memory_bytes = properties.name, properties.total_memory
+        rate = getattr(properties, "clock_rate", None)  # in kHz; not in every torch release
+        clock_mhz = rate / 1e3 if rate else None
+    elif kind == "mps":
+        name, memory_bytes = f"{platform.machine()} GPU", torch.mps.recommended_max_memory()
+    return Device(
+        kind=kind,
+        name=name,
+        memory_bytes=memory_bytes,
+        torch=str(torch.__version__),
+        cuda=(torch.version.cuda or "") if kind == "cuda" else "",
+        threads=torch.get_num_threads(),
+        clock_mhz=clock_mhz,
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _cpu_memory_bytes() -> int:
+    """Main memory, or what the control group of this process may use of it."""
+    total = psutil.virtual_memory().total
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Forget earlier peaks and give cached memory back, so that the next peak is our own."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+    else:
+        _reset_resident_peak()
+
+
+def read_peaks(device: torch.device) -> MemoryPeaks:
+    """Peaks since ``reset_peaks``; for MPS, which has no peak counters, the present values."""
+    if device.type == "cuda":
+        return _cuda_peaks(device)
+    if device.type == "mps":
+        return MemoryPeaks(
+            allocated_bytes=torch.mps.current_allocated_memory(),
+            reserved_bytes=torch.mps.driver_allocated_memory(),
+            device_bytes=torch.mps.driver_allocated_memory(),
+        )
+    return MemoryPeaks(device_bytes=_resident_peak_bytes())
+
+
+def _cuda_peaks(device: torch.device) -> MemoryPeaks:
+    """Reserved memory at its peak, plus what the driver holds beyond the allocator (the context).
+
+    The driver's figure counts all processes on the device: probe on a device of your own.
+    """
+    stats = torch.cuda.memory_stats(device)
+    free, total = torch.cuda.mem_get_info(device)
+    context = max(0, total - free - torch.cuda.memory_reserved(device))
+    reserved = torch.cuda.max_memory_reserved(device)
+    return MemoryPeaks(
+        allocated_bytes=torch.cuda.max_memory_allocated(device),
+        reserved_bytes=reserved,
+        device_bytes=reserved + context,
+        allocator_retries=stats.get("num_alloc_retries", 0),
+    )
+
+
+def _reset_resident_peak() -> None:
+    """Reset VmHWM (Linux, proc(5): writing 5 to clear_refs); elsewhere the peak never falls."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _resident_peak_bytes() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return int(psutil.Process().memory_info().rss)
+    peak = next((line for line in lines if line.startswith("VmHWM:")), None)
+    return int(peak.split()[1]) * 1024 if peak else int(psutil.Process().memory_info().rss)

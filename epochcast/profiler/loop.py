@@ -1,0 +1,165 @@
+"""The user's training loop: loaders, one micro-step, the optimizer's update.
+
+    batch ──▶ to device ──▶ autocast(loss) / k ──▶ backward ──▶ every k-th: optimizer update
+
+This is the loop that every measurement is a measurement of, so it does what a careful plain
+PyTorch loop does and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from epochcast.errors import WorkloadError
+from epochcast.profiler.device import Clock
+from epochcast.profiler.workload import Workload
+from epochcast.records import RunConfig
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainingLoop:
+    """Steps a workload in one configuration on one device.
+
+    Args:
+        workload: its model is moved to the device.
+        config: must be a configuration of this workload.
+        device: ready for use.
+    """
+
+    def __init__(self, workload: Workload, config: RunConfig, device: torch.device) -> None:
+        self.workload = workload
+        self.config = config
+        self.device = device
+        workload.model.to(device)
+        workload.model.train()
+        self.model: nn.Module = (
+            torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
+        )
+        self.optimizer = workload.optimizer
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self._micro_steps = 0
+
+    def micro_step(self, batch: Any, clock: Clock) -> tuple[Any, Any] | None:
+        """Train on one batch; the moments before and after the update, if one was due."""
+        batch = self.transfer(batch)
+        if self.workload.train_step is not None:
+            self.workload.train_step(batch)
+            return None
+        self.backward(batch)
+        self._micro_steps += 1
+        if self._micro_steps % self.config.accumulation:
+            return None
+        start = clock.mark()
+        self.update()
+        return start, clock.mark()
+
+    def backward(self, batch: Any) -> None:
+        """Forward and backward of one batch that is on the device."""
+        with self.autocast():
+            loss = self.loss(batch)
+        if self.config.accumulation > 1:
+            loss = loss / self.config.accumulation
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """One optimizer step; gradients are freed, as ``zero_grad`` does by default."""
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def loss(self, batch: Any) -> Tensor:
+        """The loss of one batch, a scalar tensor."""
+        if self.workload.forward is not None:
+            return self.workload.forward(self.model, batch)
+        if self.workload.loss is None:
+            raise WorkloadError("a workload with a train_step of its own has no separate loss")
+        try:
+            inputs, targets = batch
+        except (TypeError, ValueError) as error:
+            raise WorkloadError(
+                f"a Workload with loss= needs batches (inputs, targets), but got "
+                f"{type(batch).__name__}; use forward= for other batches"
+            ) from error
+        return self.workload.loss(self.model(inputs), targets)
+
+    def transfer(self, batch: Any) -> Any:
+        """The batch on the device; without waiting where its memory is pinned."""
+        pinned = bool(self.workload.loader_options.get("pin_memory"))
+        return move(batch, self.device, non_blocking=pinned)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The autocast context of this configuration's precision."""
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.config.precision])
+
+    def train_loader(self) -> DataLoader[Any]:
+        """Full batches only: the last partial batch is the cost model's business."""
+        options = dict(self.workload.loader_options)
+        if "sampler" not in options:
+            options["shuffle"] = self.workload.shuffle
+        return self._loader(self.workload.train_data, {**options, "drop_last": True})
+
+    def eval_loader(self) -> DataLoader[Any] | None:
+        """The evaluation data in order; None if the workload has none."""
+        if self.workload.eval_data is None:
+            return None
+        options = {k: v for k, v in self.workload.loader_options.items() if k != "sampler"}
+        return self._loader(self.workload.eval_data, options)
+
+    def _loader(self, data: Dataset[Any], options: dict[str, Any]) -> DataLoader[Any]:
+        if "batch_sampler" in options:
+            raise WorkloadError(
+                "a batch_sampler in loader_options fixes the batch size; give a sampler instead"
+            )
+        return DataLoader(
+            data, batch_size=self.config.batch_size, collate_fn=self.workload.collate, **options
+        )
+
+    def evaluate(self, batch: Any) -> None:
+        """One evaluation step: forward only, without gradients."""
+        with torch.no_grad(), self.autocast():
+            batch = self.transfer(batch)
+            if self.workload.eval_step is not None:
+                self.workload.eval_step(batch)
+            else:
+                self.loss(batch)
+
+
+def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
+    """A batch of nested tuples, lists, mappings and tensors with every tensor on the device."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=non_blocking)
+    if isinstance(batch, dict):
+        return {key: move(value, device, non_blocking) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(move(value, device, non_blocking) for value in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(move(value, device, non_blocking) for value in batch)
+    return batch
+
+
+def samples_per_epoch(workload: Workload) -> int:
+    """Samples that one pass over the training loader draws."""
+    source: Sized = workload.loader_options.get("sampler") or workload.train_data  # type: ignore[assignment]
+    return len(source)
+
+
+def config_of(workload: Workload, batch_size: int | None, sizes: Any) -> RunConfig:
+    """The configuration in which a built workload will run."""
+    return RunConfig(
+        batch_size=batch_size or workload.batch_size,
+        sizes=sizes,
+        accumulation=workload.accumulation,
+        precision=workload.precision,
+        compiled=workload.compile,
+        workers=int(workload.loader_options.get("num_workers", 0)),
+        drop_last=workload.drop_last,
+    )

@@ -1,0 +1,202 @@
+"""The sweep's side of a worker process: start it, ask it, notice its death, end all it began.
+
+Used by the sweep without torch. No shell is involved, and no text of the user's reaches a command
+line: a task travels as JSON through a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, cast
+
+import psutil
+
+import epochcast
+from epochcast.errors import EpochcastError
+from epochcast.profiler.protocol import Reply, Task
+from epochcast.records import from_json, to_json
+
+# The package's folder goes last on the path, so that it shadows nothing and a checkout that is
+# not installed works too. "-c" puts the working directory first, as for the user's own python.
+_BOOTSTRAP = (
+    "import sys; sys.path.append(sys.argv[1]); from epochcast.profiler.worker import main; main()"
+)
+_DRAIN_SECONDS = 2.0  # for answers still in the pipe when the process has ended
+_POLL_SECONDS = 0.2
+
+
+class WorkerTimeout(Exception):
+    """The worker did not answer within the time it was given."""
+
+
+class WorkerDied(Exception):
+    """The worker ended in the middle of a task.
+
+    Attributes:
+        exit_code: as of ``subprocess``: negative for a signal.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+    @property
+    def reason(self) -> str:
+        """How it ended, in words."""
+        if self.exit_code < 0:
+            return f"the worker process was ended by {signal.Signals(-self.exit_code).name}"
+        return f"the worker process ended with exit code {self.exit_code}"
+
+
+class WorkerProcess:
+    """A fresh Python process that runs tasks one at a time. A context manager: leaving kills it.
+
+    Args:
+        log: file that takes what the process and the user's code print.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.visits = 0
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOTSTRAP, str(Path(epochcast.__file__).parents[1])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the sweep alone, which ends the worker
+            )
+        self._input = cast("IO[str]", self._process.stdin)
+        self._output = cast("IO[str]", self._process.stdout)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> WorkerProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def ask(
+        self, task: Task, timeout: float, on_phase: Callable[[str], None] = lambda phase: None
+    ) -> Reply:
+        """Run a task and wait for its answer.
+
+        Args:
+            timeout: seconds for the whole task.
+            on_phase: told the name of each phase the task reports.
+
+        Raises:
+            WorkerTimeout: no answer in time. The worker should be killed.
+            WorkerDied: the process ended first.
+            EpochcastError: the worker says that the task cannot be done.
+        """
+        self._send(task)
+        deadline = time.monotonic() + timeout
+        while True:
+            reply = self._next_reply(deadline)
+            if reply.kind == "failed":
+                raise EpochcastError(reply.text)
+            if reply.kind != "phase":
+                return reply
+            on_phase(reply.text)
+
+    def _send(self, task: Task) -> None:
+        try:
+            self._input.write(to_json(task) + "\n")
+            self._input.flush()
+        except OSError as error:
+            raise WorkerDied(self._process.wait()) from error
+
+    def _next_reply(self, deadline: float) -> Reply:
+        died_at: float | None = None
+        while True:
+            try:
+                line = self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                line = ""
+            if line:
+                return from_json(line, Reply)
+            now = time.monotonic()
+            if line is None or (died_at is not None and now > died_at + _DRAIN_SECONDS):
+                raise WorkerDied(self._process.wait())
+            if died_at is None and self._process.poll() is not None:
+                died_at = now  # its own children may still hold the pipe open
+            if now > deadline:
+                raise WorkerTimeout
+
+    def _read(self) -> None:
+        for line in self._output:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def kill(self) -> None:
+        """End the process and every process it started; waits until they are gone."""
+        family = _family(self._process.pid)
+        for process in family:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        if os.name == "posix":
+            _kill_group(self._process.pid)
+        psutil.wait_procs(family, timeout=10)
+        self._process.wait()
+        for pipe in (self._input, self._output):
+            _close(pipe)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill_group(pid: int) -> None:
+    """Reach children whose parent is already gone; the session's id is the worker's process id."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _close(pipe: IO[str]) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        return
+
+
+def out_of_memory_kills() -> int:
+    """Processes that Linux ended for want of memory so far, in this control group or at all."""
+    for path, name in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
+        counts = _read_counts(Path(path))
+        if name in counts:
+            return counts[name]
+    return 0
+
+
+def _read_counts(path: Path) -> dict[str, int]:
+    try:
+        lines = (line.split() for line in path.read_text().splitlines())
+        return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+    except OSError:
+        return {}

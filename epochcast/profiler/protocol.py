@@ -1,0 +1,113 @@
+"""What a sweep and its worker processes say to each other, one JSON document per line.
+
+    sweep ── Task(describe | check | visit | trace) ──▶ worker
+    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced | failed) ── worker
+
+A task is a serialisable specification and a worker's answer depends on nothing else, so that
+another machine can run the same task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from epochcast.records import Device, Measurement, RunConfig, Sizes, SizeValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadSpec:
+    """Where a workload comes from and what the user changed about it.
+
+    Attributes:
+        target: a built-in name, ``file.py:function`` or ``package.module:function``.
+        data: folder of local data, handed to the function's ``data`` argument.
+        overrides: attributes of the workload set by the user: accumulation, compile, drop_last,
+            precision, workers.
+        device: as torch names it, e.g. ``"cuda:1"``.
+        threads: intra-operator CPU threads; None leaves torch's choice.
+    """
+
+    target: str
+    data: str | None = None
+    overrides: tuple[tuple[str, SizeValue], ...] = ()
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitSpec:
+    """One configuration to measure. ``batch_size`` None means the workload's own."""
+
+    workload: WorkloadSpec
+    sizes: Sizes = ()
+    batch_size: int | None = None
+    steady_seconds: float = 2.0
+
+    @property
+    def request(self) -> str:
+        """Fingerprint of what is asked for, however long it is measured."""
+        parts = (self.workload, self.sizes, self.batch_size)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a worker is asked to do.
+
+    Attributes:
+        round: which pass over the configurations this is.
+        visit: how many configurations this process has seen before.
+        folder: where files may be written: checkpoints for a moment, traces for good.
+        log: the log file of the process that runs this task.
+    """
+
+    kind: Literal["describe", "check", "visit", "trace"]
+    spec: VisitSpec
+    round: int = 0
+    visit: int = 0
+    folder: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a workload function says about itself before it is called.
+
+    Attributes:
+        knobs: its keyword arguments and their defaults.
+        takes_data: whether it accepts a folder of local data.
+    """
+
+    knobs: Sizes
+    takes_data: bool
+    source: str
+    device: Device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedWorkload:
+    """What one trial step showed: how the workload runs, or what is wrong.
+
+    Attributes:
+        problem: an error of the workload itself; probing it is pointless.
+        trouble: any other error of this one configuration; the sweep will record it.
+    """
+
+    config: RunConfig
+    samples: int = 0
+    data: str = ""
+    problem: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a worker answers. ``kind`` says which of the other fields is set."""
+
+    kind: Literal["phase", "described", "checked", "measured", "traced", "failed"]
+    text: str = ""
+    described: Description | None = None
+    checked: CheckedWorkload | None = None
+    measured: Measurement | None = None

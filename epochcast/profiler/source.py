@@ -1,0 +1,41 @@
+"""Which version of a workload's code a measurement belongs to. Executes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Place and function of a target; a built-in has no place."""
+    place, _, name = target.rpartition(":")
+    return place, name
+
+
+def canonical(target: str) -> str:
+    """The same target always written the same way: ``./train.py:workload`` without its dot."""
+    place, name = split_target(target)
+    return f"{os.path.normpath(place)}:{name}" if place.endswith(".py") else target
+
+
+def source_of(target: str) -> str:
+    """Fingerprint of the file that defines a workload; not of what that file imports.
+
+    Empty where the file is not known: a module that this process has not imported.
+    """
+    place, _ = split_target(target)
+    if not place:
+        files = [Path(__file__).with_name(name) for name in ("builtin.py", "models.py")]
+    elif place.endswith(".py"):
+        files = [Path(place)]
+    else:
+        files = [Path(getattr(sys.modules.get(place), "__file__", None) or os.devnull)]
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            digest.update(file.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:12]

@@ -1,0 +1,354 @@
+"""A sweep: every configuration once a round, every round in a fresh process, every visit kept.
+
+    check    one trial step: a broken workload stops here, and nothing is stored
+    round 0  [worker] config 3 │ config 1 │ config 4 │ config 2       every visit is stored
+    round 1  [worker] config 2 │ config 4 │ config 1 │ config 3       the moment it ends
+    …
+    traces   [worker] one short profile of each configuration
+
+A configuration that runs out of memory, crashes or hangs costs its worker process; the next
+configuration gets a new one. Visits found in the store are not made again. No torch in here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Protocol
+
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.profiler.process import (
+    WorkerDied,
+    WorkerProcess,
+    WorkerTimeout,
+    out_of_memory_kills,
+)
+from epochcast.profiler.protocol import (
+    CheckedWorkload,
+    Description,
+    Reply,
+    Task,
+    VisitSpec,
+)
+from epochcast.profiler.request import SweepRequest, check_knobs, default_batch_sizes, grid
+from epochcast.records import (
+    Device,
+    Measurement,
+    RunConfig,
+    Status,
+    Warning_,
+)
+
+
+class Archive(Protocol):
+    """The part of the store that a sweep needs."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def log_folder(self) -> Path: ...
+    def add(self, measurement: Measurement) -> None: ...
+    def remove(self, keys: Sequence[str]) -> int: ...
+    def measurements(
+        self, workload: str | None = None, *, source: str | None = None
+    ) -> tuple[Measurement, ...]: ...
+
+
+class Observer(Protocol):
+    """Is told how a sweep goes; report.py has those that write to a terminal."""
+
+    def begin(self, visits: int, done: int, device: Device, data: str) -> None: ...
+    def phase(self, label: str, phase: str) -> None: ...
+    def visited(self, measurement: Measurement) -> None: ...
+    def warn(self, warning: Warning_) -> None: ...
+
+
+class SilentObserver:
+    """Ignores everything."""
+
+    def begin(self, visits: int, done: int, device: Device, data: str) -> None:
+        return
+
+    def phase(self, label: str, phase: str) -> None:
+        return
+
+    def visited(self, measurement: Measurement) -> None:
+        return
+
+    def warn(self, warning: Warning_) -> None:
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What a sweep found and why it stopped.
+
+    Attributes:
+        measurements: of the configurations asked for, stored earlier or now.
+        seconds: wall-clock time of this sweep.
+        stopped: ``"complete"``, ``"max-seconds"`` or ``"nothing-succeeded"``.
+    """
+
+    measurements: tuple[Measurement, ...]
+    seconds: float
+    stopped: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether any configuration was measured."""
+        return any(m.status == "ok" for m in self.measurements)
+
+
+def sweep(request: SweepRequest, archive: Archive, observer: Observer | None = None) -> SweepResult:
+    """Probe what a request asks for. Killed at any moment, the same request continues.
+
+    Raises:
+        UsageError: no such workload, knob or device.
+        WorkloadError: the workload does not run; nothing was stored.
+        StoreError: the store cannot be written; what was stored before is safe.
+    """
+    return _Sweep(request, archive, observer or SilentObserver()).run()
+
+
+class _Sweep:
+    """The state of one sweep: what is known, what is done, which worker is alive."""
+
+    def __init__(self, request: SweepRequest, archive: Archive, observer: Observer) -> None:
+        self.request = request
+        self.archive = archive
+        self.observer = observer
+        self.begun = time.monotonic()
+        self.visit_seconds: list[float] = []
+        self.failed: set[str] = set()  # requests that gave no measurement in this sweep
+        self.stopped = "complete"
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+        self.logs = archive.folder / "logs" / stamp
+
+    def run(self) -> SweepResult:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        known, checked, specs = self._check()
+        self.source, self.device, self.trial = known.source, known.device, checked
+        if self.request.fresh:
+            self.archive.remove([m.key for m in self._stored(specs)])
+        done = self._done(specs)
+        todo = len(specs) * self.request.rounds - len(done)
+        self.observer.begin(todo, len(done), known.device, checked.data)
+        for round_ in range(self.request.rounds):
+            if self.stopped == "complete":
+                self._round(round_, specs, done)
+        if self.request.traces and self.stopped != "nothing-succeeded":
+            self._traces(specs)
+        return SweepResult(
+            measurements=self._stored(specs),
+            seconds=time.monotonic() - self.begun,
+            stopped=self.stopped,
+        )
+
+    # -- before the first round ---------------------------------------------------------------
+
+    def _check(self) -> tuple[Description, CheckedWorkload, list[VisitSpec]]:
+        """Load the workload and try its first configuration, in a process of its own."""
+        first = VisitSpec(workload=self.request.workload)
+        with self._worker("check") as worker:
+            known = self._ask(worker, Task(kind="describe", spec=first)).described
+            if known is None:
+                raise EpochcastError("the worker process did not describe the workload")
+            check_knobs(self.request, known)
+            trial = grid(self.request, known, self.request.batch_sizes[:1] or (0,))[0]
+            checked = self._try(worker, replace(trial, batch_size=trial.batch_size or None))
+        if checked.problem:
+            raise WorkloadError(f"{checked.problem} ({worker.log})")
+        own = checked.config.batch_size
+        batch_sizes = self.request.batch_sizes or default_batch_sizes(own, checked.samples)
+        if checked.samples and max(batch_sizes) > checked.samples:
+            raise UsageError(
+                f"batch size {max(batch_sizes)} is more than the data set's "
+                f"{checked.samples} samples; leave it out"
+            )
+        return known, checked, grid(self.request, known, batch_sizes)
+
+    def _ask(self, worker: WorkerProcess, task: Task) -> Reply:
+        try:
+            return worker.ask(task, self.request.timeout_seconds)
+        except WorkerTimeout as error:
+            limit = self.request.timeout_seconds
+            raise WorkloadError(f"not ready after {limit:.0f} s ({worker.log})") from error
+        except WorkerDied as error:
+            raise WorkloadError(f"{error.reason}; see {worker.log}") from error
+
+    def _try(self, worker: WorkerProcess, spec: VisitSpec) -> CheckedWorkload:
+        """A trial step. If it hangs or kills its process, the sweep will find out which ones do."""
+        try:
+            reply = worker.ask(Task(kind="check", spec=spec), self.request.timeout_seconds)
+        except (WorkerTimeout, WorkerDied):
+            reply = Reply(kind="checked")
+        if reply.checked is not None:
+            return reply.checked
+        return CheckedWorkload(config=_config_asked(spec))
+
+    # -- what the store has -------------------------------------------------------------------
+
+    def _stored(self, specs: Sequence[VisitSpec]) -> tuple[Measurement, ...]:
+        requests = {spec.request for spec in specs}
+        stored = self.archive.measurements(self.request.target, source=self.source)
+        return tuple(m for m in stored if m.request in requests and m.device.key == self.device.key)
+
+    def _done(self, specs: Sequence[VisitSpec]) -> set[tuple[str, int]]:
+        """Visits not to be made again: those that succeeded, and all of a request that ran out
+        of memory. Crashes and timeouts are tried again."""
+        done: set[tuple[str, int]] = set()
+        for m in self._stored(specs):
+            if m.status == "ok":
+                done.add((m.request, m.round))
+            elif m.status == "oom":
+                done |= {(m.request, round_) for round_ in range(self.request.rounds)}
+        return done
+
+    # -- rounds -------------------------------------------------------------------------------
+
+    def _round(self, round_: int, specs: list[VisitSpec], done: set[tuple[str, int]]) -> None:
+        order = [s for s in specs if (s.request, round_) not in done and not self._gave_up(s)]
+        random.Random(f"{self.request.seed}/{round_}").shuffle(order)
+        results = list(self._visits(order, round_))
+        nothing_before = not any(m.status == "ok" for m in self._stored(specs))
+        if results and nothing_before and self.stopped == "complete":
+            self.stopped = "nothing-succeeded"
+
+    def _gave_up(self, spec: VisitSpec) -> bool:
+        return spec.request in self.failed
+
+    def _visits(self, order: Sequence[VisitSpec], round_: int) -> Iterator[Measurement]:
+        """Visit configurations in order; a worker that failed one is replaced."""
+        remaining = list(order)
+        while remaining:
+            with self._worker(f"round-{round_}") as worker:
+                while remaining:
+                    if self._out_of_time():
+                        self.stopped = "max-seconds"
+                        return
+                    measurement = self._visit(worker, remaining.pop(0), round_)
+                    yield measurement
+                    if measurement.status != "ok":
+                        break
+
+    def _out_of_time(self) -> bool:
+        if self.request.max_seconds is None:
+            return False
+        next_visit = max(self.visit_seconds, default=0.0)
+        return time.monotonic() - self.begun + next_visit > self.request.max_seconds
+
+    def _visit(self, worker: WorkerProcess, spec: VisitSpec, round_: int) -> Measurement:
+        begun = time.monotonic()
+        label = _label(spec)
+        task = Task(
+            kind="visit",
+            spec=spec,
+            round=round_,
+            visit=worker.visits,
+            folder=str(self.archive.folder),
+            log=str(worker.log),
+        )
+        kills = out_of_memory_kills()
+        try:
+            reply = worker.ask(
+                task, self.request.timeout_seconds, lambda p: self.observer.phase(label, p)
+            )
+            measurement = reply.measured
+        except WorkerTimeout:
+            limit = self.request.timeout_seconds
+            measurement = self._failure(task, "timeout", f"no result after {limit:.0f} s")
+        except WorkerDied as error:
+            oom = error.exit_code == -9 and out_of_memory_kills() > kills
+            reason = error.reason + (": the system ran out of memory" if oom else "")
+            measurement = self._failure(task, "oom" if oom else "crashed", reason)
+        if measurement is None:
+            raise EpochcastError("the worker process answered without a measurement")
+        worker.visits += 1
+        seconds = time.monotonic() - begun
+        self.visit_seconds.append(seconds)
+        if measurement.status != "ok":
+            self.failed.add(spec.request)
+            measurement = replace(measurement, probe_seconds=seconds)
+        self.archive.add(measurement)
+        self.observer.visited(measurement)
+        return measurement
+
+    def _failure(self, task: Task, status: Status, message: str) -> Measurement:
+        """The record of a visit whose process could not write one itself."""
+        config = replace(
+            self.trial.config, batch_size=task.spec.batch_size or 1, sizes=task.spec.sizes
+        )
+        return Measurement(
+            workload=self.request.target,
+            source=self.source,
+            request=task.spec.request,
+            config=config,
+            device=self.device,
+            status=status,
+            message=message,
+            round=task.round,
+            visit=task.visit,
+            samples=self.trial.samples,
+            data=self.trial.data,
+            log=task.log or None,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        )
+
+    # -- traces -------------------------------------------------------------------------------
+
+    def _traces(self, specs: Sequence[VisitSpec]) -> None:
+        """Trace each measured configuration that has none; a failure here costs the trace only."""
+        latest = {m.request: m for m in self._stored(specs) if m.status == "ok"}
+        traced = {r for r, m in latest.items() if _has_trace(m, self.archive.log_folder)}
+        todo = [s for s in specs if s.request in latest and s.request not in traced]
+        while todo:
+            with self._worker("traces") as worker:
+                while todo:
+                    if self._out_of_time():
+                        self.stopped = "max-seconds"
+                        return
+                    spec = todo.pop(0)
+                    if not self._trace(worker, spec, latest[spec.request]):
+                        break
+
+    def _trace(self, worker: WorkerProcess, spec: VisitSpec, measured: Measurement) -> bool:
+        label = _label(spec)
+        self.observer.phase(label, "trace")
+        place = Path(_slug(self.request.target)) / f"{_slug(label)}-{spec.request[:6]}"
+        task = Task(kind="trace", spec=spec, folder=str(self.archive.log_folder / place))
+        try:
+            reply = worker.ask(task, self.request.timeout_seconds)
+        except (WorkerTimeout, WorkerDied, EpochcastError) as error:
+            reason = error.reason if isinstance(error, WorkerDied) else str(error) or "timeout"
+            self.observer.warn(
+                Warning_(code="no-trace", details=(("config", label), ("why", reason)))
+            )
+            return False
+        path = Path(reply.text).relative_to(self.archive.log_folder)
+        self.archive.add(replace(measured, trace=path.as_posix()))
+        return True
+
+    def _worker(self, name: str) -> WorkerProcess:
+        number = len(list(self.logs.glob(f"{name}*.log")))
+        return WorkerProcess(self.logs / (f"{name}-{number}.log" if number else f"{name}.log"))
+
+
+def _has_trace(measurement: Measurement, folder: Path) -> bool:
+    return measurement.trace is not None and (folder / measurement.trace).is_file()
+
+
+def _config_asked(spec: VisitSpec) -> RunConfig:
+    return RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
+
+
+def _label(spec: VisitSpec) -> str:
+    return _config_asked(spec).label
+
+
+def _slug(text: str) -> str:
+    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``."""
+    return "".join(c if c.isalnum() or c in "=._-" else "-" for c in text).strip("-.") or "workload"

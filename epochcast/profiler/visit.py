@@ -1,0 +1,233 @@
+"""One configuration, measured once: a plain function of a task that returns a Measurement.
+
+    build │ warm-up │ steady steps │ loader alone │ turns │ evaluation │ save │ operators
+    └ with imports: the start-up    └ nothing runs under a profiler ┘
+
+Whatever happens, what had been measured by then is in the Measurement.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+
+from epochcast.errors import UsageError, WorkloadError
+from epochcast.profiler import device as devices
+from epochcast.profiler import timing
+from epochcast.profiler.failures import is_out_of_memory, naming_layer
+from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
+from epochcast.profiler.protocol import CheckedWorkload, Task, VisitSpec
+from epochcast.profiler.source import source_of
+from epochcast.profiler.target import build, first_line
+from epochcast.profiler.tracker import measure_footprint
+from epochcast.profiler.workload import Workload
+from epochcast.records import Device, Measurement, RunConfig, Status
+
+SIDE_SHARE = 0.25  # of the steady phase's time, for each of loader alone and evaluation
+TURNS = 3
+SAVES = 3
+SLOW_SAVE_SECONDS = 5.0  # a checkpoint this slow is written once
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class _Visit:
+    """What is known so far; becomes a Measurement at the end, or wherever the visit failed."""
+
+    task: Task
+    device: Device
+    config: RunConfig
+    import_seconds: float
+    begun: float = field(default_factory=time.perf_counter)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def measurement(self, status: Status, message: str = "") -> Measurement:
+        spec = self.task.spec
+        return Measurement(
+            workload=spec.workload.target,
+            source=source_of(spec.workload.target),
+            request=spec.request,
+            config=self.config,
+            device=self.device,
+            status=status,
+            message=message,
+            round=self.task.round,
+            visit=self.task.visit,
+            import_seconds=self.import_seconds,
+            probe_seconds=time.perf_counter() - self.begun,
+            log=self.task.log or None,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+            **{"samples": 0, **self.fields},
+        )
+
+
+def visit(
+    task: Task, import_seconds: float = 0.0, report: Report = lambda phase: None
+) -> Measurement:
+    """Measure one configuration.
+
+    Args:
+        task: what to measure; ``task.folder`` takes a checkpoint for a moment.
+        import_seconds: what this process took until it could build a workload.
+        report: told the name of each phase as it begins.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    spec = task.spec
+    device = devices.open_device(spec.workload.device, spec.workload.threads)
+    asked = RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
+    visit = _Visit(task, devices.fingerprint(device), asked, import_seconds)
+    try:
+        _measure(visit, device, report)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - user code may raise anything; it is recorded
+        traceback.print_exc()  # into the worker's log
+        status: Status = "oom" if is_out_of_memory(error) else "crashed"
+        message = str(error) if isinstance(error, WorkloadError) else first_line(error)
+        return visit.measurement(status, message)
+    finally:
+        gc.collect()
+    return visit.measurement("ok")
+
+
+def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
+    seconds, fields = visit.task.spec.steady_seconds, visit.fields
+    report("build")
+    devices.reset_peaks(device)
+    clock = devices.clock_for(device)
+    begun = time.perf_counter()
+    workload = build_checked(visit.task.spec)
+    visit.config = config_of(workload, visit.task.spec.batch_size, visit.task.spec.sizes)
+    fields |= _about(workload)
+    require_full_batch(visit.config, fields["samples"])
+    loop = TrainingLoop(workload, visit.config, device)
+    devices.synchronize(device)
+    fields["build_seconds"] = time.perf_counter() - begun
+
+    report("warm up")
+    start = clock.mark()
+    stepper = timing.Stepper(loop, clock)
+    fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
+    report("time steps")
+    series = timing.steady_steps(stepper, seconds)
+    fields["step_seconds"] = tuple(series.step)
+    fields["data_wait_seconds"] = tuple(series.wait)
+    fields["update_seconds"] = tuple(series.update)
+    fields["steps_per_sample"] = series.steps_per_sample
+    fields["memory"] = devices.read_peaks(device)
+    report("loader alone")
+    fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
+    while len(stepper.turns) < TURNS:
+        stepper.turn()
+    fields["epoch_turn_seconds"] = tuple(stepper.turns)
+    report("evaluate")
+    samples, turns = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
+    fields["eval_batch_seconds"], fields["eval_turn_seconds"] = tuple(samples), tuple(turns)
+    report("save")
+    fields["save_seconds"], fields["save_bytes"] = time_saves(workload, Path(visit.task.folder))
+    report("count operators")
+    eager = torch.compiler.set_stance("force_eager") if visit.config.compiled else nullcontext()
+    with eager:
+        fields["footprint"] = measure_footprint(loop, stepper.batches())
+
+
+def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
+    """Warm up; the first step names the layer if one fails (hooks would disturb a compiled one)."""
+    loop = stepper.loop
+    with nullcontext() if loop.config.compiled else naming_layer(loop.workload.model):
+        stepper.step()
+    end = stepper.clock.mark()
+    first = stepper.clock.seconds(start, end)
+    return [first, *timing.warm_up(stepper, end)]
+
+
+def build_checked(spec: VisitSpec) -> Workload:
+    """Build the workload of a spec afresh, with the same random numbers every time."""
+    torch.manual_seed(0)
+    if "torch._dynamo" in sys.modules:  # importing it takes seconds: only where it was used
+        torch.compiler.reset()
+    return build(spec)
+
+
+def _about(workload: Workload) -> dict[str, Any]:
+    evaluation = workload.eval_data
+    return {
+        "samples": samples_per_epoch(workload),
+        "eval_samples": 0 if evaluation is None else len(evaluation),  # type: ignore[arg-type]
+        "data": workload.data_source,
+    }
+
+
+def require_full_batch(config: RunConfig, samples: int) -> None:
+    """Refuse a batch that the data set cannot fill.
+
+    Raises:
+        WorkloadError: it has fewer samples than one batch.
+    """
+    if samples < config.batch_size:
+        raise WorkloadError(
+            f"batch size {config.batch_size} is more than the data set's {samples} samples"
+        )
+
+
+def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int]:
+    """Seconds of each durable write of a checkpoint into ``folder``, and its size in bytes."""
+    seconds: list[float] = []
+    size = 0
+    while len(seconds) < SAVES and sum(seconds) < SLOW_SAVE_SECONDS:
+        with NamedTemporaryFile(dir=folder, suffix=".pt") as file:
+            begun = time.perf_counter()
+            state = {
+                "model": workload.model.state_dict(),
+                "optimizer": workload.optimizer.state_dict(),
+            }
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+            seconds.append(time.perf_counter() - begun)
+            size = os.fstat(file.fileno()).st_size
+    return tuple(seconds), size
+
+
+def check(task: Task) -> CheckedWorkload:
+    """Run one step of a configuration: is this a workload that can be probed at all?
+
+    Errors other than of the workload itself (out of memory, an exception of one configuration)
+    are left for the sweep to record.
+    """
+    spec = task.spec
+    device = devices.open_device(spec.workload.device, spec.workload.threads)
+    config = RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
+    about: dict[str, Any] = {}
+    try:
+        workload = build_checked(spec)
+        config = config_of(workload, spec.batch_size, spec.sizes)
+        about = _about(workload)
+        about.pop("eval_samples")
+        require_full_batch(config, about["samples"])
+        loop = TrainingLoop(workload, config, device)
+        with nullcontext() if config.compiled else naming_layer(workload.model):
+            loop.micro_step(next(iter(loop.train_loader())), devices.clock_for(device))
+        devices.synchronize(device)
+    except WorkloadError as error:
+        return CheckedWorkload(config=config, problem=str(error), **about)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the sweep will meet it again and record it
+        return CheckedWorkload(config=config, trouble=first_line(error), **about)
+    return CheckedWorkload(config=config, **about)

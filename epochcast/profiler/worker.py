@@ -1,0 +1,114 @@
+"""The worker process: reads tasks from standard input, answers on standard output, until it ends.
+
+User code runs here and nowhere else. Its prints go to the log (the worker keeps the pipe for
+itself), its reads meet an end of file. When the sweep dies, the pipe closes and the worker ends
+with it, so that no orphan keeps a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+import traceback
+from typing import IO
+
+import psutil
+
+from epochcast.errors import EpochcastError
+from epochcast.profiler.protocol import Description, Reply, Task
+from epochcast.records import from_json, to_json
+
+# torch and the user's code are imported in run(): their time is part of the start-up measured.
+
+
+def main() -> None:
+    """Serve tasks until standard input ends."""
+    tasks, answers = _private_pipes()
+    inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(tasks, inbox), daemon=True).start()
+    while (line := inbox.get()) is not None:
+        _serve(from_json(line, Task), answers)
+
+
+def _private_pipes() -> tuple[IO[str], IO[str]]:
+    """Take the two pipes away from standard input and output; user code gets /dev/null and log."""
+    tasks = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return tasks, answers
+
+
+def _read(tasks: IO[str], inbox: queue.SimpleQueue[str | None]) -> None:
+    for line in tasks:
+        inbox.put(line)
+    inbox.put(None)
+    if _busy.is_set():  # the sweep has died in the middle of a task
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+_busy = threading.Event()
+
+
+def _serve(task: Task, answers: IO[str]) -> None:
+    def send(reply: Reply) -> None:
+        answers.write(to_json(reply) + "\n")
+        answers.flush()
+
+    _busy.set()
+    try:
+        reply = run(task, lambda phase: send(Reply(kind="phase", text=phase)))
+    except EpochcastError as error:
+        reply = Reply(kind="failed", text=str(error))
+    except Exception as error:  # noqa: BLE001 - reported to the sweep, which decides
+        traceback.print_exc()
+        reply = Reply(kind="failed", text=f"{type(error).__name__}: {error}")
+    send(reply)
+    _busy.clear()
+
+
+def run(task: Task, report: object) -> Reply:
+    """Do one task in this process."""
+    if task.kind == "describe":
+        return Reply(kind="described", described=describe(task))
+    from epochcast.profiler import visit
+    from epochcast.profiler.device import open_device
+    from epochcast.profiler.target import load
+
+    if task.kind == "check":
+        return Reply(kind="checked", checked=visit.check(task))
+    if task.kind == "trace":
+        from epochcast.profiler.trace import trace
+
+        return Reply(kind="traced", text=str(trace(task)))
+    if task.visit == 0:
+        open_device(task.spec.workload.device, task.spec.workload.threads)
+        load(task.spec.workload.target)
+        _startup.append(time.time() - psutil.Process().create_time())
+    measured = visit.visit(task, _startup[0] if _startup else 0.0, report)  # type: ignore[arg-type]
+    return Reply(kind="measured", measured=measured)
+
+
+_startup: list[float] = []  # seconds from process start until the user's code was loaded
+
+
+def describe(task: Task) -> Description:
+    """What the workload function and the device are, without calling the function."""
+    from epochcast.profiler.device import fingerprint, open_device
+    from epochcast.profiler.source import source_of
+    from epochcast.profiler.target import knobs_of, load
+
+    workload = task.spec.workload
+    device = fingerprint(open_device(workload.device, workload.threads))
+    knobs, takes_data = knobs_of(load(workload.target))
+    return Description(
+        knobs=knobs, takes_data=takes_data, source=source_of(workload.target), device=device
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Measurements on disk: each is saved at once, survives a kill, and is found again by its key.
+
+    probe ──add──▶ epochcast_measurements (columns to filter by + the record as JSON) ──▶ fit
+                   epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
+                   epochcast_meta         (the schema of these tables)
+
+The same code runs on a SQLite file and on a PostgreSQL server: address.py, database.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+
+from epochcast.address import Address, check_file, locate, make_folders
+from epochcast.database import (
+    MEASUREMENTS,
+    MODELS,
+    STORE_SCHEMA,
+    Database,
+    create_tables,
+    schema_of,
+)
+from epochcast.errors import StoreError
+from epochcast.records import Measurement, from_json, to_json
+
+KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
+
+
+class Store:
+    """The measurements of one folder or server. A context manager; ``open`` makes one.
+
+    Attributes:
+        label: the store's name for people, without a password.
+        folder: where files that go with the store live; absolute.
+        log_folder: what TensorBoard opens; traces are kept relative to it.
+    """
+
+    def __init__(self, database: Database, address: Address) -> None:
+        self._database = database
+        self.label = address.label
+        self.folder = address.folder
+        self.log_folder = address.folder / "tensorboard"
+
+    @classmethod
+    def open(cls, url: str | None = None, folder: Path | None = None, create: bool = True) -> Store:
+        """Open the store at a path or URL, by default ``.epochcast/measurements.sqlite``.
+
+        Args:
+            url: a path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/NAME``.
+            folder: for the default file, and for the files that go with any store.
+            create: whether to make a store where there is none; False touches nothing.
+
+        Raises:
+            StoreError: it cannot be opened, is not a store, or is of a newer schema.
+            MissingDependency: PostgreSQL's driver is not installed.
+        """
+        address = locate(url, folder)
+        exists = check_file(address)
+        if create:
+            make_folders(address)
+        elif not exists:
+            raise _nothing_yet(address)
+        database = Database(address)
+        try:
+            _check_schema(database, address, create)
+        except StoreError:
+            database.close()
+            raise
+        return cls(database, address)
+
+    def close(self) -> None:
+        """Close the connections; the store can no longer be used."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, measurement: Measurement) -> None:
+        """Save a measurement durably; one with the same key is replaced.
+
+        Raises:
+            StoreError: it could not be saved; the store is as it was before.
+        """
+        self._add_all([measurement])
+
+    def _add_all(self, measurements: Iterable[Measurement]) -> None:
+        rows = {measurement.key: _row(measurement) for measurement in measurements}
+        with self._database.write() as connection:
+            for key, row in rows.items():
+                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key))
+                connection.execute(insert(MEASUREMENTS).values(row))
+
+    def measurements(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+        status: str | None = None,
+    ) -> tuple[Measurement, ...]:
+        """All measurements that match, in the order they were added.
+
+        Raises:
+            StoreError: the store cannot be read, or holds a record of a newer schema.
+        """
+        where = _where(workload=workload, source=source, device_key=device_key, status=status)
+        columns = MEASUREMENTS.c
+        query = select(columns.key, columns.document).where(*where).order_by(columns.id)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return tuple(self._decode(key, document) for key, document in rows)
+
+    def latest(self) -> Measurement | None:
+        """The measurement that was added last; None in an empty store."""
+        columns = MEASUREMENTS.c
+        query = select(columns.key, columns.document).order_by(columns.id.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return self._decode(*row) if row else None
+
+    def get(self, key_prefix: str) -> Measurement:
+        """The one measurement whose key starts with ``key_prefix``.
+
+        Raises:
+            StoreError: none does, or several do.
+        """
+        columns = MEASUREMENTS.c
+        query = select(columns.key, columns.document).order_by(columns.id)
+        query = query.where(columns.key.startswith(key_prefix, autoescape=True))
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        if not rows:
+            raise StoreError(f"no measurement in {self.label} has a key like {key_prefix!r}")
+        if len(rows) > 1:
+            some = ", ".join(key for key, _ in rows[:3]) + (", …" if len(rows) > 3 else "")
+            raise StoreError(
+                f"{len(rows)} measurements have a key like {key_prefix!r} ({some}); "
+                "give more characters"
+            )
+        return self._decode(*rows[0])
+
+    def remove(self, keys: Iterable[str]) -> int:
+        """Remove measurements by their whole keys, all at once; how many there were."""
+        with self._database.write() as connection:
+            return sum(
+                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key)).rowcount
+                for key in keys
+            )
+
+    def export(self, stream: TextIO) -> int:
+        """Write every measurement as a line of JSON, as it is stored; how many there are."""
+        query = select(MEASUREMENTS.c.document).order_by(MEASUREMENTS.c.id)
+        with self._database.read() as connection:
+            documents = connection.scalars(query).all()
+        stream.writelines(f"{document}\n" for document in documents)
+        return len(documents)
+
+    def import_(self, stream: Iterable[str]) -> int:
+        """Add the measurements that ``export`` wrote, all or none; how many lines there were.
+
+        Raises:
+            StoreError: a line is not a measurement, or of a newer schema; nothing is imported.
+        """
+        measurements = _parse_lines(stream)
+        self._add_all(measurements)
+        return len(measurements)
+
+    def fingerprint(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+        status: str | None = None,
+    ) -> str:
+        """A key of the set of measurements that match: another one after any change to the set."""
+        where = _where(workload=workload, source=source, device_key=device_key, status=status)
+        columns = MEASUREMENTS.c
+        query = select(columns.id, columns.key, columns.created_at).where(*where)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(columns.id)).all()
+        return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()[:16]
+
+    def cached_model(self, key: str) -> str | None:
+        """The document cached under ``key``; None if there is none."""
+        with self._database.read() as connection:
+            return connection.scalar(select(MODELS.c.document).where(MODELS.c.key == key))
+
+    def cache_model(self, key: str, document: str) -> bool:
+        """Cache a fitted model's document; False where the store cannot be written."""
+        try:
+            with self._database.write() as connection:
+                connection.execute(delete(MODELS).where(MODELS.c.key == key))
+                connection.execute(insert(MODELS).values(key=key, document=document))
+                _forget_old_models(connection)
+        except StoreError:
+            return False
+        return True
+
+    def _decode(self, key: str, document: str) -> Measurement:
+        try:
+            return from_json(document, Measurement)
+        except StoreError as error:
+            raise StoreError(
+                f"measurement {key} in {self.label} cannot be read: {error}; "
+                f"remove it: epochcast probes remove {key}"
+            ) from error
+
+
+def _nothing_yet(address: Address) -> StoreError:
+    return StoreError(
+        f"no measurements yet in {address.label}; "
+        "run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256"
+    )
+
+
+def _check_schema(database: Database, address: Address, create: bool) -> None:
+    with database.read() as connection:
+        found = schema_of(connection)
+    if found is None and not create:
+        raise _nothing_yet(address)
+    if found is None:
+        found = _create_once(database)
+    if found > STORE_SCHEMA:
+        raise StoreError(
+            f"the store {address.label}: written by a newer epochcast (schema {found}, this one "
+            f"reads up to {STORE_SCHEMA}); run: pip install --upgrade epochcast"
+        )
+    # A store of an older schema is upgraded here, in one write(), once there is such a schema.
+
+
+def _create_once(database: Database) -> int:
+    with database.write() as connection:
+        found = schema_of(connection)  # again: another process may have been faster
+        if found is None:
+            create_tables(connection)
+        return found or STORE_SCHEMA
+
+
+def _row(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "key": measurement.key,
+        "workload": measurement.workload,
+        "source": measurement.source,
+        "device_key": measurement.device.key,
+        "status": measurement.status,
+        "round": measurement.round,
+        "created_at": measurement.created_at,
+        "schema": measurement.schema,
+        "document": to_json(measurement),
+    }
+
+
+def _where(**wanted: str | None) -> list[ColumnElement[bool]]:
+    return [MEASUREMENTS.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+def _parse_lines(stream: Iterable[str]) -> list[Measurement]:
+    try:
+        lines = list(stream)
+    except UnicodeDecodeError as error:
+        raise StoreError(f"not UTF-8 text ({error.reason}); nothing was imported") from error
+    numbered = ((number, _bare(line)) for number, line in enumerate(lines, start=1))
+    return [_parse_line(number, text) for number, text in numbered if text]
+
+
+def _bare(line: str) -> str:
+    return line.removeprefix("\ufeff").strip()  # a byte order mark, as Windows editors add
+
+
+def _parse_line(number: int, text: str) -> Measurement:
+    try:
+        return from_json(text, Measurement)
+    except StoreError as error:
+        raise StoreError(f"line {number}: {error}; nothing was imported") from error
+
+
+def _forget_old_models(connection: Connection) -> None:
+    newest = connection.scalar(select(func.max(MODELS.c.id))) or 0
+    connection.execute(delete(MODELS).where(MODELS.c.id <= newest - KEPT_MODELS))

@@ -1,0 +1,128 @@
+"""Hypothesis strategies for every record, and one measurement to vary by hand."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from hypothesis import strategies as st
+
+from epochcast import records
+from epochcast.records import Device, Footprint, Measurement, MemoryPeaks, RunConfig, Sizes
+
+CPU = Device(kind="cpu", name="Test CPU", memory_bytes=8 * 2**30, torch="2.13.0", threads=2)
+
+
+def make_measurement(batch_size: int = 32, width: int = 256, **changes: Any) -> Measurement:
+    """A successful measurement as a probe would make it; ``changes`` replaces any field."""
+    values: dict[str, Any] = {
+        "workload": "mnist-mlp",
+        "source": "abc123",
+        "config": RunConfig(batch_size=batch_size, sizes=(("width", width),)),
+        "device": CPU,
+        "samples": 60000,
+        "data": "synthetic",
+        "warmup_seconds": (0.05, 0.002),
+        "step_seconds": (0.001, 0.0012, 0.0011),
+        "created_at": "2026-01-02T03:04:05.678901+00:00",
+    }
+    return Measurement(**(values | changes))
+
+
+seconds = st.floats(0, 1e9)
+positive_seconds = st.floats(1e-9, 1e9)
+counts = st.integers(0, 2**53)
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+size_values = st.one_of(
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    texts,
+)
+sizes = st.dictionaries(texts, size_values, max_size=4).map(records.make_sizes)
+quantiles = st.tuples(seconds, seconds, seconds).map(
+    lambda values: records.Quantiles(
+        **dict(zip(("p10", "p50", "p90"), sorted(values), strict=True))
+    )
+)
+
+
+def _of_type(kind: Any) -> st.SearchStrategy[Any]:
+    """The strategy for the type of a field, nested records and tuples included."""
+    simple = {int: counts, float: seconds, str: texts, bool: st.booleans(), type(None): st.none()}
+    if kind == Sizes:
+        return sizes
+    if kind is records.Quantiles:
+        return quantiles
+    if kind in simple:
+        return simple[kind]
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple:
+        return _of_tuple(get_args(kind))
+    if get_args(kind):
+        return st.one_of([_of_type(part) for part in get_args(kind)])
+    return _record(kind)
+
+
+def _of_tuple(parts: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    if parts[-1] is Ellipsis:
+        return st.lists(_of_type(parts[0]), max_size=4).map(tuple)
+    return st.tuples(*[_of_type(part) for part in parts])
+
+
+def _record(kind: type, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Any valid record of a class: required fields always, optional ones sometimes."""
+    hints = get_type_hints(kind)
+    chosen = {
+        name: special[name] if name in special else _of_type(hint) for name, hint in hints.items()
+    }
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    return st.fixed_dictionaries(
+        {name: value for name, value in chosen.items() if name in required or name in special},
+        optional={n: v for n, v in chosen.items() if n not in required and n not in special},
+    ).map(lambda values: kind(**values))
+
+
+positive = st.integers(1, 2**31)
+dataset_specs = _record(records.DatasetSpec, samples=positive)
+run_configs = _record(
+    RunConfig, batch_size=positive, accumulation=st.integers(1, 64), world_size=st.integers(1, 64)
+)
+devices = _record(Device)
+footprints = _record(Footprint)
+memory_peaks = _record(MemoryPeaks)
+_measurement_parts: dict[str, st.SearchStrategy[Any]] = {
+    "config": run_configs,
+    "schema": st.just(records.SCHEMA),
+    "round": st.integers(0, 100),
+    "steps_per_sample": st.integers(1, 100),
+}
+good_measurements = _record(
+    Measurement,
+    **_measurement_parts,
+    status=st.just("ok"),
+    step_seconds=st.lists(positive_seconds, min_size=1, max_size=8).map(tuple),
+)
+failed_measurements = _record(
+    Measurement, **_measurement_parts, status=st.sampled_from(("oom", "timeout", "crashed"))
+)
+measurements = st.one_of(good_measurements, failed_measurements)
+summaries = _record(records.Summary, config=run_configs)
+warnings = _record(records.Warning_)
+terms = _record(records.Term)
+estimates = _record(records.Estimate, config=run_configs)
+
+every_record = st.one_of(
+    dataset_specs,
+    run_configs,
+    devices,
+    footprints,
+    memory_peaks,
+    measurements,
+    summaries,
+    quantiles,
+    warnings,
+    terms,
+    estimates,
+)

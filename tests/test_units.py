@@ -1,0 +1,160 @@
+"""Durations, sizes and money: closed forms, round trips, and every kind of bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochcast import units
+from epochcast.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90.0),
+        ("0", 0.0),
+        ("1e3", 1000.0),
+        ("1.5h", 5400.0),
+        ("1h 30m", 5400.0),
+        ("1H30M", 5400.0),
+        (" 2d 5h ", 2 * 86400 + 5 * 3600.0),
+        ("10min", 600.0),
+        ("250ms", 0.25),
+        ("7µs", 7e-6),
+        ("7us", 7e-6),
+    ],
+)
+def test_parse_seconds(text, seconds):
+    assert units.parse_seconds(text) == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "soon", "1h 30", "5 weeks", "-1", "-1h", "inf", "nan", "1h,5m", "9" * 400 + "h"],
+)
+def test_parse_seconds_refuses(text):
+    with pytest.raises(UsageError, match=r"a duration is a number of seconds or like '1h 30m'"):
+        units.parse_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("1024", 1024),
+        ("0", 0),
+        ("24GiB", 24 * 1024**3),
+        ("24 gib", 24 * 1024**3),
+        (" 800 MB ", 800_000_000),
+        ("1.5KiB", 1536),
+        ("12B", 12),
+        ("1PB", 10**15),
+    ],
+)
+def test_parse_bytes(text, count):
+    assert units.parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "-1GiB", "1 2", "1XB", "²", "nan", "9" * 400])
+def test_parse_bytes_refuses(text):
+    with pytest.raises(UsageError, match="a size is a number of bytes or like"):
+        units.parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (4.27e-3, "4.27 ms"),
+        (7e-6, "7 µs"),
+        (0.5, "500 ms"),
+        (41.0, "41 s"),
+        (99.4, "99.4 s"),
+        (99.6, "1m 40s"),
+        (3580.0, "59m 40s"),
+        (3599.7, "1h 00m"),
+        (5400.0, "1h 30m"),
+        (3 * 3600 + 12 * 60, "3h 12m"),
+        (53 * 3600.0, "2d 05h"),
+        (-41.0, "-41 s"),
+        (math.inf, "unbounded"),
+        (math.nan, "unbounded"),
+    ],
+)
+def test_format_seconds(seconds, text):
+    assert units.format_seconds(seconds) == text
+
+
+@given(st.floats(1e-6, 1e8))
+def test_a_formatted_duration_reads_back_within_its_figures(seconds):
+    back = units.parse_seconds(units.format_seconds(seconds))
+    assert back == pytest.approx(seconds, rel=0.0105)  # half an hour of 48 h is the coarsest
+
+
+@given(st.integers(0, 999 * 1024**5))
+def test_a_formatted_size_reads_back_within_three_figures(count):
+    assert units.parse_bytes(units.format_bytes(count)) == pytest.approx(count, rel=0.0055, abs=1)
+
+
+@given(st.floats(0, 1e7), st.floats(0, 1e7))
+def test_longer_durations_never_read_as_shorter(left, right):
+    short, long = sorted((left, right))
+    parsed = [units.parse_seconds(units.format_seconds(value)) for value in (short, long)]
+    assert parsed[0] <= parsed[1] * (1 + 1e-9)
+
+
+@given(st.integers(0, 2**60))
+def test_plain_numbers_of_bytes_are_exact_up_to_doubles(count):
+    assert units.parse_bytes(str(count)) == int(float(count))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.98 KiB"),
+        (1536, "1.50 KiB"),
+        (10.6 * 1024**2, "10.6 MiB"),
+        (24 * 1024**3, "24 GiB"),
+        (-(1024**3), "-1 GiB"),
+        (math.inf, "inf PiB"),
+        (math.nan, "nan B"),
+    ],
+)
+def test_format_bytes(count, text):
+    assert units.format_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "unit", "text"),
+    [
+        (1.2e9, "FLOP", "1.20 GFLOP"),
+        (0, "", "0"),
+        (535818, "", "536 k"),
+        (-500.4, "", "-500"),
+        (999.6, "", "1.00 k"),
+    ],
+)
+def test_format_count(count, unit, text):
+    assert units.format_count(count, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(12.4, "$12.40"), (0.0, "$0.00"), (0.00123, "$0.0012"), (12345.678, "$12,345.68")],
+)
+def test_format_money(amount, text):
+    assert units.format_money(amount) == text
+    assert units.format_money(amount, "€") == "€" + text[1:]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.12, "12 %"), (0.035, "3.5 %"), (0.0, "0.0 %"), (0.0996, "10 %"), (-0.05, "-5.0 %")],
+)
+def test_format_percent(share, text):
+    assert units.format_percent(share) == text
