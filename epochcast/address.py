@@ -60,7 +60,7 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
     if parsed.drivername == _POSTGRESQL:
         home = (folder or DEFAULT_FOLDER).absolute()
         return Address(url=parsed, label=_server_label(parsed), folder=home)
-    if parsed.query or parsed.database in (None, "", ":memory:"):
+    if "?" in url or parsed.database in (None, "", ":memory:"):
         raise StoreError("a SQLite store is a file: use sqlite:///PATH, without options")
     return _file_address(Path(str(parsed.database)), folder, str(parsed.database))
 

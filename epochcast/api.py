@@ -28,7 +28,7 @@ def probe(
     batch_sizes: Sequence[int] = (),
     sizes: Mapping[str, Sequence[SizeValue]] | None = None,
     overrides: Mapping[str, SizeValue] | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     rounds: int | None = None,
     seconds: float | None = None,
     max_seconds: float | None = None,
@@ -45,7 +45,7 @@ def probe(
         batch_sizes: micro-batches to visit; empty for a few around the workload's own.
         sizes: values to visit for each model-size knob.
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         rounds: passes over all configurations, each in a fresh process.
         seconds: for which each visit times steady steps.
         max_seconds: begin no visit that would end later.

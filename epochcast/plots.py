@@ -1,6 +1,6 @@
 """Figures as PNG files: predictions beside measurements. matplotlib without its global state.
 
-    predicted_against_measured   every configuration a point; on the diagonal the prediction is right
+    predicted_against_measured   every configuration a point; the diagonal is a right prediction
     step_time_by_batch_size      measured points over fitted curves with their P10–P90 bands
 
 One colour and marker is one model size. Axes are logarithmic: cost spans decades, and equal
@@ -37,8 +37,7 @@ _MARKERS = "osD^vPX"  # coprime with the palette: 42 combinations before one rep
 _INK, _GRID = "#333333", "#E2E2E2"
 _LEGEND_ROWS = 14  # of more model sizes than this the rest is counted, not named
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-_DPI = 144  # legible where TensorBoard shows a figure at half its size
-_FONTS = {"font.size": 10, "axes.titlesize": 11, "axes.labelcolor": _INK, "text.color": _INK}
+_DPI = 120  # legible on a page, and where TensorBoard halves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def predicted_against_measured(
     points = [point for point in _points(predictions, subject) if point.measured > 0]
     if not points:
         raise ValueError(f"no prediction of {subject} has a measurement beside it")
-    figure, axes = _canvas(6.0, 5.8)
+    figure, axes = _canvas(5.4, 5.2)
     low, high = _limits(v for p in points for v in (p.measured, p.predicted.p10, p.predicted.p90))
     axes.plot([low, high], [low, high], color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for position, label in enumerate(sorted({p.label for p in points}, key=_natural)):
@@ -97,7 +96,7 @@ def step_time_by_batch_size(
     if not measured:
         raise ValueError("no summary has a step time")
     curves = curves or {}
-    figure, axes = _canvas(7.6, 4.8)
+    figure, axes = _canvas(6.8, 4.2)
     labels = {size_label(s.config) for s in measured} | set(curves)
     for position, label in enumerate(sorted(labels, key=_natural)):
         if label in curves:
@@ -145,14 +144,12 @@ def _limits(values: Iterable[float]) -> tuple[float, float]:
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of a size in inches, and its axes."""
     require("matplotlib")
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(_FONTS):
-        figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", axisbelow=True)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -160,7 +160,8 @@ class Device:
     @property
     def label(self) -> str:
         """For people: ``"Intel Xeon (cpu, 2 threads, torch 2.13.0)"``."""
-        threads = f", {self.threads} threads" if self.kind == "cpu" else ""
+        plural = "" if self.threads == 1 else "s"
+        threads = f", {self.threads} thread{plural}" if self.kind == "cpu" else ""
         return f"{self.name} ({self.kind}{threads}, torch {self.torch})"
 
 
@@ -299,7 +300,8 @@ class Measurement:
     @property
     def key(self) -> str:
         """Identifies the visit: the same key measured again replaces the older measurement."""
-        parts = (self.workload, self.source, self.config, self.device.key, self.data, self.round)
+        what = self.request or (self.config, self.data)
+        parts = (self.workload, self.source, what, self.device.key, self.round)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

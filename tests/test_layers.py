@@ -1,4 +1,4 @@
-"""Imports go one way, torch stays in few files, and the library prints nothing (design, section 3)."""
+"""Imports go one way, torch stays in few files, the library prints nothing (design.md, 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import epochcast
 PACKAGE = Path(epochcast.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TORCH_FOLDERS = ("profiler", "integrations")
-TORCH_FILES = {f"datasets/{name}.py" for name in ("synthetic", "local", "transforms", "embedded")}
+TORCH_FILES = {
+    f"datasets/{name}.py" for name in ("synthetic", "local", "transforms", "embedded", "stored")
+}
 TORCH_PACKAGES = {"torch", "torchvision", "lightning", "transformers", "accelerate", "keras"}
 FOUNDATIONS = {
     "errors": set(),

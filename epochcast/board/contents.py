@@ -1,9 +1,9 @@
 """Summaries and predictions to what each TensorBoard run holds; nothing is written here.
 
 tab          run                                 tags
-Time Series  mnist-mlp/width=512                 over batch size/step time (ms), …; step = B
+Time Series  mnist-mlp/width=512                 by batch size/step time (ms), …; step = B
 HParams      mnist-mlp/width=512/batch_size=64   configuration/step time (ms), …
-Images       mnist-mlp                           figures/step time, predicted against measured, …
+Images       mnist-mlp                           figures/step time by batch size, …
 Text         epochcast                           prediction
 """
 
@@ -16,13 +16,14 @@ from dataclasses import dataclass, fields
 from epochcast import plots
 from epochcast.board import events
 from epochcast.board.events import Entry
-from epochcast.board.index import summary_id
 from epochcast.board.runs import series_runs, session_run, size_label, slug
 from epochcast.board.writer import BoardPrediction
 from epochcast.records import RunConfig, SizeValue, Summary
 
 TOP_RUN = "epochcast"  # holds what belongs to no single workload
-CURVE_GROUP, SESSION_GROUP, FIGURE_GROUP = "over batch size", "configuration", "figures"
+# Groups of cards; TensorBoard shows them in alphabetical order.
+CURVE_GROUP, MORE_CURVES_GROUP = "by batch size", "more by batch size"
+SESSION_GROUP, FIGURE_GROUP = "configuration", "figures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def run_files(
     for name, members in series_runs(summaries).items():
         runs[name] += _curve_entries(members)
         for summary in members:
-            runs[session_run(name, summary.config)] += _session_entries(summary, knobs)
+            run = session_run(name, summary.config)
+            runs[run] += _session_entries(summary, knobs, trial=run)
     for workload, chosen in _by_workload(predictions).items():
         runs[slug(workload)] += _figure_entries(chosen, summaries)
     return {name: events.event_file(entries) for name, entries in runs.items() if entries}
@@ -93,26 +95,29 @@ def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[Entry]
 def _curve_entries(members: Sequence[Summary]) -> Iterator[Entry]:
     """The curves of one series, its summaries in the order of their batch sizes."""
     for quantity in _QUANTITIES:
+        group = CURVE_GROUP if quantity in _METRICS else MORE_CURVES_GROUP
         description = f"{quantity.description} The step axis is the **batch size**."
         for summary in members:
             value = quantity.of(summary)
             if value is not None:
-                tag = f"{CURVE_GROUP}/{quantity.name}"
-                yield events.scalar(tag, value, summary.config.batch_size, description)
+                step = summary.config.batch_size
+                yield events.scalar(f"{group}/{quantity.name}", value, step, description)
 
 
-def _session_entries(summary: Summary, shown: Mapping[str, Sequence[SizeValue]]) -> Iterator[Entry]:
+def _session_entries(
+    summary: Summary, shown: Mapping[str, Sequence[SizeValue]], trial: str
+) -> Iterator[Entry]:
     knobs = {
         name: _as_type_of(shown[name], value)
         for name, value in all_knobs(summary).items()
         if name in shown
     }
-    yield from events.hparams_session(knobs, summary_id(summary), summary.status == "ok")
+    yield from events.hparams_session(knobs, trial, summary.status == "ok")
     for metric in _METRICS:
         value = metric.of(summary)
         if value is not None:
             tag = f"{SESSION_GROUP}/{metric.name}"
-            yield events.scalar(tag, value, 0, metric.description)
+            yield events.scalar(tag, value, summary.config.batch_size, metric.description)
 
 
 def all_knobs(summary: Summary) -> dict[str, SizeValue]:
@@ -172,7 +177,7 @@ def _figure_entries(
     measured = [s for s in summaries if s.workload == predictions[0].workload and s.step_seconds]
     if measured:
         yield events.image(
-            f"{FIGURE_GROUP}/step time over batch size",
+            f"{FIGURE_GROUP}/step time by batch size",
             plots.step_time_by_batch_size(measured, _curves(predictions)),
             "Points: measured. Lines and bands: predicted P50 and P10 to P90.",
         )

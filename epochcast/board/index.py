@@ -56,6 +56,11 @@ class BoardIndex:
     configurations: tuple[BoardRow, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    schema: int = INDEX_SCHEMA
+
+
 def make_index(summaries: Sequence[Summary]) -> BoardIndex:
     """The index of these summaries, in their order."""
     return BoardIndex(configurations=tuple(_row(summary) for summary in summaries))
@@ -106,19 +111,17 @@ def read_index(path: Path) -> BoardIndex:
         StoreError: the file cannot be read, is no index, or is one of a newer epochcast.
     """
     try:
-        index = from_json(path.read_bytes(), BoardIndex)
+        text = path.read_bytes()
+        schema = from_json(text, _Head).schema
+        if schema > INDEX_SCHEMA:
+            raise StoreError(f"its schema is {schema}, this epochcast reads up to {INDEX_SCHEMA}")
+        return from_json(text, BoardIndex)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise StoreError(f"cannot read {path}: it is nested too deeply to be an index") from error
     except StoreError as error:
-        raise StoreError(
-            f"{path} is damaged: {error}; next: probe again, it is rewritten"
-        ) from error
-    if index.schema > INDEX_SCHEMA:
-        raise StoreError(
-            f"{path} has schema {index.schema}, this epochcast reads up to {INDEX_SCHEMA}; "
-            "next: pip install --upgrade epochcast"
-        )
-    return index
+        raise StoreError(f"cannot read {path}: {error}; next: probe again to replace it") from error
 
 
 def find_indexes(folder: Path) -> Iterator[Path]:

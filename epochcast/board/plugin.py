@@ -25,6 +25,7 @@ from werkzeug.wrappers import Request, Response
 from epochcast.board.index import BoardIndex, BoardRow, find_indexes, read_index
 from epochcast.board.perfetto import perfetto_folder
 from epochcast.board.responses import (
+    SCRIPT_POLICY,
     file_answer,
     file_below,
     file_really_below,
@@ -39,6 +40,7 @@ from epochcast.errors import MissingDependency, StoreError
 _STATIC = Path(__file__).parent / "static"
 _TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
 _TRACE_SUFFIXES = (".json", ".json.gz")
+_KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
 
 View = Callable[[Request, str], Response]  # the second argument: the URL after the route's prefix
 
@@ -92,7 +94,7 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         path = file_below(_STATIC, name)
         return file_answer(request, path) if path else problem(404, "no such file")
 
-    def _configurations(self, request: Request, _: str) -> Response:
+    def _configurations(self, _: Request, __: str) -> Response:
         listed, problems = self._listed()
         rows = [
             {
@@ -108,7 +110,7 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         ]
         columns = make_columns([entry.row for entry in listed])
         document = {"columns": columns, "rows": rows, "problems": problems}
-        return json_answer(request, {**document, "perfetto": _perfetto_state()})
+        return json_answer({**document, "perfetto": _perfetto_state()})
 
     def _trace(self, request: Request, name: str) -> Response:
         match = _TRACE_NAME.fullmatch(name)
@@ -127,8 +129,9 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
             return problem(503, str(error))
         if path is None:
             return problem(404, "no such file")
-        page = path.read_bytes() if path.suffix == ".html" else b""
-        return file_answer(request, path, page_policy(page))
+        if path.suffix == ".html":
+            return file_answer(request, path, page_policy(path.read_bytes()))
+        return file_answer(request, path, SCRIPT_POLICY, keep_seconds=_KEEP_SECONDS)
 
     def _indexes(self) -> Iterator[Path]:
         return find_indexes(self._folder) if self._folder else iter(())

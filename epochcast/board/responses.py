@@ -30,30 +30,21 @@ _TYPES = {
 _INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 DATA_POLICY = "default-src 'none'"  # for what is no page and loads nothing
+_OURS_ONLY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'"
+)
+# Perfetto reads traces in a worker, and a worker has the policy of its script, not of its page.
+SCRIPT_POLICY = (
+    f"{_OURS_ONLY}; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' blob: data:"
+)
 
 
-def page_policy(page: bytes = b"") -> str:
-    """The policy under which the Perfetto UI runs.
-
-    It compiles WebAssembly, starts workers, and reads traces and blobs of its own; its styles are
-    inline. Inline scripts run only if they are those of ``page``, which are named by their hash.
-    """
+def page_policy(page: bytes) -> str:
+    """The policy of a page; of its inline scripts only those in it now run, named by their hash."""
     hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(page)]
-    scripts = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
-    return "; ".join(
-        (
-            "default-src 'self'",
-            f"script-src 'self' 'wasm-unsafe-eval' {scripts}".rstrip(),
-            "worker-src 'self' blob:",
-            "connect-src 'self' blob: data:",
-            "img-src 'self' blob: data:",
-            "style-src 'self' 'unsafe-inline'",
-            "font-src 'self' data:",
-            "object-src 'none'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
+    scripts = [f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes]
+    return f"{_OURS_ONLY}; script-src 'self'{''.join(scripts)}"
 
 
 def answer(response: Response, policy: str = DATA_POLICY) -> Response:
@@ -70,25 +61,38 @@ def problem(status: int, message: str) -> Response:
     return answer(Response(f"{message}\n", status=status, mimetype="text/plain"))
 
 
-def json_answer(request: Request, document: Any) -> Response:
-    """A document as JSON; empty with status 304 if the browser has the same one already."""
-    response = Response(json.dumps(document), mimetype="application/json")
-    response.add_etag()
-    answer(response)
-    return response.make_conditional(request)
+def json_answer(document: Any) -> Response:
+    """A document as JSON."""
+    return answer(Response(json.dumps(document), mimetype="application/json"))
 
 
 def file_answer(
-    request: Request, path: Path, policy: str = DATA_POLICY, download_as: str | None = None
+    request: Request,
+    path: Path,
+    policy: str = DATA_POLICY,
+    download_as: str | None = None,
+    keep_seconds: int | None = None,
 ) -> Response:
-    """A file as it is stored, in pieces: it may be larger than memory. Ranges are understood."""
+    """A file as it is stored, in pieces: it may be larger than memory.
+
+    Never status 304, which has no content type: TensorBoard logs a warning for each such answer.
+
+    Args:
+        request: what is answered.
+        path: the file.
+        policy: its Content-Security-Policy.
+        download_as: a name under which to save it; None for a file to be shown.
+        keep_seconds: how long a browser may use it without asking again.
+    """
     response = send_file(
         path,
         request.environ,
         mimetype=_TYPES.get(path.suffix, "application/octet-stream"),
         as_attachment=download_as is not None,
         download_name=download_as,
-        conditional=True,
+        conditional=False,
+        etag=False,
+        max_age=keep_seconds,
     )
     return answer(response, policy)
 

@@ -36,9 +36,8 @@ def make_columns(rows: Sequence[BoardRow]) -> list[Column]:
         columns.append(_column("device", "Device"))
     columns.append(_column("batch_size", "Batch size", numeric=True))
     for name in sorted({name for row in rows for name, _ in row.config.sizes}):
-        numeric = all(
-            isinstance(v, int | float) for r in rows for n, v in r.config.sizes if n == name
-        )
+        values = [value for row in rows for knob, value in row.config.sizes if knob == name]
+        numeric = all(isinstance(value, int | float) for value in values)
         columns.append(_column(f"size:{name}", name, numeric))
     for name in _SETTINGS:
         if len({getattr(row.config, name) for row in rows}) > 1:

@@ -15,9 +15,8 @@ import psutil
 import torch
 
 from epochcast.errors import UsageError
+from epochcast.profiler.protocol import AUTO
 from epochcast.records import Device, DeviceKind, MemoryPeaks
-
-AUTO = "auto"  # an accelerator if there is one
 
 
 class Clock(Protocol):

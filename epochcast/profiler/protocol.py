@@ -15,6 +15,8 @@ from typing import Literal
 
 from epochcast.records import Device, Measurement, RunConfig, Sizes, SizeValue
 
+AUTO = "auto"  # the device: an accelerator if there is one
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
@@ -25,7 +27,7 @@ class WorkloadSpec:
         data: folder of local data, handed to the function's ``data`` argument.
         overrides: attributes of the workload set by the user: accumulation, compile, drop_last,
             precision, workers.
-        device: as torch names it, e.g. ``"cuda:1"``.
+        device: as torch names it, e.g. ``"cuda:1"``, or ``"auto"``.
         threads: intra-operator CPU threads; None leaves torch's choice.
     """
 

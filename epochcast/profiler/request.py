@@ -43,7 +43,7 @@ class SweepRequest:
     batch_sizes: Sequence[int] = ()
     sizes: Mapping[str, Sequence[SizeValue]] = field(default_factory=dict)
     overrides: Mapping[str, SizeValue] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str = "auto"
     threads: int | None = None
     rounds: int = DEFAULT_ROUNDS
     steady_seconds: float = DEFAULT_STEADY_SECONDS

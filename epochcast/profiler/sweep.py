@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +28,7 @@ from epochcast.profiler.process import (
     out_of_memory_kills,
 )
 from epochcast.profiler.protocol import (
+    AUTO,
     CheckedWorkload,
     Description,
     Reply,
@@ -103,25 +104,47 @@ class SweepResult:
         return any(m.status == "ok" for m in self.measurements)
 
 
-def sweep(request: SweepRequest, archive: Archive, observer: Observer | None = None) -> SweepResult:
+def sweep(
+    request: SweepRequest,
+    archive: Archive,
+    observer: Observer | None = None,
+    *,
+    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
+    clock: Callable[[], float] = time.monotonic,
+) -> SweepResult:
     """Probe what a request asks for. Killed at any moment, the same request continues.
+
+    Args:
+        archive: where measurements go; what it has already is not measured again.
+        observer: is told how it goes.
+        start_worker: starts a worker process that logs to a file.
+        clock: monotonic seconds.
 
     Raises:
         UsageError: no such workload, knob or device.
         WorkloadError: the workload does not run; nothing was stored.
         StoreError: the store cannot be written; what was stored before is safe.
     """
-    return _Sweep(request, archive, observer or SilentObserver()).run()
+    return _Sweep(request, archive, observer or SilentObserver(), start_worker, clock).run()
 
 
 class _Sweep:
     """The state of one sweep: what is known, what is done, which worker is alive."""
 
-    def __init__(self, request: SweepRequest, archive: Archive, observer: Observer) -> None:
+    def __init__(
+        self,
+        request: SweepRequest,
+        archive: Archive,
+        observer: Observer,
+        start_worker: Callable[[Path], WorkerProcess],
+        clock: Callable[[], float],
+    ) -> None:
         self.request = request
         self.archive = archive
         self.observer = observer
-        self.begun = time.monotonic()
+        self.start_worker = start_worker
+        self.clock = clock
+        self.begun = clock()
         self.visit_seconds: list[float] = []
         self.failed: set[str] = set()  # requests that gave no measurement in this sweep
         self.stopped = "complete"
@@ -144,7 +167,7 @@ class _Sweep:
             self._traces(specs)
         return SweepResult(
             measurements=self._stored(specs),
-            seconds=time.monotonic() - self.begun,
+            seconds=self.clock() - self.begun,
             stopped=self.stopped,
         )
 
@@ -158,17 +181,19 @@ class _Sweep:
             if known is None:
                 raise EpochcastError("the worker process did not describe the workload")
             check_knobs(self.request, known)
+            if self.request.device == AUTO:  # so that asking for it by name continues this sweep
+                self.request = replace(self.request, device=known.device.kind)
             trial = grid(self.request, known, self.request.batch_sizes[:1] or (0,))[0]
             checked = self._try(worker, replace(trial, batch_size=trial.batch_size or None))
-        if checked.problem:
-            raise WorkloadError(f"{checked.problem} ({worker.log})")
         own = checked.config.batch_size
         batch_sizes = self.request.batch_sizes or default_batch_sizes(own, checked.samples)
-        if checked.samples and max(batch_sizes) > checked.samples:
+        if checked.samples and max(batch_sizes, default=own) > checked.samples:
             raise UsageError(
-                f"batch size {max(batch_sizes)} is more than the data set's "
+                f"batch size {max(batch_sizes, default=own)} is more than the data set's "
                 f"{checked.samples} samples; leave it out"
             )
+        if checked.problem:
+            raise WorkloadError(f"{checked.problem} (log: {worker.log})")
         return known, checked, grid(self.request, known, batch_sizes)
 
     def _ask(self, worker: WorkerProcess, task: Task) -> Reply:
@@ -202,7 +227,7 @@ class _Sweep:
         of memory. Crashes and timeouts are tried again."""
         done: set[tuple[str, int]] = set()
         for m in self._stored(specs):
-            if m.status == "ok":
+            if m.status == "ok" and m.round < self.request.rounds:
                 done.add((m.request, m.round))
             elif m.status == "oom":
                 done |= {(m.request, round_) for round_ in range(self.request.rounds)}
@@ -239,10 +264,10 @@ class _Sweep:
         if self.request.max_seconds is None:
             return False
         next_visit = max(self.visit_seconds, default=0.0)
-        return time.monotonic() - self.begun + next_visit > self.request.max_seconds
+        return self.clock() - self.begun + next_visit > self.request.max_seconds
 
     def _visit(self, worker: WorkerProcess, spec: VisitSpec, round_: int) -> Measurement:
-        begun = time.monotonic()
+        begun = self.clock()
         label = _label(spec)
         task = Task(
             kind="visit",
@@ -268,7 +293,7 @@ class _Sweep:
         if measurement is None:
             raise EpochcastError("the worker process answered without a measurement")
         worker.visits += 1
-        seconds = time.monotonic() - begun
+        seconds = self.clock() - begun
         self.visit_seconds.append(seconds)
         if measurement.status != "ok":
             self.failed.add(spec.request)
@@ -334,7 +359,7 @@ class _Sweep:
 
     def _worker(self, name: str) -> WorkerProcess:
         number = len(list(self.logs.glob(f"{name}*.log")))
-        return WorkerProcess(self.logs / (f"{name}-{number}.log" if number else f"{name}.log"))
+        return self.start_worker(self.logs / (f"{name}-{number}.log" if number else f"{name}.log"))
 
 
 def _has_trace(measurement: Measurement, folder: Path) -> bool:

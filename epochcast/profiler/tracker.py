@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import (
+    conv_flop_count,
     flop_registry,
     sdpa_backward_flop_count,
     sdpa_flop_count,
@@ -48,17 +49,30 @@ def _cpu_attention_backward_flops(
     return int(sdpa_backward_flop_count(*shapes))  # type: ignore[no-untyped-call]
 
 
-# torch's registry has no formula for the CPU attention kernel (pytorch#195460).
+def _convolution_backward_flops(
+    gradient: Tensor, inputs: Tensor, weight: Tensor, *options: Any, **_: Any
+) -> int:
+    """Each gradient asked for takes the multiply-adds of the forward pass once more."""
+    transposed, output_mask = options[4], options[7]
+    shapes = (list(inputs.shape), list(weight.shape), list(gradient.shape))
+    return int(conv_flop_count(*shapes, transposed=transposed) * sum(output_mask[:2]))
+
+
+# torch's registry has no formula for the CPU attention kernel (pytorch#195460), and its formula
+# for the weight's gradient of a grouped convolution forgets to divide by the groups.
 FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward_flops,
-    **flop_registry,
+    aten.convolution_backward: _convolution_backward_flops,
 }
 
 # Operators that do matrix work without a formula in the registry; others are element-wise,
 # reductions or copies, whose cost is in the bytes they move.
 _BOOKKEEPING = ("profiler", "prim", "prims")
 _MATRIX_WORDS = ("rnn", "lstm", "gru", "fft", "linalg", "attention", "cdist", "conv", "mm")
+_VECTOR_WORDS = ("mv", "dot")
+_OTHER_WORDS = ("vector_norm", "gamma", "cumm")  # contain a word from above and do no matrix work
 
 
 class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -126,7 +140,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         formula = FLOP_FORMULAS.get(packet)
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=out))
-        elif func.namespace != "aten" or any(word in packet.__name__ for word in _MATRIX_WORDS):
+        elif func.namespace != "aten" or _is_matrix_like(packet.__name__):
             self.uncounted[str(func)] += 1
 
 
@@ -138,6 +152,7 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any]) -> Footprint |
     """
     if loop.workload.train_step is not None:
         return None
+    loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
     model, micro_steps = loop.workload.model, loop.config.accumulation
     static = [*model.parameters(), *model.buffers(), *_optimizer_tensors(loop.optimizer)]
     tracker = OperatorTracker(loop.device.type)
@@ -179,6 +194,12 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 def _nbytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _is_matrix_like(name: str) -> bool:
+    return any(word in name for word in _MATRIX_WORDS + _VECTOR_WORDS) and not any(
+        word in name for word in _OTHER_WORDS
+    )
 
 
 def _is_view(func: Any) -> bool:

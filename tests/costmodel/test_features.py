@@ -1,0 +1,48 @@
+"""Features are monomials; matrices hold their values row by row."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochcast.costmodel import features as f
+from epochcast.records import RunConfig, make_sizes
+
+POSITIVE = st.floats(1e-3, 1e6)
+
+
+@given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=5))
+def test_matrix_holds_products_of_powers(rows: list[tuple[float, float]]) -> None:
+    table = f.tabulate([{"a": a, "b": b} for a, b in rows])
+    features = [(), (("a", 1.0),), (("a", 2.0), ("b", 1.0))]
+    expected = [[1.0, a, a * a * b] for a, b in rows]
+    assert f.matrix(features, table) == pytest.approx(np.array(expected))
+
+
+def test_only_variables_that_all_rows_share_are_tabulated() -> None:
+    assert list(f.tabulate([{"a": 1.0, "b": 2.0}, {"a": 3.0}])) == ["a"]
+
+
+def test_knob_monomials_are_all_powers_up_to_degree_three() -> None:
+    one = f.knob_monomials(["w"])
+    assert one == ((), (("w", 1.0),), (("w", 2.0),))
+    two = f.knob_monomials(["d", "w"])
+    assert (("d", 1.0), ("w", 2.0)) in two
+    assert (("d", 2.0), ("w", 2.0)) not in two
+    assert len(two) == len(set(two)) == 8
+
+
+def test_knobs_that_are_no_positive_numbers_are_categories() -> None:
+    sizes = make_sizes({"width": 8, "dropout": 0.0, "norm": "layer", "bias": True, "rate": 0.5})
+    assert f.numeric_knobs(sizes) == {"size.width": 8.0, "size.rate": 0.5}
+    assert dict(f.categories(sizes)) == {"dropout": 0.0, "norm": "layer", "bias": True}
+
+
+def test_variables_without_a_footprint_are_batch_size_and_knobs() -> None:
+    config = RunConfig(batch_size=4, sizes=make_sizes({"width": 8}))
+    assert f.variables(config, None) == {"batch_size": 4.0, "size.width": 8.0}
+
+
+def test_varying_drops_what_is_constant() -> None:
+    table = f.tabulate([{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}])
+    assert f.varying(table, ["a", "b"]) == ("b",)

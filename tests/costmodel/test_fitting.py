@@ -1,0 +1,158 @@
+"""A fit of measurements with a known truth finds that truth, whatever their order or unit."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import truths
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.model import CostModel
+from epochcast.errors import FitError, StoreError
+from epochcast.records import Device, Measurement, RunConfig, make_sizes, to_json
+
+EXACT = fit(truths.sweep())
+
+
+@settings(max_examples=25)
+@given(batch_size=st.integers(32, 256), width=st.sampled_from([256, 400, 512, 777, 1024]))
+def test_without_noise_unseen_configurations_are_exact(batch_size: int, width: int) -> None:
+    estimate = EXACT.predict(epochs=1, batch_size=batch_size, width=width)
+    truth = truths.compute_seconds(batch_size, width) + truths.update_seconds(width)
+    assert estimate.step_seconds.p50 == pytest.approx(truth, rel=1e-3)
+    peak = truths.footprint(batch_size, width).peak_bytes
+    assert estimate.peak_bytes is not None
+    assert estimate.peak_bytes.p50 == pytest.approx(peak, rel=1e-3)
+
+
+@settings(max_examples=10)
+@given(st.randoms())
+def test_the_order_of_measurements_does_not_matter(random: object) -> None:
+    measurements = truths.sweep(round_sd=0.05, visit_sd=0.02)
+    shuffled = list(measurements)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert to_json(fit(shuffled)) == to_json(fit(measurements))
+
+
+@settings(max_examples=10)
+@given(scale=st.floats(1e-2, 1e2))
+def test_predictions_scale_with_the_unit_of_time(scale: float) -> None:
+    slower = fit([truths.measure(b, w, factor=scale) for b in (32, 128) for w in (256, 512)])
+    plain = fit([truths.measure(b, w) for b in (32, 128) for w in (256, 512)])
+    question = {"epochs": 7, "batch_size": 64, "width": 300}
+    fast, slow = plain.predict(**question), slower.predict(**question)  # type: ignore[arg-type]
+    assert slow.epoch_seconds.p50 == pytest.approx(scale * fast.epoch_seconds.p50, rel=1e-4)
+    assert slow.epoch_seconds.p90 == pytest.approx(scale * fast.epoch_seconds.p90, rel=1e-4)
+
+
+def test_a_model_survives_its_file(tmp_path: object) -> None:
+    path = tmp_path / "model.json"  # type: ignore[operator]
+    EXACT.save(path)
+    assert CostModel.load(path) == EXACT
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 99}', "no json"])
+def test_files_that_are_no_models_are_refused(tmp_path: object, text: str) -> None:
+    path = tmp_path / "model.json"  # type: ignore[operator]
+    path.write_text(text)
+    with pytest.raises(StoreError):
+        CostModel.load(path)
+    with pytest.raises(StoreError, match="cannot read"):
+        CostModel.load(tmp_path / "absent.json")  # type: ignore[operator]
+
+
+def test_rounds_give_the_scatter() -> None:
+    model = fit(truths.sweep(rounds=6, round_sd=0.1, visit_sd=0.01, seed=4))
+    assert model.variants[0].run.sd == pytest.approx(0.1, rel=0.5)
+    assert EXACT.variants[0].run.sd == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("round_sd", [0.02, 0.2])
+def test_intervals_cover_runs_of_unseen_configurations(round_sd: float) -> None:
+    """P10–P90 of one epoch holds a further run's epoch in about 80 % of simulated sweeps."""
+    random, inside, trials = np.random.default_rng(0), 0, 60
+    for seed in range(trials):
+        model = fit(truths.sweep(rounds=4, round_sd=round_sd, visit_sd=0.02, seed=seed))
+        q = model.predict(epochs=1, batch_size=96, width=700).step_seconds
+        truth = truths.compute_seconds(96, 700) + truths.update_seconds(700)
+        run = truth * math.exp(random.normal(0, round_sd) + random.normal(0, 0.02))
+        inside += q.p10 <= run <= q.p90
+    assert 0.68 <= inside / trials <= 0.95
+
+
+def test_failures_are_data_about_the_sweep_and_not_about_time() -> None:
+    failed = truths.measure(4096, 256, status="oom", message="out of memory", step_seconds=())
+    with_failure = fit([*truths.sweep(), failed])
+    assert with_failure.variants == EXACT.variants
+    assert with_failure.probing_seconds > EXACT.probing_seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workload": "another"}, "one workload, but got 2: another, imaginary"),
+        ({"source": "def"}, "one version of the workload's code"),
+        ({"samples": 5}, "one number of training samples"),
+        (
+            {"device": Device(kind="cuda", name="G", memory_bytes=9, torch="2", threads=1)},
+            "one device",
+        ),
+    ],
+)
+def test_measurements_that_do_not_belong_together_are_refused(
+    change: dict[str, object], message: str
+) -> None:
+    stranger = replace(truths.measure(32, 256), **change)  # type: ignore[arg-type]
+    with pytest.raises(FitError, match=message):
+        fit([truths.measure(64, 256), stranger])
+
+
+def test_nothing_and_nothing_but_failures_are_refused() -> None:
+    with pytest.raises(FitError, match="no measurements"):
+        fit([])
+    failed = truths.measure(32, 256, status="crashed", message="Boom: it broke", step_seconds=())
+    with pytest.raises(FitError, match=r"none of the 1 measurements succeeded.*Boom"):
+        fit([failed])
+
+
+def test_a_measurement_without_footprint_or_side_measurements_is_enough() -> None:
+    """As one made elsewhere: step times and nothing else."""
+    bare = [
+        Measurement(
+            workload="logs",
+            config=RunConfig(batch_size=b, sizes=make_sizes({"width": w})),
+            device=truths.DEVICE,
+            samples=1000,
+            step_seconds=(0.001 + 1e-5 * b * w / 256,),
+        )
+        for b in (8, 16, 32, 64)
+        for w in (256, 512, 1024)
+    ]
+    estimate = fit(bare).predict(epochs=3, batch_size=24, width=700)
+    assert estimate.step_seconds.p50 == pytest.approx(0.001 + 1e-5 * 24 * 700 / 256, rel=0.05)
+    assert estimate.peak_bytes is None
+    assert {term.name for term in estimate.terms if term.seconds.p50} == {
+        "training steps",
+        "last partial batches",
+    }
+
+
+def test_a_single_measurement_gives_wide_intervals_and_says_why() -> None:
+    estimate = fit([truths.measure(64, 256)]).predict(epochs=2)
+    assert {w.code for w in estimate.warnings} == {"one-round", "few-configurations"}
+    assert estimate.epoch_seconds.p90 / estimate.epoch_seconds.p50 > 1.2
+
+
+def test_knobs_that_are_no_numbers_make_variants() -> None:
+    def visit(norm: str, batch_size: int, factor: float) -> Measurement:
+        config = RunConfig(batch_size=batch_size, sizes=make_sizes({"norm": norm, "width": 256}))
+        return replace(truths.measure(batch_size, 256, factor=factor), config=config)
+
+    model = fit([visit(n, b, f) for n, f in (("batch", 1.0), ("layer", 3.0)) for b in (32, 64)])
+    assert len(model.variants) == 2
+    fast = model.predict(epochs=1, batch_size=32, norm="batch").step_seconds.p50
+    slow = model.predict(epochs=1, batch_size=32, norm="layer").step_seconds.p50
+    assert slow / fast == pytest.approx(3.0)

@@ -1,0 +1,190 @@
+"""The epoch equation, term by term, against closed forms; and the laws it obeys."""
+
+import math
+
+import pytest
+import truths
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.prediction import Question, schedule
+from epochcast.errors import PredictionError
+from epochcast.records import Estimate, RunConfig
+
+MODEL = fit(truths.sweep())
+NOISY = fit(truths.sweep(round_sd=0.1, visit_sd=0.05))
+
+
+def _term(estimate: Estimate, name: str) -> float:
+    return next((t.seconds.p50 for t in estimate.terms if t.name == name), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "updates"),
+    [({}, 391), ({"drop_last": True}, 390), ({"accumulation": 4}, 98)],
+)
+def test_an_epoch_is_divided_as_a_loader_does_it(changes: dict[str, int], updates: int) -> None:
+    """50,000 samples at 128: 391 steps, 390 with drop_last, 98 with accumulation 4."""
+    assert schedule(50_000, RunConfig(batch_size=128, **changes)).updates == updates  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 16), st.booleans())
+def test_a_schedule_accounts_for_every_sample(n: int, b: int, k: int, drop: bool) -> None:
+    config = RunConfig(batch_size=b, accumulation=k, drop_last=drop)
+    if drop and n < b:
+        with pytest.raises(PredictionError, match="leaves no batch"):
+            schedule(n, config)
+        return
+    plan = schedule(n, config)
+    seen = plan.full * b + plan.partial
+    assert seen == (n - n % b if drop else n)
+    assert plan.updates == math.ceil((plan.full + (plan.partial > 0)) / k)
+
+
+def test_every_term_of_a_run_in_closed_form() -> None:
+    """E = 90, B = 192, w = 768: 312 full batches and one of 96 in 60,000 samples."""
+    e, b, w = 90, 192, 768
+    estimate = MODEL.predict(epochs=e, batch_size=b, width=w, eval_every=2, save_every=5)
+    compute, update = truths.compute_seconds(b, w), truths.update_seconds(w)
+    assert estimate.steps_per_epoch == 313
+    assert _term(estimate, "start-up") == pytest.approx(2.1, rel=1e-3)
+    steady = truths.compute_seconds(32, 256) + truths.update_seconds(256)  # first of the process
+    assert _term(estimate, "first steps") == pytest.approx(0.5 - steady, rel=1e-2)
+    assert _term(estimate, "training steps") == pytest.approx(
+        e * (312 * compute + 313 * update), rel=1e-3
+    )
+    assert _term(estimate, "last partial batches") == pytest.approx(
+        e * truths.compute_seconds(96, w), rel=1e-3
+    )
+    assert _term(estimate, "starting epochs") == pytest.approx(e * 0.01, rel=1e-3)
+    assert _term(estimate, "evaluation") == pytest.approx(
+        45 * (math.ceil(10_000 / b) * compute / 3 + 0.02), rel=1e-3
+    )
+    assert _term(estimate, "checkpoints") == pytest.approx(18 * 0.05, rel=1e-3)
+    assert estimate.total_seconds.p50 == pytest.approx(sum(t.seconds.p50 for t in estimate.terms))
+    assert sum(t.share for t in estimate.terms) == pytest.approx(1.0)
+
+
+def test_accumulation_saves_updates_and_nothing_else() -> None:
+    one = MODEL.predict(epochs=1, batch_size=100, width=256)
+    four = MODEL.predict(epochs=1, batch_size=100, width=256, accumulation=4)
+    saved = (600 - 150) * truths.update_seconds(256)
+    assert one.epoch_seconds.p50 - four.epoch_seconds.p50 == pytest.approx(saved, rel=1e-2)
+    assert (one.steps_per_epoch, four.steps_per_epoch) == (600, 150)
+
+
+@settings(max_examples=60)
+@given(a=st.floats(0.1, 500), b=st.floats(0.1, 500), batch=st.integers(1, 2000))
+def test_more_epochs_never_cost_less(a: float, b: float, batch: int) -> None:
+    fewer, more = (NOISY.predict(epochs=e, batch_size=batch) for e in sorted((a, b)))
+    for quantile in ("p10", "p50", "p90"):
+        low = getattr(fewer.total_seconds, quantile)
+        assert low <= getattr(more.total_seconds, quantile) * (1 + 1e-12)
+
+
+@settings(max_examples=60)
+@given(epochs=st.floats(0.01, 1e4), batch=st.integers(1, 10**5), width=st.integers(1, 10**5))
+def test_every_number_is_positive_and_in_order(epochs: float, batch: int, width: int) -> None:
+    e = NOISY.predict(epochs=epochs, batch_size=batch, width=width, price_per_hour=2.5)
+    for q in (e.step_seconds, e.epoch_seconds, e.total_seconds, e.peak_bytes, e.device_bytes):
+        assert q is not None
+        assert 0 < q.p10 <= q.p50 <= q.p90 < math.inf
+    assert e.cost is not None
+    assert e.cost.p90 == pytest.approx(e.total_seconds.p90 / 3600 * 2.5)
+
+
+def test_relative_uncertainty_shrinks_to_that_of_the_run_and_no_further() -> None:
+    """var log T(E) = s_u² + σ²/E: the run's own error does not average out."""
+
+    def width(epochs: float) -> float:
+        q = _training(NOISY.predict(epochs=epochs, batch_size=64, width=512))
+        return math.log(q.p90 / q.p10)
+
+    assert width(1) >= width(10) >= width(1000)
+    assert width(1000) > 0.5 * width(1)
+
+
+def _training(estimate: Estimate):  # type: ignore[no-untyped-def]
+    return next(t.seconds for t in estimate.terms if t.name == "training steps")
+
+
+def test_steps_are_epochs_counted_otherwise() -> None:
+    by_steps = MODEL.predict(steps=3130, batch_size=192, width=768)
+    by_epochs = MODEL.predict(epochs=10, batch_size=192, width=768)
+    assert by_steps == by_epochs
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "count"), [(10, 1, 10), (10, 3, 4), (10, 0, 0), (0.5, 1, 1), (9, 3, 3)]
+)
+def test_evaluations_happen_every_so_many_epochs_and_at_the_end(
+    epochs: float, every: float, count: int
+) -> None:
+    estimate = MODEL.predict(epochs=epochs, eval_every=every, save_every=0)
+    counts = {t.name: t.count for t in estimate.terms}
+    assert counts.get("evaluation", 0) == count
+    assert "checkpoints" not in counts
+
+
+def test_what_is_left_open_is_as_probed_last() -> None:
+    config = MODEL.predict(epochs=1).config
+    assert (config.batch_size, dict(config.sizes)) == (256, {"depth": 1, "width": 1024})
+
+
+def test_inside_the_range_nothing_is_extrapolated() -> None:
+    assert MODEL.predict(epochs=1, batch_size=100, width=300).extrapolated == ()
+
+
+def test_outside_the_range_is_flagged_and_wider() -> None:
+    inside = NOISY.predict(epochs=1, batch_size=256, width=512)
+    outside = NOISY.predict(epochs=1, batch_size=512, width=512)
+    far = NOISY.predict(epochs=1, batch_size=4096, width=512, depth=3)
+    assert outside.extrapolated == ("batch_size",)
+    assert set(far.extrapolated) == {"batch_size", "depth"}
+    assert {w.code for w in outside.warnings} == {"extrapolation"}
+    assert "far-extrapolation" in {w.code for w in far.warnings}
+    ratios = [e.step_seconds.p90 / e.step_seconds.p50 for e in (inside, outside, far)]
+    assert ratios == sorted(ratios)
+    assert ratios[2] > ratios[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({}, "either epochs or steps"),
+        ({"epochs": 1, "steps": 1}, "either epochs or steps"),
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"epochs": math.nan}, "epochs must be positive"),
+        ({"epochs": math.inf}, "epochs must be positive"),
+        ({"epochs": 1, "batch_size": -3}, "batch_size must be positive"),
+        ({"epochs": 1, "height": 3}, "no knob 'height'; it has: depth, width"),
+        ({"epochs": 1, "width": "big"}, "'width' takes positive numbers"),
+        ({"epochs": 1, "width": 0}, "'width' takes positive numbers"),
+        ({"epochs": 1, "price_per_hour": -1}, "price_per_hour"),
+        ({"epochs": 1, "eval_every": -1}, "eval_every"),
+    ],
+)
+def test_questions_that_make_no_sense_are_refused(question: dict[str, float], message: str) -> None:
+    with pytest.raises(PredictionError, match=message):
+        MODEL.predict(**question)  # type: ignore[arg-type]
+
+
+def test_a_precision_never_probed_is_refused() -> None:
+    from epochcast.costmodel.prediction import predict
+
+    with pytest.raises(PredictionError, match=r"not probed with bf16.*fp32"):
+        predict(MODEL, Question(epochs=1, precision="bf16"))
+
+
+def test_predicting_loads_neither_torch_nor_scikit_learn() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from epochcast.costmodel.model import CostModel;"
+        "from epochcast.costmodel.prediction import predict;"
+        "print([m for m in ('torch', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
