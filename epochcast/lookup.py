@@ -81,7 +81,7 @@ def _choices(
         others = ", ".join(sorted(devices - {newest.device.label}))
         notes.append(_note("chose-device", device=newest.device.label, others=others))
     present = source_of(newest.workload)
-    if present and present != newest.source:
+    if newest.source and present and present != newest.source:
         notes.append(_note("code-changed", workload=newest.workload))
     return notes
 

@@ -68,6 +68,7 @@ def _start(folder: Path, host: str, port: int | None) -> tuple[Any, str]:
     helper process that could outlive it.
     """
     from tensorboard import default, program
+    from tensorboard.util import tb_logging
 
     from epochcast.board.plugin import EpochcastPlugin
 
@@ -77,6 +78,7 @@ def _start(folder: Path, host: str, port: int | None) -> tuple[Any, str]:
         servers.append(program.create_port_scanning_werkzeug_server(application, flags))
         return servers[0]
 
+    tb_logging.get_logger().setLevel("ERROR")  # it warns whenever a probe replaces values
     board = program.TensorBoard(
         plugins=[*default.get_static_plugins(), EpochcastPlugin], server_class=make_server
     )

@@ -8,9 +8,16 @@
       mnist-mlp/width=512/batch_size=64/     one row of the HParams table
       mnist-mlp/…/trace.json.gz              torch.profiler traces: not ours, never touched
 
-Writing again replaces everything: new event files are written first, then those with an older
-stamp in their name are removed. Killed in between, both are there, and the newer wins (events.py).
-Two processes that write at once leave the files of the one that began later.
+Writing again replaces everything: first come new event files, then those with an older stamp in
+their name are retired. Killed in between, both are there, and the newer wins (events.py). Two
+processes that write at once leave the files of the one that began later.
+
+    new file written ──▶ older file emptied ──▶ … a while … ──▶ removed by a later call
+                         or removed with its folder, if its run is no more
+
+Emptied, not removed at once: a running TensorBoard that finds the file gone which it reads at the
+time never advances to the next one (``DirectoryWatcher.Load`` swallows the error, tensorboard
+2.21); at the end of an empty file it does.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +36,7 @@ from epochcast.errors import StoreError
 from epochcast.records import Quantiles, RunConfig, Summary
 
 _OURS = re.compile(r"events\.out\.tfevents\.(\d{10}\.\d{9})\.\d+\.epochcast")
+_EMPTY_SECONDS = 600  # by then TensorBoard has advanced: it reloads every 5 s by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +91,26 @@ def write_board(
 
 
 def _replace_event_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write one event file per run, then remove those of earlier calls."""
+    """Write one event file per run, then retire those of earlier calls."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
     stamp = f"{seconds:010d}.{nanoseconds:09d}"
     for run, content in files.items():
         place = folder / run
         place.mkdir(parents=True, exist_ok=True)
         (place / f"events.out.tfevents.{stamp}.{os.getpid()}.epochcast").write_bytes(content)
+    replaced = {folder / run for run in files}
     for path in _own_event_files(folder, before=stamp):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was faster
+            _retire(path, path.parent in replaced)
         _remove_empty(path.parent, folder)
+
+
+def _retire(path: Path, replaced: bool) -> None:
+    status = path.stat()
+    if replaced and status.st_size:
+        os.truncate(path, 0)
+    elif not replaced or time.time() - status.st_mtime > _EMPTY_SECONDS:
+        path.unlink()
 
 
 def _own_event_files(folder: Path, before: str) -> Iterator[Path]:
@@ -103,7 +122,8 @@ def _own_event_files(folder: Path, before: str) -> Iterator[Path]:
 
 
 def _remove_empty(place: Path, folder: Path) -> None:
-    """Remove a run's folder once nothing is in it: TensorBoard then forgets the run."""
-    while place != folder and not any(place.iterdir()):
-        place.rmdir()
-        place = place.parent
+    """Remove a run's folder if nothing is in it: TensorBoard then forgets the run."""
+    with suppress(OSError):  # not empty
+        while place != folder:
+            place.rmdir()
+            place = place.parent

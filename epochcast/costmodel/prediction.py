@@ -32,6 +32,7 @@ from epochcast.records import (
 ZERO = Quantiles(p10=0.0, p50=0.0, p90=0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
+MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 EPSILON = 1e-9  # of an epoch, in counting evaluations
 
 
@@ -131,7 +132,7 @@ def predict(model: CostModel, question: Question) -> Estimate:
         cost=cost,
         probing_seconds=model.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
-        warnings=tuple(_warnings(variant, extrapolated)),
+        warnings=(*_warnings(variant, extrapolated), *_memory_warnings(model, at)),
     )
 
 
@@ -324,6 +325,14 @@ def _occasions(epochs: float, every: float) -> int:
 
 def _term(name: str, count: float, scatter: Scatter, seconds: float) -> Term:
     return Term(name=name, count=ceil(count), seconds=scatter.quantiles(seconds), share=0.0)
+
+
+def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
+    needed = at.device_bytes()
+    if needed is None or needed.p90 <= MEMORY_TIGHT * model.device.memory_bytes:
+        return []
+    share = f"{needed.p90 / model.device.memory_bytes:.0%}"
+    return [Warning_(code="memory-tight", details=(("share", share),))]
 
 
 def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[Warning_]:

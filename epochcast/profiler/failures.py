@@ -42,13 +42,17 @@ def naming_layer(model: nn.Module) -> Iterator[None]:
 
 
 def _hooks(name: str, module: nn.Module, entered: list[Any]) -> list[Any]:
-    def enter(_: nn.Module, args: Any) -> None:
-        entered.append((name, module, _shapes(args)))
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        entered.append((name, module, _shapes((args, kwargs))))
 
     def leave(_: nn.Module, args: Any, output: Any) -> None:
-        entered.pop()
+        while entered.pop()[1] is not module:  # layers within whose error the model has caught
+            continue
 
-    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave),
+    ]
 
 
 def _describe(name: str, module: nn.Module, shapes: str, error: BaseException) -> str:

@@ -8,7 +8,7 @@ PyTorch loop does and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -137,7 +137,7 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     """A batch of nested tuples, lists, mappings and tensors with every tensor on the device."""
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=non_blocking)
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return {key: move(value, device, non_blocking) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(move(value, device, non_blocking) for value in batch))

@@ -81,7 +81,7 @@ class SweepRequest:
 def grid(request: SweepRequest, known: Description, batch_sizes: Sequence[int]) -> list[VisitSpec]:
     """Every configuration once, in the order given; ``check_knobs`` has passed."""
     knobs = dict(known.knobs)
-    values = [request.sizes.get(name, (default,)) for name, default in known.knobs]
+    values = [dict.fromkeys(request.sizes.get(name, (default,))) for name, default in known.knobs]
     return [
         VisitSpec(
             workload=request.workload,

@@ -194,6 +194,9 @@ class _Sweep:
             )
         if checked.problem:
             raise WorkloadError(f"{checked.problem} (log: {worker.log})")
+        if not batch_sizes:
+            why = checked.trouble or "the trial step ended or blocked its process"
+            raise WorkloadError(f"{why}; so its batch size is not known (log: {worker.log})")
         return known, checked, grid(self.request, known, batch_sizes)
 
     def _ask(self, worker: WorkerProcess, task: Task) -> Reply:

@@ -36,14 +36,23 @@ def trace(task: Task) -> Path:
     stepper = Stepper(loop, devices.clock_for(device))
     for _ in range(UNPROFILED_STEPS):
         stepper.step()
-    batches = stepper.batches()
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial, final = folder / f"partial-{os.getpid()}.json.gz", folder / TRACE_NAME
+    try:
+        _record(stepper, partial)
+        partial.replace(final)
+    finally:
+        partial.unlink(missing_ok=True)  # the profiler writes what it has when a step fails
+    return final
+
+
+def _record(stepper: Stepper, path: Path) -> None:
+    batches = stepper.batches()
     with profile(
-        activities=_activities(device),
+        activities=_activities(stepper.loop.device),
         schedule=schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1),
-        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(partial)),
+        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
         record_shapes=True,
         profile_memory=True,
         with_flops=True,
@@ -52,8 +61,6 @@ def trace(task: Task) -> Path:
         for _ in range(WAIT + WARMUP + ACTIVE):
             _labelled_step(stepper, batches)
             profiler.step()
-    partial.replace(final)
-    return final
 
 
 def _labelled_step(stepper: Stepper, batches: Iterator[Any]) -> None:

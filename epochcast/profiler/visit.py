@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -190,7 +190,7 @@ def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int
     seconds: list[float] = []
     size = 0
     while len(seconds) < SAVES and sum(seconds) < SLOW_SAVE_SECONDS:
-        with NamedTemporaryFile(dir=folder, suffix=".pt") as file:
+        with TemporaryFile(dir=folder) as file:  # has no name: a kill leaves nothing behind
             begun = time.perf_counter()
             state = {
                 "model": workload.model.state_dict(),

@@ -45,13 +45,21 @@ def _private_pipes() -> tuple[IO[str], IO[str]]:
 
 def _read(tasks: IO[str], inbox: queue.SimpleQueue[str | None]) -> None:
     for line in tasks:
+        _busy.set()
         inbox.put(line)
     inbox.put(None)
     if _busy.is_set():  # the sweep has died in the middle of a task
-        os.kill(os.getpid(), signal.SIGTERM)
+        _end()
 
 
 _busy = threading.Event()
+
+
+def _end() -> None:
+    """End this process, and what the user's code has started: the session is our own."""
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(task: Task, answers: IO[str]) -> None:
@@ -59,7 +67,6 @@ def _serve(task: Task, answers: IO[str]) -> None:
         answers.write(to_json(reply) + "\n")
         answers.flush()
 
-    _busy.set()
     try:
         reply = run(task, lambda phase: send(Reply(kind="phase", text=phase)))
     except EpochcastError as error:
@@ -67,8 +74,8 @@ def _serve(task: Task, answers: IO[str]) -> None:
     except Exception as error:  # noqa: BLE001 - reported to the sweep, which decides
         traceback.print_exc()
         reply = Reply(kind="failed", text=f"{type(error).__name__}: {error}")
+    _busy.clear()  # before the answer: the next task may follow it at once
     send(reply)
-    _busy.clear()
 
 
 def run(task: Task, report: object) -> Reply:

@@ -1,6 +1,7 @@
 """The epoch equation, term by term, against closed forms; and the laws it obeys."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import truths
@@ -188,3 +189,9 @@ def test_predicting_loads_neither_torch_nor_scikit_learn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_may_not_fit_says_so() -> None:
+    small = replace(MODEL, device=replace(MODEL.device, memory_bytes=320_000_000))
+    assert {w.code for w in small.predict(epochs=1, batch_size=256).warnings} == {"memory-tight"}
+    assert MODEL.predict(epochs=1, batch_size=256).warnings == ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from epochcast.profiler.workload import Workload
 
 FLOAT = 4  # bytes
 COUNTER = 4  # bytes of an optimizer's step counter, a float32 tensor
+SCALARS = 64  # bytes: numbers that torch wraps as tensors inside an operator
 
 
 def loop_of(model, inputs, targets, *, loss=functional.mse_loss, optimizer=None, accumulation=1):
@@ -62,7 +63,7 @@ def nbytes(model):
 )
 @settings(max_examples=15, deadline=None)
 def test_flops_of_an_mlp(batch, widths):
-    layers = list(zip(widths, widths[1:], strict=False))
+    layers = list(pairwise(widths))
     model = nn.Sequential(*(nn.Linear(a, b) for a, b in layers))
     footprint = footprint_of(model, torch.randn(batch, widths[0]), torch.randn(batch, widths[-1]))
     forward = sum(2 * batch * a * b for a, b in layers)
@@ -203,7 +204,7 @@ def test_an_operator_of_ones_own_is_named_not_zeroed():
     [
         (lambda a: a @ a[0], {"aten.mv.default"}),
         (lambda a: a[0] @ a[0], {"aten.dot.default"}),
-        (torch.linalg.inv, {"aten.linalg_inv_ex.default"}),
+        (torch.fft.fft, {"aten._fft_r2c.default"}),
         (lambda a: functional.normalize(a).lgamma().cummax(0), set()),
         (lambda a: (a @ a).exp().sum().sqrt(), set()),
     ],
@@ -282,7 +283,7 @@ def test_peaks_of_a_linear_layer_with_sgd(batch, inputs, outputs):
     backward = 2 * scalar + weight  # the loss, its gradient, the weight's gradient
     assert footprint.static_bytes == weight
     assert footprint.step_peak_bytes == weight + data + max(forward, backward)
-    assert footprint.update_peak_bytes in (2 * weight, 2 * weight + data)
+    assert footprint.update_peak_bytes == 2 * weight + data
 
 
 def test_peaks_of_an_adam_update():
@@ -297,7 +298,8 @@ def test_peaks_of_an_adam_update():
     weight = 100 * FLOAT
     assert footprint.static_bytes == 3 * weight + COUNTER
     kept = footprint.static_bytes + weight  # and the gradient
-    assert kept + 2 * weight <= footprint.update_peak_bytes <= kept + 2 * weight + 64
+    data = 2 * 2 * 10 * FLOAT
+    assert footprint.update_peak_bytes == kept + 2 * weight + data
     assert footprint.peak_bytes == footprint.update_peak_bytes > footprint.step_peak_bytes
 
 
@@ -327,17 +329,22 @@ def test_tensors_of_another_device_are_not_counted():
 
 
 def test_accumulation_keeps_gradients_through_the_next_micro_step():
-    """With two micro-steps the first one's gradients are alive during the whole second one."""
+    """With two micro-steps the first one's gradients are alive during the whole second one.
+
+    Here the last layer's gradients are what a step's peak has not seen yet: they are made after it.
+    """
     inputs, targets = torch.randn(500, 20), torch.randn(500, 20)
 
-    def peak(accumulation):
+    def footprint(accumulation):
         model = nn.Sequential(nn.Linear(20, 20), nn.Tanh(), nn.Linear(20, 20))
-        return footprint_of(model, inputs, targets, accumulation=accumulation).step_peak_bytes
+        return footprint_of(
+            model, inputs, targets, loss=functional.cross_entropy, accumulation=accumulation
+        )
 
-    gradients = nbytes(nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20)))
-    scaled_losses = 64
-    assert 0 < peak(2) - peak(1) <= gradients + scaled_losses
-    assert peak(3) == peak(2)
+    one, two, three = (footprint(k).step_peak_bytes for k in (1, 2, 3))
+    gradients = 2 * (20 * 20 + 20) * FLOAT
+    assert 0 < two - one <= gradients + SCALARS
+    assert three == two
 
 
 OPTIMIZERS = {
@@ -353,24 +360,53 @@ ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid)
 def mlps(draw):
     widths = draw(st.lists(st.integers(1, 60), min_size=2, max_size=4))
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), draw(st.sampled_from(ACTIVATIONS))()]
     return nn.Sequential(*layers[:-1]), widths[0], widths[-1]
 
 
-@given(mlp=mlps(), batch=st.integers(1, 200), optimizer=st.sampled_from(sorted(OPTIMIZERS)))
-@settings(max_examples=15, deadline=None)
-def test_peaks_equal_those_of_the_profilers_memory_events(mlp, batch, optimizer):
+@given(
+    mlp=mlps(),
+    batch=st.integers(1, 200),
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+    accumulation=st.integers(1, 3),
+)
+@settings(max_examples=20, deadline=None)
+def test_peaks_equal_those_of_the_profilers_memory_events(mlp, batch, optimizer, accumulation):
+    """The loss is one whose kernels allocate nothing inside; mse_loss for one does, unseen."""
     model, inputs, outputs = mlp
     x, y = torch.randn(batch, inputs), torch.randn(batch, outputs)
-    loop = loop_of(model, x, y, optimizer=OPTIMIZERS[optimizer](model.parameters()))
+    loop = loop_of(
+        model,
+        x,
+        y,
+        loss=functional.cross_entropy,
+        optimizer=OPTIMIZERS[optimizer](model.parameters()),
+        accumulation=accumulation,
+    )
+    footprint = measure_footprint(loop, repeat((x, y)))
+
+    def step():
+        for _ in range(accumulation):
+            loop.backward((x, y))
+        loop.update()
+
+    baseline = footprint.static_bytes + FLOAT * batch * (inputs + outputs)
+    real = baseline + largest_sum(memory_events(step))
+    assert abs(footprint.peak_bytes - real) <= SCALARS
+
+
+def test_a_convolutional_step_against_the_profilers_memory_events():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+    )
+    x = torch.randn(8, 3, 16, 16)
+    y = torch.randn(8, model(x).shape[1])
+    loop = loop_of(model, x, y, loss=functional.cross_entropy)
     footprint = measure_footprint(loop, repeat((x, y)))
     events = memory_events(lambda: (loop.backward((x, y)), loop.update()))
-    baseline = footprint.static_bytes + FLOAT * batch * (inputs + outputs)
-    assert abs(footprint.peak_bytes - (baseline + largest_sum(events))) <= SCALARS
-
-
-SCALARS = 64  # bytes: numbers that torch wraps as tensors inside an operator
+    real = footprint.static_bytes + FLOAT * (x.numel() + y.numel()) + largest_sum(events)
+    assert footprint.peak_bytes == pytest.approx(real, rel=0.02)  # a kernel's workspace aside
 
 
 def memory_events(function):

@@ -1,0 +1,5 @@
+"""``python -m epochcast`` is ``epochcast``."""
+
+from epochcast.cli import main
+
+main()

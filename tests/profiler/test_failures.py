@@ -1,0 +1,152 @@
+"""An error in a forward pass names the layer it happened in; any other passes unchanged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from epochcast.errors import WorkloadError
+from epochcast.profiler.failures import is_out_of_memory, naming_layer
+
+
+class Raising(nn.Module):
+    """Raises what it was given."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, inputs):
+        raise self.error
+
+
+def hooks_of(model):
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules())
+
+
+def step_with_a_broken_loss(model):
+    with naming_layer(model):
+        model(torch.zeros(1, 2))
+        raise ValueError("mine")
+
+
+def failing(model, *inputs):
+    with pytest.raises(WorkloadError) as caught, naming_layer(model):
+        model(*inputs)
+    assert hooks_of(model) == 0
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_innermost_layer_is_named_with_the_shape():
+    model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(8, 4), nn.Linear(5, 2)))
+    message = failing(model, torch.randn(3, 2, 4))
+    assert message.startswith("layer '1.1', Linear(in_features=5, out_features=2, bias=True),")
+    assert "input of shape (3, 4)" in message
+    assert "mat1 and mat2 shapes cannot be multiplied (3x4 and 5x2)" in message
+
+
+def test_layers_that_were_left_are_not_blamed():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+
+        def forward(self, inputs):
+            return self.first(inputs) + torch.zeros(7)
+
+    assert failing(Model(), torch.randn(2, 4)).startswith("the model's own forward (")
+
+
+def test_inputs_given_by_name_are_shown():
+    class Model(nn.Module):
+        def forward(self, *, tokens):
+            return tokens @ torch.zeros(9, 9)
+
+    with pytest.raises(WorkloadError, match=r"input of shape \(2, 4\)"), naming_layer(m := Model()):
+        m(tokens=torch.zeros(2, 4))
+
+
+def test_every_input_is_shown_and_a_large_layer_by_its_class():
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(5)), Raising(ValueError("no")))
+    message = failing(model, torch.randn(2, 3))
+    assert "Raising() failed" in message or "Raising()," in message
+    big = nn.Sequential(nn.Identity(), *(nn.Identity() for _ in range(30)))
+    big.forward = lambda a, b: torch.cat((a, b), dim=9)  # type: ignore[assignment]
+    message = failing(big, torch.randn(2, 3), torch.randn(4))
+    assert message.startswith("the model's own forward (Sequential) failed")
+    assert "(2, 3), (4,)" in message
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, IndexError])
+def test_a_message_is_the_first_line(kind):
+    assert failing(nn.Sequential(Raising(kind("one\ntwo"))), torch.zeros(1)).endswith(": one")
+    assert failing(nn.Sequential(Raising(kind())), torch.zeros(1)).endswith(f": {kind.__name__}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        KeyError("mine"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_these_pass_unchanged(error):
+    model = nn.Sequential(Raising(error))
+    with pytest.raises(type(error)) as caught, naming_layer(model):
+        model(torch.zeros(1))
+    assert caught.value is error
+    assert hooks_of(model) == 0
+
+
+def test_an_error_outside_of_a_forward_passes_unchanged():
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"^mine$"):
+        step_with_a_broken_loss(model)
+    assert hooks_of(model) == 0
+
+
+def test_after_a_caught_error_the_next_one_is_not_blamed_on_that_layer():
+    """A model that tries one branch, catches its error and goes on."""
+
+    class Careful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.risky, self.safe = nn.Linear(9, 9), nn.Linear(2, 2)
+
+        def forward(self, inputs):
+            try:
+                return self.risky(inputs)
+            except RuntimeError:
+                return self.safe(inputs)
+
+    model = Careful()
+    with naming_layer(model):
+        model(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match=r"^mine$"):
+        step_with_a_broken_loss(model)
+
+
+def test_hooks_go_after_success_too():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    model[0].register_forward_hook(lambda *_: None)
+    with naming_layer(model):
+        assert hooks_of(model) == 1 + 2 * 3
+        model(torch.zeros(1, 2))
+    assert hooks_of(model) == 1  # the user's own stays
+
+
+def test_a_real_allocation_that_is_too_large_is_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("out of memory"), RuntimeError("shape"), OSError()])
+def test_other_errors_are_not(error):
+    assert not is_out_of_memory(error)

@@ -1,0 +1,704 @@
+"""Sweeps: with scripted workers under a fake clock, and twice with real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import CPU
+
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.profiler.process import WorkerDied, WorkerTimeout
+from epochcast.profiler.protocol import CheckedWorkload, Description, Reply
+from epochcast.profiler.request import SweepRequest, default_batch_sizes
+from epochcast.profiler.sweep import SilentObserver, sweep
+from epochcast.records import Measurement, RunConfig
+from epochcast.store import Store
+
+KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))
+VISIT_SECONDS = 10.0
+OWN_BATCH_SIZE, SAMPLES = 32, 1000
+
+
+class Memory:
+    """An archive in memory that remembers what was done to it, in order."""
+
+    def __init__(self, folder, measurements=()):
+        self.folder, self.log_folder = folder, folder / "tensorboard"
+        self.kept = {m.key: m for m in measurements}
+        self.removed = []
+
+    def add(self, measurement):
+        self.kept[measurement.key] = measurement
+
+    def remove(self, keys):
+        self.removed += keys
+        return sum(self.kept.pop(key, None) is not None for key in keys)
+
+    def measurements(self, workload=None, *, source=None):
+        return tuple(
+            m for m in self.kept.values() if m.workload == workload and source in (None, m.source)
+        )
+
+
+class Machine:
+    """Starts scripted workers and is their clock.
+
+    Attributes:
+        outcomes: what happens to a configuration, by batch size; else it succeeds.
+        asked: every task, with the number of the worker that got it.
+        stored_before: how many measurements the archive held when each visit began.
+    """
+
+    def __init__(self, archive, outcomes=None, **description):
+        self.archive = archive
+        self.outcomes = outcomes or {}
+        self.description = {"knobs": KNOBS, "takes_data": False} | description
+        self.checked = CheckedWorkload(
+            config=RunConfig(batch_size=OWN_BATCH_SIZE), samples=SAMPLES, data="synthetic"
+        )
+        self.now = 0.0
+        self.asked = []
+        self.stored_before = []
+        self.workers = []
+
+    def start(self, log):
+        log.touch()
+        self.workers.append(Worker(self, log, len(self.workers)))
+        return self.workers[-1]
+
+    def visits(self, kind="visit"):
+        return [task for _, task in self.asked if task.kind == kind]
+
+    def visited(self):
+        return [(task.spec.batch_size, task.spec.sizes, task.round) for task in self.visits()]
+
+    def answer(self, task):
+        if task.kind == "describe":
+            return Reply(
+                kind="described",
+                described=Description(source="abc", device=CPU, **self.description),
+            )
+        if task.kind == "check":
+            return Reply(kind="checked", checked=self.checked)
+        if task.kind == "visit":
+            self.now += VISIT_SECONDS
+            self.stored_before.append(len(self.archive.kept))
+        outcome = self.outcomes.get((task.kind, task.spec.batch_size), "ok")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if task.kind == "trace":
+            return Reply(kind="traced", text=f"{task.folder}/trace.json.gz")
+        return Reply(kind="measured", measured=measurement_of(task, outcome))
+
+
+class Worker:
+    """Answers as its machine says, and never after it was left."""
+
+    def __init__(self, machine, log, number):
+        self.machine, self.log, self.number = machine, log, number
+        self.visits = 0
+        self.alive = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.alive = False
+
+    def ask(self, task, timeout, on_phase=lambda phase: None):
+        assert self.alive
+        self.machine.asked.append((self.number, task))
+        on_phase("build")
+        return self.machine.answer(task)
+
+
+def measurement_of(task, status="ok", source="abc", device=CPU):
+    return Measurement(
+        workload=task.spec.workload.target,
+        source=source,
+        request=task.spec.request,
+        config=RunConfig(batch_size=task.spec.batch_size, sizes=task.spec.sizes),
+        device=device,
+        status=status,
+        message="" if status == "ok" else "it failed",
+        round=task.round,
+        visit=task.visit,
+        samples=SAMPLES,
+        step_seconds=(0.1,) if status == "ok" else (),
+        log=task.log,
+    )
+
+
+class Noting(SilentObserver):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.begun, self.seen, self.warnings, self.phases = None, [], [], []
+
+    def begin(self, visits, done, device, data):
+        self.begun = (visits, done, device, data)
+
+    def phase(self, label, phase):
+        self.phases.append((label, phase))
+
+    def visited(self, measurement):
+        self.seen.append(measurement)
+
+    def warn(self, warning):
+        self.warnings.append(warning)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweeps")
+
+
+def request_of(**changes):
+    values = {"target": "mine.py:workload", "batch_sizes": (8, 16, 32), "device": "cpu"}
+    return SweepRequest(**(values | {"rounds": 2, "traces": False} | changes))
+
+
+def swept(request, machine, observer=None):
+    return sweep(
+        request, machine.archive, observer, start_worker=machine.start, clock=lambda: machine.now
+    )
+
+
+def machine_of(folder, stored=(), **options):
+    return Machine(Memory(folder, stored), **options)
+
+
+# -- rounds -------------------------------------------------------------------------------------
+
+
+@given(
+    batch_sizes=st.lists(st.integers(1, 50), min_size=1, max_size=4),
+    widths=st.lists(st.integers(1, 50), min_size=1, max_size=3),
+    rounds=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=30, deadline=None)
+def test_every_configuration_once_a_round(folder, batch_sizes, widths, rounds, seed):
+    """Values given twice are one configuration."""
+    machine = machine_of(folder)
+    request = request_of(batch_sizes=batch_sizes, sizes={"width": widths}, rounds=rounds, seed=seed)
+    result = swept(request, machine)
+    others = KNOBS[:-1]
+    expected = {
+        (b, (*others, ("width", w)), r) for b, w, r in product(batch_sizes, widths, range(rounds))
+    }
+    assert Counter(machine.visited()) == Counter(expected)
+    assert [task.round for task in machine.visits()] == sorted(r for _, _, r in expected)
+    assert len(result.measurements) == len(expected)
+    assert (result.stopped, result.succeeded) == ("complete", True)
+    assert result.seconds == VISIT_SECONDS * len(expected)
+
+
+def order_of(folder, seed, round_):
+    machine = machine_of(folder)
+    swept(request_of(batch_sizes=range(1, 30), seed=seed), machine)
+    return [batch_size for batch_size, _, r in machine.visited() if r == round_]
+
+
+def test_the_order_is_the_seeds_and_another_one_in_every_round(folder):
+    assert order_of(folder, 0, 0) == order_of(folder, 0, 0)
+    orders = [order_of(folder, seed, round_) for seed in (0, 1) for round_ in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert sorted(orders[0]) != orders[0]
+
+
+def test_a_round_is_one_fresh_worker(folder):
+    machine = machine_of(folder)
+    swept(request_of(), machine)
+    assert [n for n, task in machine.asked if task.kind == "visit"] == [1, 1, 1, 2, 2, 2]
+    assert [task.visit for task in machine.visits()] == [0, 1, 2] * 2
+    assert not any(worker.alive for worker in machine.workers)
+    assert len({worker.log for worker in machine.workers}) == 3
+
+
+def test_each_visit_is_stored_before_the_next_begins(folder):
+    machine, observer = machine_of(folder), Noting()
+    result = swept(request_of(), machine, observer)
+    assert machine.stored_before == list(range(6))
+    assert tuple(observer.seen) == result.measurements
+    assert observer.begun == (6, 0, CPU, "synthetic")
+    assert {phase for _, phase in observer.phases} == {"build"}
+
+
+# -- what goes wrong ----------------------------------------------------------------------------
+
+FAILURES = {
+    "crashed": (WorkerDied(3), "crashed", "ended with exit code 3"),
+    "killed": (WorkerDied(-9), "crashed", "ended by SIGKILL"),
+    "timeout": (WorkerTimeout(), "timeout", "no result after 600 s"),
+    "exception": ("crashed", "crashed", "it failed"),
+    "memory": ("oom", "oom", "it failed"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_costs_its_worker_and_is_not_tried_again_in_this_sweep(folder, name):
+    outcome, status, message = FAILURES[name]
+    machine = machine_of(folder, outcomes={("visit", 16): outcome})
+    result = swept(request_of(rounds=3), machine)
+    assert Counter(b for b, _, _ in machine.visited()) == {8: 3, 16: 1, 32: 3}
+    assert (result.stopped, result.succeeded) == ("complete", True)
+    (failed,) = [m for m in result.measurements if m.status != "ok"]
+    assert (failed.status, failed.round) == (status, 0)
+    assert message in failed.message
+    assert failed.config.batch_size == 16
+    assert failed.request in {task.spec.request for task in machine.visits()}
+    assert failed.probe_seconds == VISIT_SECONDS
+    assert failed.log is not None
+    first = [(n, task) for n, task in machine.asked if task.kind == "visit" and task.round == 0]
+    position = [task.spec.batch_size for _, task in first].index(16)
+    assert [n for n, _ in first] == [1] * (position + 1) + [2] * (2 - position)
+
+
+@pytest.mark.parametrize(("name", "again"), [(n, n != "memory") for n in FAILURES])
+def test_only_out_of_memory_is_final(folder, name, again):
+    machine = machine_of(folder, outcomes={("visit", 16): FAILURES[name][0]})
+    swept(request_of(rounds=2), machine)
+    later = Machine(machine.archive)
+    result = swept(request_of(rounds=2), later)
+    assert later.visited() == [(16, KNOBS, 0), (16, KNOBS, 1)] * again
+    assert [m.status for m in result.measurements].count("ok") == 4 + 2 * again
+
+
+def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
+    kills = iter(range(100))
+    monkeypatch.setattr("epochcast.profiler.sweep.out_of_memory_kills", lambda: next(kills))
+    machine = machine_of(folder, outcomes={("visit", 16): WorkerDied(-9)})
+    result = swept(request_of(rounds=2), machine)
+    (failed,) = [m for m in result.measurements if m.status != "ok"]
+    assert failed.status == "oom"
+    assert failed.message.endswith("SIGKILL: the system ran out of memory")
+
+
+def test_when_nothing_succeeds_the_sweep_says_so_and_stops(folder):
+    machine = machine_of(folder, outcomes={("visit", b): WorkerDied(1) for b in (8, 16, 32)})
+    result = swept(request_of(rounds=5, traces=True), machine)
+    assert (result.stopped, result.succeeded) == ("nothing-succeeded", False)
+    assert len(machine.visited()) == 3
+    assert machine.visits("trace") == []
+    assert len(result.measurements) == 3
+
+
+def test_what_succeeded_earlier_counts(folder):
+    done = swept(request_of(rounds=1), machine_of(folder)).measurements
+    machine = machine_of(
+        folder, stored=done, outcomes={("visit", b): WorkerDied(1) for b in (8, 16, 32)}
+    )
+    result = swept(request_of(rounds=2), machine)
+    assert (result.stopped, result.succeeded) == ("complete", True)
+
+
+# -- continuing ---------------------------------------------------------------------------------
+
+
+@given(st.sets(st.tuples(st.sampled_from((8, 16, 32)), st.integers(0, 2))))
+@settings(max_examples=40, deadline=None)
+def test_a_sweep_makes_exactly_the_visits_that_are_missing(folder, have):
+    everything = swept(request_of(rounds=3), machine_of(folder)).measurements
+    stored = [m for m in everything if (m.config.batch_size, m.round) in have]
+    machine, observer = machine_of(folder, stored=stored), Noting()
+    result = swept(request_of(rounds=3), machine, observer)
+    made = {(b, r) for b, _, r in machine.visited()}
+    assert len(made) == len(machine.visited())
+    assert made | have == set(product((8, 16, 32), range(3)))
+    assert made & have == set()
+    assert len(result.measurements) == 9
+    assert observer.begun[:2] == (len(made), len(have))
+
+
+@given(st.integers(0, 5))
+@settings(max_examples=6, deadline=None)
+def test_an_interrupt_keeps_what_is_stored_and_ends_the_worker(folder, after):
+    machine, answer = machine_of(folder), Machine.answer
+
+    def interrupted(task):
+        if len(machine.visits()) > after:
+            raise KeyboardInterrupt
+        return answer(machine, task)
+
+    machine.answer = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        swept(request_of(), machine)
+    assert len(machine.archive.kept) == after
+    assert not any(worker.alive for worker in machine.workers)
+    later = Machine(machine.archive)
+    assert len(swept(request_of(), later).measurements) == 6
+    assert len(later.visited()) == 6 - after
+
+
+def test_more_rounds_continue(folder):
+    done = swept(request_of(rounds=1), machine_of(folder)).measurements
+    machine = machine_of(folder, stored=done)
+    swept(request_of(rounds=3), machine)
+    assert {r for _, _, r in machine.visited()} == {1, 2}
+    again = machine_of(folder, stored=machine.archive.kept.values())
+    observer = Noting()
+    assert len(swept(request_of(rounds=1), again, observer).measurements) == 9
+    assert again.visited() == []
+    assert observer.begun[:2] == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"source": "older code"},
+        {"device": replace(CPU, threads=7)},
+    ],
+)
+def test_measurements_of_other_code_or_another_device_do_not_count(folder, changed):
+    tasks = machine_of(folder)
+    swept(request_of(), tasks)
+    other = [measurement_of(task, **changed) for task in tasks.visits()]
+    machine = machine_of(folder, stored=other)
+    result = swept(request_of(), machine)
+    assert len(machine.visited()) == len(result.measurements) == 6
+    assert len(machine.archive.kept) == 12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"overrides": {"precision": "bf16"}},
+        {"threads": 2},
+        {"sizes": {"width": (9,)}},
+        {"batch_sizes": (9, 17, 33)},
+    ],
+)
+def test_another_request_is_measured_anew(folder, changes):
+    done = swept(request_of(), machine_of(folder)).measurements
+    machine = machine_of(folder, stored=done)
+    swept(request_of(**changes), machine)
+    assert len(machine.visited()) == 6
+
+
+@pytest.mark.parametrize("changes", [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}])
+def test_how_it_is_measured_does_not_make_it_another_request(folder, changes):
+    done = swept(request_of(), machine_of(folder)).measurements
+    machine = machine_of(folder, stored=done)
+    swept(request_of(**changes), machine)
+    assert machine.visited() == []
+
+
+def test_fresh_forgets_these_configurations_and_no_others(folder):
+    machine = machine_of(folder)
+    swept(request_of(batch_sizes=(8, 64)), machine)
+    kept = [m for m in machine.archive.kept.values() if m.config.batch_size == 64]
+    gone = [m.key for m in machine.archive.kept.values() if m.config.batch_size == 8]
+    later = Machine(machine.archive)
+    result = swept(request_of(batch_sizes=(8, 16), fresh=True), later)
+    assert sorted(later.archive.removed) == sorted(gone)
+    assert len(later.visited()) == len(result.measurements) == 4
+    assert [m for m in later.archive.kept.values() if m.config.batch_size == 64] == kept
+
+
+# -- time ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "visits"), [(1, 1), (10, 1), (20, 2), (39, 3), (60, 6), (99, 6)])
+def test_no_visit_begins_that_would_end_too_late(folder, limit, visits):
+    machine = machine_of(folder)
+    result = swept(request_of(max_seconds=limit), machine)
+    assert len(machine.visited()) == visits
+    assert result.stopped == ("complete" if visits == 6 else "max-seconds")
+    assert result.seconds <= max(limit, VISIT_SECONDS)
+
+
+def test_a_sweep_that_ran_out_of_time_continues(folder):
+    machine = machine_of(folder)
+    swept(request_of(max_seconds=40), machine)
+    later = Machine(machine.archive)
+    assert swept(request_of(max_seconds=40), later).stopped == "complete"
+    assert len(later.visited()) == 2
+
+
+# -- traces -------------------------------------------------------------------------------------
+
+
+def test_each_measured_configuration_is_traced_once(folder):
+    machine = machine_of(folder / "traced", outcomes={("visit", 16): "oom"})
+    result = swept(request_of(traces=True), machine)
+    assert {task.spec.batch_size for task in machine.visits("trace")} == {8, 32}
+    assert len(machine.visits("trace")) == 2
+    traced = [m for m in result.measurements if m.trace]
+    assert sorted((m.config.batch_size, m.round) for m in traced) == [(8, 1), (32, 1)]
+    assert all(m.trace.startswith("mine.py-workload/batch_size=") for m in traced)
+    for m in traced:
+        path = machine.archive.log_folder / m.trace
+        path.parent.mkdir(parents=True)
+        path.touch()
+    later = Machine(machine.archive)
+    swept(request_of(traces=True), later)
+    assert later.visits("trace") == []
+    path.unlink()  # of a trace that someone removed
+    swept(request_of(traces=True), later)
+    assert len(later.visits("trace")) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (WorkerDied(-11), "the worker process was ended by SIGSEGV"),
+        (WorkerTimeout(), "timeout"),
+        (EpochcastError("ValueError: mine"), "ValueError: mine"),
+    ],
+)
+def test_a_failing_trace_costs_the_trace_alone(folder, failure, why):
+    machine, observer = machine_of(folder, outcomes={("trace", 8): failure}), Noting()
+    result = swept(request_of(traces=True), machine, observer)
+    assert (result.stopped, result.succeeded) == ("complete", True)
+    assert {m.config.batch_size for m in result.measurements if m.trace} == {16, 32}
+    (warning,) = observer.warnings
+    assert warning.code == "no-trace"
+    assert dict(warning.details)["why"] == why
+    assert "batch_size=8" in dict(warning.details)["config"]
+
+
+# -- before the first round ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sizes": {"wdith": (1,)}}, "has no knob 'wdith'; it has: activation, bias, rate, width"),
+        ({"sizes": {"width": ("big",)}}, "knob 'width' takes values like 8 (int), but got 'big'"),
+        ({"sizes": {"width": (1.5,)}}, "but got 1.5"),
+        ({"sizes": {"width": (True,)}}, "but got True"),
+        ({"sizes": {"bias": (1,)}}, "knob 'bias' takes values like True (bool), but got 1"),
+        ({"sizes": {"activation": (3,)}}, "but got 3"),
+        ({"sizes": {"rate": ("x",)}}, "but got 'x'"),
+        ({"sizes": {"width": ()}}, "--set width= needs at least one value"),
+        ({"data": "/somewhere"}, "has no 'data' argument"),
+        ({"batch_sizes": (8, 1001)}, "batch size 1001 is more than the data set's 1000 samples"),
+    ],
+)
+def test_the_users_mistakes(folder, changes, said):
+    machine = machine_of(folder)
+    with pytest.raises(UsageError) as caught:
+        swept(request_of(**changes), machine)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert machine.visited() == []
+    assert machine.archive.kept == {}
+    assert not any(worker.alive for worker in machine.workers)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rounds": 0},
+        {"steady_seconds": 0.0},
+        {"timeout_seconds": 0.5},
+        {"threads": 0},
+        {"batch_sizes": (8, 0)},
+        {"overrides": {"optimizer": "adam"}},
+    ],
+)
+def test_requests_that_make_no_sense(changes):
+    with pytest.raises(UsageError):
+        request_of(**changes)
+
+
+def test_whole_numbers_do_for_a_real_knob_and_data_for_who_takes_it(folder):
+    machine = machine_of(folder, takes_data=True)
+    swept(request_of(sizes={"rate": (1, 0.25)}, data="/somewhere"), machine)
+    assert {dict(sizes)["rate"] for _, sizes, _ in machine.visited()} == {1, 0.25}
+    assert {task.spec.workload.data for task in machine.visits()} == {"/somewhere"}
+
+
+def test_a_workload_that_does_not_run_stores_nothing(folder):
+    machine = machine_of(folder)
+    machine.checked = replace(machine.checked, problem="layer '2' failed on …")
+    with pytest.raises(WorkloadError, match=r"^layer '2' failed on … \(log: .*check.*\.log\)$"):
+        swept(request_of(), machine)
+    assert machine.visited() == []
+    assert machine.archive.kept == {}
+
+
+@pytest.mark.parametrize("failure", [WorkerDied(-11), WorkerTimeout()])
+def test_a_trial_step_that_ends_its_process_leaves_the_verdict_to_the_sweep(folder, failure):
+    machine = machine_of(folder, outcomes={("visit", 8): failure})
+    machine.answer = dying("check", failure, machine.answer)
+    result = swept(request_of(), machine)
+    assert Counter(b for b, _, _ in machine.visited()) == {8: 1, 16: 2, 32: 2}
+    assert result.succeeded
+
+
+@pytest.mark.parametrize("failure", [WorkerDied(-11), WorkerTimeout()])
+def test_without_batch_sizes_such_a_trial_is_an_error_and_not_an_empty_sweep(folder, failure):
+    machine = machine_of(folder)
+    machine.answer = dying("check", failure, machine.answer)
+    with pytest.raises(WorkloadError, match="ended or blocked its process"):
+        swept(request_of(batch_sizes=()), machine)
+    machine = machine_of(folder)
+    machine.checked = CheckedWorkload(config=RunConfig(batch_size=1), trouble="KeyError: 'mine'")
+    with pytest.raises(WorkloadError, match="KeyError: 'mine'"):
+        swept(request_of(batch_sizes=()), machine)
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [(WorkerDied(1), "exit code 1; see .*check"), (WorkerTimeout(), "not ready after 600 s")],
+)
+def test_code_that_cannot_even_be_loaded(folder, failure, said):
+    machine = machine_of(folder)
+    machine.answer = dying("describe", failure, machine.answer)
+    with pytest.raises(WorkloadError, match=said):
+        swept(request_of(), machine)
+    assert not any(worker.alive for worker in machine.workers)
+
+
+def dying(kind, failure, answer):
+    def ask(task):
+        if task.kind == kind:
+            raise failure
+        return answer(task)
+
+    return ask
+
+
+def test_default_batch_sizes_are_around_the_workloads_own(folder):
+    machine = machine_of(folder)
+    swept(request_of(batch_sizes=(), rounds=1), machine)
+    assert sorted(b for b, _, _ in machine.visited()) == [8, 16, 32, 64]
+    (trial,) = machine.visits("check")
+    assert trial.spec.batch_size is None
+
+
+@given(st.integers(1, 4096), st.integers(1, 10**6))
+def test_default_batch_sizes_fit_the_data_set(own, samples):
+    sizes = default_batch_sizes(own, samples)
+    assert all(1 <= size <= samples for size in sizes)
+    assert len(set(sizes)) == len(sizes)
+    assert list(sizes) == sorted(sizes)
+    assert (own in sizes) == (own <= samples)
+
+
+# -- real worker processes ----------------------------------------------------------------------
+
+REAL = """
+import os
+import signal
+from pathlib import Path
+
+import torch
+from epochcast import Workload
+
+HERE = Path(__file__).parent
+
+def note_call():
+    with (HERE / "calls").open("a") as file:
+        file.write("called\\n")
+    return len((HERE / "calls").read_text().splitlines())
+
+def workload(width: int = 3):
+    if note_call() == 3 and (HERE / "gate").exists():
+        (HERE / "waiting").touch()
+        signal.pause()
+    model = torch.nn.Sequential(torch.nn.Linear(6, width), torch.nn.Linear(width, 2))
+
+    def loss(outputs, targets):
+        if len(outputs) == 13:
+            os._exit(3)
+        return torch.nn.functional.mse_loss(outputs, targets)
+
+    return Workload(
+        model=model,
+        train_data=torch.utils.data.TensorDataset(torch.zeros(60, 6), torch.zeros(60, 2)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss=loss,
+        batch_size=4,
+    )
+"""
+
+
+@pytest.fixture
+def real(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real.py").write_text(REAL)
+    return tmp_path
+
+
+def test_a_real_sweep_with_a_configuration_that_crashes(real):
+    request = SweepRequest(
+        target="real.py:workload",
+        batch_sizes=(4, 13),
+        rounds=1,
+        steady_seconds=0.05,
+        device="cpu",
+        threads=1,
+    )
+    with Store.open(folder=real / ".epochcast") as store:
+        result = sweep(request, store)
+        stored = store.measurements()
+        trace = store.log_folder / next(m.trace for m in stored if m.trace)
+    assert {m.key: m for m in result.measurements} == {m.key: m for m in stored}
+    assert (result.stopped, result.succeeded) == ("complete", True)
+    by_size = {m.config.batch_size: m for m in stored}
+    good, bad = by_size[4], by_size[13]
+    assert (good.status, bad.status) == ("ok", "crashed")
+    assert good.footprint.parameters == 6 * 3 + 3 + 3 * 2 + 2
+    assert good.import_seconds > 0
+    assert good.config.sizes == bad.config.sizes == (("width", 3),)
+    assert bad.message == "the worker process ended with exit code 3"
+    assert trace.is_file()
+    assert bad.trace is None
+
+
+def test_kill_9_in_the_middle_of_a_sweep_and_the_same_command_again(real):
+    if os.name != "posix":
+        pytest.skip("needs SIGKILL")
+    command = [
+        *(sys.executable, "-m", "epochcast", "probe", "real.py:workload"),
+        *("--batch-sizes", "4,5,6", "--rounds", "1", "--seconds", "0.05", "--no-traces"),
+        *("--device", "cpu", "--threads", "1"),
+    ]
+    (real / "gate").touch()
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(real / "waiting", first)
+        workers = psutil.Process(first.pid).children(recursive=True)
+        first.send_signal(signal.SIGKILL)
+    finally:
+        with suppress(ProcessLookupError):
+            first.kill()
+        first.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    with Store.open(folder=real / ".epochcast", create=False) as store:
+        (finished,) = store.measurements()
+    (real / "gate").unlink()
+    subprocess.run(command, check=True, capture_output=True)
+    with Store.open(folder=real / ".epochcast", create=False) as store:
+        measurements = store.measurements()
+    assert finished in measurements
+    assert sorted(m.config.batch_size for m in measurements) == [4, 5, 6]
+    assert {m.status for m in measurements} == {"ok"}
+    calls = (real / "calls").read_text().splitlines()
+    assert len(calls) == (1 + 1 + 1) + (1 + 2)  # trial, visit, killed visit; trial, two visits
+
+
+def wait_for(path, running):
+    """Until a file is there; the process that should make it must be running meanwhile."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(timeout=0.05)

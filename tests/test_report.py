@@ -1,0 +1,104 @@
+"""What people read: every warning has words, tables fit, progress counts."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import truths
+from rich.console import Console
+
+import epochcast
+from epochcast import report
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.summary import summarise
+from epochcast.records import Warning_
+
+PACKAGE = Path(epochcast.__file__).parent
+
+
+def _console(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, highlight=False)
+
+
+def _text(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_every_warning_code_in_the_package_has_a_text() -> None:
+    source = "\n".join(p.read_text() for p in PACKAGE.rglob("*.py"))
+    used = set(re.findall(r'code="([a-z-]+)"|_note\("([a-z-]+)"', source))
+    codes = {a or b for a, b in used} | {"extrapolation", "far-extrapolation"}
+    assert codes == set(report.WARNINGS)
+
+
+def test_equal_warnings_are_printed_once() -> None:
+    console = _console()
+    report.print_warnings(console, [Warning_(code="one-round")] * 3)
+    assert _text(console).count("only one round") == 1
+
+
+def test_the_table_of_a_sweep_fits_eighty_columns() -> None:
+    console = _console(80)
+    report.print_summaries(console, summarise(truths.sweep()))
+    lines = _text(console).splitlines()
+    assert len(lines) == 2 + 12
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "imaginary  depth=1"
+    assert lines[1].split()[:3] == ["batch", "width", "step"]
+    assert lines[2].split()[:2] == ["32", "256"]
+
+
+def test_failed_configurations_are_listed_with_message_and_log() -> None:
+    failed = truths.measure(512, 256, status="oom", message="no memory", log="a.log")
+    console = _console()
+    report.print_summaries(console, summarise([failed]))
+    assert _text(console).strip() == "batch_size=512 depth=1 width=256: oom: no memory (log: a.log)"
+
+
+def test_markup_in_user_text_is_text() -> None:
+    failed = truths.measure(512, 256, status="crashed", message="[red]x[/nope]", log="[b].log")
+    console = _console(200)
+    report.print_summaries(console, summarise([failed]))
+    progress = report.PlainProgress(console)
+    progress.begin(1, 0, replace(truths.DEVICE, name="[i]GPU"), "synthetic")
+    progress.visited(failed)
+    assert _text(console).count("[red]x[/nope]") == 2
+    assert "[i]GPU" in _text(console)
+
+
+def test_plain_progress_counts_visits() -> None:
+    console = _console(200)
+    progress = report.PlainProgress(console)
+    progress.begin(2, 3, truths.DEVICE, "synthetic")
+    for measurement in truths.sweep((32, 64), (256,), rounds=1):
+        progress.visited(measurement)
+    lines = _text(console).splitlines()
+    assert lines[0].startswith("2 visits to make (3 more are in the store already); on Imaginary")
+    assert lines[0].endswith("synthetic data")
+    assert lines[1].startswith("[1/2] batch_size=32 depth=1 width=256: ")
+
+
+def test_a_bar_shows_failures_and_ends() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, highlight=False)
+    progress = report.BarProgress(console)
+    progress.begin(2, 0, truths.DEVICE, "synthetic")
+    progress.phase("batch_size=32", "warm up")
+    progress.visited(truths.measure(32, 256))
+    progress.visited(truths.measure(64, 256, status="crashed", message="it broke"))
+    progress.close()
+    assert "it broke" in _text(console)
+    assert progress.count == 2
+
+
+def test_an_estimate_as_markdown_is_a_table() -> None:
+    text = report.estimate_markdown(fit(truths.sweep()).predict(epochs=3))
+    assert "| total, 3 epochs |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {5}
+
+
+def test_documents_name_their_knobs() -> None:
+    document = report.document(estimates=[fit(truths.sweep()).predict(epochs=3)])
+    assert document["schema"] == 1
+    assert document["estimates"][0]["config"]["sizes"] == {"depth": 1, "width": 1024}
