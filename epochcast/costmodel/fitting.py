@@ -16,7 +16,7 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel import summary
 from epochcast.costmodel.intervals import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.model import Constant, CostModel, Variant
-from epochcast.costmodel.selection import Form, fit_surface, forms
+from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import Surface
 from epochcast.errors import FitError
 from epochcast.records import Measurement, RunConfig
@@ -181,33 +181,37 @@ def _variant(visits: Sequence[Measurement]) -> Variant:
 def _time_forms(knobs: Sequence[str], *, has_counts: bool) -> list[Form]:
     if has_counts:
         everything = (f.LAUNCH + f.WORK,)
-        return forms([("sum", everything), ("floor", (f.LAUNCH, f.LAUNCH + f.WORK))])
+        return _forms([("sum", everything), ("floor", (f.LAUNCH, f.LAUNCH + f.WORK))])
     scales = f.knob_monomials(knobs)
     floor = (scales, scales + f.times_batch(scales))
-    return forms([("line", (scales + f.times_batch(scales),)), ("floor and line", floor)])
+    return _forms([("line", (scales + f.times_batch(scales),)), ("floor and line", floor)])
+
+
+def _forms(named: Sequence[tuple[str, tuple[tuple[f.Feature, ...], ...]]]) -> list[Form]:
+    return [Form(name=name, groups=groups) for name, groups in named]
 
 
 def _update_forms(knobs: Sequence[str]) -> list[Form]:
     by_size = (f.CONSTANT, (("parameters", 1.0),), (("static_bytes", 1.0),))
-    return forms([("sum", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
+    return _forms([("sum", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
 
 
 def _count_forms(knobs: Sequence[str]) -> list[Form]:
     scales = f.knob_monomials(knobs)
     lines = scales + f.times_batch(scales)
-    return forms([("polynomial", (lines,)), ("maximum of lines", (lines, lines))])
+    return _forms([("polynomial", (lines,)), ("maximum of lines", (lines, lines))])
 
 
 def _static_forms(knobs: Sequence[str]) -> list[Form]:
     by_size = (f.CONSTANT, (("static_bytes", 1.0),))
-    return forms([("line", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
+    return _forms([("line", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
 
 
 def _device_forms(knobs: Sequence[str]) -> list[Form]:
     scales = f.knob_monomials(knobs)
     line = (f.CONSTANT, (("peak_bytes", 1.0),))
     lines = scales + f.times_batch(scales)
-    return forms([("line", (line,)), ("maximum of lines", (lines, lines))])
+    return _forms([("line", (line,)), ("maximum of lines", (lines, lines))])
 
 
 # -- quantities ---------------------------------------------------------------------------------

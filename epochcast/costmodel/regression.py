@@ -30,6 +30,55 @@ from epochcast.costmodel.surface import kernel
 
 MAX_ALTERNATIONS = 30
 
+Groups = Sequence[Sequence[int]]
+
+
+def fit_planes(X: Array, y: Array, groups: Groups) -> list[Array]:
+    """Coefficients of each group of columns of X (n, p), so that the largest plane meets y (n,)."""
+    coefficients = [_relative_nnls(X[:, group], y) for group in groups]
+    if len(groups) > 1:
+        _alternate(X, y, groups, coefficients)
+    return coefficients
+
+
+def highest_plane(X: Array, groups: Groups, coefficients: Sequence[Array]) -> Array:
+    """max over groups g of X_g β_g, (n,)."""
+    return np.asarray(_planes(X, groups, coefficients).max(axis=0))
+
+
+def _alternate(X: Array, y: Array, groups: Groups, coefficients: list[Array]) -> None:
+    """Refit each group to the rows it rules, until the division of rows is stable."""
+    owner = _first_division(X, groups, coefficients)
+    for _ in range(MAX_ALTERNATIONS):
+        for index, group in enumerate(groups):
+            mine = owner == index
+            if mine.any():
+                coefficients[index] = _relative_nnls(X[mine][:, group], y[mine])
+        ruled = np.argmax(_planes(X, groups, coefficients), axis=0)
+        if np.array_equal(ruled, owner):
+            return
+        owner = ruled
+
+
+def _first_division(X: Array, groups: Groups, coefficients: Sequence[Array]) -> Array:
+    """Rows with the most work, by the last group's own features, go to the last group."""
+    work = _planes(X, groups, coefficients)[-1]
+    order = np.argsort(np.argsort(work, kind="stable"), kind="stable")
+    return np.asarray(order * len(groups) // len(work))
+
+
+def _planes(X: Array, groups: Groups, coefficients: Sequence[Array]) -> Array:
+    return np.stack([X[:, g] @ c for g, c in zip(groups, coefficients, strict=True)])
+
+
+def _relative_nnls(X: Array, y: Array) -> Array:
+    """β ≥ 0 that minimises Σ (Xβ/y − 1)², with columns scaled to one for conditioning."""
+    relative = X / y[:, None]
+    scale = np.abs(relative).max(axis=0)
+    scale[scale == 0] = 1.0
+    solution, _ = nnls(relative / scale, np.ones(len(y)), maxiter=max(100, 30 * X.shape[1]))
+    return np.asarray(solution / scale)
+
 
 class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Non-negative physics on relative error; a maximum over groups of features.
@@ -38,11 +87,11 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         groups: columns of X that belong to each group; None puts all into one.
 
     Attributes:
-        coef_: (p,) not negative; a column counts only within its groups.
+        coef_: the coefficients of each group, not negative.
         groups_: the groups used.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, groups: Groups | None = None) -> None:
         self.groups = groups
 
     def fit(self, X: Any, y: Any) -> PhysicalRegressor:
@@ -54,41 +103,16 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         if np.any(y <= 0):
             raise ValueError("y must be positive: it is a duration or a size")
-        groups = [list(range(X.shape[1]))] if self.groups is None else self.groups
+        groups = [range(X.shape[1])] if self.groups is None else self.groups
         self.groups_ = [list(group) for group in groups]
-        self.coef_ = [_relative_nnls(X[:, group], y) for group in self.groups_]
-        if len(self.groups_) > 1:
-            self._alternate(X, y)
+        self.coef_ = fit_planes(X, y, self.groups_)
         return self
-
-    def _alternate(self, X: Array, y: Array) -> None:
-        """Refit each group to the rows it rules, until the division of rows is stable."""
-        owner = self._first_division(X)
-        for _ in range(MAX_ALTERNATIONS):
-            for index, group in enumerate(self.groups_):
-                mine = owner == index
-                if mine.any():
-                    self.coef_[index] = _relative_nnls(X[mine][:, group], y[mine])
-            ruled = np.argmax(self._planes(X), axis=0)
-            if np.array_equal(ruled, owner):
-                return
-            owner = ruled
-
-    def _first_division(self, X: Array) -> Array:
-        """Rows with the most work, by the last group's own features, go to the last group."""
-        work = self._planes(X)[-1]
-        order = np.argsort(np.argsort(work, kind="stable"), kind="stable")
-        return np.asarray(order * len(self.groups_) // len(work))
-
-    def _planes(self, X: Array) -> Array:
-        planes = [X[:, g] @ c for g, c in zip(self.groups_, self.coef_, strict=True)]
-        return np.stack(planes)
 
     def predict(self, X: Any) -> Array:
         """ŷ (n,) for X (n, p)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return np.asarray(self._planes(X).max(axis=0))
+        return highest_plane(X, self.groups_, self.coef_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -97,13 +121,9 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _relative_nnls(X: Array, y: Array) -> Array:
-    """β ≥ 0 that minimises Σ (Xβ/y − 1)², with columns scaled to one for conditioning."""
-    relative = X / y[:, None]
-    scale = np.abs(relative).max(axis=0)
-    scale[scale == 0] = 1.0
-    solution, _ = nnls(relative / scale, np.ones(len(y)), maxiter=max(100, 30 * X.shape[1]))
-    return np.asarray(solution / scale)
+def smoothing_inverse(Z: Array, length_scale: float, noise: float) -> Array:
+    """(K + λI)⁻¹ for centres Z (n, d), shape (n, n)."""
+    return np.asarray(np.linalg.inv(kernel(Z, Z, length_scale) + noise * np.eye(len(Z))))
 
 
 class ResidualSmoother(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -126,9 +146,8 @@ class ResidualSmoother(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> ResidualSmoother:
         """Learn residuals y (n,) at Z = X (n, d)."""
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
-        gram = kernel(X, X, self.length_scale) + self.noise * np.eye(len(y))
         self.centres_ = X
-        self.inverse_ = np.linalg.inv(gram)
+        self.inverse_ = smoothing_inverse(X, self.length_scale, self.noise)
         self.weights_ = self.inverse_ @ y
         return self
 

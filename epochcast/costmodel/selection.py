@@ -2,7 +2,7 @@
 
     sum      Xβ                            physics adds up
     floor    max(launch β₁, work β₂)       launch-bound below, work-bound above
-    … each with or without a smooth correction of its log residuals
+    … each of them with or without a smooth correction of its log residuals
 
 A more complex form must lower the leave-one-out error by ``IMPROVEMENT``, or it is not taken.
 """
@@ -10,13 +10,13 @@ A more complex form must lower the leave-one-out error by ``IMPROVEMENT``, or it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from epochcast.costmodel.features import Array, Feature, Table, matrix, tabulate, varying
-from epochcast.costmodel.regression import PhysicalRegressor, ResidualSmoother
-from epochcast.costmodel.surface import Correction, Surface
+from epochcast.costmodel.regression import fit_planes, highest_plane, smoothing_inverse
+from epochcast.costmodel.surface import Correction, Surface, kernel
 
 IMPROVEMENT = 0.9  # of the leave-one-out error; one in ten is noise in small samples
 LENGTH_SCALES = (1.0, 2.0, 4.0)  # doublings
@@ -24,7 +24,7 @@ MIN_NOISE, MAX_NOISE = 1e-4, 10.0  # of a correction, relative to the residuals'
 MIN_ROWS_FOR_CHOICE = 4  # fewer say nothing about which form is right
 MAX_FOLDS = 24  # beyond, several rows are left out at a time
 UNKNOWN_SD = 0.16  # constant throughput misses neighbours by 16 % on average (docs/method.md)
-EXACT_SD = 1e-9
+EXACT_SD = 1e-6  # an error below this leaves nothing to correct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +35,26 @@ class Form:
     groups: tuple[tuple[Feature, ...], ...]
     length_scale: float | None = None
 
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Those of all groups, one after another."""
+        return tuple(feature for group in self.groups for feature in group)
 
-def forms(groups: Sequence[tuple[str, tuple[tuple[Feature, ...], ...]]]) -> list[Form]:
-    """Each division into groups alone, then with a correction at each length scale."""
-    plain = [Form(name=name, groups=g) for name, g in groups]
-    smooth = [
-        Form(name=f"{form.name}, corrected", groups=form.groups, length_scale=scale)
-        for form in plain
-        for scale in LENGTH_SCALES
+    @property
+    def columns(self) -> list[list[int]]:
+        """Positions of each group's features among ``features``."""
+        ends = np.cumsum([len(group) for group in self.groups])
+        return [
+            list(range(end - len(g), end))
+            for g, end in zip(self.groups, ends.tolist(), strict=True)
+        ]
+
+
+def corrected(form: Form) -> list[Form]:
+    """The same form with a correction of its residuals, at each length scale."""
+    return [
+        replace(form, name=f"{form.name}, corrected", length_scale=scale) for scale in LENGTH_SCALES
     ]
-    return plain + smooth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +78,13 @@ class Data:
         table = {name: column[index] for name, column in self.table.items()}
         return Data(table=table, y=self.y[index], axes=self.axes, noise_sd=self.noise_sd)
 
+    def design(self, form: Form) -> Array:
+        """X of a form, (n, p)."""
+        return matrix(form.features, self.table)
+
     @property
     def places(self) -> Array:
         """Z: log₂ of the axes, (n, d)."""
-        if not self.axes:
-            return np.zeros((len(self.y), 1))
         return np.log2(np.stack([self.table[axis] for axis in self.axes], axis=1))
 
 
@@ -95,22 +107,27 @@ def fit_surface(
     table = tabulate(rows)
     known = [axis for axis in axes if axis in table]
     data = Data(table=table, y=np.asarray(y, float), axes=varying(table, known), noise_sd=noise_sd)
-    usable = [form for form in candidates if form.length_scale is None or data.axes]
     if len(y) < MIN_ROWS_FOR_CHOICE:
-        return _surface(usable[0], data, _few_errors(usable[0], data), "too few to choose")
-    errors = [_left_out_errors(form, data) for form in usable]
-    sizes = [_rms(e) for e in errors]
-    best = _simplest_good(sizes)
-    why = f"leave-one-out error {sizes[best]:.2%}; " + ", ".join(
-        f"{form.name} {size:.2%}"
-        for form, size in zip(usable, sizes, strict=True)
-        if form.length_scale is None and form is not usable[best]
-    )
-    return _surface(usable[best], data, errors[best], why.rstrip("; "))
+        form = candidates[0]
+        return _surface(form, data, _few_errors(form, data), "too few to choose")
+    tried: list[tuple[Form, Array]] = []
+    for candidate in candidates:
+        tried.append((candidate, _left_out_errors(candidate, data)))
+        if _rms(tried[-1][1]) <= EXACT_SD:
+            break
+    plain = tried[_simplest_good(tried)]
+    smooth: list[tuple[Form, Array]] = []
+    if data.axes and _rms(plain[1]) > EXACT_SD:
+        better = (form for candidate in candidates for form in corrected(candidate))
+        smooth = [(form, _left_out_errors(form, data)) for form in better]
+    form, errors = [plain, *smooth][_simplest_good([plain, *smooth])]
+    others = "".join(f"; {f.name} {_rms(e):.2%}" for f, e in tried if f is not form)
+    return _surface(form, data, errors, f"leave-one-out error {_rms(errors):.2%}{others}")
 
 
-def _simplest_good(sizes: Sequence[float]) -> int:
-    best = 0
+def _simplest_good(tried: Sequence[tuple[Form, Array]]) -> int:
+    """The position of the best; one that comes later must be better by ``IMPROVEMENT``."""
+    best, sizes = 0, [_rms(errors) for _, errors in tried]
     for index, size in enumerate(sizes):
         if size < IMPROVEMENT * sizes[best] - EXACT_SD:
             best = index
@@ -127,24 +144,37 @@ def _rms(errors: Array) -> float:
     return float(np.sqrt(np.mean(errors**2)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Smoother:
+    """The parts of a fitted ``ResidualSmoother`` that a surface keeps."""
+
+    centres: Array
+    length_scale: float
+    noise: float
+    inverse: Array
+    weights: Array
+
+    def predict(self, places: Array) -> Array:
+        return np.asarray(kernel(places, self.centres, self.length_scale) @ self.weights)
+
+
 class _Fitted:
     """A form fitted to data."""
 
     def __init__(self, form: Form, data: Data) -> None:
-        self.features = tuple(feature for group in form.groups for feature in group)
-        ends = np.cumsum([len(group) for group in form.groups])
-        starts = np.r_[0, ends[:-1]]
-        groups = [list(range(a, b)) for a, b in zip(starts, ends, strict=True)]
-        self.physics = PhysicalRegressor(groups).fit(matrix(self.features, data.table), data.y)
-        self.smoother: ResidualSmoother | None = None
+        self.form = form
+        self.coefficients = fit_planes(data.design(form), data.y, form.columns)
+        self.smoother: _Smoother | None = None
         residuals = self._physical_residuals(data)
         spread = float(np.mean(residuals**2))
         if form.length_scale is not None and spread > 0:
             noise = float(np.clip(data.noise_sd**2 / spread, MIN_NOISE, MAX_NOISE))
-            self.smoother = ResidualSmoother(form.length_scale, noise).fit(data.places, residuals)
+            inverse = smoothing_inverse(data.places, form.length_scale, noise)
+            weights = inverse @ residuals
+            self.smoother = _Smoother(data.places, form.length_scale, noise, inverse, weights)
 
     def _physical_residuals(self, data: Data) -> Array:
-        predicted = self.physics.predict(matrix(self.features, data.table))
+        predicted = highest_plane(data.design(self.form), self.form.columns, self.coefficients)
         return np.asarray(np.log(data.y) - np.log(np.maximum(predicted, 1e-300)))
 
     def residuals(self, data: Data) -> Array:
@@ -167,27 +197,27 @@ def _left_out_errors(form: Form, data: Data) -> Array:
 def _surface(form: Form, data: Data, errors: Array, why: str) -> Surface:
     fitted = _Fitted(form, data)
     return Surface(
-        features=fitted.features,
-        groups=tuple(tuple(group) for group in fitted.physics.groups_),
-        coefficients=tuple(tuple(map(float, c)) for c in fitted.physics.coef_),
+        features=form.features,
+        groups=tuple(tuple(group) for group in form.columns),
+        coefficients=tuple(tuple(map(float, c)) for c in fitted.coefficients),
         axes=data.axes,
         low=tuple(float(data.table[axis].min()) for axis in data.axes),
         high=tuple(float(data.table[axis].max()) for axis in data.axes),
-        correction=_correction(form, fitted.smoother),
+        correction=_correction(fitted.smoother),
         loo_sd=_rms(errors),
         loo_dof=float(max(1, len(data.y) - 1)),
         chosen=f"{form.name} ({why})",
     )
 
 
-def _correction(form: Form, smoother: ResidualSmoother | None) -> Correction | None:
-    if smoother is None or form.length_scale is None:
+def _correction(smoother: _Smoother | None) -> Correction | None:
+    if smoother is None:
         return None
-    left_out = float(np.mean(1.0 / np.diag(smoother.inverse_))) - smoother.noise
+    left_out = float(np.mean(1.0 / np.diag(smoother.inverse))) - smoother.noise
     return Correction(
-        length_scale=form.length_scale,
-        centres=tuple(tuple(map(float, row)) for row in smoother.centres_),
-        weights=tuple(map(float, smoother.weights_)),
-        inverse=tuple(tuple(map(float, row)) for row in smoother.inverse_),
+        length_scale=smoother.length_scale,
+        centres=tuple(tuple(map(float, row)) for row in smoother.centres),
+        weights=tuple(map(float, smoother.weights)),
+        inverse=tuple(tuple(map(float, row)) for row in smoother.inverse),
         left_out_variance=max(left_out, 1e-6),
     )

@@ -73,7 +73,7 @@ def test_rounds_give_the_scatter() -> None:
 @pytest.mark.parametrize("round_sd", [0.02, 0.2])
 def test_intervals_cover_runs_of_unseen_configurations(round_sd: float) -> None:
     """P10–P90 of one epoch holds a further run's epoch in about 80 % of simulated sweeps."""
-    random, inside, trials = np.random.default_rng(0), 0, 60
+    random, inside, trials = np.random.default_rng(0), 0, 40
     for seed in range(trials):
         model = fit(truths.sweep(rounds=4, round_sd=round_sd, visit_sd=0.02, seed=seed))
         q = model.predict(epochs=1, batch_size=96, width=700).step_seconds

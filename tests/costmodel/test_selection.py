@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel.selection import fit_surface, forms
+from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import Surface
 from epochcast.records import from_json, to_json
 
 LINE = ((), (("batch_size", 1.0),))
-FORMS = forms([("line", (LINE,)), ("floor and line", (((),), LINE))])
+FORMS = [Form(name="line", groups=(LINE,)), Form(name="floor and line", groups=(((),), LINE))]
 SIZES = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -93,6 +93,6 @@ def test_polynomial_counts_are_exact_at_knobs_never_seen() -> None:
     ]
     y = [6 * r["batch_size"] * weights(r["size.depth"], r["size.width"]) for r in rows]
     axes = ["batch_size", "size.depth", "size.width"]
-    surface = fit_surface(rows, y, forms([("polynomial", (lines,))]), axes)
+    surface = fit_surface(rows, y, [Form(name="polynomial", groups=(lines,))], axes)
     at = {"batch_size": 40.0, "size.depth": 3.0, "size.width": 512.0}
     assert surface.value(at) == pytest.approx(6 * 40 * weights(3, 512), rel=1e-6)
