@@ -318,7 +318,7 @@ def _epoch_line(estimate: Estimate) -> str:
 def _probing_line(estimate: Estimate) -> str:
     share = estimate.probing_seconds / estimate.total_seconds.p50
     line = (
-        f"Probing took {format_seconds(estimate.probing_seconds)}; "
+        f"Measuring took {format_seconds(estimate.probing_seconds)}; "
         f"the run takes {format_seconds(estimate.total_seconds.p50)}"
     )
     return line + (f" ({format_percent(share)})." if share < 1 else ": cheaper to run than to ask.")

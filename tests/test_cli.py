@@ -53,7 +53,7 @@ def test_predict_prices_a_run(probed: Path) -> None:
         "peak of live tensors",
         "memory needed, of 16 GiB",
         "cost",
-        "Probing took",
+        "Measuring took",
     ):
         assert part in text
     assert result.stderr == ""
