@@ -156,3 +156,12 @@ def test_knobs_that_are_no_numbers_make_variants() -> None:
     fast = model.predict(epochs=1, batch_size=32, norm="batch").step_seconds.p50
     slow = model.predict(epochs=1, batch_size=32, norm="layer").step_seconds.p50
     assert slow / fast == pytest.approx(3.0)
+
+
+def test_building_is_priced_as_in_a_fresh_process() -> None:
+    """A process's first build also imports what the workload's function imports."""
+    measurements = [
+        replace(m, build_seconds=2.0 if m.visit == 0 else 0.001) for m in truths.sweep()
+    ]
+    startup = next(t for t in fit(measurements).predict(epochs=1).terms if t.name == "start-up")
+    assert startup.seconds.p50 == pytest.approx(2.0 + 2.0, rel=1e-6)
