@@ -110,7 +110,7 @@ def test_a_worker_whose_child_holds_the_pipe_open(stand_in):
 
 
 def test_a_hang_is_ended_with_every_process_it_started(stand_in):
-    """A child, a grandchild, and an orphan whose own parent is gone already."""
+    """A child, a grandchild, an orphan whose own parent is gone already, and one that left."""
     code = f"""
 child = subprocess.Popen([sys.executable, "-c", '''
 import subprocess, signal
@@ -119,7 +119,8 @@ signal.pause()
 '''], stdout=subprocess.PIPE, text=True)
 grandchild = int(child.stdout.readline())
 parent = subprocess.run(["sh", "-c", "sleep 1000 >/dev/null & echo $!"], stdout=subprocess.PIPE)
-pids = [os.getpid(), child.pid, grandchild, int(parent.stdout)]
+leaver = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+pids = [os.getpid(), child.pid, grandchild, int(parent.stdout), leaver.pid]
 print('''{READY}''' % (" ".join(map(str, pids))), flush=True)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.pause()
@@ -132,7 +133,7 @@ signal.pause()
         pids = [int(pid) for pid in phases[0].split()]
         assert all(psutil.pid_exists(pid) for pid in pids)
         worker.kill()
-    assert len(pids) == 4
+    assert len(pids) == 5
     assert gone(pids)
 
 
