@@ -40,9 +40,9 @@ size_values = st.one_of(
     texts,
 )
 sizes = st.dictionaries(texts, size_values, max_size=4).map(records.make_sizes)
-quantiles = st.tuples(seconds, seconds, seconds).map(
+quantiles = st.tuples(*[seconds] * 5).map(
     lambda values: records.Quantiles(
-        **dict(zip(("p10", "p50", "p90"), sorted(values), strict=True))
+        **dict(zip(("p05", "p10", "p50", "p90", "p95"), sorted(values), strict=True))
     )
 )
 
@@ -54,6 +54,8 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return sizes
     if kind is records.Quantiles:
         return quantiles
+    if kind is records.Timeline:
+        return timelines()
     if kind in simple:
         return simple[kind]
     if get_origin(kind) is Literal:
@@ -69,6 +71,29 @@ def _of_tuple(parts: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     if parts[-1] is Ellipsis:
         return st.lists(_of_type(parts[0]), max_size=4).map(tuple)
     return st.tuples(*[_of_type(part) for part in parts])
+
+
+@st.composite
+def timelines(draw: st.DrawFn) -> records.Timeline:
+    """Any timeline: each block is made once, and some are freed later."""
+    sizes = draw(st.lists(st.integers(0, 2**40), max_size=6))
+    count = len(sizes)
+    order = draw(st.permutations([e for n in range(1, count + 1) for e in (n, -n)]))
+    made = {n: order.index(n) for n in range(1, count + 1)}
+    events = [e for i, e in enumerate(order) if e > 0 or made[-e] < i]
+    ends = sorted(draw(st.tuples(*[st.integers(0, len(events))] * 2)))
+    names = st.lists(texts, max_size=3).map(tuple)
+    return records.Timeline(
+        block_bytes=tuple(sizes),
+        block_kinds=tuple(draw(st.sampled_from(get_args(records.BlockKind))) for _ in sizes),
+        block_operators=tuple(draw(st.integers(-1, 3)) for _ in sizes),
+        block_modules=tuple(draw(st.integers(-1, 3)) for _ in sizes),
+        operators=draw(names),
+        modules=draw(names),
+        events=tuple(events),
+        forward_end=ends[0],
+        step_end=ends[1],
+    )
 
 
 def _record(kind: type, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -114,6 +139,7 @@ terms = _record(records.Term)
 estimates = _record(records.Estimate, config=run_configs)
 
 every_record = st.one_of(
+    timelines(),
     dataset_specs,
     run_configs,
     devices,

@@ -19,7 +19,7 @@ TORCH_PACKAGES = {"torch", "torchvision", "lightning", "transformers", "accelera
 FOUNDATIONS = {
     "errors": set(),
     "units": {"errors"},
-    "records": {"errors", "units"},
+    "records": {"errors", "records"},
     "address": {"errors"},
     "database": {"address", "errors"},
     "store": {"address", "database", "errors", "records", "units"},

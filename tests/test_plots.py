@@ -19,19 +19,19 @@ DEVICE = Device(kind="cpu", name="Xeon", memory_bytes=2**33, torch="2.13.0", thr
 WHITE = 0.99
 
 
+def _around(value: float) -> Quantiles:
+    return Quantiles(p05=0.85 * value, p10=0.9 * value, p50=value, p90=1.1 * value, p95=1.2 * value)
+
+
 def predictions_of(widths: tuple[int, ...]) -> list[BoardPrediction]:
     return [
         BoardPrediction(
             config=RunConfig(batch_size=batch, sizes=make_sizes({"width": width})),
             workload="mnist-mlp",
             measured_step_seconds=1e-6 * batch * width,
-            predicted_step_seconds=Quantiles(
-                p10=0.9e-6 * batch * width, p50=1e-6 * batch * width, p90=2e-6 * batch * width
-            ),
+            predicted_step_seconds=_around(1e-6 * batch * width),
             measured_peak_bytes=batch * width * 100,
-            predicted_peak_bytes=Quantiles(
-                p10=batch * width * 90.0, p50=batch * width * 100.0, p90=batch * width * 110.0
-            ),
+            predicted_peak_bytes=_around(batch * width * 100.0),
         )
         for width in widths
         for batch in (32, 64, 128)

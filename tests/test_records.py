@@ -29,10 +29,10 @@ def test_every_record_class_has_a_strategy():
     classes = {
         value
         for value in vars(records).values()
-        if dataclasses.is_dataclass(value) and value.__module__ == records.__name__
+        if dataclasses.is_dataclass(value) and value.__module__.startswith("epochcast.records.")
     }
     names = {"dataset_specs", "run_configs", "devices", "footprints", "memory_peaks", "summaries"}
-    names |= {"measurements", "quantiles", "warnings", "terms", "estimates"}
+    names |= {"measurements", "quantiles", "warnings", "terms", "estimates", "timelines"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 
@@ -143,9 +143,9 @@ def test_quantiles_add_and_scale(left, right, factor):
 
 def test_quantiles_are_in_order():
     with pytest.raises(ValueError, match="in order"):
-        Quantiles(p10=2.0, p50=1.0, p90=3.0)
+        Quantiles(p05=2.0, p10=2.0, p50=1.0, p90=3.0, p95=3.0)
     with pytest.raises(ValueError, match="in order"):
-        Quantiles(p10=0.0, p50=math.nan, p90=3.0)
+        Quantiles(p05=0.0, p10=0.0, p50=math.nan, p90=3.0, p95=3.0)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +191,43 @@ def test_size_values_round_trip(value):
 def test_size_values_are_finite(text):
     with pytest.raises(UsageError, match="must be finite"):
         records.parse_size_value(text)
+
+
+@given(strategies.timelines(), st.sampled_from((1, 512)))
+def test_a_timeline_never_holds_less_than_nothing_and_rounding_only_adds(timeline, granularity):
+    live = timeline.live_bytes(granularity)
+    assert min(live, default=0) >= 0
+    assert timeline.peak_bytes(granularity) == max(live, default=0)
+    assert timeline.peak_bytes() <= timeline.peak_bytes(granularity)
+
+
+def test_a_timeline_sums_what_is_alive():
+    timeline = records.Timeline(
+        block_bytes=(100, 50, 600),
+        block_kinds=("parameter", "activation", "gradient"),
+        block_operators=(-1, 0, 1),
+        block_modules=(-1, 0, 0),
+        operators=("aten.mm", "aten.mul"),
+        modules=("Linear",),
+        events=(1, 2, -2, 3, -3),
+        forward_end=2,
+        step_end=4,
+    )
+    assert timeline.live_bytes() == (100, 150, 100, 700, 100)
+    assert timeline.peak_bytes() == 700
+    assert timeline.peak_bytes(512) == 512 + 1024
+
+
+def test_a_timeline_names_known_blocks():
+    with pytest.raises(ValueError, match="unknown block"):
+        records.Timeline(
+            block_bytes=(),
+            block_kinds=(),
+            block_operators=(),
+            block_modules=(),
+            operators=(),
+            modules=(),
+            events=(1,),
+            forward_end=0,
+            step_end=0,
+        )

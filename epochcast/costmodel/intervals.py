@@ -21,7 +21,7 @@ from epochcast.records import DeviceKind, Quantiles
 # logs repeat within 0.5 % (both in docs/method.md, "Assumed scatter").
 ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03}
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
-P90 = 0.9
+LOG_REACH = 50.0  # quantiles beyond a factor of exp(50) are as good as infinite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,15 @@ class Scatter:
         spread = self.sd**4 / self.dof + other.sd**4 / other.dof
         return Scatter(sd=sqrt(total), dof=total**2 / spread if spread > 0 else inf)
 
+    def quantile(self, median: float, p: float) -> float:
+        """The quantile at probability ``p`` of a quantity with this scatter around a median."""
+        reach = student_t_quantile(p, self.dof) * self.sd
+        return median * exp(max(-LOG_REACH, min(reach, LOG_REACH)))
+
     def quantiles(self, median: float) -> Quantiles:
-        """P10, P50 and P90 of a quantity with this scatter around a median."""
-        reach = exp(min(student_t_quantile(P90, self.dof) * self.sd, 50.0))
-        return Quantiles(p10=median / reach, p50=median, p90=median * reach)
+        """The usual quantiles of a quantity with this scatter around a median."""
+        p05, p10, p90, p95 = (self.quantile(median, p) for p in (0.05, 0.10, 0.90, 0.95))
+        return Quantiles(p05=p05, p10=p10, p50=median, p90=p90, p95=p95)
 
 
 def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> Scatter:

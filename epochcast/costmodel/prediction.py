@@ -29,7 +29,7 @@ from epochcast.records import (
     make_sizes,
 )
 
-ZERO = Quantiles(p10=0.0, p50=0.0, p90=0.0)
+ZERO = Quantiles.exactly(0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)

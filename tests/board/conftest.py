@@ -40,7 +40,9 @@ def predictions(summaries: list[Summary]) -> list[BoardPrediction]:
 
 
 def _around(value: float) -> Quantiles:
-    return Quantiles(p10=0.95 * value, p50=value, p90=1.05 * value)
+    return Quantiles(
+        p05=0.9 * value, p10=0.95 * value, p50=value, p90=1.05 * value, p95=1.1 * value
+    )
 
 
 @pytest.fixture

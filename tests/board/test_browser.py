@@ -97,7 +97,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config=s.config,
             workload=s.workload,
             measured_step_seconds=1e-3,
-            predicted_step_seconds=Quantiles(p10=0.9e-3, p50=1e-3, p90=1.2e-3),
+            predicted_step_seconds=Quantiles(
+                p05=0.8e-3, p10=0.9e-3, p50=1e-3, p90=1.2e-3, p95=1.3e-3
+            ),
         )
         for s in summaries
     ]

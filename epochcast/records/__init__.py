@@ -1,0 +1,75 @@
+"""Every record that crosses a folder boundary: frozen, SI units in the names, raw samples kept.
+
+    DatasetSpec ─┐
+                 ├─ workload ──probe──▶ Measurement(RunConfig, Device, Footprint, MemoryPeaks)
+    RunConfig  ──┘                            │ fit
+                                              ▼
+                      Estimate ◀──predict── CostModel (costmodel/model.py)
+
+A record validates itself and derives statistics from its samples; nothing more. ``to_json`` and
+``from_json`` are the only way in and out; every document carries a schema number.
+"""
+
+from __future__ import annotations
+
+from epochcast.records.configuration import (
+    DatasetSpec,
+    Device,
+    DeviceKind,
+    Precision,
+    RunConfig,
+    Sizes,
+    SizeValue,
+    make_sizes,
+    parse_size_value,
+)
+from epochcast.records.documents import (
+    SCHEMA,
+    from_json,
+    to_builtins,
+    to_json,
+)
+from epochcast.records.estimate import (
+    Estimate,
+    Quantiles,
+    Term,
+    Warning_,
+)
+from epochcast.records.footprint import (
+    BlockKind,
+    Footprint,
+    Timeline,
+)
+from epochcast.records.measurement import (
+    Measurement,
+    MemoryPeaks,
+    Status,
+    Summary,
+)
+
+__all__ = [
+    "SCHEMA",
+    "BlockKind",
+    "DatasetSpec",
+    "Device",
+    "DeviceKind",
+    "Estimate",
+    "Footprint",
+    "Measurement",
+    "MemoryPeaks",
+    "Precision",
+    "Quantiles",
+    "RunConfig",
+    "SizeValue",
+    "Sizes",
+    "Status",
+    "Summary",
+    "Term",
+    "Timeline",
+    "Warning_",
+    "from_json",
+    "make_sizes",
+    "parse_size_value",
+    "to_builtins",
+    "to_json",
+]

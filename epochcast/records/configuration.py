@@ -1,0 +1,150 @@
+"""What was run and on what: data set, configuration, device."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from epochcast.errors import UsageError
+from epochcast.records.validation import require
+
+SizeValue = int | float | str | bool
+Sizes = tuple[tuple[str, SizeValue], ...]  # model-size knobs, sorted by name
+Precision = Literal["fp32", "bf16", "fp16"]
+DeviceKind = Literal["cpu", "cuda", "mps"]
+
+
+def make_sizes(values: Mapping[str, SizeValue]) -> Sizes:
+    """The canonical form of a mapping of model-size knobs: pairs sorted by name."""
+    return tuple(sorted(values.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSpec:
+    """What of a data set decides cost: how many samples, of what shape and type.
+
+    Attributes:
+        samples: training samples.
+        eval_samples: samples of the customary evaluation split; 0 if there is none.
+        shape: of one stored sample, e.g. ``(28, 28)`` or ``(3, 32, 32)``; ``()`` where it varies.
+        dtype: of one stored sample, by its torch name, e.g. ``"uint8"``.
+        classes: number of classes, or the vocabulary size of a text data set; 0 if neither.
+        unit: what a sample is: ``"image"``, ``"token"``, ``"row"``, …
+        source: where the numbers come from.
+    """
+
+    name: str
+    samples: int
+    eval_samples: int = 0
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int = 0
+    unit: str = "image"
+    source: str
+
+    def __post_init__(self) -> None:
+        require(self.samples > 0, f"samples must be positive, but got {self.samples}")
+        require(self.eval_samples >= 0, f"eval_samples must be >= 0, but got {self.eval_samples}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One way to run a workload.
+
+    Attributes:
+        batch_size: samples that one forward pass sees on one device (the micro-batch).
+        sizes: the workload's model-size knobs, all of them, defaults included.
+        accumulation: micro-batches per optimizer step.
+        precision: of autocast; ``"fp16"`` runs with a gradient scaler.
+        compiled: whether the model runs under ``torch.compile``.
+        workers: data-loader worker processes.
+        world_size: devices that share the work.
+        drop_last: whether the loader drops the last partial batch.
+    """
+
+    batch_size: int
+    sizes: Sizes = ()
+    accumulation: int = 1
+    precision: Precision = "fp32"
+    compiled: bool = False
+    workers: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "world_size"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, but got {value}")
+        require(self.workers >= 0, f"workers must be at least 0, but got {self.workers}")
+        names = tuple(name for name, _ in self.sizes)
+        require(names == tuple(sorted(set(names))), "sizes must be sorted by name: use make_sizes")
+        for name, value in self.sizes:
+            finite = not isinstance(value, float) or math.isfinite(value)
+            require(finite, f"a size must be finite, but got {name}={value}")
+
+    @property
+    def period(self) -> int:
+        """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
+        return math.lcm(self.accumulation, max(1, self.workers))
+
+    @property
+    def label(self) -> str:
+        """A short name that tells this configuration from others: ``"batch_size=64 width=512"``."""
+        parts = [f"batch_size={self.batch_size}"]
+        parts += [f"{name}={value}" for name, value in self.sizes]
+        for field in fields(self)[2:]:
+            if getattr(self, field.name) != field.default:
+                parts.append(f"{field.name}={getattr(self, field.name)}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What a measurement was made on. Two devices with equal ``key`` are interchangeable.
+
+    Attributes:
+        memory_bytes: of the accelerator, or for a CPU the main memory this process may use.
+        cuda: CUDA version that torch was built for; empty without one.
+        threads: intra-operator CPU threads.
+        clock_mhz: the clock reported when probing began; informative, not part of the key.
+    """
+
+    kind: DeviceKind
+    name: str
+    memory_bytes: int
+    torch: str
+    cuda: str = ""
+    threads: int
+    clock_mhz: float | None = None
+
+    @property
+    def key(self) -> str:
+        """A short hash of all that must be equal for measurements to be pooled."""
+        parts = (self.kind, self.name, self.memory_bytes, self.torch, self.cuda, self.threads)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+    @property
+    def label(self) -> str:
+        """For people: ``"Intel Xeon (cpu, 2 threads, torch 2.13.0)"``."""
+        plural = "" if self.threads == 1 else "s"
+        threads = f", {self.threads} thread{plural}" if self.kind == "cpu" else ""
+        return f"{self.name} ({self.kind}{threads}, torch {self.torch})"
+
+
+def parse_size_value(text: str) -> SizeValue:
+    """The value of a model-size knob as typed by a user: int, float, bool or else text."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        if not math.isfinite(value):
+            raise UsageError(f"a knob's value must be finite, but got {text!r}")
+        return value
+    return text.strip()

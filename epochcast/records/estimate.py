@@ -1,0 +1,106 @@
+"""What a run is predicted to cost, as quantiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epochcast.records.configuration import Device, RunConfig
+from epochcast.records.validation import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantiles:
+    """The 5th, 10th, 50th, 90th and 95th percentile of a quantity, whose unit is in its name."""
+
+    p05: float
+    p10: float
+    p50: float
+    p90: float
+    p95: float
+
+    def __post_init__(self) -> None:
+        ordered = self.p05 <= self.p10 <= self.p50 <= self.p90 <= self.p95
+        require(ordered, f"quantiles must be in order, but got {self}")
+
+    def __add__(self, other: Quantiles) -> Quantiles:
+        """The sum of two comonotone quantities: their quantiles add up (Dhaene et al. 2002)."""
+        return Quantiles(
+            p05=self.p05 + other.p05,
+            p10=self.p10 + other.p10,
+            p50=self.p50 + other.p50,
+            p90=self.p90 + other.p90,
+            p95=self.p95 + other.p95,
+        )
+
+    def scaled(self, factor: float) -> Quantiles:
+        """All quantiles times a factor that is not negative."""
+        return Quantiles(
+            p05=self.p05 * factor,
+            p10=self.p10 * factor,
+            p50=self.p50 * factor,
+            p90=self.p90 * factor,
+            p95=self.p95 * factor,
+        )
+
+    @classmethod
+    def exactly(cls, value: float) -> Quantiles:
+        """A quantity without any uncertainty."""
+        return cls(p05=value, p10=value, p50=value, p90=value, p95=value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warning_:
+    """Something the user should know; the text for each code lives in report.py."""
+
+    code: str
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One term of a run's total time, e.g. all evaluations together.
+
+    Attributes:
+        count: how often it happens, e.g. 90 evaluations.
+        seconds: all of them together.
+        share: of the median total time, between 0 and 1.
+    """
+
+    name: str
+    count: int
+    seconds: Quantiles
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What one run is predicted to cost.
+
+    Attributes:
+        steps_per_epoch: optimizer steps of one epoch.
+        step_seconds: one full micro-step.
+        epoch_seconds: one steady epoch of training, evaluation and saves excluded.
+        total_seconds: the run from process start to its end.
+        peak_bytes: largest sum of live tensors on the device during training.
+        device_bytes: what the device must have for that: caches, context and libraries included.
+        cost: money, in the unit of the price; None without a price.
+        probing_seconds: wall-clock time of all measurements behind this estimate.
+        extrapolated: what lies outside the probed range, e.g. ``("batch_size",)``.
+    """
+
+    workload: str
+    device: Device
+    config: RunConfig
+    samples: int
+    epochs: float
+    steps_per_epoch: int
+    step_seconds: Quantiles
+    epoch_seconds: Quantiles
+    total_seconds: Quantiles
+    terms: tuple[Term, ...]
+    peak_bytes: Quantiles | None
+    device_bytes: Quantiles | None
+    cost: Quantiles | None
+    probing_seconds: float
+    extrapolated: tuple[str, ...] = ()
+    warnings: tuple[Warning_, ...] = ()

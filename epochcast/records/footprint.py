@@ -1,0 +1,120 @@
+"""What a training step asks of any device, counted instead of measured.
+
+block    parameter  input  activation  gradient  other     a storage, made once, freed once
+event    +1  +2  +3  −3  +4  …                             in the order they happen
+live     ▁▂▃▅▇█▇▅▃▂▁ │ ▂▄▂                                 their running sum of bytes
+          fwd   bwd    update
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from epochcast.records.validation import require
+
+BlockKind = Literal["parameter", "buffer", "optimizer", "input", "activation", "gradient", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """Every allocation and free of one optimizer step, in order.
+
+    Attributes:
+        block_bytes: size of each block (storage), in the order they appear.
+        block_kinds: what each block is for. ``"activation"`` is made in the forward pass,
+            ``"gradient"`` becomes a parameter's gradient, ``"other"`` is any temporary.
+        block_operators: position in ``operators`` of the operator that made the block; −1 for
+            blocks that were there before the step.
+        block_modules: position in ``modules`` of the module it was made in, likewise.
+        operators, modules: their names.
+        events: ``n + 1`` allocates block n, ``−(n + 1)`` frees it.
+        forward_end, step_end: numbers of events at the end of the first forward pass and of the
+            last backward pass; what follows is the optimizer's update.
+    """
+
+    block_bytes: tuple[int, ...]
+    block_kinds: tuple[BlockKind, ...]
+    block_operators: tuple[int, ...]
+    block_modules: tuple[int, ...]
+    operators: tuple[str, ...]
+    modules: tuple[str, ...]
+    events: tuple[int, ...]
+    forward_end: int
+    step_end: int
+
+    def __post_init__(self) -> None:
+        count = len(self.block_bytes)
+        columns = (self.block_kinds, self.block_operators, self.block_modules)
+        require(all(len(c) == count for c in columns), "every block needs a size, kind and origin")
+        require(all(0 < abs(e) <= count for e in self.events), "an event names an unknown block")
+        require(
+            0 <= self.forward_end <= self.step_end <= len(self.events),
+            "forward_end, step_end and the number of events must be in order",
+        )
+
+    def live_bytes(self, granularity: int = 1) -> tuple[int, ...]:
+        """Bytes alive after each event.
+
+        Args:
+            granularity: to which an allocator rounds every block up; 512 for CUDA's
+                (pytorch, c10/cuda/CUDACachingAllocator.cpp, ``kMinBlockSize``).
+        """
+        sizes = [-(-size // granularity) * granularity for size in self.block_bytes]
+        return tuple(accumulate(sizes[e - 1] if e > 0 else -sizes[-e - 1] for e in self.events))
+
+    def peak_bytes(self, granularity: int = 1) -> int:
+        """Largest ``live_bytes``."""
+        return max(self.live_bytes(granularity), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What one micro-step asks of any device, counted from its operators, not measured.
+
+    Attributes:
+        flops: floating-point operations of forward and backward; a multiply-add counts as two.
+        flops_by_class: the same by class of operator, ``"matmul"``, ``"convolution"``,
+            ``"attention"`` or ``"recurrent"``; empty in old documents.
+        bytes_moved: bytes read and written by all operators, views excluded.
+        operators: dispatched operators of forward and backward.
+        forward_operators: those of the forward pass alone; 0 in old documents.
+        update_operators: dispatched operators of one optimizer update.
+        parameters: parameters of the model, tied ones once.
+        trainable_parameters: those that receive gradients.
+        parameter_bytes, optimizer_bytes: in memory at all times.
+        gradient_bytes: of all parameters' gradients together.
+        activation_bytes: alive when the forward pass ends, beyond what is always there and the
+            batch itself.
+        static_bytes: parameters, buffers and optimizer state, in memory at all times.
+        step_peak_bytes: largest sum of live tensors during forward and backward.
+        update_peak_bytes: largest sum of live tensors during the optimizer update.
+        batch_elements: elements of all tensors of the batch, padding included.
+        uncounted_operators: matrix-like operators without a FLOP formula, with how often each ran.
+        timeline: all allocations; only where a dry run was asked for it.
+    """
+
+    flops: int
+    flops_by_class: tuple[tuple[str, int], ...] = ()
+    bytes_moved: int
+    operators: int
+    forward_operators: int = 0
+    update_operators: int
+    parameters: int
+    trainable_parameters: int
+    parameter_bytes: int = 0
+    gradient_bytes: int = 0
+    optimizer_bytes: int = 0
+    activation_bytes: int = 0
+    static_bytes: int
+    step_peak_bytes: int
+    update_peak_bytes: int
+    batch_elements: int = 0
+    uncounted_operators: tuple[tuple[str, int], ...] = ()
+    timeline: Timeline | None = None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Largest sum of live tensors during one whole training step."""
+        return max(self.step_peak_bytes, self.update_peak_bytes)

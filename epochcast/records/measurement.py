@@ -1,0 +1,165 @@
+"""What was measured: one visit with its raw samples, and many visits as one row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from epochcast.records.configuration import Device, RunConfig
+from epochcast.records.documents import SCHEMA
+from epochcast.records.footprint import Footprint
+from epochcast.records.validation import require, require_seconds
+
+Status = Literal["ok", "oom", "timeout", "crashed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPeaks:
+    """Peaks that the device itself reported during steady training steps, in bytes.
+
+    Attributes:
+        allocated_bytes: by the framework's allocator (accelerators only).
+        reserved_bytes: held by the framework's allocator (accelerators only).
+        device_bytes: what the device gave away: reserved plus context and libraries on an
+            accelerator; the process's resident memory on a CPU.
+        allocator_retries: times the allocator had to flush its cache to make room.
+    """
+
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    device_bytes: int
+    allocator_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One visit of one configuration in one worker process: raw samples, in the order taken.
+
+    A measurement that did not succeed has a ``status`` other than ``"ok"``, a ``message``, and
+    whatever had been measured by then. Lists may be empty: a measurement made elsewhere may know
+    epoch times only.
+
+    Attributes:
+        workload: the name the user gave, e.g. ``"mnist-mlp"`` or ``"train.py:workload"``.
+        source: fingerprint of the code that defined the workload.
+        request: fingerprint of what was asked for; a sweep that continues looks for it.
+        round: which pass over all configurations; every round is a fresh process.
+        visit: position of this configuration within its process, from 0.
+        samples: training samples per epoch.
+        eval_samples: evaluation samples; 0 if the workload has no evaluation data.
+        data: where the data came from, e.g. ``"synthetic"``.
+        import_seconds: process start until torch, the device and the user's code are loaded.
+        build_seconds: building model, data set and optimizer, and moving them to the device.
+        warmup_seconds: micro-steps before the timing was stable, the first one first.
+        step_seconds: steady micro-steps, data wait and (where due) optimizer update included.
+        data_wait_seconds: the part of each steady micro-step spent waiting for its batch.
+        update_seconds: the part of each steady micro-step spent in the optimizer's update; 0 where
+            none was due. Empty where the step is the workload's own.
+        steps_per_sample: micro-steps that each entry of the three series above is the mean of.
+        loader_seconds: batches drawn from the loader alone, without computing.
+        epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
+        eval_batch_seconds: evaluation micro-steps, forward only.
+        eval_turn_seconds: starting one pass over the evaluation loader until its first batch.
+        save_seconds: writing one checkpoint (model and optimizer) durably to disk.
+        save_bytes: size of that checkpoint.
+        probe_seconds: wall-clock time this visit took, all of the above included.
+        memory: what the device reported.
+        footprint: what the operators say; absent where it could not be counted.
+        trace: the torch.profiler trace, relative to the store's log folder.
+        log: the worker's log file.
+        created_at: when the visit ended, ISO 8601 in UTC.
+    """
+
+    schema: int = SCHEMA
+    workload: str
+    source: str = ""
+    request: str = ""
+    config: RunConfig
+    device: Device
+    status: Status = "ok"
+    message: str = ""
+    round: int = 0
+    visit: int = 0
+    samples: int
+    eval_samples: int = 0
+    data: str = ""
+    import_seconds: float = 0.0
+    build_seconds: float = 0.0
+    warmup_seconds: tuple[float, ...] = ()
+    step_seconds: tuple[float, ...] = ()
+    data_wait_seconds: tuple[float, ...] = ()
+    update_seconds: tuple[float, ...] = ()
+    steps_per_sample: int = 1
+    loader_seconds: tuple[float, ...] = ()
+    epoch_turn_seconds: tuple[float, ...] = ()
+    eval_batch_seconds: tuple[float, ...] = ()
+    eval_turn_seconds: tuple[float, ...] = ()
+    save_seconds: tuple[float, ...] = ()
+    save_bytes: int = 0
+    probe_seconds: float = 0.0
+    memory: MemoryPeaks | None = None
+    footprint: Footprint | None = None
+    trace: str | None = None
+    log: str | None = None
+    created_at: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.schema <= SCHEMA, f"schema {self.schema} is newer than this epochcast reads")
+        require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")
+        require_seconds(self, *(f.name for f in fields(self) if f.name.endswith("_seconds")))
+        if self.status == "ok":
+            timed = bool(self.step_seconds) and min(self.step_seconds) > 0
+            require(timed, "a successful measurement needs step_seconds, all above 0")
+
+    @property
+    def key(self) -> str:
+        """Identifies the visit: the same key measured again replaces the older measurement."""
+        what = self.request or (self.config, self.data)
+        parts = (self.workload, self.source, what, self.device.key, self.round)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """All visits of one configuration as one row of a table; medians over visits.
+
+    Attributes:
+        visits: successful visits.
+        step_seconds: one steady micro-step; None if no visit succeeded.
+        step_spread: half the range of ``step_seconds`` over visits, relative to their median.
+        samples_per_second: of one device, in steady training.
+        data_wait_share: share of a step spent waiting for data.
+        update_share: share of a step spent in the optimizer.
+        loader_seconds: one batch from the loader alone.
+        eval_seconds: one pass over the evaluation data.
+        startup_seconds: process start until the first step can begin.
+        first_steps_seconds: what the first steps took beyond steady ones.
+        peak_bytes: largest sum of live tensors; None where it was not tracked.
+        probe_seconds: wall-clock time of all visits, failed ones included.
+    """
+
+    workload: str
+    config: RunConfig
+    device: Device
+    status: Status
+    message: str = ""
+    visits: int = 0
+    step_seconds: float | None = None
+    step_spread: float | None = None
+    samples_per_second: float | None = None
+    data_wait_share: float | None = None
+    update_share: float | None = None
+    loader_seconds: float | None = None
+    eval_seconds: float | None = None
+    save_seconds: float | None = None
+    save_bytes: int | None = None
+    startup_seconds: float | None = None
+    first_steps_seconds: float | None = None
+    peak_bytes: int | None = None
+    device_bytes: int | None = None
+    parameters: int | None = None
+    flops: int | None = None
+    probe_seconds: float = 0.0
+    trace: str | None = None
+    log: str | None = None
