@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from epochcast.board.writer import BoardPrediction, write_board
 from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.prediction import Place
+from epochcast.costmodel.place import Place
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, PredictionError
 from epochcast.lookup import fitted_model
@@ -51,7 +51,7 @@ def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[Boa
             config=s.config,
             workload=s.workload,
             measured_step_seconds=s.step_seconds,
-            predicted_step_seconds=at.run_scatter().quantiles(at.step()),
+            predicted_step_seconds=at.step_scatter().quantiles(at.step()),
             measured_peak_bytes=s.peak_bytes,
             predicted_peak_bytes=at.peak_bytes(),
         )

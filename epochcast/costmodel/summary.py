@@ -32,13 +32,23 @@ def steady_mean(samples: Sequence[float], period: int = 1) -> float:
     Raises:
         ValueError: ``samples`` is empty.
     """
+    means, _ = block_means(samples, period)
+    return median(means) if len(means) >= 3 else fmean(means)
+
+
+def block_means(samples: Sequence[float], period: int = 1) -> tuple[list[float], int]:
+    """Means of about ``BLOCKS`` blocks of whole periods, and the length of a block.
+
+    Raises:
+        ValueError: ``samples`` is empty.
+    """
     if not samples:
         raise ValueError("samples must not be empty")
     block = period * max(1, len(samples) // (BLOCKS * period))
     whole = len(samples) // block
-    if whole < 3:
-        return fmean(samples[: whole * block] or samples)  # whole periods where there are any
-    return median(fmean(samples[i * block : (i + 1) * block]) for i in range(whole))
+    if not whole:
+        return [fmean(samples)], len(samples)
+    return [fmean(samples[i * block : (i + 1) * block]) for i in range(whole)], block
 
 
 def step_seconds(measurement: Measurement) -> float:
