@@ -52,7 +52,7 @@ WARNINGS = {
     "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-trace": "no trace of {config}: {why}",
-    "no-save": "no checkpoint could be timed, so predictions have none: {why}",
+    "no-save": "no checkpoint could be timed: {why}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
 }
 

@@ -171,7 +171,8 @@ class TrainingLoop:
         return [self._first_samples(data, size) for size in sizes]
 
     def _first_samples(self, data: Dataset[Any], count: int) -> Any:
-        first = Subset(data, range(count))
+        of = len(data)  # type: ignore[arg-type]
+        first = Subset(data, [i % of for i in range(count)])  # a sampler may draw some twice
         return next(iter(DataLoader(first, batch_size=count, collate_fn=self.workload.collate)))
 
     def evaluate(self, batch: Any) -> None:

@@ -379,7 +379,11 @@ class _Sweep:
 
     def _worker(self, name: str) -> WorkerProcess:
         number = len(list(self.logs.glob(f"{name}*.log")))
-        return self.start_worker(self.logs / (f"{name}-{number}.log" if number else f"{name}.log"))
+        log = self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
+        try:
+            return self.start_worker(log)
+        except OSError as error:  # no space for the log, no memory for a process
+            raise EpochcastError(f"cannot start a worker process: {error}") from error
 
 
 def _has_trace(measurement: Measurement, folder: Path) -> bool:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -166,13 +165,15 @@ def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
     loop, clock = stepper.loop, stepper.clock
     with nullcontext() if loop.config.compiled else naming_layer(loop.workload.model):
         stepper.step()
-    moments = [start, clock.mark()]
+    end = clock.mark()
+    first = [clock.seconds(start, end)]
     partial = loop.partial_batch() if loop.config.compiled else None
     if partial is not None:
+        start = clock.mark()
         stepper.train(partial)
-        moments.append(clock.mark())
-    first = [clock.seconds(*step) for step in pairwise(moments)]
-    return [*first, *timing.warm_up(stepper, moments[-1])]
+        end = clock.mark()
+        first.append(clock.seconds(start, end))
+    return [*first, *timing.warm_up(stepper, end)]
 
 
 def build_checked(spec: VisitSpec) -> Workload:

@@ -305,6 +305,17 @@ def test_a_checkpoint_that_could_not_be_timed_is_told_once(folder):
     assert (warning.code, dict(warning.details)) == ("no-save", {"why": "OSError: disk full"})
 
 
+def test_a_worker_that_cannot_be_started_is_a_clear_error(folder):
+    machine = machine_of(folder)
+
+    def start(log):
+        raise OSError(28, "No space left on device", str(log))
+
+    machine.start = start
+    with pytest.raises(EpochcastError, match=r"^cannot start a worker process: .*No space left"):
+        swept(request_of(), machine)
+
+
 def test_a_folder_that_cannot_be_written_is_a_clear_error(folder):
     place = folder / "a file"
     place.touch()
