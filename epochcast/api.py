@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from epochcast.errors import MissingDependency, UsageError
+from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.profiler.request import SweepRequest
 from epochcast.profiler.source import canonical
 from epochcast.profiler.sweep import Observer, SweepResult, sweep
@@ -81,9 +82,13 @@ def probe(
 def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = None) -> SweepResult:
     """A sweep into a store, and TensorBoard's view of the store brought up to date."""
     try:
-        return sweep(request, store, observer)
-    finally:
-        refresh_board(store)
+        result = sweep(request, store, observer)
+    except BaseException:
+        with suppress(EpochcastError):  # what ended the sweep is what to tell
+            refresh_board(store)
+        raise
+    refresh_board(store)
+    return result
 
 
 def refresh_board(store: Store, required: bool = False) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast import __version__
-from epochcast.errors import EpochcastError, UsageError
+from epochcast.errors import EpochcastError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from epochcast.costmodel.model import CostModel
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -60,7 +61,7 @@ def cli(debug: bool) -> None:
 # -- options ------------------------------------------------------------------------------------
 
 
-class _IntList(click.ParamType[Any]):
+class _IntList(click.ParamType):  # type: ignore[type-arg]
     """``"32,64,128"``."""
 
     name = "N,N,…"
@@ -77,7 +78,7 @@ class _IntList(click.ParamType[Any]):
         return numbers
 
 
-class _Knob(click.ParamType[Any]):
+class _Knob(click.ParamType):  # type: ignore[type-arg]
     """``"width=256,512"``."""
 
     name = "NAME=VALUE[,VALUE…]"
@@ -93,7 +94,7 @@ class _Knob(click.ParamType[Any]):
         return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
 
 
-class _Duration(click.ParamType[Any]):
+class _Duration(click.ParamType):  # type: ignore[type-arg]
     """``"90"``, ``"5m"``, ``"1h 30m"``."""
 
     name = "DURATION"
@@ -109,6 +110,7 @@ class _Duration(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+# ParamType takes a type argument from click 8.4 on, for type checkers alone.
 INT_LIST, KNOB, DURATION = _IntList(), _Knob(), _Duration()
 Command = Callable[..., Any]
 
@@ -264,7 +266,7 @@ def fit(
     with _reading(store) as archive:
         model, notes = fitted_model(archive, workload, device)
     if output:
-        model.save(output)
+        _save(model, output)
     report.print_warnings(_console(stderr=True), notes)
     if as_json:
         _print_json(model=model)
@@ -305,6 +307,7 @@ def predict(
     questions = _questions(options)
     if model_file:
         model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
+        _require_same(model, model_file, workload, device)
     else:
         with _reading(store) as archive:
             model, notes = fitted_model(archive, workload, device)
@@ -316,6 +319,27 @@ def predict(
         report.print_estimate(_console(), estimates[0])
     else:
         report.print_estimates(_console(), estimates)
+
+
+def _save(model: CostModel, path: str) -> None:
+    try:
+        model.save(path)
+    except OSError as error:
+        raise UsageError(f"cannot write the cost model to {path}: {error.strerror}") from error
+
+
+def _require_same(
+    model: CostModel, model_file: str, workload: str | None, device: str | None
+) -> None:
+    """Refuse a model of another workload or device than was asked for."""
+    from epochcast.profiler.source import canonical
+
+    if workload and canonical(workload) != model.workload:
+        raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
+    if device and not model.device.answers_to(device):
+        raise UsageError(
+            f"{model_file} is a model for {model.device.label}, but got --device {device}"
+        )
 
 
 def _questions(options: dict[str, Any]) -> list[Any]:
@@ -360,8 +384,13 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None) -> None
     from epochcast.board.server import serve
 
     with _reading(store) as archive:
-        api.refresh_board(archive, required=True)
         folder = archive.log_folder
+        try:
+            api.refresh_board(archive, required=True)
+        except StoreError as error:
+            if not folder.is_dir():
+                raise
+            click.echo(f"note: showing what was written before: {error}", err=True)
     serve(
         folder,
         port=port,
@@ -385,19 +414,24 @@ def probes() -> None:
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the stored measurements, one line each."""
     from epochcast import report
+    from epochcast.profiler.source import canonical
 
     with _reading(store) as archive:
-        found = archive.measurements(workload)
+        found = archive.measurements(canonical(workload) if workload else None)
+        if workload and not found:
+            known = ", ".join(sorted({m.workload for m in archive.measurements()})) or "nothing"
+            click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
     if as_json:
         _print_json(measurements=found)
-    else:
+    elif found:
         report.print_measurements(_console(), found)
 
 
 @probes.command()
 @click.argument("key")
 @_store_option
-def show(key: str, store: str | None) -> None:
+@_json_option
+def show(key: str, store: str | None, as_json: bool) -> None:
     """Show the measurement whose key starts with KEY, as JSON."""
     with _reading(store) as archive:
         _print_json(measurement=archive.get(key))
@@ -406,11 +440,19 @@ def show(key: str, store: str | None) -> None:
 @probes.command()
 @click.argument("keys", nargs=-1, required=True)
 @_store_option
-def remove(keys: tuple[str, ...], store: str | None) -> None:
+@_json_option
+def remove(keys: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Remove the measurements whose keys start with KEYS."""
     with _reading(store) as archive:
-        count = archive.remove([archive.get(key).key for key in keys])
-    click.echo(f"removed {count} measurements", err=True)
+        count = archive.remove([archive.whole_key(key) for key in keys])
+    _say_count("removed", count, as_json)
+
+
+def _say_count(done: str, count: int, as_json: bool) -> None:
+    if as_json:
+        _print_json(**{done: count})
+    else:
+        click.echo(f"{done} {count} measurements", err=True)
 
 
 @probes.command()
@@ -426,13 +468,14 @@ def export(file: Any, store: str | None) -> None:
 @probes.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 @_store_option
-def import_(file: Any, store: str | None) -> None:
+@_json_option
+def import_(file: Any, store: str | None, as_json: bool) -> None:
     """Read measurements from FILE (- is stdin), JSON Lines as written by export: all or none."""
     from epochcast.store import Store
 
     with Store.open(store) as archive:
         count = archive.import_(file)
-    click.echo(f"imported {count} measurements", err=True)
+    _say_count("imported", count, as_json)
 
 
 # -- catalogues ---------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ WARNINGS = {
     "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-trace": "no trace of {config}: {why}",
+    "no-save": "no checkpoint could be timed: {why}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
 }
 
@@ -210,7 +211,12 @@ def print_probed(console: Console, visits: int, seconds: float, stopped: str) ->
         "nothing-succeeded": " and stopped: every configuration failed",
     }[stopped]
     took = f"{visits} visits took {format_seconds(seconds)}"
-    console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    if visits or stopped == "complete":
+        console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    else:
+        line = "No visit was made: --max-seconds left no time for one; give more, or leave it out."
+        console.print(Text(line))
+        return
     if stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
 

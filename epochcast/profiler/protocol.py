@@ -106,10 +106,15 @@ class CheckedWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a worker answers. ``kind`` says which of the other fields is set."""
+    """What a worker answers. ``kind`` says which of the other fields is set.
+
+    Attributes:
+        error: with ``"failed"``, the name of the error's class.
+    """
 
     kind: Literal["phase", "described", "checked", "measured", "traced", "failed"]
     text: str = ""
+    error: str = ""
     described: Description | None = None
     checked: CheckedWorkload | None = None
     measured: Measurement | None = None

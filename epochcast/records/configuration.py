@@ -126,6 +126,10 @@ class Device:
         parts = (self.kind, self.name, self.memory_bytes, self.torch, self.cuda, self.threads)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
+    def answers_to(self, text: str) -> bool:
+        """Whether a user's text means this device: its kind, its key, or part of its name."""
+        return text.partition(":")[0].lower() == self.kind or text == self.key or text in self.name
+
     @property
     def label(self) -> str:
         """For people: ``"Intel Xeon (cpu, 2 threads, torch 2.13.0)"``."""

@@ -37,8 +37,8 @@ class Measurement:
     """One visit of one configuration in one worker process: raw samples, in the order taken.
 
     A measurement that did not succeed has a ``status`` other than ``"ok"``, a ``message``, and
-    whatever had been measured by then. Lists may be empty: a measurement made elsewhere may know
-    epoch times only.
+    whatever had been measured by then; one that did may have a message on what it lacks. Lists
+    may be empty: a measurement made elsewhere may know epoch times only.
 
     Attributes:
         workload: the name the user gave, e.g. ``"mnist-mlp"`` or ``"train.py:workload"``.
@@ -51,16 +51,20 @@ class Measurement:
         data: where the data came from, e.g. ``"synthetic"``.
         import_seconds: process start until torch, the device and the user's code are loaded.
         build_seconds: building model, data set and optimizer, and moving them to the device.
-        warmup_seconds: micro-steps before the timing was stable, the first one first.
+        warmup_seconds: micro-steps before the timing was stable, the first one first; of a compiled
+            model also its first partial batch and its first evaluation batches.
         step_seconds: steady micro-steps, data wait and (where due) optimizer update included.
         data_wait_seconds: the part of each steady micro-step spent waiting for its batch.
         update_seconds: the part of each steady micro-step spent in the optimizer's update; 0 where
-            none was due. Empty where the step is the workload's own.
+            none was due. Empty where it cannot be told apart: the step is the workload's own, or
+            the optimizer evaluates the loss itself.
         steps_per_sample: micro-steps that each entry of the three series above is the mean of.
         loader_seconds: batches drawn from the loader alone, without computing.
         epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
-        eval_batch_seconds: evaluation micro-steps, forward only.
-        eval_turn_seconds: starting one pass over the evaluation loader until its first batch.
+        eval_batch_seconds: evaluation micro-steps, forward only; of a pass of few batches, the mean
+            over the pass.
+        eval_turn_seconds: starting one pass over the evaluation loader until its first batch,
+            beyond the wait that every evaluation micro-step has in it.
         save_seconds: writing one checkpoint (model and optimizer) durably to disk.
         save_bytes: size of that checkpoint.
         probe_seconds: wall-clock time this visit took, all of the above included.
