@@ -236,15 +236,14 @@ def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
 
 
 def _first_steps(visits: Sequence[Measurement]) -> Constant:
-    """What a process's first steps cost; compiled models pay again for every configuration."""
-    fresh = [m for m in visits if m.visit == 0 or m.config.compiled] or list(visits)
+    """What a process's first steps cost: those of its first visit, which pays for everything."""
+    fresh = [m for m in visits if m.visit == 0] or list(visits)
     return _constant([summary.first_steps_seconds(m) for m in fresh])
 
 
 def _constant(samples: Sequence[float]) -> Constant:
-    positive = [s for s in samples if s > 0]
-    if not positive:
+    if not samples or median(samples) == 0:
         return Constant()
-    logs = [log(s) for s in positive]
+    logs = [log(s) for s in samples if s > 0]
     middle = fmean(logs)
-    return Constant(seconds=median(positive), scatter=constant_scatter([x - middle for x in logs]))
+    return Constant(seconds=median(samples), scatter=constant_scatter([x - middle for x in logs]))

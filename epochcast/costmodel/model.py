@@ -160,8 +160,15 @@ class CostModel:
         return predict(self, question)
 
     def save(self, path: str | Path) -> None:
-        """Write the model as JSON."""
-        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        """Write the model as JSON.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"cannot write the cost model to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> CostModel:

@@ -53,7 +53,9 @@ def loader_seconds(m: Measurement) -> float | None:
 
 def eval_batch_seconds(m: Measurement) -> float | None:
     """Seconds of one evaluation batch."""
-    return summary.steady_mean(m.eval_batch_seconds) if m.eval_batch_seconds else None
+    if not m.eval_batch_seconds:
+        return None
+    return summary.steady_mean(m.eval_batch_seconds, max(1, m.config.workers))
 
 
 def save_seconds(m: Measurement) -> float | None:

@@ -71,7 +71,9 @@ def eval_seconds(measurement: Measurement) -> float | None:
         return None
     batches = math.ceil(measurement.eval_samples / measurement.config.batch_size)
     turn = median(measurement.eval_turn_seconds) if measurement.eval_turn_seconds else 0.0
-    return turn + batches * steady_mean(measurement.eval_batch_seconds)
+    return turn + batches * steady_mean(
+        measurement.eval_batch_seconds, max(1, measurement.config.workers)
+    )
 
 
 def group_by_config(
