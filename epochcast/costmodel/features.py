@@ -58,10 +58,11 @@ def _is_quantity(value: SizeValue) -> bool:
 
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
-    """The value of every variable in one configuration."""
+    """The value of every variable that is known of one configuration."""
     values = {"batch_size": float(config.batch_size), **numeric_knobs(config.sizes)}
     if footprint is not None:
-        values |= {name: float(getattr(footprint, name)) for name in (*COUNTS, "peak_bytes")}
+        counts = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
+        values |= {name: float(count) for name, count in counts.items() if count is not None}
     return values
 
 

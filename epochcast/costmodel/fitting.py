@@ -137,7 +137,8 @@ def _variant(visits: Sequence[Measurement]) -> Variant:
     newest = visits[-1]
     rows = _Rows(groups=groups, run=round_scatter(logs, newest.device.kind))
     knobs = [axis for axis in rows.axes if axis != "batch_size"]
-    time = _time_forms(knobs, has_counts=any(m.footprint for m in visits))
+    has_counts = all(any(_count("flops")(m) for m in g) for g in groups.values())
+    time = _time_forms(knobs, has_counts=has_counts)
     counted, static = _count_forms(knobs), _static_forms(knobs)
     micro_step = rows.surface(micro_seconds, time)
     if micro_step is None:
@@ -238,20 +239,22 @@ def _period(m: Measurement) -> int:
 
 def _count(name: str) -> Value:
     def value(m: Measurement) -> float | None:
-        return float(getattr(m.footprint, name)) if m.footprint else None
+        count = m.footprint.count(name) if m.footprint else None
+        return None if count is None else float(count)
 
     return value
 
 
 def _step_peak(m: Measurement) -> float | None:
     """Live bytes in forward and backward; where no tensors were tracked, the allocator's peak."""
-    if m.footprint is not None:
-        return float(m.footprint.step_peak_bytes)
+    counted = _count("step_peak_bytes")(m)
+    if counted is not None:
+        return counted
     return float(m.memory.allocated_bytes) if m.memory and m.memory.allocated_bytes else None
 
 
 def _device_bytes(m: Measurement) -> float | None:
-    return float(m.memory.device_bytes) if m.memory else None
+    return float(m.memory.device_bytes) if m.memory and m.memory.device_bytes else None
 
 
 def _fresh_build(m: Measurement) -> float | None:
