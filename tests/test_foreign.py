@@ -319,6 +319,11 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ("bs,epoch_s,drop_last\n60000,1,true", "line 2: with drop_last, a batch size of 60000"),
         ("bs,epoch_s,val_s\n1,1,1", "column 'val_s': how many samples were evaluated"),
         ("bs,run,epoch,epoch_s\n1,a,2,1\n1,a,2,1", "line 3: run a is at epoch 2 already"),
+        (
+            "bs,epoch,epoch_s,loss\n1,1,9,0.5\n1,2,9,0.4",
+            "line 3, column 'loss': it changes from epoch 1 of a run to the next, so it is no "
+            "knob: --ignore loss",
+        ),
         ("bs,epoch_s,flops\n1,1,0", "column 'flops': expected a whole number of at least 1"),
     ],
 )  # fmt: skip

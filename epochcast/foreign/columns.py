@@ -34,7 +34,7 @@ PLAIN = {  # role: other names
     "compiled": "compile torch_compile",
     "drop_last": "",
     "device": "device_name gpu gpu_name accelerator hardware",
-    "run": "run_id trial repeat repetition round seed",
+    "run": "run_id trial repeat repetition round",
     "epoch": "epoch_number epoch_index",
 }
 COUNTS = {

@@ -49,13 +49,16 @@ def measurements_of(entries: Sequence[Entry], at: datetime) -> tuple[Measurement
 def _runs(entries: Iterable[Entry]) -> list[Run]:
     runs: list[Run] = []
     open_: dict[object, Run] = {}
+    latest: dict[str | None, Entry] = {}  # of each named run, or of all
     for entry in entries:
         key = (entry.run, entry.workload, entry.device, entry.config, entry.samples)
         run = open_.get(key)
         if run is None or not _continues(run, entry):
+            _require_same_knobs(latest.get(entry.run), entry)
             run = open_[key] = []
             runs.append(run)
         run.append(entry)
+        latest[entry.run] = entry
     return runs
 
 
@@ -67,6 +70,19 @@ def _continues(run: Run, entry: Entry) -> bool:
         problem = f"run {entry.run} is at epoch {last.epoch} already, but this is {entry.epoch}"
         raise malformed(entry.line, problem)
     return entry.epoch > last.epoch
+
+
+def _require_same_knobs(before: Entry | None, entry: Entry) -> None:
+    """A column that changes from one epoch of a run to the next is a result, e.g. its accuracy."""
+    if before is None or before.epoch is None or entry.epoch != before.epoch + 1:
+        return
+    if before.workload != entry.workload:
+        return
+    changed = sorted(set(before.config.sizes) ^ set(entry.config.sizes), key=repr)
+    if changed:
+        name = changed[0][0]
+        problem = f"it changes from epoch {before.epoch} of a run to the next, so it is no knob"
+        raise malformed(entry.line, f"{problem}: --ignore {name}", name)
 
 
 def _measurement(run: Run, created_at: str) -> Measurement:
