@@ -6,6 +6,7 @@ Nothing but click is imported until a command runs: ``epochcast --help`` answers
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from epochcast.errors import EpochcastError, StoreError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from epochcast import foreign
     from epochcast.costmodel.model import CostModel
     from epochcast.store import Store
 
@@ -266,7 +268,7 @@ def fit(
     with _reading(store) as archive:
         model, notes = fitted_model(archive, workload, device)
     if output:
-        _save(model, output)
+        model.save(output)
     report.print_warnings(_console(stderr=True), notes)
     if as_json:
         _print_json(model=model)
@@ -283,7 +285,9 @@ def fit(
 @click.option("--samples", type=click.IntRange(min=1), help="Training samples, if not as probed.")
 @click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="As probed.")
-@click.option("--workers", type=click.IntRange(min=0), help="As probed.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="As probed.")
+@click.option("--drop-last/--keep-last", default=None, help="As probed.")
+@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
 @click.option("--eval-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Epochs between evaluations; 0: never.")  # fmt: skip
 @click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
@@ -321,13 +325,6 @@ def predict(
         report.print_estimates(_console(), estimates)
 
 
-def _save(model: CostModel, path: str) -> None:
-    try:
-        model.save(path)
-    except OSError as error:
-        raise UsageError(f"cannot write the cost model to {path}: {error.strerror}") from error
-
-
 def _require_same(
     model: CostModel, model_file: str, workload: str | None, device: str | None
 ) -> None:
@@ -350,7 +347,8 @@ def _questions(options: dict[str, Any]) -> list[Any]:
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "epochs" if options["epochs"] else "steps"
     knobs = _knobs(options["knobs"])
-    shared = ("samples", "accumulation", "precision", "workers", "eval_every", "save_every")
+    shared = ("samples", "accumulation", "precision", "compiled", "drop_last", "workers")
+    shared += ("eval_every", "save_every")
     return [
         Question(
             batch_size=batch_size,
@@ -465,17 +463,92 @@ def export(file: Any, store: str | None) -> None:
     click.echo(f"exported {count} measurements", err=True)
 
 
+class _Mapping(click.ParamType):  # type: ignore[type-arg]
+    """``"batch=bs,epoch_seconds=time"``."""
+
+    name = "MEANING=COLUMN[,…]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(meaning.strip() and column.strip() for meaning, _, column in pairs):
+            self.fail(f"expected {self.name}, but got {value!r}", param, ctx)
+        return {column.strip(): meaning.strip() for meaning, _, column in pairs}
+
+
 @probes.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--workload", help="What to call it, or whose knobs the columns are.")
+@click.option("--device", help="Name of the device it was measured on.")
+@click.option("--device-kind", type=click.Choice(["cpu", "cuda", "mps"]),
+              help="If the name does not tell.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1), help="Training samples of an epoch.")
+@click.option("--eval-samples", type=click.IntRange(min=1), help="Samples of an evaluation.")
+@click.option("--map", "maps", type=_Mapping(), multiple=True, help="What a column means.")
+@click.option("--ignore", multiple=True, metavar="COLUMN[,…]", help="Columns that are no knobs.")
+@click.option("--unit", type=click.Choice(["us", "ms", "s", "min", "h"]),
+              help="Of times whose column does not say; default: s.")  # fmt: skip
+@click.option("--memory-unit", metavar="UNIT", help="Of memory, likewise: B, MiB, GB, …")
+@click.option("--footprints", is_flag=True, help="Count FLOPs and bytes by dry runs of --workload.")
 @_store_option
 @_json_option
-def import_(file: Any, store: str | None, as_json: bool) -> None:
-    """Read measurements from FILE (- is stdin), JSON Lines as written by export: all or none."""
+def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **said: Any) -> None:
+    """Read measurements from FILE (- is stdin), all or none.
+
+    FILE is what `epochcast probes export` wrote; or a CSV, or JSON Lines, of runs timed elsewhere:
+    a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the number of
+    samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
+    """
+    from epochcast import foreign, report
     from epochcast.store import Store
 
+    text = foreign.text_of(file)
+    if foreign.is_export(text):
+        _import_export(text, store, footprints or any(said.values()), as_json)
+        return
+    options = _import_options(**said)
+    result = foreign.read(text, options, count=_dry_runs(options) if footprints else None)
     with Store.open(store) as archive:
-        count = archive.import_(file)
+        archive.add_all(foreign.numbered(result.measurements, archive.measurements()))
+    if as_json:
+        _say_count("imported", len(result.measurements), as_json)
+    else:
+        report.print_imported(_console(stderr=True), result.measurements, result.columns)
+    report.print_warnings(_console(stderr=True), result.warnings)
+
+
+def _import_export(text: str, store: str | None, has_options: bool, as_json: bool) -> None:
+    from epochcast.store import Store
+
+    if has_options:
+        raise UsageError("what export wrote says everything itself; leave the options out")
+    with Store.open(store) as archive:
+        count = archive.import_(io.StringIO(text))
     _say_count("imported", count, as_json)
+
+
+def _import_options(
+    maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
+) -> foreign.Options:
+    from epochcast import foreign
+
+    return foreign.Options(
+        unit=unit or "s",
+        renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
+        ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
+        **said,
+    )
+
+
+def _dry_runs(options: foreign.Options) -> foreign.Count:
+    """Counts a configuration of the workload by a dry run of it."""
+    workload = options.workload
+    if workload is None:
+        raise UsageError("--footprints needs --workload, e.g. --workload train.py:workload")
+    from epochcast.api import dry_run  # type: ignore[attr-defined]
+
+    return lambda config: dry_run(workload, batch_size=config.batch_size, **dict(config.sizes))
 
 
 # -- catalogues ---------------------------------------------------------------------------------

@@ -57,10 +57,7 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
 
 
 def _is_on(m: Measurement, device: str | None) -> bool:
-    if device is None:
-        return True
-    kind = device.partition(":")[0].lower()
-    return m.device.kind == kind or m.device.key == device or device in m.device.name
+    return device is None or m.device.answers_to(device)
 
 
 def _newest(found: Sequence[Measurement]) -> Measurement:

@@ -36,6 +36,7 @@ from epochcast.units import (
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
+    from epochcast.foreign.columns import Column
 
 WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
 
@@ -53,6 +54,9 @@ WARNINGS = {
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-trace": "no trace of {config}: {why}",
     "no-save": "no checkpoint could be timed: {why}",
+    "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
+    "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
+    "told apart",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
 }
 
@@ -234,6 +238,16 @@ def print_measurements(console: Console, measurements: Sequence[Measurement]) ->
     console.print(table)
 
 
+def print_imported(
+    console: Console, measurements: Sequence[Measurement], columns: Sequence[Column]
+) -> None:
+    """How many runs were imported, and what each column of the file was taken for."""
+    read = ", ".join(f"{c.role} from {c.name!r}" for c in columns if c.role)
+    knobs = ", ".join(c.knob for c in columns if not c.role) or "none"
+    console.print(Text(f"read {read}; knobs: {knobs}"), soft_wrap=True)
+    console.print(Text(f"imported {len(measurements)} measurements"), soft_wrap=True)
+
+
 def print_model(console: Console, model: CostModel) -> None:
     """Which form each quantity took, and why."""
     console.print(Text(f"{model.workload} on {model.device.label}", style="bold"))
@@ -300,14 +314,18 @@ def _further_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
     if estimate.peak_bytes is not None:
         rows.append(("peak of live tensors", _cells(format_bytes, estimate.peak_bytes)))
     if estimate.device_bytes is not None:
-        cells = _cells(format_bytes, estimate.device_bytes)
-        share = estimate.device_bytes.p50 / estimate.device.memory_bytes
-        cells.append(format_percent(share))
-        capacity = format_bytes(estimate.device.memory_bytes)
-        rows.append((f"memory needed, of {capacity}", cells))
+        rows.append(_device_memory_row(estimate.device_bytes, estimate.device.memory_bytes))
     if estimate.cost is not None:
         rows.append(("cost", _cells(format_money, estimate.cost)))
     return rows
+
+
+def _device_memory_row(needed: Quantiles, capacity: int) -> tuple[str, list[str]]:
+    cells = _cells(format_bytes, needed)
+    if not capacity:
+        return "memory needed", cells
+    share = format_percent(needed.p50 / capacity)
+    return f"memory needed, of {format_bytes(capacity)}", [*cells, share]
 
 
 def _heading(estimate: Estimate) -> str:
@@ -322,6 +340,8 @@ def _epoch_line(estimate: Estimate) -> str:
 
 
 def _probing_line(estimate: Estimate) -> str:
+    if not estimate.probing_seconds:
+        return f"Measured elsewhere; the run takes {format_seconds(estimate.total_seconds.p50)}."
     share = estimate.probing_seconds / estimate.total_seconds.p50
     line = (
         f"Measuring took {format_seconds(estimate.probing_seconds)}; "

@@ -96,9 +96,14 @@ class Store:
         Raises:
             StoreError: it could not be saved; the store is as it was before.
         """
-        self._add_all([measurement])
+        self.add_all([measurement])
 
-    def _add_all(self, measurements: Iterable[Measurement]) -> None:
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Save measurements durably, all or none; those with the same keys are replaced.
+
+        Raises:
+            StoreError: they could not be saved; the store is as it was before.
+        """
         rows = {measurement.key: _row(measurement) for measurement in measurements}
         with self._database.write() as connection:
             for key, row in rows.items():
@@ -186,7 +191,7 @@ class Store:
             StoreError: a line is not a measurement, or of a newer schema; nothing is imported.
         """
         measurements = _parse_lines(stream)
-        self._add_all(measurements)
+        self.add_all(measurements)
         return len(measurements)
 
     def fingerprint(

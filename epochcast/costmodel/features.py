@@ -73,16 +73,17 @@ def _is_quantity(value: SizeValue) -> bool:
 
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
-    """The value of every variable in one configuration."""
+    """The value of every variable that is known of one configuration."""
     values = {"batch_size": float(config.batch_size), **numeric_knobs(config.sizes)}
     if footprint is not None:
-        values |= {**counts(footprint), "peak_bytes": float(footprint.peak_bytes)}
+        values |= counts(footprint)
     return values
 
 
 def counts(footprint: Footprint) -> dict[str, float]:
-    """What was counted, by variable name."""
-    found = {name: float(getattr(footprint, name)) for name in COUNTS}
+    """What was counted, by variable name; what was not is absent."""
+    made = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
+    found = {name: float(count) for name, count in made.items() if count is not None}
     return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 
 

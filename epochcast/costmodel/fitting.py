@@ -161,7 +161,10 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
     run = round_scatter(logs, newest.device.kind)
     rows = _Rows(groups=groups, counted=_counted(groups, footprints), run=run)
     knobs = [axis for axis in rows.axes if axis != "batch_size"]
-    has_counts = all(config in rows.counted for config in groups)
+    has_counts = all(
+        config in rows.counted and rows.counted[config].count("flops") is not None
+        for config in groups
+    )
     time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts)
     static = forms.static_forms(knobs)
     samples_of = forms.sample_forms(knobs)

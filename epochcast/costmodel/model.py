@@ -9,7 +9,7 @@ from pathlib import Path
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.surface import Surface
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 from epochcast.records import (
     SCHEMA,
     Device,
@@ -163,12 +163,12 @@ class CostModel:
         """Write the model as JSON.
 
         Raises:
-            StoreError: the file cannot be written.
+            UsageError: the file cannot be written.
         """
         try:
             Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
         except OSError as error:
-            raise StoreError(f"cannot write the cost model to {path}: {error}") from error
+            raise UsageError(f"cannot write the cost model to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> CostModel:

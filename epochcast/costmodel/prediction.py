@@ -149,7 +149,11 @@ def predict(model: CostModel, question: Question) -> Estimate:
         cost=cost,
         probing_seconds=model.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
-        warnings=(*_warnings(variant, extrapolated), *_memory_warnings(model, at)),
+        warnings=(
+            *_warnings(variant, extrapolated),
+            *_memory_warnings(model, at),
+            *_unknown_parts(model, variant),
+        ),
     )
 
 
@@ -304,10 +308,21 @@ def _term(name: str, count: float, scatter: Scatter, seconds: float) -> Term:
 
 def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
     needed = at.device_bytes()
+    if not model.device.memory_bytes:  # not known where measurements were made elsewhere
+        return []
     if needed is None or needed.p90 <= MEMORY_TIGHT * model.device.memory_bytes:
         return []
     share = f"{needed.p90 / model.device.memory_bytes:.0%}"
     return [Warning_(code="memory-tight", details=(("share", share),))]
+
+
+def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:
+    """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
+    if model.imports.seconds:
+        return []
+    parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
+    names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
+    return [Warning_(code="not-measured", details=(("parts", names),))]
 
 
 def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[Warning_]:

@@ -86,7 +86,7 @@ def reserved_bytes(m: Measurement) -> float | None:
 
 def device_bytes(m: Measurement) -> float | None:
     """What the device gave away."""
-    return float(m.memory.device_bytes) if m.memory else None
+    return float(m.memory.device_bytes) if m.memory and m.memory.device_bytes else None
 
 
 def turn_beyond_wait_seconds(m: Measurement) -> float:

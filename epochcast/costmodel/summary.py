@@ -139,10 +139,12 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
         save_bytes=max(v.save_bytes for v in good) or None,
         startup_seconds=median(v.import_seconds + v.build_seconds for v in good),
         first_steps_seconds=median(first_steps_seconds(v) for v in good),
-        peak_bytes=footprint.peak_bytes if footprint else None,
-        device_bytes=max((v.memory.device_bytes for v in good if v.memory), default=None),
-        parameters=footprint.parameters if footprint else None,
-        flops=footprint.flops if footprint else None,
+        peak_bytes=footprint.count("peak_bytes") if footprint else None,
+        device_bytes=max(
+            (b for v in good if v.memory and (b := v.memory.device_bytes)), default=None
+        ),
+        parameters=footprint.count("parameters") if footprint else None,
+        flops=footprint.count("flops") if footprint else None,
         probe_seconds=probe_seconds,
         trace=next((v.trace for v in reversed(visits) if v.trace), None),
         log=latest.log,
