@@ -62,11 +62,15 @@ class TrainingLoop:
 
     def backward(self, batch: Any) -> None:
         """Forward and backward of one batch that is on the device."""
+        self.scaled_loss(batch).backward()  # type: ignore[no-untyped-call]
+
+    def scaled_loss(self, batch: Any) -> Tensor:
+        """Forward: the loss of which the gradients are accumulated."""
         with self.autocast():
             loss = self.loss(batch)
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return self._scaler.scale(loss)
 
     def update(self) -> None:
         """One optimizer step; gradients are freed, as ``zero_grad`` does by default."""
