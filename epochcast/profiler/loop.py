@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ class TrainingLoop:
         self.workload = workload
         self.config = config
         self.device = device
-        workload.model.to(device)
+        if not _is_on(workload.model, device):  # fake parameters in an optimizer cannot be moved
+            workload.model.to(device)
         workload.model.train()
         self.model: nn.Module = (
             torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
@@ -148,6 +150,10 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(move(value, device, non_blocking) for value in batch)
     return batch
+
+
+def _is_on(model: nn.Module, device: torch.device) -> bool:
+    return all(t.device == device for t in chain(model.parameters(), model.buffers()))
 
 
 def samples_per_epoch(workload: Workload) -> int:

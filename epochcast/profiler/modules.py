@@ -69,5 +69,5 @@ class ModuleScopes:
         self._note(self._stack[-1] if self._stack else OUTSIDE)
 
     def _note(self, name: str) -> None:
-        self._starts.append(torch.autograd._get_sequence_nr())
+        self._starts.append(torch._C._autograd._get_sequence_nr())
         self._names.append(name)
