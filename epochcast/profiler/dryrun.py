@@ -26,11 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.fakes import StandIns, fake_mode, make_fake
+from epochcast.profiler.fakes import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
 from epochcast.profiler.protocol import VisitSpec
 from epochcast.profiler.target import first_line
@@ -106,7 +104,7 @@ class _Simulation:
         self._fake_build = fake_build
         self._mode = fake_mode()
         self._stand_ins = StandIns(self._mode)
-        with self._needing_values(), self._mode if fake_build else nullcontext():
+        with self._needing_values(), self._building():
             workload = build()
         if workload.train_step is not None:
             raise DryRunError("a workload with a train_step of its own cannot be traced")
@@ -127,12 +125,20 @@ class _Simulation:
         loop = TrainingLoop(self._workload, config, _CPU)
         with self._needing_values():
             batch = next(iter(loop.train_loader()))
-        batch = tree_map_only(Tensor, self._stand_ins.fake, batch)
+        batches = map(self._stand_ins.fresh, repeat(batch))
         with _explaining(), _eager(), self._stand_ins.on():
             for _ in range(config.accumulation):
-                loop.backward(batch)
+                loop.backward(next(batches))
             loop.update()
-            return track_step(loop, repeat(batch), timeline=timeline)
+            return track_step(loop, batches, timeline=timeline)
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        if not self._fake_build:
+            yield
+            return
+        with self._mode, Building(self._mode):
+            yield
 
     @contextmanager
     def _needing_values(self) -> Iterator[None]:
@@ -169,7 +175,8 @@ def _explaining() -> Iterator[None]:
     except WorkloadError:
         raise
     except Exception as error:
-        raise DryRunError(f"cannot be traced without values: {_where(error)}{first_line(error)}"
+        raise DryRunError(
+            f"cannot be traced without values: {_where(error)}{first_line(error)}"
         ) from error
 
 

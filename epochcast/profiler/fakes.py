@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -37,6 +37,29 @@ _LIFTED = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # the fake mo
 def fake_mode() -> FakeTensorMode:
     """A mode in which constants made elsewhere, e.g. from numpy arrays, may take part."""
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class Building(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it and a fake mode, modules can be built, cast and moved.
+
+    ``Module.to`` swaps fake parameters, which torch refuses while anything refers to them weakly;
+    the fake mode remembers in that way what it has made. (torch 2.13, ``torch.utils.swap_tensors``)
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._remembered = mode.fake_tensor_converter.meta_converter.tensor_memo
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **kwargs or {})
+        self._remembered.clear()
+        return out
 
 
 class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -98,6 +121,24 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if id(tensor) not in self._fakes:
             self._fakes[id(tensor)] = tensor, self._mode.from_tensor(tensor)
         return self._fakes[id(tensor)][1]
+
+    def fresh(self, batch: Any) -> Any:
+        """A fake batch of its own, whose tensors share storages as those of ``batch`` do."""
+        storages: dict[int, Tensor] = {}
+
+        def copy(tensor: Tensor) -> Tensor:
+            if tensor.layout != torch.strided:
+                return self.fake(tensor)
+            storage = tensor.untyped_storage()
+            if storage._cdata not in storages:
+                storages[storage._cdata] = torch.empty(storage.nbytes(), dtype=torch.uint8)
+            flat = storages[storage._cdata]
+            whole = flat[: flat.numel() // tensor.element_size() * tensor.element_size()]
+            layout = tensor.shape, tensor.stride(), tensor.storage_offset()
+            return whole.view(tensor.dtype).as_strided(*layout)
+
+        with self._mode:
+            return tree_map_only(Tensor, copy, batch)
 
     def _scalar(self, tensor: Tensor) -> Any:
         if tensor.untyped_storage()._cdata in self._infinities:

@@ -1,8 +1,8 @@
 """Which module of a model is at work, in the forward pass and in the backward pass.
 
-    forward     hooks keep a stack of names                        "", "GPT", "blocks.0", …
-    backward    autograd numbers its nodes as the forward pass makes them, so the number of
-                the node at work falls between the numbers noted when modules began and ended
+forward     hooks keep a stack of names                        "", "GPT", "blocks.0", …
+backward    autograd numbers its nodes as the forward pass makes them, so the number of
+            the node at work falls between the numbers noted when modules began and ended
 """
 
 from __future__ import annotations

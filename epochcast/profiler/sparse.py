@@ -62,6 +62,12 @@ def _add(tensor: Tensor, other: Tensor, **_: Any) -> Tensor:
     return _like(tensor, indices, values, False)
 
 
+def _add_in_place(tensor: Tensor, other: Tensor, **_: Any) -> Tensor:
+    if tensor.layout == torch.sparse_coo:
+        tensor.data = _add(tensor, other)
+    return tensor
+
+
 def _in_place(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
     return tensor
 
@@ -71,6 +77,6 @@ SPARSE_RULES: dict[Any, Callable[..., Any]] = {
     aten._coalesce.default: _coalesce,
     aten.sparse_mask.default: _sparse_mask,
     aten.add.Tensor: _add,
-    aten.add_.Tensor: _in_place,
+    aten.add_.Tensor: _add_in_place,
     aten.mul_.Tensor: _in_place,
 }

@@ -96,9 +96,7 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any]) -> Footprint |
     return track_step(loop, batches)
 
 
-def track_step(
-    loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False
-) -> Footprint:
+def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False) -> Footprint:
     """Run one optimizer step and count it.
 
     FLOPs, bytes and operators of forward and backward are means over the micro-steps of the

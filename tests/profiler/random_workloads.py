@@ -14,22 +14,21 @@ from torch.utils.data import Dataset
 from epochcast.profiler.workload import Workload
 
 CLASSES = 5
-VOCABULARY = 64
+VOCABULARY = 192  # tokens of 24 samples of length 8
 
 
 class Samples(Dataset):
-    """Sequences of floats or, for an embedding, of tokens: in one batch no token comes twice."""
+    """Sequences of floats or, for an embedding, of tokens, none of which comes twice."""
 
     def __init__(self, length, width, tokens):
         self.length, self.width, self.tokens = length, width, tokens
 
     def __len__(self):
-        return 8
+        return 24
 
     def __getitem__(self, index):
         if self.tokens:
-            start = (index * self.length) % VOCABULARY
-            return torch.arange(start, start + self.length) % VOCABULARY, index % CLASSES
+            return torch.arange(self.length) + index * self.length, index % CLASSES
         generator = torch.Generator().manual_seed(index)
         return torch.randn(self.length, self.width, generator=generator), index % CLASSES
 
@@ -196,6 +195,7 @@ class Drawn:
             optimizer=OPTIMIZERS[self.optimizer](trainable),
             loss=functional.cross_entropy,
             batch_size=self.batch_size,
+            shuffle=False,
             accumulation=self.accumulation,
             precision=self.precision,
         )

@@ -17,13 +17,12 @@ def real_footprint(build, batch_size=None):
     """Of the same step run for real, after the two updates that a probe makes first."""
     workload = build()
     loop = TrainingLoop(workload, config_of(workload, batch_size, ()), torch.device("cpu"))
-    batch = next(iter(loop.train_loader()))
+    first = next(iter(loop.train_loader()))
     for _ in range(2):
         for _ in range(loop.config.accumulation):
-            loop.backward(batch)
+            loop.backward(first)
         loop.update()
-    batches = (batch for _ in range(loop.config.accumulation))
-    return track_step(loop, batches, timeline=True)
+    return track_step(loop, loop.train_loader(), timeline=True)
 
 
 def history(timeline):
