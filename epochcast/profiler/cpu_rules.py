@@ -7,29 +7,46 @@ is installed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 aten = torch.ops.aten
 
 
-def _batch_norm(out: Any, inputs: Tensor, weight: Tensor | None, *_: Any, **__: Any) -> Any:
-    """The statistics kept for backward have the precision of the parameters."""
-    outputs, mean, deviation = out
-    if weight is None or weight.dtype == mean.dtype:
-        return out
-    return outputs, mean.to(weight.dtype), deviation.to(weight.dtype)
+def _batch_norm(out: Any, inputs: Tensor, *parameters: Any, **_: Any) -> Any:
+    """Dense whatever the inputs' strides; statistics in the precision of the parameters."""
+    weight, _bias, running_mean = parameters[:3]
+    return _dense_like(inputs), *_as_precise_as((weight, running_mean), out[1:])
 
 
-def _batch_norm_backward(out: Any, *arguments: Any, **_: Any) -> Any:
-    """No gradient of the inputs where none is asked for."""
-    output_mask = arguments[9]
-    return tuple(
-        gradient if asked else None for gradient, asked in zip(out, output_mask, strict=True)
-    )
+def _batch_norm_backward(out: Any, gradient: Tensor, inputs: Tensor, *rest: Any, **_: Any) -> Any:
+    """Dense like the outputs; no gradient of the inputs where none is asked for."""
+    for_inputs = rest[7][0]
+    return _dense_like(inputs) if for_inputs else None, *out[1:]
+
+
+def _layer_norm(out: Any, inputs: Tensor, shape: Any, weight: Tensor | None, *_: Any) -> Any:
+    return out[0], *_as_precise_as((weight,), out[1:])
+
+
+def _group_norm(out: Any, inputs: Tensor, weight: Tensor | None, *_: Any) -> Any:
+    return out[0], *_as_precise_as((weight,), out[1:])
+
+
+def _as_precise_as(
+    parameters: Sequence[Tensor | None], statistics: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Statistics of bfloat16 inputs are float32 where the parameters are."""
+    kept = next((p.dtype for p in parameters if p is not None), statistics[0].dtype)
+    return [statistic.to(kept) for statistic in statistics]
+
+
+def _dense_like(inputs: Tensor) -> Tensor:
+    return torch.empty_like(inputs, memory_format=suggest_memory_format(inputs))
 
 
 _PAGE = 4096  # bytes to which oneDNN aligns every part of a workspace
@@ -43,7 +60,7 @@ def _lstm_layer(out: Any, inputs: Tensor, weight: Tensor, *arguments: Any, **_: 
     """
     output, hidden, cell, workspace = out
     hidden_size, training = arguments[8], arguments[-1]
-    if not training:
+    if not training or not torch.is_grad_enabled():
         return out
     steps, sequences, features = inputs.shape
     states = 2 * (steps + 1) * sequences
@@ -71,5 +88,7 @@ def _row_bytes(columns: int, size: int) -> int:
 AFTER: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_group_norm.default: _group_norm,
     aten.mkldnn_rnn_layer.default: _lstm_layer,
 }

@@ -164,7 +164,8 @@ def _eager() -> AbstractContextManager[Any]:
     """Within it, what the user compiled runs eagerly. Importing dynamo takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextmanager
