@@ -30,12 +30,12 @@ import torch
 from epochcast.errors import WorkloadError
 from epochcast.profiler.fakes import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
-from epochcast.profiler.protocol import VisitSpec
+from epochcast.profiler.protocol import Counted, VisitSpec
 from epochcast.profiler.target import first_line
 from epochcast.profiler.tracker import track_step
 from epochcast.profiler.visit import build_checked, require_full_batch
 from epochcast.profiler.workload import Workload
-from epochcast.records import Footprint
+from epochcast.records import Footprint, RunConfig
 
 _CPU = torch.device("cpu")
 # One batch is drawn, in this process.
@@ -61,17 +61,18 @@ def dry_run(spec: VisitSpec, *, timeline: bool = False) -> Footprint:
         DryRunError: the workload cannot be traced.
         WorkloadError: it cannot be built.
     """
-    return dry_runs(spec, [spec.batch_size], timeline=timeline)[0]
+    return dry_runs(spec, [spec.batch_size], timeline=timeline)[0].footprint
 
 
 def dry_runs(
     spec: VisitSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
-) -> tuple[Footprint, ...]:
+) -> tuple[Counted, ...]:
     """Footprints of several batch sizes of one model, which is built once; None is its own."""
     as_on_cuda = spec.workload.device.startswith("cuda")
-    return simulate(
+    counted = simulate(
         partial(build_checked, spec), batch_sizes, timeline=timeline, as_on_cuda=as_on_cuda
     )
+    return tuple(replace(c, config=replace(c.config, sizes=spec.sizes)) for c in counted)
 
 
 def simulate(
@@ -80,7 +81,7 @@ def simulate(
     *,
     timeline: bool = False,
     as_on_cuda: bool = False,
-) -> tuple[Footprint, ...]:
+) -> tuple[Counted, ...]:
     """Footprints of what ``build`` makes. It is called under a fake mode, and once more without
     if it, or its data, needs real values.
 
@@ -88,9 +89,9 @@ def simulate(
         as_on_cuda: choose the implementation of the optimizer that torch chooses on CUDA.
     """
     try:
-        return _Simulation(build, True, as_on_cuda).footprints(batch_sizes, timeline)
+        return _Simulation(build, True, as_on_cuda).count(batch_sizes, timeline)
     except _NeedsRealValues:
-        return _Simulation(build, False, as_on_cuda).footprints(batch_sizes, timeline)
+        return _Simulation(build, False, as_on_cuda).count(batch_sizes, timeline)
 
 
 class _NeedsRealValues(Exception):
@@ -114,15 +115,16 @@ class _Simulation:
         if as_on_cuda:
             _prefer_foreach(workload.optimizer)
 
-    def footprints(
-        self, batch_sizes: Sequence[int | None], timeline: bool
-    ) -> tuple[Footprint, ...]:
-        return tuple(self._footprint(batch_size, timeline) for batch_size in batch_sizes)
+    def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
+        configs = [config_of(self._workload, batch_size, ()) for batch_size in batch_sizes]
+        return tuple(
+            Counted(config=config, footprint=self._footprint(config, timeline))
+            for config in configs
+        )
 
-    def _footprint(self, batch_size: int | None, timeline: bool) -> Footprint:
-        config = replace(config_of(self._workload, batch_size, ()), compiled=False)
+    def _footprint(self, config: RunConfig, timeline: bool) -> Footprint:
         require_full_batch(config, samples_per_epoch(self._workload))
-        loop = TrainingLoop(self._workload, config, _CPU)
+        loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
         with self._needing_values():
             batch = next(iter(loop.train_loader()))
         batches = map(self._stand_ins.fresh, repeat(batch))
