@@ -143,6 +143,18 @@ class _Names:
         return -1 if name is None else self.known.setdefault(name, len(self.known))
 
 
+def operands(value: Any) -> Iterator[Tensor]:
+    """The tensors among an operator's arguments or results, which nest no deeper than lists.
+
+    Called for every operator: a general walk of trees takes ten times as long.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from operands(item)
+
+
 def dense_parts(tensor: Tensor) -> tuple[Tensor, ...]:
     """The tensors with storage of which a tensor consists: itself unless it is sparse."""
     if tensor.layout == torch.strided:

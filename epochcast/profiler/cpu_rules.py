@@ -37,6 +37,11 @@ def _group_norm(out: Any, inputs: Tensor, weight: Tensor | None, *_: Any) -> Any
     return out[0], *_as_precise_as((weight,), out[1:])
 
 
+def _norm_backward(out: Any, *_: Any) -> Any:
+    """Contiguous whatever the strides of the outputs' gradient."""
+    return None if out[0] is None else out[0].contiguous(), *out[1:]
+
+
 def _as_precise_as(
     parameters: Sequence[Tensor | None], statistics: Sequence[Tensor]
 ) -> Sequence[Tensor]:
@@ -59,9 +64,9 @@ def _lstm_layer(out: Any, inputs: Tensor, weight: Tensor, *arguments: Any, **_: 
     two layers (the input is one) before and after each step.
     """
     output, hidden, cell, workspace = out
-    hidden_size, training = arguments[8], arguments[-1]
-    if not training or not torch.is_grad_enabled():
-        return out
+    hidden_size = arguments[8]
+    if not torch.is_grad_enabled():
+        return output, hidden, cell, None
     steps, sequences, features = inputs.shape
     states = 2 * (steps + 1) * sequences
     wide, size = max(features, hidden_size), inputs.element_size()
@@ -89,6 +94,8 @@ AFTER: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
+    aten.native_layer_norm_backward.default: _norm_backward,
     aten.native_group_norm.default: _group_norm,
+    aten.native_group_norm_backward.default: _norm_backward,
     aten.mkldnn_rnn_layer.default: _lstm_layer,
 }

@@ -24,6 +24,7 @@ from torch.optim.optimizer import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from epochcast.profiler.allocations import operands
 from epochcast.profiler.cpu_rules import AFTER
 from epochcast.profiler.sparse import SPARSE_RULES, is_sparse_call
 from epochcast.profiler.workload import Workload
@@ -103,7 +104,9 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in _LIFTED:
+        if func.namespace == "prim":
+            return func(*args, **kwargs)
+        if func not in _LIFTED and not _all_fake((args, *kwargs.values())):
             args, kwargs = tree_map_only(Tensor, self.fake, (args, kwargs))
         if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
             self._infinities.add(args[1].untyped_storage()._cdata)
@@ -144,6 +147,10 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if tensor.untyped_storage()._cdata in self._infinities:
             return 0.0
         return STEADY_STEP if self._updating else aten._local_scalar_dense.default(tensor)
+
+
+def _all_fake(arguments: Any) -> bool:
+    return all(isinstance(tensor, FakeTensor) for tensor in operands(arguments))
 
 
 def make_fake(workload: Workload, fake: Callable[[Tensor], Tensor]) -> None:

@@ -24,14 +24,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from epochcast.profiler.allocations import Allocations, Phase, dense_parts
+from epochcast.profiler.allocations import Allocations, Phase, dense_parts, operands
 from epochcast.profiler.flops import class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.modules import ModuleScopes
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
 
-_BOOKKEEPING = ("profiler", "prim", "prims")
+_QUESTIONS = ("profiler", "prim")  # of a tensor's device; the beginning and end of a label
 
 
 class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,12 +67,14 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        arguments, results = tensors_in((args, kwargs)), tensors_in(out)
+        if func.namespace in _QUESTIONS:
+            return out
+        arguments, results = [*operands(args), *operands((*kwargs.values(),))], [*operands(out)]
         self.memory.refresh(arguments)
         phase = self.memory.phase
         kind: BlockKind = "activation" if phase == "forward" else "other"
         self.memory.watch(results, kind, str(func), self._module_of())
-        if func.namespace not in _BOOKKEEPING and not _is_view(func):
+        if func.namespace != "prims" and not _is_view(func):
             self.operators[phase] += 1
             self.bytes_moved[phase] += sum(_nbytes(t) for t in chain(arguments, results))
             self._count_flops(func, args, kwargs, out)

@@ -217,7 +217,7 @@ class Named:
 LEAVES = [
     "nn.Linear(w, w)",
     "nn.Linear(w, w, bias=False)",
-    "nn.Sequential(nn.Linear(w, w), nn.ReLU(inplace=True))",
+    "OverFeatures(nn.Sequential(nn.Conv1d(w, w, 1), nn.ReLU(inplace=True)))",
     "nn.GELU()",
     "nn.SiLU()",
     "nn.Softmax(-1)",
