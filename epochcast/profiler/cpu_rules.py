@@ -37,9 +37,14 @@ def _group_norm(out: Any, inputs: Tensor, weight: Tensor | None, *_: Any) -> Any
     return out[0], *_as_precise_as((weight,), out[1:])
 
 
-def _norm_backward(out: Any, *_: Any) -> Any:
-    """Contiguous whatever the strides of the outputs' gradient."""
-    return None if out[0] is None else out[0].contiguous(), *out[1:]
+def _layer_norm_backward(out: Any, gradient: Tensor, inputs: Tensor, *_: Any) -> Any:
+    contiguous = torch.empty_like(inputs, memory_format=torch.contiguous_format)
+    return None if out[0] is None else contiguous, *out[1:]
+
+
+def _group_norm_backward(out: Any, gradient: Tensor, inputs: Tensor, *_: Any) -> Any:
+    """In the precision of the inputs, whatever that of the outputs' gradient."""
+    return None if out[0] is None else _dense_like(inputs), *out[1:]
 
 
 def _as_precise_as(
@@ -94,8 +99,8 @@ AFTER: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
-    aten.native_layer_norm_backward.default: _norm_backward,
+    aten.native_layer_norm_backward.default: _layer_norm_backward,
     aten.native_group_norm.default: _group_norm,
-    aten.native_group_norm_backward.default: _norm_backward,
+    aten.native_group_norm_backward.default: _group_norm_backward,
     aten.mkldnn_rnn_layer.default: _lstm_layer,
 }
