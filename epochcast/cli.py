@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from epochcast import foreign
     from epochcast.costmodel.model import CostModel
+    from epochcast.records import Footprint, RunConfig
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -249,6 +250,47 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
     )
 
 
+# -- dry run ------------------------------------------------------------------------------------
+
+
+@cli.command("dry-run")
+@click.argument("workload")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@_set_option
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
+@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
+@click.option("--timeline", is_flag=True, help="Every allocation and free of the step.")
+@_json_option
+def dry_run(
+    workload: str, batch_sizes: tuple[int, ...] | None, knobs: Any, accumulation: int | None,
+    precision: str | None, data: str | None, timeline: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Count what a training step of WORKLOAD asks of any device, without running it."""
+    from epochcast.api import target_of
+    from epochcast.profiler.counting import count
+    from epochcast.profiler.request import SweepRequest
+    from epochcast.report_footprint import print_footprints, print_timeline
+
+    overrides = {"accumulation": accumulation, "precision": precision}
+    request = SweepRequest(
+        target=target_of(workload),
+        batch_sizes=batch_sizes or (),
+        sizes=_knobs(knobs),
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        device="cpu",
+        data=data,
+    )
+    counted = count(request, timeline=timeline or not as_json)
+    if as_json:
+        _print_json(counted=counted)
+        return
+    rows = [(c.config, c.footprint) for c in counted]
+    print_footprints(_console(), workload, rows)
+    if timeline:
+        print_timeline(_console(), rows)
+
+
 # -- fit and predict ----------------------------------------------------------------------------
 
 
@@ -347,8 +389,8 @@ def _questions(options: dict[str, Any]) -> list[Any]:
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "epochs" if options["epochs"] else "steps"
     knobs = _knobs(options["knobs"])
-    shared = ("samples", "accumulation", "precision", "compiled", "drop_last", "workers")
-    shared += ("eval_every", "save_every")
+    ways = ("accumulation", "precision", "compiled", "drop_last", "workers")
+    shared = ("samples", *ways, "eval_every", "save_every")
     return [
         Question(
             batch_size=batch_size,
@@ -546,9 +588,13 @@ def _dry_runs(options: foreign.Options) -> foreign.Count:
     workload = options.workload
     if workload is None:
         raise UsageError("--footprints needs --workload, e.g. --workload train.py:workload")
-    from epochcast.api import dry_run  # type: ignore[attr-defined]
+    from epochcast.api import dry_run
 
-    return lambda config: dry_run(workload, batch_size=config.batch_size, **dict(config.sizes))
+    def count(config: RunConfig) -> Footprint | None:
+        sizes: dict[str, Any] = dict(config.sizes)
+        return dry_run(workload, batch_size=config.batch_size, **sizes)
+
+    return count
 
 
 # -- catalogues ---------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def _summary_table(summaries: Sequence[Summary], width: int) -> Table:
     if width >= WIDE:
         cells["evaluation"] = [_maybe(format_seconds, s.eval_seconds) for s in summaries]
         cells["save"] = [_maybe(format_seconds, s.save_seconds) for s in summaries]
-    return _columns(
+    return columns(
         {
             "batch": [str(s.config.batch_size) for s in summaries],
             **{k: [str(dict(s.config.sizes)[k]) for s in summaries] for k in knobs},
@@ -192,7 +192,7 @@ def _varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
     return [k for k in rows[0] if len({row.get(k) for row in rows}) > 1]
 
 
-def _columns(cells: Mapping[str, Sequence[str]]) -> Table:
+def columns(cells: Mapping[str, Sequence[str]]) -> Table:
     """A plain table of right-aligned columns by heading."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in cells:
@@ -380,7 +380,7 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
         cells["cost P90"] = [format_money(c.p90) for c in costs]
-    console.print(_columns(cells))
+    console.print(columns(cells))
     console.print(Text(_probing_line(estimates[-1])), soft_wrap=True)
     print_warnings(console, (w for e in estimates for w in e.warnings))
 

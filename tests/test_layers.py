@@ -29,6 +29,7 @@ FORBIDDEN = {
     "profiler": {"costmodel", "integrations", "report", "cli", "board", "api"},
     "datasets": {"costmodel", "profiler", "integrations", "store", "report", "cli", "board", "api"},
     "report": {"profiler", "integrations", "cli"},
+    "report_footprint": {"profiler", "integrations", "cli"},
     "board": {"profiler", "integrations", "cli"},
     "integrations": {"cli"},
 }

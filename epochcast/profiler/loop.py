@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ class TrainingLoop:
         self.workload = workload
         self.config = config
         self.device = device
-        workload.model.to(device)
+        if not _is_on(workload.model, device):  # fake parameters in an optimizer cannot be moved
+            workload.model.to(device)
         workload.model.train()
         self.model: nn.Module = (
             torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
@@ -84,12 +86,17 @@ class TrainingLoop:
 
     def backward(self, batch: Any) -> Tensor:
         """Forward and backward of one batch that is on the device; its share of the loss."""
+        loss = self.scaled_loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def scaled_loss(self, batch: Any) -> Tensor:
+        """Forward: the loss of which the gradients are accumulated."""
         with self.autocast():
             loss = self.loss(batch)
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return self._scaler.scale(loss)
 
     def update(self) -> None:
         """One optimizer step; gradients are freed, as ``zero_grad`` does by default."""
@@ -202,6 +209,10 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's step must be given a function that evaluates the loss."""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
+
+
+def _is_on(model: nn.Module, device: torch.device) -> bool:
+    return all(t.device == device for t in chain(model.parameters(), model.buffers()))
 
 
 def samples_per_epoch(workload: Workload) -> int:

@@ -18,7 +18,7 @@ from typing import IO
 
 import psutil
 
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, WorkloadError
 from epochcast.profiler.protocol import Description, Reply, Task
 from epochcast.records import from_json, to_json
 
@@ -111,6 +111,8 @@ def run(task: Task, report: object) -> Reply:
         from epochcast.profiler.trace import trace
 
         return Reply(kind="traced", text=str(trace(task)))
+    if task.kind == "dry-run":
+        return count(task)
     if task.visit == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)
@@ -134,3 +136,15 @@ def describe(task: Task) -> Description:
     return Description(
         knobs=knobs, takes_data=takes_data, source=source_of(workload.target), device=device
     )
+
+
+def count(task: Task) -> Reply:
+    """Dry runs of one model; a workload that cannot be traced is an answer, not a failure."""
+    from epochcast.profiler.dryrun import dry_runs
+
+    try:
+        counted = dry_runs(task.spec, task.batch_sizes or (None,), timeline=task.timeline)
+    except WorkloadError as error:
+        traceback.print_exc()
+        return Reply(kind="counted", problem=str(error))
+    return Reply(kind="counted", counted=counted)

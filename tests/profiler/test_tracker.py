@@ -150,8 +150,8 @@ def test_operators_and_bytes_of_one_addition():
     with tracker:
         a + a
         a.view(2, 5)
-    assert tracker.operators == {"step": 1}  # views are free
-    assert tracker.bytes_moved == 3 * 10 * FLOAT  # two read, one written
+    assert tracker.operators == {"forward": 1}  # views are free
+    assert tracker.bytes_moved["forward"] == 3 * 10 * FLOAT  # two read, one written
 
 
 def test_everything_is_positive_and_a_view_is_free():
@@ -308,24 +308,24 @@ def test_a_tensor_counts_until_it_dies():
     a = torch.ones(1000)
     with tracker:
         b = a + 1
-        assert tracker.live_bytes == 1000 * FLOAT
+        assert tracker.memory.live_bytes == 1000 * FLOAT
         view = b[10:]
         del b
-        assert tracker.live_bytes == 1000 * FLOAT  # the view keeps its storage
+        assert tracker.memory.live_bytes == 1000 * FLOAT  # the view keeps its storage
         del view
-        assert tracker.live_bytes == 0
+        assert tracker.memory.live_bytes == 0
         c = a * 2
-    assert tracker.peak_bytes == {"step": 1000 * FLOAT}
+    assert tracker.memory.peak_bytes == {"forward": 1000 * FLOAT}
     del c
-    assert tracker.live_bytes == 0
+    assert tracker.memory.live_bytes == 0
 
 
 def test_tensors_of_another_device_are_not_counted():
     tracker = OperatorTracker("cuda")
     with tracker:
         torch.ones(3) + 1
-    assert tracker.live_bytes == 0
-    assert tracker.operators["step"] > 0
+    assert tracker.memory.live_bytes == 0
+    assert tracker.operators["forward"] > 0
 
 
 def test_accumulation_keeps_gradients_through_the_next_micro_step():
