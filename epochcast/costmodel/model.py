@@ -14,6 +14,7 @@ from epochcast.records import (
     SCHEMA,
     Device,
     Estimate,
+    Footprint,
     Precision,
     RunConfig,
     Sizes,
@@ -123,6 +124,8 @@ class CostModel:
         steps: int | None = None,
         samples: int | None = None,
         accumulation: int | None = None,
+        workers: int | None = None,
+        footprint: Footprint | None = None,
         eval_every: float = 1.0,
         save_every: float = 1.0,
         price_per_hour: float | None = None,
@@ -136,6 +139,8 @@ class CostModel:
             steps: optimizer steps, instead of epochs.
             samples: training samples per epoch, if not as probed.
             accumulation: micro-batches per optimizer step, if not as probed.
+            workers: data-loader processes, if not as probed.
+            footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
             eval_every: epochs between evaluations; 0 never evaluates.
             save_every: epochs between checkpoints; 0 saves none.
             price_per_hour: of the device; without one the estimate has no cost.
@@ -152,6 +157,8 @@ class CostModel:
             batch_size=batch_size,
             samples=samples,
             accumulation=accumulation,
+            workers=workers,
+            footprint=footprint,
             eval_every=eval_every,
             save_every=save_every,
             price_per_hour=price_per_hour,
