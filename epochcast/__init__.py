@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import EpochcastError
     from epochcast.lookup import fitted_model
+    from epochcast.profiler.request import Range
     from epochcast.profiler.workload import Workload
     from epochcast.records import (
+        Capacity,
         DatasetSpec,
         Device,
         Estimate,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Capacity": "records",
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
     "Device": "records",
@@ -46,6 +49,7 @@ _HOMES = {
     "Footprint": "records",
     "Measurement": "records",
     "Quantiles": "records",
+    "Range": "profiler.request",
     "RunConfig": "records",
     "Store": "store",
     "Summary": "records",
@@ -58,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Capacity",
     "CostModel",
     "DatasetSpec",
     "Device",
@@ -66,6 +71,7 @@ __all__ = [
     "Footprint",
     "Measurement",
     "Quantiles",
+    "Range",
     "RunConfig",
     "Store",
     "Summary",

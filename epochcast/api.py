@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from epochcast.choosing import chooser_for
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.profiler.counting import count
-from epochcast.profiler.request import SweepRequest
+from epochcast.profiler.request import Range, SweepRequest
 from epochcast.profiler.source import canonical
 from epochcast.profiler.sweep import Observer, SweepResult, sweep
 from epochcast.records import Footprint, Measurement, SizeValue
@@ -29,12 +30,15 @@ def probe(
     workload: str | Callable[..., Any],
     *,
     batch_sizes: Sequence[int] = (),
-    sizes: Mapping[str, Sequence[SizeValue]] | None = None,
+    sizes: Mapping[str, Sequence[SizeValue] | Range] | None = None,
     overrides: Mapping[str, SizeValue] | None = None,
     device: str = "auto",
     rounds: int | None = None,
     seconds: float | None = None,
     max_seconds: float | None = None,
+    threads: int | None = None,
+    asked: Mapping[str, SizeValue] | None = None,
+    until: float | None = None,
     data: str | None = None,
     fresh: bool = False,
     traces: bool = True,
@@ -46,12 +50,17 @@ def probe(
         workload: a built-in's name, ``"file.py:function"``, ``"package.module:function"``, or the
             function itself, which worker processes must be able to import.
         batch_sizes: micro-batches to visit; empty for a few around the workload's own.
-        sizes: values to visit for each model-size knob.
+        sizes: values to visit for each model-size knob, or an ``ec.Range``, of which the sweep
+            chooses some: those that spread, then those that sharpen the answer most per second.
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         rounds: passes over all configurations, each in a fresh process.
         seconds: for which each visit times steady steps.
         max_seconds: begin no visit that would end later.
+        threads: intra-operator CPU threads; None leaves torch's choice.
+        asked: a question to choose configurations for, e.g.
+            ``{"epochs": 90, "batch_size": 256, "width": 512}``.
+        until: half the relative width of the answer's 90 % interval at which to stop choosing.
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
@@ -72,6 +81,9 @@ def probe(
         overrides=dict(overrides or {}),
         device=device,
         max_seconds=max_seconds,
+        threads=threads,
+        asked=dict(asked or {}),
+        until=until,
         data=data,
         fresh=fresh,
         traces=traces,
@@ -118,7 +130,7 @@ def dry_run(
 def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = None) -> SweepResult:
     """A sweep into a store, and TensorBoard's view of the store brought up to date."""
     try:
-        result = sweep(request, store, observer)
+        result = sweep(request, store, observer, chooser=chooser_for(request))
     except BaseException:
         with suppress(EpochcastError):  # what ended the sweep is what to tell
             refresh_board(store)

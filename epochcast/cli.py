@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from epochcast import foreign
     from epochcast.costmodel.model import CostModel
+    from epochcast.profiler.protocol import Counted
     from epochcast.records import Footprint, RunConfig
     from epochcast.store import Store
 
@@ -86,15 +88,85 @@ class _Knob(click.ParamType):  # type: ignore[type-arg]
 
     name = "NAME=VALUE[,VALUE…]"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, tuple[Any, ...]]:
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
         from epochcast.records import parse_size_value
 
         if isinstance(value, tuple):
             return value
         name, equals, values = value.partition("=")
         if not name or not equals or not values:
-            self.fail(f"expected NAME=VALUE[,VALUE…], but got {value!r}", param, ctx)
+            self.fail(f"expected {self.name}, but got {value!r}", param, ctx)
         return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
+
+
+class _KnobOrRange(_Knob):
+    """``"width=256,512"`` or ``"width=128..2048"``."""
+
+    name = "NAME=VALUE[,VALUE…]|LOW..HIGH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, Any]:
+        name, _, values = value.partition("=") if isinstance(value, str) else ("", "", "")
+        low, dots, high = values.partition("..")
+        if not (name and dots):
+            return super().convert(value, param, ctx)
+        from epochcast.profiler.request import Range
+        from epochcast.records import parse_size_value
+
+        bounds = [parse_size_value(low), parse_size_value(high)]
+        if not all(isinstance(b, int | float) and not isinstance(b, bool) for b in bounds):
+            self.fail(f"a range needs two numbers, but got {value!r}", param, ctx)
+        return name.strip(), Range(*bounds)  # type: ignore[arg-type]
+
+
+class _Share(click.ParamType):  # type: ignore[type-arg]
+    """``"5%"`` or ``"0.05"``."""
+
+    name = "PERCENT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        from epochcast.units import parse_share
+
+        try:
+            return parse_share(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg]
+    """``"24GiB"``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        from epochcast.units import parse_bytes
+
+        try:
+            return parse_bytes(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Question(click.ParamType):  # type: ignore[type-arg]
+    """``"epochs=90,batch-size=256,width=512"``."""
+
+    name = "epochs=N,batch-size=N,KNOB=VALUE…"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, Any]:
+        from epochcast.records import parse_size_value
+
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(name.strip() and equals and text.strip() for name, equals, text in pairs):
+            self.fail(f"expected {self.name}, but got {value!r}", param, ctx)
+        return {
+            "batch_size" if name.strip() == "batch-size" else name.strip(): parse_size_value(text)
+            for name, _, text in pairs
+        }
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]
@@ -115,6 +187,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 
 # ParamType takes a type argument from click 8.4 on, for type checkers alone.
 INT_LIST, KNOB, DURATION = _IntList(), _Knob(), _Duration()
+KNOB_OR_RANGE, SHARE, BYTES, QUESTION = _KnobOrRange(), _Share(), _Bytes(), _Question()
 Command = Callable[..., Any]
 
 
@@ -136,7 +209,7 @@ def _set_option(command: Command) -> Command:
     )(command)
 
 
-def _knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, tuple[Any, ...]]:
+def _knobs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
@@ -165,7 +238,11 @@ def _print_json(**contents: Any) -> None:
 @cli.command()
 @click.argument("workload")
 @click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to visit.")
-@_set_option
+@click.option("--set", "knobs", type=KNOB_OR_RANGE, multiple=True,
+              help="Values of a model-size knob, or a range to choose from.")  # fmt: skip
+@click.option("--for", "asked", type=QUESTION,
+              help="What will be asked; chooses what sharpens the answer.")  # fmt: skip
+@click.option("--until", type=SHARE, help="Choose until the answer is this sharp; default 5%.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Fresh processes per configuration.")
@@ -209,12 +286,13 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
             _print_json(
                 stopped=result.stopped,
                 seconds=result.seconds,
+                half_width=result.half_width,
                 summaries=summaries,
                 measurements=result.measurements,
             )
         else:
             report.print_summaries(_console(), summaries)
-            report.print_probed(_console(), progress.count, result.seconds, result.stopped)
+            report.print_probed(_console(), progress.count, result, request.until)
     if not result.succeeded:
         sys.exit(1)
 
@@ -243,6 +321,8 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
         device=options["device"],
         threads=options["threads"],
         max_seconds=options["max_seconds"],
+        asked=options["asked"] or {},
+        until=options["until"],
         data=options["data"],
         fresh=options["fresh"],
         traces=options["traces"],
@@ -261,12 +341,16 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
 @click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
 @click.option("--timeline", is_flag=True, help="Every allocation and free of the step.")
+@_store_option
 @_json_option
 def dry_run(
     workload: str, batch_sizes: tuple[int, ...] | None, knobs: Any, accumulation: int | None,
-    precision: str | None, data: str | None, timeline: bool, as_json: bool,
+    precision: str | None, data: str | None, timeline: bool, store: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Count what a training step of WORKLOAD asks of any device, without running it."""
+    """Count what a training step of WORKLOAD asks of any device, without running it.
+
+    Where there is a store, the counts are kept: `predict` prices these configurations by them.
+    """
     from epochcast.api import target_of
     from epochcast.profiler.counting import count
     from epochcast.profiler.request import SweepRequest
@@ -282,6 +366,7 @@ def dry_run(
         data=data,
     )
     counted = count(request, timeline=timeline or not as_json)
+    _keep_footprints(request.target, counted, store)
     if as_json:
         _print_json(counted=counted)
         return
@@ -289,6 +374,21 @@ def dry_run(
     print_footprints(_console(), workload, rows)
     if timeline:
         print_timeline(_console(), rows)
+
+
+def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
+    from epochcast.errors import StoreError
+    from epochcast.profiler.source import source_of
+
+    try:
+        archive = _reading(store)
+    except StoreError:
+        if store is not None:
+            raise
+        return  # nothing was probed here: no store is made for counts alone
+    with archive:
+        found = {c.config: c.footprint for c in counted}
+        archive.add_footprints(target, source_of(target), found)
 
 
 # -- fit and predict ----------------------------------------------------------------------------
@@ -334,6 +434,9 @@ def fit(
               help="Epochs between evaluations; 0: never.")  # fmt: skip
 @click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Epochs between checkpoints; 0: none.")  # fmt: skip
+@click.option("--memory", type=BYTES, help="Find the largest batch that fits, e.g. 24GiB.")
+@click.option("--confidence", type=SHARE, default=0.95, show_default=True,
+              help="Probability with which it must fit.")  # fmt: skip
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the device.")
 @click.option("--device", help="Kind, or part of the name, of the device probed.")
 @click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
@@ -345,6 +448,7 @@ def predict(
 ) -> None:  # fmt: skip
     """Price a training run of WORKLOAD (default: the one probed last)."""
     from epochcast import report
+    from epochcast.costmodel.capacity import largest_batch
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import predict as answer
     from epochcast.lookup import fitted_model
@@ -357,13 +461,22 @@ def predict(
     else:
         with _reading(store) as archive:
             model, notes = fitted_model(archive, workload, device)
+    memory, confidence = options["memory"], options["confidence"]
+    capacities = [largest_batch(model, q, memory, confidence) for q in questions if memory]
+    if memory:
+        pairs = zip(questions, capacities, strict=True)
+        priced = options["epochs"] or options["steps"]
+        questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
     report.print_warnings(_console(stderr=True), notes)
     if as_json:
-        _print_json(estimates=estimates, notes=notes, chosen=model.explain())
-    elif len(estimates) == 1:
+        found = {"estimates": estimates, **({"capacities": capacities} if memory else {})}
+        _print_json(**found, notes=notes, chosen=model.explain())
+        return
+    report.print_capacities(_console(), capacities)
+    if len(estimates) == 1:
         report.print_estimate(_console(), estimates[0])
-    else:
+    elif estimates:
         report.print_estimates(_console(), estimates)
 
 
@@ -385,9 +498,12 @@ def _questions(options: dict[str, Any]) -> list[Any]:
     """Every combination of the values given; epochs vary fastest."""
     from epochcast.costmodel.prediction import Question
 
-    if bool(options["epochs"]) == bool(options["steps"]):
+    if options["memory"] and options["batch_sizes"]:
+        raise UsageError("--memory asks for the largest batch; leave --batch-size out")
+    given = bool(options["epochs"]), bool(options["steps"])
+    if all(given) or not (any(given) or options["memory"]):
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
-    counted = "epochs" if options["epochs"] else "steps"
+    counted = "steps" if options["steps"] else "epochs"
     knobs = _knobs(options["knobs"])
     ways = ("accumulation", "precision", "compiled", "drop_last", "workers")
     shared = ("samples", *ways, "eval_every", "save_every")
@@ -400,7 +516,7 @@ def _questions(options: dict[str, Any]) -> list[Any]:
             **{name: options[name] for name in shared},
         )
         for *values, batch_size, count in product(
-            *knobs.values(), options["batch_sizes"] or (None,), options[counted]
+            *knobs.values(), options["batch_sizes"] or (None,), options[counted] or (1,)
         )
     ]
 

@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from epochcast.address import APPLICATION_ID, Address
 from epochcast.errors import MissingDependency, StoreError
 
-STORE_SCHEMA = 1  # of the tables; raised when a column is added or changes its meaning
+STORE_SCHEMA = 2  # of the tables; 2 added the footprints; raised with every change of them
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
 
@@ -75,6 +75,16 @@ MODELS = Table(
     _metadata,
     Column("id", Integer, primary_key=True),
     Column("key", String, nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+FOOTPRINTS = Table(
+    "epochcast_footprints",
+    _metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String, nullable=False, unique=True),
+    Column("workload", String, nullable=False),
+    Column("source", String, nullable=False),
     Column("document", Text, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -192,3 +202,9 @@ def create_tables(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     _metadata.create_all(connection)
     connection.execute(META.insert().values(name="schema", value=str(STORE_SCHEMA)))
+
+
+def upgrade_tables(connection: Connection) -> None:
+    """Add the tables that an older schema lacks; nothing that is there is touched."""
+    _metadata.create_all(connection)
+    connection.execute(META.update().where(META.c.name == "schema").values(value=str(STORE_SCHEMA)))

@@ -7,14 +7,14 @@ store ──select──▶ one workload, one version of its code, one device �
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epochcast import __version__
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import EpochcastError, PredictionError
 from epochcast.profiler.source import canonical, source_of
-from epochcast.records import Measurement, Warning_, to_json
+from epochcast.records import Footprint, Measurement, RunConfig, Warning_, to_json
 from epochcast.store import Store
 
 
@@ -113,7 +113,9 @@ def fitted_model(
         FitError: they do not determine a model.
     """
     selection = select(store, workload, device)
-    key = measurements_key(selection.measurements)
+    newest = _newest(selection.measurements)
+    footprints = store.footprints(newest.workload, newest.source)
+    key = measurements_key(selection.measurements, footprints)
     document = store.cached_model(key)
     if document is not None:
         try:
@@ -122,12 +124,15 @@ def fitted_model(
             pass  # written by another version: fit again
     from epochcast.costmodel.fitting import fit
 
-    model = fit(selection.measurements)
+    model = fit(selection.measurements, footprints)
     store.cache_model(key, to_json(model))
     return model, selection.warnings
 
 
-def measurements_key(measurements: Sequence[Measurement]) -> str:
-    """Changes whenever a fit of these measurements could change."""
+def measurements_key(
+    measurements: Sequence[Measurement], footprints: Mapping[RunConfig, Footprint]
+) -> str:
+    """Changes whenever a fit of these measurements and footprints could change."""
     parts = sorted((m.key, m.created_at, m.status) for m in measurements)
-    return hashlib.sha256(repr((__version__, parts)).encode()).hexdigest()[:24]
+    counted = sorted((config.label, repr(footprint)) for config, footprint in footprints.items())
+    return hashlib.sha256(repr((__version__, parts, counted)).encode()).hexdigest()[:24]

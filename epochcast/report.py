@@ -16,6 +16,7 @@ from rich.text import Text
 from epochcast.costmodel.summary import step_seconds
 from epochcast.records import (
     SCHEMA,
+    Capacity,
     DatasetSpec,
     Device,
     Estimate,
@@ -37,7 +38,9 @@ from epochcast.units import (
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.foreign.columns import Column
+    from epochcast.profiler.sweep import SweepResult
 
+WORTH_A_WORD = 0.1  # of the time to compute
 WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
 
 WARNINGS = {
@@ -53,6 +56,11 @@ WARNINGS = {
     "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-trace": "no trace of {config}: {why}",
+    "no-footprints": "the workload cannot be counted without running it ({why}): sizes never "
+    "probed are priced from measurements alone",
+    "no-such-size": "{sizes} is left out: {why}",
+    "too-large": "{count} configurations are left out: their tensors alone are more than the "
+    "device's memory",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
@@ -82,8 +90,8 @@ class PlainProgress:
         self.console = console
         self.total = self.count = 0
 
-    def begin(self, visits: int, done: int, device: Device, data: str) -> None:
-        self.total = visits
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
+        self.total = visits or 0
         self.console.print(Text(_opening(visits, done, device, data)), soft_wrap=True)
 
     def phase(self, label: str, phase: str) -> None:
@@ -91,7 +99,8 @@ class PlainProgress:
 
     def visited(self, measurement: Measurement) -> None:
         self.count += 1
-        line = f"[{self.count}/{self.total}] {_visit_line(measurement)}"
+        of = f"/{self.total}" if self.total else ""
+        line = f"[{self.count}{of}] {_visit_line(measurement)}"
         self.console.print(Text(line), soft_wrap=True)
 
     def warn(self, warning: Warning_) -> None:
@@ -117,9 +126,9 @@ class BarProgress(PlainProgress):
         )
         self._task = self._bar.add_task("starting", total=None)
 
-    def begin(self, visits: int, done: int, device: Device, data: str) -> None:
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
         super().begin(visits, done, device, data)
-        self._bar.update(self._task, total=visits)
+        self._bar.update(self._task, total=visits)  # None: a bar that only moves
         self._bar.start()
 
     def phase(self, label: str, phase: str) -> None:
@@ -135,10 +144,11 @@ class BarProgress(PlainProgress):
         self._bar.stop()
 
 
-def _opening(visits: int, done: int, device: Device, data: str) -> str:
+def _opening(visits: int | None, done: int, device: Device, data: str) -> str:
+    todo = "Choosing what to visit" if visits is None else f"{visits} visits to make"
     continued = f" ({done} more are in the store already)" if done else ""
     source = f", {data} data" if data else ""
-    return f"{visits} visits to make{continued}; on {device.label}{source}"
+    return f"{todo}{continued}; on {device.label}{source}"
 
 
 def _visit_line(m: Measurement) -> str:
@@ -206,23 +216,34 @@ def _maybe(form: Any, value: float | None) -> str:
     return "–" if value is None else str(form(value))
 
 
-def print_probed(console: Console, visits: int, seconds: float, stopped: str) -> None:
+def print_probed(
+    console: Console, visits: int, result: SweepResult, until: float | None = None
+) -> None:
     """What the sweep cost, why it stopped, and what to do next."""
     console.print()
-    why = {
-        "complete": "",
-        "max-seconds": " and stopped at --max-seconds; the same command continues",
-        "nothing-succeeded": " and stopped: every configuration failed",
-    }[stopped]
-    took = f"{visits} visits took {format_seconds(seconds)}"
-    if visits or stopped == "complete":
-        console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
-    else:
+    if not visits and result.stopped not in ("complete", "sharp", "max-rounds"):
         line = "No visit was made: --max-seconds left no time for one; give more, or leave it out."
         console.print(Text(line))
         return
-    if stopped != "nothing-succeeded":
+    took = f"{visits} visits took {format_seconds(result.seconds)}"
+    why = _why_stopped(result, until)
+    console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    if result.stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
+
+
+def _why_stopped(result: SweepResult, until: float | None) -> str:
+    width = ""
+    if result.half_width is not None:
+        width = f": the 90 % interval of the answer is ±{format_percent(result.half_width)}"
+    reasons = {
+        "complete": "",
+        "sharp": width + (f", under {format_percent(until)}" if until else ""),
+        "max-rounds": f" and stopped after the last round{width}; more of the same would not help",
+        "max-seconds": f" and stopped at --max-seconds{width}; the same command continues",
+        "nothing-succeeded": " and stopped: every configuration failed",
+    }
+    return reasons[result.stopped]
 
 
 def print_measurements(console: Console, measurements: Sequence[Measurement]) -> None:
@@ -309,10 +330,32 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     print_warnings(console, estimate.warnings)
 
 
+def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:
+    """The largest batch that fits, a line each."""
+    for found in capacities:
+        sure = format_percent(found.confidence)
+        line = (
+            f"Largest batch that fits {format_bytes(found.memory_bytes)} with {sure} confidence: "
+            f"{found.batch_size:,} (needs {format_bytes(found.needed_bytes)})"
+        )
+        if found.limited_by == "samples":
+            line += ", the whole data set"
+        console.print(Text(line, style="bold"), soft_wrap=True)
+        console.print(Text(f"for {found.config.label}"), soft_wrap=True)
+        if found.extrapolated:
+            names = ", ".join(found.extrapolated)
+            console.print(Text(f"note: outside the probed range: {names}", style="yellow"))
+        console.print()
+
+
 def _further_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
     rows = []
     if estimate.peak_bytes is not None:
         rows.append(("peak of live tensors", _cells(format_bytes, estimate.peak_bytes)))
+    if estimate.allocated_bytes is not None:
+        rows.append(("allocated", _cells(format_bytes, estimate.allocated_bytes)))
+    if estimate.reserved_bytes is not None:
+        rows.append(("reserved", _cells(format_bytes, estimate.reserved_bytes)))
     if estimate.device_bytes is not None:
         rows.append(_device_memory_row(estimate.device_bytes, estimate.device.memory_bytes))
     if estimate.cost is not None:
@@ -335,8 +378,19 @@ def _heading(estimate: Estimate) -> str:
 def _epoch_line(estimate: Estimate) -> str:
     return (
         f"{estimate.samples:,} samples, {estimate.steps_per_epoch:,} optimizer steps an epoch, "
-        f"{format_seconds(estimate.step_seconds.p50)} a step"
+        f"{format_seconds(estimate.step_seconds.p50)} a step{_what_rules(estimate)}"
     )
+
+
+def _what_rules(estimate: Estimate) -> str:
+    """Whether a step waits for data, in words; only where loading takes a share worth a word."""
+    compute, loader = estimate.compute_seconds, estimate.loader_seconds
+    if compute is None or loader is None or loader < WORTH_A_WORD * compute:
+        return ""
+    parts = f"computing {format_seconds(compute)}, loading {format_seconds(loader)}"
+    if estimate.config.workers == 0:
+        return f" ({parts}, one after the other: --workers would overlap them)"
+    return f" ({parts}: {'loading' if loader > compute else 'computing'} rules)"
 
 
 def _probing_line(estimate: Estimate) -> str:

@@ -1,6 +1,7 @@
 """Measurements on disk: each is saved at once, survives a kill, and is found again by its key.
 
     probe ──add──▶ epochcast_measurements (columns to filter by + the record as JSON) ──▶ fit
+    dry-run ────▶ epochcast_footprints   (what was counted without measuring)         ──▶ fit
                    epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
@@ -10,24 +11,27 @@ The same code runs on a SQLite file and on a PostgreSQL server: address.py, data
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, inspect, select
 
 from epochcast.address import Address, check_file, locate, make_folders
 from epochcast.database import (
+    FOOTPRINTS,
     MEASUREMENTS,
     MODELS,
     STORE_SCHEMA,
     Database,
     create_tables,
     schema_of,
+    upgrade_tables,
 )
 from epochcast.errors import StoreError
-from epochcast.records import Measurement, from_json, to_json
+from epochcast.records import Footprint, Measurement, RunConfig, from_json, to_json
 
 KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
 
@@ -194,6 +198,36 @@ class Store:
         self.add_all(measurements)
         return len(measurements)
 
+    def add_footprints(
+        self, workload: str, source: str, footprints: Mapping[RunConfig, Footprint]
+    ) -> None:
+        """Save what was counted in dry runs, all or none; older counts are replaced.
+
+        Raises:
+            StoreError: they could not be saved; the store is as it was before.
+        """
+        with self._database.write() as connection:
+            for config, footprint in footprints.items():
+                key = _footprint_key(workload, source, config)
+                row = {"key": key, "workload": workload, "source": source}
+                document = to_json((config, replace(footprint, timeline=None)))
+                connection.execute(delete(FOOTPRINTS).where(FOOTPRINTS.c.key == key))
+                connection.execute(insert(FOOTPRINTS).values(**row, document=document))
+
+    def footprints(self, workload: str, source: str) -> dict[RunConfig, Footprint]:
+        """What was counted in dry runs of one version of a workload's code.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._database.read() as connection:
+            if not inspect(connection).has_table(FOOTPRINTS.name):
+                return {}  # of an older schema, on a disk that cannot be written
+            query = select(FOOTPRINTS.c.document).order_by(FOOTPRINTS.c.id)
+            query = query.where(FOOTPRINTS.c.workload == workload, FOOTPRINTS.c.source == source)
+            documents = connection.scalars(query).all()
+        return dict(from_json(document, tuple[RunConfig, Footprint]) for document in documents)
+
     def fingerprint(
         self,
         workload: str | None = None,
@@ -254,7 +288,19 @@ def _check_schema(database: Database, address: Address, create: bool) -> None:
             f"the store {address.label}: written by a newer epochcast (schema {found}, this one "
             f"reads up to {STORE_SCHEMA}); run: pip install --upgrade epochcast"
         )
-    # A store of an older schema is upgraded here, in one write(), once there is such a schema.
+    if found < STORE_SCHEMA:
+        _upgrade(database, address.label, required=create)
+
+
+def _upgrade(database: Database, label: str, required: bool) -> None:
+    """Add what an older schema lacks; a store that is only read may stay as it is."""
+    try:
+        with database.write() as connection:
+            if (schema_of(connection, label) or 0) < STORE_SCHEMA:  # nobody was faster
+                upgrade_tables(connection)
+    except StoreError:
+        if required:
+            raise
 
 
 def _create_once(database: Database, label: str) -> int:
@@ -301,6 +347,10 @@ def _parse_line(number: int, text: str) -> Measurement:
         return from_json(text, Measurement)
     except StoreError as error:
         raise StoreError(f"line {number}: {error}; nothing was imported") from error
+
+
+def _footprint_key(workload: str, source: str, config: RunConfig) -> str:
+    return hashlib.sha256(repr((workload, source, config)).encode()).hexdigest()[:16]
 
 
 def _forget_old_models(connection: Connection) -> None:

@@ -74,6 +74,22 @@ def parse_bytes(text: str) -> int:
     return round(size)
 
 
+def parse_share(text: str) -> float:
+    """A share between 0 and 1, both excluded: ``"5%"``, ``"5 %"`` or ``"0.05"``.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = 0.0
+    if rest.strip() or not 0 < share < 1:
+        raise UsageError(f"expected a share such as 5% or 0.05, but got {text!r}")
+    return share
+
+
 def time_unit(name: str) -> float | None:
     """Seconds in a unit by its name, ``"ms"`` or ``"milliseconds"``; None if it is no such unit."""
     lowered = name.strip().lower()

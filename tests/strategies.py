@@ -136,6 +136,7 @@ measurements = st.one_of(good_measurements, failed_measurements)
 summaries = _record(records.Summary, config=run_configs)
 warnings = _record(records.Warning_)
 terms = _record(records.Term)
+capacities = _record(records.Capacity, config=run_configs)
 estimates = _record(records.Estimate, config=run_configs)
 
 every_record = st.one_of(
@@ -151,4 +152,5 @@ every_record = st.one_of(
     warnings,
     terms,
     estimates,
+    capacities,
 )

@@ -12,6 +12,7 @@ import epochcast
 from epochcast import report
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import summarise
+from epochcast.profiler.sweep import SweepResult
 from epochcast.records import Warning_
 
 PACKAGE = Path(epochcast.__file__).parent
@@ -105,9 +106,10 @@ def test_documents_name_their_knobs() -> None:
 
 
 def test_what_a_sweep_cost_and_why_it_ended() -> None:
-    def said(visits: int, stopped: str) -> str:
+    def said(visits: int, stopped: str, half_width: float | None = None) -> str:
         console = _console(200)
-        report.print_probed(console, visits, 3.0, stopped)
+        result = SweepResult(measurements=(), seconds=3.0, stopped=stopped, half_width=half_width)
+        report.print_probed(console, visits, result, 0.05)
         return _text(console)
 
     assert "3 visits took 3 s." in said(3, "complete")
@@ -115,3 +117,34 @@ def test_what_a_sweep_cost_and_why_it_ended() -> None:
     assert "3 visits took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
     assert "--max-seconds left no time for one" in said(0, "max-seconds")
     assert "Next:" not in said(0, "max-seconds")
+    assert "the 90 % interval of the answer is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)
+    assert "after the last round: the 90 % interval of the answer is ±27 %" in said(
+        9, "max-rounds", 0.27
+    )
+
+
+def test_what_rules_a_step_is_said_where_loading_matters() -> None:
+    estimate = fit(truths.sweep()).predict(epochs=3)
+
+    def said(compute: float, loader: float, workers: int) -> str:
+        console = _console(200)
+        config = replace(estimate.config, workers=workers)
+        report.print_estimate(
+            console,
+            replace(estimate, config=config, compute_seconds=compute, loader_seconds=loader),
+        )
+        return _text(console)
+
+    assert "computing 1 ms, loading 3 ms: loading rules" in said(1e-3, 3e-3, 2)
+    assert "loading 2 ms: computing rules" in said(3e-3, 2e-3, 2)
+    assert "one after the other" in said(3e-3, 2e-3, 0)
+    assert "loading" not in said(3e-3, 1e-6, 0)
+
+
+def test_the_largest_batch_in_words() -> None:
+    console = _console(200)
+    found = fit(truths.sweep()).largest_batch(2**30, width=512)
+    report.print_capacities(console, [found])
+    text = _text(console)
+    assert f"Largest batch that fits 1 GiB with 95 % confidence: {found.batch_size:,}" in text
+    assert "outside the probed range: batch_size" in text

@@ -13,12 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import truths
 from strategies import CPU, make_measurement
 
 from epochcast import database
+from epochcast import store as store_module
 from epochcast.address import APPLICATION_ID, locate
 from epochcast.database import Database
 from epochcast.errors import MissingDependency, StoreError
+from epochcast.records import RunConfig, Timeline
 from epochcast.store import KEPT_MODELS, Store
 
 # In a process of its own: open the store in argv[1], add argv[2] measurements of the workload
@@ -352,7 +355,7 @@ def test_a_newer_store_is_refused(store):
     store.close()
     execute(file_of(store), "UPDATE epochcast_meta SET value = '7' WHERE name = 'schema'")
     before = file_of(store).read_bytes()
-    with pytest.raises(StoreError, match=r"newer epochcast .schema 7, this one reads up to 1"):
+    with pytest.raises(StoreError, match=r"newer epochcast .schema 7, this one reads up to 2"):
         Store.open(folder=store.folder)
     assert file_of(store).read_bytes() == before
 
@@ -558,7 +561,13 @@ def test_the_file_is_marked_as_ours(store):
     assert execute(file_of(store), "PRAGMA application_id") == [(APPLICATION_ID,)]
     tables = execute(file_of(store), "SELECT name FROM sqlite_master WHERE type = 'table'")
     ours = {name for (name,) in tables if not str(name).startswith("sqlite_")}
-    assert ours == {table.name for table in (database.META, database.MEASUREMENTS, database.MODELS)}
+    tables_of_ours = (
+        database.META,
+        database.MEASUREMENTS,
+        database.MODELS,
+        database.FOOTPRINTS,
+    )
+    assert ours == {table.name for table in tables_of_ours}
 
 
 def test_a_name_that_is_not_unicode_is_a_clear_error(store):
@@ -572,3 +581,65 @@ def test_a_name_that_is_not_unicode_is_a_clear_error(store):
 def test_no_torch_is_loaded():
     code = "import sys, epochcast.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- footprints ---------------------------------------------------------------------------------
+
+
+def test_footprints_are_kept_by_code_and_configuration_and_replaced(store):
+    a = RunConfig(batch_size=8, sizes=(("width", 4),))
+    b = RunConfig(batch_size=16, sizes=(("width", 4),))
+    small, large = truths.footprint(8, 4), truths.footprint(16, 4)
+    store.add_footprints("w", "code", {a: large, b: large})
+    store.add_footprints("w", "code", {a: small})
+    store.add_footprints("w", "other code", {b: small})
+    assert store.footprints("w", "code") == {a: small, b: large}
+    assert store.footprints("w", "other code") == {b: small}
+    assert store.footprints("another", "code") == {}
+
+
+def test_a_timeline_is_not_kept(store):
+    timeline = Timeline(
+        block_bytes=(8,),
+        block_kinds=("input",),
+        block_operators=(-1,),
+        block_modules=(-1,),
+        operators=(),
+        modules=(),
+        events=(1,),
+        forward_end=1,
+        step_end=1,
+    )
+    config, counted = RunConfig(batch_size=8), truths.footprint(8, 4)
+    store.add_footprints("w", "", {config: replace(counted, timeline=timeline)})
+    assert store.footprints("w", "") == {config: counted}
+
+
+def as_schema_1(store):
+    execute(file_of(store), "DROP TABLE epochcast_footprints")
+    execute(file_of(store), "UPDATE epochcast_meta SET value = '1' WHERE name = 'schema'")
+
+
+def test_a_store_of_schema_1_is_upgraded_and_keeps_everything(store):
+    measurement = make_measurement()
+    store.add(measurement)
+    as_schema_1(store)
+    with Store.open(folder=store.folder) as upgraded:
+        assert upgraded.measurements() == (measurement,)
+        upgraded.add_footprints("w", "", {RunConfig(batch_size=8): truths.footprint(8, 4)})
+    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("2",)]
+
+
+def test_a_store_of_schema_1_that_cannot_be_written_can_be_read(store, monkeypatch):
+    store.add(make_measurement())
+    as_schema_1(store)
+
+    def refuse(connection):
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(store_module, "upgrade_tables", refuse)
+    with Store.open(folder=store.folder, create=False) as old:
+        assert len(old.measurements()) == 1
+        assert old.footprints("mnist-mlp", "abc123") == {}
+    with pytest.raises(StoreError, match="read-only"):
+        Store.open(folder=store.folder)

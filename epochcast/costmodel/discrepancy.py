@@ -1,24 +1,28 @@
 """What physics misses: a Gaussian process on the log scale beside coefficients that are uncertain.
 
-    log y(x) = log physics(x; β) + δ(x) + ε      δ ~ GP(0, s²·k(z, z')),  ε ~ N(0, s²·λ)
+    log y(x) = log physics(x; β) + δ(x) + ω(x) + ε
 
-(Kennedy & O'Hagan 2001, "Bayesian calibration of computer models", with β linearised.)
+(Kennedy & O'Hagan 2001, "Bayesian calibration of computer models", with β linearised), where δ is
+smooth with covariance s²·k(z, z'), ω belongs to each configuration alone with variance s²·w, and ε
+is measurement noise with variance s²·(λ − w). At a configuration that was measured ω is known too,
+so the prediction is what was measured there, as far as noise lets it.
 
     name   meaning                                                             shape
     z      log₂ of what places a configuration                                 (n, d)
     r      log y − log ŷ of the configurations fitted                          (n,)
     J      ∂ log ŷ / ∂ log β: the share of each term; a row sums to 1          (n, k)
     U, T   an orthonormal basis of J's columns, U = J T                        (n, p), (k, p)
-    R      K + λI, or I where residuals are not smooth                         (n, n)
+    κ      k(z, Z), plus w where z is one of Z                                 (n,)
+    R      K + λI, or I (λ = 1) where residuals are not smooth                 (n, n)
     Q      R⁻¹ − R⁻¹U (UᵀR⁻¹U)⁻¹ UᵀR⁻¹                                         (n, n)
 
     s²            = rᵀQr / (n − p)                          restricted maximum likelihood
-    correction(x) = k R⁻¹(r − Ub) + u b                     b = (UᵀR⁻¹U)⁻¹ UᵀR⁻¹r
-    var(x)        = s² (1 + λ − kR⁻¹k + c (UᵀR⁻¹U)⁻¹ c)     c = u − kR⁻¹U
+    correction(x) = κ R⁻¹(r − Ub) + u b                     b = (UᵀR⁻¹U)⁻¹ UᵀR⁻¹r
+    var(x)        = s² (k(z, z) + w − κR⁻¹κ + c (UᵀR⁻¹U)⁻¹ c)            c = u − κR⁻¹U
     left out i    = [Qr]ᵢ / Qᵢᵢ                             without fitting again
 
 are equations 2.41, 2.42 and 5.12 of Rasmussen & Williams 2006, "Gaussian Processes for Machine
-Learning"; without a smooth part they are those of linear regression, var = s²(1 + leverage).
+Learning"; without a smooth part, away from the data, var = s²(w + leverage): linear regression.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ UNKNOWN_DOF = 3.0  # a prior worth about three rounds
 UNKNOWN_LENGTH, UNKNOWN_NUGGET = 1.0, 1e-6  # neighbours are one doubling apart
 MIN_ROWS = 4  # fewer say nothing about what is missed, nor about which form is right
 EXACT_SD = 1e-6  # an error below this leaves nothing to improve
+SAME_PLACE = 1e-12  # squared doublings between two configurations that are one
+TINY = 1e-300  # variances are not divided by less
 RANK_TOLERANCE = 1e-6  # singular values below this share of the largest say nothing
 
 Rows = tuple[tuple[float, ...], ...]
@@ -52,14 +58,13 @@ class Discrepancy:
     Attributes:
         scale: s.
         dof: n − p.
-        noise_sd: standard deviation of r that is measurement noise and no error of the model.
         plain_sd: s without a smooth part.
         left_out_sd: root mean square of the leave-one-out errors.
-        length_scale: of k; None where residuals are not smooth and nothing is corrected.
-        nugget: λ.
-        centres: z of the configurations fitted, where there is a smooth part.
+        length_scale: of k; None where residuals are not smooth.
+        own: w.
+        centres: Z.
         weights: R⁻¹(r − Ub).
-        inverse: R⁻¹.
+        inverse: R⁻¹; empty where it is I.
         basis: T.
         cross: R⁻¹U.
         gram_inverse: (UᵀR⁻¹U)⁻¹.
@@ -68,11 +73,10 @@ class Discrepancy:
 
     scale: float
     dof: float
-    noise_sd: float = 0.0
     plain_sd: float
     left_out_sd: float
     length_scale: float | None = None
-    nugget: float = 0.0
+    own: float = 0.0
     centres: Rows = ()
     weights: tuple[float, ...] = ()
     inverse: Rows = ()
@@ -81,34 +85,37 @@ class Discrepancy:
     gram_inverse: Rows = ()
     offsets: tuple[float, ...] = ()
 
-    @property
-    def corrects(self) -> bool:
-        """Whether there is a smooth part."""
-        return self.length_scale is not None
-
     def correction(self, places: Array, shares: Array) -> Array:
-        """The smooth part on the log scale, (m,), at places (m, d) with shares (m, k)."""
-        smooth = self._similarity(places) @ np.array(self.weights)
-        return np.asarray(smooth + self._directions(shares) @ np.array(self.offsets))
+        """What physics is believed to miss, on the log scale, (m,).
+
+        Args:
+            places: (m, d).
+            shares: (m, k).
+        """
+        missed = self._likeness(places) @ np.array(self.weights)
+        if self.length_scale is None:  # the fit of β has made b zero
+            return np.asarray(missed)
+        return np.asarray(missed + self._directions(shares) @ np.array(self.offsets))
 
     def sd(self, places: Array, shares: Array) -> Array:
-        """Standard deviation of what is missed, on the log scale, (m,)."""
+        """Standard deviation of what is missed still, on the log scale, (m,)."""
+        likeness = self._likeness(places)
+        prior = self.own + (self.length_scale is not None)
+        explained = likeness @ np.array(self.inverse) if self.inverse else likeness
+        variance = prior - (explained * likeness).sum(axis=1)
         u = self._directions(shares)
-        variance = np.ones(len(u))
-        if self.corrects:
-            k = self._similarity(places)
-            variance += self.nugget - ((k @ np.array(self.inverse)) * k).sum(axis=1)
-            if u.shape[1]:
-                u = u - k @ np.array(self.cross)
         if u.shape[1]:
-            variance += ((u @ np.array(self.gram_inverse)) * u).sum(axis=1)
-        missed = self.scale**2 * np.maximum(variance, 0.0) - self.noise_sd**2
-        return np.sqrt(np.maximum(missed, 0.0))
+            c = u - likeness @ np.array(self.cross)
+            variance = variance + ((c @ np.array(self.gram_inverse)) * c).sum(axis=1)
+        return np.asarray(self.scale * np.sqrt(np.maximum(variance, 0.0)))
 
-    def _similarity(self, places: Array) -> Array:
-        """k(z, Z), (m, n)."""
-        assert self.length_scale is not None
-        return kernel(places, np.array(self.centres), self.length_scale)
+    def _likeness(self, places: Array) -> Array:
+        """κ, (m, n)."""
+        centres = np.array(self.centres)
+        alike = self.own * (_squared_distances(places, centres) < SAME_PLACE)
+        if self.length_scale is None:
+            return np.asarray(alike)
+        return np.asarray(alike + kernel(places, centres, self.length_scale))
 
     def _directions(self, shares: Array) -> Array:
         """u, (m, p)."""
@@ -117,8 +124,11 @@ class Discrepancy:
 
 def kernel(Z: Array, C: Array, length_scale: float) -> Array:
     """exp(−‖z − c‖² / 2ℓ²) for rows z of Z (n, d) and c of C (m, d); shape (n, m)."""
-    squared = ((Z[:, None, :] - C[None, :, :]) ** 2).sum(axis=2)
-    return np.asarray(np.exp(-squared / (2 * length_scale**2)))
+    return np.asarray(np.exp(-_squared_distances(Z, C) / (2 * length_scale**2)))
+
+
+def _squared_distances(Z: Array, C: Array) -> Array:
+    return np.asarray(((Z[:, None, :] - C[None, :, :]) ** 2).sum(axis=2))
 
 
 def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Discrepancy:
@@ -132,10 +142,10 @@ def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Disc
     """
     U, T = _orthonormal(J)
     if len(r) < MIN_ROWS or len(r) == U.shape[1]:
-        return _assumed(Z, r, noise_sd)
+        return _assumed(Z, r)
     plain = _Solved(np.eye(len(r)), U, r)
     if plain.left_out_sd <= EXACT_SD or not np.ptp(Z, axis=0).any():
-        return plain.discrepancy(plain, Z[:0], T, noise_sd)
+        return plain.discrepancy(plain, Z, T, noise_sd)
     smooth = [
         (_Solved(kernel(Z, Z, length) + nugget * np.eye(len(r)), U, r), length, nugget)
         for length in LENGTH_SCALES
@@ -143,7 +153,7 @@ def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Disc
     ]
     best, length, nugget = max(smooth, key=lambda candidate: candidate[0].likelihood)
     if best.left_out_sd >= IMPROVEMENT * plain.left_out_sd:
-        return plain.discrepancy(plain, Z[:0], T, noise_sd)
+        return plain.discrepancy(plain, Z, T, noise_sd)
     return best.discrepancy(plain, Z, T, noise_sd, length, nugget)
 
 
@@ -154,7 +164,7 @@ def _orthonormal(J: Array) -> tuple[Array, Array]:
     return left[:, :p], right[:p].T / singular[:p]
 
 
-def _assumed(Z: Array, r: Array, noise_sd: float) -> Discrepancy:
+def _assumed(Z: Array, r: Array) -> Discrepancy:
     """With no row to spare nothing is learned: what neighbours differ by, by assumption."""
     scale = max(UNKNOWN_SD, float(np.abs(r).max(initial=0.0)))
     R = kernel(Z, Z, UNKNOWN_LENGTH) + UNKNOWN_NUGGET * np.eye(len(r))
@@ -162,11 +172,9 @@ def _assumed(Z: Array, r: Array, noise_sd: float) -> Discrepancy:
     return Discrepancy(
         scale=scale,
         dof=UNKNOWN_DOF,
-        noise_sd=noise_sd,
         plain_sd=scale,
         left_out_sd=scale,
         length_scale=UNKNOWN_LENGTH,
-        nugget=UNKNOWN_NUGGET,
         centres=_rows(Z),
         weights=tuple(map(float, inverse @ r)),
         inverse=_rows(inverse),
@@ -188,7 +196,7 @@ class _Solved:
         self.dof = n - p
         self.variance = max(float(r @ self.weights) / self.dof, 0.0)
         determinants = np.linalg.slogdet(R)[1] - np.linalg.slogdet(self.gram_inverse)[1]
-        fit = self.dof * np.log(max(self.variance, 1e-300))
+        fit = self.dof * np.log(max(self.variance, TINY))
         self.likelihood = -0.5 * float(fit + determinants)
 
     @property
@@ -202,22 +210,22 @@ class _Solved:
         T: Array,
         noise_sd: float,
         length: float | None = None,
-        nugget: float = 0.0,
+        nugget: float = 1.0,
     ) -> Discrepancy:
-        smooth = length is not None
+        """As numbers; ``nugget`` is λ, of which measurement noise explains a part."""
+        noise = noise_sd**2 / max(self.variance, TINY)
         return Discrepancy(
             scale=sqrt(self.variance),
             dof=float(self.dof),
-            noise_sd=noise_sd,
             plain_sd=sqrt(plain.variance),
             left_out_sd=self.left_out_sd,
             length_scale=length,
-            nugget=nugget,
+            own=max(0.0, nugget - noise),
             centres=_rows(Z),
-            weights=tuple(map(float, self.weights)) if smooth else (),
-            inverse=_rows(self.inverse) if smooth else (),
+            weights=tuple(map(float, self.weights)),
+            inverse=_rows(self.inverse) if length is not None else (),
             basis=_rows(T),
-            cross=_rows(self.cross) if smooth else (),
+            cross=_rows(self.cross),
             gram_inverse=_rows(self.gram_inverse),
             offsets=tuple(map(float, self.offsets)),
         )

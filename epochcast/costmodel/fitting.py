@@ -18,6 +18,7 @@ from epochcast.costmodel.intervals import (
     RoundScatter,
     Scatter,
     constant_scatter,
+    round_pace,
     round_scatter,
 )
 from epochcast.costmodel.loading import fit_loading
@@ -102,6 +103,7 @@ class _Rows:
     groups: Mapping[RunConfig, Sequence[Measurement]]
     counted: Footprints
     run: RoundScatter
+    pace: Mapping[int, float]
 
     @property
     def axes(self) -> list[str]:
@@ -110,12 +112,23 @@ class _Rows:
         return ["batch_size", *f.numeric_knobs(config.sizes)]
 
     def surface(
-        self, value: quantities.Value, candidates: Sequence[Form], *, drop: Sequence[str] = ()
+        self,
+        value: quantities.Value,
+        candidates: Sequence[Form],
+        *,
+        drop: Sequence[str] = (),
+        paced: bool = False,
     ) -> Surface | None:
-        """The surface of a measured quantity over the configurations in which it is known."""
+        """The surface of a measured quantity over the configurations in which it is known.
+
+        Args:
+            drop: axes on which it does not depend.
+            paced: whether it is as slow or fast as its round; see ``round_pace``.
+        """
         rows, y = [], []
         for config, visits in self.groups.items():
-            values = [v for m in visits if (v := value(m)) is not None and v > 0]
+            pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in visits)
+            values = [v / pace for v, pace in pairs if v is not None and v > 0]
             if values:
                 rows.append(f.variables(config, self.counted.get(config)))
                 y.append(geometric_mean(values))
@@ -159,7 +172,8 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
     logs = [{m.round: log(summary.step_seconds(m)) for m in g} for g in groups.values()]
     newest = visits[-1]
     run = round_scatter(logs, newest.device.kind)
-    rows = _Rows(groups=groups, counted=_counted(groups, footprints), run=run)
+    counted = _counted(groups, footprints)
+    rows = _Rows(groups=groups, counted=counted, run=run, pace=round_pace(logs))
     knobs = [axis for axis in rows.axes if axis != "batch_size"]
     has_counts = all(
         config in rows.counted and rows.counted[config].count("flops") is not None
@@ -168,7 +182,7 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
     time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts)
     static = forms.static_forms(knobs)
     samples_of = forms.sample_forms(knobs)
-    micro_step = _required(rows.surface(quantities.micro_seconds, time))
+    micro_step = _required(rows.surface(quantities.micro_seconds, time, paced=True))
     build = rows.surface(quantities.fresh_build_seconds, static, drop=["batch_size"])
     return Variant(
         precision=newest.config.precision,
@@ -188,20 +202,29 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         counts=rows.count_surfaces(forms.count_forms(knobs)),
         micro_step=micro_step,
         loading=fit_loading(
-            rows.surface(quantities.compute_seconds, time),
+            rows.surface(quantities.compute_seconds, time, paced=True),
             rows.surface(quantities.loader_seconds, forms.loader_forms(knobs)),
             [
                 (f.variables(config, rows.counted.get(config)), geometric_mean(micro))
                 for config, visits_ in groups.items()
-                if (micro := [v for m in visits_ if (v := quantities.micro_seconds(m))])
+                if (
+                    micro := [
+                        v / rows.pace[m.round]
+                        for m in visits_
+                        if (v := quantities.micro_seconds(m))
+                    ]
+                )
             ],
             direct_error=micro_step.left_out_sd,
             workers=newest.config.workers,
         ),
         update=rows.surface(
-            quantities.update_seconds, forms.update_forms(knobs), drop=["batch_size"]
+            quantities.update_seconds,
+            forms.update_forms(knobs),
+            drop=["batch_size"],
+            paced=True,
         ),
-        evaluation=rows.surface(quantities.eval_batch_seconds, time),
+        evaluation=rows.surface(quantities.eval_batch_seconds, time, paced=True),
         allocated=rows.surface(quantities.allocated_bytes, forms.device_forms(knobs)),
         reserved=rows.surface(quantities.reserved_bytes, forms.device_forms(knobs)),
         device_bytes=rows.surface(quantities.device_bytes, forms.device_forms(knobs)),

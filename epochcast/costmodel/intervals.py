@@ -23,6 +23,7 @@ ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
 KNOWN_DOF = 1e9  # as good as infinitely many (which JSON cannot say)
+MAX_BACKFITS, BACKFITTED = 200, 1e-9  # sweeps, and the change of a log that ends them
 LOG_REACH = 50.0  # quantiles beyond a factor of exp(50) are as good as infinite
 
 
@@ -96,6 +97,31 @@ def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> Roun
         assumed = Scatter(sd=ASSUMED_SD[kind] / sqrt(2), dof=ASSUMED_DOF)
         return RoundScatter(shared=assumed, own=assumed, rounds=1)
     return _components(list(deviations.values()), freedom)
+
+
+def round_pace(logs: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """How slow each round was, as a factor whose geometric mean over rounds is 1.
+
+    Where every configuration was in every round this changes no comparison. Where some were not, it
+    keeps a slow round from looking like a slow configuration: the two-way model
+    log y_cr = μ_c + u_r, fitted by alternating means (backfitting; Breiman & Friedman 1985).
+
+    Args:
+        logs: for each configuration, round → log of its value.
+    """
+    rounds = sorted({round_ for rounds in logs for round_ in rounds})
+    pace = dict.fromkeys(rounds, 0.0)
+    for _ in range(MAX_BACKFITS):
+        levels = [fmean(v - pace[r] for r, v in rounds_.items()) for rounds_ in logs]
+        pairs = list(zip(levels, logs, strict=True))
+        new = {r: fmean(x[r] - level for level, x in pairs if r in x) for r in rounds}
+        centre = fmean(new.values())
+        new = {r: u - centre for r, u in new.items()}
+        moved = max(abs(new[r] - pace[r]) for r in rounds)
+        pace = new
+        if moved < BACKFITTED:
+            break
+    return {r: exp(u) for r, u in pace.items()}
 
 
 def _components(rounds: Sequence[Sequence[float]], freedom: int) -> RoundScatter:

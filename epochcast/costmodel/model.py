@@ -12,6 +12,7 @@ from epochcast.costmodel.surface import Surface
 from epochcast.errors import StoreError, UsageError
 from epochcast.records import (
     SCHEMA,
+    Capacity,
     Device,
     Estimate,
     Footprint,
@@ -165,6 +166,24 @@ class CostModel:
             sizes=sizes,
         )
         return predict(self, question)
+
+    def largest_batch(
+        self, memory_bytes: int, confidence: float = 0.95, **sizes: SizeValue
+    ) -> Capacity:
+        """The largest micro-batch that fits a memory with this probability.
+
+        Args:
+            memory_bytes: what the device has for this process.
+            confidence: between 0 and 1.
+            **sizes: model-size knobs; those left out are as probed last.
+
+        Raises:
+            PredictionError: memory was not measured, or not even one sample fits.
+        """
+        from epochcast.costmodel.capacity import largest_batch
+        from epochcast.costmodel.prediction import Question
+
+        return largest_batch(self, Question(epochs=1, sizes=sizes), memory_bytes, confidence)
 
     def save(self, path: str | Path) -> None:
         """Write the model as JSON.

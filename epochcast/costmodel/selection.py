@@ -147,7 +147,7 @@ def _log_residuals(form: Form, X: Array, y: Array, beta: Array) -> Array:
 def _surface(weighed: Sequence[tuple[Form, float]], data: Data, why: str) -> Surface:
     total = sum(weight for _, weight in weighed)
     forms = tuple(_fit(form, data, weight / total) for form, weight in weighed)
-    smooth = any(form.discrepancy.corrects for form in forms)
+    smooth = any(form.discrepancy.length_scale is not None for form in forms)
     return Surface(
         forms=forms,
         axes=data.axes,

@@ -68,10 +68,9 @@ class FittedForm:
         p = inf if self.exponent is None else self.exponent
         physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
         shares = shares_of(terms, physics, self.groups, p)
-        logs = np.log(np.maximum(physics, SMALLEST))
-        if self.discrepancy.corrects:
-            logs = logs + self.discrepancy.correction(places, shares)
-        return logs, self.discrepancy.sd(places, shares)
+        missed = self.discrepancy
+        logs = np.log(np.maximum(physics, SMALLEST)) + missed.correction(places, shares)
+        return logs, missed.sd(places, shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -36,11 +37,19 @@ from epochcast.profiler.protocol import (
     Task,
     VisitSpec,
 )
-from epochcast.profiler.request import SweepRequest, check_knobs, default_batch_sizes, grid
+from epochcast.profiler.request import (
+    SweepRequest,
+    candidate_batch_sizes,
+    check_knobs,
+    default_batch_sizes,
+    grid,
+)
 from epochcast.records import (
     Device,
+    Footprint,
     Measurement,
     RunConfig,
+    Sizes,
     Status,
     Warning_,
 )
@@ -60,12 +69,49 @@ class Archive(Protocol):
     def measurements(
         self, workload: str | None = None, *, source: str | None = None
     ) -> tuple[Measurement, ...]: ...
+    def add_footprints(
+        self, workload: str, source: str, footprints: Mapping[RunConfig, Footprint]
+    ) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration that may be visited, and what a dry run counted of it."""
+
+    config: RunConfig
+    footprint: Footprint | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a chooser wants: a visit of a candidate, a fresh process, or to stop.
+
+    Attributes:
+        visit: position of a candidate.
+        next_round: go on in a fresh process.
+        stop: why to stop; empty to go on.
+    """
+
+    visit: int | None = None
+    next_round: bool = False
+    stop: str = ""
+
+
+class Chooser(Protocol):
+    """Decides what to measure; choosing.py has one that learns."""
+
+    @property
+    def half_width(self) -> float | None: ...
+    def begin(
+        self, candidates: Sequence[RunConfig], footprints: Mapping[RunConfig, Footprint]
+    ) -> None: ...
+    def next(self, measurements: Sequence[Measurement], round_: int) -> Choice: ...
 
 
 class Observer(Protocol):
     """Is told how a sweep goes; report.py has those that write to a terminal."""
 
-    def begin(self, visits: int, done: int, device: Device, data: str) -> None: ...
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None: ...
     def phase(self, label: str, phase: str) -> None: ...
     def visited(self, measurement: Measurement) -> None: ...
     def warn(self, warning: Warning_) -> None: ...
@@ -74,7 +120,7 @@ class Observer(Protocol):
 class SilentObserver:
     """Ignores everything."""
 
-    def begin(self, visits: int, done: int, device: Device, data: str) -> None:
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
         return
 
     def phase(self, label: str, phase: str) -> None:
@@ -94,12 +140,16 @@ class SweepResult:
     Attributes:
         measurements: of the configurations asked for, stored earlier or now.
         seconds: wall-clock time of this sweep.
-        stopped: ``"complete"``, ``"max-seconds"`` or ``"nothing-succeeded"``.
+        stopped: ``"complete"``, ``"max-seconds"`` or ``"nothing-succeeded"``; of a sweep that
+            chooses also ``"sharp"`` or ``"max-rounds"``.
+        half_width: half the relative width of the 90 % interval of the answer, when it stopped;
+            None where the sweep did not choose.
     """
 
     measurements: tuple[Measurement, ...]
     seconds: float
     stopped: str
+    half_width: float | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -112,6 +162,7 @@ def sweep(
     archive: Archive,
     observer: Observer | None = None,
     *,
+    chooser: Chooser | None = None,
     start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
     clock: Callable[[], float] = time.monotonic,
 ) -> SweepResult:
@@ -120,6 +171,7 @@ def sweep(
     Args:
         archive: where measurements go; what it has already is not measured again.
         observer: is told how it goes.
+        chooser: decides which of the configurations to visit; without one, all of them.
         start_worker: starts a worker process that logs to a file.
         clock: monotonic seconds.
 
@@ -128,7 +180,8 @@ def sweep(
         WorkloadError: the workload does not run; nothing was stored.
         StoreError: the store cannot be written; what was stored before is safe.
     """
-    return _Sweep(request, archive, observer or SilentObserver(), start_worker, clock).run()
+    observer = observer or SilentObserver()
+    return _Sweep(request, archive, observer, chooser, start_worker, clock).run()
 
 
 class _Sweep:
@@ -139,12 +192,14 @@ class _Sweep:
         request: SweepRequest,
         archive: Archive,
         observer: Observer,
+        chooser: Chooser | None,
         start_worker: Callable[[Path], WorkerProcess],
         clock: Callable[[], float],
     ) -> None:
         self.request = request
         self.archive = archive
         self.observer = observer
+        self.chooser = chooser
         self.start_worker = start_worker
         self.clock = clock
         self.begun = clock()
@@ -161,18 +216,17 @@ class _Sweep:
         self.source, self.device, self.trial = known.source, known.device, checked
         if self.request.fresh:
             self.archive.remove([m.key for m in self._stored(specs)])
-        done = self._done(specs)
-        todo = len(specs) * self.request.rounds - len(done)
-        self.observer.begin(todo, len(done), known.device, checked.data)
-        for round_ in range(self.request.rounds):
-            if self.stopped == "complete":
-                self._round(round_, specs, done)
+        if self.chooser is None:
+            self._every_round(specs)
+        else:
+            self._chosen(self.chooser, specs)
         if self.request.traces and self.stopped != "nothing-succeeded":
             self._traces(specs)
         return SweepResult(
             measurements=self._stored(specs),
             seconds=self.clock() - self.begun,
             stopped=self.stopped,
+            half_width=self.chooser.half_width if self.chooser else None,
         )
 
     def _make_log_folder(self) -> None:
@@ -200,6 +254,8 @@ class _Sweep:
             checked = self._try(worker, replace(trial, batch_size=trial.batch_size or None))
         own = checked.config.batch_size
         batch_sizes = self.request.batch_sizes or default_batch_sizes(own, checked.samples)
+        if self.request.chooses and batch_sizes:
+            batch_sizes = candidate_batch_sizes(self.request, own, checked.samples)
         if checked.samples and max(batch_sizes, default=own) > checked.samples:
             raise UsageError(
                 f"batch size {max(batch_sizes, default=own)} is more than the data set's "
@@ -250,6 +306,15 @@ class _Sweep:
         return done
 
     # -- rounds -------------------------------------------------------------------------------
+
+    def _every_round(self, specs: list[VisitSpec]) -> None:
+        """Every configuration in every round."""
+        done = self._done(specs)
+        todo = len(specs) * self.request.rounds - len(done)
+        self.observer.begin(todo, len(done), self.device, self.trial.data)
+        for round_ in range(self.request.rounds):
+            if self.stopped == "complete":
+                self._round(round_, specs, done)
 
     def _round(self, round_: int, specs: list[VisitSpec], done: set[tuple[str, int]]) -> None:
         order = [s for s in specs if (s.request, round_) not in done and not self._gave_up(s)]
@@ -324,9 +389,7 @@ class _Sweep:
 
     def _failure(self, task: Task, status: Status, message: str) -> Measurement:
         """The record of a visit whose process could not write one itself."""
-        config = replace(
-            self.trial.config, batch_size=task.spec.batch_size or 1, sizes=task.spec.sizes
-        )
+        config = self._config(task.spec)
         return Measurement(
             workload=self.request.target,
             source=self.source,
@@ -342,6 +405,91 @@ class _Sweep:
             log=task.log or None,
             created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         )
+
+    # -- rounds of a sweep that chooses -------------------------------------------------------
+
+    def _chosen(self, chooser: Chooser, specs: list[VisitSpec]) -> None:
+        """Visit what the chooser wants, round after round, until it or the time stops."""
+        candidates = self._candidates(specs)
+        done = len([m for m in self._stored(specs) if m.status == "ok"])
+        self.observer.begin(None, done, self.device, self.trial.data)
+        chooser.begin([c.config for _, c in candidates], self._remember(candidates))
+        round_, stop = 0, ""
+        while not stop:
+            with self._worker(f"round-{round_}") as worker:
+                choice = self._choices(chooser, candidates, worker, round_)
+            stop, round_ = choice.stop, round_ + choice.next_round
+        self.stopped = stop
+
+    def _choices(
+        self,
+        chooser: Chooser,
+        candidates: Sequence[tuple[VisitSpec, Candidate]],
+        worker: WorkerProcess,
+        round_: int,
+    ) -> Choice:
+        """Visits in one process, until another is needed; the choice that ended them."""
+        specs = [spec for spec, _ in candidates]
+        while True:
+            choice = chooser.next(self._stored(specs), round_)
+            if choice.visit is None:
+                return choice
+            if self._out_of_time():
+                return Choice(stop="max-seconds")
+            if self._visit(worker, specs[choice.visit], round_).status != "ok":
+                return Choice()
+
+    def _candidates(self, specs: Sequence[VisitSpec]) -> list[tuple[VisitSpec, Candidate]]:
+        """The configurations to choose among, counted by dry runs: none that the workload cannot
+        be built in, none whose tensors alone are more than the device has."""
+        counted, problems = self._count(specs)
+        if not counted:
+            why = next(iter(problems.values()), "")
+            self._note("no-footprints", why=why)
+            return [(spec, Candidate(config=self._config(spec))) for spec in specs]
+        for sizes, why in problems.items():
+            named = " ".join(f"{name}={value}" for name, value in sizes)
+            self._note("no-such-size", sizes=named, why=why)
+        fitting = [(s, c) for s, c in counted if self._fits(c)]
+        if len(fitting) < len(counted):
+            self._note("too-large", count=str(len(counted) - len(fitting)))
+        return fitting
+
+    def _count(
+        self, specs: Sequence[VisitSpec]
+    ) -> tuple[list[tuple[VisitSpec, Candidate]], dict[Sizes, str]]:
+        """Dry runs of all configurations, one model size after another; and why some failed."""
+        counted: list[tuple[VisitSpec, Candidate]] = []
+        problems: dict[Sizes, str] = {}
+        with self._worker("dry-run") as worker:
+            for sizes, same in groupby(specs, key=lambda spec: spec.sizes):
+                group = list(same)
+                sizes_ = tuple(spec.batch_size for spec in group if spec.batch_size)
+                spec = replace(group[0], batch_size=None)
+                reply = self._ask(worker, Task(kind="dry-run", spec=spec, batch_sizes=sizes_))
+                if reply.problem:
+                    problems[sizes] = reply.problem
+                found = [Candidate(config=c.config, footprint=c.footprint) for c in reply.counted]
+                counted += zip(group, found, strict=False)
+        return counted, problems
+
+    def _fits(self, candidate: Candidate) -> bool:
+        capacity, footprint = self.device.memory_bytes, candidate.footprint
+        return footprint is None or not capacity or footprint.peak_bytes < capacity
+
+    def _remember(
+        self, candidates: Sequence[tuple[VisitSpec, Candidate]]
+    ) -> dict[RunConfig, Footprint]:
+        """Keep what was counted, so that predictions know it too."""
+        found = {c.config: c.footprint for _, c in candidates if c.footprint is not None}
+        self.archive.add_footprints(self.request.target, self.source, found)
+        return found
+
+    def _config(self, spec: VisitSpec) -> RunConfig:
+        return replace(self.trial.config, batch_size=spec.batch_size or 1, sizes=spec.sizes)
+
+    def _note(self, code: str, **details: str) -> None:
+        self.observer.warn(Warning_(code=code, details=tuple(details.items())))
 
     # -- traces -------------------------------------------------------------------------------
 

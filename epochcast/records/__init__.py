@@ -30,6 +30,7 @@ from epochcast.records.documents import (
     to_json,
 )
 from epochcast.records.estimate import (
+    Capacity,
     Estimate,
     Quantiles,
     Term,
@@ -50,6 +51,7 @@ from epochcast.records.measurement import (
 __all__ = [
     "SCHEMA",
     "BlockKind",
+    "Capacity",
     "DatasetSpec",
     "Device",
     "DeviceKind",

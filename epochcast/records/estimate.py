@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.validation import require
@@ -112,3 +113,28 @@ class Estimate:
     probing_seconds: float
     extrapolated: tuple[str, ...] = ()
     warnings: tuple[Warning_, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The largest batch that fits a memory.
+
+    Attributes:
+        batch_size: the micro-batch.
+        config: with that batch size.
+        memory_bytes: that it fits.
+        confidence: probability with which it fits.
+        needed_bytes: that quantile of what it needs.
+        device_bytes: all quantiles of it.
+        limited_by: ``"memory"``, or ``"samples"`` where the whole data set fits into one batch.
+        extrapolated: what lies outside the probed range.
+    """
+
+    batch_size: int
+    config: RunConfig
+    memory_bytes: int
+    confidence: float
+    needed_bytes: float
+    device_bytes: Quantiles | None
+    limited_by: Literal["memory", "samples"]
+    extrapolated: tuple[str, ...] = ()

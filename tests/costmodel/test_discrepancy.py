@@ -23,11 +23,11 @@ def test_without_a_smooth_part_it_is_linear_regression() -> None:
     random = np.random.default_rng(1)
     r = random.normal(0, 0.05, len(Z))
     found = fit_discrepancy(Z, J, r)
-    assert not found.corrects
+    assert found.length_scale is None
     residuals = r - J @ np.linalg.lstsq(J, r, rcond=None)[0]
     assert found.scale**2 == pytest.approx(residuals @ residuals / (len(r) - 2))
     leverage = np.einsum("ij,jk,ik->i", J, np.linalg.inv(J.T @ J), J)
-    assert found.sd(Z, J) == pytest.approx(found.scale * np.sqrt(1 + leverage))
+    assert found.sd(Z + 0.01, J) == pytest.approx(found.scale * np.sqrt(1 + leverage))
 
 
 @settings(max_examples=20)
@@ -47,7 +47,7 @@ def test_closed_form_leave_one_out_equals_leaving_one_out(seed: int, length: flo
 def test_a_smooth_residual_is_followed_and_known_best_where_it_was_seen() -> None:
     r = 0.3 * np.sin(Z[:, 0])
     found = fit_discrepancy(Z, J, r)
-    assert found.corrects
+    assert found.length_scale is not None
     between = (Z[:-1] + Z[1:]) / 2
     shares = (J[:-1] + J[1:]) / 2
     assert found.correction(between, shares) == pytest.approx(0.3 * np.sin(between[:, 0]), abs=0.04)
@@ -57,8 +57,8 @@ def test_a_smooth_residual_is_followed_and_known_best_where_it_was_seen() -> Non
 
 def test_noise_alone_is_not_followed() -> None:
     random = np.random.default_rng(0)
-    followed = [fit_discrepancy(Z, J, random.normal(0, 0.03, len(Z))).corrects for _ in range(60)]
-    assert np.mean(followed) < 0.35
+    found = [fit_discrepancy(Z, J, random.normal(0, 0.03, len(Z))) for _ in range(60)]
+    assert np.mean([missed.length_scale is not None for missed in found]) < 0.35
 
 
 def test_with_no_row_to_spare_neighbours_are_assumed_to_differ() -> None:
@@ -69,9 +69,26 @@ def test_with_no_row_to_spare_neighbours_are_assumed_to_differ() -> None:
 
 
 def test_measurement_noise_is_no_error_of_the_model() -> None:
-    r = np.random.default_rng(5).normal(0, 0.05, len(Z))
+    r = np.random.default_rng(1).normal(0, 0.05, len(Z))
     plain, told = fit_discrepancy(Z, J, r), fit_discrepancy(Z, J, r, noise_sd=0.02)
-    assert told.sd(Z, J) ** 2 == pytest.approx(plain.sd(Z, J) ** 2 - 0.02**2)
+    away = Z + 0.01
+    assert told.sd(away, J) ** 2 == pytest.approx(plain.sd(away, J) ** 2 - 0.02**2)
+
+
+def test_what_was_measured_exactly_is_predicted_as_measured() -> None:
+    r = np.random.default_rng(1).normal(0, 0.05, len(Z))
+    exact = fit_discrepancy(Z, J, r)
+    residuals = r - J @ np.linalg.lstsq(J, r, rcond=None)[0]
+    assert exact.correction(Z, J) == pytest.approx(residuals, abs=1e-9)
+    assert exact.sd(Z, J) == pytest.approx(0.0, abs=1e-6)
+    assert exact.correction(Z + 0.01, J) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_what_was_measured_with_noise_alone_says_nothing_of_one_place() -> None:
+    r = np.random.default_rng(1).normal(0, 0.05, len(Z))
+    noisy = fit_discrepancy(Z, J, r, noise_sd=0.2)
+    assert noisy.own == 0.0
+    assert noisy.correction(Z, J) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_it_is_plain_json() -> None:

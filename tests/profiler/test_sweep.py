@@ -15,15 +15,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import CPU
 
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler.process import WorkerDied, WorkerTimeout
-from epochcast.profiler.protocol import CheckedWorkload, Description, Reply
-from epochcast.profiler.request import SweepRequest, default_batch_sizes
-from epochcast.profiler.sweep import SilentObserver, _slug, sweep
+from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
+from epochcast.profiler.request import (
+    Range,
+    SweepRequest,
+    candidate_batch_sizes,
+    default_batch_sizes,
+)
+from epochcast.profiler.sweep import Choice, SilentObserver, _slug, sweep
 from epochcast.records import Measurement, RunConfig
 from epochcast.store import Store
 
@@ -47,6 +53,9 @@ class Memory:
         self.removed += keys
         return sum(self.kept.pop(key, None) is not None for key in keys)
 
+    def add_footprints(self, workload, source, footprints):
+        self.counted = dict(footprints)
+
     def measurements(self, workload=None, *, source=None):
         return tuple(
             m for m in self.kept.values() if m.workload == workload and source in (None, m.source)
@@ -69,6 +78,7 @@ class Machine:
         self.checked = CheckedWorkload(
             config=RunConfig(batch_size=OWN_BATCH_SIZE), samples=SAMPLES, data="synthetic"
         )
+        self.problem = lambda sizes: ""
         self.now = 0.0
         self.asked = []
         self.stored_before = []
@@ -93,6 +103,8 @@ class Machine:
             )
         if task.kind == "check":
             return Reply(kind="checked", checked=self.checked)
+        if task.kind == "dry-run":
+            return self.count(task)
         if task.kind == "visit":
             self.now += VISIT_SECONDS
             self.stored_before.append(len(self.archive.kept))
@@ -102,6 +114,21 @@ class Machine:
         if task.kind == "trace":
             return Reply(kind="traced", text=f"{task.folder}/trace.json.gz")
         return Reply(kind="measured", measured=measurement_of(task, outcome))
+
+    def count(self, task):
+        if self.problem(task.spec.sizes):
+            return Reply(kind="counted", problem=self.problem(task.spec.sizes))
+        width = dict(task.spec.sizes)["width"]
+        return Reply(
+            kind="counted",
+            counted=tuple(
+                Counted(
+                    config=RunConfig(batch_size=b, sizes=task.spec.sizes),
+                    footprint=truths.footprint(b, width),
+                )
+                for b in task.batch_sizes
+            ),
+        )
 
 
 class Worker:
@@ -171,9 +198,14 @@ def request_of(**changes):
     return SweepRequest(**(values | {"rounds": 2, "traces": False} | changes))
 
 
-def swept(request, machine, observer=None):
+def swept(request, machine, observer=None, chooser=None):
     return sweep(
-        request, machine.archive, observer, start_worker=machine.start, clock=lambda: machine.now
+        request,
+        machine.archive,
+        observer,
+        chooser=chooser,
+        start_worker=machine.start,
+        clock=lambda: machine.now,
     )
 
 
@@ -758,3 +790,130 @@ def wait_for(path, running):
         assert time.monotonic() < deadline
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(timeout=0.05)
+
+
+# -- sweeps that choose -------------------------------------------------------------------------
+
+
+class Script:
+    """A chooser that wants what it was told to want, then stops."""
+
+    half_width = 0.04
+
+    def __init__(self, *choices):
+        self.choices = list(choices)
+        self.candidates, self.footprints, self.known = (), {}, []
+
+    def begin(self, candidates, footprints):
+        self.candidates, self.footprints = tuple(candidates), dict(footprints)
+
+    def next(self, measurements, round_):
+        self.known.append((len(measurements), round_))
+        return self.choices.pop(0) if self.choices else Choice(stop="sharp")
+
+
+def visits(*positions):
+    return [Choice(visit=position) for position in positions]
+
+
+WIDTHS = {"sizes": {"width": Range(8, 32)}}
+
+
+def test_a_chooser_gets_counted_candidates_and_its_visits_in_processes_by_round(folder):
+    machine, observer = machine_of(folder), Noting()
+    script = Script(*visits(0, 3), Choice(next_round=True), *visits(3))
+    result = swept(request_of(**WIDTHS), machine, observer, script)
+    assert len(script.candidates) == 9  # three widths of a doubling each, three batch sizes
+    assert script.footprints == machine.archive.counted
+    assert set(script.footprints) == set(script.candidates)
+    assert script.known == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1)]
+    assert [(b, r) for b, _, r in machine.visited()] == [(8, 0), (8, 0), (8, 1)]
+    processes = [number for number, task in machine.asked if task.kind == "visit"]
+    assert processes[0] == processes[1] != processes[2]
+    assert (result.stopped, result.half_width) == ("sharp", 0.04)
+    assert observer.begun[0] is None
+
+
+def test_a_failure_costs_a_choosing_sweep_its_worker_only(folder):
+    machine = machine_of(folder, outcomes={("visit", 16): "oom"})
+    result = swept(request_of(**WIDTHS), machine, None, Script(*visits(1, 0)))
+    assert [m.status for m in result.measurements] == ["oom", "ok"]
+    processes = [number for number, task in machine.asked if task.kind == "visit"]
+    assert processes[0] != processes[1]
+
+
+def test_a_choosing_sweep_keeps_to_its_time(folder):
+    machine = machine_of(folder)
+    limited = request_of(**WIDTHS, max_seconds=2.5 * VISIT_SECONDS)
+    result = swept(limited, machine, None, Script(*visits(0, 1, 2, 3, 4)))
+    assert (result.stopped, len(machine.visits())) == ("max-seconds", 2)
+
+
+def test_sizes_that_cannot_be_built_are_left_out_and_named(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.problem = lambda sizes: "not 16" if dict(sizes)["width"] == 16 else ""
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 32}
+    (warning,) = observer.warnings
+    assert warning.code == "no-such-size"
+    assert "width=16" in dict(warning.details)["sizes"]
+
+
+def test_a_workload_that_cannot_be_counted_is_chosen_for_without_counts(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.problem = lambda sizes: "it asks for values"
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert (len(script.candidates), script.footprints) == (9, {})
+    assert [w.code for w in observer.warnings] == ["no-footprints"]
+
+
+def test_what_cannot_fit_the_device_is_no_candidate(folder):
+    machine, observer = machine_of(folder), Noting()
+    script = Script()
+    huge = {"sizes": {"width": (8, 10**8)}, "until": 0.1}
+    swept(request_of(**huge), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8}
+    assert [dict(w.details) for w in observer.warnings] == [{"count": "3"}]
+
+
+def test_the_question_is_among_the_candidates(folder):
+    script = Script()
+    asked = {"epochs": 9, "batch_size": 100, "width": 24}
+    swept(request_of(**WIDTHS, asked=asked), machine_of(folder), None, script)
+    assert {c.batch_size for c in script.candidates} == {8, 16, 32, 100}
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32, 24}
+
+
+def test_a_question_about_an_unknown_knob_is_refused(folder):
+    with pytest.raises(UsageError, match=r"--for knows epochs, steps, batch_size, .*width.*height"):
+        swept(request_of(asked={"height": 3}), machine_of(folder), None, Script())
+
+
+@given(low=st.integers(1, 5000), more=st.integers(1, 10**6))
+def test_a_range_has_its_ends_and_a_few_between(low, more):
+    values = Range(low, low + more).values()
+    assert values[0] == low
+    assert values[-1] == low + more
+    assert len(values) <= 7
+    assert list(values) == sorted(set(values))
+    assert all(isinstance(value, int) for value in values)
+
+
+@pytest.mark.parametrize("bounds", [(0, 5), (5, 5), (9, 3), (-1, 4), (1, float("inf"))])
+def test_a_range_that_is_none_is_refused(bounds):
+    with pytest.raises(UsageError, match="a range needs"):
+        Range(*bounds)
+
+
+def test_short_ranges_are_whole_and_fractions_stay_fractions():
+    assert Range(2, 5).values() == (2, 3, 4, 5)
+    assert Range(128, 2048).values() == (128, 256, 512, 1024, 2048)
+    assert Range(0.1, 0.8).values() == (0.1, 0.2, 0.4, 0.8)
+
+
+def test_candidates_are_around_the_own_batch_size_and_hold_the_question():
+    assert candidate_batch_sizes(request_of(batch_sizes=()), 32, 100) == (8, 16, 32, 64)
+    asked = request_of(batch_sizes=(), asked={"batch_size": 50})
+    assert candidate_batch_sizes(asked, 32, 100) == (8, 16, 32, 50, 64)
