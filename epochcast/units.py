@@ -14,6 +14,7 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 _BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
+_KWH = 3.6e6  # joules
 _SI = ("", "k", "M", "G", "T", "P", "E")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)?\s*")
@@ -98,6 +99,11 @@ def format_bytes(count: float) -> str:
     while count >= 999.5 and power < len(_BINARY) - 1:
         count, power = count / 1024, power + 1
     return f"{_three_figures(count)} {_BINARY[power]}"
+
+
+def format_energy(joules: float) -> str:
+    """``"0.25 kWh"``."""
+    return f"{_three_figures(joules / _KWH)} kWh" if joules >= 360 else f"{joules:.3g} J"
 
 
 def format_count(count: float, unit: str = "") -> str:

@@ -16,7 +16,7 @@ from math import log2
 
 import numpy as np
 
-from epochcast.costmodel.features import Array, Feature
+from epochcast.costmodel.features import Array, Feature, matrix
 
 WIDENING_PER_DOUBLING = 1.0  # sd_log doubles one doubling outside the probed range
 
@@ -73,6 +73,20 @@ class Surface:
             for group, coefficients in zip(self.groups, self.coefficients, strict=True)
         )
         return max(planes) * self._factor(variables)
+
+    def values(self, table: Mapping[str, Array]) -> Array:
+        """The quantity in n configurations, whose variables are columns; shape (n,)."""
+        terms = matrix(self.features, table)
+        planes = [
+            terms[:, list(group)] @ np.array(coefficients)
+            for group, coefficients in zip(self.groups, self.coefficients, strict=True)
+        ]
+        highest = np.max(planes, axis=0)
+        if self.correction is None:
+            return np.asarray(highest)
+        Z = np.stack([np.log2(table[axis]) for axis in self.axes], axis=1)
+        K = kernel(Z, np.array(self.correction.centres), self.correction.length_scale)
+        return np.asarray(highest * np.exp(K @ np.array(self.correction.weights)))
 
     def _factor(self, variables: Mapping[str, float]) -> float:
         if self.correction is None:
