@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import EpochcastError
     from epochcast.lookup import fitted_model
+    from epochcast.planning.planner import plan
+    from epochcast.planning.stopping import stopping_epoch
     from epochcast.profiler.workload import Workload
     from epochcast.records import (
+        Budget,
         DatasetSpec,
         Device,
         Estimate,
         Footprint,
         Measurement,
+        Plan,
         Quantiles,
         RunConfig,
         Summary,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "records",
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
     "Device": "records",
@@ -45,6 +50,7 @@ _HOMES = {
     "Estimate": "records",
     "Footprint": "records",
     "Measurement": "records",
+    "Plan": "records",
     "Quantiles": "records",
     "RunConfig": "records",
     "Store": "store",
@@ -52,11 +58,14 @@ _HOMES = {
     "Workload": "profiler.workload",
     "fit": "costmodel.fitting",
     "fitted_model": "lookup",
+    "plan": "planning.planner",
     "probe": "api",
+    "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
 }
 
 __all__ = [
+    "Budget",
     "CostModel",
     "DatasetSpec",
     "Device",
@@ -64,6 +73,7 @@ __all__ = [
     "Estimate",
     "Footprint",
     "Measurement",
+    "Plan",
     "Quantiles",
     "RunConfig",
     "Store",
@@ -71,7 +81,9 @@ __all__ = [
     "Workload",
     "fit",
     "fitted_model",
+    "plan",
     "probe",
+    "stopping_epoch",
     "summarise",
 ]
 

@@ -1,6 +1,6 @@
 """One candidate looked at closely: its cadences, what it can afford, what it is worth.
 
-    prices ──▶ evaluate, save cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves, Option
+    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves, Option
 
 Properties are computed when they are first asked for, each from those above it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from typing import Any
 
 import numpy as np
 
@@ -248,14 +249,11 @@ class Appraisal:
 
     @cached_property
     def option(self) -> Option:
-        spending, epochs = self.spent, self.same(self.epochs)
-        seconds = spending.seconds(epochs)
-        more = self.planned.seconds(epochs + 1) - self.planned.seconds(epochs)
-        joules = spending.joules(seconds) if self.budget.watts else None
-        money = spending.money(seconds) if self.budget.price_per_hour is not None else None
-        memory, memory_bytes = self.prices.device_bytes, self.priced.job.model.device.memory_bytes
-        carbon = self.budget.carbon_per_kwh
         steps = int(self.priced.division.updates[self.position])
+        more = self.planned.seconds(self.same(self.epochs + 1)) - self.planned.seconds(
+            self.same(self.epochs)
+        )
+        next_seconds = float(np.median(more))
         return Option(
             config=self.config,
             epochs=self.epochs,
@@ -263,25 +261,38 @@ class Appraisal:
             target_epochs=self.target,
             target_probability=self._probability(self.target),
             probability=self._probability(self.epochs) or 0.0,
-            seconds=quantiles(seconds),
-            money=None if money is None else quantiles(money),
-            energy_joules=None if joules is None else quantiles(joules),
-            carbon_grams=quantiles(joules / KWH * carbon)
-            if joules is not None and carbon
-            else None,
-            device_bytes=memory.quantiles() if memory else None,
-            memory_share=memory.quantile(0.9) / memory_bytes if memory else None,
             save_bytes=self.prices.save_bytes,
             binding=self.binding,
             slack=self._slack(),
-            next_epoch_seconds=float(np.median(more)),
-            next_epoch_money=self.money_of(float(np.median(more))),
+            next_epoch_seconds=next_seconds,
+            next_epoch_money=self.money_of(next_seconds),
             efficiency=self._efficiency(),
             learning_rate_factor=self._learning_rate_factor(),
             steps_per_epoch=steps,
             horizon_steps=steps * self.epochs,
             extrapolated=tuple(name for name, _ in self.place.extrapolated()),
+            **self._totals(),
+            **self._memory(),
         )
+
+    def _totals(self) -> dict[str, Any]:
+        """Time, money, energy and carbon of the run, as quantiles where they are known."""
+        budget = self.budget
+        seconds = self.spent.seconds(self.same(self.epochs))
+        joules = self.spent.joules(seconds) if budget.watts else None
+        money = self.spent.money(seconds) if budget.price_per_hour is not None else None
+        grams = None
+        if joules is not None and budget.carbon_per_kwh is not None:
+            grams = joules / KWH * budget.carbon_per_kwh
+        named = {"seconds": seconds, "money": money, "energy_joules": joules, "carbon_grams": grams}
+        return {name: None if x is None else quantiles(x) for name, x in named.items()}
+
+    def _memory(self) -> dict[str, Any]:
+        memory = self.prices.device_bytes
+        if memory is None:
+            return {"device_bytes": None, "memory_share": None}
+        share = memory.quantile(0.9) / self.priced.job.model.device.memory_bytes
+        return {"device_bytes": memory.quantiles(), "memory_share": share}
 
     @cached_property
     def place(self) -> Place:

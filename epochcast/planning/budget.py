@@ -98,7 +98,7 @@ class Spending:
             middle = (fits + fails) // 2
             holds = self.used(name, middle) <= limit * (1 + ROUNDING)
             fits, fails = np.where(holds, middle, fits), np.where(holds, fails, middle)
-        return fits
+        return np.asarray(fits)
 
 
 def guaranteed(epochs: Epochs, confidence: float) -> int:
@@ -110,7 +110,7 @@ def guaranteed(epochs: Epochs, confidence: float) -> int:
 def joint(affordable: dict[LimitName, Epochs], most: int, draws: int) -> Epochs:
     """What all limits together allow in each draw."""
     everything = np.full(draws, most, dtype=np.int64)
-    return np.minimum.reduce([everything, *affordable.values()])
+    return np.asarray(np.minimum.reduce([everything, *affordable.values()]))
 
 
 def upper_quantile(samples: Array, confidence: float) -> float:

@@ -56,7 +56,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Rungs:
-    """At r·ηᵏ and at the last epoch: the rungs of successive halving (Jamieson & Talwalkar 2016)."""
+    """At r·ηᵏ and at the last: rungs of successive halving (Jamieson & Talwalkar 2016)."""
 
     first: int = 1
     eta: int = 3

@@ -43,10 +43,7 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
     Raises:
         UsageError: there is none.
     """
-    if request.batch_sizes == "free":
-        found = _free(job, request)
-    else:
-        found = _divided(job, request)
+    found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
     shard = -(-job.samples // found.devices)
     usable = found.batch_size <= shard
     if not usable.any():
@@ -70,9 +67,10 @@ def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:
 
 def _divided(job: Job, request: PlanRequest) -> Candidates:
     """All divisions of each global batch."""
+    listed = request.batch_sizes if request.batch_sizes != "free" else ()
     rows = [
         (micro, batch // (micro * devices), devices)
-        for batch in request.batch_sizes or (reference_batch(job, request),)
+        for batch in listed or (reference_batch(job, request),)
         for devices in _devices(job, request)
         for micro in ((request.micro_batch,) if request.micro_batch else _divisors(batch))
         if batch % (micro * devices) == 0
@@ -118,7 +116,7 @@ def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
     orders = [np.lexsort((key, missing)) for key in (seconds, money, np.nan_to_num(needed))]
     firsts = [_first_of_each(groups, order)[:SHORTLIST] for order in orders]
     interleaved = np.stack(firsts, axis=1).ravel()
-    chosen = np.array(list(dict.fromkeys(interleaved.tolist())), dtype=np.int64)
+    chosen = _first_of_each(groups, interleaved)
     return np.asarray(chosen[fits[chosen]])
 
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from math import exp, log1p, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochcast.costmodel.features import Array
 
@@ -98,13 +99,13 @@ def save_epochs(
     """
     ends = np.concatenate(([0.0], np.cumsum(np.asarray(epoch_seconds, dtype=float))))
     window = _window(ends, save_seconds, mtbf_seconds, shortest_seconds)
-    best, previous = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)
+    best, previous = np.zeros(len(ends)), np.zeros(len(ends), dtype=np.int64)
     for j in range(1, len(ends)):
         i = np.arange(max(0, j - window), j)
         work = ends[j] - ends[i]
         total = best[i] + _expected_seconds(work, save_seconds, mtbf_seconds, restart_seconds)
         if j < len(ends) - 1:
-            total[(work < shortest_seconds) & (i > 0)] = np.inf
+            total[work < shortest_seconds] = np.inf
         previous[j] = i[int(np.argmin(total))]
         best[j] = total.min()
     return _path(previous)
@@ -127,7 +128,7 @@ def _window(ends: Array, save_seconds: float, mtbf_seconds: float, shortest_seco
     return count if shortest_epoch <= 0 else min(count, 2 + int(longest / shortest_epoch))
 
 
-def _path(previous: Sequence[int]) -> tuple[int, ...]:
+def _path(previous: NDArray[np.int64]) -> tuple[int, ...]:
     chosen, j = [], len(previous) - 1
     while j > 0:
         chosen.append(j)

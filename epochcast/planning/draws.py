@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -128,17 +127,12 @@ class RunDraws:
         happened = np.logical_and.accumulate(moments <= work[:, None], axis=1)
         counted = lost * happened.sum(axis=1)
         if lost >= mtbf:  # it repeats more than it does
-            return np.where(happened.all(axis=1), np.inf, counted)
+            return np.asarray(np.where(happened.all(axis=1), np.inf, counted))
         mean = work * lost / (mtbf - lost)
-        return np.where(happened.all(axis=1), np.maximum(counted, mean), counted)
+        return np.asarray(np.where(happened.all(axis=1), np.maximum(counted, mean), counted))
 
 
 def quantiles(samples: Array) -> Quantiles:
     """The usual quantiles of draws."""
     p05, p10, p50, p90, p95 = np.quantile(samples, (0.05, 0.1, 0.5, 0.9, 0.95)).tolist()
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
-
-
-def standard_error(probability: float, count: int = DRAWS) -> float:
-    """Of a probability read off so many draws, if they were not stratified."""
-    return sqrt(probability * (1 - probability) / count)

@@ -33,6 +33,7 @@ from epochcast.records import Quantiles, RunConfig
 Whole = NDArray[np.int64]
 Table = Mapping[str, Array]
 
+EXACTLY = Scatter(sd=0.0)
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
 
 
@@ -41,7 +42,7 @@ class Amount:
     """Seconds or bytes, as a median and its run-level scatter on the log scale."""
 
     median: float = 0.0
-    scatter: Scatter = Scatter(sd=0.0)
+    scatter: Scatter = EXACTLY
 
     def quantiles(self) -> Quantiles:
         """The usual quantiles."""

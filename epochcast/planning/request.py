@@ -16,7 +16,10 @@ from epochcast.records import LearningCurve, Mode, Option, SizeValue
 class Objective(Protocol):
     """What makes one option better than another."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For people and the plan."""
+        ...
 
     def key(self, option: Option) -> tuple[float, ...]:
         """Smaller is better."""
@@ -62,7 +65,8 @@ class Smallest:
         return (-progress(option), memory, option.seconds.p90)
 
 
-OBJECTIVES: Mapping[str, Objective] = {o.name: o for o in (Fastest(), Cheapest(), Smallest())}
+_ALL: tuple[Objective, ...] = (Fastest(), Cheapest(), Smallest())
+OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@
     save             ●             ●            ●
     decide    ●             ●      ●      ●          stop here?  P(stop), time saved, regret
 
-The forecast replays the rules on curves that the pilot makes likely (``curves.FittedCurve.sample``):
-the share of them that a check stops is the probability to stop there; regret is what the best
+The forecast replays the rules on curves that the pilot makes likely (``FittedCurve.sample``): the
+share of them that a check stops is the probability to stop there; regret is by how much the best
 value by then is worse than the best by the end of the plan, on average over those.
 """
 

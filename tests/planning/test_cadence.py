@@ -1,4 +1,4 @@
-"""When things are done: counts agree with lists, rungs with whole numbers, intervals with theory."""
+"""When things are done: counts agree with lists, rungs are whole, intervals follow theory."""
 
 import math
 

@@ -1,0 +1,89 @@
+"""Cost models whose every price is a plain number, and the worked example made of one.
+
+One sample at batch size 1 is one step, so ``samples`` steps of a second each are an epoch of that
+many seconds, and every closed form can be done by hand.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from epochcast.costmodel.features import CONSTANT
+from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.surface import Surface
+from epochcast.planning.pricing import Amount, Prices
+from epochcast.records import Device, RunConfig
+
+DEVICE = Device(kind="cpu", name="Known", memory_bytes=2**34, torch="2.13.0", threads=2)
+EXAMPLE = {"setup": 120.0, "first": 30.0, "epoch": 55, "evaluation": 8.0, "save": 4.0}
+
+
+def constant(value: float, sd: float = 0.0, dof: float = inf) -> Surface:
+    """A quantity that is the same everywhere."""
+    return Surface(
+        features=(CONSTANT,), groups=((0,),), coefficients=((value,),), axes=(), low=(), high=(),
+        loo_sd=sd, loo_dof=dof,
+    )  # fmt: skip
+
+
+def per_sample(fixed: float, each: float) -> Surface:
+    """a + c·B."""
+    return Surface(
+        features=(CONSTANT, (("batch_size", 1.0),)), groups=((0, 1),),
+        coefficients=((fixed, each),), axes=("batch_size",), low=(1.0,), high=(1024.0,),
+        loo_sd=0.0, loo_dof=inf,
+    )  # fmt: skip
+
+
+def model(
+    *,
+    setup: float = 120.0,
+    first: float = 30.0,
+    epoch: int = 55,
+    evaluation: float = 8.0,
+    save: float = 4.0,
+    run: Scatter | None = None,
+    step_sd: float = 0.0,
+    save_bytes: float = 1e6,
+    device_bytes: float = 1e9,
+    micro_step: Surface | None = None,
+    configurations: tuple[RunConfig, ...] = (RunConfig(batch_size=1),),
+    **changes: Any,
+) -> CostModel:
+    """A cost model with these prices in seconds; an epoch has ``epoch`` steps of one second."""
+    variant = Variant(
+        precision="fp32", compiled=False, workers=0, world_size=1, drop_last=False,
+        accumulation=1, categories=(), typical_sizes=(), counts=(),
+        micro_step=micro_step or constant(1.0),
+        update=None,
+        evaluation=constant(evaluation),
+        step_peak=None,
+        update_peak=None,
+        device_bytes=constant(device_bytes),
+        save_seconds=constant(save),
+        save_bytes=constant(save_bytes),
+        build=None,
+        epoch_turn=Constant(),
+        eval_turn=Constant(),
+        first_steps=Constant(seconds=first),
+        run=run or Scatter(sd=0.0),
+        step_sd=step_sd,
+        configurations=configurations,
+        rounds=3,
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "workload": "known", "source": "", "device": DEVICE, "data": "synthetic",
+        "samples": epoch, "eval_samples": 1, "imports": Constant(seconds=setup),
+        "variants": (variant,), "probing_seconds": 60.0,
+        "measured_at": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    return CostModel(**(values | changes))
+
+
+def prices(**amounts: float | Amount) -> Prices:
+    """Prices of one configuration; plain numbers are without scatter."""
+    noise = amounts.pop("epoch_noise", 0.0)
+    made = {k: v if isinstance(v, Amount) else Amount(float(v)) for k, v in amounts.items()}
+    return Prices(**made, epoch_noise=noise)  # type: ignore[arg-type]
