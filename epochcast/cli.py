@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,20 @@ PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+ELSEWHERE = {"plan": "epochcast.cli_plan"}  # commands in files of their own
+
+
 class _Group(click.Group):
     """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(ELSEWHERE[cmd_name]), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -53,6 +66,7 @@ def cli(debug: bool) -> None:
     \b
     epochcast probe mnist-mlp --batch-sizes 32,64,128,256 --set width=256,512,1024
     epochcast predict --epochs 90 --batch-size 192 --set width=768
+    epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
     epochcast tensorboard
     """
 

@@ -52,6 +52,18 @@ WARNINGS = {
     "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-trace": "no trace of {config}: {why}",
+    "assumed-devices": "{devices} devices were not probed ({probed} was): each is taken to be as "
+    "fast as the one probed, and averaging gradients to cost nothing; give --bandwidth",
+    "assumed-ring": "{devices} devices were not probed ({probed} was): each is taken to be as fast "
+    "as the one probed, with gradients averaged in a ring after each step",
+    "folds": "each of {folds} folds trains on {samples} samples in a run of its own, and all are "
+    "taken to be equally slow or fast",
+    "other-samples": "{samples} samples instead of the {probed} probed: each is taken to cost the "
+    "same, and evaluation data to stay as it is",
+    "equal-epochs": "batch sizes are compared at equal epochs, although larger ones make less "
+    "progress in each: give --noise-scale",
+    "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
+    "it would fit curves for hours",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
 }
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 
 from epochcast.errors import UsageError
 
+_KWH = 3.6e6  # joules
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 _BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
-_KWH = 3.6e6  # joules
 _SI = ("", "k", "M", "G", "T", "P", "E")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Z]+)?\s*")
+_MONEY = re.compile(r"\s*[^\w\s.,-]?\s*(\d[\d,]*(?:\.\d+)?)\s*[^\w\s.,-]?\s*")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_JOULES = {"j": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3600.0, "kwh": _KWH, "mwh": 1000 * _KWH}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)?\s*")
 
 
@@ -66,6 +72,72 @@ def parse_bytes(text: str) -> int:
     return round(size)
 
 
+def parse_energy(text: str) -> float:
+    """Joules in an energy such as ``"0.25kWh"``, ``"900kJ"`` or ``"5e5"``.
+
+    Raises:
+        UsageError: the text is not an energy.
+    """
+    match = _QUANTITY.fullmatch(text)
+    unit = (match[2] or "j").lower() if match else ""
+    if match is None or unit not in _JOULES:
+        raise UsageError(f"an energy is like '0.25kWh' or '900kJ', but got {text!r}")
+    return float(match[1]) * _JOULES[unit]
+
+
+def parse_money(text: str) -> float:
+    """The amount in ``"$18"``, ``"18.50"`` or ``"€1,200"``.
+
+    Raises:
+        UsageError: the text is not an amount.
+    """
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise UsageError(f"an amount of money is like '$18' or '12.50', but got {text!r}")
+    return float(match[1].replace(",", ""))
+
+
+def parse_share(text: str) -> float:
+    """The share in ``"90%"`` or ``"0.9"``.
+
+    Raises:
+        UsageError: the text is not a number.
+    """
+    number, percent, _ = text.strip().partition("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise UsageError(f"a share is like '90%' or '0.9', but got {text!r}") from None
+
+
+def parse_time(text: str, now: datetime) -> float:
+    """Seconds from ``now`` until a local time such as ``"2026-12-01 08:00"``; negative if past.
+
+    Raises:
+        UsageError: the text is not a time.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"a time is like '2026-12-01 08:00', but got {text!r}") from None
+    here = moment if moment.tzinfo else moment.astimezone()
+    return (here - now.astimezone()).total_seconds()
+
+
+def parse_deadline(text: str, now: datetime) -> float:
+    """Seconds until a deadline: a duration such as ``"8h"``, or a local time.
+
+    Raises:
+        UsageError: the text is neither, or the time has passed.
+    """
+    if not _DATE.match(text.strip()):
+        return parse_seconds(text)
+    seconds = parse_time(text, now)
+    if seconds <= 0:
+        raise UsageError(f"the deadline {text!r} has passed {format_seconds(-seconds)} ago")
+    return seconds
+
+
 def format_seconds(seconds: float) -> str:
     """``"3h 12m"``, ``"41 s"``, ``"4.27 ms"``: two figures that matter, largest unit first."""
     if seconds < 0:
@@ -102,8 +174,8 @@ def format_bytes(count: float) -> str:
 
 
 def format_energy(joules: float) -> str:
-    """``"0.25 kWh"``."""
-    return f"{_three_figures(joules / _KWH)} kWh" if joules >= 360 else f"{joules:.3g} J"
+    """``"250 Wh"``, ``"1.2 kWh"``; three figures."""
+    return format_count(joules / 3600, "Wh") if joules >= 36 else f"{joules:.3g} J"
 
 
 def format_count(count: float, unit: str = "") -> str:

@@ -110,7 +110,7 @@ class Appraisal:
 
     @cached_property
     def save_interval_seconds(self) -> float | None:
-        if not self.prices.save.median:
+        if not self.prices.save.median or self.request.save != "auto":
             return None
         return save_interval(self.prices.save.median, self.request.mtbf_seconds)
 

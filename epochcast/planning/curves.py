@@ -31,6 +31,7 @@ from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
 Function = Callable[[Array, Array], Array]
 
 FEWEST_CHECKS = 5  # of a curve that can be extrapolated: one more than the largest family needs
+FEW_CHECKS = 3  # a median of three is not moved by one
 LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
@@ -161,8 +162,7 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     fitted = [_fit_family(name, unit_x, unit_y, noise) for name in FAMILIES]
     families = _weighed(fitted)
     mean = sum(f.weight * FAMILIES[f.name].function(unit_x, f.parameters) for f in families)
-    late = max(1, round(LATE_SHARE * len(y)))
-    offset = float(np.median((unit_y - mean)[-late:]))
+    offset = float(np.median((unit_y - mean)[-FEW_CHECKS:]))
     return FittedCurve(
         seen=curve,
         mode=mode,
@@ -256,9 +256,12 @@ def turning_point(fitted: FittedCurve) -> float | None:
     Where training values are unknown, the rise alone decides.
     """
     y = _oriented(fitted.seen.validation, fitted.mode)
-    best, late = int(np.argmin(_smooth(y))), max(2, round(LATE_SHARE * len(y)))
-    rise = float(np.median(y[-late:]) - _smooth(y)[best])
-    if best >= len(y) - late or rise <= _smallest_change(y, fitted.noise):
+    smooth = _smooth(y)
+    best = int(np.argmin(smooth))
+    since = y[best + 1 :]
+    if len(since) < FEW_CHECKS:
+        return None
+    if float(np.median(since) - smooth[best]) <= _smallest_change(y, fitted.noise):
         return None
     training = _oriented(fitted.seen.training, fitted.mode)
     if len(training) and training[-1] >= training[best]:

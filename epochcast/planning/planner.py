@@ -78,6 +78,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         options=with_pareto([a.option for a in ranked])[:SHOWN],
         timeline=timeline(chosen, forecast),
         startup=quantiles(chosen.run.startup),
+        metric=request.metric,
         stop_rules=tuple(rule_record(rule) for rule in request.rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
         save_interval_seconds=chosen.save_interval_seconds,
@@ -158,16 +159,18 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         found.append(_note("one-round"))
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
-        code = "assumed-devices" if request.bandwidth is None else "assumed-ring"
-        found.append(_note(code, devices=str(chosen.config.world_size), probed=str(probed)))
+        details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
+        if request.bandwidth is None:
+            found.append(_note("assumed-devices", **details))
+        else:
+            found.append(_note("assumed-ring", **details))
     if request.folds > 1:
         found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
     elif job.samples != job.model.samples:
         details = {"samples": f"{job.samples:,}", "probed": f"{job.model.samples:,}"}
         found.append(_note("other-samples", **details))
-    if request.noise_scale is None and chosen.global_batch != reference_batch(job, request):
-        found.append(_note("equal-epochs"))
-    if len(request.batch_sizes) > 1 and request.noise_scale is None:
+    another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
+    if another and request.noise_scale is None:
         found.append(_note("equal-epochs"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))

@@ -94,6 +94,7 @@ class PlanRequest:
         restart_seconds: from a failure until training goes on; default: the start-up.
         rules: for stopping early.
         curves: of a pilot or of earlier runs.
+        metric: that ``rules`` watch and ``curves`` show.
         mode: whether a smaller or a larger metric is better.
         min_delta: improvement that counts.
         noise_scale: of the gradient, in samples.
@@ -122,6 +123,7 @@ class PlanRequest:
     restart_seconds: float | None = None
     rules: tuple[Rule, ...] = ()
     curves: tuple[LearningCurve, ...] = ()
+    metric: str = "val_loss"
     mode: Mode = "min"
     min_delta: float = 0.0
     noise_scale: float | None = None

@@ -263,9 +263,10 @@ class Plan:
         options: ranked; the first one is chosen.
         timeline: of the chosen option and one fold, from the start of the run.
         startup: seconds before the first step.
+        metric: that they watch.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
-        save_interval_seconds: what the failure rate and the cost of a save ask for.
+        save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
         keep: checkpoints kept on disk; 0 keeps all.
         probing_seconds: wall-clock time of the measurements behind all this.
         seed: of the draws; the same question with the same seed has the same answer.
@@ -284,6 +285,7 @@ class Plan:
     options: tuple[Option, ...]
     timeline: tuple[Checkpoint, ...]
     startup: Quantiles
+    metric: str
     stop_rules: tuple[StopRule, ...]
     final_save_seconds: float
     save_interval_seconds: float | None
