@@ -35,6 +35,7 @@ FEW_CHECKS = 3  # a median of three is not moved by one
 LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
+EVALUATIONS = 60  # of a family in one fit: it has converged, or another one fits better
 MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
 
 
@@ -163,6 +164,8 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     families = _weighed(fitted)
     mean = sum(f.weight * FAMILIES[f.name].function(unit_x, f.parameters) for f in families)
     offset = float(np.median((unit_y - mean)[-FEW_CHECKS:]))
+    if abs(offset) <= NOISES * noise / FEW_CHECKS**0.5:  # noise explains it
+        offset = 0.0
     return FittedCurve(
         seen=curve,
         mode=mode,
@@ -196,7 +199,7 @@ def _fit_family(name: str, x: Array, y: Array, noise: float) -> FittedFamily:
     fits = [
         least_squares(
             residuals, start, loss="soft_l1", f_scale=max(noise, 1e-3),
-            bounds=([-REACH] * len(start), [REACH] * len(start)), max_nfev=200,
+            bounds=([-REACH] * len(start), [REACH] * len(start)), max_nfev=EVALUATIONS,
         )
         for start in family.starts
     ]  # fmt: skip
