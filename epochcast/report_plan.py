@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from epochcast.records import Action, Budget, Checkpoint, Option, Outlook, Plan, Quantiles, StopRule
-from epochcast.report import WIDE, print_warnings
+from epochcast.records import Budget, Checkpoint, Option, Outlook, Plan, Quantiles, StopRule
+from epochcast.report import print_warnings
 from epochcast.units import (
     format_bytes,
     format_count,
@@ -20,6 +20,7 @@ from epochcast.units import (
     format_seconds,
 )
 
+WIDE = 112  # columns of a terminal from which all columns of a table are shown
 ROWS = 16  # of a timeline on a terminal; all are in the JSON document
 LIMIT_FORMS: Mapping[str, Callable[[float], str]] = {
     "deadline": format_seconds,
@@ -285,36 +286,39 @@ def _by(delta: float) -> str:
 def _timeline_table(plan: Plan, width: int) -> Table:
     shown = _worth_showing(plan.timeline)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    columns: list[tuple[str, Callable[[Checkpoint], str]]] = [
-        ("after epoch", lambda c: f"{c.epoch:,}"),
-        ("time P50", lambda c: format_seconds(c.seconds.p50)),
-        ("P90", lambda c: format_seconds(c.seconds.p90)),
-    ]
-    if plan.budget.price_per_hour is not None:
-        columns.append(("cost", lambda c: _maybe(format_money, c.money)))
-    columns.append(("what happens", lambda c: _actions(c.actions)))
-    if any(c.stop_probability is not None for c in plan.timeline):
-        columns += _stop_columns(plan, width)
-    for heading, _ in columns:
+    columns = _timeline_columns(plan, wide=width >= WIDE)
+    for heading in columns:
         left = heading == "what happens"
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for position in shown:
-        table.add_row(*(form(plan.timeline[position]) for _, form in columns))
+        table.add_row(*(form(plan.timeline[position]) for form in columns.values()))
     if len(shown) < len(plan.timeline):
         table.caption = f"{len(shown)} of {len(plan.timeline)} moments; --json has all of them"
         table.caption_justify = "left"
     return table
 
 
-def _stop_columns(plan: Plan, width: int) -> list[tuple[str, Callable[[Checkpoint], str]]]:
-    columns: list[tuple[str, Callable[[Checkpoint], str]]] = [
-        ("gets here", lambda c: _maybe(format_percent, c.reach_probability)),
-        ("stops", lambda c: _maybe(format_percent, c.stop_probability)),
-        ("time saved", lambda c: _maybe(format_seconds, c.saved_seconds)),
-    ]
-    if plan.budget.price_per_hour is not None and width >= WIDE:
-        columns.append(("money saved", lambda c: _maybe(format_money, c.saved_money)))
-    columns.append(("regret", lambda c: _maybe("{:.2g}".format, c.regret)))
+def _timeline_columns(plan: Plan, wide: bool) -> dict[str, Callable[[Checkpoint], str]]:
+    """Cells by heading; a narrow terminal gets the most important ones."""
+    forecast = any(c.stop_probability is not None for c in plan.timeline)
+    priced = plan.budget.price_per_hour is not None
+    columns: dict[str, Callable[[Checkpoint], str]] = {
+        "epoch": lambda c: f"{c.epoch:,}",
+        "time P50": lambda c: format_seconds(c.seconds.p50),
+        "P90": lambda c: format_seconds(c.seconds.p90),
+    }
+    if priced and (wide or not forecast):
+        columns["cost"] = lambda c: _maybe(format_money, c.money)
+    columns["what happens"] = lambda c: ", ".join(c.actions)
+    if not forecast:
+        return columns
+    if wide:
+        columns["gets here"] = lambda c: _maybe(format_percent, c.reach_probability)
+    columns["stops"] = lambda c: _maybe(format_percent, c.stop_probability)
+    columns["time saved"] = lambda c: _maybe(format_seconds, c.saved_seconds)
+    if priced and wide:
+        columns["money saved"] = lambda c: _maybe(format_money, c.saved_money)
+    columns["regret"] = lambda c: _maybe("{:.2g}".format, c.regret)
     return columns
 
 
@@ -329,10 +333,6 @@ def _worth_showing(timeline: Sequence[Checkpoint]) -> list[int]:
     steps = ROWS - len(chosen)
     chosen |= {round(last * (k + 1) / (steps + 1)) for k in range(steps)}
     return sorted(chosen)
-
-
-def _actions(actions: Sequence[Action]) -> str:
-    return ", ".join(actions)
 
 
 def _maybe(form: Callable[[float], str], value: float | None) -> str:

@@ -134,11 +134,12 @@ class Appraisal:
 
     @cached_property
     def interruptions(self) -> Interruptions:
-        """A failure costs the restart and half of the work and save between two saves."""
-        between = float(MANY[0] / max(1, self.save_every.count(MANY)[0]))
-        repeated = (between * self._steady_seconds + self.prices.save.median) / 2
+        saves = self.save_every.count(MANY)[0]
+        epochs = MANY[0] / saves if saves else MOST_EPOCHS
         return Interruptions(
-            mtbf_seconds=self.request.mtbf_seconds, lost_seconds=self.restart_seconds + repeated
+            mtbf_seconds=self.request.mtbf_seconds,
+            restart_seconds=self.restart_seconds,
+            segment_seconds=float(epochs * self._steady_seconds + self.prices.save.median),
         )
 
     @property

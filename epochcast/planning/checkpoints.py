@@ -32,7 +32,7 @@ OVERHEAD_BOUND = 0.035  # of training time spent saving: CheckFreq, FAST'21, sec
 LONGEST_SEGMENT = 8.0  # times the best interval: a longer one costs more than cutting it in two
 LARGEST_EXPONENT = 600.0  # e^600 seconds is never; e^710 is not a float any more
 NEWTON_STEPS = 60  # it converges quadratically: fewer than ten are used
-LEAD_GRID = 4000  # probabilities at which a last save's duration is looked at
+LEAD_GRID = 100  # probabilities at which a last save's duration is looked at, twice
 
 
 def young_interval(save_seconds: float, mtbf_seconds: float) -> float:
@@ -144,6 +144,10 @@ def final_save_lead(reservation_seconds: float, save_quantile: Callable[[float],
         save_quantile: seconds of a save at a probability; for Uniform[a, b] the answer is
             min((R + a)/2, b), and for a save that always takes the same it is that.
     """
-    chances = (np.arange(LEAD_GRID) + 1) / (LEAD_GRID + 1)
-    leads = np.array([save_quantile(float(p)) for p in chances])
-    return float(leads[np.argmax((reservation_seconds - leads) * chances)])
+    low, high, lead = 0.0, 1.0, 0.0
+    for _ in range(2):  # the second time around the best of the first
+        chances = np.linspace(low, high, LEAD_GRID + 2)
+        leads = np.array([save_quantile(float(p)) for p in chances[1:-1]])
+        best = int(np.argmax((reservation_seconds - leads) * chances[1:-1]))
+        low, high, lead = chances[best], chances[best + 2], float(leads[best])
+    return lead

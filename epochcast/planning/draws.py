@@ -33,6 +33,7 @@ from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Quantiles
 
 DRAWS = 1000
+NEVER = 1e12  # seconds; finite, because JSON knows no infinity
 FAILURES = 64  # looked at one by one; the rate of a run with more is as good as its mean
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated exactly
 
@@ -83,11 +84,13 @@ class Interruptions:
 
     Attributes:
         mtbf_seconds: mean time between failures; None for never.
-        lost_seconds: restart and repeated work of one failure.
+        restart_seconds: until training goes on.
+        segment_seconds: of work between two saves, the save included; half of it is repeated.
     """
 
     mtbf_seconds: float | None = None
-    lost_seconds: float = 0.0
+    restart_seconds: float = 0.0
+    segment_seconds: float = 0.0
 
 
 class RunDraws:
@@ -120,15 +123,16 @@ class RunDraws:
 
     def _lost(self, work: Array) -> Array:
         """Restarts and repeated work: the k-th failure happens if it comes before the end."""
-        mtbf, lost = self.interruptions.mtbf_seconds, self.interruptions.lost_seconds
+        mtbf = self.interruptions.mtbf_seconds
         if mtbf is None:
             return np.zeros_like(work)
-        moments = mtbf * self.shared.failures - lost * np.arange(FAILURES)
+        repeated = np.minimum(self.interruptions.segment_seconds, work / self.folds) / 2
+        lost = self.interruptions.restart_seconds + repeated
+        moments = mtbf * self.shared.failures - lost[:, None] * np.arange(FAILURES)
         happened = np.logical_and.accumulate(moments <= work[:, None], axis=1)
         counted = lost * happened.sum(axis=1)
-        if lost >= mtbf:  # it repeats more than it does
-            return np.asarray(np.where(happened.all(axis=1), np.inf, counted))
-        mean = work * lost / (mtbf - lost)
+        share = np.minimum(lost / mtbf, 1 - work / NEVER)  # above: it repeats more than it does
+        mean = work * share / (1 - share)
         return np.asarray(np.where(happened.all(axis=1), np.maximum(counted, mean), counted))
 
 

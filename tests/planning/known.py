@@ -6,7 +6,6 @@ many seconds, and every closed form can be done by hand.
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from epochcast.costmodel.features import CONSTANT
@@ -17,10 +16,12 @@ from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Device, RunConfig
 
 DEVICE = Device(kind="cpu", name="Known", memory_bytes=2**34, torch="2.13.0", threads=2)
+MANY = 1e9  # degrees of freedom: as good as known, and JSON knows no infinity
+EXACTLY = Scatter(sd=0.0, dof=MANY)
 EXAMPLE = {"setup": 120.0, "first": 30.0, "epoch": 55, "evaluation": 8.0, "save": 4.0}
 
 
-def constant(value: float, sd: float = 0.0, dof: float = inf) -> Surface:
+def constant(value: float, sd: float = 0.0, dof: float = MANY) -> Surface:
     """A quantity that is the same everywhere."""
     return Surface(
         features=(CONSTANT,), groups=((0,),), coefficients=((value,),), axes=(), low=(), high=(),
@@ -33,7 +34,7 @@ def per_sample(fixed: float, each: float) -> Surface:
     return Surface(
         features=(CONSTANT, (("batch_size", 1.0),)), groups=((0, 1),),
         coefficients=((fixed, each),), axes=("batch_size",), low=(1.0,), high=(1024.0,),
-        loo_sd=0.0, loo_dof=inf,
+        loo_sd=0.0, loo_dof=MANY,
     )  # fmt: skip
 
 
@@ -65,17 +66,17 @@ def model(
         save_seconds=constant(save),
         save_bytes=constant(save_bytes),
         build=None,
-        epoch_turn=Constant(),
-        eval_turn=Constant(),
-        first_steps=Constant(seconds=first),
-        run=run or Scatter(sd=0.0),
+        epoch_turn=Constant(scatter=EXACTLY),
+        eval_turn=Constant(scatter=EXACTLY),
+        first_steps=Constant(seconds=first, scatter=EXACTLY),
+        run=run or EXACTLY,
         step_sd=step_sd,
         configurations=configurations,
         rounds=3,
     )  # fmt: skip
     values: dict[str, Any] = {
         "workload": "known", "source": "", "device": DEVICE, "data": "synthetic",
-        "samples": epoch, "eval_samples": 1, "imports": Constant(seconds=setup),
+        "samples": epoch, "eval_samples": 1, "imports": Constant(seconds=setup, scatter=EXACTLY),
         "variants": (variant,), "probing_seconds": 60.0,
         "measured_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
