@@ -34,6 +34,7 @@ def probe(
     max_seconds: float | None = None,
     data: str | None = None,
     fresh: bool = False,
+    noise_scale: bool = False,
     traces: bool = True,
     store: str | None = None,
 ) -> tuple[Measurement, ...]:
@@ -51,6 +52,7 @@ def probe(
         max_seconds: begin no visit that would end later.
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
+        noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
 
@@ -71,6 +73,7 @@ def probe(
         max_seconds=max_seconds,
         data=data,
         fresh=fresh,
+        noise_scale=noise_scale,
         traces=traces,
         **{name: value for name, value in limits.items() if value is not None},  # type: ignore[arg-type]
     )

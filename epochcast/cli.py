@@ -21,6 +21,7 @@ from epochcast.errors import EpochcastError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from epochcast.records import Measurement
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -187,6 +188,7 @@ def _print_json(**contents: Any) -> None:
 @click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile.")
 @click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
 @click.option("--drop-last/--keep-last", default=None, help="The last partial batch.")
+@click.option("--noise-scale", is_flag=True, help="Gradient noise, for `plan --batch-size free`.")
 @click.option("--traces/--no-traces", default=True, help="torch.profiler traces at the end.")
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations.")
 @_store_option
@@ -223,9 +225,17 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
             )
         else:
             report.print_summaries(_console(), summaries)
+            _print_noise(result.measurements)
             report.print_probed(_console(), progress.count, result.seconds, result.stopped)
     if not result.succeeded:
         sys.exit(1)
+
+
+def _print_noise(measurements: Sequence[Measurement]) -> None:
+    if any(m.gradient_noise is not None for m in measurements):
+        from epochcast.report_plan import print_noise
+
+        print_noise(_console(), measurements)
 
 
 def _request(workload: str, options: dict[str, Any]) -> Any:
@@ -254,6 +264,7 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
         max_seconds=options["max_seconds"],
         data=options["data"],
         fresh=options["fresh"],
+        noise_scale=options["noise_scale"],
         traces=options["traces"],
         **{name: value for name, value in optional.items() if value is not None},
     )

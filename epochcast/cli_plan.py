@@ -135,7 +135,8 @@ MEASURED = click.FloatRange(min=0, min_open=True)
               help="gl, pq, up, target, divergence, futility; repeatable.")  # fmt: skip
 @click.option("--curve", "curves", type=click.Path(), multiple=True,
               help="Learning curve of a pilot: CSV, JSON Lines, event file.")  # fmt: skip
-@click.option("--noise-scale", type=MEASURED, help="Of the gradient, in samples.")
+@click.option("--noise-scale", metavar="SAMPLES|measured",
+              help="Of the gradient; measured: by `probe --noise-scale`.")  # fmt: skip
 @click.option("--reference-batch", type=POSITIVE, help="At which epochs and rate are known.")
 @click.option("--optimizer", type=click.Choice(["sgd", *ADAPTIVE]), help="For the rate.")
 @click.option("--objective", type=click.Choice(["time", "money", "memory"]), default="time",
@@ -163,6 +164,8 @@ def plan(
     now = datetime.now()
     budget = _budget(options, now)
     model, notes = _model(workload, device, model_file, store)
+    options["noise_scale"], more = _noise_scale(options, workload, device, store)
+    notes += more
     found = _plan(model, budget, options, as_json)
     if output:
         found.save(output)
@@ -230,6 +233,28 @@ def _model(
 
     with shared._reading(store) as archive:
         return fitted_model(archive, workload, device)
+
+
+def _noise_scale(
+    options: dict[str, Any], workload: str | None, device: str | None, store: str | None
+) -> tuple[float | None, tuple[Warning_, ...]]:
+    """Samples, as given or as measured."""
+    text = options["noise_scale"]
+    if text is None:
+        return None, ()
+    if text != "measured":
+        try:
+            return float(text), ()
+        except ValueError:
+            raise UsageError(
+                f"--noise-scale is a number of samples or 'measured', but got {text!r}"
+            ) from None
+    from epochcast.lookup import gradient_noise
+    from epochcast.planning.batch import noise_scale
+
+    with shared._reading(store) as archive:
+        found, notes = gradient_noise(archive, workload, device, _single_knobs(options["knobs"]))
+    return noise_scale(found), notes
 
 
 # -- options to records -------------------------------------------------------------------------

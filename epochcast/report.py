@@ -51,6 +51,9 @@ WARNINGS = {
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",
     "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
+    "no-noise-scale": "no gradient noise scale of {config}: {why}",
+    "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "
+    "labels are random: give --data",
     "no-trace": "no trace of {config}: {why}",
     "assumed-devices": "{devices} devices were not probed ({probed} was): each is taken to be as "
     "fast as the one probed, and averaging gradients to cost nothing; give --bandwidth",

@@ -9,7 +9,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from epochcast.records import Budget, Checkpoint, Option, Outlook, Plan, Quantiles, StopRule
+from epochcast.errors import UsageError
+from epochcast.planning.batch import noise_scale
+from epochcast.records import (
+    Budget,
+    Checkpoint,
+    GradientNoise,
+    Measurement,
+    Option,
+    Outlook,
+    Plan,
+    Quantiles,
+    StopRule,
+    Warning_,
+)
 from epochcast.report import print_warnings
 from epochcast.units import (
     format_bytes,
@@ -337,3 +350,31 @@ def _worth_showing(timeline: Sequence[Checkpoint]) -> list[int]:
 
 def _maybe(form: Callable[[float], str], value: float | None) -> str:
     return "–" if value is None else form(value)
+
+
+# -- gradient noise -----------------------------------------------------------------------------
+
+
+def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:
+    """The gradient noise scale of each model size where gradients were taken."""
+    for m in measurements:
+        if m.gradient_noise is not None:
+            console.print(Text(f"{_size(m)}: {noise_text(m.gradient_noise)}"), soft_wrap=True)
+    if any(m.data == "synthetic" for m in measurements if m.gradient_noise is not None):
+        print_warnings(console, [Warning_(code="noise-of-synthetic-data")])
+
+
+def _size(m: Measurement) -> str:
+    return " ".join(f"{k}={v}" for k, v in m.config.sizes) or m.workload
+
+
+def noise_text(gradients: GradientNoise) -> str:
+    """A gradient noise scale and what it rests on, or why there is none."""
+    basis = (
+        f"from {len(gradients.large_norms)} gradients at batch sizes {gradients.small_batch} and "
+        f"{gradients.large_batch}, after {gradients.trained_steps:,} optimizer steps"
+    )
+    try:
+        return f"gradient noise scale {noise_scale(gradients):,.0f} samples, {basis}"
+    except UsageError as error:
+        return f"no gradient noise scale: {error}"

@@ -175,6 +175,7 @@ plans = _record(
     options=st.lists(_of_type(records.Option), min_size=1, max_size=2).map(tuple),
 )
 shortfalls = _record(records.Shortfall)
+gradient_noises = _record(records.GradientNoise)
 options, checkpoints = _record(records.Option), _record(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 
@@ -195,6 +196,7 @@ every_record = st.one_of(
     budgets(),
     plans,
     shortfalls,
+    gradient_noises,
     options,
     checkpoints,
     outlooks,

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from epochcast.cli import cli
 from epochcast.lookup import fitted_model
 from epochcast.planning.planner import plan
-from epochcast.records import Budget, Plan
+from epochcast.records import Budget, GradientNoise, Plan
 from epochcast.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
@@ -170,6 +171,8 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
         ("--epochs 3 --set width=1,2", "a plan is for one model", 2),
         ("--epochs 3 --set height=1", "no knob 'height'", 1),
+        ("--epochs 3 --noise-scale much", "a number of samples or 'measured'", 2),
+        ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),
         ("--epochs 3 --spent 5m", "add --counted-from total", 2),
@@ -196,6 +199,20 @@ def test_bad_input_gives_one_line(probed: Path, line: str, message: str, code: i
 )  # fmt: skip
 def test_wrong_usage_exits_with_two(probed: Path, line: str) -> None:
     assert CliRunner().invoke(cli, ["plan", *line.split()]).exit_code == 2
+
+
+def test_a_measured_noise_scale_is_used(probed: Path) -> None:
+    line = "--epochs 4 --batch-size free --noise-scale measured"
+    assert "run: epochcast probe imaginary --noise-scale" in run(line, code=1).stderr
+    noise = GradientNoise(
+        small_batch=32, large_batch=256, small_norms=(3.0,), large_norms=(1.25,), trained_steps=9
+    )
+    with Store.open() as store:
+        store.add(replace(store.measurements()[-1], gradient_noise=noise))
+    result = run(line)
+    assert "measured on synthetic data" in result.stderr
+    given = planned("--epochs 4 --batch-size free --noise-scale 64")
+    assert planned(line).options == given.options
 
 
 def test_planning_loads_nothing_heavy(probed: Path) -> None:

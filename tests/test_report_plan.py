@@ -11,7 +11,15 @@ from epochcast import report_plan as r
 from epochcast.costmodel.fitting import fit
 from epochcast.planning.planner import plan
 from epochcast.planning.stopping import RULES, Patience, Target, rule_record
-from epochcast.records import Budget, LearningCurve, Outlook, Plan, Quantiles, StopRule
+from epochcast.records import (
+    Budget,
+    GradientNoise,
+    LearningCurve,
+    Outlook,
+    Plan,
+    Quantiles,
+    StopRule,
+)
 
 MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
 PILOT = LearningCurve(
@@ -126,3 +134,18 @@ def test_one_of_everything_is_singular() -> None:
     text = _text(replace(found, options=found.options[:1]))
     assert "Run 1 epoch with" in text
     assert "1 checkpoint," in text
+
+
+def test_gradient_noise_is_said_with_what_it_rests_on() -> None:
+    noise = GradientNoise(
+        small_batch=32, large_batch=256, small_norms=(3.0,), large_norms=(1.25,), trained_steps=1200
+    )
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    r.print_noise(console, [truths.measure(32, 256, gradient_noise=noise)])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.startswith(
+        "depth=1 width=256: gradient noise scale 64 samples, from 1 gradients at batch sizes 32 "
+        "and 256, after 1,200 optimizer steps"
+    )
+    assert "synthetic data, whose labels are random" in text
+    assert "no gradient noise scale" in r.noise_text(replace(noise, large_norms=(0.1,)))

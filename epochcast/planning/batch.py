@@ -19,12 +19,12 @@ tr Σ   = (|g_b|² − |g_B|²)/(1/b − 1/B)            both averaged before th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil, sqrt
 from statistics import fmean
 from typing import Literal
 
 from epochcast.errors import UsageError
+from epochcast.records import GradientNoise
 
 OptimizerKind = Literal["sgd", "adaptive"]
 
@@ -50,24 +50,19 @@ def learning_rate_factor(batch: float, reference: float, optimizer: OptimizerKin
     return ratio if optimizer == "sgd" else sqrt(ratio)
 
 
-def noise_scale(
-    small: int, large: int, small_norms: Sequence[float], large_norms: Sequence[float]
-) -> float:
-    """tr(Σ)/|G|² from squared gradient norms at two batch sizes.
-
-    Args:
-        small, large: the batch sizes, in samples.
-        small_norms, large_norms: squared norms of gradients, one or more of each.
+def noise_scale(gradients: GradientNoise) -> float:
+    """tr(Σ)/|G|² in samples, from squared gradient norms at two batch sizes.
 
     Raises:
         UsageError: the gradients are so noisy that |G|² is not positive: take more of them.
     """
-    at_small, at_large = fmean(small_norms), fmean(large_norms)
+    small, large = gradients.small_batch, gradients.large_batch
+    at_small, at_large = fmean(gradients.small_norms), fmean(gradients.large_norms)
     signal = (large * at_large - small * at_small) / (large - small)
     noise = (at_small - at_large) / (1 / small - 1 / large)
     if signal <= 0:
         raise UsageError(
-            f"from {len(large_norms)} gradients at batch size {large} the gradient cannot be told "
-            "from its noise; take more gradients, or a larger batch"
+            f"from {len(gradients.large_norms)} gradients at batch size {large} the mean cannot be "
+            "told from its noise; take more gradients, or a larger batch"
         )
     return max(0.0, noise / signal)

@@ -135,7 +135,7 @@ class PlanRequest:
     def __post_init__(self) -> None:
         for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
             _require_positive(name, getattr(self, name))
-        for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds"):
+        for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
             _require_positive(name, getattr(self, name))
         for name in ("batch_sizes", "devices"):
             for value in getattr(self, name) if self.batch_sizes != "free" else self.devices:

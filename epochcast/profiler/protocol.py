@@ -1,7 +1,7 @@
 """What a sweep and its worker processes say to each other, one JSON document per line.
 
-    sweep ── Task(describe | check | visit | trace) ──▶ worker
-    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced | failed) ── worker
+    sweep ── Task(describe | check | visit | trace | noise) ──▶ worker
+    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced | noise | failed) ──
 
 A task is a serialisable specification and a worker's answer depends on nothing else, so that
 another machine can run the same task.
@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from epochcast.records import Device, Measurement, RunConfig, Sizes, SizeValue
+from epochcast.records import Device, GradientNoise, Measurement, RunConfig, Sizes, SizeValue
 
 AUTO = "auto"  # the device: an accelerator if there is one
 
@@ -65,7 +65,7 @@ class Task:
         log: the log file of the process that runs this task.
     """
 
-    kind: Literal["describe", "check", "visit", "trace"]
+    kind: Literal["describe", "check", "visit", "trace", "noise"]
     spec: VisitSpec
     round: int = 0
     visit: int = 0
@@ -108,8 +108,9 @@ class CheckedWorkload:
 class Reply:
     """What a worker answers. ``kind`` says which of the other fields is set."""
 
-    kind: Literal["phase", "described", "checked", "measured", "traced", "failed"]
+    kind: Literal["phase", "described", "checked", "measured", "traced", "noise", "failed"]
     text: str = ""
     described: Description | None = None
     checked: CheckedWorkload | None = None
     measured: Measurement | None = None
+    noise: GradientNoise | None = None

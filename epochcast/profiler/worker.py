@@ -92,6 +92,10 @@ def run(task: Task, report: object) -> Reply:
         from epochcast.profiler.trace import trace
 
         return Reply(kind="traced", text=str(trace(task)))
+    if task.kind == "noise":
+        from epochcast.profiler.noise import measure_noise
+
+        return Reply(kind="noise", noise=measure_noise(task))
     if task.visit == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)

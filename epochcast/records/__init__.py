@@ -41,6 +41,7 @@ from epochcast.records.footprint import (
     Timeline,
 )
 from epochcast.records.measurement import (
+    GradientNoise,
     Measurement,
     MemoryPeaks,
     Status,
@@ -72,6 +73,7 @@ __all__ = [
     "DeviceKind",
     "Estimate",
     "Footprint",
+    "GradientNoise",
     "LearningCurve",
     "LimitName",
     "Measurement",

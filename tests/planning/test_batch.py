@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from epochcast.errors import UsageError
 from epochcast.planning import batch as b
+from epochcast.records import GradientNoise
 
 positive = st.floats(1, 1e5)
 
@@ -38,6 +39,17 @@ def test_learning_rates() -> None:
     assert b.learning_rate_factor(256, 64, "adaptive") == 2
 
 
+def _scale(small: int, large: int, small_norms: list[float], large_norms: list[float]) -> float:
+    return b.noise_scale(
+        GradientNoise(
+            small_batch=small,
+            large_batch=large,
+            small_norms=tuple(small_norms),
+            large_norms=tuple(large_norms),
+        )
+    )
+
+
 def test_noise_scale_from_gradients_of_known_mean_and_noise() -> None:
     """Gradients G + noise with |G|² = 4 and tr Σ = 1000: the noise scale is 250 samples."""
     random = np.random.default_rng(0)
@@ -47,10 +59,10 @@ def test_noise_scale_from_gradients_of_known_mean_and_noise() -> None:
         noise = random.normal(0, math.sqrt(10 / batch), (count, 100))
         return [float(x) for x in ((mean + noise) ** 2).sum(axis=1)]
 
-    assert b.noise_scale(32, 512, norms(32), norms(512)) == pytest.approx(250, rel=0.05)
+    assert _scale(32, 512, norms(32), norms(512)) == pytest.approx(250, rel=0.05)
 
 
 def test_noise_scale_without_noise_or_without_signal() -> None:
-    assert b.noise_scale(8, 64, [4.0], [4.0]) == 0.0
+    assert _scale(8, 64, [4.0], [4.0]) == 0.0
     with pytest.raises(UsageError, match="take more gradients"):
-        b.noise_scale(8, 64, [8.0], [1.0])
+        _scale(8, 64, [8.0], [1.0])
