@@ -154,7 +154,7 @@ def _dress(axes: Axes, plan: Plan, unit: str) -> None:
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK)
     axes.xaxis.set_major_locator(_whole_numbers())
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    axes.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none")
 
 
 def _whole_numbers() -> Any:

@@ -69,6 +69,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print()
     if len(plan.options) > 1:
         console.print(_options_table(plan, console.width))
+        console.print(Text("* nothing is better in time, cost, memory and epochs at once"))
         console.print()
     console.print(Text(_choice_line(plan), style="bold"), soft_wrap=True)
     console.print(_totals_table(plan))
@@ -76,6 +77,9 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(Text(line), soft_wrap=True)
     console.print()
     console.print(_timeline_table(plan, console.width))
+    if len(plan.timeline) > ROWS:
+        count = len(plan.timeline)
+        console.print(Text(f"A choice of the {count:,} moments; --json has all of them."))
     print_warnings(console, plan.warnings)
 
 
@@ -115,7 +119,7 @@ def _options_table(plan: Plan, width: int) -> Table:
         "": [f"{i}{'*' if o.pareto else ' '}" for i, o in enumerate(options, start=1)],
         "batch": [_batch(o) for o in options],
         "epochs": [f"{o.epochs:,}" for o in options],
-        "fit P10–P90": [_range(o.affordable_epochs) for o in options],
+        **_fits(options),
         "time P50": [format_seconds(o.seconds.p50) for o in options],
         "P90": [format_seconds(o.seconds.p90) for o in options],
     }
@@ -129,16 +133,19 @@ def _options_table(plan: Plan, width: int) -> Table:
     if width >= WIDE:
         cells["binds"] = [o.binding or "–" for o in options]
         cells["extrapolated"] = [", ".join(o.extrapolated) or "–" for o in options]
-    table = Table(
-        box=None, pad_edge=False, header_style="bold",
-        caption="* nothing else is better in time, cost, memory and epochs at once",
-        caption_justify="left",
-    )  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in cells:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in zip(*cells.values(), strict=True):
         table.add_row(*row)
     return table
+
+
+def _fits(options: Sequence[Option]) -> dict[str, list[str]]:
+    """How many epochs fit, where a limit says so."""
+    if not options[0].slack:
+        return {}
+    return {"fit P10–P90": [_range(o.affordable_epochs) for o in options]}
 
 
 def _batch(option: Option) -> str:
@@ -305,9 +312,6 @@ def _timeline_table(plan: Plan, width: int) -> Table:
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for position in shown:
         table.add_row(*(form(plan.timeline[position]) for form in columns.values()))
-    if len(shown) < len(plan.timeline):
-        table.caption = f"{len(shown)} of {len(plan.timeline)} moments; --json has all of them"
-        table.caption_justify = "left"
     return table
 
 

@@ -58,7 +58,7 @@ def test_a_full_plan_says_everything() -> None:
         "gets here",
         "time saved",
         "money saved",
-        "moments; --json has all of them",
+        "moments; --json has all of them.",
     ):  # fmt: skip
         assert part in text
 
@@ -68,7 +68,6 @@ def test_tables_fit_their_console(width: int) -> None:
     """Sentences wrap by themselves; rows of numbers must not."""
     lines = _text(FULL, width).splitlines()
     rows = [line for line in lines if line[:12].strip()[:1].isdigit() and line[-1:] != "."]
-    rows = [line for line in rows if "moments" not in line]
     assert len(rows) > 15
     assert max(map(len, rows)) <= width
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from epochcast.costmodel.features import Array
 from epochcast.costmodel.prediction import Place
 from epochcast.planning import batch as b
 from epochcast.planning.budget import (
@@ -344,8 +343,7 @@ class Appraisal:
 
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:
-    """Of whole numbers; P10 is what all but a tenth of the draws can afford."""
+    """Of whole numbers; P10 is what nine draws in ten can afford."""
     levels = (0.05, 0.1, 0.5, 0.9, 0.95)
-    found: Array = np.quantile(epochs, levels, method="inverted_cdf")
-    p05, p10, p50, p90, p95 = (float(e) for e in found)
+    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in levels)
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

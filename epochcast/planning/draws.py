@@ -115,7 +115,10 @@ class RunDraws:
         return self.until(last, evaluate.count(last), save.count(last))
 
     def until(self, epochs: Epochs, evaluations: Epochs, saves: Epochs) -> Array:
-        """So many epochs, evaluations and saves in each fold, restarts included."""
+        """So many epochs, evaluations and saves in each fold, restarts included.
+
+        Counts of shape (m, 1) give (m, S).
+        """
         averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
         work = self.once + epochs * (self.training * np.exp(averaged) + self.turn)
         work = self.folds * (work + evaluations * self.evaluation + saves * self.save)
@@ -128,12 +131,14 @@ class RunDraws:
             return np.zeros_like(work)
         repeated = np.minimum(self.interruptions.segment_seconds, work / self.folds) / 2
         lost = self.interruptions.restart_seconds + repeated
-        moments = mtbf * self.shared.failures - lost[:, None] * np.arange(FAILURES)
-        happened = np.logical_and.accumulate(moments <= work[:, None], axis=1)
-        counted = lost * happened.sum(axis=1)
+        times = mtbf * self.shared.failures
+        near = times[:, times.min(axis=0) <= np.max(work + FAILURES * lost)]
+        moments = near - lost[..., None] * np.arange(near.shape[1])
+        happened = np.logical_and.accumulate(moments <= work[..., None], axis=-1).sum(axis=-1)
         share = np.minimum(lost / mtbf, 1 - work / NEVER)  # above: it repeats more than it does
         mean = work * share / (1 - share)
-        return np.asarray(np.where(happened.all(axis=1), np.maximum(counted, mean), counted))
+        counted = lost * happened
+        return np.asarray(np.where(happened == FAILURES, np.maximum(counted, mean), counted))
 
 
 def quantiles(samples: Array) -> Quantiles:

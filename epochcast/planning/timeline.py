@@ -12,6 +12,7 @@ value by then is worse than the best by the end of the plan, on average over tho
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,15 @@ import numpy as np
 
 from epochcast.costmodel.features import Array
 from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.draws import quantiles
+from epochcast.planning.cadence import Epochs
+from epochcast.planning.draws import RunDraws, quantiles
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Check, Futility, Rule, Watch
-from epochcast.records import Action, Checkpoint, LearningCurve, Mode
+from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
 
 REPLAYS = 200  # of the rules: a probability of 10 % is then known within 2 %
+MOST_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
+CHUNK = 64  # moments whose draws are held in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,9 @@ class StopForecast:
 
     def at(self, epoch: int) -> tuple[float, float, float | None] | None:
         """Probability to get there, to stop there, and the regret of it."""
-        if epoch not in self.epochs:
+        i = bisect_left(self.epochs, epoch)
+        if i == len(self.epochs) or self.epochs[i] != epoch:
             return None
-        i = self.epochs.index(epoch)
         regret = float(self.regret[i])
         return 1 - float(self.stops[:i].sum()), float(self.stops[i]), _known(regret)
 
@@ -74,7 +78,8 @@ def _likely(
 ) -> Array:
     from epochcast.planning.curves import fit_curve
 
-    return fit_curve(curve, mode).sample(np.array(epochs, dtype=float), REPLAYS, random)
+    replays = int(np.clip(MOST_CHECKS // len(epochs), REPLAYS // 10, REPLAYS))
+    return fit_curve(curve, mode).sample(np.array(epochs, dtype=float), replays, random)
 
 
 def _training(curve: LearningCurve, epochs: Sequence[int]) -> list[float | None]:
@@ -110,25 +115,34 @@ def _summarise(stopped: Array, curves: Array, mode: Mode) -> tuple[Array, Array]
 
 def timeline(chosen: Appraisal, forecast: StopForecast | None) -> tuple[Checkpoint, ...]:
     """Every moment at which something happens in one fold of the chosen run."""
-    evaluated = chosen.evaluate.epochs(chosen.epochs)
-    saved = chosen.saves.epochs(chosen.epochs)
-    moments = sorted({*evaluated, *saved, chosen.epochs})
-    counted = [
-        (sum(e <= moment for e in evaluated), sum(s <= moment for s in saved)) for moment in moments
-    ]
-    times = [
-        chosen.one_fold.until(chosen.same(moment), chosen.same(evals), chosen.same(saves))
-        for moment, (evals, saves) in zip(moments, counted, strict=True)
-    ]
+    evaluated, saved = (
+        np.array(cadence.epochs(chosen.epochs), dtype=np.int64)
+        for cadence in (chosen.evaluate, chosen.saves)
+    )
+    moments = np.union1d(np.union1d(evaluated, saved), [chosen.epochs])
+    evaluations, saves = (np.searchsorted(x, moments, side="right") for x in (evaluated, saved))
+    times = _times(chosen.one_fold, moments, evaluations, saves)
     decides = bool(chosen.request.rules)
     return tuple(
         _checkpoint(
-            chosen, epoch, seconds, times[-1],
-            _actions(epoch in evaluated, epoch in saved, decides and epoch in evaluated),
-            forecast.at(epoch) if forecast else None,
+            chosen, int(epoch), seconds, times[-1],
+            _actions(bool(evaluates), bool(saves), decides and bool(evaluates)),
+            forecast.at(int(epoch)) if forecast else None,
         )
-        for epoch, seconds in zip(moments, times, strict=True)
+        for epoch, seconds, evaluates, saves in zip(
+            moments, times, np.isin(moments, evaluated), np.isin(moments, saved), strict=True
+        )
     )  # fmt: skip
+
+
+def _times(run: RunDraws, moments: Epochs, evaluations: Epochs, saves: Epochs) -> list[Quantiles]:
+    """Seconds from the run's beginning to each moment; some moments at a time."""
+    found: list[Quantiles] = []
+    for start in range(0, len(moments), CHUNK):
+        some = slice(start, start + CHUNK)
+        counts = (counted[some, None] for counted in (moments, evaluations, saves))
+        found += [quantiles(row) for row in run.until(*counts)]
+    return found
 
 
 def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
@@ -141,20 +155,20 @@ def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
 def _checkpoint(
     chosen: Appraisal,
     epoch: int,
-    seconds: Array,
-    end: Array,
+    seconds: Quantiles,
+    end: Quantiles,
     actions: tuple[Action, ...],
     forecast: tuple[float, float, float | None] | None,
 ) -> Checkpoint:
-    price = chosen.money_of(float(np.median(seconds)))
+    price = chosen.money_of(seconds.p50)
     money = None if price is None else chosen.budget.fixed_cost + price
     if forecast is None:
-        return Checkpoint(epoch=epoch, seconds=quantiles(seconds), money=money, actions=actions)
+        return Checkpoint(epoch=epoch, seconds=seconds, money=money, actions=actions)
     reach, stop, regret = forecast
-    saved = float(np.median(end - seconds))
+    saved = end.p50 - seconds.p50
     return Checkpoint(
         epoch=epoch,
-        seconds=quantiles(seconds),
+        seconds=seconds,
         money=money,
         actions=actions,
         reach_probability=max(0.0, reach),
