@@ -29,6 +29,7 @@ FORMATS = (".png", ".svg")
 LIKELY = 0.05  # probability from which a stop is marked
 SIZE, DPI = (7.6, 4.4), 130
 TIME_UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+HEADROOM = 1.12  # above the P90 of the end, and above the limits near it
 NEAR = 1.6  # times the end of the run: limits further away are not drawn
 MARKS = 80  # evaluations drawn one by one; more would be a stripe
 
@@ -56,7 +57,7 @@ def draw(plan: Plan) -> Figure:
     require("matplotlib")
     from matplotlib.figure import Figure
 
-    scale, unit = _time_unit(plan.timeline[-1].seconds.p95)
+    scale, unit = _time_unit(plan.timeline[-1].seconds.p90)
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     _draw_fan(axes, plan, scale)
@@ -126,8 +127,8 @@ def limit_times(plan: Plan) -> dict[str, float]:
 
 
 def _draw_limits(axes: Axes, plan: Plan, scale: float) -> None:
-    """Those that the run comes near; others would only shrink the picture."""
-    top = plan.timeline[-1].seconds.p95 / scale
+    """Those that the run comes near; others, and a long tail, would only shrink the picture."""
+    top = plan.timeline[-1].seconds.p90 / scale
     near = {text: t / scale for text, t in limit_times(plan).items() if t / scale <= NEAR * top}
     for position, (text, height) in enumerate(near.items()):
         top = max(top, height)
@@ -136,7 +137,7 @@ def _draw_limits(axes: Axes, plan: Plan, scale: float) -> None:
             text, (0.02 + 0.24 * position, height), xycoords=("axes fraction", "data"),
             va="center", color=INK, fontsize=9, bbox={"color": "white", "pad": 1.5}, zorder=4,
         )  # fmt: skip
-    axes.set_ylim(0, top * 1.09)
+    axes.set_ylim(0, top * HEADROOM)
 
 
 def _dress(axes: Axes, plan: Plan, unit: str) -> None:
