@@ -73,7 +73,7 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
     epochs = [0, *(c.epoch for c in plan.timeline)]
-    quantiles = [plan.startup, *(c.seconds for c in plan.timeline)]
+    quantiles = [plan.prices.startup, *(c.seconds for c in plan.timeline)]
 
     def band(name: str) -> list[float]:
         return [getattr(q, name) / scale for q in quantiles]

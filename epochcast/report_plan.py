@@ -220,6 +220,7 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     if chosen.slack:
         left = _listed([f"{LIMIT_FORMS[name](left)} of {name}" for name, left in chosen.slack])
         lines.append(f"Left at {format_percent(plan.budget.confidence)} confidence: {left}.")
+    lines.append(_parts_line(plan))
     more = format_seconds(chosen.next_epoch_seconds)
     if chosen.next_epoch_money is not None:
         more += f" and {format_money(chosen.next_epoch_money)}"
@@ -232,6 +233,17 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
         f"{chosen.steps_per_epoch:,} an epoch."
     )
     return lines + _save_lines(plan)
+
+
+def _parts_line(plan: Plan) -> str:
+    """What an epoch, an evaluation and a save take, P50."""
+    parts = {"An epoch": plan.prices.epoch.p50}
+    for name, action in (("an evaluation", "evaluate"), ("a save", "save")):
+        price = plan.prices.evaluation if action == "evaluate" else plan.prices.save
+        if any(action in c.actions for c in plan.timeline):
+            parts[name] = price.p50
+    listed = [f"{name} {format_seconds(seconds)}" for name, seconds in parts.items()]
+    return f"{_listed(listed)}, after a start of {format_seconds(plan.prices.startup.p50)} (P50)."
 
 
 def _missed_target(chosen: Option) -> str:

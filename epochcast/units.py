@@ -124,13 +124,18 @@ def parse_time(text: str, now: datetime) -> float:
     return (here - now.astimezone()).total_seconds()
 
 
+def is_time(text: str) -> bool:
+    """Whether a deadline is a moment, and not a duration."""
+    return _DATE.match(text.strip()) is not None
+
+
 def parse_deadline(text: str, now: datetime) -> float:
     """Seconds until a deadline: a duration such as ``"8h"``, or a local time.
 
     Raises:
         UsageError: the text is neither, or the time has passed.
     """
-    if not _DATE.match(text.strip()):
+    if not is_time(text):
         return parse_seconds(text)
     seconds = parse_time(text, now)
     if seconds <= 0:

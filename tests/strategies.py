@@ -176,6 +176,7 @@ plans = _record(
 )
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
+unit_prices = _record(records.UnitPrices)
 options, checkpoints = _record(records.Option), _record(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 
@@ -197,6 +198,7 @@ every_record = st.one_of(
     plans,
     shortfalls,
     gradient_noises,
+    unit_prices,
     options,
     checkpoints,
     outlooks,

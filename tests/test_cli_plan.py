@@ -102,6 +102,11 @@ def test_a_deadline_may_be_a_time(worked: Path) -> None:
     found = planned(f"--model model.json {WORKED}", "--deadline", soon.isoformat(" "))
     assert found.budget.deadline == pytest.approx(3605, abs=6)
     assert found.chosen.epochs == 57
+    started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
+    when = ("--deadline", soon.isoformat(" "), "--counted-from", "start", "--started", started)
+    same = planned(f"--model model.json {WORKED}", *when)
+    assert same.chosen.epochs == 57
+    assert same.budget.spent_seconds == pytest.approx(600, abs=6)
 
 
 def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def test_every_record_class_has_a_strategy():
     names = {"dataset_specs", "run_configs", "devices", "footprints", "memory_peaks", "summaries"}
     names |= {"measurements", "quantiles", "warnings", "terms", "estimates", "timelines"}
     names |= {"learning_curves", "budgets", "plans", "shortfalls", "options", "checkpoints"}
-    names |= {"outlooks", "stop_rules", "gradient_noises"}
+    names |= {"outlooks", "stop_rules", "gradient_noises", "unit_prices"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 

@@ -46,6 +46,8 @@ def test_a_full_plan_says_everything() -> None:
     for part in (
         "Within 5m 00s, $0.30, 3.73 GiB of memory and 954 MiB of disk, with 90 % confidence.",
         "total time",
+        "An epoch 6.",
+        "after a start of",
         "energy",
         "g CO₂e",
         "memory, of 16 GiB",

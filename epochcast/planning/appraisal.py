@@ -32,7 +32,7 @@ from epochcast.planning.draws import Interruptions, RunDraws, deviates, quantile
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
-from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig
+from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
 
@@ -293,6 +293,18 @@ class Appraisal:
             return {"device_bytes": None, "memory_share": None}
         share = memory.quantile(0.9) / self.priced.job.model.device.memory_bytes
         return {"device_bytes": memory.quantiles(), "memory_share": share}
+
+    @cached_property
+    def unit_prices(self) -> UnitPrices:
+        run = self.run
+        return UnitPrices(
+            startup=quantiles(run.startup),
+            first_steps=quantiles(run.first),
+            epoch=quantiles(run.training + run.turn),
+            evaluation=quantiles(run.evaluation),
+            save=quantiles(run.save),
+            epoch_noise=run.noise,
+        )
 
     @cached_property
     def place(self) -> Place:

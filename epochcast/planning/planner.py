@@ -23,7 +23,6 @@ from epochcast.costmodel.prediction import (
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import candidates, reference_batch, shortlist
-from epochcast.planning.draws import quantiles
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import PlanRequest, progress
 from epochcast.planning.shortfall import nearest
@@ -77,7 +76,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         objective=request.objective.name,
         options=with_pareto([a.option for a in ranked])[:SHOWN],
         timeline=timeline(chosen, forecast),
-        startup=quantiles(chosen.run.startup),
+        prices=chosen.unit_prices,
         metric=request.metric,
         stop_rules=tuple(rule_record(rule) for rule in request.rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,

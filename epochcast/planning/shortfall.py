@@ -2,7 +2,7 @@
 
 The nearest configuration is the one whose limits must be raised least: by the smallest factor for
 the limit that is missed most. What each limit would have to be is what the fewest acceptable
-epochs use at the confidence asked for.
+epochs use at the confidence asked for, so that raising the limits to it makes the plan fit.
 """
 
 from __future__ import annotations
@@ -58,6 +58,17 @@ def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:
     return DoesNotFit(describe(shortfall), shortfall)
 
 
+def _level(a: Appraisal) -> float:
+    """The confidence that each limit needs for all of them to hold with the one asked for.
+
+    Time, money and energy at a known power rise and fall together: the same. A power of its own
+    does not: then what is left over is shared out (Bonferroni).
+    """
+    if not a.budget.watts_spread:
+        return a.budget.confidence
+    return 1 - (1 - a.budget.confidence) / len(a.planned.limits())
+
+
 def _missed_by(a: Appraisal) -> float:
     """The factor by which the limit that is missed most must grow."""
     return max((need / has if has > 0 else inf for _, has, need in misses(a)), default=1.0)
@@ -71,11 +82,8 @@ def misses(a: Appraisal) -> list[Miss]:
         found.append(("memory", allowed, a.memory_needed))
     if a.epochs >= a.minimum:
         return found
-    needs = {
-        name: upper_quantile(a.planned.used(name, a.same(a.minimum)), a.budget.confidence)
-        for name in a.planned.limits()
-    }
-    has = a.planned.limits()
+    has, level = a.planned.limits(), _level(a)
+    needs = {name: upper_quantile(a.planned.used(name, a.same(a.minimum)), level) for name in has}
     return found + [(name, has[name], need) for name, need in needs.items() if need > has[name]]
 
 

@@ -60,6 +60,7 @@ from epochcast.records.plan import (
     Shortfall,
     StopReason,
     StopRule,
+    UnitPrices,
 )
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "Summary",
     "Term",
     "Timeline",
+    "UnitPrices",
     "Warning_",
     "from_json",
     "make_sizes",

@@ -183,6 +183,26 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitPrices:
+    """What the parts of the chosen run take, in seconds; run to run, not epoch to epoch.
+
+    Attributes:
+        startup: process start until the first step can begin.
+        first_steps: what the first steps take beyond steady ones.
+        epoch: one steady epoch of training, evaluation and saves excluded.
+        evaluation, save: one of each; zero where there is none.
+        epoch_noise: relative standard deviation of one epoch around its run's mean.
+    """
+
+    startup: Quantiles
+    first_steps: Quantiles
+    epoch: Quantiles
+    evaluation: Quantiles
+    save: Quantiles
+    epoch_noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """One moment of the timeline: an epoch's end at which something happens.
 
@@ -262,7 +282,7 @@ class Plan:
         folds: runs of the same plan, as in k-fold cross-validation.
         options: ranked; the first one is chosen.
         timeline: of the chosen option and one fold, from the start of the run.
-        startup: seconds before the first step.
+        prices: of the parts that the timeline is the sum of.
         metric: that they watch.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
@@ -284,7 +304,7 @@ class Plan:
     objective: str
     options: tuple[Option, ...]
     timeline: tuple[Checkpoint, ...]
-    startup: Quantiles
+    prices: UnitPrices
     metric: str
     stop_rules: tuple[StopRule, ...]
     final_save_seconds: float

@@ -64,7 +64,9 @@ def test_the_timeline_adds_up() -> None:
     assert at[2] == 150 + 110 + 8
     assert at[5] == 150 + 275 + 16 + 4
     assert at[57] == 3565
-    assert found.startup.p50 == 120
+    prices = found.prices
+    assert [q.p50 for q in (prices.startup, prices.first_steps)] == [120, 30]
+    assert [q.p50 for q in (prices.epoch, prices.evaluation, prices.save)] == [55, 8, 4]
 
 
 def test_a_target_within_the_budget_is_run_and_no_more() -> None:
@@ -312,6 +314,16 @@ def test_relaxing_what_is_named_makes_it_fit() -> None:
         plan(model, budget, min_epochs=20)
     needed = {name: need for name, _, need in caught.value.shortfall.limits}
     assert set(needed) == {"deadline", "money"}
+    assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
+
+
+def test_relaxing_what_is_named_makes_it_fit_when_power_is_uncertain_too() -> None:
+    model = fit(truths.sweep(round_sd=0.1))
+    budget = Budget(deadline=95.0, energy=2e4, watts=200.0, watts_spread=0.2)
+    with pytest.raises(DoesNotFit) as caught:
+        plan(model, budget, min_epochs=20, max_epochs=20)
+    needed = {name: need for name, _, need in caught.value.shortfall.limits}
+    assert needed
     assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
 
 
