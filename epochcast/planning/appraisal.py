@@ -60,6 +60,7 @@ class Appraisal:
 
     @cached_property
     def reference(self) -> int:
+        """The batch at which epochs and learning rate are known."""
         return reference_batch(self.priced.job, self.request)
 
     def at_this_batch(self, epochs: int | None) -> int | None:
@@ -72,12 +73,14 @@ class Appraisal:
 
     @cached_property
     def target(self) -> int | None:
+        """Epochs wanted, at this batch."""
         return self.at_this_batch(self.request.epochs)
 
     # -- cadences -------------------------------------------------------------------------------
 
     @cached_property
     def evaluate(self) -> Cadence:
+        """When to evaluate: as asked, or where stopping early pays for it."""
         asked = self.request.evaluate
         if not self.prices.evaluation.median:
             return Every(0)
@@ -109,13 +112,14 @@ class Appraisal:
 
     @cached_property
     def save_interval_seconds(self) -> float | None:
+        """Between saves, at least; None where the cadence was given."""
         if not self.prices.save.median or self.request.save != "auto":
             return None
         return save_interval(self.prices.save.median, self.request.mtbf_seconds)
 
     @cached_property
     def save_every(self) -> Cadence:
-        """Before it is known how long the run will be."""
+        """When to save, as long as it is not known how long the run will be."""
         asked = self.request.save
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
@@ -133,6 +137,7 @@ class Appraisal:
 
     @cached_property
     def interruptions(self) -> Interruptions:
+        """Failures, and the work that lies between two saves."""
         saves = self.save_every.count(MANY)[0]
         epochs = MANY[0] / saves if saves else MOST_EPOCHS
         return Interruptions(
@@ -143,20 +148,23 @@ class Appraisal:
 
     @property
     def restart_seconds(self) -> float:
+        """From a failure until training goes on."""
         asked = self.request.restart_seconds
         return self.prices.startup.median if asked is None else asked
 
     @cached_property
     def reserve_seconds(self) -> float:
         """Beyond the median save: how much earlier the last one must begin before a deadline."""
-        if self.budget.deadline is None or not self.prices.save.median:
+        saves = self.prices.save.median and self.save_every.count(MANY)[0]
+        if self.budget.deadline is None or not saves:
             return 0.0
-        at_stake = self.save_interval_seconds or self.budget.deadline
-        lead = final_save_lead(min(at_stake, self.budget.deadline), self.prices.save.quantile)
+        at_stake = min(self.interruptions.segment_seconds, self.budget.deadline)
+        lead = final_save_lead(at_stake, self.prices.save.quantile)
         return max(0.0, lead - self.prices.save.median)
 
     @cached_property
     def run(self) -> RunDraws:
+        """All folds."""
         return RunDraws(
             self.prices,
             deviates(self.request.seed),
@@ -182,6 +190,7 @@ class Appraisal:
 
     @cached_property
     def planned(self) -> Spending:
+        """A run of any length."""
         return self.spending(self.evaluate, self.save_every)
 
     @cached_property
@@ -201,10 +210,12 @@ class Appraisal:
 
     @cached_property
     def fits(self) -> bool:
+        """Whether the fewest epochs worth running fit all limits, memory included."""
         return self.fits_memory and self.epochs >= self.minimum
 
     @cached_property
     def minimum(self) -> int:
+        """The fewest epochs worth running, at this batch."""
         return self.at_this_batch(self.request.min_epochs) or 1
 
     @cached_property
@@ -241,6 +252,7 @@ class Appraisal:
 
     @cached_property
     def spent(self) -> Spending:
+        """A run of the length decided, with its saves placed."""
         return self.spending(self.evaluate, self.saves)
 
     def same(self, epochs: int) -> Epochs:
