@@ -120,7 +120,7 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one device.")
 @click.option("--fixed-cost", type=MONEY, default=0.0, help="Spent whatever the run does.")
 @click.option("--energy", type=ENERGY, help="'0.25kWh'.")
-@click.option("--watts", type=MEASURED, help="Of one device while it trains.")
+@click.option("--watts", metavar="WATTS|measured", help="Of one device; measured: by probes.")
 @click.option("--carbon", type=MEASURED, help="Grams of CO₂ equivalent per kWh.")
 @click.option("--memory", type=BYTES, help="Of one device; default: what it has.")
 @click.option("--disk", type=BYTES, help="For checkpoints.")
@@ -177,6 +177,7 @@ def plan(
     Exit code 3 when nothing fits, with the nearest thing that would.
     """
     now = datetime.now()
+    options["watts"] = _watts(options["watts"], workload, device, store)
     budget = _budget(options, now)
     model, notes = _model(workload, device, model_file, store)
     options["noise_scale"], more = _noise_scale(options, workload, device, store)
@@ -255,21 +256,33 @@ def _noise_scale(
 ) -> tuple[float | None, tuple[Warning_, ...]]:
     """Samples, as given or as measured."""
     text = options["noise_scale"]
-    if text is None:
-        return None, ()
     if text != "measured":
-        try:
-            return float(text), ()
-        except ValueError:
-            raise UsageError(
-                f"--noise-scale is a number of samples or 'measured', but got {text!r}"
-            ) from None
+        return _number("--noise-scale", text), ()
     from epochcast.lookup import gradient_noise
     from epochcast.planning.batch import noise_scale
 
     with shared._reading(store) as archive:
         found, notes = gradient_noise(archive, workload, device, _single_knobs(options["knobs"]))
     return noise_scale(found), notes
+
+
+def _watts(
+    text: str | None, workload: str | None, device: str | None, store: str | None
+) -> float | None:
+    """Of one device, as given or as measured."""
+    if text != "measured":
+        return _number("--watts", text)
+    from epochcast.lookup import measured_watts
+
+    with shared._reading(store) as archive:
+        return measured_watts(archive, workload, device)
+
+
+def _number(option: str, text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise UsageError(f"{option} is a number or 'measured', but got {text!r}") from None
 
 
 # -- options to records -------------------------------------------------------------------------

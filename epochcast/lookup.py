@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from epochcast import __version__
 from epochcast.costmodel.model import CostModel
@@ -144,6 +145,21 @@ def gradient_noise(
     synthetic = found[-1].data == "synthetic"
     notes = (_note("noise-of-synthetic-data"),) if synthetic else ()
     return found[-1].gradient_noise, notes
+
+
+def measured_watts(store: Store, workload: str | None = None, device: str | None = None) -> float:
+    """What the device drew while it was probed: the median over all visits.
+
+    Raises:
+        PredictionError: it has no sensor that could be read.
+    """
+    measurements = select(store, workload, device).measurements
+    watts = [m.power_watts for m in measurements if m.power_watts]
+    if not watts:
+        raise PredictionError(
+            f"the power of {measurements[-1].device.label} was not measured; give it: --watts 300"
+        )
+    return median(watts)
 
 
 def measurements_key(measurements: Sequence[Measurement]) -> str:

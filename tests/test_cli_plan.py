@@ -176,7 +176,9 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
         ("--epochs 3 --set width=1,2", "a plan is for one model", 2),
         ("--epochs 3 --set height=1", "no knob 'height'", 1),
-        ("--epochs 3 --noise-scale much", "a number of samples or 'measured'", 2),
+        ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
+        ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 1),
+        ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
         ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),
@@ -218,6 +220,13 @@ def test_a_measured_noise_scale_is_used(probed: Path) -> None:
     assert "measured on synthetic data" in result.stderr
     given = planned("--epochs 4 --batch-size free --noise-scale 64")
     assert planned(line).options == given.options
+
+
+def test_measured_power_is_used(probed: Path) -> None:
+    with Store.open() as store:
+        for m, watts in zip(store.measurements(), (190.0, 200.0, 260.0), strict=False):
+            store.add(replace(m, power_watts=watts))
+    assert planned("--epochs 3 --energy 1kWh --watts measured").budget.watts == 200.0
 
 
 def test_planning_loads_nothing_heavy(probed: Path) -> None:

@@ -83,6 +83,7 @@ class Measurement:
         probe_seconds: wall-clock time this visit took, all of the above included.
         memory: what the device reported.
         footprint: what the operators say; absent where it could not be counted.
+        power_watts: that the device drew at the end of the steady steps, by its own sensor.
         gradient_noise: how much single gradients differ, where it was asked for.
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
@@ -118,6 +119,7 @@ class Measurement:
     probe_seconds: float = 0.0
     memory: MemoryPeaks | None = None
     footprint: Footprint | None = None
+    power_watts: float | None = None
     gradient_noise: GradientNoise | None = None
     trace: str | None = None
     log: str | None = None
