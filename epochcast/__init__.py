@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from epochcast.api import probe
+    from epochcast.api import dry_run, probe
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
@@ -56,6 +56,7 @@ _HOMES = {
     "Store": "store",
     "Summary": "records",
     "Workload": "profiler.workload",
+    "dry_run": "api",
     "fit": "costmodel.fitting",
     "fitted_model": "lookup",
     "plan": "planning.planner",
@@ -79,6 +80,7 @@ __all__ = [
     "Store",
     "Summary",
     "Workload",
+    "dry_run",
     "fit",
     "fitted_model",
     "plan",

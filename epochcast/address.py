@@ -7,7 +7,8 @@ None  (.epochcast/measurements.sqlite)     ─┐
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import URL, make_url
@@ -34,12 +35,14 @@ class Address:
         label: for people; holds no password.
         folder: for the files that go with the store, such as logs and traces; absolute.
         path: of a SQLite file, absolute; None for a server.
+        option: what names the store on a command line; empty for the default one.
     """
 
     url: URL
     label: str
     folder: Path
     path: Path | None = None
+    option: str = ""
 
 
 def locate(url: str | None = None, folder: Path | None = None) -> Address:
@@ -54,6 +57,11 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
     if url is None:
         home = folder or DEFAULT_FOLDER
         return _file_address(home / FILE_NAME, home, str(home))
+    address = _named(url, folder)
+    return replace(address, option=f" --store {shlex.quote(address.label)}")
+
+
+def _named(url: str, folder: Path | None) -> Address:
     if "://" not in url:
         return _file_address(Path(url).expanduser(), folder, url)
     parsed = _parse_url(url)

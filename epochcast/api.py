@@ -1,6 +1,7 @@
 """What ``import epochcast as ec`` offers beyond records: the main path with a store behind it.
 
     probe(workload, …)  ──▶  measurements in the store  ──▶  fit / fitted_model  ──▶  model.predict
+    dry_run(workload, …)  ──▶  a footprint, without running a step
 
 The command line calls the same functions.
 """
@@ -10,13 +11,15 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from epochcast.errors import MissingDependency, UsageError
+from epochcast.errors import EpochcastError, MissingDependency, UsageError
+from epochcast.profiler.counting import count
 from epochcast.profiler.request import SweepRequest
 from epochcast.profiler.source import canonical
 from epochcast.profiler.sweep import Observer, SweepResult, sweep
-from epochcast.records import Measurement, SizeValue
+from epochcast.records import Footprint, Measurement, SizeValue
 
 if TYPE_CHECKING:
     from epochcast.store import Store
@@ -81,12 +84,50 @@ def probe(
         return run_sweep(request, archive).measurements
 
 
+def dry_run(
+    workload: str | Callable[..., Any],
+    batch_size: int | None = None,
+    *,
+    overrides: Mapping[str, SizeValue] | None = None,
+    data: str | None = None,
+    timeline: bool = False,
+    **sizes: SizeValue,
+) -> Footprint:
+    """What one training step asks of any device, counted in a worker process without running it.
+
+    Args:
+        workload: as for ``probe``.
+        batch_size: the workload's own if not given.
+        overrides: of the workload: accumulation, compile, drop_last, precision, workers.
+        data: folder of local data for workloads that take it.
+        timeline: keep every allocation and free of the step.
+        sizes: values of model-size knobs; the others keep their defaults.
+
+    Raises:
+        UsageError: no such workload or knob.
+        WorkloadError: the workload cannot be built, or not traced without values.
+    """
+    request = SweepRequest(
+        target=target_of(workload),
+        batch_sizes=() if batch_size is None else (batch_size,),
+        sizes={name: (value,) for name, value in sizes.items()},
+        overrides=dict(overrides or {}),
+        device="cpu",
+        data=data,
+    )
+    return count(request, timeline=timeline)[0].footprint
+
+
 def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = None) -> SweepResult:
     """A sweep into a store, and TensorBoard's view of the store brought up to date."""
     try:
-        return sweep(request, store, observer)
-    finally:
-        refresh_board(store)
+        result = sweep(request, store, observer)
+    except BaseException:
+        with suppress(EpochcastError):  # what ended the sweep is what to tell
+            refresh_board(store)
+        raise
+    refresh_board(store)
+    return result
 
 
 def refresh_board(store: Store, required: bool = False) -> None:

@@ -6,6 +6,7 @@ Nothing but click is imported until a command runs: ``epochcast --help`` answers
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast import __version__
-from epochcast.errors import EpochcastError, UsageError
+from epochcast.errors import EpochcastError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from epochcast.records import Measurement
+    from epochcast import foreign
+    from epochcast.costmodel.model import CostModel
+    from epochcast.records import Footprint, Measurement, RunConfig
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -75,7 +78,7 @@ def cli(debug: bool) -> None:
 # -- options ------------------------------------------------------------------------------------
 
 
-class _IntList(click.ParamType[Any]):
+class _IntList(click.ParamType):  # type: ignore[type-arg]
     """``"32,64,128"``."""
 
     name = "N,N,…"
@@ -92,7 +95,7 @@ class _IntList(click.ParamType[Any]):
         return numbers
 
 
-class _Knob(click.ParamType[Any]):
+class _Knob(click.ParamType):  # type: ignore[type-arg]
     """``"width=256,512"``."""
 
     name = "NAME=VALUE[,VALUE…]"
@@ -108,7 +111,7 @@ class _Knob(click.ParamType[Any]):
         return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
 
 
-class _Duration(click.ParamType[Any]):
+class _Duration(click.ParamType):  # type: ignore[type-arg]
     """``"90"``, ``"5m"``, ``"1h 30m"``."""
 
     name = "DURATION"
@@ -124,6 +127,7 @@ class _Duration(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+# ParamType takes a type argument from click 8.4 on, for type checkers alone.
 INT_LIST, KNOB, DURATION = _IntList(), _Knob(), _Duration()
 Command = Callable[..., Any]
 
@@ -270,6 +274,47 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
     )
 
 
+# -- dry run ------------------------------------------------------------------------------------
+
+
+@cli.command("dry-run")
+@click.argument("workload")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@_set_option
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
+@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
+@click.option("--timeline", is_flag=True, help="Every allocation and free of the step.")
+@_json_option
+def dry_run(
+    workload: str, batch_sizes: tuple[int, ...] | None, knobs: Any, accumulation: int | None,
+    precision: str | None, data: str | None, timeline: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Count what a training step of WORKLOAD asks of any device, without running it."""
+    from epochcast.api import target_of
+    from epochcast.profiler.counting import count
+    from epochcast.profiler.request import SweepRequest
+    from epochcast.report_footprint import print_footprints, print_timeline
+
+    overrides = {"accumulation": accumulation, "precision": precision}
+    request = SweepRequest(
+        target=target_of(workload),
+        batch_sizes=batch_sizes or (),
+        sizes=_knobs(knobs),
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        device="cpu",
+        data=data,
+    )
+    counted = count(request, timeline=timeline or not as_json)
+    if as_json:
+        _print_json(counted=counted)
+        return
+    rows = [(c.config, c.footprint) for c in counted]
+    print_footprints(_console(), workload, rows)
+    if timeline:
+        print_timeline(_console(), rows)
+
+
 # -- fit and predict ----------------------------------------------------------------------------
 
 
@@ -306,7 +351,9 @@ def fit(
 @click.option("--samples", type=click.IntRange(min=1), help="Training samples, if not as probed.")
 @click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="As probed.")
-@click.option("--workers", type=click.IntRange(min=0), help="As probed.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="As probed.")
+@click.option("--drop-last/--keep-last", default=None, help="As probed.")
+@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
 @click.option("--eval-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
               help="Epochs between evaluations; 0: never.")  # fmt: skip
 @click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
@@ -330,6 +377,7 @@ def predict(
     questions = _questions(options)
     if model_file:
         model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
+        _require_same(model, model_file, workload, device)
     else:
         with _reading(store) as archive:
             model, notes = fitted_model(archive, workload, device)
@@ -343,6 +391,20 @@ def predict(
         report.print_estimates(_console(), estimates)
 
 
+def _require_same(
+    model: CostModel, model_file: str, workload: str | None, device: str | None
+) -> None:
+    """Refuse a model of another workload or device than was asked for."""
+    from epochcast.profiler.source import canonical
+
+    if workload and canonical(workload) != model.workload:
+        raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
+    if device and not model.device.answers_to(device):
+        raise UsageError(
+            f"{model_file} is a model for {model.device.label}, but got --device {device}"
+        )
+
+
 def _questions(options: dict[str, Any]) -> list[Any]:
     """Every combination of the values given; epochs vary fastest."""
     from epochcast.costmodel.prediction import Question
@@ -351,7 +413,8 @@ def _questions(options: dict[str, Any]) -> list[Any]:
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "epochs" if options["epochs"] else "steps"
     knobs = _knobs(options["knobs"])
-    shared = ("samples", "accumulation", "precision", "workers", "eval_every", "save_every")
+    ways = ("accumulation", "precision", "compiled", "drop_last", "workers")
+    shared = ("samples", *ways, "eval_every", "save_every")
     return [
         Question(
             batch_size=batch_size,
@@ -385,8 +448,13 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None) -> None
     from epochcast.board.server import serve
 
     with _reading(store) as archive:
-        api.refresh_board(archive, required=True)
         folder = archive.log_folder
+        try:
+            api.refresh_board(archive, required=True)
+        except StoreError as error:
+            if not folder.is_dir():
+                raise
+            click.echo(f"note: showing what was written before: {error}", err=True)
     serve(
         folder,
         port=port,
@@ -410,19 +478,24 @@ def probes() -> None:
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the stored measurements, one line each."""
     from epochcast import report
+    from epochcast.profiler.source import canonical
 
     with _reading(store) as archive:
-        found = archive.measurements(workload)
+        found = archive.measurements(canonical(workload) if workload else None)
+        if workload and not found:
+            known = ", ".join(sorted({m.workload for m in archive.measurements()})) or "nothing"
+            click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
     if as_json:
         _print_json(measurements=found)
-    else:
+    elif found:
         report.print_measurements(_console(), found)
 
 
 @probes.command()
 @click.argument("key")
 @_store_option
-def show(key: str, store: str | None) -> None:
+@_json_option
+def show(key: str, store: str | None, as_json: bool) -> None:
     """Show the measurement whose key starts with KEY, as JSON."""
     with _reading(store) as archive:
         _print_json(measurement=archive.get(key))
@@ -431,11 +504,19 @@ def show(key: str, store: str | None) -> None:
 @probes.command()
 @click.argument("keys", nargs=-1, required=True)
 @_store_option
-def remove(keys: tuple[str, ...], store: str | None) -> None:
+@_json_option
+def remove(keys: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Remove the measurements whose keys start with KEYS."""
     with _reading(store) as archive:
-        count = archive.remove([archive.get(key).key for key in keys])
-    click.echo(f"removed {count} measurements", err=True)
+        count = archive.remove([archive.whole_key(key) for key in keys])
+    _say_count("removed", count, as_json)
+
+
+def _say_count(done: str, count: int, as_json: bool) -> None:
+    if as_json:
+        _print_json(**{done: count})
+    else:
+        click.echo(f"{done} {count} measurements", err=True)
 
 
 @probes.command()
@@ -448,16 +529,96 @@ def export(file: Any, store: str | None) -> None:
     click.echo(f"exported {count} measurements", err=True)
 
 
+class _Mapping(click.ParamType):  # type: ignore[type-arg]
+    """``"batch=bs,epoch_seconds=time"``."""
+
+    name = "MEANING=COLUMN[,…]"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(meaning.strip() and column.strip() for meaning, _, column in pairs):
+            self.fail(f"expected {self.name}, but got {value!r}", param, ctx)
+        return {column.strip(): meaning.strip() for meaning, _, column in pairs}
+
+
 @probes.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option("--workload", help="What to call it, or whose knobs the columns are.")
+@click.option("--device", help="Name of the device it was measured on.")
+@click.option("--device-kind", type=click.Choice(["cpu", "cuda", "mps"]),
+              help="If the name does not tell.")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=1), help="Training samples of an epoch.")
+@click.option("--eval-samples", type=click.IntRange(min=1), help="Samples of an evaluation.")
+@click.option("--map", "maps", type=_Mapping(), multiple=True, help="What a column means.")
+@click.option("--ignore", multiple=True, metavar="COLUMN[,…]", help="Columns that are no knobs.")
+@click.option("--unit", type=click.Choice(["us", "ms", "s", "min", "h"]),
+              help="Of times whose column does not say; default: s.")  # fmt: skip
+@click.option("--memory-unit", metavar="UNIT", help="Of memory, likewise: B, MiB, GB, …")
+@click.option("--footprints", is_flag=True, help="Count FLOPs and bytes by dry runs of --workload.")
 @_store_option
-def import_(file: Any, store: str | None) -> None:
-    """Read measurements from FILE (- is stdin), JSON Lines as written by export: all or none."""
+@_json_option
+def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **said: Any) -> None:
+    """Read measurements from FILE (- is stdin), all or none.
+
+    FILE is what `epochcast probes export` wrote; or a CSV, or JSON Lines, of runs timed elsewhere:
+    a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the number of
+    samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
+    """
+    from epochcast import foreign, report
     from epochcast.store import Store
 
+    text = foreign.text_of(file)
+    if foreign.is_export(text):
+        _import_export(text, store, footprints or any(said.values()), as_json)
+        return
+    options = _import_options(**said)
+    result = foreign.read(text, options, count=_dry_runs(options) if footprints else None)
     with Store.open(store) as archive:
-        count = archive.import_(file)
-    click.echo(f"imported {count} measurements", err=True)
+        archive.add_all(foreign.numbered(result.measurements, archive.measurements()))
+    if as_json:
+        _say_count("imported", len(result.measurements), as_json)
+    else:
+        report.print_imported(_console(stderr=True), result.measurements, result.columns)
+    report.print_warnings(_console(stderr=True), result.warnings)
+
+
+def _import_export(text: str, store: str | None, has_options: bool, as_json: bool) -> None:
+    from epochcast.store import Store
+
+    if has_options:
+        raise UsageError("what export wrote says everything itself; leave the options out")
+    with Store.open(store) as archive:
+        count = archive.import_(io.StringIO(text))
+    _say_count("imported", count, as_json)
+
+
+def _import_options(
+    maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
+) -> foreign.Options:
+    from epochcast import foreign
+
+    return foreign.Options(
+        unit=unit or "s",
+        renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
+        ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
+        **said,
+    )
+
+
+def _dry_runs(options: foreign.Options) -> foreign.Count:
+    """Counts a configuration of the workload by a dry run of it."""
+    workload = options.workload
+    if workload is None:
+        raise UsageError("--footprints needs --workload, e.g. --workload train.py:workload")
+    from epochcast.api import dry_run
+
+    def count(config: RunConfig) -> Footprint | None:
+        sizes: dict[str, Any] = dict(config.sizes)
+        return dry_run(workload, batch_size=config.batch_size, **sizes)
+
+    return count
 
 
 # -- catalogues ---------------------------------------------------------------------------------

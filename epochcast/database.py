@@ -168,12 +168,22 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
 
-def schema_of(connection: Connection) -> int | None:
-    """The schema of the tables in a database; None where there are none."""
+def schema_of(connection: Connection, label: str) -> int | None:
+    """The schema of the tables in a database; None where there are none.
+
+    Raises:
+        StoreError: what is written there is no schema; the message names the store by ``label``.
+    """
     if not inspect(connection).has_table(META.name):
         return None
     value = connection.scalar(select(META.c.value).where(META.c.name == "schema"))
-    return int(value) if value is not None else None
+    try:
+        return int(value) if value is not None else None
+    except ValueError as error:
+        raise StoreError(
+            f"the store {label}: its schema is {value!r}, not a number; "
+            "the file is damaged: keep a copy, and name another with --store"
+        ) from error
 
 
 def create_tables(connection: Connection) -> None:

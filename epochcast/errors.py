@@ -5,7 +5,7 @@
     ├── WorkloadError      the user's workload cannot be loaded or does not run
     ├── StoreError         the store cannot be read or written
     ├── FitError           the measurements do not determine a cost model
-    ├── PredictionError    a question this cost model cannot answer
+    ├── PredictionError    a question this cost model cannot answer: exit code 2
     └── MissingDependency  an optional package is not installed
 
 A message is one line: what happened, what was given, what is allowed, what to do next.
@@ -41,6 +41,13 @@ class FitError(EpochcastError):
 class PredictionError(EpochcastError):
     """The cost model cannot answer the question asked of it."""
 
+    exit_code = 2
+
 
 class MissingDependency(EpochcastError):
     """A package that an optional feature needs is not installed."""
+
+
+def named(kind: str) -> type[EpochcastError]:
+    """The class of errors of that name, for an error that another process reports."""
+    return next((c for c in EpochcastError.__subclasses__() if c.__name__ == kind), EpochcastError)

@@ -41,7 +41,7 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
     found = store.measurements(target)
     if not found:
         raise PredictionError(_nothing_stored(store, target))
-    newest = max(found, key=lambda m: m.created_at)
+    newest = _newest(found)
     mine = [m for m in found if m.workload == newest.workload]
     on_device = [m for m in mine if _is_on(m, device)]
     if not on_device:
@@ -50,7 +50,7 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             f"{newest.workload} was not probed on {device!r}, only on: {known}; "
             f"run there: epochcast probe {newest.workload} --device {device}"
         )
-    newest = max(on_device, key=lambda m: m.created_at)
+    newest = _newest(on_device)
     chosen = [m for m in on_device if _same_origin(m, newest)]
     return Selection(
         measurements=tuple(chosen), warnings=tuple(_choices(store, found, chosen, workload))
@@ -58,21 +58,26 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
 
 
 def _is_on(m: Measurement, device: str | None) -> bool:
-    if device is None:
-        return True
-    kind = device.partition(":")[0].lower()
-    return m.device.kind == kind or m.device.key == device or device in m.device.name
+    return device is None or m.device.answers_to(device)
 
 
-def _same_origin(a: Measurement, b: Measurement) -> bool:
-    return (a.source, a.device.key, a.data) == (b.source, b.device.key, b.data)
+def _newest(found: Sequence[Measurement]) -> Measurement:
+    """The newest that succeeded, if any did: a failure is no reason to forget what is known."""
+    good = [m for m in found if m.status == "ok"]
+    return max(good or found, key=lambda m: m.created_at)
+
+
+def _same_origin(m: Measurement, newest: Measurement) -> bool:
+    """Of the same code and device; of the same data too, which a failure may not know."""
+    same_data = m.data == newest.data or m.status != "ok"
+    return (m.source, m.device.key) == (newest.source, newest.device.key) and same_data
 
 
 def _choices(
     store: Store, found: Iterable[Measurement], chosen: Sequence[Measurement], asked: str | None
 ) -> list[Warning_]:
     """What was chosen where there was a choice, and whether the code has changed since."""
-    newest, notes = chosen[-1], []
+    newest, notes = _newest(chosen), []
     workloads = {m.workload for m in found}
     if asked is None and len(workloads) > 1:
         others = ", ".join(sorted(workloads - {newest.workload}))

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from epochcast.board.writer import BoardPrediction, write_board
 from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.prediction import Place
+from epochcast.costmodel.place import Place
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, PredictionError
 from epochcast.lookup import fitted_model
-from epochcast.records import Summary
+from epochcast.records import Measurement, Summary
 from epochcast.report import estimate_markdown
 from epochcast.store import Store
 
@@ -23,11 +23,23 @@ def publish(store: Store) -> None:
     Raises:
         MissingDependency: TensorBoard is not installed.
     """
-    summaries = summarise(store.measurements())
+    summaries = summarise(_of_newest_origin(store.measurements()))
     models = list(_models(store, summaries))
     predictions = [p for model in models for p in _predictions(model, summaries)]
     texts = [estimate_markdown(model.predict(epochs=EXAMPLE_EPOCHS)) for model in models]
     write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
+
+
+def _of_newest_origin(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Of each workload on each device, what was measured of its newest code and data alone."""
+    newest: dict[tuple[str, str], Measurement] = {}
+    for m in sorted(measurements, key=lambda m: m.created_at):
+        newest[m.workload, m.device.key] = m
+    return [m for m in measurements if _origin(m) == _origin(newest[m.workload, m.device.key])]
+
+
+def _origin(measurement: Measurement) -> tuple[str, str]:
+    return measurement.source, measurement.data
 
 
 def _models(store: Store, summaries: Sequence[Summary]) -> Iterator[CostModel]:
@@ -51,7 +63,7 @@ def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[Boa
             config=s.config,
             workload=s.workload,
             measured_step_seconds=s.step_seconds,
-            predicted_step_seconds=at.run_scatter().quantiles(at.step()),
+            predicted_step_seconds=at.step_scatter().quantiles(at.step()),
             measured_peak_bytes=s.peak_bytes,
             predicted_peak_bytes=at.peak_bytes(),
         )

@@ -36,6 +36,7 @@ from epochcast.units import (
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
+    from epochcast.foreign.columns import Column
 
 WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
 
@@ -67,6 +68,10 @@ WARNINGS = {
     "progress in each: give --noise-scale",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
+    "no-save": "no checkpoint could be timed: {why}",
+    "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
+    "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
+    "told apart",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
 }
 
@@ -187,7 +192,7 @@ def _summary_table(summaries: Sequence[Summary], width: int) -> Table:
     if width >= WIDE:
         cells["evaluation"] = [_maybe(format_seconds, s.eval_seconds) for s in summaries]
         cells["save"] = [_maybe(format_seconds, s.save_seconds) for s in summaries]
-    return _columns(
+    return columns(
         {
             "batch": [str(s.config.batch_size) for s in summaries],
             **{k: [str(dict(s.config.sizes)[k]) for s in summaries] for k in knobs},
@@ -202,7 +207,7 @@ def _varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
     return [k for k in rows[0] if len({row.get(k) for row in rows}) > 1]
 
 
-def _columns(cells: Mapping[str, Sequence[str]]) -> Table:
+def columns(cells: Mapping[str, Sequence[str]]) -> Table:
     """A plain table of right-aligned columns by heading."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in cells:
@@ -225,7 +230,12 @@ def print_probed(console: Console, visits: int, seconds: float, stopped: str) ->
         "nothing-succeeded": " and stopped: every configuration failed",
     }[stopped]
     took = f"{visits} visits took {format_seconds(seconds)}"
-    console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    if visits or stopped == "complete":
+        console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    else:
+        line = "No visit was made: --max-seconds left no time for one; give more, or leave it out."
+        console.print(Text(line))
+        return
     if stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
 
@@ -241,6 +251,16 @@ def print_measurements(console: Console, measurements: Sequence[Measurement]) ->
             m.key[:8], m.workload, str(m.round), m.status, step, m.config.label, m.device.label
         )
     console.print(table)
+
+
+def print_imported(
+    console: Console, measurements: Sequence[Measurement], columns: Sequence[Column]
+) -> None:
+    """How many runs were imported, and what each column of the file was taken for."""
+    read = ", ".join(f"{c.role} from {c.name!r}" for c in columns if c.role)
+    knobs = ", ".join(c.knob for c in columns if not c.role) or "none"
+    console.print(Text(f"read {read}; knobs: {knobs}"), soft_wrap=True)
+    console.print(Text(f"imported {len(measurements)} measurements"), soft_wrap=True)
 
 
 def print_model(console: Console, model: CostModel) -> None:
@@ -309,14 +329,18 @@ def _further_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
     if estimate.peak_bytes is not None:
         rows.append(("peak of live tensors", _cells(format_bytes, estimate.peak_bytes)))
     if estimate.device_bytes is not None:
-        cells = _cells(format_bytes, estimate.device_bytes)
-        share = estimate.device_bytes.p50 / estimate.device.memory_bytes
-        cells.append(format_percent(share))
-        capacity = format_bytes(estimate.device.memory_bytes)
-        rows.append((f"memory needed, of {capacity}", cells))
+        rows.append(_device_memory_row(estimate.device_bytes, estimate.device.memory_bytes))
     if estimate.cost is not None:
         rows.append(("cost", _cells(format_money, estimate.cost)))
     return rows
+
+
+def _device_memory_row(needed: Quantiles, capacity: int) -> tuple[str, list[str]]:
+    cells = _cells(format_bytes, needed)
+    if not capacity:
+        return "memory needed", cells
+    share = format_percent(needed.p50 / capacity)
+    return f"memory needed, of {format_bytes(capacity)}", [*cells, share]
 
 
 def _heading(estimate: Estimate) -> str:
@@ -331,6 +355,8 @@ def _epoch_line(estimate: Estimate) -> str:
 
 
 def _probing_line(estimate: Estimate) -> str:
+    if not estimate.probing_seconds:
+        return f"Measured elsewhere; the run takes {format_seconds(estimate.total_seconds.p50)}."
     share = estimate.probing_seconds / estimate.total_seconds.p50
     line = (
         f"Measuring took {format_seconds(estimate.probing_seconds)}; "
@@ -369,7 +395,7 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
         cells["cost P90"] = [format_money(c.p90) for c in costs]
-    console.print(_columns(cells))
+    console.print(columns(cells))
     console.print(Text(_probing_line(estimates[-1])), soft_wrap=True)
     print_warnings(console, (w for e in estimates for w in e.warnings))
 

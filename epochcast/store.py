@@ -44,6 +44,7 @@ class Store:
     def __init__(self, database: Database, address: Address) -> None:
         self._database = database
         self.label = address.label
+        self._option = address.option
         self.folder = address.folder
         self.log_folder = address.folder / "tensorboard"
 
@@ -95,9 +96,14 @@ class Store:
         Raises:
             StoreError: it could not be saved; the store is as it was before.
         """
-        self._add_all([measurement])
+        self.add_all([measurement])
 
-    def _add_all(self, measurements: Iterable[Measurement]) -> None:
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Save measurements durably, all or none; those with the same keys are replaced.
+
+        Raises:
+            StoreError: they could not be saved; the store is as it was before.
+        """
         rows = {measurement.key: _row(measurement) for measurement in measurements}
         with self._database.write() as connection:
             for key, row in rows.items():
@@ -137,20 +143,30 @@ class Store:
         Raises:
             StoreError: none does, or several do.
         """
-        columns = MEASUREMENTS.c
-        query = select(columns.key, columns.document).order_by(columns.id)
-        query = query.where(columns.key.startswith(key_prefix, autoescape=True))
+        key = self.whole_key(key_prefix)
+        query = select(MEASUREMENTS.c.document).where(MEASUREMENTS.c.key == key)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
+            return self._decode(key, connection.scalars(query).one())
+
+    def whole_key(self, key_prefix: str) -> str:
+        """The one key that starts with ``key_prefix``, even if its record cannot be read.
+
+        Raises:
+            StoreError: none does, or several do.
+        """
+        column = MEASUREMENTS.c.key
+        query = select(column).where(column.startswith(key_prefix, autoescape=True))
+        with self._database.read() as connection:
+            keys = connection.scalars(query.order_by(MEASUREMENTS.c.id)).all()
+        if not keys:
             raise StoreError(f"no measurement in {self.label} has a key like {key_prefix!r}")
-        if len(rows) > 1:
-            some = ", ".join(key for key, _ in rows[:3]) + (", …" if len(rows) > 3 else "")
+        if len(keys) > 1:
+            some = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
             raise StoreError(
-                f"{len(rows)} measurements have a key like {key_prefix!r} ({some}); "
+                f"{len(keys)} measurements have a key like {key_prefix!r} ({some}); "
                 "give more characters"
             )
-        return self._decode(*rows[0])
+        return str(keys[0])
 
     def remove(self, keys: Iterable[str]) -> int:
         """Remove measurements by their whole keys, all at once; how many there were."""
@@ -175,7 +191,7 @@ class Store:
             StoreError: a line is not a measurement, or of a newer schema; nothing is imported.
         """
         measurements = _parse_lines(stream)
-        self._add_all(measurements)
+        self.add_all(measurements)
         return len(measurements)
 
     def fingerprint(
@@ -215,24 +231,24 @@ class Store:
         except StoreError as error:
             raise StoreError(
                 f"measurement {key} in {self.label} cannot be read: {error}; "
-                f"remove it: epochcast probes remove {key}"
+                f"remove it: epochcast probes remove {key}{self._option}"
             ) from error
 
 
 def _nothing_yet(address: Address) -> StoreError:
     return StoreError(
         f"no measurements yet in {address.label}; "
-        "run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256"
+        f"run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256{address.option}"
     )
 
 
 def _check_schema(database: Database, address: Address, create: bool) -> None:
     with database.read() as connection:
-        found = schema_of(connection)
+        found = schema_of(connection, address.label)
     if found is None and not create:
         raise _nothing_yet(address)
     if found is None:
-        found = _create_once(database)
+        found = _create_once(database, address.label)
     if found > STORE_SCHEMA:
         raise StoreError(
             f"the store {address.label}: written by a newer epochcast (schema {found}, this one "
@@ -241,9 +257,9 @@ def _check_schema(database: Database, address: Address, create: bool) -> None:
     # A store of an older schema is upgraded here, in one write(), once there is such a schema.
 
 
-def _create_once(database: Database) -> int:
+def _create_once(database: Database, label: str) -> int:
     with database.write() as connection:
-        found = schema_of(connection)  # again: another process may have been faster
+        found = schema_of(connection, label)  # again: another process may have been faster
         if found is None:
             create_tables(connection)
         return found or STORE_SCHEMA

@@ -16,6 +16,15 @@ _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 _BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
+_LONG = {
+    "s": "sec secs second seconds",
+    "ms": "msec msecs millis millisecond milliseconds",
+    "us": "usec usecs micros microsecond microseconds",
+    "min": "mins minute minutes",
+    "h": "hr hrs hour hours",
+    "b": "byte bytes",
+}
+_SHORT = {name: short for short, names in _LONG.items() for name in names.split()}
 _SI = ("", "k", "M", "G", "T", "P", "E")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
@@ -141,6 +150,18 @@ def parse_deadline(text: str, now: datetime) -> float:
     if seconds <= 0:
         raise UsageError(f"the deadline {text!r} has passed {format_seconds(-seconds)} ago")
     return seconds
+
+
+def time_unit(name: str) -> float | None:
+    """Seconds in a unit by its name, ``"ms"`` or ``"milliseconds"``; None if it is no such unit."""
+    lowered = name.strip().lower()
+    return _SECONDS.get(_SHORT.get(lowered, lowered))
+
+
+def size_unit(name: str) -> int | None:
+    """Bytes in a unit by its name, ``"MiB"`` or ``"bytes"``; None if it is no such unit."""
+    lowered = name.strip().lower()
+    return _BYTES.get(_SHORT.get(lowered, lowered))
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Every command through its own front door, on a store of measurements with a known truth."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import truths
 from click.testing import CliRunner, Result
 
 from epochcast.cli import cli
+from epochcast.errors import StoreError
 from epochcast.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
@@ -173,6 +175,78 @@ def test_measurements_are_listed_shown_moved_and_removed(probed: Path) -> None:
     assert len(json.loads(run("probes", "list", "--json").stdout)["measurements"]) == 35
     run("probes", "import", "all.jsonl")
     assert len(json.loads(run("probes", "list", "--json").stdout)["measurements"]) == 36
+
+
+def test_counts_as_documents(probed: Path) -> None:
+    run("probes", "export", "all.jsonl")
+    with Store.open() as store:
+        key = store.measurements()[0].key
+    assert json.loads(run("probes", "show", key, "--json").stdout)["measurement"]["samples"]
+    assert json.loads(run("probes", "remove", key, "--json").stdout) == {"schema": 1, "removed": 1}
+    imported = json.loads(run("probes", "import", "all.jsonl", "--json").stdout)
+    assert imported == {"schema": 1, "imported": 36}
+
+
+def test_a_record_that_cannot_be_read_can_be_removed(probed: Path) -> None:
+    with Store.open() as store:
+        key = store.measurements()[0].key
+    connection = sqlite3.connect(".epochcast/measurements.sqlite")
+    connection.execute("UPDATE epochcast_measurements SET document='{}' WHERE key=?", (key,))
+    connection.commit()
+    connection.close()
+    assert f"epochcast probes remove {key}" in run("probes", "list", code=1).stderr
+    run("probes", "remove", key)
+    assert len(json.loads(run("probes", "list", "--json").stdout)["measurements"]) == 35
+
+
+def test_a_list_of_nothing_says_what_there_is(probed: Path) -> None:
+    result = run("probes", "list", "nosuch")
+    assert result.stdout == ""
+    assert result.stderr == "no measurements of 'nosuch'; in the store: imaginary\n"
+    assert json.loads(run("probes", "list", "nosuch", "--json").stdout)["measurements"] == []
+
+
+def test_a_file_is_listed_however_its_path_is_written(here: Path) -> None:
+    with Store.open() as store:
+        store.add(truths.measure(32, 256, workload="train.py:workload"))
+    assert "train.py:workload" in run("probes", "list", "./a/../train.py:workload").stdout
+
+
+@pytest.mark.parametrize("question", ["other", "--device cuda", "--device Xeon"])
+def test_a_model_of_something_else_is_refused(probed: Path, question: str) -> None:
+    run("fit", "--output", "model.json")
+    result = run("predict", "--epochs", "3", "--model", "model.json", *question.split(), code=2)
+    assert "model.json is a model" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    for same in ("imaginary", "--device cpu", "--device Imag"):
+        run("predict", "--epochs", "3", "--model", "model.json", *same.split())
+
+
+def test_a_model_that_cannot_be_written(probed: Path) -> None:
+    result = run("fit", "--output", "absent/model.json", code=2)
+    assert "cannot write the cost model to absent/model.json: No such file" in result.stderr
+
+
+def test_an_unknown_knob_is_wrong_usage(probed: Path) -> None:
+    run("predict", "--epochs", "3", "--set", "height=3", code=2)
+
+
+def test_tensorboard_shows_what_was_written_before(
+    probed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a store that can be read and not written."""
+
+    def publish(store: Store) -> None:
+        raise StoreError("cannot write TensorBoard's log folder")
+
+    served: list[Path] = []
+    monkeypatch.setattr("epochcast.publish.publish", publish)
+    monkeypatch.setattr("epochcast.board.server.serve", lambda folder, **_: served.append(folder))
+    assert "cannot write" in run("tensorboard", code=1).stderr
+    folder = probed / ".epochcast" / "tensorboard"
+    folder.mkdir()
+    assert "showing what was written before" in run("tensorboard").stderr
+    assert served == [folder]
 
 
 def test_two_workloads_the_last_is_chosen_and_that_is_said(probed: Path) -> None:

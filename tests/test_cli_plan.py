@@ -175,9 +175,9 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --confidence 120%", "between 0 and 1", 2),
         ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
         ("--epochs 3 --set width=1,2", "a plan is for one model", 2),
-        ("--epochs 3 --set height=1", "no knob 'height'", 1),
+        ("--epochs 3 --set height=1", "no knob 'height'", 2),
         ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
-        ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 1),
+        ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
         ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
         ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
@@ -210,7 +210,7 @@ def test_wrong_usage_exits_with_two(probed: Path, line: str) -> None:
 
 def test_a_measured_noise_scale_is_used(probed: Path) -> None:
     line = "--epochs 4 --batch-size free --noise-scale measured"
-    assert "run: epochcast probe imaginary --noise-scale" in run(line, code=1).stderr
+    assert "run: epochcast probe imaginary --noise-scale" in run(line, code=2).stderr
     noise = GradientNoise(
         small_batch=32, large_batch=256, small_norms=(3.0,), large_norms=(1.25,), trained_steps=9
     )

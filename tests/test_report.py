@@ -102,3 +102,16 @@ def test_documents_name_their_knobs() -> None:
     document = report.document(estimates=[fit(truths.sweep()).predict(epochs=3)])
     assert document["schema"] == 1
     assert document["estimates"][0]["config"]["sizes"] == {"depth": 1, "width": 1024}
+
+
+def test_what_a_sweep_cost_and_why_it_ended() -> None:
+    def said(visits: int, stopped: str) -> str:
+        console = _console(200)
+        report.print_probed(console, visits, 3.0, stopped)
+        return _text(console)
+
+    assert "3 visits took 3 s." in said(3, "complete")
+    assert "Nothing was left to measure." in said(0, "complete")
+    assert "3 visits took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
+    assert "--max-seconds left no time for one" in said(0, "max-seconds")
+    assert "Next:" not in said(0, "max-seconds")

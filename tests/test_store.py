@@ -313,8 +313,31 @@ def test_a_damaged_record_is_named_with_the_way_out(store):
     with pytest.raises(StoreError, match=f"epochcast probes remove {bad.key}") as caught:
         store.measurements()
     one_line(caught)
+    assert store.whole_key(bad.key[:12]) == bad.key
     store.remove([bad.key])
     assert store.measurements() == (good,)
+
+
+def test_hints_name_the_store_that_was_named(tmp_path):
+    path = tmp_path / "my probes.sqlite"
+    measurement = make_measurement()
+    for url in (str(path), f"sqlite:///{path}"):
+        with pytest.raises(StoreError, match=f"256 --store '{path}'$"):
+            Store.open(url, create=False)
+    with Store.open(str(path)) as store:
+        store.add(measurement)
+        execute(path, "UPDATE epochcast_measurements SET document = ''")
+        with pytest.raises(StoreError, match=f"remove {measurement.key} --store '{path}'$"):
+            store.measurements()
+
+
+@pytest.mark.parametrize("value", ["abc", "", "9" * 5000])
+def test_a_schema_that_is_no_number_is_a_clear_error(store, value):
+    store.close()
+    execute(file_of(store), f"UPDATE epochcast_meta SET value = '{value}' WHERE name = 'schema'")
+    with pytest.raises(StoreError, match="not a number; the file is damaged") as caught:
+        Store.open(folder=store.folder)
+    one_line(caught)
 
 
 def test_text_that_is_not_unicode_is_a_clear_error(store):

@@ -27,16 +27,31 @@ Table = Mapping[str, Array]
 Feature = tuple[tuple[str, float], ...]
 
 KNOB_PREFIX = "size."
-COUNTS = ("flops", "bytes_moved", "operators", "parameters", "static_bytes")
+COUNTS = (
+    "flops",
+    "bytes_moved",
+    "operators",
+    "parameters",
+    "static_bytes",
+    "gradient_bytes",
+    "step_peak_bytes",
+    "update_peak_bytes",
+)
 MAX_DEGREE = 3  # of a knob monomial: depth × width × width
 
 CONSTANT: Feature = ()
-LAUNCH: tuple[Feature, ...] = (CONSTANT, (("operators", 1.0),))
+DISPATCHED: tuple[Feature, ...] = ((("operators", 1.0),),)
+LAUNCH: tuple[Feature, ...] = (CONSTANT, *DISPATCHED)
 WORK: tuple[Feature, ...] = (
     (("flops", 1.0),),
     (("bytes_moved", 1.0),),
     (("batch_size", 1.0),),  # samples loaded, collated, transferred
     (("parameters", 1.0),),
+)
+FLOP_CLASSES = ("attention", "convolution", "matmul", "recurrent")
+WORK_BY_CLASS: tuple[Feature, ...] = (
+    *(((f"flops.{name}", 1.0),) for name in FLOP_CLASSES),
+    *WORK[1:],
 )
 
 
@@ -58,11 +73,18 @@ def _is_quantity(value: SizeValue) -> bool:
 
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
-    """The value of every variable in one configuration."""
+    """The value of every variable that is known of one configuration."""
     values = {"batch_size": float(config.batch_size), **numeric_knobs(config.sizes)}
     if footprint is not None:
-        values |= {name: float(getattr(footprint, name)) for name in (*COUNTS, "peak_bytes")}
+        values |= counts(footprint)
     return values
+
+
+def counts(footprint: Footprint) -> dict[str, float]:
+    """What was counted, by variable name; what was not is absent."""
+    made = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
+    found = {name: float(count) for name, count in made.items() if count is not None}
+    return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 
 
 def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:

@@ -1,33 +1,42 @@
 """Measurements to a cost model: one surface per quantity, one set of surfaces per variant.
 
-visits ──▶ means over rounds, per configuration ──▶ counts(B, knobs)   exact polynomials
+visits ──▶ means over rounds, per configuration ──▶ counts(B, knobs)   exact where counted
                                                ├──▶ micro-step(counts), update(counts), …
                                                └──▶ run-level scatter from round to round
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
-from statistics import fmean, median, pstdev
+from math import log, sqrt
+from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import summary
-from epochcast.costmodel.intervals import ASSUMED_DOF, Scatter, round_scatter
+from epochcast.costmodel import forms, quantities, summary
+from epochcast.costmodel.intervals import (
+    RoundScatter,
+    Scatter,
+    constant_scatter,
+    round_scatter,
+)
+from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import Surface
 from epochcast.errors import FitError
-from epochcast.records import Measurement, RunConfig
+from epochcast.records import Footprint, Measurement, RunConfig
 
-Value = Callable[[Measurement], float | None]
-
-PROCESS_SCATTER = Scatter(sd=0.3, dof=ASSUMED_DOF)  # of start-up where one process was measured
+Footprints = Mapping[RunConfig, Footprint]
 
 
-def fit(measurements: Iterable[Measurement]) -> CostModel:
+def fit(measurements: Iterable[Measurement], footprints: Footprints | None = None) -> CostModel:
     """Learn a cost model from measurements of one workload on one device.
+
+    Args:
+        measurements: of any configurations, in any order.
+        footprints: dry runs of configurations that were not measured; a prediction for one of
+            them is priced by its own counts, and for others the counts between are known better.
 
     Raises:
         FitError: there is nothing to learn from, or the measurements do not belong together.
@@ -44,7 +53,7 @@ def fit(measurements: Iterable[Measurement]) -> CostModel:
         samples=newest.samples,
         eval_samples=newest.eval_samples,
         imports=_constant([m.import_seconds for m in good if m.visit == 0]),
-        variants=tuple(_variant(visits) for visits in _by_variant(good)),
+        variants=tuple(_variant(visits, footprints or {}) for visits in _by_variant(good)),
         probing_seconds=sum(m.probe_seconds for m in known)
         + sum(m.import_seconds for m in known if m.visit == 0),
         measured_at=newest.created_at,
@@ -64,7 +73,6 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
         ("workload", {m.workload for m in good}),
         ("version of the workload's code", {m.source for m in good}),
         ("device", {m.device.label for m in good}),
-        ("number of training samples", {str(m.samples) for m in good}),
     ):
         if len(values) > 1:
             raise FitError(
@@ -78,17 +86,22 @@ def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
     groups: dict[object, list[Measurement]] = {}
     for m in good:
         c = m.config
-        way = (c.precision, c.compiled, c.workers, c.world_size, c.drop_last)
-        groups.setdefault((way, f.categories(c.sizes)), []).append(m)
+        groups.setdefault((*_way(c), c.workers, c.drop_last), []).append(m)
     return sorted(groups.values(), key=lambda visits: visits[-1].created_at, reverse=True)
+
+
+def _way(c: RunConfig) -> tuple[object, ...]:
+    """What must be equal for two configurations to have comparable counts."""
+    return (c.precision, c.compiled, c.world_size, c.accumulation > 1, f.categories(c.sizes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """The visits of a variant by configuration, and how to fit quantities to them."""
+    """The visits of a variant by configuration, what was counted, and how to fit to them."""
 
     groups: Mapping[RunConfig, Sequence[Measurement]]
-    run: Scatter
+    counted: Footprints
+    run: RoundScatter
 
     @property
     def axes(self) -> list[str]:
@@ -97,51 +110,66 @@ class _Rows:
         return ["batch_size", *f.numeric_knobs(config.sizes)]
 
     def surface(
-        self, value: Value, candidates: Sequence[Form], *, drop: Sequence[str] = ()
+        self, value: quantities.Value, candidates: Sequence[Form], *, drop: Sequence[str] = ()
     ) -> Surface | None:
-        """The surface of a quantity over the configurations in which it is known."""
+        """The surface of a measured quantity over the configurations in which it is known."""
         rows, y = [], []
         for config, visits in self.groups.items():
             values = [v for m in visits if (v := value(m)) is not None and v > 0]
             if values:
-                rows.append(self.variables(config, visits))
-                y.append(exp(fmean(log(v) for v in values)))
+                rows.append(f.variables(config, self.counted.get(config)))
+                y.append(geometric_mean(values))
         if not rows:
             return None
         axes = [axis for axis in self.axes if axis not in drop]
         known = set(rows[0]).intersection(*rows[1:])
-        usable = _only_known(candidates, known)
         repeats = max(len(visits) for visits in self.groups.values())
-        return fit_surface(rows, y, usable, axes, noise_sd=self.run.sd / repeats**0.5)
+        noise = self.run.own.sd / sqrt(repeats)
+        return fit_surface(rows, y, forms.only_known(candidates, known), axes, noise_sd=noise)
 
-    def variables(self, config: RunConfig, visits: Sequence[Measurement]) -> dict[str, float]:
+    def count_surfaces(self, candidates: Sequence[Form]) -> tuple[tuple[str, Surface], ...]:
+        """The surface of everything that was counted wherever anything was."""
+        rows = [f.variables(config, footprint) for config, footprint in self.counted.items()]
+        names = set.intersection(*(set(f.counts(c)) for c in self.counted.values())) if rows else ()
+        found = []
+        for name in sorted(names):
+            some = [row for row in rows if row[name] > 0]
+            if some:
+                y = [row[name] for row in some]
+                found.append((name, fit_surface(some, y, candidates, self.axes)))
+        return tuple(found)
+
+
+def _counted(
+    groups: Mapping[RunConfig, Sequence[Measurement]], footprints: Footprints
+) -> dict[RunConfig, Footprint]:
+    """The footprint of every configuration measured, and of those counted that are like them."""
+    found = {}
+    for config, visits in groups.items():
         footprint = next((m.footprint for m in visits if m.footprint), None)
-        return f.variables(config, footprint)
+        if footprint is not None:
+            found[config] = footprint
+    like = next(iter(groups))
+    same = {c: x for c, x in footprints.items() if _way(c) == _way(like)}
+    return {**same, **found}
 
 
-def _only_known(candidates: Sequence[Form], known: set[str]) -> list[Form]:
-    """The candidates without features of variables that were not measured."""
-    usable = []
-    for form in candidates:
-        groups = tuple(
-            tuple(x for x in group if all(name in known for name, _ in x)) for group in form.groups
-        )
-        if all(groups):
-            usable.append(Form(name=form.name, groups=groups, length_scale=form.length_scale))
-    return usable
-
-
-def _variant(visits: Sequence[Measurement]) -> Variant:
+def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
     groups = summary.group_by_config(visits)
     logs = [{m.round: log(summary.step_seconds(m)) for m in g} for g in groups.values()]
     newest = visits[-1]
-    rows = _Rows(groups=groups, run=round_scatter(logs, newest.device.kind))
+    run = round_scatter(logs, newest.device.kind)
+    rows = _Rows(groups=groups, counted=_counted(groups, footprints), run=run)
     knobs = [axis for axis in rows.axes if axis != "batch_size"]
-    time = _time_forms(knobs, has_counts=any(m.footprint for m in visits))
-    counted, static = _count_forms(knobs), _static_forms(knobs)
-    micro_step = rows.surface(micro_seconds, time)
-    if micro_step is None:
-        raise FitError(f"no step of {newest.workload} took any time; the measurements are broken")
+    has_counts = all(
+        config in rows.counted and rows.counted[config].count("flops") is not None
+        for config in groups
+    )
+    time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts)
+    static = forms.static_forms(knobs)
+    samples_of = forms.sample_forms(knobs)
+    micro_step = _required(rows.surface(quantities.micro_seconds, time))
+    build = rows.surface(quantities.fresh_build_seconds, static, drop=["batch_size"])
     return Variant(
         precision=newest.config.precision,
         compiled=newest.config.compiled,
@@ -150,153 +178,75 @@ def _variant(visits: Sequence[Measurement]) -> Variant:
         drop_last=newest.config.drop_last,
         accumulation=newest.config.accumulation,
         categories=f.categories(newest.config.sizes),
-        typical_sizes=newest.config.sizes,
-        counts=tuple(
-            (name, surface)
-            for name in f.COUNTS
-            if (surface := rows.surface(_count(name), counted)) is not None
+        typical=newest.config,
+        samples=_required(rows.surface(quantities.samples, samples_of, drop=["batch_size"])),
+        eval_samples=rows.surface(quantities.eval_samples, samples_of, drop=["batch_size"]),
+        counted=tuple(
+            (config, tuple(sorted(f.counts(footprint).items())))
+            for config, footprint in rows.counted.items()
         ),
+        counts=rows.count_surfaces(forms.count_forms(knobs)),
         micro_step=micro_step,
-        update=rows.surface(update_seconds, _update_forms(knobs), drop=["batch_size"]),
-        evaluation=rows.surface(_eval_batch, time),
-        step_peak=rows.surface(_step_peak, counted),
-        update_peak=rows.surface(_count("update_peak_bytes"), counted),
-        device_bytes=rows.surface(_device_bytes, _device_forms(knobs)),
-        save_seconds=rows.surface(_median_of("save_seconds"), static, drop=["batch_size"]),
-        save_bytes=rows.surface(lambda m: float(m.save_bytes), static, drop=["batch_size"]),
-        build=rows.surface(_fresh_build, static, drop=["batch_size"]),
-        epoch_turn=_constant([_turn_beyond_wait(m) for m in visits]),
+        loading=fit_loading(
+            rows.surface(quantities.compute_seconds, time),
+            rows.surface(quantities.loader_seconds, forms.loader_forms(knobs)),
+            [
+                (f.variables(config, rows.counted.get(config)), geometric_mean(micro))
+                for config, visits_ in groups.items()
+                if (micro := [v for m in visits_ if (v := quantities.micro_seconds(m))])
+            ],
+            direct_error=micro_step.left_out_sd,
+            workers=newest.config.workers,
+        ),
+        update=rows.surface(
+            quantities.update_seconds, forms.update_forms(knobs), drop=["batch_size"]
+        ),
+        evaluation=rows.surface(quantities.eval_batch_seconds, time),
+        allocated=rows.surface(quantities.allocated_bytes, forms.device_forms(knobs)),
+        reserved=rows.surface(quantities.reserved_bytes, forms.device_forms(knobs)),
+        device_bytes=rows.surface(quantities.device_bytes, forms.device_forms(knobs)),
+        save_seconds=rows.surface(quantities.save_seconds, static, drop=["batch_size"]),
+        save_bytes=rows.surface(quantities.save_bytes, static, drop=["batch_size"]),
+        build=build,
+        build_scatter=_build_scatter(build, rows),
+        epoch_turn=_constant([quantities.turn_beyond_wait_seconds(m) for m in visits]),
         eval_turn=_constant([t for m in visits for t in m.eval_turn_seconds]),
         first_steps=_first_steps(visits),
-        run=rows.run,
-        step_sd=median(_relative_sd(m) for m in visits),
+        run=run.of_a_later_run(),
+        step_sd=median(quantities.relative_sd(m) for m in visits),
         configurations=tuple(groups),
         rounds=len({m.round for m in visits}),
     )
 
 
-# -- candidates ---------------------------------------------------------------------------------
+def _required(surface: Surface | None) -> Surface:
+    if surface is None:
+        raise FitError("steps took no time or an epoch has no samples; the measurements are broken")
+    return surface
 
 
-def _time_forms(knobs: Sequence[str], *, has_counts: bool) -> list[Form]:
-    if has_counts:
-        everything = (f.LAUNCH + f.WORK,)
-        return _forms([("sum", everything), ("floor", (f.LAUNCH, f.LAUNCH + f.WORK))])
-    scales = f.knob_monomials(knobs)
-    floor = (scales, scales + f.times_batch(scales))
-    return _forms([("line", (scales + f.times_batch(scales),)), ("floor and line", floor)])
-
-
-def _forms(named: Sequence[tuple[str, tuple[tuple[f.Feature, ...], ...]]]) -> list[Form]:
-    return [Form(name=name, groups=groups) for name, groups in named]
-
-
-def _update_forms(knobs: Sequence[str]) -> list[Form]:
-    by_size = (f.CONSTANT, (("parameters", 1.0),), (("static_bytes", 1.0),))
-    return _forms([("sum", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
-
-
-def _count_forms(knobs: Sequence[str]) -> list[Form]:
-    scales = f.knob_monomials(knobs)
-    lines = scales + f.times_batch(scales)
-    return _forms([("polynomial", (lines,)), ("maximum of lines", (lines, lines))])
-
-
-def _static_forms(knobs: Sequence[str]) -> list[Form]:
-    by_size = (f.CONSTANT, (("static_bytes", 1.0),))
-    return _forms([("line", (by_size,)), ("by knobs", (f.knob_monomials(knobs),))])
-
-
-def _device_forms(knobs: Sequence[str]) -> list[Form]:
-    scales = f.knob_monomials(knobs)
-    line = (f.CONSTANT, (("peak_bytes", 1.0),))
-    lines = scales + f.times_batch(scales)
-    return _forms([("line", (line,)), ("maximum of lines", (lines, lines))])
-
-
-# -- quantities ---------------------------------------------------------------------------------
-
-
-def update_seconds(m: Measurement) -> float | None:
-    """Seconds of one optimizer update; None where it was not told apart."""
-    if not m.update_seconds:
-        return None
-    return summary.steady_mean(m.update_seconds, _period(m)) * m.config.accumulation
-
-
-def micro_seconds(m: Measurement) -> float | None:
-    """Seconds of one steady micro-step without the optimizer's update."""
-    if not m.update_seconds:
-        return summary.step_seconds(m)
-    rest = [step - update for step, update in zip(m.step_seconds, m.update_seconds, strict=True)]
-    return summary.steady_mean(rest, _period(m))
-
-
-def _period(m: Measurement) -> int:
-    return m.config.period if m.steps_per_sample == 1 else 1
-
-
-def _count(name: str) -> Value:
-    def value(m: Measurement) -> float | None:
-        return float(getattr(m.footprint, name)) if m.footprint else None
-
-    return value
-
-
-def _step_peak(m: Measurement) -> float | None:
-    """Live bytes in forward and backward; where no tensors were tracked, the allocator's peak."""
-    if m.footprint is not None:
-        return float(m.footprint.step_peak_bytes)
-    return float(m.memory.allocated_bytes) if m.memory and m.memory.allocated_bytes else None
-
-
-def _device_bytes(m: Measurement) -> float | None:
-    return float(m.memory.device_bytes) if m.memory else None
-
-
-def _fresh_build(m: Measurement) -> float | None:
-    """Building in a process that has built nothing yet, as a real run does: what the user's code
-    imports on the way is paid once, by the first visit."""
-    return m.build_seconds if m.visit == 0 else None
-
-
-def _median_of(name: str) -> Value:
-    def value(m: Measurement) -> float | None:
-        samples = getattr(m, name)
-        return median(samples) if samples else None
-
-    return value
-
-
-def _eval_batch(m: Measurement) -> float | None:
-    return summary.steady_mean(m.eval_batch_seconds) if m.eval_batch_seconds else None
-
-
-def _turn_beyond_wait(m: Measurement) -> float:
-    """Starting a pass over the loader, beyond the wait that every step's own time includes."""
-    if not m.epoch_turn_seconds or not m.data_wait_seconds:
-        return 0.0
-    return max(0.0, median(m.epoch_turn_seconds) - fmean(m.data_wait_seconds))
+def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
+    """From process to process, around the surface; the sizes built in each process differ."""
+    if build is None:
+        return Scatter(sd=0.0)
+    errors = []
+    for config, visits in rows.groups.items():
+        fresh = [t for m in visits if (t := quantities.fresh_build_seconds(m))]
+        if fresh:
+            expected = build.value(f.variables(config, rows.counted.get(config)))
+            errors += [log(seconds / expected) for seconds in fresh]
+    return constant_scatter(errors)
 
 
 def _first_steps(visits: Sequence[Measurement]) -> Constant:
-    """What a process's first steps cost; compiled models pay again for every configuration."""
-    fresh = [m for m in visits if m.visit == 0 or m.config.compiled] or list(visits)
+    """What a process's first steps cost: those of its first visit, which pays for everything."""
+    fresh = [m for m in visits if m.visit == 0] or list(visits)
     return _constant([summary.first_steps_seconds(m) for m in fresh])
 
 
-def _relative_sd(m: Measurement) -> float:
-    """Of single micro-steps, glitches trimmed: half the range of the middle 68 %."""
-    samples, last = sorted(m.step_seconds), len(m.step_seconds) - 1
-    spread = samples[round(0.84 * last)] - samples[round(0.16 * last)]
-    return float(spread / 2 / fmean(samples) * m.steps_per_sample**0.5)
-
-
 def _constant(samples: Sequence[float]) -> Constant:
-    positive = [s for s in samples if s > 0]
-    if not positive:
+    if not samples or median(samples) == 0:
         return Constant()
-    if len(positive) == 1:
-        return Constant(seconds=positive[0], scatter=PROCESS_SCATTER)
-    sd = pstdev(map(log, positive)) * (len(positive) / (len(positive) - 1)) ** 0.5
-    return Constant(seconds=median(positive), scatter=Scatter(sd=sd, dof=len(positive) - 1))
+    logs = [log(s) for s in samples if s > 0]
+    middle = fmean(logs)
+    return Constant(seconds=median(samples), scatter=constant_scatter([x - middle for x in logs]))

@@ -21,6 +21,8 @@ from epochcast.records import DeviceKind, Quantiles
 # logs repeat within 0.5 % (both in docs/method.md, "Assumed scatter").
 ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03}
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
+PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
+KNOWN_DOF = 1e9  # as good as infinitely many (which JSON cannot say)
 LOG_REACH = 50.0  # quantiles beyond a factor of exp(50) are as good as infinite
 
 
@@ -29,7 +31,7 @@ class Scatter:
     """A standard deviation on the log scale, and how well it is known."""
 
     sd: float
-    dof: float = inf
+    dof: float = KNOWN_DOF
 
     def __add__(self, other: Scatter) -> Scatter:
         """Of the product of two independent quantities; Welch–Satterthwaite for the freedom."""
@@ -37,7 +39,7 @@ class Scatter:
         if total == 0:
             return Scatter(sd=0.0, dof=min(self.dof, other.dof))
         spread = self.sd**4 / self.dof + other.sd**4 / other.dof
-        return Scatter(sd=sqrt(total), dof=total**2 / spread if spread > 0 else inf)
+        return Scatter(sd=sqrt(total), dof=min(KNOWN_DOF, total**2 / spread))
 
     def quantile(self, median: float, p: float) -> float:
         """The quantile at probability ``p`` of a quantity with this scatter around a median."""
@@ -50,7 +52,30 @@ class Scatter:
         return Quantiles(p05=p05, p10=p10, p50=median, p90=p90, p95=p95)
 
 
-def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> Scatter:
+PROCESS_PRIOR = Scatter(sd=PROCESS_SD, dof=ASSUMED_DOF)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundScatter:
+    """Run-level scatter in its two parts, and from how many rounds it is known.
+
+    Attributes:
+        shared: u, of all configurations of a round alike.
+        own: ε, of each visit.
+        rounds: whose mean the cost model is fitted to.
+    """
+
+    shared: Scatter
+    own: Scatter
+    rounds: int
+
+    def of_a_later_run(self) -> Scatter:
+        """A later run around the mean of these rounds: its own draw, and the mean's error."""
+        stretch = sqrt(1 + 1 / self.rounds)
+        return Scatter(sd=self.shared.sd * stretch, dof=self.shared.dof) + self.own
+
+
+def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> RoundScatter:
     """Run-level scatter from log values by configuration and round.
 
     Args:
@@ -68,18 +93,22 @@ def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> Scat
         for round_, value in rounds.items():
             deviations.setdefault(round_, []).append((value - mean) * stretch)
     if not freedom:
-        return Scatter(sd=ASSUMED_SD[kind], dof=ASSUMED_DOF)
+        assumed = Scatter(sd=ASSUMED_SD[kind] / sqrt(2), dof=ASSUMED_DOF)
+        return RoundScatter(shared=assumed, own=assumed, rounds=1)
     return _components(list(deviations.values()), freedom)
 
 
-def _components(rounds: Sequence[Sequence[float]], freedom: int) -> Scatter:
+def _components(rounds: Sequence[Sequence[float]], freedom: int) -> RoundScatter:
     """The part shared within rounds has rounds − 1 degrees of freedom, the rest has the others."""
     everything = [d for deviations in rounds for d in deviations]
     total = fmean(d * d for d in everything)
     shared_freedom = max(1, len(rounds) - 1)
     shared = min(total, max(0.0, _shared_variance(rounds)))
-    own = Scatter(sd=sqrt(total - shared), dof=max(1, freedom - shared_freedom))
-    return Scatter(sd=sqrt(shared), dof=shared_freedom) + own
+    return RoundScatter(
+        shared=Scatter(sd=sqrt(shared), dof=shared_freedom),
+        own=Scatter(sd=sqrt(total - shared), dof=max(1, freedom - shared_freedom)),
+        rounds=len(rounds),
+    )
 
 
 def _shared_variance(rounds: Sequence[Sequence[float]]) -> float:
@@ -91,6 +120,19 @@ def _shared_variance(rounds: Sequence[Sequence[float]]) -> float:
     per_round = fmean(len(deviations) for deviations in rounds)
     # deviations were stretched by √(R/(R−1)), so their means already have the right variance
     return fmean(m * m for m in means) - fmean(within) / per_round
+
+
+def constant_scatter(errors: Sequence[float]) -> Scatter:
+    """Scatter of what is paid once per process, from log deviations from process to process.
+
+    A few processes within minutes of each other say little about next week's (the page cache is
+    warm, the neighbours are the same), so ``PROCESS_PRIOR`` counts as so many further deviations:
+    the scaled inverse-χ² posterior (Gelman et al. 2013, "Bayesian Data Analysis", section 2.6).
+    """
+    freedom = max(0, len(errors) - 1)
+    total = PROCESS_PRIOR.dof + freedom
+    squares = PROCESS_PRIOR.dof * PROCESS_PRIOR.sd**2 + sum(e * e for e in errors)
+    return Scatter(sd=sqrt(squares / total), dof=total)
 
 
 def student_t_quantile(p: float, dof: float) -> float:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.surface import Surface
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 from epochcast.records import (
     SCHEMA,
     Device,
     Estimate,
+    Footprint,
     Precision,
     RunConfig,
     Sizes,
@@ -36,21 +38,25 @@ class Variant:
 
     Attributes:
         categories: knobs that are not numbers, with their values.
-        typical_sizes: numeric knobs of the most recently probed configuration.
-        counts: operator counts as functions of batch size and numeric knobs; a knob that the
-            counts do not know was never varied.
+        typical: the most recently probed configuration: what a question leaves open.
+        samples, eval_samples: of an epoch and of an evaluation; knobs may change them.
+        counted: what was counted in single configurations, by measuring or in a dry run.
+        counts: the same as functions of batch size and numeric knobs, for all others.
         micro_step: seconds of a micro-step without the optimizer's update.
+        loading: the same from computing and loading apart; None where they were not measured.
         update: seconds of one optimizer update; None where it cannot be told apart.
         evaluation: seconds of one evaluation batch; None without evaluation data.
-        step_peak, update_peak: live tensor bytes during forward and backward, during the update.
+        allocated: the allocator's peak; all that is known where no tensors were tracked.
+        reserved: what the allocator took from the device.
         device_bytes: what the device gave away for a peak of so many live bytes.
         save_seconds, save_bytes: of one checkpoint.
-        build: seconds to build model, data and optimizer.
+        build: seconds to build model, data and optimizer; ``build_scatter`` from process to
+            process.
         epoch_turn: seconds between two passes over the loader beyond an ordinary wait for data.
         eval_turn: seconds until the first evaluation batch.
         first_steps: what the first steps take beyond steady ones.
         run: run-level scatter of step times; shared by all epochs of a run.
-        step_sd: standard deviation of one micro-step around the mean of its visit, relative.
+        step_sd: noise of one micro-step as a long series of them feels it, relative.
     """
 
     precision: Precision
@@ -60,17 +66,22 @@ class Variant:
     drop_last: bool
     accumulation: int
     categories: Sizes
-    typical_sizes: Sizes
+    typical: RunConfig
+    samples: Surface
+    eval_samples: Surface | None
+    counted: tuple[tuple[RunConfig, tuple[tuple[str, float], ...]], ...]
     counts: tuple[tuple[str, Surface], ...]
     micro_step: Surface
+    loading: Loading | None
     update: Surface | None
     evaluation: Surface | None
-    step_peak: Surface | None
-    update_peak: Surface | None
+    allocated: Surface | None
+    reserved: Surface | None
     device_bytes: Surface | None
     save_seconds: Surface | None
     save_bytes: Surface | None
     build: Surface | None
+    build_scatter: Scatter
     epoch_turn: Constant
     eval_turn: Constant
     first_steps: Constant
@@ -85,8 +96,8 @@ class CostModel:
     """Seconds and bytes of one workload on one device, learned from measurements.
 
     Attributes:
-        samples: training samples per epoch.
-        eval_samples: evaluation samples.
+        samples: training samples per epoch, as probed last.
+        eval_samples: evaluation samples, likewise.
         imports: process start until the user's code is loaded.
         variants: most recently probed first.
         probing_seconds: wall-clock time of all the measurements behind the model.
@@ -113,6 +124,8 @@ class CostModel:
         steps: int | None = None,
         samples: int | None = None,
         accumulation: int | None = None,
+        workers: int | None = None,
+        footprint: Footprint | None = None,
         eval_every: float = 1.0,
         save_every: float = 1.0,
         price_per_hour: float | None = None,
@@ -126,6 +139,8 @@ class CostModel:
             steps: optimizer steps, instead of epochs.
             samples: training samples per epoch, if not as probed.
             accumulation: micro-batches per optimizer step, if not as probed.
+            workers: data-loader processes, if not as probed.
+            footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
             eval_every: epochs between evaluations; 0 never evaluates.
             save_every: epochs between checkpoints; 0 saves none.
             price_per_hour: of the device; without one the estimate has no cost.
@@ -142,6 +157,8 @@ class CostModel:
             batch_size=batch_size,
             samples=samples,
             accumulation=accumulation,
+            workers=workers,
+            footprint=footprint,
             eval_every=eval_every,
             save_every=save_every,
             price_per_hour=price_per_hour,
@@ -150,8 +167,15 @@ class CostModel:
         return predict(self, question)
 
     def save(self, path: str | Path) -> None:
-        """Write the model as JSON."""
-        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        """Write the model as JSON.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the cost model to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> CostModel:
@@ -183,12 +207,18 @@ class CostModel:
     def explain(self) -> Sequence[tuple[str, str]]:
         """For each learned quantity, which form was chosen and why."""
         variant = self.variants[0]
+        counts = dict(variant.counts)
         named = (
             ("micro-step", variant.micro_step),
             ("optimizer update", variant.update),
             ("evaluation batch", variant.evaluation),
-            ("forward and backward peak", variant.step_peak),
-            ("update peak", variant.update_peak),
+            ("FLOPs", counts.get("flops")),
+            ("forward and backward peak", counts.get("step_peak_bytes")),
+            ("update peak", counts.get("update_peak_bytes")),
             ("device memory", variant.device_bytes),
         )
-        return [(name, surface.chosen) for name, surface in named if surface is not None]
+        found = [(name, surface.chosen) for name, surface in named if surface is not None]
+        if variant.loading is not None and variant.loading.better:
+            error = f"{variant.loading.error:.2%}"
+            found[0] = ("micro-step", f"computing and loading data apart (error {error})")
+        return found

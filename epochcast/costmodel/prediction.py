@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, log2, sqrt
 
-from epochcast.costmodel import features as f
 from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.loading import IDEAL_SCALING, worker_scaling
 from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.place import Place
 from epochcast.errors import PredictionError
 from epochcast.records import (
     Estimate,
+    Footprint,
     Quantiles,
     RunConfig,
     SizeValue,
@@ -33,6 +34,7 @@ ZERO = Quantiles.exactly(0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
+LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # of an epoch, in counting evaluations
 
 
@@ -49,21 +51,32 @@ class Question:
     save_every: float = 1.0
     price_per_hour: float | None = None
     precision: str | None = None
+    compiled: bool | None = None
+    drop_last: bool | None = None
     workers: int | None = None
     sizes: Mapping[str, SizeValue] = field(default_factory=dict)
+    footprint: Footprint | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise PredictionError("give either epochs or steps")
-        for name in ("epochs", "steps", "batch_size", "samples", "accumulation"):
+        for name in ("steps", "batch_size", "samples", "accumulation"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise PredictionError(f"{name} must be positive, but got {value}")
+            if value is not None and (not isinstance(value, int) or not 0 < value < LARGEST):
+                raise PredictionError(f"{name} must be a positive whole number, but got {value!r}")
+        if self.epochs is not None and not _is_within(self.epochs, 1 / LARGEST):
+            raise PredictionError(f"epochs must be a positive number, but got {self.epochs!r}")
         for name in ("eval_every", "save_every"):
-            if getattr(self, name) < 0:
-                raise PredictionError(f"{name} must be 0 (never) or more epochs")
-        if self.price_per_hour is not None and not 0 <= self.price_per_hour < float("inf"):
-            raise PredictionError(f"price_per_hour must be >= 0, but got {self.price_per_hour}")
+            value = getattr(self, name)
+            if value != 0 and not _is_within(value, 1 / LARGEST):
+                raise PredictionError(f"{name} must be 0 (never) or more epochs, but got {value!r}")
+        if self.price_per_hour is not None and not _is_within(self.price_per_hour, 0.0):
+            raise PredictionError(f"price_per_hour must be >= 0, but got {self.price_per_hour!r}")
+
+
+def _is_within(value: object, least: float) -> bool:
+    """Whether it is a number from ``least`` to ``LARGEST``; neither nan nor infinite."""
+    return isinstance(value, int | float) and least <= value <= LARGEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +119,10 @@ def predict(model: CostModel, question: Question) -> Estimate:
     """
     variant = choose_variant(model, question)
     config = configuration(model, variant, question)
-    samples = question.samples or model.samples
+    at = place(model, variant, config, question.footprint)
+    samples = question.samples or at.samples()
     plan = schedule(samples, config)
     epochs = question.epochs or (question.steps or 0) / plan.updates
-    at = Place(variant, config)
     terms = _terms(model, at, plan, epochs, question)
     total = sum((term.seconds for term in terms), ZERO)
     cost = None
@@ -123,16 +136,24 @@ def predict(model: CostModel, question: Question) -> Estimate:
         samples=samples,
         epochs=epochs,
         steps_per_epoch=plan.updates,
-        step_seconds=at.run_scatter().quantiles(at.step()),
+        step_seconds=at.step_scatter().quantiles(at.step()),
         epoch_seconds=_training(at, plan, 1.0),
         total_seconds=total,
         terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),
         peak_bytes=at.peak_bytes(),
+        allocated_bytes=at.allocator_bytes(variant.allocated),
+        reserved_bytes=at.allocator_bytes(variant.reserved),
         device_bytes=at.device_bytes(),
+        compute_seconds=at.compute(),
+        loader_seconds=at.loader(),
         cost=cost,
         probing_seconds=model.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
-        warnings=(*_warnings(variant, extrapolated), *_memory_warnings(model, at)),
+        warnings=(
+            *_warnings(variant, extrapolated),
+            *_memory_warnings(model, at),
+            *_unknown_parts(model, variant),
+        ),
     )
 
 
@@ -142,16 +163,17 @@ def choose_variant(model: CostModel, question: Question) -> Variant:
     Raises:
         PredictionError: none does.
     """
-    for variant in model.variants:
-        fixed = dict(variant.categories)
-        wanted = {k: v for k, v in question.sizes.items() if k in fixed}
-        if any(fixed[k] != v for k, v in wanted.items()):
-            continue
-        if question.precision not in (None, variant.precision):
-            continue
-        if question.workers not in (None, variant.workers):
-            continue
-        return variant
+    fitting = [v for v in model.variants if _answers(v, question)]
+    if question.accumulation is not None:
+        accumulates = question.accumulation > 1
+        fitting.sort(key=lambda v: (v.accumulation > 1) != accumulates)
+    workers = question.workers
+    if workers is not None:  # as probed, or else from the nearest number of workers
+        able = [v for v in fitting if v.workers == workers or v.loading is not None]
+        fitting = sorted(able, key=lambda v: abs(log2(max(1, v.workers) / max(1, workers))))
+        fitting.sort(key=lambda v: v.workers != workers)
+    if fitting:
+        return fitting[0]
     wanted_text = ", ".join(f"{k}={v}" for k, v in question.sizes.items())
     raise PredictionError(
         f"{model.workload} was not probed with "
@@ -159,6 +181,31 @@ def choose_variant(model: CostModel, question: Question) -> Variant:
         "probe it so, or ask for one of: "
         + "; ".join(_describe(variant) for variant in model.variants)
     )
+
+
+def _answers(variant: Variant, question: Question) -> bool:
+    fixed = dict(variant.categories)
+    wanted = {k: v for k, v in question.sizes.items() if k in fixed}
+    ways = ("precision", "compiled", "drop_last")
+    return all(fixed[k] == v for k, v in wanted.items()) and all(
+        getattr(question, way) in (None, getattr(variant, way)) for way in ways
+    )
+
+
+def place(
+    model: CostModel, variant: Variant, config: RunConfig, footprint: Footprint | None = None
+) -> Place:
+    """A configuration seen through a variant, with what its siblings say about workers."""
+    siblings = [v.loading for v in model.variants if v.loading and _siblings(v, variant)]
+    scaling = IDEAL_SCALING
+    if siblings and config.workers != variant.workers:
+        scaling = worker_scaling(siblings, Place(variant, config, footprint).variables)
+    return Place(variant, config, footprint, scaling)
+
+
+def _siblings(a: Variant, b: Variant) -> bool:
+    """Whether two variants differ in nothing but their workers."""
+    return (a.precision, a.compiled, a.categories) == (b.precision, b.compiled, b.categories)
 
 
 def _workers(question: Question) -> str:
@@ -176,100 +223,26 @@ def configuration(model: CostModel, variant: Variant, question: Question) -> Run
     Raises:
         PredictionError: an unknown knob, or a value of the wrong kind.
     """
-    sizes = dict(variant.typical_sizes)
+    sizes = dict(variant.typical.sizes)
     for name, value in question.sizes.items():
         if name not in sizes:
             raise PredictionError(
                 f"{model.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
-        is_quantity = not isinstance(value, str | bool) and value > 0
+        is_quantity = not isinstance(value, str | bool) and _is_within(value, 1 / LARGEST)
         if value != sizes[name] and not is_quantity:  # other texts and zeros are other variants
             raise PredictionError(f"knob {name!r} takes positive numbers, but got {value!r}")
         sizes[name] = value
     return RunConfig(
-        batch_size=question.batch_size or variant.configurations[-1].batch_size,
+        batch_size=question.batch_size or variant.typical.batch_size,
         sizes=make_sizes(sizes),
         accumulation=question.accumulation or variant.accumulation,
         precision=variant.precision,
         compiled=variant.compiled,
-        workers=variant.workers,
+        workers=variant.workers if question.workers is None else question.workers,
         world_size=variant.world_size,
         drop_last=variant.drop_last,
     )
-
-
-class Place:
-    """One configuration seen through a variant's surfaces."""
-
-    def __init__(self, variant: Variant, config: RunConfig) -> None:
-        self.variant = variant
-        self.config = config
-        self.variables = self._variables(config.batch_size)
-
-    def _variables(self, batch_size: int) -> dict[str, float]:
-        known = {"batch_size": float(batch_size), **f.numeric_knobs(self.config.sizes)}
-        for name, surface in self.variant.counts:
-            known[name] = surface.value(known)
-        return known
-
-    def micro_step(self, batch_size: int | None = None) -> float:
-        """Seconds of a micro-step without update, at this or another batch size."""
-        known = self.variables if batch_size is None else self._variables(batch_size)
-        return self.variant.micro_step.value(known)
-
-    def update(self) -> float:
-        """Seconds of one optimizer update."""
-        return self.variant.update.value(self.variables) if self.variant.update else 0.0
-
-    def step(self) -> float:
-        """Seconds of a full micro-step with its share of an update."""
-        return self.micro_step() + self.update() / self.config.accumulation
-
-    def run_scatter(self, surface: Surface | None = None) -> Scatter:
-        """Run-level scatter of a time here: rounds, choice of model, and counts never seen."""
-        surface = surface or self.variant.micro_step
-        own = Scatter(sd=surface.sd_log(self.variables), dof=surface.loo_dof)
-        return self.variant.run + own + self._counts_scatter()
-
-    def _counts_scatter(self) -> Scatter:
-        counts = dict(self.variant.counts)
-        if "flops" not in counts or self._size_was_probed():
-            return Scatter(sd=0.0)
-        flops = counts["flops"]
-        return Scatter(sd=flops.sd_log(self.variables), dof=flops.loo_dof)
-
-    def _size_was_probed(self) -> bool:
-        return any(c.sizes == self.config.sizes for c in self.variant.configurations)
-
-    def peak_bytes(self) -> Quantiles | None:
-        """Live tensors at the peak: the larger of forward–backward and update."""
-        surfaces = [s for s in (self.variant.step_peak, self.variant.update_peak) if s]
-        if not surfaces:
-            return None
-        highest = max(surfaces, key=lambda s: s.value(self.variables))
-        scatter = Scatter(sd=highest.sd_log(self.variables), dof=highest.loo_dof)
-        return scatter.quantiles(highest.value(self.variables))
-
-    def device_bytes(self) -> Quantiles | None:
-        """What the device must have."""
-        surface, peak = self.variant.device_bytes, self.peak_bytes()
-        if surface is None:
-            return None
-        known = {**self.variables, "peak_bytes": peak.p50 if peak else 0.0}
-        scatter = Scatter(sd=surface.sd_log(known), dof=surface.loo_dof)
-        return scatter.quantiles(surface.value(known))
-
-    def extrapolated(self) -> list[tuple[str, float]]:
-        """Names of what lies outside the probed range, with the distance in doublings."""
-        outside = dict(self.variant.micro_step.outside(self.variables))
-        for name, value in f.numeric_knobs(self.config.sizes).items():
-            probed = {f.numeric_knobs(c.sizes).get(name) for c in self.variant.configurations}
-            if len(probed) == 1 and value not in probed:
-                outside[name] = abs(log2(value / (probed.pop() or value)))
-        sizes = {c.batch_size for c in self.variant.configurations}
-        if len(sizes) == 1 and self.config.batch_size not in sizes:
-            outside["batch_size"] = abs(log2(self.config.batch_size / sizes.pop()))
-        return [(name.removeprefix(f.KNOB_PREFIX), d) for name, d in outside.items()]
 
 
 def _training(at: Place, plan: Schedule, epochs: float) -> Quantiles:
@@ -279,7 +252,7 @@ def _training(at: Place, plan: Schedule, epochs: float) -> Quantiles:
 def _training_terms(at: Place, plan: Schedule, epochs: float) -> list[Term]:
     steps = plan.full + (plan.partial > 0)
     noise = min(EPOCH_NOISE_CAP, at.variant.step_sd / sqrt(steps))
-    scatter = at.run_scatter() + Scatter(sd=noise / sqrt(epochs))
+    scatter = at.step_scatter() + Scatter(sd=noise / sqrt(epochs))
     full = plan.full * at.micro_step() + plan.updates * at.update()
     terms = [_term("training steps", epochs * plan.full, scatter, epochs * full)]
     if plan.partial:
@@ -297,14 +270,13 @@ def _terms(
     variant = at.variant
     build = variant.build.value(at.variables) if variant.build else 0.0
     terms = [
-        _term("start-up", 1, model.imports.scatter, model.imports.seconds + build),
+        _startup(model, variant, build),
         _term("first steps", 1, variant.first_steps.scatter, variant.first_steps.seconds),
         *_training_terms(at, plan, epochs),
     ]
     evaluations = _occasions(epochs, question.eval_every)
-    if variant.evaluation is not None and model.eval_samples and evaluations:
-        batches = ceil(model.eval_samples / at.config.batch_size)
-        seconds = batches * variant.evaluation.value(at.variables) + variant.eval_turn.seconds
+    if variant.evaluation is not None and evaluations and at.eval_samples():
+        seconds = at.evaluation() + variant.eval_turn.seconds
         scatter = at.run_scatter(variant.evaluation)
         terms.append(_term("evaluation", evaluations, scatter, evaluations * seconds))
     saves = _occasions(epochs, question.save_every)
@@ -313,6 +285,13 @@ def _terms(
         scatter = at.run_scatter(variant.save_seconds)
         terms.append(_term("checkpoints", saves, scatter, saves * seconds))
     return terms
+
+
+def _startup(model: CostModel, variant: Variant, build: float) -> Term:
+    """Imports, then building; each has its own scatter from process to process."""
+    imports = model.imports.scatter.quantiles(model.imports.seconds)
+    seconds = imports + variant.build_scatter.quantiles(build)
+    return Term(name="start-up", count=1, seconds=seconds, share=0.0)
 
 
 def _occasions(epochs: float, every: float) -> int:
@@ -329,10 +308,21 @@ def _term(name: str, count: float, scatter: Scatter, seconds: float) -> Term:
 
 def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
     needed = at.device_bytes()
+    if not model.device.memory_bytes:  # not known where measurements were made elsewhere
+        return []
     if needed is None or needed.p90 <= MEMORY_TIGHT * model.device.memory_bytes:
         return []
     share = f"{needed.p90 / model.device.memory_bytes:.0%}"
     return [Warning_(code="memory-tight", details=(("share", share),))]
+
+
+def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:
+    """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
+    if model.imports.seconds:
+        return []
+    parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
+    names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
+    return [Warning_(code="not-measured", details=(("parts", names),))]
 
 
 def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[Warning_]:

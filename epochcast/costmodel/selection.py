@@ -1,39 +1,43 @@
-"""Which form a quantity takes: candidates, leave-one-out errors, the simplest that is as good.
+"""Which forms a quantity takes, and how much each of them is worth.
 
-    sum      Xβ                            physics adds up
-    floor    max(launch β₁, work β₂)       launch-bound below, work-bound above
-    … each of them with or without a smooth correction of its log residuals
+    sum          Σ terms                     one after the other, as a CPU works
+    soft floor   (hostᵖ + deviceᵖ)^(1/p)     mostly at the same time, as an accelerator works
+    maximum      max(plane, plane)           memory, whose peak is at one moment or another
+    …  each of them with or without a smooth correction of its log residuals (discrepancy.py)
 
-A more complex form must lower the leave-one-out error by ``IMPROVEMENT``, or it is not taken.
+    weight w_m ∝ prior_m / e_m²              e_m² = (error of the fit) · (leave-one-out error)
+
+is how forecasts are combined (Bates & Granger 1969, "The combination of forecasts"). The error of
+the fit alone flatters a form with many coefficients; the leave-one-out error alone is ruled by the
+one corner of a small design that the others cannot foresee.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
-from epochcast.costmodel.features import Array, Feature, Table, matrix, tabulate, varying
-from epochcast.costmodel.regression import fit_planes, highest_plane, smoothing_inverse
-from epochcast.costmodel.surface import Correction, Surface, kernel
+from epochcast.costmodel.discrepancy import EXACT_SD, MIN_ROWS, fit_discrepancy
+from epochcast.costmodel.features import Array, Feature, Table, matrix, tabulate
+from epochcast.costmodel.regression import fit_physics, predict_physics
+from epochcast.costmodel.surface import FittedForm, Surface, shares_of
 
-IMPROVEMENT = 0.9  # of the leave-one-out error; one in ten is noise in small samples
-LENGTH_SCALES = (1.0, 2.0, 4.0)  # doublings
-MIN_NOISE, MAX_NOISE = 1e-4, 10.0  # of a correction, relative to the residuals' variance
-MIN_ROWS_FOR_CHOICE = 4  # fewer say nothing about which form is right
+SLIGHT = 0.01  # a form that counts for less is left out
 MAX_FOLDS = 24  # beyond, several rows are left out at a time
-UNKNOWN_SD = 0.16  # constant throughput misses neighbours by 16 % on average (docs/method.md)
-EXACT_SD = 1e-6  # an error below this leaves nothing to correct
+MAX_LOG_ERROR = float(np.log(100.0))  # of one left-out row; more says no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A candidate: groups of features, and a length scale if residuals are corrected."""
+    """A candidate: groups of features, how they join, and how likely physics makes it."""
 
     name: str
     groups: tuple[tuple[Feature, ...], ...]
-    length_scale: float | None = None
+    exponent: float = 1.0
+    prior: float = 1.0
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -41,20 +45,12 @@ class Form:
         return tuple(feature for group in self.groups for feature in group)
 
     @property
-    def columns(self) -> list[list[int]]:
+    def columns(self) -> tuple[tuple[int, ...], ...]:
         """Positions of each group's features among ``features``."""
-        ends = np.cumsum([len(group) for group in self.groups])
-        return [
-            list(range(end - len(g), end))
-            for g, end in zip(self.groups, ends.tolist(), strict=True)
-        ]
-
-
-def corrected(form: Form) -> list[Form]:
-    """The same form with a correction of its residuals, at each length scale."""
-    return [
-        replace(form, name=f"{form.name}, corrected", length_scale=scale) for scale in LENGTH_SCALES
-    ]
+        ends = np.cumsum([len(group) for group in self.groups]).tolist()
+        return tuple(
+            tuple(range(end - len(g), end)) for g, end in zip(self.groups, ends, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,19 +69,11 @@ class Data:
     axes: tuple[str, ...]
     noise_sd: float = 0.0
 
-    def rows(self, index: Array) -> Data:
-        """A subset of the configurations."""
-        table = {name: column[index] for name, column in self.table.items()}
-        return Data(table=table, y=self.y[index], axes=self.axes, noise_sd=self.noise_sd)
-
-    def design(self, form: Form) -> Array:
-        """X of a form, (n, p)."""
-        return matrix(form.features, self.table)
-
     @property
     def places(self) -> Array:
         """Z: log₂ of the axes, (n, d)."""
-        return np.log2(np.stack([self.table[axis] for axis in self.axes], axis=1))
+        columns = [np.log2(self.table[axis]) for axis in self.axes]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self.y), 0))
 
 
 def fit_surface(
@@ -100,124 +88,87 @@ def fit_surface(
     Args:
         rows: variables of each configuration.
         y: the quantity in each, positive.
-        candidates: simplest first.
-        axes: variables that may place a configuration; those that do not vary are dropped.
+        candidates: the first is used where there are too few configurations to choose.
+        axes: variables that say where a configuration is.
         noise_sd: of log y, from repeated measurements.
     """
     table = tabulate(rows)
-    known = [axis for axis in axes if axis in table]
-    data = Data(table=table, y=np.asarray(y, float), axes=varying(table, known), noise_sd=noise_sd)
-    if len(y) < MIN_ROWS_FOR_CHOICE:
-        form = candidates[0]
-        return _surface(form, data, _few_errors(form, data), "too few to choose")
-    tried: list[tuple[Form, Array]] = []
-    for candidate in candidates:
-        tried.append((candidate, _left_out_errors(candidate, data)))
-        if _rms(tried[-1][1]) <= EXACT_SD:
-            break
-    plain = tried[_simplest_good(tried)]
-    smooth: list[tuple[Form, Array]] = []
-    if data.axes and _rms(plain[1]) > EXACT_SD:
-        better = (form for candidate in candidates for form in corrected(candidate))
-        smooth = [(form, _left_out_errors(form, data)) for form in better]
-    form, errors = [plain, *smooth][_simplest_good([plain, *smooth])]
-    others = "".join(f"; {f.name} {_rms(e):.2%}" for f, e in tried if f is not form)
-    return _surface(form, data, errors, f"leave-one-out error {_rms(errors):.2%}{others}")
+    known = tuple(axis for axis in axes if axis in table)
+    data = Data(table=table, y=np.asarray(y, float), axes=known, noise_sd=noise_sd)
+    if len(y) < MIN_ROWS:
+        few = f"{candidates[0].name} (too few configurations to choose)"
+        return _surface([(candidates[0], 1.0)], data, few)
+    errors: list[tuple[float, float]] = []
+    for form in candidates:
+        errors.append(_errors(form, data))
+        if errors[-1][1] <= EXACT_SD:
+            return _surface([(form, 1.0)], data, f"{form.name} (exact)")
+    merits = [
+        form.prior / max(fit * left_out, EXACT_SD**2)
+        for form, (fit, left_out) in zip(candidates, errors, strict=True)
+    ]
+    shares = [merit / sum(merits) for merit in merits]
+    kept = [(form, share) for form, share in zip(candidates, shares, strict=True) if share > SLIGHT]
+    why = ", ".join(
+        f"{form.name} {share:.0%} (leave-one-out error {left_out:.2%})"
+        for form, share, (_, left_out) in zip(candidates, shares, errors, strict=True)
+        if share > SLIGHT
+    )
+    return _surface(kept, data, why)
 
 
-def _simplest_good(tried: Sequence[tuple[Form, Array]]) -> int:
-    """The position of the best; one that comes later must be better by ``IMPROVEMENT``."""
-    best, sizes = 0, [_rms(errors) for _, errors in tried]
-    for index, size in enumerate(sizes):
-        if size < IMPROVEMENT * sizes[best] - EXACT_SD:
-            best = index
-    return best
+def _errors(form: Form, data: Data) -> tuple[float, float]:
+    """Standard deviation of log y − log ŷ: of the fit, for its degrees of freedom; left out."""
+    fitted = _fit(form, data, 1.0)
+    return fitted.discrepancy.plain_sd, _left_out_error(form, data)
 
 
-def _few_errors(form: Form, data: Data) -> Array:
-    """With hardly any rows nothing can be left out: what neighbours differ by, by assumption."""
-    fitted = _Fitted(form, data)
-    return np.maximum(np.abs(fitted.residuals(data)), UNKNOWN_SD if len(data.y) > 1 else 0.0)
+def _left_out_error(form: Form, data: Data) -> float:
+    """Root mean square of log y − log ŷ, each row predicted by a fit without it.
 
-
-def _rms(errors: Array) -> float:
-    return float(np.sqrt(np.mean(errors**2)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Smoother:
-    """The parts of a fitted ``ResidualSmoother`` that a surface keeps."""
-
-    centres: Array
-    length_scale: float
-    noise: float
-    inverse: Array
-    weights: Array
-
-    def predict(self, places: Array) -> Array:
-        return np.asarray(kernel(places, self.centres, self.length_scale) @ self.weights)
-
-
-class _Fitted:
-    """A form fitted to data."""
-
-    def __init__(self, form: Form, data: Data) -> None:
-        self.form = form
-        self.coefficients = fit_planes(data.design(form), data.y, form.columns)
-        self.smoother: _Smoother | None = None
-        residuals = self._physical_residuals(data)
-        spread = float(np.mean(residuals**2))
-        if form.length_scale is not None and spread > 0:
-            noise = float(np.clip(data.noise_sd**2 / spread, MIN_NOISE, MAX_NOISE))
-            inverse = smoothing_inverse(data.places, form.length_scale, noise)
-            weights = inverse @ residuals
-            self.smoother = _Smoother(data.places, form.length_scale, noise, inverse, weights)
-
-    def _physical_residuals(self, data: Data) -> Array:
-        predicted = highest_plane(data.design(self.form), self.form.columns, self.coefficients)
-        return np.asarray(np.log(data.y) - np.log(np.maximum(predicted, 1e-300)))
-
-    def residuals(self, data: Data) -> Array:
-        """log y − log ŷ, (n,)."""
-        residuals = self._physical_residuals(data)
-        return residuals - self.smoother.predict(data.places) if self.smoother else residuals
-
-
-def _left_out_errors(form: Form, data: Data) -> Array:
-    """log y − log ŷ of each row, from a fit without it; in folds when there are many rows."""
-    n = len(data.y)
+    With many rows, several are left out at a time.
+    """
+    X, n = matrix(form.features, data.table), len(data.y)
+    whole = fit_physics(X, data.y, form.columns, form.exponent)
     fold = np.arange(n) % min(n, MAX_FOLDS)
     errors = np.empty(n)
     for index in range(int(fold.max()) + 1):
         out = fold == index
-        errors[out] = _Fitted(form, data.rows(~out)).residuals(data.rows(out))
-    return np.clip(errors, -np.log(100.0), np.log(100.0))
+        beta = fit_physics(X[~out], data.y[~out], form.columns, form.exponent, start=whole)
+        errors[out] = _log_residuals(form, X[out], data.y[out], beta)
+    return float(np.sqrt(np.mean(np.clip(errors, -MAX_LOG_ERROR, MAX_LOG_ERROR) ** 2)))
 
 
-def _surface(form: Form, data: Data, errors: Array, why: str) -> Surface:
-    fitted = _Fitted(form, data)
+def _log_residuals(form: Form, X: Array, y: Array, beta: Array) -> Array:
+    predicted = predict_physics(X, beta, form.columns, form.exponent)
+    return np.asarray(np.log(y) - np.log(np.maximum(predicted, 1e-300)))
+
+
+def _surface(weighed: Sequence[tuple[Form, float]], data: Data, why: str) -> Surface:
+    total = sum(weight for _, weight in weighed)
+    forms = tuple(_fit(form, data, weight / total) for form, weight in weighed)
+    smooth = any(form.discrepancy.corrects for form in forms)
     return Surface(
-        features=form.features,
-        groups=tuple(tuple(group) for group in form.columns),
-        coefficients=tuple(tuple(map(float, c)) for c in fitted.coefficients),
+        forms=forms,
         axes=data.axes,
         low=tuple(float(data.table[axis].min()) for axis in data.axes),
         high=tuple(float(data.table[axis].max()) for axis in data.axes),
-        correction=_correction(fitted.smoother),
-        loo_sd=_rms(errors),
-        loo_dof=float(max(1, len(data.y) - 1)),
-        chosen=f"{form.name} ({why})",
+        chosen=why + (", with a smooth correction" if smooth else ""),
     )
 
 
-def _correction(smoother: _Smoother | None) -> Correction | None:
-    if smoother is None:
-        return None
-    left_out = float(np.mean(1.0 / np.diag(smoother.inverse))) - smoother.noise
-    return Correction(
-        length_scale=smoother.length_scale,
-        centres=tuple(tuple(map(float, row)) for row in smoother.centres),
-        weights=tuple(map(float, smoother.weights)),
-        inverse=tuple(tuple(map(float, row)) for row in smoother.inverse),
-        left_out_variance=max(left_out, 1e-6),
+def _fit(form: Form, data: Data, weight: float) -> FittedForm:
+    X = matrix(form.features, data.table)
+    beta = fit_physics(X, data.y, form.columns, form.exponent)
+    predicted = predict_physics(X, beta, form.columns, form.exponent)
+    shares = shares_of(X * beta, predicted, form.columns, form.exponent)
+    residuals = _log_residuals(form, X, data.y, beta)
+    return FittedForm(
+        name=form.name,
+        weight=weight,
+        features=form.features,
+        groups=form.columns,
+        coefficients=tuple(map(float, beta)),
+        exponent=None if form.exponent == inf else form.exponent,
+        discrepancy=fit_discrepancy(data.places, shares, residuals, data.noise_sd),
     )

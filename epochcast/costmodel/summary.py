@@ -32,13 +32,23 @@ def steady_mean(samples: Sequence[float], period: int = 1) -> float:
     Raises:
         ValueError: ``samples`` is empty.
     """
+    means, _ = block_means(samples, period)
+    return median(means) if len(means) >= 3 else fmean(means)
+
+
+def block_means(samples: Sequence[float], period: int = 1) -> tuple[list[float], int]:
+    """Means of about ``BLOCKS`` blocks of whole periods, and the length of a block.
+
+    Raises:
+        ValueError: ``samples`` is empty.
+    """
     if not samples:
         raise ValueError("samples must not be empty")
     block = period * max(1, len(samples) // (BLOCKS * period))
     whole = len(samples) // block
-    if whole < 3:
-        return fmean(samples[: whole * block] or samples)  # whole periods where there are any
-    return median(fmean(samples[i * block : (i + 1) * block]) for i in range(whole))
+    if not whole:
+        return [fmean(samples)], len(samples)
+    return [fmean(samples[i * block : (i + 1) * block]) for i in range(whole)], block
 
 
 def step_seconds(measurement: Measurement) -> float:
@@ -61,7 +71,9 @@ def eval_seconds(measurement: Measurement) -> float | None:
         return None
     batches = math.ceil(measurement.eval_samples / measurement.config.batch_size)
     turn = median(measurement.eval_turn_seconds) if measurement.eval_turn_seconds else 0.0
-    return turn + batches * steady_mean(measurement.eval_batch_seconds)
+    return turn + batches * steady_mean(
+        measurement.eval_batch_seconds, max(1, measurement.config.workers)
+    )
 
 
 def group_by_config(
@@ -127,10 +139,12 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
         save_bytes=max(v.save_bytes for v in good) or None,
         startup_seconds=median(v.import_seconds + v.build_seconds for v in good),
         first_steps_seconds=median(first_steps_seconds(v) for v in good),
-        peak_bytes=footprint.peak_bytes if footprint else None,
-        device_bytes=max((v.memory.device_bytes for v in good if v.memory), default=None),
-        parameters=footprint.parameters if footprint else None,
-        flops=footprint.flops if footprint else None,
+        peak_bytes=footprint.count("peak_bytes") if footprint else None,
+        device_bytes=max(
+            (b for v in good if v.memory and (b := v.memory.device_bytes)), default=None
+        ),
+        parameters=footprint.count("parameters") if footprint else None,
+        flops=footprint.count("flops") if footprint else None,
         probe_seconds=probe_seconds,
         trace=next((v.trace for v in reversed(visits) if v.trace), None),
         log=latest.log,

@@ -1,42 +1,77 @@
 """A fitted quantity over configurations, as plain numbers: evaluating it needs numpy alone.
 
-    value(x)  = max over groups g of Σ_f∈g β_f · f(x)   ×   exp( k(z, Z) w )
-    sd_log(x) = loo_sd · √( v(z) / v̄ )                   v(z) = 1 − k(z, Z) (K + λI)⁻¹ k(Z, z)
+    physics(x)  = ( Σ_g (X_g β_g)^p )^(1/p)
+    log v_m(x)  = log physics(x) + correction(x)       of one form m; discrepancy.py has the
+    sd_m(x)     = sd of what both miss                 equations of these two
+    log v(x)    = Σ w_m log v_m(x)                     of the surface
+    sd(x)²      = Σ w_m ( sd_m(x)² + (log v_m(x) − log v(x))² )
 
-with z the log₂ of the variables named in ``axes``, v̄ the mean of v at left-out points. Without a
-correction the second factor is 1 and sd_log is loo_sd everywhere inside the range; outside it
-grows with the distance in doublings.
+Several forms that explain the same measurements are averaged, and where they disagree the answer is
+less certain: the law of total variance, as in Bayesian model averaging (Hoeting et al. 1999,
+"Bayesian model averaging: a tutorial", equations 1–3). Outside the range it was fitted in, sd grows
+with the distance in doublings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log2
+from math import inf
 
 import numpy as np
 
-from epochcast.costmodel.features import Array, Feature, matrix
+from epochcast.costmodel.discrepancy import Discrepancy
+from epochcast.costmodel.features import Array, Feature, Table, matrix
 
-WIDENING_PER_DOUBLING = 1.0  # sd_log doubles one doubling outside the probed range
+WIDENING_PER_DOUBLING = 1.0  # sd_log doubles one doubling outside the probed range, and
+EXTRAPOLATION_SD = 0.08  # this is added: half of what constant throughput misses a doubling by
+SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
+INSIDE = 1e-9  # doublings that are no distance
+
+
+def join(planes: Array, exponent: float) -> Array:
+    """( Σ_g h_g^p )^(1/p) over the first axis of planes (groups, n), not negative; (n,)."""
+    if exponent == 1 or len(planes) == 1:
+        return np.asarray(planes.sum(axis=0))
+    highest = planes.max(axis=0)
+    if exponent == inf:
+        return np.asarray(highest)
+    shares = planes / np.maximum(highest, SMALLEST)
+    return np.asarray(highest * (shares**exponent).sum(axis=0) ** (1 / exponent))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """A smooth correction on the log scale; see the module's equations for the letters.
+class FittedForm:
+    """One form with its coefficients.
 
     Attributes:
-        centres: Z, row by row.
-        weights: w.
-        inverse: (K + λI)⁻¹, row by row.
-        left_out_variance: v̄.
+        name: of the form.
+        weight: w, its share in the surface.
+        features: of every group, concatenated.
+        groups: for each group, the positions of its features.
+        coefficients: one for each feature; not negative.
+        exponent: p, by which the groups join; None is infinity (JSON has none).
+        discrepancy: what physics misses.
     """
 
-    length_scale: float
-    centres: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-    inverse: tuple[tuple[float, ...], ...]
-    left_out_variance: float
+    name: str
+    weight: float
+    features: tuple[Feature, ...]
+    groups: tuple[tuple[int, ...], ...]
+    coefficients: tuple[float, ...]
+    exponent: float | None
+    discrepancy: Discrepancy
+
+    def logs(self, table: Table, places: Array) -> tuple[Array, Array]:
+        """log v_m and sd_m in n configurations, each (n,)."""
+        terms = matrix(self.features, table) * np.array(self.coefficients)
+        p = inf if self.exponent is None else self.exponent
+        physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
+        shares = shares_of(terms, physics, self.groups, p)
+        logs = np.log(np.maximum(physics, SMALLEST))
+        if self.discrepancy.corrects:
+            logs = logs + self.discrepancy.correction(places, shares)
+        return logs, self.discrepancy.sd(places, shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,96 +79,86 @@ class Surface:
     """One quantity as a function of a configuration's variables.
 
     Attributes:
-        features: of every group, concatenated.
-        groups: for each group, the positions of its features.
-        coefficients: one for each entry of each group; not negative.
-        axes: variables that varied between the configurations fitted.
-        low, high: their range.
-        loo_sd: root mean square of leave-one-out errors on the log scale.
-        loo_dof: degrees of freedom behind it.
-        chosen: which form was chosen, and why, for people.
+        forms: that are averaged; their weights sum to 1.
+        axes: variables that say where a configuration is.
+        low, high: their range in the configurations fitted.
+        chosen: how the forms were weighed, and why, for people.
     """
 
-    features: tuple[Feature, ...]
-    groups: tuple[tuple[int, ...], ...]
-    coefficients: tuple[tuple[float, ...], ...]
+    forms: tuple[FittedForm, ...]
     axes: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    correction: Correction | None = None
-    loo_sd: float
-    loo_dof: float
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
-        """The quantity, in the unit it was fitted in."""
-        terms = [_monomial(feature, variables) for feature in self.features]
-        planes = (
-            sum(c * terms[i] for c, i in zip(coefficients, group, strict=True))
-            for group, coefficients in zip(self.groups, self.coefficients, strict=True)
-        )
-        return max(planes) * self._factor(variables)
+        """The quantity in one configuration, in the unit it was fitted in."""
+        return float(self.values(_one_row(variables))[0])
 
-    def values(self, table: Mapping[str, Array]) -> Array:
-        """The quantity in n configurations, whose variables are columns; shape (n,)."""
-        terms = matrix(self.features, table)
-        planes = [
-            terms[:, list(group)] @ np.array(coefficients)
-            for group, coefficients in zip(self.groups, self.coefficients, strict=True)
-        ]
-        highest = np.max(planes, axis=0)
-        if self.correction is None:
-            return np.asarray(highest)
-        Z = np.stack([np.log2(table[axis]) for axis in self.axes], axis=1)
-        K = kernel(Z, np.array(self.correction.centres), self.correction.length_scale)
-        return np.asarray(highest * np.exp(K @ np.array(self.correction.weights)))
-
-    def _factor(self, variables: Mapping[str, float]) -> float:
-        if self.correction is None:
-            return 1.0
-        return float(np.exp(self._similarity(variables) @ np.array(self.correction.weights)))
-
-    def _similarity(self, variables: Mapping[str, float]) -> Array:
-        """k(z, Z), shape (n,)."""
-        if self.correction is None:
-            return np.zeros(0)
-        z = np.array([[log2(variables[axis]) for axis in self.axes]])
-        centres = np.array(self.correction.centres)
-        return np.asarray(kernel(z, centres, self.correction.length_scale)[0])
+    def values(self, table: Table) -> Array:
+        """The quantity in n configurations; each variable of the table is (n,)."""
+        return np.asarray(np.exp(self._mixture(table)[0]))
 
     def sd_log(self, variables: Mapping[str, float]) -> float:
-        """Standard deviation of the error on the log scale, from the choice of model alone."""
-        inside = self.loo_sd
-        if self.correction is not None:
-            k = self._similarity(variables)
-            v = max(0.0, 1.0 - float(k @ np.array(self.correction.inverse) @ k))
-            inside *= (v / self.correction.left_out_variance) ** 0.5
-        outside = self.doublings_outside(variables)
-        return max(inside, self.loo_sd * min(1.0, outside)) * (
-            1.0 + WIDENING_PER_DOUBLING * outside
-        )
+        """Standard deviation of the error in one configuration, on the log scale."""
+        return float(self.sd_logs(_one_row(variables))[0])
 
-    def doublings_outside(self, variables: Mapping[str, float]) -> float:
-        """How far outside the fitted range, in doublings of the variable that is furthest out."""
-        return max((d for _, d in self.outside(variables)), default=0.0)
+    def sd_logs(self, table: Table) -> Array:
+        """Standard deviation of the error in n configurations, on the log scale, (n,)."""
+        _, inside = self._mixture(table)
+        outside = np.maximum(self.distances(table).max(axis=1, initial=0.0), 0.0)
+        wider = inside * (1.0 + WIDENING_PER_DOUBLING * outside)
+        return np.asarray(np.hypot(wider, EXTRAPOLATION_SD * outside))
+
+    def _mixture(self, table: Table) -> tuple[Array, Array]:
+        """log v and sd inside the range, each (n,)."""
+        places, weights = self.places(table), np.array([form.weight for form in self.forms])
+        members = [form.logs(table, places) for form in self.forms]
+        logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
+        mean = weights @ logs
+        return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))
+
+    @property
+    def dof(self) -> float:
+        """Degrees of freedom behind ``sd_log``."""
+        return sum(form.weight * form.discrepancy.dof for form in self.forms)
+
+    @property
+    def left_out_sd(self) -> float:
+        """Root mean square of the leave-one-out errors on the log scale."""
+        return sum(form.weight * form.discrepancy.left_out_sd for form in self.forms)
+
+    def places(self, table: Table) -> Array:
+        """log₂ of the axes, (n, d)."""
+        n = len(next(iter(table.values())))
+        columns = [np.log2(table[axis]) for axis in self.axes]
+        return np.asarray(np.stack(columns, axis=1) if columns else np.zeros((n, 0)))
+
+    def distances(self, table: Table) -> Array:
+        """Doublings outside the fitted range along each axis, not above 0 inside it; (n, d)."""
+        z = self.places(table)
+        low, high = np.log2(np.array(self.low)), np.log2(np.array(self.high))
+        return np.asarray(np.maximum(low - z, z - high))
 
     def outside(self, variables: Mapping[str, float]) -> list[tuple[str, float]]:
         """The variables that lie outside the fitted range, and by how many doublings."""
-        distances = (
-            (axis, max(log2(low / variables[axis]), log2(variables[axis] / high)))
-            for axis, low, high in zip(self.axes, self.low, self.high, strict=True)
-        )
-        return [(axis, distance) for axis, distance in distances if distance > 1e-9]
+        distances = self.distances(_one_row(variables))[0]
+        named = zip(self.axes, map(float, distances), strict=True)
+        return [(axis, distance) for axis, distance in named if distance > INSIDE]
 
 
-def _monomial(feature: Feature, variables: Mapping[str, float]) -> float:
-    value = 1.0
-    for name, power in feature:
-        value *= variables[name] ** power
-    return value
+def shares_of(
+    terms: Array, whole: Array, groups: tuple[tuple[int, ...], ...], exponent: float
+) -> Array:
+    """∂ log ŷ / ∂ log β, (n, k), from β·X (n, k) and ŷ (n,)."""
+    shares = terms / np.maximum(whole, SMALLEST)[:, None]
+    for group in groups if exponent != 1 else ():
+        columns = list(group)
+        plane = shares[:, columns].sum(axis=1, keepdims=True)  # h_g / ŷ, at most 1
+        ruled = plane >= 1.0 - 1e-12 if exponent == inf else plane ** (exponent - 1)
+        shares[:, columns] *= ruled
+    return np.asarray(shares)
 
 
-def kernel(Z: Array, C: Array, length_scale: float) -> Array:
-    """exp(−‖z − c‖² / 2ℓ²) for rows z of Z (n, d) and c of C (m, d); shape (n, m)."""
-    squared = ((Z[:, None, :] - C[None, :, :]) ** 2).sum(axis=2)
-    return np.asarray(np.exp(-squared / (2 * length_scale**2)))
+def _one_row(variables: Mapping[str, float]) -> dict[str, Array]:
+    return {name: np.array([value]) for name, value in variables.items()}

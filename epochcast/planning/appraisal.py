@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from epochcast.costmodel.prediction import Place
+from epochcast.costmodel.place import Place
 from epochcast.planning import batch as b
 from epochcast.planning.budget import (
     HOUR,
@@ -150,7 +150,7 @@ class Appraisal:
     def restart_seconds(self) -> float:
         """From a failure until training goes on."""
         asked = self.request.restart_seconds
-        return self.prices.startup.median if asked is None else asked
+        return self.prices.ready_seconds if asked is None else asked
 
     @cached_property
     def reserve_seconds(self) -> float:
@@ -244,7 +244,7 @@ class Appraisal:
             self.prices.epoch_seconds + (e in evaluated) * self.prices.evaluation.median
             for e in range(1, self.epochs + 1)
         ]
-        seconds[0] += self.prices.startup.median + self.prices.first.median
+        seconds[0] += self.prices.ready_seconds + self.prices.first.median
         shortest = save_interval(self.prices.save.median)
         chosen = save_epochs(seconds, self.prices.save.median, mtbf, self.restart_seconds, shortest)
         paid = len(self.save_every.epochs(self.epochs))
@@ -303,7 +303,8 @@ class Appraisal:
         memory = self.prices.device_bytes
         if memory is None:
             return {"device_bytes": None, "memory_share": None}
-        share = memory.quantile(0.9) / self.priced.job.model.device.memory_bytes
+        capacity = self.priced.job.model.device.memory_bytes  # 0 where it is not known
+        share = memory.quantile(0.9) / capacity if capacity else None
         return {"device_bytes": memory.quantiles(), "memory_share": share}
 
     @cached_property
@@ -320,7 +321,7 @@ class Appraisal:
 
     @cached_property
     def place(self) -> Place:
-        return Place(self.priced.job.variant, self.config)
+        return self.priced.place(self.position)
 
     def _probability(self, epochs: int | None) -> float | None:
         if epochs is None:

@@ -97,7 +97,8 @@ def _free(job: Job, request: PlanRequest) -> Candidates:
 
 def memory_limit(job: Job, budget: Budget) -> float:
     """Bytes of one device that a run may fill."""
-    return budget.memory or MEMORY_TIGHT * job.model.device.memory_bytes
+    capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
+    return budget.memory or MEMORY_TIGHT * capacity
 
 
 def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
@@ -146,13 +147,13 @@ def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
     surface = prices.job.variant.device_bytes
-    return prices.device_bytes * _caution(prices, budget, surface.loo_sd if surface else 0.0)
+    return prices.device_bytes * _caution(prices, budget, surface.left_out_sd if surface else 0.0)
 
 
 def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Array, Array]:
     """Progress within the budget, and the time it takes, of every candidate."""
     variant = prices.job.variant
-    sd = float(np.hypot(variant.run.sd, variant.micro_step.loo_sd))
+    sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
     epoch = prices.training * _caution(prices, budget, sd) + variant.epoch_turn.seconds
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate

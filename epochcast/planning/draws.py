@@ -104,7 +104,8 @@ class RunDraws:
         self.shared = shared
         self.folds = folds
         self.interruptions = interruptions or Interruptions()
-        self.startup, self.first = draw(prices.startup, z), draw(prices.first, z)
+        self.startup = draw(prices.startup, z) + draw(prices.build, z)
+        self.first = draw(prices.first, z)
         self.once = self.startup + self.first
         self.training, self.turn = draw(prices.training, z), draw(prices.turn, z)
         self.evaluation, self.save = draw(prices.evaluation, z), draw(prices.save, z)

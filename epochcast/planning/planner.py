@@ -19,6 +19,7 @@ from epochcast.costmodel.prediction import (
     Question,
     choose_variant,
     configuration,
+    place,
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
@@ -104,13 +105,15 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
         epochs=1, precision=request.precision, workers=request.workers, sizes=request.sizes
     )
     variant = choose_variant(model, question)
-    samples, eval_samples = request.samples or model.samples, model.eval_samples
+    config = configuration(model, variant, question)
+    at = place(model, variant, config)
+    samples, eval_samples = request.samples or at.samples(), at.eval_samples()
     if request.folds > 1:
         samples, eval_samples = fold_samples(samples, request.folds)
     return Job(
         model=model,
         variant=variant,
-        config=configuration(model, variant, question),
+        config=config,
         samples=samples,
         eval_samples=eval_samples,
         bandwidth=request.bandwidth,
@@ -165,8 +168,8 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
             found.append(_note("assumed-ring", **details))
     if request.folds > 1:
         found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
-    elif job.samples != job.model.samples:
-        details = {"samples": f"{job.samples:,}", "probed": f"{job.model.samples:,}"}
+    elif request.samples not in (None, chosen.place.samples()):
+        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
         found.append(_note("other-samples", **details))
     another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
     if another and request.noise_scale is None:

@@ -7,17 +7,18 @@
 
     T_epoch = ⌊N/(D·b)⌋·t(b) + [r > 0]·t(r) + u·(t_update + t_reduce) + T_turn
 
-is the equation of ``costmodel.prediction`` for all candidates. Devices beyond those probed are
-taken to be as fast as one; averaging gradients over D of them is priced as a ring (Patarasuk &
-Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth, or nothing where the
-bandwidth is not given. Evaluation and saves are done by one device.
+is the equation of ``costmodel.prediction``: from surfaces for all candidates at once, and for the
+few that matter from a ``Place``, which knows what was counted in exactly that configuration.
+Devices beyond those probed are taken to be as fast as one; averaging gradients over D of them is
+priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth,
+or nothing where the bandwidth is not given. Evaluation and saves are done by one device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,9 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, Place
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.place import Place
+from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place
+from epochcast.costmodel.surface import Surface, join
 from epochcast.records import Quantiles, RunConfig
 
 Whole = NDArray[np.int64]
@@ -58,7 +60,8 @@ class Prices:
     """What the parts of one configuration's run cost.
 
     Attributes:
-        startup: process start until the first step can begin.
+        startup: process start until the user's code is loaded.
+        build: building model, data and optimizer.
         first: what the first steps take beyond steady ones.
         training: the steps of one epoch.
         turn: from one epoch to the next.
@@ -69,6 +72,7 @@ class Prices:
     """
 
     startup: Amount = Amount()
+    build: Amount = Amount()
     first: Amount = Amount()
     training: Amount
     turn: Amount = Amount()
@@ -77,6 +81,11 @@ class Prices:
     epoch_noise: float = 0.0
     save_bytes: float | None = None
     device_bytes: Amount | None = None
+
+    @property
+    def ready_seconds(self) -> float:
+        """Process start until the first step can begin; median."""
+        return self.startup.median + self.build.median
 
     @property
     def epoch_seconds(self) -> float:
@@ -131,6 +140,12 @@ class Job:
     eval_samples: int
     bandwidth: float | None = None
 
+    @property
+    def apart(self) -> bool:
+        """Whether computing and loading are priced each by itself; see ``costmodel.place``."""
+        loading, workers = self.variant.loading, self.config.workers
+        return loading is not None and (loading.better or workers != self.variant.workers)
+
 
 @dataclass(frozen=True, slots=True)
 class PriceList:
@@ -142,27 +157,8 @@ class PriceList:
     startup: Array
     training: Array
     evaluation: Array
-    save: Array
-    save_bytes: Array
     device_bytes: Array
     doublings_outside: Array
-
-    def prices(self, i: int) -> Prices:
-        """One candidate with its scatter."""
-        variant, model = self.job.variant, self.job.model
-        place = Place(variant, self.config(i))
-        steps = max(1, int(self.division.full[i] + (self.division.partial[i] > 0)))
-        return Prices(
-            startup=Amount(float(self.startup[i]), model.imports.scatter),
-            first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
-            training=Amount(float(self.training[i]), place.run_scatter()),
-            turn=Amount(variant.epoch_turn.seconds, variant.epoch_turn.scatter),
-            evaluation=_amount(place, variant.evaluation, self.evaluation[i]),
-            save=_amount(place, variant.save_seconds, self.save[i]),
-            epoch_noise=min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(steps)),
-            save_bytes=None if np.isnan(self.save_bytes[i]) else float(self.save_bytes[i]),
-            device_bytes=_memory(place, self.device_bytes[i]),
-        )
 
     def config(self, i: int) -> RunConfig:
         """One candidate as a configuration."""
@@ -173,27 +169,85 @@ class PriceList:
             world_size=int(self.candidates.devices[i]),
         )
 
+    def place(self, i: int) -> Place:
+        """One candidate seen through the cost model."""
+        return place(self.job.model, self.job.variant, self.config(i))
+
+    def prices(self, i: int) -> Prices:
+        """One candidate, exactly and with its scatter."""
+        at, model, variant = self.place(i), self.job.model, self.job.variant
+        full, partial, updates = (
+            int(x[i]) for x in (self.division.full, self.division.partial, self.division.updates)
+        )
+        update = at.update() + _reduce_seconds(self.job, at.config.world_size, at.variables)
+        training = full * at.micro_step() + updates * update
+        training += at.micro_step(partial) if partial else 0.0
+        memory = at.device_memory() or at.peak()
+        save_bytes = variant.save_bytes
+        return Prices(
+            startup=Amount(model.imports.seconds, model.imports.scatter),
+            build=_amount(variant.build, at, variant.build_scatter),
+            first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
+            training=Amount(training, at.step_scatter()),
+            turn=Amount(variant.epoch_turn.seconds, variant.epoch_turn.scatter),
+            evaluation=_evaluation(self.job, at),
+            save=_amount(variant.save_seconds, at),
+            epoch_noise=min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, full + (partial > 0)))),
+            save_bytes=None if save_bytes is None else save_bytes.value(at.variables),
+            device_bytes=Amount(*memory) if memory else None,
+        )
+
+
+def _amount(surface: Surface | None, at: Place, scatter: Scatter | None = None) -> Amount:
+    if surface is None:
+        return Amount()
+    return Amount(surface.value(at.variables), scatter or at.run_scatter(surface))
+
+
+def _evaluation(job: Job, at: Place) -> Amount:
+    """One pass over the evaluation data, a last partial batch at its own size."""
+    surface = job.variant.evaluation
+    if surface is None or not job.eval_samples:
+        return Amount()
+    full, rest = divmod(job.eval_samples, at.config.batch_size)
+    seconds = full * surface.value(at.variables) + job.variant.eval_turn.seconds
+    if rest:
+        partial = replace(at.config, batch_size=rest)
+        seconds += surface.value(Place(job.variant, partial).variables)
+    return Amount(seconds, at.run_scatter(surface))
+
+
+def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
+    """Averaging gradients in a ring after a step, where that was not measured with it."""
+    if job.bandwidth is None or devices == job.variant.world_size:
+        return 0.0
+    sent = 2 * (devices - 1) / devices * GRADIENT_BYTES * variables.get("parameters", 0.0)
+    return sent / job.bandwidth
+
+
+# -- all candidates at once ---------------------------------------------------------------------
+
 
 def price(job: Job, candidates: Candidates) -> PriceList:
-    """Price candidates by the medians of the cost model."""
+    """Price candidates by the medians of the cost model's surfaces."""
     variant, model = job.variant, job.model
     division = divide(job.samples, candidates, job.config.drop_last)
     table = _table(job, candidates.batch_size)
     partial = _table(job, np.maximum(division.partial, 1))
-    rest = np.where(division.partial > 0, variant.micro_step.values(partial), 0.0)
-    update = _values(variant.update, table) + _reduce_seconds(job, candidates, table)
-    training = division.full * variant.micro_step.values(table) + rest + division.updates * update
+    rest = np.where(division.partial > 0, _micro_step(job, partial), 0.0)
+    update = _values(variant.update, table) + _all_reduce_seconds(job, candidates, table)
+    evaluations = job.eval_samples / candidates.batch_size
     return PriceList(
         job=job,
         candidates=candidates,
         division=division,
         startup=model.imports.seconds + _values(variant.build, table),
-        training=training,
-        evaluation=_evaluation(job, candidates, table),
-        save=_values(variant.save_seconds, table),
-        save_bytes=_values(variant.save_bytes, table, unknown=np.nan),
+        training=division.full * _micro_step(job, table) + rest + division.updates * update,
+        evaluation=evaluations * _values(variant.evaluation, table),
         device_bytes=_device_bytes(variant, table),
-        doublings_outside=_doublings_outside(variant.micro_step, table),
+        doublings_outside=np.maximum(variant.micro_step.distances(table), 0.0).max(
+            axis=1, initial=0.0
+        ),
     )
 
 
@@ -203,9 +257,19 @@ def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
     table: dict[str, Array] = {"batch_size": batch_size.astype(float)}
     for name, value in f.numeric_knobs(job.config.sizes).items():
         table[name] = np.full(n, value)
-    for name, surface in job.variant.counts:
-        table[name] = surface.values(table)
-    return table
+    return table | {name: surface.values(table) for name, surface in job.variant.counts}
+
+
+def _micro_step(job: Job, table: Table) -> Array:
+    """Seconds of a micro-step without update; see ``costmodel.loading``."""
+    loading, workers = job.variant.loading, job.config.workers
+    if loading is None or not job.apart:
+        return job.variant.micro_step.values(table)
+    scaling = place(job.model, job.variant, job.config).scaling
+    factor = (max(1, loading.workers) / max(1, workers)) ** scaling
+    parts = np.stack([loading.compute.values(table), factor * loading.loader.values(table)])
+    overlap = inf if loading.overlap is None else loading.overlap
+    return join(parts, 1.0 if workers == 0 else overlap)
 
 
 def _values(surface: Surface | None, table: Table, unknown: float = 0.0) -> Array:
@@ -214,56 +278,21 @@ def _values(surface: Surface | None, table: Table, unknown: float = 0.0) -> Arra
     return surface.values(table)
 
 
-def _reduce_seconds(job: Job, candidates: Candidates, table: Table) -> Array:
-    devices = candidates.devices
-    if job.bandwidth is None or "parameters" not in table:
-        return np.zeros(len(devices))
-    sent = 2 * (devices - 1) / devices * GRADIENT_BYTES * table["parameters"]
-    return np.where(devices == job.variant.world_size, 0.0, sent / job.bandwidth)
-
-
-def _evaluation(job: Job, candidates: Candidates, table: Table) -> Array:
-    if job.variant.evaluation is None or not job.eval_samples:
-        return np.zeros(len(candidates.batch_size))
-    batches = -(-job.eval_samples // candidates.batch_size)
-    return np.asarray(
-        batches * job.variant.evaluation.values(table) + job.variant.eval_turn.seconds
-    )
+def _all_reduce_seconds(job: Job, candidates: Candidates, table: Table) -> Array:
+    parameters = table.get("parameters", np.zeros(1))[0]
+    kinds, positions = np.unique(candidates.devices, return_inverse=True)
+    each = [_reduce_seconds(job, int(d), {"parameters": float(parameters)}) for d in kinds]
+    return np.asarray(np.array(each)[positions])
 
 
 def _device_bytes(variant: Variant, table: Table) -> Array:
     """What the device must have; where that was not measured, the peak of live tensors."""
-    peak = np.fmax(
-        _values(variant.step_peak, table, np.nan), _values(variant.update_peak, table, np.nan)
-    )
+    unknown = np.full(len(table["batch_size"]), np.nan)
+    peak = np.fmax(table.get("step_peak_bytes", unknown), table.get("update_peak_bytes", unknown))
+    peak = np.where(np.isnan(peak), _values(variant.allocated, table, np.nan), peak)
     if variant.device_bytes is None:
         return peak
     return variant.device_bytes.values({**table, "peak_bytes": np.nan_to_num(peak)})
-
-
-def _doublings_outside(surface: Surface, table: Table) -> Array:
-    """How far each candidate lies outside the fitted range."""
-    furthest = np.zeros(len(table["batch_size"]))
-    for axis, low, high in zip(surface.axes, surface.low, surface.high, strict=True):
-        beyond = np.maximum(np.log2(low / table[axis]), np.log2(table[axis] / high))
-        furthest = np.maximum(furthest, beyond)
-    return furthest
-
-
-def _amount(place: Place, surface: Surface | None, median: float) -> Amount:
-    return Amount() if surface is None else Amount(float(median), place.run_scatter(surface))
-
-
-def _memory(place: Place, median: float) -> Amount | None:
-    surface, peak = place.variant.device_bytes, place.peak_bytes()
-    if surface is None:
-        known = [s for s in (place.variant.step_peak, place.variant.update_peak) if s]
-        if not known:
-            return None
-        surface = max(known, key=lambda s: s.value(place.variables))
-    variables = {**place.variables, "peak_bytes": peak.p50 if peak else 0.0}
-    scatter = Scatter(sd=surface.sd_log(variables), dof=surface.loo_dof)
-    return Amount(float(median), scatter)
 
 
 def fold_samples(samples: int, folds: int) -> tuple[int, int]:

@@ -8,13 +8,15 @@ PyTorch loop does and nothing else.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sized
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import Clock
@@ -31,13 +33,20 @@ class TrainingLoop:
         workload: its model is moved to the device.
         config: must be a configuration of this workload.
         device: ready for use.
+
+    Attributes:
+        splits_update: whether a step's update can be told from its forward and backward.
+
+    Raises:
+        WorkloadError: the optimizer cannot be stepped in this precision.
     """
 
     def __init__(self, workload: Workload, config: RunConfig, device: torch.device) -> None:
         self.workload = workload
         self.config = config
         self.device = device
-        workload.model.to(device)
+        if not _is_on(workload.model, device):  # fake parameters in an optimizer cannot be moved
+            workload.model.to(device)
         workload.model.train()
         self.model: nn.Module = (
             torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
@@ -45,34 +54,65 @@ class TrainingLoop:
         self.optimizer = workload.optimizer
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._micro_steps = 0
+        self._needs_closure = needs_closure(self.optimizer)
+        self._batches: list[Any] = []  # whose loss the optimizer will ask for
+        self.splits_update = workload.train_step is None and not self._needs_closure
+        if self._needs_closure and self._scaler.is_enabled():
+            raise WorkloadError(
+                f"{type(self.optimizer).__name__} evaluates the loss itself, which the gradient "
+                "scaler of fp16 does not support; use bf16 or fp32"
+            )
 
     def micro_step(self, batch: Any, clock: Clock) -> tuple[Any, Any] | None:
-        """Train on one batch; the moments before and after the update, if one was due."""
+        """Train on one batch; the moments before and after the update, if one was due.
+
+        An optimizer that evaluates the loss itself (LBFGS) does so in its update, for all batches
+        since the last one; then there are no moments that part it from the rest.
+        """
         batch = self.transfer(batch)
         if self.workload.train_step is not None:
             self.workload.train_step(batch)
             return None
-        self.backward(batch)
+        if self._needs_closure:
+            self._batches.append(batch)
+        else:
+            self.backward(batch)
         self._micro_steps += 1
         if self._micro_steps % self.config.accumulation:
             return None
         start = clock.mark()
         self.update()
-        return start, clock.mark()
+        return (start, clock.mark()) if self.splits_update else None
 
-    def backward(self, batch: Any) -> None:
-        """Forward and backward of one batch that is on the device."""
+    def backward(self, batch: Any) -> Tensor:
+        """Forward and backward of one batch that is on the device; its share of the loss."""
+        loss = self.scaled_loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def scaled_loss(self, batch: Any) -> Tensor:
+        """Forward: the loss of which the gradients are accumulated."""
         with self.autocast():
             loss = self.loss(batch)
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return self._scaler.scale(loss)
 
     def update(self) -> None:
         """One optimizer step; gradients are freed, as ``zero_grad`` does by default."""
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        if self._needs_closure:
+            self.optimizer.step(self._evaluated)
+            self._batches.clear()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.enable_grad()
+    def _evaluated(self) -> Any:
+        """The loss of the batches since the last update, and its gradient, computed afresh."""
+        self.optimizer.zero_grad(set_to_none=True)
+        return sum((self.backward(batch) for batch in self._batches), torch.zeros(()))
 
     def loss(self, batch: Any) -> Tensor:
         """The loss of one batch, a scalar tensor."""
@@ -108,20 +148,39 @@ class TrainingLoop:
         return self._loader(self.workload.train_data, {**options, "drop_last": True})
 
     def eval_loader(self) -> DataLoader[Any] | None:
-        """The evaluation data in order; None if the workload has none."""
+        """The evaluation data in order, all of it; None if the workload has none."""
         if self.workload.eval_data is None:
             return None
-        options = {k: v for k, v in self.workload.loader_options.items() if k != "sampler"}
+        options = dict(self.workload.loader_options)
+        for of_training in ("sampler", "drop_last"):
+            options.pop(of_training, None)
         return self._loader(self.workload.eval_data, options)
 
     def _loader(self, data: Dataset[Any], options: dict[str, Any]) -> DataLoader[Any]:
-        if "batch_sampler" in options:
-            raise WorkloadError(
-                "a batch_sampler in loader_options fixes the batch size; give a sampler instead"
-            )
         return DataLoader(
             data, batch_size=self.config.batch_size, collate_fn=self.workload.collate, **options
         )
+
+    def partial_batch(self) -> Any | None:
+        """A batch of the size of an epoch's last one; None if that is a full one or dropped."""
+        rest = samples_per_epoch(self.workload) % self.config.batch_size
+        if self.config.drop_last or not rest:
+            return None
+        return self._first_samples(self.workload.train_data, rest)
+
+    def eval_batches_of_each_size(self) -> list[Any]:
+        """A full batch of the evaluation data, and one of the size of its partial batch."""
+        data = self.workload.eval_data
+        if data is None:
+            return []
+        full, rest = divmod(len(data), self.config.batch_size)  # type: ignore[arg-type]
+        sizes = ([self.config.batch_size] if full else []) + ([rest] if rest else [])
+        return [self._first_samples(data, size) for size in sizes]
+
+    def _first_samples(self, data: Dataset[Any], count: int) -> Any:
+        of = len(data)  # type: ignore[arg-type]
+        first = Subset(data, [i % of for i in range(count)])  # a sampler may draw some twice
+        return next(iter(DataLoader(first, batch_size=count, collate_fn=self.workload.collate)))
 
     def evaluate(self, batch: Any) -> None:
         """One evaluation step: forward only, without gradients."""
@@ -146,6 +205,16 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     return batch
 
 
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's step must be given a function that evaluates the loss."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
+
+
+def _is_on(model: nn.Module, device: torch.device) -> bool:
+    return all(t.device == device for t in chain(model.parameters(), model.buffers()))
+
+
 def samples_per_epoch(workload: Workload) -> int:
     """Samples that one pass over the training loader draws."""
     source: Sized = workload.loader_options.get("sampler") or workload.train_data  # type: ignore[assignment]
@@ -161,5 +230,5 @@ def config_of(workload: Workload, batch_size: int | None, sizes: Any) -> RunConf
         precision=workload.precision,
         compiled=workload.compile,
         workers=int(workload.loader_options.get("num_workers", 0)),
-        drop_last=workload.drop_last,
+        drop_last=workload.drop_last or bool(workload.loader_options.get("drop_last")),
     )

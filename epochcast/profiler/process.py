@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,14 +23,16 @@ from typing import IO, cast
 import psutil
 
 import epochcast
-from epochcast.errors import EpochcastError
+from epochcast.errors import named
 from epochcast.profiler.protocol import Reply, Task
 from epochcast.records import from_json, to_json
 
-# The package's folder goes last on the path, so that it shadows nothing and a checkout that is
-# not installed works too. "-c" puts the working directory first, as for the user's own python.
+# Arguments: the package's folder and the worker's scratch folder. The package's goes last on the
+# path, so that it shadows nothing and a checkout that is not installed works too. "-c" puts the
+# working directory first, as for the user's own python.
 _BOOTSTRAP = (
-    "import sys; sys.path.append(sys.argv[1]); from epochcast.profiler.worker import main; main()"
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from epochcast.profiler.worker import main; main(sys.argv[2])"
 )
 _DRAIN_SECONDS = 2.0  # for answers still in the pipe when the process has ended
 _POLL_SECONDS = 0.2
@@ -67,9 +71,11 @@ class WorkerProcess:
     def __init__(self, log: Path) -> None:
         self.log = log
         self.visits = 0
+        self._scratch = tempfile.mkdtemp(prefix="epochcast-")
+        package = str(Path(epochcast.__file__).parents[1])
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, str(Path(epochcast.__file__).parents[1])],
+                [sys.executable, "-c", _BOOTSTRAP, package, self._scratch],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,
@@ -112,7 +118,7 @@ class WorkerProcess:
         while True:
             reply = self._next_reply(deadline)
             if reply.kind == "failed":
-                raise EpochcastError(reply.text)
+                raise named(reply.error)(reply.text)
             if reply.kind != "phase":
                 return reply
             on_phase(reply.text)
@@ -160,6 +166,7 @@ class WorkerProcess:
         self._process.wait()
         for pipe in (self._input, self._output):
             _close(pipe)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -1,7 +1,8 @@
 """What a sweep and its worker processes say to each other, one JSON document per line.
 
-    sweep ── Task(describe | check | visit | trace | noise) ──▶ worker
-    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced | noise | failed) ──
+    sweep ── Task(describe | check | visit | trace | noise | dry-run) ──▶ worker
+    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced) ── worker
+    sweep ◀── Reply(phase)* Reply(noise | counted | failed) ── worker
 
 A task is a serialisable specification and a worker's answer depends on nothing else, so that
 another machine can run the same task.
@@ -13,7 +14,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from epochcast.records import Device, GradientNoise, Measurement, RunConfig, Sizes, SizeValue
+from epochcast.records import (
+    Device,
+    Footprint,
+    GradientNoise,
+    Measurement,
+    RunConfig,
+    Sizes,
+    SizeValue,
+)
 
 AUTO = "auto"  # the device: an accelerator if there is one
 
@@ -63,14 +72,18 @@ class Task:
         visit: how many configurations this process has seen before.
         folder: where files may be written: checkpoints for a moment, traces for good.
         log: the log file of the process that runs this task.
+        batch_sizes: of a dry run, which builds the model once for all; empty for the spec's own.
+        timeline: whether a dry run keeps every allocation.
     """
 
-    kind: Literal["describe", "check", "visit", "trace", "noise"]
+    kind: Literal["describe", "check", "visit", "trace", "noise", "dry-run"]
     spec: VisitSpec
     round: int = 0
     visit: int = 0
     folder: str = ""
     log: str = ""
+    batch_sizes: tuple[int, ...] = ()
+    timeline: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +118,31 @@ class CheckedWorkload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What a worker answers. ``kind`` says which of the other fields is set."""
+class Counted:
+    """One configuration that a dry run has counted."""
 
-    kind: Literal["phase", "described", "checked", "measured", "traced", "noise", "failed"]
+    config: RunConfig
+    footprint: Footprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a worker answers. ``kind`` says which of the other fields is set.
+
+    Attributes:
+        counted: of a dry run, in the order of the batch sizes; empty with a ``problem``.
+        problem: why the workload cannot be traced.
+        error: with ``"failed"``, the name of the error's class.
+    """
+
+    kind: Literal[
+        "phase", "described", "checked", "measured", "traced", "noise", "counted", "failed"
+    ]
     text: str = ""
+    error: str = ""
     described: Description | None = None
     checked: CheckedWorkload | None = None
     measured: Measurement | None = None
     noise: GradientNoise | None = None
+    counted: tuple[Counted, ...] = ()
+    problem: str = ""

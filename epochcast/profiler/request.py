@@ -16,6 +16,7 @@ DEFAULT_ROUNDS = (
 DEFAULT_TIMEOUT_SECONDS = 600.0
 DEFAULT_STEADY_SECONDS = 1.0
 DEFAULT_BATCH_FACTORS = (0.25, 0.5, 1, 2)  # of the workload's own batch size, if none are given
+MAX_THREADS = 8192  # the most CPUs that Linux knows (NR_CPUS on x86-64)
 OVERRIDES = ("accumulation", "compile", "drop_last", "precision", "workers")
 
 
@@ -60,8 +61,8 @@ class SweepRequest:
         for name, least in (("rounds", 1), ("steady_seconds", 0.01), ("timeout_seconds", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, but got {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, but got {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise UsageError(f"threads must be 1 to {MAX_THREADS}, but got {self.threads}")
         if any(size < 1 for size in self.batch_sizes):
             raise UsageError(f"batch sizes must be at least 1, but got {list(self.batch_sizes)}")
         unknown = set(self.overrides) - set(OVERRIDES)

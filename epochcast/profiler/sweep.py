@@ -13,6 +13,7 @@ configuration gets a new one. Visits found in the store are not made again. No t
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
-from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler.process import (
     WorkerDied,
     WorkerProcess,
@@ -44,6 +45,8 @@ from epochcast.records import (
     Status,
     Warning_,
 )
+
+MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
 
 
 class Archive(Protocol):
@@ -148,12 +151,13 @@ class _Sweep:
         self.begun = clock()
         self.visit_seconds: list[float] = []
         self.failed: set[str] = set()  # requests that gave no measurement in this sweep
+        self.warned = False  # of a checkpoint that could not be timed
         self.stopped = "complete"
         stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
         self.logs = archive.folder / "logs" / stamp
 
     def run(self) -> SweepResult:
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self._make_log_folder()
         known, checked, specs = self._check()
         self.source, self.device, self.trial = known.source, known.device, checked
         if self.request.fresh:
@@ -173,6 +177,15 @@ class _Sweep:
             seconds=self.clock() - self.begun,
             stopped=self.stopped,
         )
+
+    def _make_log_folder(self) -> None:
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the log folder {self.logs}: {error.strerror}; "
+                "name another store with --store"
+            ) from error
 
     # -- before the first round ---------------------------------------------------------------
 
@@ -306,6 +319,10 @@ class _Sweep:
             measurement = replace(measurement, probe_seconds=seconds)
         self.archive.add(measurement)
         self.observer.visited(measurement)
+        if measurement.status == "ok" and measurement.message and not self.warned:
+            self.warned = True
+            why = (("why", measurement.message),)
+            self.observer.warn(Warning_(code="no-save", details=why))
         return measurement
 
     def _failure(self, task: Task, status: Status, message: str) -> Measurement:
@@ -391,7 +408,11 @@ class _Sweep:
 
     def _worker(self, name: str) -> WorkerProcess:
         number = len(list(self.logs.glob(f"{name}*.log")))
-        return self.start_worker(self.logs / (f"{name}-{number}.log" if number else f"{name}.log"))
+        log = self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
+        try:
+            return self.start_worker(log)
+        except OSError as error:  # no space for the log, no memory for a process
+            raise EpochcastError(f"cannot start a worker process: {error}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -411,5 +432,12 @@ def _label(spec: VisitSpec) -> str:
 
 
 def _slug(text: str) -> str:
-    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``."""
-    return "".join(c if c.isalnum() or c in "=._-" else "-" for c in text).strip("-.") or "workload"
+    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``.
+
+    Of a long label the end, which tells most, after a fingerprint of the whole.
+    """
+    name = "".join(c if c.isalnum() or c in "=._-" else "-" for c in text).strip("-.") or "workload"
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    end = name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{end}"

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,12 @@ from typing import Any
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler.protocol import VisitSpec
 from epochcast.profiler.workload import Workload
-from epochcast.records import Sizes, make_sizes
+from epochcast.records import Sizes, SizeValue, make_sizes
 
 DATA_ARGUMENT = "data"  # receives --data; every other keyword argument is a knob
+
+# Options of a DataLoader that it refuses without worker processes.
+_OF_LOADER_WORKERS = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "timeout")
 
 WorkloadFunction = Callable[..., Workload]
 
@@ -131,9 +134,16 @@ def build(spec: VisitSpec) -> Workload:
         )
     overrides = dict(spec.workload.overrides)
     if "workers" in overrides:
-        options = {**workload.loader_options, "num_workers": overrides.pop("workers")}
+        options = _with_workers(workload.loader_options, overrides.pop("workers"))
         workload = replace(workload, loader_options=options)
     return replace(workload, **overrides)  # type: ignore[arg-type]
+
+
+def _with_workers(options: Mapping[str, Any], workers: SizeValue) -> dict[str, Any]:
+    """Loader options with another number of workers; without any, those that are about them go."""
+    dropped = () if workers else _OF_LOADER_WORKERS
+    kept = {name: value for name, value in options.items() if name not in dropped}
+    return {**kept, "num_workers": workers}
 
 
 def first_line(error: BaseException) -> str:

@@ -5,14 +5,17 @@
                   ▲ every step lasts from the end of the one before to its own end,
                     so waiting for data and queued device work are in it
 
-The first step of a pass is not a sample: starting the loader is, as ``epoch_turn_seconds``.
+Starting a pass is measured apart, as ``epoch_turn_seconds``: what the first step of a pass waits
+beyond an ordinary step is taken out of it. The step itself stays in the series, so that every k-th
+still has its update, and steps and turns together are what a pass takes. Evaluation likewise.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -25,6 +28,9 @@ MIN_WARMUP_UPDATES = 2  # an Adam-like optimizer allocates its state in the firs
 MIN_STEADY_STEPS = 5
 PATIENCE = 4.0  # slow steps may stretch a phase to this many times its planned seconds
 MAX_SAMPLES = 512  # beyond, consecutive steps are averaged: enough for any statistic here
+MIN_EVAL_PERIODS = 3  # of loader bursts: an evaluation pass that has fewer is timed whole
+
+Moment = tuple[Any, Any, float]  # start and end of a step on the device's clock; seconds waited
 
 
 @dataclass
@@ -38,15 +44,17 @@ class Series:
 
     def thinned(self, period: int) -> Series:
         """At most ``MAX_SAMPLES`` samples, each the mean of whole periods of consecutive steps."""
-        if len(self.step) <= MAX_SAMPLES:
-            return self
-        run = period * -(-len(self.step) // (MAX_SAMPLES * period))
+        run = _run_length(len(self.step), period)
         return Series(
             step=_run_means(self.step, run),
             wait=_run_means(self.wait, run),
             update=_run_means(self.update, run),
             steps_per_sample=run,
         )
+
+
+def _run_length(count: int, period: int) -> int:
+    return 1 if count <= MAX_SAMPLES else period * -(-count // (MAX_SAMPLES * period))
 
 
 def _run_means(samples: list[float], run: int) -> list[float]:
@@ -72,13 +80,16 @@ class Stepper:
         self._first_of_pass = True
 
     def step(self) -> tuple[float, tuple[Any, Any] | None, bool]:
-        """One micro-step: seconds waited for data, the update's moments, whether it is a sample."""
+        """A micro-step: seconds waited for data, the update's moments, whether it began a pass."""
         batch, waited = self._next_batch()
+        began, self._first_of_pass = self._first_of_pass, False
+        return waited, self.train(batch), began
+
+    def train(self, batch: Any) -> tuple[Any, Any] | None:
+        """One micro-step on a given batch: the update's moments."""
         update = self.loop.micro_step(batch, self.clock)
-        self.updated += update is not None or self.loop.workload.train_step is not None
-        is_sample = not self._first_of_pass or len(self.loader) == 1
-        self._first_of_pass = False
-        return waited, update, is_sample
+        self.updated += update is not None or not self.loop.splits_update
+        return update
 
     def _next_batch(self) -> tuple[Any, float]:
         start = time.perf_counter()
@@ -119,7 +130,7 @@ def warm_up(stepper: Stepper, start: Any) -> list[float]:
     """
     config, clock = stepper.loop.config, stepper.clock
     window = max(3, config.period)
-    prefetched = 2 * config.workers  # DataLoader's default prefetch: batches ready before time
+    prefetched = ready_before_time(stepper.loader)
     seconds: list[float] = []
     begun = time.perf_counter()
     while True:
@@ -141,26 +152,47 @@ def _is_stable(seconds: list[float], window: int) -> bool:
     return abs(earlier - later) <= STABLE_WITHIN * min(earlier, later)
 
 
+def ready_before_time(loader: Any) -> int:
+    """Batches that a loader's workers have ready before they are asked for."""
+    return int(loader.num_workers * (loader.prefetch_factor or 0))
+
+
 def steady_steps(stepper: Stepper, seconds: float) -> Series:
     """Samples of steady micro-steps for about ``seconds``, in whole periods of the loop."""
     clock, period = stepper.clock, stepper.loop.config.period
-    moments: list[tuple[Any, Any, float, tuple[Any, Any] | None]] = []
+    moments: list[Moment] = []
+    updates: list[tuple[Any, Any] | None] = []
+    began: list[bool] = []
+    comparable = len(stepper.loader) == 1  # no step but first ones: there is nothing to compare to
     begun = time.perf_counter()
     start = clock.mark()
-    while not _enough(len(moments), period, time.perf_counter() - begun, seconds):
-        waited, update, is_sample = stepper.step()
+    while not (comparable and _enough(len(moments), period, time.perf_counter() - begun, seconds)):
+        waited, update, is_first = stepper.step()
         end = clock.mark()
-        if is_sample:
-            moments.append((start, end, waited, update))
+        moments.append((start, end, waited))
+        updates.append(update)
+        began.append(is_first)
+        comparable = comparable or not is_first
         start = end
+    turns = beyond_ordinary([waited for *_, waited in moments], began)
     series = Series(
-        step=[clock.seconds(start, end) for start, end, _, _ in moments],
-        wait=[waited for _, _, waited, _ in moments],
+        step=[clock.seconds(s, e) - turn for (s, e, _), turn in zip(moments, turns, strict=True)],
+        wait=[waited - turn for (*_, waited), turn in zip(moments, turns, strict=True)],
     )
-    if stepper.loop.workload.train_step is None:
-        updates = (update for *_, update in moments)
+    if stepper.loop.splits_update:
         series.update = [clock.seconds(*update) if update else 0.0 for update in updates]
     return series.thinned(period)
+
+
+def beyond_ordinary(waits: Sequence[float], began: Sequence[bool]) -> list[float]:
+    """What each step that began a pass waited beyond the mean of the others; 0 for the others."""
+    ordinary = [wait for wait, first in zip(waits, began, strict=True) if not first]
+    if not ordinary:
+        return [0.0] * len(waits)
+    usual = fmean(ordinary)
+    return [
+        max(0.0, wait - usual) if first else 0.0 for wait, first in zip(waits, began, strict=True)
+    ]
 
 
 def _enough(count: int, period: int, elapsed: float, planned: float) -> bool:
@@ -173,51 +205,105 @@ def _enough(count: int, period: int, elapsed: float, planned: float) -> bool:
 
 def loader_alone(stepper: Stepper, seconds: float) -> list[float]:
     """Seconds per batch of the training loader when nothing else is done with the batches."""
-    ready_before_time = 2 * stepper.loop.config.workers
+    ready = ready_before_time(stepper.loader)
     samples: list[float] = []
     begun = start = time.perf_counter()
     for _ in stepper.loader:
         end = time.perf_counter()
         samples.append(end - start)
         start = end
-        if end - begun > seconds and len(samples) > ready_before_time + 2:
+        if end - begun > seconds and len(samples) > ready + 2:
             break
-    return samples[1 + ready_before_time :] or samples
+    return samples[1 + ready :] or samples
 
 
 def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[float], list[float]]:
-    """Seconds per full evaluation batch, and of starting passes over the evaluation data.
+    """Seconds per evaluation batch, and of starting a pass beyond an ordinary wait for a batch.
 
-    Two passes: a short one warms up, the second is timed.
+    A long pass is sampled batch by batch, once those that were ready before time are used up, and
+    without its partial batch. A pass of few batches is timed whole, again and again: each sample
+    is the mean over a pass, the partial batch included. So turn + batches × sample is the pass.
     """
     loader = loop.eval_loader()
     if loader is None:
         return [], []
+    loop.workload.model.eval()
+    for _ in islice(_evaluate(loop, loader, clock), 2):  # warms up
+        pass
+    period = max(1, loader.num_workers)
+    enough = max(MIN_STEADY_STEPS, MIN_EVAL_PERIODS * period)
+    few = len(loader) <= ready_before_time(loader) + enough
+    timed = _whole_evaluations if few else _long_evaluation
+    samples, turns = timed(loop, loader, clock, seconds)
+    loop.workload.model.train()
+    return _run_means(samples, _run_length(len(samples), period)), turns
+
+
+def _whole_evaluations(
+    loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Mean seconds per batch of each of several whole passes, and what starting each took.
+
+    Full batches alone say what an ordinary wait is; where there is one at most, none is known.
+    """
+    full = len(loader.dataset) // loop.config.batch_size
     samples: list[float] = []
     turns: list[float] = []
-    loop.workload.model.eval()
-    for planned in (0.0, seconds):
-        samples, turn = _evaluation_pass(loop, loader, clock, planned)
-        turns.append(turn)
-    loop.workload.model.train()
-    return samples, turns[1:]
-
-
-def _evaluation_pass(
-    loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
-) -> tuple[list[float], float]:
-    synchronize(loop.device)
-    samples: list[float] = []
     begun = time.perf_counter()
-    turn, start = 0.0, clock.mark()
-    for index, batch in enumerate(loader):
-        if index == 0:
-            turn, start = time.perf_counter() - begun, clock.mark()
+    while not _enough(len(samples), 1, time.perf_counter() - begun, seconds):
+        moments = list(_evaluate(loop, loader, clock))
+        turns.append(_turn(moments[: max(1, full)]))
+        whole = clock.seconds(moments[0][0], moments[-1][1])
+        samples.append((whole - turns[-1]) / len(moments))
+    return samples, turns
+
+
+def _long_evaluation(
+    loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
+) -> tuple[list[float], list[float]]:
+    """Seconds of full batches of one pass, once the loader is in its stride; and its turn."""
+    ready, period = 1 + ready_before_time(loader), max(1, loader.num_workers)
+    moments: list[Moment] = []
+    begun = time.perf_counter()
+    for moment in _evaluate(loop, loader, clock):
+        moments.append(moment)
+        if len(moments) <= ready:
+            begun = time.perf_counter()
+        elif _enough(len(moments) - ready, period, time.perf_counter() - begun, seconds):
+            break
+    if len(moments) == len(loader) and len(loader.dataset) % loop.config.batch_size:
+        moments.pop()
+    steady = moments[ready:]
+    return [clock.seconds(s, e) for s, e, _ in steady], [_turn([moments[0], *steady])]
+
+
+def _evaluate(loop: TrainingLoop, loader: Any, clock: Clock) -> Iterator[Moment]:
+    """Evaluate a pass batch by batch; starting the pass is in the first one's wait."""
+    synchronize(loop.device)
+    start, begun = clock.mark(), time.perf_counter()
+    for batch in loader:
+        waited = time.perf_counter() - begun
         loop.evaluate(batch)
         end = clock.mark()
-        samples.append(clock.seconds(start, end))
-        start = end
-        if time.perf_counter() - begun >= seconds and len(samples) >= 2:
-            break
-    has_partial = len(samples) == len(loader) and len(loader.dataset) % loop.config.batch_size
-    return samples[:-1] if has_partial and len(samples) > 1 else samples, turn
+        yield start, end, waited
+        start, begun = end, time.perf_counter()
+
+
+def _turn(moments: Sequence[Moment]) -> float:
+    """What the first step of a pass waited beyond the others; 0 where there are no others."""
+    began = [True] + [False] * (len(moments) - 1)
+    return beyond_ordinary([waited for *_, waited in moments], began)[0]
+
+
+def first_evaluations(loop: TrainingLoop, clock: Clock) -> list[float]:
+    """Seconds of the first evaluation batch of each size, without its data: a compiled model
+    compiles for each."""
+    loop.workload.model.eval()
+    synchronize(loop.device)
+    moments = []
+    for batch in loop.eval_batches_of_each_size():
+        start = clock.mark()
+        loop.evaluate(batch)
+        moments.append((start, clock.mark()))
+    loop.workload.model.train()
+    return [clock.seconds(*moment) for moment in moments]

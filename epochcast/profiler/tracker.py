@@ -1,103 +1,62 @@
 """Counts the operators of a training step and the tensors alive during it.
 
 A dispatch mode sees every operator that reaches a kernel, after autograd and autocast. Each new
-storage is counted when an operator returns it and forgotten when it is freed (weak references),
-so the sum of live storages and its peak are exact for all tensors that operators make:
+storage is counted when an operator returns it and forgotten when it is freed, so the sum of live
+storages and its peak are exact for all tensors that operators make:
 
     live bytes    ▁▂▃▅▇█▇▅▃▂▁│▂▄▂        "step": forward and backward, "update": the optimizer
                   forward backward update
 
-What kernels allocate inside for a moment (workspaces) is not seen; a device offset accounts for it.
+The same function tracks a real step (``measure_footprint``) and one of fake tensors (dryrun.py).
 """
 
 from __future__ import annotations
 
-import weakref
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import partial
-from itertools import chain
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import (
-    conv_flop_count,
-    flop_registry,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
 
+from epochcast.profiler.allocations import Allocations, Phase, dense_parts, operands
+from epochcast.profiler.flops import class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import TrainingLoop
+from epochcast.profiler.modules import ModuleScopes
 from epochcast.records import Footprint
+from epochcast.records.footprint import BlockKind
 
-aten = torch.ops.aten
-
-Phase = Literal["step", "update"]
-
-
-def _cpu_attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
-
-
-def _cpu_attention_backward_flops(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
-) -> int:
-    shapes = (gradient.shape, query.shape, key.shape, value.shape)
-    return int(sdpa_backward_flop_count(*shapes))  # type: ignore[no-untyped-call]
-
-
-def _convolution_backward_flops(
-    gradient: Tensor, inputs: Tensor, weight: Tensor, *options: Any, **_: Any
-) -> int:
-    """Each gradient asked for takes the multiply-adds of the forward pass once more."""
-    transposed, output_mask = options[4], options[7]
-    shapes = (list(inputs.shape), list(weight.shape), list(gradient.shape))
-    return int(conv_flop_count(*shapes, transposed=transposed) * sum(output_mask[:2]))
-
-
-# torch's registry has no formula for the CPU attention kernel (pytorch#195460), and its formula
-# for the weight's gradient of a grouped convolution forgets to divide by the groups.
-FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward_flops,
-    aten.convolution_backward: _convolution_backward_flops,
-}
-
-# Operators that do matrix work without a formula in the registry; others are element-wise,
-# reductions or copies, whose cost is in the bytes they move.
-_BOOKKEEPING = ("profiler", "prim", "prims")
-_MATRIX_WORDS = ("rnn", "lstm", "gru", "fft", "linalg", "attention", "cdist", "conv", "mm")
-_VECTOR_WORDS = ("mv", "dot")
-_OTHER_WORDS = ("vector_norm", "gamma", "cumm")  # contain a word from above and do no matrix work
+_QUESTIONS = ("profiler", "prim")  # of a tensor's device; the beginning and end of a label
 
 
 class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operators, FLOPs, bytes moved and live tensor bytes on one type of device.
 
+    Args:
+        device_type: whose storages are counted.
+        module_of: names the module at work.
+
     Attributes:
-        live_bytes: sum of the storages alive now.
-        peak_bytes: largest ``live_bytes`` seen, by phase.
+        memory: the storages alive and their history.
         operators: dispatched operators by phase, views excluded.
-        flops: of all operators so far.
-        bytes_moved: read and written by all operators so far.
+        flops: by phase and class of operator.
+        bytes_moved: read and written by operators, by phase.
         uncounted: names of matrix-like operators without a formula.
     """
 
-    def __init__(self, device_type: str) -> None:
+    def __init__(self, device_type: str, module_of: Callable[[], str] = str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.phase: Phase = "step"
-        self.live_bytes = 0
-        self.peak_bytes: Counter[Phase] = Counter()
+        self.memory = Allocations(device_type)
         self.operators: Counter[Phase] = Counter()
-        self.flops = 0
-        self.bytes_moved = 0
+        self.flops: Counter[tuple[Phase, str]] = Counter()
+        self.bytes_moved: Counter[Phase] = Counter()
         self.uncounted: Counter[str] = Counter()
-        self._device_type = device_type
-        self._alive: dict[int, Any] = {}
+        self._module_of = module_of
 
     def __torch_dispatch__(
         self,
@@ -108,98 +67,152 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        results = _tensors(out)
-        self.watch(results)
-        if func.namespace not in _BOOKKEEPING and not _is_view(func):
-            self.operators[self.phase] += 1
-            self.bytes_moved += sum(_nbytes(t) for t in chain(_tensors((args, kwargs)), results))
+        if func.namespace in _QUESTIONS:
+            return out
+        arguments, results = [*operands(args), *operands((*kwargs.values(),))], [*operands(out)]
+        self.memory.refresh(arguments)
+        phase = self.memory.phase
+        kind: BlockKind = "activation" if phase == "forward" else "other"
+        self.memory.watch(results, kind, str(func), self._module_of())
+        if func.namespace != "prims" and not _is_view(func):
+            self.operators[phase] += 1
+            self.bytes_moved[phase] += sum(_nbytes(t) for t in chain(arguments, results))
             self._count_flops(func, args, kwargs, out)
         return out
 
-    def watch(self, tensors: Iterable[Tensor]) -> None:
-        """Count the storages of some tensors from now until they are freed."""
-        for tensor in tensors:
-            if tensor.device.type == self._device_type:
-                self._watch_storage(tensor.untyped_storage())
-        self.peak_bytes[self.phase] = max(self.peak_bytes[self.phase], self.live_bytes)
-
-    def _watch_storage(self, storage: torch.UntypedStorage) -> None:
-        identity = storage._cdata
-        if identity in self._alive:
-            return
-        size = storage.nbytes()
-        self._alive[identity] = weakref.ref(storage, partial(self._forget, identity, size))
-        self.live_bytes += size
-
-    def _forget(self, identity: int, size: int, _: Any) -> None:
-        if self._alive.pop(identity, None) is not None:
-            self.live_bytes -= size
-
     def _count_flops(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        packet = func._overloadpacket
-        formula = FLOP_FORMULAS.get(packet)
-        if formula is not None:
-            self.flops += int(formula(*args, **kwargs, out_val=out))
-        elif func.namespace != "aten" or _is_matrix_like(packet.__name__):
+        flops = flops_of(func, args, kwargs, out)
+        if flops is not None:
+            self.flops[self.memory.phase, class_of(func)] += flops
+        elif is_uncounted(func):
             self.uncounted[str(func)] += 1
 
 
 def measure_footprint(loop: TrainingLoop, batches: Iterable[Any]) -> Footprint | None:
     """The footprint of one optimizer step, run for real; None if the step is the workload's own.
 
-    Must run after at least one update, when the optimizer's state exists. FLOPs, bytes and
-    operators of forward and backward are means over the micro-steps of the accumulation.
+    Must run after at least one update, when the optimizer's state exists.
     """
     if loop.workload.train_step is not None:
         return None
+    return track_step(loop, batches)
+
+
+def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False) -> Footprint:
+    """Run one optimizer step and count it.
+
+    FLOPs, bytes and operators of forward and backward are means over the micro-steps of the
+    accumulation. Each batch lives until the next one is drawn, the last one through the update.
+    """
     loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
-    model, micro_steps = loop.workload.model, loop.config.accumulation
-    static = [*model.parameters(), *model.buffers(), *_optimizer_tensors(loop.optimizer)]
-    tracker = OperatorTracker(loop.device.type)
-    tracker.watch(static)
-    static_bytes = tracker.live_bytes
-    source = iter(batches)
-    for _ in range(micro_steps):
-        batch = loop.transfer(next(source))
-        tracker.watch(_tensors(batch))
-        with tracker:
-            loop.backward(batch)
-        del batch
-    flops, bytes_moved = tracker.flops, tracker.bytes_moved
-    tracker.phase = "update"
-    with tracker:
-        loop.update()
-    parameters = list(model.parameters())
-    return Footprint(
-        flops=flops // micro_steps,
-        bytes_moved=bytes_moved // micro_steps,
-        operators=tracker.operators["step"] // micro_steps,
-        update_operators=tracker.operators["update"],
-        parameters=sum(p.numel() for p in parameters),
-        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
-        static_bytes=static_bytes,
-        step_peak_bytes=tracker.peak_bytes["step"],
-        update_peak_bytes=tracker.peak_bytes["update"],
-        uncounted_operators=tuple(sorted(tracker.uncounted.items())),
-    )
+    scopes = ModuleScopes(loop.workload.model)
+    with _no_garbage_collection(), scopes.on() if timeline else nullcontext():
+        step = _TrackedStep(loop, scopes.current if timeline else str)
+        for batch in islice(batches, loop.config.accumulation):
+            batch = loop.transfer(batch)
+            step.micro_step(batch)
+        step.update()
+    return step.footprint(timeline)
+
+
+class _TrackedStep:
+    """One optimizer step of a loop while it is counted."""
+
+    def __init__(self, loop: TrainingLoop, module_of: Callable[[], str]) -> None:
+        self.loop = loop
+        self.tracker = OperatorTracker(loop.device.type, module_of)
+        self.memory = self.tracker.memory
+        model = loop.workload.model
+        self.parameters = list(model.parameters())
+        self.parameter_bytes = self._watch_static(self.parameters, "parameter")
+        self._watch_static(model.buffers(), "buffer")
+        self.optimizer_bytes = self._watch_static(_optimizer_tensors(loop.optimizer), "optimizer")
+        self.static_bytes = self.memory.live_bytes
+        self.forward_ends: list[int] = []
+        self.activation_bytes: list[int] = []
+        self.batch_elements: list[int] = []
+        self.step_end = self.gradient_bytes = 0
+
+    def _watch_static(self, tensors: Iterable[Tensor], kind: BlockKind) -> int:
+        before = self.memory.live_bytes
+        self.memory.watch(tensors, kind)
+        return self.memory.live_bytes - before
+
+    def micro_step(self, batch: Any) -> None:
+        self.memory.watch(tensors_in(batch), "input")
+        self.batch_elements.append(sum(tensor.numel() for tensor in tensors_in(batch)))
+        self.memory.enter("forward")
+        before = self.memory.live_bytes
+        with self.tracker:
+            loss = self.loop.scaled_loss(batch)
+            self.activation_bytes.append(self.memory.live_bytes - before)
+            self.forward_ends.append(len(self.memory.events))
+            self.memory.enter("backward")
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.memory.watch(gradients, "gradient")
+        self.gradient_bytes = self.memory.relabel(gradients, "gradient")
+        del gradients
+        self.step_end = len(self.memory.events)
+        self.memory.enter("update")
+        with self.tracker:
+            self.loop.update()
+
+    def footprint(self, timeline: bool) -> Footprint:
+        tracker, memory, micro_steps = self.tracker, self.memory, len(self.batch_elements)
+        operators, moved, peaks = tracker.operators, tracker.bytes_moved, memory.peak_bytes
+        flops: Counter[str] = Counter()
+        for (phase, kind), count in tracker.flops.items():
+            flops[kind] += 0 if phase == "update" else count
+        by_class = {kind: count // micro_steps for kind, count in sorted(flops.items())}
+        return Footprint(
+            flops=sum(by_class.values()),
+            flops_by_class=tuple(by_class.items()),
+            bytes_moved=(moved["forward"] + moved["backward"]) // micro_steps,
+            operators=(operators["forward"] + operators["backward"]) // micro_steps,
+            forward_operators=operators["forward"] // micro_steps,
+            update_operators=operators["update"],
+            parameters=sum(p.numel() for p in self.parameters),
+            trainable_parameters=sum(p.numel() for p in self.parameters if p.requires_grad),
+            parameter_bytes=self.parameter_bytes,
+            gradient_bytes=self.gradient_bytes,
+            optimizer_bytes=self.optimizer_bytes,
+            activation_bytes=self.activation_bytes[0],
+            static_bytes=self.static_bytes,
+            step_peak_bytes=max(peaks["forward"], peaks["backward"]),
+            update_peak_bytes=peaks["update"],
+            batch_elements=sum(self.batch_elements) // micro_steps,
+            uncounted_operators=tuple(sorted(tracker.uncounted.items())),
+            timeline=memory.timeline(self.forward_ends[0], self.step_end) if timeline else None,
+        )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Within it, memory does not depend on when Python happens to look for cycles."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [leaf for state in optimizer.state.values() for leaf in _tensors(state)]
+    return [leaf for state in optimizer.state.values() for leaf in tensors_in(state)]
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors of nested tuples, lists and mappings."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _is_matrix_like(name: str) -> bool:
-    return any(word in name for word in _MATRIX_WORDS + _VECTOR_WORDS) and not any(
-        word in name for word in _OTHER_WORDS
-    )
+    return sum(part.numel() * part.element_size() for part in dense_parts(tensor))
 
 
 def _is_view(func: Any) -> bool:

@@ -53,6 +53,7 @@ class _Visit:
     import_seconds: float
     begun: float = field(default_factory=time.perf_counter)
     fields: dict[str, Any] = field(default_factory=dict)
+    message: str = ""  # what could not be measured, though the visit succeeds
 
     def measurement(self, status: Status, message: str = "") -> Measurement:
         spec = self.task.spec
@@ -63,7 +64,7 @@ class _Visit:
             config=self.config,
             device=self.device,
             status=status,
-            message=message,
+            message=message or self.message,
             round=self.task.round,
             visit=self.task.visit,
             import_seconds=self.import_seconds,
@@ -137,10 +138,19 @@ def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
         stepper.turn()
     fields["epoch_turn_seconds"] = tuple(stepper.turns)
     report("evaluate")
+    if visit.config.compiled:
+        fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, clock))
     samples, turns = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
     fields["eval_batch_seconds"], fields["eval_turn_seconds"] = tuple(samples), tuple(turns)
     report("save")
-    fields["save_seconds"], fields["save_bytes"] = time_saves(workload, Path(visit.task.folder))
+    try:
+        saves = time_saves(workload, Path(visit.task.folder))
+    except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
+        if is_out_of_memory(error):
+            raise
+        visit.message = first_line(error)
+    else:
+        fields["save_seconds"], fields["save_bytes"] = saves
     report("count operators")
     eager = torch.compiler.set_stance("force_eager") if visit.config.compiled else nullcontext()
     with eager:
@@ -148,13 +158,23 @@ def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
 
 
 def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
-    """Warm up; the first step names the layer if one fails (hooks would disturb a compiled one)."""
-    loop = stepper.loop
+    """Warm up; the first step names the layer if one fails (hooks would disturb a compiled one).
+
+    A compiled model also meets its partial batch here: it compiles again for it, and what comes of
+    that may serve the full batches too, from the second epoch of a run on.
+    """
+    loop, clock = stepper.loop, stepper.clock
     with nullcontext() if loop.config.compiled else naming_layer(loop.workload.model):
         stepper.step()
-    end = stepper.clock.mark()
-    first = stepper.clock.seconds(start, end)
-    return [first, *timing.warm_up(stepper, end)]
+    end = clock.mark()
+    first = [clock.seconds(start, end)]
+    partial = loop.partial_batch() if loop.config.compiled else None
+    if partial is not None:
+        start = clock.mark()
+        stepper.train(partial)
+        end = clock.mark()
+        first.append(clock.seconds(start, end))
+    return [*first, *timing.warm_up(stepper, end)]
 
 
 def build_checked(spec: VisitSpec) -> Workload:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import threading
 import time
@@ -17,20 +18,37 @@ from typing import IO
 
 import psutil
 
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, WorkloadError
 from epochcast.profiler.protocol import Description, Reply, Task
 from epochcast.records import from_json, to_json
 
 # torch and the user's code are imported in run(): their time is part of the start-up measured.
 
 
-def main() -> None:
-    """Serve tasks until standard input ends."""
+def main(scratch: str) -> None:
+    """Serve tasks until standard input ends.
+
+    Args:
+        scratch: an empty folder for what this process alone needs; gone when it has ended.
+    """
     tasks, answers = _private_pipes()
     inbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(tasks, inbox), daemon=True).start()
-    while (line := inbox.get()) is not None:
+    threading.Thread(target=_read, args=(tasks, inbox, scratch), daemon=True).start()
+    for number, line in enumerate(iter(inbox.get, None)):
+        os.environ.update(compilation_caches(os.path.join(scratch, str(number))))
         _serve(from_json(line, Task), answers)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def compilation_caches(folder: str) -> dict[str, str]:
+    """Environment variables that put torch.compile's caches on disk into a folder.
+
+    In an empty one, compiling takes as long as in a run that nobody has made before.
+    """
+    return {
+        "TORCHINDUCTOR_CACHE_DIR": os.path.join(folder, "inductor"),
+        "TRITON_CACHE_DIR": os.path.join(folder, "triton"),
+    }
 
 
 def _private_pipes() -> tuple[IO[str], IO[str]]:
@@ -43,12 +61,13 @@ def _private_pipes() -> tuple[IO[str], IO[str]]:
     return tasks, answers
 
 
-def _read(tasks: IO[str], inbox: queue.SimpleQueue[str | None]) -> None:
+def _read(tasks: IO[str], inbox: queue.SimpleQueue[str | None], scratch: str) -> None:
     for line in tasks:
         _busy.set()
         inbox.put(line)
     inbox.put(None)
     if _busy.is_set():  # the sweep has died in the middle of a task
+        shutil.rmtree(scratch, ignore_errors=True)
         _end()
 
 
@@ -70,7 +89,7 @@ def _serve(task: Task, answers: IO[str]) -> None:
     try:
         reply = run(task, lambda phase: send(Reply(kind="phase", text=phase)))
     except EpochcastError as error:
-        reply = Reply(kind="failed", text=str(error))
+        reply = Reply(kind="failed", text=str(error), error=type(error).__name__)
     except Exception as error:  # noqa: BLE001 - reported to the sweep, which decides
         traceback.print_exc()
         reply = Reply(kind="failed", text=f"{type(error).__name__}: {error}")
@@ -96,6 +115,8 @@ def run(task: Task, report: object) -> Reply:
         from epochcast.profiler.noise import measure_noise
 
         return Reply(kind="noise", noise=measure_noise(task))
+    if task.kind == "dry-run":
+        return count(task)
     if task.visit == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)
@@ -121,5 +142,13 @@ def describe(task: Task) -> Description:
     )
 
 
-if __name__ == "__main__":
-    main()
+def count(task: Task) -> Reply:
+    """Dry runs of one model; a workload that cannot be traced is an answer, not a failure."""
+    from epochcast.profiler.dryrun import dry_runs
+
+    try:
+        counted = dry_runs(task.spec, task.batch_sizes or (None,), timeline=task.timeline)
+    except WorkloadError as error:
+        traceback.print_exc()
+        return Reply(kind="counted", problem=str(error))
+    return Reply(kind="counted", counted=counted)

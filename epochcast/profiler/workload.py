@@ -26,6 +26,14 @@ from torch.utils.data import Dataset
 from epochcast.errors import WorkloadError
 from epochcast.records import Precision
 
+_NOT_LOADER_OPTIONS = {  # they would be in conflict with an attribute; what to write instead
+    "dataset": "train_data=",
+    "batch_size": "batch_size=",
+    "shuffle": "shuffle=",
+    "collate_fn": "collate=",
+    "batch_sampler": "batch_size= and a sampler",
+}
+
 
 @dataclass(kw_only=True)
 class Workload:
@@ -38,14 +46,15 @@ class Workload:
         loss: ``loss(model(inputs), targets)`` for batches that are pairs ``(inputs, targets)``.
         forward: ``forward(model, batch)`` returns the loss, for any other kind of batch.
         train_step: ``train_step(batch)`` does a whole iteration by itself: forward, backward,
-            update. Precision and accumulation are then its own business.
+            update. Precision, accumulation and compilation are then its own business: a workload
+            that has it and asks for them is refused, because nothing would apply them.
         eval_data: evaluated after an epoch; absent means that the run never evaluates.
         eval_step: ``eval_step(batch)`` evaluates one batch; needed only beside ``train_step``,
             otherwise the loss is computed without gradients.
         batch_size: the batch size the user trains with today.
         collate: the loader's ``collate_fn``.
         loader_options: further arguments of ``torch.utils.data.DataLoader``, e.g. ``num_workers``,
-            ``pin_memory``, ``persistent_workers``, ``sampler``.
+            ``pin_memory``, ``persistent_workers``, ``sampler``, ``drop_last``.
         shuffle: whether the training loader shuffles (ignored when a sampler is given).
         drop_last: whether the training loader drops a last partial batch.
         precision: autocast in ``"bf16"`` or ``"fp16"`` (with a gradient scaler), or ``"fp32"``.
@@ -81,6 +90,8 @@ class Workload:
             )
         if self.train_step and self.eval_data is not None and self.eval_step is None:
             raise WorkloadError("a Workload with train_step and eval_data also needs eval_step")
+        self._check_own_step()
+        self._check_loader_options()
         for name in ("train_data", "eval_data"):
             data = getattr(self, name)
             if data is not None and not hasattr(data, "__len__"):
@@ -93,3 +104,22 @@ class Workload:
         for name in ("batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise WorkloadError(f"{name} must be at least 1, but got {getattr(self, name)}")
+
+    def _check_own_step(self) -> None:
+        """What a train_step would have to do by itself cannot be asked for beside it."""
+        plain = {"precision": "fp32", "accumulation": 1, "compile": False}
+        changed = [name for name, value in plain.items() if getattr(self, name) != value]
+        if self.train_step and changed:
+            name = changed[0]
+            raise WorkloadError(
+                f"{name}={getattr(self, name)!r} would not be applied: train_step does the whole "
+                f"step by itself; do it there, with a knob if it should vary, and leave {name} out"
+            )
+
+    def _check_loader_options(self) -> None:
+        for name, instead in _NOT_LOADER_OPTIONS.items():
+            if name in self.loader_options:
+                raise WorkloadError(
+                    f"{name!r} in loader_options is in the way of what is probed; "
+                    f"give the Workload {instead} instead"
+                )

@@ -106,9 +106,10 @@ class Device:
     """What a measurement was made on. Two devices with equal ``key`` are interchangeable.
 
     Attributes:
-        memory_bytes: of the accelerator, or for a CPU the main memory this process may use.
+        memory_bytes: of the accelerator, or for a CPU the main memory this process may use; 0
+            where it is not known.
         cuda: CUDA version that torch was built for; empty without one.
-        threads: intra-operator CPU threads.
+        threads: intra-operator CPU threads; 0 where they are not known.
         clock_mhz: the clock reported when probing began; informative, not part of the key.
     """
 
@@ -126,11 +127,15 @@ class Device:
         parts = (self.kind, self.name, self.memory_bytes, self.torch, self.cuda, self.threads)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
+    def answers_to(self, text: str) -> bool:
+        """Whether a user's text means this device: its kind, its key, or part of its name."""
+        return text.partition(":")[0].lower() == self.kind or text == self.key or text in self.name
+
     @property
     def label(self) -> str:
         """For people: ``"Intel Xeon (cpu, 2 threads, torch 2.13.0)"``."""
         plural = "" if self.threads == 1 else "s"
-        threads = f", {self.threads} thread{plural}" if self.kind == "cpu" else ""
+        threads = f", {self.threads} thread{plural}" if self.kind == "cpu" and self.threads else ""
         return f"{self.name} ({self.kind}{threads}, torch {self.torch})"
 
 

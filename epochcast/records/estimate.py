@@ -82,7 +82,11 @@ class Estimate:
         epoch_seconds: one steady epoch of training, evaluation and saves excluded.
         total_seconds: the run from process start to its end.
         peak_bytes: largest sum of live tensors on the device during training.
+        allocated_bytes: what the framework's allocator hands out for that (accelerators only).
+        reserved_bytes: what it takes from the device for that, fragmentation included.
         device_bytes: what the device must have for that: caches, context and libraries included.
+        compute_seconds: a micro-step without update and without waiting for data, its median.
+        loader_seconds: the loader alone, a batch, its median; None where it was not measured.
         cost: money, in the unit of the price; None without a price.
         probing_seconds: wall-clock time of all measurements behind this estimate.
         extrapolated: what lies outside the probed range, e.g. ``("batch_size",)``.
@@ -99,7 +103,11 @@ class Estimate:
     total_seconds: Quantiles
     terms: tuple[Term, ...]
     peak_bytes: Quantiles | None
+    allocated_bytes: Quantiles | None
+    reserved_bytes: Quantiles | None
     device_bytes: Quantiles | None
+    compute_seconds: float | None
+    loader_seconds: float | None
     cost: Quantiles | None
     probing_seconds: float
     extrapolated: tuple[str, ...] = ()

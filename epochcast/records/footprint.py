@@ -8,9 +8,9 @@ live     ▁▂▃▅▇█▇▅▃▂▁ │ ▂▄▂                        
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 from epochcast.records.validation import require
 
@@ -93,6 +93,7 @@ class Footprint:
         batch_elements: elements of all tensors of the batch, padding included.
         uncounted_operators: matrix-like operators without a FLOP formula, with how often each ran.
         timeline: all allocations; only where a dry run was asked for it.
+        unknown: counts that nobody made, by name; they are 0 here, and ``count`` tells them apart.
     """
 
     flops: int
@@ -113,6 +114,21 @@ class Footprint:
     batch_elements: int = 0
     uncounted_operators: tuple[tuple[str, int], ...] = ()
     timeline: Timeline | None = None
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def of_counts(cls, **known: int) -> Footprint:
+        """A footprint of which only some counts are known."""
+        counts = [f.name for f in fields(cls) if f.type == "int"]  # annotations are text
+        unknown = tuple(name for name in counts if name not in known)
+        values: dict[str, Any] = {**dict.fromkeys(unknown, 0), **known}
+        return cls(**values, unknown=unknown)
+
+    def count(self, name: str) -> int | None:
+        """A count by its name, or ``"peak_bytes"``; None if it is not known."""
+        parts = ("step_peak_bytes", "update_peak_bytes") if name == "peak_bytes" else (name,)
+        known = not all(part in self.unknown for part in parts)
+        return int(getattr(self, name)) if known else None
 
     @property
     def peak_bytes(self) -> int:

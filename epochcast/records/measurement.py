@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from typing import Any, Literal
 
-from epochcast.records.configuration import Device, RunConfig
+from epochcast.records.configuration import Device, RunConfig, SizeValue, make_sizes
 from epochcast.records.documents import SCHEMA
+from epochcast.records.elsewhere import device_named, steps_of_epochs, steps_of_steps
 from epochcast.records.footprint import Footprint
 from epochcast.records.validation import require, require_seconds
 
 Status = Literal["ok", "oom", "timeout", "crashed"]
+
+IMPORTED = "imported"  # the data of a measurement made elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +27,14 @@ class MemoryPeaks:
         allocated_bytes: by the framework's allocator (accelerators only).
         reserved_bytes: held by the framework's allocator (accelerators only).
         device_bytes: what the device gave away: reserved plus context and libraries on an
-            accelerator; the process's resident memory on a CPU.
+            accelerator; the process's resident memory on a CPU. None in measurements made
+            elsewhere that do not know it.
         allocator_retries: times the allocator had to flush its cache to make room.
     """
 
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
-    device_bytes: int
+    device_bytes: int | None = None
     allocator_retries: int = 0
 
 
@@ -54,8 +60,8 @@ class Measurement:
     """One visit of one configuration in one worker process: raw samples, in the order taken.
 
     A measurement that did not succeed has a ``status`` other than ``"ok"``, a ``message``, and
-    whatever had been measured by then. Lists may be empty: a measurement made elsewhere may know
-    epoch times only.
+    whatever had been measured by then; one that did may have a message on what it lacks. Lists
+    may be empty: a measurement made elsewhere knows epoch times only; ``from_epochs`` makes it.
 
     Attributes:
         workload: the name the user gave, e.g. ``"mnist-mlp"`` or ``"train.py:workload"``.
@@ -68,16 +74,20 @@ class Measurement:
         data: where the data came from, e.g. ``"synthetic"``.
         import_seconds: process start until torch, the device and the user's code are loaded.
         build_seconds: building model, data set and optimizer, and moving them to the device.
-        warmup_seconds: micro-steps before the timing was stable, the first one first.
+        warmup_seconds: micro-steps before the timing was stable, the first one first; of a compiled
+            model also its first partial batch and its first evaluation batches.
         step_seconds: steady micro-steps, data wait and (where due) optimizer update included.
         data_wait_seconds: the part of each steady micro-step spent waiting for its batch.
         update_seconds: the part of each steady micro-step spent in the optimizer's update; 0 where
-            none was due. Empty where the step is the workload's own.
+            none was due. Empty where it cannot be told apart: the step is the workload's own, or
+            the optimizer evaluates the loss itself.
         steps_per_sample: micro-steps that each entry of the three series above is the mean of.
         loader_seconds: batches drawn from the loader alone, without computing.
         epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
-        eval_batch_seconds: evaluation micro-steps, forward only.
-        eval_turn_seconds: starting one pass over the evaluation loader until its first batch.
+        eval_batch_seconds: evaluation micro-steps, forward only; of a pass of few batches, the mean
+            over the pass.
+        eval_turn_seconds: starting one pass over the evaluation loader until its first batch,
+            beyond the wait that every evaluation micro-step has in it.
         save_seconds: writing one checkpoint (model and optimizer) durably to disk.
         save_bytes: size of that checkpoint.
         probe_seconds: wall-clock time this visit took, all of the above included.
@@ -139,6 +149,72 @@ class Measurement:
         what = self.request or (self.config, self.data)
         parts = (self.workload, self.source, what, self.device.key, self.round)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_epochs(
+        cls,
+        workload: str,
+        batch_size: int,
+        epoch_seconds: Sequence[float] = (),
+        *,
+        step_seconds: Sequence[float] = (),
+        samples: int,
+        device: Device | str,
+        sizes: Mapping[str, SizeValue] | None = None,
+        includes_first: bool = True,
+        run: int = 0,
+        peak_bytes: int | None = None,
+        device_bytes: int | None = None,
+        created_at: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        **known: Any,
+    ) -> Measurement:
+        """A run that was timed elsewhere, e.g. by a training script's own log.
+
+        The first epoch of a run is not a steady one: what it took beyond the median of the others
+        is a cost of the start, and the others are the samples. See ``records/elsewhere.py``.
+
+        Args:
+            workload: what to call it.
+            batch_size: micro-batch.
+            epoch_seconds: training epochs in the order run, without validation and saves.
+            step_seconds: micro-steps in the order run, or their one mean; instead of epochs.
+            samples: training samples per epoch.
+            device: or its name, which must say whether it is a cpu, a cuda device or mps.
+            sizes: model-size knobs.
+            includes_first: whether the times begin with the first epoch (step) of the run.
+            run: number of this run among all runs of the same configuration, from 0; each must
+                have its own.
+            peak_bytes: largest sum of live tensors, or what the framework's allocator had out.
+            device_bytes: what the device gave away, e.g. by nvidia-smi.
+            created_at: when, ISO 8601 in UTC; default: now.
+            config: other fields of ``RunConfig``: accumulation, precision, workers, …
+            **known: other fields, e.g. footprint, eval_samples, eval_batch_seconds, save_seconds.
+
+        Raises:
+            ValueError: a value is not possible, or there are not just epochs or just steps.
+        """
+        require(bool(epoch_seconds) != bool(step_seconds), "give epoch_seconds or step_seconds")
+        ran = RunConfig(batch_size=batch_size, sizes=make_sizes(sizes or {}), **(config or {}))
+        if epoch_seconds:
+            steps = steps_of_epochs(epoch_seconds, samples, ran, includes_first=includes_first)
+        else:
+            steps = steps_of_steps(step_seconds, includes_first=includes_first)
+        is_known = peak_bytes is not None or device_bytes is not None
+        return cls(
+            workload=workload,
+            config=ran,
+            device=device_named(device) if isinstance(device, str) else device,
+            samples=samples,
+            round=run,
+            data=IMPORTED,
+            memory=MemoryPeaks(allocated_bytes=peak_bytes, device_bytes=device_bytes)
+            if is_known
+            else None,
+            created_at=created_at or datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+            **asdict(steps),
+            **known,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,7 +95,6 @@ def test_failures_are_data_about_the_sweep_and_not_about_time() -> None:
     [
         ({"workload": "another"}, "one workload, but got 2: another, imaginary"),
         ({"source": "def"}, "one version of the workload's code"),
-        ({"samples": 5}, "one number of training samples"),
         (
             {"device": Device(kind="cuda", name="G", memory_bytes=9, torch="2", threads=1)},
             "one device",

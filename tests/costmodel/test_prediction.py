@@ -60,7 +60,7 @@ def test_every_term_of_a_run_in_closed_form() -> None:
     )
     assert _term(estimate, "starting epochs") == pytest.approx(e * 0.01, rel=1e-3)
     assert _term(estimate, "evaluation") == pytest.approx(
-        45 * (math.ceil(10_000 / b) * compute / 3 + 0.02), rel=1e-3
+        45 * ((52 * compute + truths.compute_seconds(16, w)) / 3 + 0.02), rel=1e-3
     )
     assert _term(estimate, "checkpoints") == pytest.approx(18 * 0.05, rel=1e-3)
     assert estimate.total_seconds.p50 == pytest.approx(sum(t.seconds.p50 for t in estimate.terms))
@@ -102,7 +102,7 @@ def test_relative_uncertainty_shrinks_to_that_of_the_run_and_no_further() -> Non
         q = _training(NOISY.predict(epochs=epochs, batch_size=64, width=512))
         return math.log(q.p90 / q.p10)
 
-    assert width(1) >= width(10) >= width(1000)
+    assert width(1) * (1 + 1e-9) >= width(10) >= width(1000) * (1 - 1e-9)
     assert width(1000) > 0.5 * width(1)
 
 
@@ -155,10 +155,10 @@ def test_outside_the_range_is_flagged_and_wider() -> None:
     [
         ({}, "either epochs or steps"),
         ({"epochs": 1, "steps": 1}, "either epochs or steps"),
-        ({"epochs": 0}, "epochs must be positive"),
-        ({"epochs": math.nan}, "epochs must be positive"),
-        ({"epochs": math.inf}, "epochs must be positive"),
-        ({"epochs": 1, "batch_size": -3}, "batch_size must be positive"),
+        ({"epochs": 0}, "epochs must be a positive"),
+        ({"epochs": math.nan}, "epochs must be a positive"),
+        ({"epochs": math.inf}, "epochs must be a positive"),
+        ({"epochs": 1, "batch_size": -3}, "batch_size must be a positive"),
         ({"epochs": 1, "height": 3}, "no knob 'height'; it has: depth, width"),
         ({"epochs": 1, "width": "big"}, "'width' takes positive numbers"),
         ({"epochs": 1, "width": 0}, "'width' takes positive numbers"),

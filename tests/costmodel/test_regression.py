@@ -1,4 +1,7 @@
-"""The estimators: scikit-learn's own checks, exact recovery, and what their names promise."""
+"""The estimator: scikit-learn's own checks, exact recovery, and what its names promise."""
+
+from itertools import pairwise
+from math import inf
 
 import numpy as np
 import pytest
@@ -6,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from epochcast.costmodel.regression import PhysicalRegressor, ResidualSmoother
+from epochcast.costmodel.regression import PhysicalRegressor, fit_physics, predict_physics
+from epochcast.costmodel.surface import join, shares_of
 
 B = np.array([8.0, 16, 32, 64, 128, 256])
 LINE = np.stack([np.ones_like(B), B], axis=1)
+FLOOR = np.stack([np.ones_like(B), np.ones_like(B), B], axis=1)
+positive = st.floats(1e-3, 1e3)
 
 
-@parametrize_with_checks([PhysicalRegressor(), ResidualSmoother()])
+@parametrize_with_checks([PhysicalRegressor(), PhysicalRegressor(exponent=2.0)])
 def test_scikit_learn_checks(estimator: object, check: object) -> None:
     check(estimator)  # type: ignore[operator]
 
@@ -23,25 +29,62 @@ def test_a_line_is_recovered_exactly(a: float, c: float) -> None:
     assert PhysicalRegressor().fit(LINE, y).predict(LINE) == pytest.approx(y, rel=1e-6)
 
 
-@given(st.lists(st.floats(0.01, 100), min_size=6, max_size=6))
-def test_coefficients_are_never_negative(y: list[float]) -> None:
-    fitted = PhysicalRegressor().fit(LINE, np.array(y))
-    assert all((c >= 0).all() for c in fitted.coef_)
+@pytest.mark.parametrize("exponent", [1.0, 2.0, inf])
+@settings(max_examples=40)
+@given(y=st.lists(st.floats(0.01, 100), min_size=6, max_size=6))
+def test_coefficients_are_never_negative(exponent: float, y: list[float]) -> None:
+    fitted = PhysicalRegressor([[0], [1, 2]], exponent).fit(FLOOR, np.array(y))
+    assert (fitted.coef_ >= 0).all()
 
 
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 4.0, inf])
+@settings(max_examples=40)
 @given(scale=st.floats(1e-6, 1e6))
-def test_predictions_scale_with_the_unit_of_y(scale: float) -> None:
+def test_predictions_scale_with_the_unit_of_y(exponent: float, scale: float) -> None:
     y = 3.0 + 0.1 * B + 0.5 * np.sin(B)
-    one = PhysicalRegressor().fit(LINE, y).predict(LINE)
-    assert PhysicalRegressor().fit(LINE, scale * y).predict(LINE) == pytest.approx(scale * one)
+    regressor = PhysicalRegressor([[0], [1, 2]], exponent)
+    one = regressor.fit(FLOOR, y).predict(FLOOR)
+    assert regressor.fit(FLOOR, scale * y).predict(FLOOR) == pytest.approx(scale * one, rel=1e-5)
 
 
 @settings(max_examples=30)
 @given(kink=st.integers(1, 4), slope=st.floats(0.1, 10))
 def test_a_floor_under_a_slope_is_recovered(kink: int, slope: float) -> None:
     y = np.maximum(slope * B[kink], slope * B)
-    fitted = PhysicalRegressor([[0], [0, 1]]).fit(LINE, y)
+    fitted = PhysicalRegressor([[0], [1]], inf).fit(LINE, y)
     assert fitted.predict(LINE) == pytest.approx(y, rel=1e-6)
+
+
+@settings(max_examples=50)
+@given(host=positive, slope=positive, exponent=st.sampled_from((2.0, 4.0)))
+def test_a_soft_floor_is_recovered(host: float, slope: float, exponent: float) -> None:
+    y = join(np.stack([np.full_like(B, host), slope * B]), exponent)
+    fitted = PhysicalRegressor([[0], [1]], exponent).fit(LINE, y)
+    assert fitted.predict(LINE) == pytest.approx(y, rel=1e-4)
+
+
+@given(st.lists(st.tuples(positive, positive), min_size=1, max_size=5))
+def test_a_join_lies_between_the_maximum_and_the_sum(pairs: list[tuple[float, float]]) -> None:
+    planes = np.array(pairs).T
+    joined = [join(planes, p) for p in (1.0, 2.0, 4.0, inf)]
+    assert joined[0] == pytest.approx(planes.sum(axis=0))
+    assert joined[-1] == pytest.approx(planes.max(axis=0))
+    for larger, smaller in pairwise(joined):
+        assert (larger >= smaller * (1 - 1e-12)).all()
+
+
+@given(st.lists(positive, min_size=3, max_size=3), st.sampled_from((1.0, 2.0, 4.0)))
+def test_shares_are_the_derivatives_and_sum_to_one(beta: list[float], exponent: float) -> None:
+    groups = ((0,), (1, 2))
+    terms = FLOOR * np.array(beta)
+    whole = predict_physics(FLOOR, np.array(beta), groups, exponent)
+    shares = shares_of(terms, whole, groups, exponent)
+    assert shares.sum(axis=1) == pytest.approx(1.0)
+    for column in range(3):
+        step = np.array(beta)
+        step[column] *= np.exp(1e-6)
+        more = predict_physics(FLOOR, step, groups, exponent)
+        assert np.log(more / whole) / 1e-6 == pytest.approx(shares[:, column], abs=1e-4)
 
 
 def test_values_that_are_not_positive_are_refused() -> None:
@@ -49,19 +92,14 @@ def test_values_that_are_not_positive_are_refused() -> None:
         PhysicalRegressor().fit(LINE, np.zeros(6))
 
 
-def test_smoother_interpolates_without_noise_and_forgets_far_away() -> None:
-    Z = np.log2(B)[:, None]
-    r = np.sin(Z[:, 0])
-    fitted = ResidualSmoother(length_scale=1.0, noise=1e-9).fit(Z, r)
-    assert fitted.predict(Z) == pytest.approx(r, abs=1e-4)
-    assert fitted.predict(np.array([[60.0]])) == pytest.approx([0.0])
+def test_groups_divide_the_columns() -> None:
+    with pytest.raises(ValueError, match="must divide the 2 columns"):
+        PhysicalRegressor([[0], [0, 1]]).fit(LINE, B)
 
 
-def test_closed_form_leave_one_out_equals_leaving_one_out() -> None:
-    Z = np.log2(B)[:, None]
-    r = np.cos(Z[:, 0])
-    closed = ResidualSmoother(2.0, 0.1).fit(Z, r).loo_residuals()
-    for i in range(len(r)):
-        rest = np.arange(len(r)) != i
-        left_out = ResidualSmoother(2.0, 0.1).fit(Z[rest], r[rest])
-        assert closed[i] == pytest.approx(r[i] - left_out.predict(Z[i : i + 1])[0])
+def test_an_earlier_fit_is_a_good_start() -> None:
+    y = join(np.stack([np.full_like(B, 1.0), 0.02 * B]), 2.0)
+    whole = fit_physics(LINE, y, [[0], [1]], 2.0)
+    assert fit_physics(LINE[1:], y[1:], [[0], [1]], 2.0, start=whole) == pytest.approx(
+        whole, rel=1e-3
+    )

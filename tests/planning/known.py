@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from epochcast.costmodel.features import CONSTANT
+from epochcast.costmodel.discrepancy import Discrepancy
+from epochcast.costmodel.features import CONSTANT, Feature
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.model import Constant, CostModel, Variant
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.surface import FittedForm, Surface
 from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Device, RunConfig
 
@@ -21,21 +22,36 @@ EXACTLY = Scatter(sd=0.0, dof=MANY)
 EXAMPLE = {"setup": 120.0, "first": 30.0, "epoch": 55, "evaluation": 8.0, "save": 4.0}
 
 
-def constant(value: float, sd: float = 0.0, dof: float = MANY) -> Surface:
+def _surface(
+    features: tuple[Feature, ...],
+    coefficients: tuple[float, ...],
+    sd: float,
+    axes: tuple[str, ...],
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+) -> Surface:
+    missed = Discrepancy(scale=sd, dof=MANY, plain_sd=sd, left_out_sd=sd)
+    form = FittedForm(
+        name="known",
+        weight=1.0,
+        features=features,
+        groups=(tuple(range(len(features))),),
+        coefficients=coefficients,
+        exponent=1.0,
+        discrepancy=missed,
+    )
+    return Surface(forms=(form,), axes=axes, low=low, high=high)
+
+
+def constant(value: float, sd: float = 0.0) -> Surface:
     """A quantity that is the same everywhere."""
-    return Surface(
-        features=(CONSTANT,), groups=((0,),), coefficients=((value,),), axes=(), low=(), high=(),
-        loo_sd=sd, loo_dof=dof,
-    )  # fmt: skip
+    return _surface((CONSTANT,), (value,), sd, (), (), ())
 
 
 def per_sample(fixed: float, each: float) -> Surface:
     """a + c·B."""
-    return Surface(
-        features=(CONSTANT, (("batch_size", 1.0),)), groups=((0, 1),),
-        coefficients=((fixed, each),), axes=("batch_size",), low=(1.0,), high=(1024.0,),
-        loo_sd=0.0, loo_dof=MANY,
-    )  # fmt: skip
+    features = (CONSTANT, (("batch_size", 1.0),))
+    return _surface(features, (fixed, each), 0.0, ("batch_size",), (1.0,), (1024.0,))
 
 
 def model(
@@ -51,17 +67,20 @@ def model(
     device_bytes: float = 1e9,
     micro_step: Surface | None = None,
     configurations: tuple[RunConfig, ...] = (RunConfig(batch_size=1),),
+    evals: int = 1,
     **changes: Any,
 ) -> CostModel:
     """A cost model with these prices in seconds; an epoch has ``epoch`` steps of one second."""
     variant = Variant(
         precision="fp32", compiled=False, workers=0, world_size=1, drop_last=False,
-        accumulation=1, categories=(), typical_sizes=(), counts=(),
+        accumulation=1, categories=(), typical=configurations[-1], samples=constant(float(epoch)),
+        eval_samples=constant(float(evals)), counted=(), loading=None, build_scatter=EXACTLY,
+        counts=(),
         micro_step=micro_step or constant(1.0),
         update=None,
         evaluation=constant(evaluation),
-        step_peak=None,
-        update_peak=None,
+        allocated=None,
+        reserved=None,
         device_bytes=constant(device_bytes),
         save_seconds=constant(save),
         save_bytes=constant(save_bytes),
@@ -76,7 +95,8 @@ def model(
     )  # fmt: skip
     values: dict[str, Any] = {
         "workload": "known", "source": "", "device": DEVICE, "data": "synthetic",
-        "samples": epoch, "eval_samples": 1, "imports": Constant(seconds=setup, scatter=EXACTLY),
+        "samples": epoch, "eval_samples": evals,
+        "imports": Constant(seconds=setup, scatter=EXACTLY),
         "variants": (variant,), "probing_seconds": 60.0,
         "measured_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip

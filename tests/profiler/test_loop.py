@@ -142,7 +142,7 @@ def test_an_own_forward_takes_any_batch():
 
 def test_an_own_train_step_does_everything_itself():
     seen = []
-    loop = loop_of(train_step=seen.append, accumulation=2)
+    loop = loop_of(train_step=seen.append)
     before = weights(loop)
     batch = data_of(4).tensors
     assert loop.micro_step(batch, HostClock()) is None
@@ -151,6 +151,18 @@ def test_an_own_train_step_does_everything_itself():
     assert torch.equal(before, weights(loop))
     with pytest.raises(WorkloadError, match="no separate loss"):
         loop.loss(batch)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"precision": "bf16"}, {"accumulation": 2}, {"compile": True}], ids=str
+)
+def test_what_an_own_train_step_would_not_apply_is_refused(asked):
+    (name,) = asked
+    with pytest.raises(
+        WorkloadError, match=f"^{name}=.* would not be applied: train_step"
+    ) as error:
+        workload_of(train_step=print, **asked)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("batch", [torch.zeros(3, 6), {"x": 1}, 3, (1, 2, 3)])
@@ -172,6 +184,43 @@ def test_a_frozen_part_stays():
 def test_the_model_is_put_into_training_mode():
     model = nn.Sequential(nn.Linear(6, 3), nn.Dropout()).eval()
     assert loop_of(model=model).model.training
+
+
+# -- an optimizer that evaluates the loss itself ------------------------------------------------
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_an_optimizer_with_a_closure_does_as_in_a_loop_of_ones_own(accumulation):
+    """Over all micro-batches since the last update, each at its share."""
+    loop = loop_of(
+        model=(model := nn.Sequential(nn.Linear(6, 3))),
+        optimizer=torch.optim.LBFGS(model.parameters()),
+        accumulation=accumulation,
+    )
+    own = deepcopy(model)
+    optimizer = torch.optim.LBFGS(own.parameters())
+    x, y = data_of(4 * accumulation).tensors
+
+    def closure():
+        optimizer.zero_grad()
+        loss = functional.mse_loss(own(x), y)
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+        for batch in zip(x.split(4), y.split(4), strict=True):
+            assert loop.micro_step(batch, HostClock()) is None
+    ours = torch.cat([p.detach().flatten() for p in own.parameters()])
+    assert torch.allclose(weights(loop), ours, atol=1e-5)
+    assert not loop.splits_update
+    assert loop_of().splits_update
+
+
+def test_a_gradient_scaler_cannot_step_such_an_optimizer():
+    model = nn.Linear(6, 3)
+    with pytest.raises(WorkloadError, match=r"^LBFGS evaluates the loss itself.*use bf16 or fp32$"):
+        loop_of(model=model, optimizer=torch.optim.LBFGS(model.parameters()), precision="fp16")
 
 
 # -- evaluation ---------------------------------------------------------------------------------
@@ -246,11 +295,40 @@ def test_the_users_collate_and_loader_options_are_used():
     assert list(loop.train_loader()) == [4] * 6
 
 
-def test_a_batch_sampler_is_refused():
-    loop = loop_of(loader_options={"batch_sampler": [[0, 1]]}, eval_data=data_of(4))
-    for loader in (loop.train_loader, loop.eval_loader):
-        with pytest.raises(WorkloadError, match="give a sampler instead"):
-            loader()
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ({"batch_sampler": [[0, 1]]}, "batch_size= and a sampler"),
+        ({"batch_size": 4}, "batch_size="),
+        ({"shuffle": False}, "shuffle="),
+        ({"collate_fn": len}, "collate="),
+        ({"dataset": []}, "train_data="),
+    ],
+    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
+)
+def test_loader_options_that_would_be_in_conflict_are_refused(option, instead):
+    (name,) = option
+    message = f"^'{name}' in loader_options is in the way .* give the Workload {instead} instead$"
+    with pytest.raises(WorkloadError, match=message):
+        workload_of(loader_options=option)
+
+
+def test_drop_last_among_the_loader_options_is_the_trainings():
+    loop = loop_of(samples=10, eval_data=data_of(6), loader_options={"drop_last": True})
+    assert loop.config.drop_last
+    assert loop.partial_batch() is None
+    assert [len(x) for x, _ in loop.eval_loader()] == [4, 2]
+
+
+@given(samples=st.integers(4, 20), evaluated=st.integers(1, 20))
+@settings(deadline=None)
+def test_batches_of_every_size_that_a_run_has(samples, evaluated):
+    loop = loop_of(samples=samples, eval_data=data_of(evaluated))
+    partial = loop.partial_batch()
+    assert (0 if partial is None else len(partial[0])) == samples % 4
+    sizes = [len(x) for x, _ in loop.eval_batches_of_each_size()]
+    assert sizes == sorted({len(x) for x, _ in loop.eval_loader()}, reverse=True)
+    assert loop_of().eval_batches_of_each_size() == []
 
 
 @given(

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler import process
 from epochcast.profiler.process import (
     WorkerDied,
@@ -67,12 +67,31 @@ def test_answers_and_phases(stand_in):
     assert phases == ["one", "two"]
 
 
-def test_a_task_that_cannot_be_done(stand_in):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("UsageError", UsageError), ("WorkloadError", WorkloadError), ("KeyError", EpochcastError)],
+)
+def test_a_task_that_cannot_be_done(stand_in, name, kind):
+    """The error is of the class that the worker names, if that is one of ours."""
+    failed = f"""print('{{"kind": "failed", "text": "no such thing", "error": "{name}"}}')"""
     with (
-        stand_in("""print('{"kind": "failed", "text": "no such thing"}')""") as worker,
-        pytest.raises(EpochcastError, match=r"^no such thing$"),
+        stand_in(failed) as worker,
+        pytest.raises(EpochcastError, match=r"^no such thing$") as error,
     ):
         worker.ask(task_of(), LONG)
+    assert type(error.value) is kind
+
+
+def test_the_scratch_folder_is_the_workers_and_goes_with_it(stand_in):
+    code = f"print('''{READY}''' % sys.argv[2]); print('''{DONE}'''); signal.pause()"
+    phases = []
+    for _ in range(2):
+        with stand_in(code) as worker:
+            worker.ask(task_of(), LONG, phases.append)
+            assert list(Path(phases[-1]).iterdir()) == []
+            (Path(phases[-1]) / "kernels").mkdir()
+        assert not Path(phases[-1]).exists()
+    assert phases[0] != phases[1]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +219,8 @@ def test_user_code_cannot_reach_the_protocol(tmp_path, monkeypatch):
         assert again == described
         with pytest.raises(EpochcastError, match="has no function 'other'"):
             worker.ask(task_of(f"{tmp_path / 'chatty.py'}:other"), LONG)
+        with pytest.raises(UsageError, match="no workload is called 'nosuch'"):
+            worker.ask(task_of("nosuch"), LONG)
         trial = worker.ask(task_of(target, "check"), LONG).checked
         assert "must return an epochcast.Workload, but got NoneType" in trial.problem
     text = log.read_text()
@@ -209,9 +230,11 @@ def test_user_code_cannot_reach_the_protocol(tmp_path, monkeypatch):
 
 HANGING = """
 import os, pathlib, signal, subprocess
+caches = pathlib.Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parents[1]
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen(["sleep", "1000"])
 here = pathlib.Path(__file__).parent
+(here / "scratch").write_text(str(caches))
 (here / "partial").write_text(f"{os.getpid()} {child.pid}")
 (here / "partial").rename(here / "pids")
 while True:
@@ -245,6 +268,7 @@ def test_when_the_sweep_is_killed_its_worker_ends(tmp_path, monkeypatch):
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     assert gone(pids)
+    assert not Path((tmp_path / "scratch").read_text()).exists()
 
 
 def wait_for(path, running):

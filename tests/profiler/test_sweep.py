@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import psutil
 import pytest
@@ -18,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import CPU
 
-from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler.process import WorkerDied, WorkerTimeout
 from epochcast.profiler.protocol import CheckedWorkload, Description, Reply
 from epochcast.profiler.request import SweepRequest, default_batch_sizes
-from epochcast.profiler.sweep import SilentObserver, sweep
+from epochcast.profiler.sweep import SilentObserver, _slug, sweep
 from epochcast.records import GradientNoise, Measurement, RunConfig
 from epochcast.store import Store
 
@@ -291,6 +292,40 @@ def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
     assert failed.message.endswith("SIGKILL: the system ran out of memory")
 
 
+def test_a_checkpoint_that_could_not_be_timed_is_told_once(folder):
+    machine, observer, answer = machine_of(folder), Noting(), Machine.answer
+
+    def on_a_full_disk(task):
+        reply = answer(machine, task)
+        if reply.measured is None:
+            return reply
+        return replace(reply, measured=replace(reply.measured, message="OSError: disk full"))
+
+    machine.answer = on_a_full_disk
+    result = swept(request_of(), machine, observer)
+    assert {m.status for m in result.measurements} == {"ok"}
+    (warning,) = observer.warnings
+    assert (warning.code, dict(warning.details)) == ("no-save", {"why": "OSError: disk full"})
+
+
+def test_a_worker_that_cannot_be_started_is_a_clear_error(folder):
+    machine = machine_of(folder)
+
+    def start(log):
+        raise OSError(28, "No space left on device", str(log))
+
+    machine.start = start
+    with pytest.raises(EpochcastError, match=r"^cannot start a worker process: .*No space left"):
+        swept(request_of(), machine)
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(folder):
+    place = folder / "a file"
+    place.touch()
+    with pytest.raises(StoreError, match=r"cannot make the log folder .*name another store"):
+        swept(request_of(), machine_of(place))
+
+
 def test_when_nothing_succeeds_the_sweep_says_so_and_stops(folder):
     machine = machine_of(folder, outcomes={("visit", b): WorkerDied(1) for b in (8, 16, 32)})
     result = swept(request_of(rounds=5, traces=True), machine)
@@ -502,6 +537,25 @@ def test_a_failing_trace_costs_the_trace_alone(folder, failure, why):
     assert "batch_size=8" in dict(warning.details)["config"]
 
 
+def test_names_too_long_for_a_folder_are_cut_and_stay_apart(folder):
+    long = "x" * 300
+    machine = machine_of(folder)
+    swept(request_of(target=f"{long}/mine.py:workload", traces=True, rounds=1), machine)
+    swept(request_of(target=f"a{long}/mine.py:workload", traces=True, rounds=1), machine)
+    traced = machine.visits("trace")
+    parents = {
+        Path(task.folder).relative_to(machine.archive.log_folder).parts[0] for task in traced
+    }
+    assert len(parents) == 2
+    assert all(len(name.encode()) <= 255 for name in parents)
+    assert all(name.endswith("mine.py-workload") for name in parents)
+
+
+@pytest.mark.parametrize("text", ["", "é" * 300, "ab" * 150, "..", "\udcff" * 300])
+def test_any_text_makes_a_folders_name(text):
+    assert 0 < len(_slug(text).encode()) <= 255
+
+
 # -- before the first round ---------------------------------------------------------------------
 
 
@@ -538,6 +592,7 @@ def test_the_users_mistakes(folder, changes, said):
         {"steady_seconds": 0.0},
         {"timeout_seconds": 0.5},
         {"threads": 0},
+        {"threads": 99999999999999999999},
         {"batch_sizes": (8, 0)},
         {"overrides": {"optimizer": "adam"}},
     ],

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin import BUILTIN
@@ -45,6 +46,14 @@ def required(width):
 
 def listed(widths=(1, 2)):
     return workload()
+
+def with_workers():
+    made = workload()
+    made.loader_options = {
+        "pin_memory": False, "num_workers": 1, "prefetch_factor": 4,
+        "persistent_workers": True, "timeout": 9, "multiprocessing_context": "fork",
+    }
+    return made
 
 def rest(width=3, *args, **kwargs):
     return workload(width)
@@ -229,6 +238,15 @@ def test_overrides(file):
     assert changed.loader_options == {"pin_memory": False, "num_workers": 2}
     with pytest.raises(WorkloadError, match="accumulation must be at least 1"):
         build(spec_of(target, accumulation=0))
+
+
+def test_without_loader_workers_what_is_about_them_is_dropped(file):
+    target = f"{file}:with_workers"
+    options = build(spec_of(target)).loader_options
+    assert build(spec_of(target, workers=2)).loader_options == {**options, "num_workers": 2}
+    alone = build(spec_of(target, workers=0))
+    assert alone.loader_options == {"pin_memory": False, "num_workers": 0}
+    assert len(list(DataLoader(alone.train_data, **alone.loader_options))) > 0
 
 
 # -- where a workload comes from ----------------------------------------------------------------

@@ -36,11 +36,18 @@ class World:
 
 
 class Loader:
-    """``length`` batches; starting a pass and each batch take their time."""
+    """``length`` batches; starting a pass and each batch take their time.
 
-    def __init__(self, world: World, length: int, turn=0.0, wait=0.0, samples=None) -> None:
+    With workers, batches come in bursts: all of a burst when its first one is loaded. As many as
+    are ready before time come at once, after the first.
+    """
+
+    def __init__(
+        self, world: World, length: int, turn=0.0, wait=0.0, samples=None, workers=0
+    ) -> None:
         self.world, self.length, self.turn, self.wait = world, length, turn, wait
         self.dataset = range(samples if samples is not None else length)
+        self.num_workers, self.prefetch_factor = workers, 2 if workers else None
         self.passes = 0
 
     def __len__(self) -> int:
@@ -50,7 +57,9 @@ class Loader:
         self.passes += 1
         self.world.now += self.turn
         for index in range(self.length):
-            self.world.now += self.wait
+            in_burst = self.num_workers and index % self.num_workers
+            in_stock = 0 < index <= timing.ready_before_time(self)
+            self.world.now += 0.0 if in_burst or in_stock else self.wait
             yield index
 
 
@@ -71,6 +80,7 @@ class Loop:
         self.world, self.cost, self.config = world, cost, config
         self.loader, self.evaluations = loader, eval_loader
         self.workload = SimpleNamespace(train_step=print if own_step else None, model=nn.Identity())
+        self.splits_update = not own_step
         self.steps = 0
         self.evaluated: list[tuple[int, bool]] = []
 
@@ -83,7 +93,7 @@ class Loop:
     def micro_step(self, batch: int, clock: World) -> tuple[float, float] | None:
         self.world.now += self.cost(self.steps)
         self.steps += 1
-        if self.workload.train_step is not None or self.steps % self.config.accumulation:
+        if not self.splits_update or self.steps % self.config.accumulation:
             return None
         start = clock.mark()
         self.world.now += 0.5
@@ -103,7 +113,8 @@ def fake(cost=lambda step: 1.0, batches=10, turn=0.0, wait=0.0, **options):
     config = RunConfig(batch_size=4, **options)
     if eval_loader is not None:
         eval_loader.world = world
-    loop = Loop(world, cost, Loader(world, batches, turn, wait), config, own_step, eval_loader)
+    loader = Loader(world, batches, turn, wait, workers=config.workers)
+    loop = Loop(world, cost, loader, config, own_step, eval_loader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "time", SimpleNamespace(perf_counter=world.perf_counter))
         yield Stepper(loop, world), loop, world
@@ -176,7 +187,7 @@ def test_whole_periods_and_aligned_series(accumulation, workers, batches, second
 
 def test_a_step_holds_its_wait_and_its_update():
     with fake(wait=0.25, accumulation=2) as (stepper, _, _):
-        series = timing.steady_steps(stepper, 6.0)
+        series = timing.steady_steps(stepper, 16.0)
     assert series.wait == [0.25] * len(series.step)
     assert sorted(set(series.update)) == [0.0, 0.5]
     assert all(
@@ -187,23 +198,55 @@ def test_a_step_holds_its_wait_and_its_update():
 def test_slow_steps_may_stretch_a_phase_but_not_for_ever():
     with fake(cost=lambda step: 60.0, batches=100) as (stepper, loop, _):
         series = timing.steady_steps(stepper, 1.0)
-    assert len(series.step) == 1  # one step took longer than PATIENCE allows
-    assert loop.steps == 2  # the first of the pass is not a sample
+    assert loop.steps == len(series.step) == 2  # the first of a pass has nothing to compare to
 
 
-def test_the_first_step_of_a_pass_is_a_turn_and_not_a_sample():
-    with fake(batches=4, turn=7.0) as (stepper, loop, _):
-        samples = [stepper.step()[2] for _ in range(9)]
-        assert samples == [False, True, True, True] * 2 + [False]
-        assert stepper.turns == [7.0, 7.0]
+def test_the_first_step_of_a_pass_is_a_sample_without_the_turn():
+    with fake(batches=4, turn=7.0, wait=0.25) as (stepper, loop, _):
+        began = [stepper.step()[2] for _ in range(9)]
+        assert began == [True, False, False, False] * 2 + [True]
+        assert stepper.turns == [7.25, 7.25]
         assert loop.loader.passes == 3
-        assert set(timing.steady_steps(stepper, 20.0).step) == {1.5}
+        series = timing.steady_steps(stepper, 60.0)
+    assert series.step == pytest.approx([1.75] * len(series.step))
+    assert series.wait == pytest.approx([0.25] * len(series.wait))
 
 
-def test_passes_of_a_single_batch_are_all_samples():
+def test_passes_of_a_single_batch_hold_their_turn():
     with fake(batches=1, turn=7.0) as (stepper, _, _):
         assert all(stepper.step()[2] for _ in range(4))
         assert set(timing.steady_steps(stepper, 1.0).step) == {8.5}
+
+
+@given(
+    accumulation=st.integers(1, 5),
+    workers=st.integers(0, 4),
+    batches=st.integers(2, 12),
+    turn=st.floats(0, 20),
+)
+def test_short_passes_do_not_change_the_share_of_updates(accumulation, workers, batches, turn):
+    config = {"accumulation": accumulation, "workers": workers}
+    with fake(batches=batches, turn=turn, wait=0.25, **config) as (stepper, _, _):
+        series = timing.steady_steps(stepper, 200.0)
+    updates = [update > 0 for update in series.update]
+    assert sum(updates) * accumulation == len(updates)
+
+
+@given(batches=st.integers(2, 12), turn=st.floats(0, 20), accumulation=st.integers(1, 5))
+def test_steps_and_turns_add_up_to_the_time_of_the_passes(batches, turn, accumulation):
+    with fake(batches=batches, turn=turn, wait=0.25, accumulation=accumulation) as (
+        *(stepper, _, world),
+    ):
+        stepper.step()
+        begun = world.now
+        series = timing.steady_steps(stepper, 200.0)
+        elapsed = world.now - begun
+    assert sum(series.step) + turn * len(stepper.turns) == pytest.approx(elapsed)
+
+
+def test_an_optimizer_that_evaluates_the_loss_has_no_update_of_its_own():
+    with fake(own_step=True) as (stepper, _, _):
+        assert timing.steady_steps(stepper, 6.0).update == []
 
 
 def test_a_turn_can_be_forced():
@@ -212,7 +255,7 @@ def test_a_turn_can_be_forced():
         stepper.turn()
         assert stepper.turns == [7.5]
         assert loop.loader.passes == 2
-        assert stepper.step()[2] is False
+        assert stepper.step()[2] is True
 
 
 def test_further_batches_go_on_over_the_end_of_a_pass():
@@ -276,8 +319,9 @@ def test_the_loader_alone_computes_nothing_and_leaves_out_its_start():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_alone_ends_with_its_pass(workers):
+    expected = {0: [0.25] * 7, 2: [0.0, 0.25, 0.0]}[workers]  # in bursts
     with fake(batches=8, turn=1.0, wait=0.25, workers=workers) as (stepper, _, _):
-        assert timing.loader_alone(stepper, 100.0) == [0.25] * (7 - 2 * workers)
+        assert timing.loader_alone(stepper, 100.0) == expected
 
 
 def test_a_pass_too_short_to_leave_out_anything_is_kept():
@@ -285,25 +329,70 @@ def test_a_pass_too_short_to_leave_out_anything_is_kept():
         assert timing.loader_alone(stepper, 1.0) == [1.25]
 
 
-@pytest.mark.parametrize(
-    ("samples", "timed"),
-    [(16, [0, 1, 2, 3]), (15, [0, 1, 2]), (4, [0]), (3, [0])],
-    ids=["full batches", "a partial last batch is no sample", "one batch", "one partial batch"],
-)
-def test_evaluation_times_full_batches(samples, timed):
-    loader = Loader(World(), -(-samples // 4), turn=3.0, wait=0.5, samples=samples)
+def evaluated(seconds=1e6, **loader):
+    """What timing an evaluation finds, and the loop it was found on."""
+    options = {"turn": 3.0, "wait": 0.5, **loader}
+    length = options.setdefault("samples", 400)
+    loader = Loader(World(), -(-length // 4), **options)
     with fake(eval_loader=loader) as (_, loop, world):
-        seconds, turns = timing.evaluation(loop, world, 1e6)
-    assert turns == [3.5]
-    assert seconds == [2.0] + [2.5] * (len(timed) - 1)
+        return *timing.evaluation(loop, world, seconds), loop
+
+
+@pytest.mark.parametrize(
+    ("samples", "full"), [(400, 100), (399, 99), (24, 6), (23, 5)], ids=lambda n: str(n)
+)
+def test_a_long_evaluation_is_sampled_in_full_batches_after_its_first(samples, full):
+    seconds, turns, loop = evaluated(samples=samples)
+    assert seconds == [2.5] * (full - 1)
+    assert turns == [3.0]
     assert loop.workload.model.training
     assert not any(training for _, training in loop.evaluated)
 
 
-def test_evaluation_stops_after_its_time_with_two_samples_at_least():
-    with fake(eval_loader=Loader(World(), 100, samples=400)) as (_, loop, world):
-        assert timing.evaluation(loop, world, 0.0)[0] == [2.0, 2.0]
-        assert timing.evaluation(loop, world, 9.0)[0] == [2.0] * 5
+@given(samples=st.integers(1, 40), workers=st.integers(0, 4))
+def test_a_short_evaluation_is_timed_whole(samples, workers):
+    """Its turn and its samples add up to the pass, the partial batch included."""
+    batches = -(-samples // 4)
+    if batches > 2 * workers + max(5, 3 * workers):
+        batches, samples = 1, 4
+    seconds, turns, loop = evaluated(50.0, samples=samples, workers=workers)
+    waits = 1 + sum(i > 2 * workers and i % max(1, workers) == 0 for i in range(1, batches))
+    for sample, turn in zip(seconds, turns, strict=True):
+        assert turn + batches * sample == pytest.approx(3.0 + 2.0 * batches + 0.5 * waits)
+    assert (turns[0] > 0) == (samples >= 8)  # two full batches
+    whole = len(loop.evaluated) - min(2, batches)
+    assert whole == len(seconds) * batches
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_with_workers_a_long_evaluation_is_priced_in_whole_bursts(workers):
+    """Nothing that was ready before time is a sample."""
+    seconds, turns, _ = evaluated(seconds=40.0, workers=workers, wait=6.0)
+    assert len(seconds) % workers == 0
+    assert sum(seconds) / len(seconds) == pytest.approx(2.0 + 6.0 / workers)
+    assert turns == pytest.approx([3.0 + 6.0 - 6.0 / workers])
+
+
+def test_evaluation_stops_after_its_time():
+    assert len(evaluated(0.1)[0]) == 1  # one step took longer than PATIENCE allows
+    assert len(evaluated(2.0)[0]) == 4  # PATIENCE times two seconds
+    assert len(evaluated(8.0)[0]) == timing.MIN_STEADY_STEPS
+    assert len(evaluated(20.0)[0]) == 8
+    assert len(evaluated(1.0, samples=4)[0]) == 1
+    assert len(evaluated(55.0, samples=4)[0]) == 10
+
+
+def test_evaluations_of_many_batches_are_thinned():
+    seconds, *_ = evaluated(samples=4 * 2000)
+    assert seconds == [2.5] * (1999 // 4)
+
+
+def test_the_first_evaluations_are_of_each_size_and_without_their_data():
+    with fake() as (_, loop, world):
+        loop.eval_batches_of_each_size = lambda: [0, 1]
+        assert timing.first_evaluations(loop, world) == [2.0, 2.0]
+    assert loop.evaluated == [(0, False), (1, False)]
+    assert loop.workload.model.training
 
 
 def test_without_evaluation_data_there_is_nothing_to_time():

@@ -14,7 +14,7 @@ from epochcast.costmodel.summary import summarise
 from epochcast.errors import UsageError
 from epochcast.profiler import timing
 from epochcast.profiler.protocol import Task, VisitSpec, WorkloadSpec
-from epochcast.profiler.target import build, load
+from epochcast.profiler.target import build, first_line, load
 from epochcast.profiler.visit import SAVES, TURNS, check, visit
 from epochcast.records import from_json, to_json
 
@@ -59,6 +59,12 @@ def forward(model, batch):
 
 def workload():
     return Workload(**parts(train_data=Rows(), eval_data=Rows(), loss=None, forward=forward))
+""",
+    "closure": """
+def workload():
+    given = parts()
+    given["optimizer"] = torch.optim.LBFGS(given["model"].parameters(), max_iter=3)
+    return Workload(**given)
 """,
     "gan": """
 def workload():
@@ -227,8 +233,7 @@ def test_a_plain_workload(task_of):
     assert measurement.config.sizes == (("width", 5),)
     assert len(measurement.update_seconds) == len(measurement.step_seconds)
     assert all(update > 0 for update in measurement.update_seconds)
-    assert len(measurement.eval_batch_seconds) == 2  # of three batches the last is partial
-    assert len(measurement.eval_turn_seconds) == 1
+    assert len(measurement.eval_batch_seconds) == len(measurement.eval_turn_seconds) > 0
     assert measurement.footprint.parameters == 6 * 5 + 5 + 5 * 2 + 2
 
 
@@ -296,7 +301,52 @@ def test_a_step_of_its_own(task_of):
     measurement = made(task_of(WORKLOADS["gan"]))
     assert measurement.footprint is None
     assert measurement.update_seconds == ()
-    assert len(measurement.eval_batch_seconds) == 2
+    assert len(measurement.eval_batch_seconds) > 0
+
+
+def test_an_optimizer_that_evaluates_the_loss(task_of):
+    measurement = made(task_of(WORKLOADS["closure"], accumulation=2))
+    assert measurement.update_seconds == ()
+    assert measurement.footprint.flops > 0
+
+
+def test_a_compiled_model_meets_every_size_of_batch_before_it_is_timed(task_of, monkeypatch):
+    """50 samples are 12 batches of 4 and one of 2; 10 evaluation samples 2 of 4 and one of 2."""
+    sizes = []
+
+    def compiled(model):  # stands for torch.compile, and for the time that it takes
+        model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+        return model
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    plain = made(task_of(WORKLOADS["plain"]))
+    measurement = made(task_of(WORKLOADS["plain"], compile=True))
+    assert sizes[:2] == [4, 2]
+    training = sizes[: sizes.index(2, 2)]
+    assert set(training[2:]) == {4}
+    assert len(plain.warmup_seconds) >= timing.MIN_WARMUP_UPDATES
+    assert len(measurement.warmup_seconds) >= 2 + timing.MIN_WARMUP_UPDATES
+    assert len(sizes) > len(training)  # the evaluation's come later
+    sizes.clear()
+    made(task_of(WORKLOADS["plain"], compile=True, drop_last=True))
+    assert sizes[:2] == [4, 4]
+
+
+FULL = OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [FULL, RuntimeError("unexpected pos 64 vs 0")], ids=repr)
+def test_a_full_disk_costs_the_checkpoint_alone(task_of, monkeypatch, error):
+    def save(*_):
+        raise error
+
+    monkeypatch.setattr(torch, "save", save)
+    measurement = visit(task_of(WORKLOADS["plain"]))
+    assert measurement.status == "ok"
+    assert measurement.message == first_line(error)
+    assert measurement.save_seconds == ()
+    assert measurement.step_seconds
+    assert measurement.footprint is not None
 
 
 def test_without_evaluation_data(task_of):

@@ -1,0 +1,112 @@
+"""The forms that each quantity may take; selection.py chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.selection import Form
+from epochcast.records import DeviceKind
+
+SOFT_EXPONENTS = (2.0, 4.0)  # between a sum (1) and a maximum (∞)
+UNLIKELY = 0.3  # prior of a form that the kind of device speaks against
+
+
+def time_forms(knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool) -> list[Form]:
+    """Seconds of a micro-step or of an evaluation batch.
+
+    A CPU finishes what it is told before it is told more, so times add up; an accelerator works
+    while the host prepares the next operator, so the slower of the two rules.
+    """
+    scales = f.knob_monomials(knobs)
+    if not has_counts:
+        lines = scales + f.times_batch(scales)
+        floor = (scales, lines)
+        hard = Form(name="floor", groups=floor, exponent=inf)
+        return [Form(name="line", groups=(lines,)), *_soft_floors(floor), hard]
+    sums = [
+        Form(name="sum", groups=(f.LAUNCH + f.WORK,)),
+        Form(name="sum by class", groups=(f.LAUNCH + f.WORK_BY_CLASS,), prior=UNLIKELY),
+    ]
+    floors = _soft_floors((f.LAUNCH, f.DISPATCHED + f.WORK))
+    likely, other = (sums, floors) if kind == "cpu" else (floors, sums)
+    return [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
+
+
+def _soft_floors(groups: tuple[tuple[f.Feature, ...], ...]) -> list[Form]:
+    return [
+        Form(name=f"soft floor p={exponent:.0f}", groups=groups, exponent=exponent)
+        for exponent in SOFT_EXPONENTS
+    ]
+
+
+def update_forms(knobs: Sequence[str]) -> list[Form]:
+    """Seconds of one optimizer update."""
+    by_size = (f.CONSTANT, (("parameters", 1.0),), (("static_bytes", 1.0),))
+    return [
+        Form(name="sum", groups=(by_size,)),
+        Form(name="by knobs", groups=(f.knob_monomials(knobs),)),
+    ]
+
+
+def count_forms(knobs: Sequence[str]) -> list[Form]:
+    """Counts and peaks, which are the same on every device."""
+    scales = f.knob_monomials(knobs)
+    lines = scales + f.times_batch(scales)
+    return [
+        Form(name="polynomial", groups=(lines,)),
+        Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
+    ]
+
+
+def static_forms(knobs: Sequence[str]) -> list[Form]:
+    """What does not depend on the batch size: building, saving."""
+    by_size = (f.CONSTANT, (("static_bytes", 1.0),))
+    return [
+        Form(name="line", groups=(by_size,)),
+        Form(name="by knobs", groups=(f.knob_monomials(knobs),)),
+    ]
+
+
+def device_forms(knobs: Sequence[str]) -> list[Form]:
+    """What the device gave away for a peak of so many live bytes."""
+    scales = f.knob_monomials(knobs)
+    line = (f.CONSTANT, (("peak_bytes", 1.0),))
+    lines = scales + f.times_batch(scales)
+    return [
+        Form(name="line", groups=(line,)),
+        Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
+    ]
+
+
+def loader_forms(knobs: Sequence[str]) -> list[Form]:
+    """Seconds in which the loader alone delivers a batch."""
+    samples = (f.CONSTANT, (("batch_size", 1.0),))
+    scales = f.knob_monomials(knobs)
+    return [
+        Form(name="line", groups=(samples,)),
+        Form(name="by knobs", groups=((f.CONSTANT, *f.times_batch(scales)),)),
+    ]
+
+
+def sample_forms(knobs: Sequence[str]) -> list[Form]:
+    """Samples of an epoch: a longer context makes fewer windows of the same text."""
+    powers = tuple(((knob, power),) for knob in knobs for power in (-1.0, 1.0))
+    return [
+        Form(name="constant", groups=((f.CONSTANT,),)),
+        Form(name="by knobs", groups=((f.CONSTANT, *powers),)),
+    ]
+
+
+def only_known(forms: Sequence[Form], known: set[str]) -> list[Form]:
+    """The forms without features of variables that were not measured."""
+    usable = []
+    for form in forms:
+        groups = tuple(
+            tuple(x for x in group if all(name in known for name, _ in x)) for group in form.groups
+        )
+        if all(groups):
+            usable.append(replace(form, groups=groups))
+    return usable

@@ -1,0 +1,195 @@
+"""One configuration seen through a variant of the cost model: its counts, seconds and bytes."""
+
+from __future__ import annotations
+
+from math import log2
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.loading import IDEAL_SCALING
+from epochcast.costmodel.model import Variant
+from epochcast.costmodel.surface import Surface
+from epochcast.records import Footprint, Quantiles, RunConfig
+
+NOTHING = Scatter(sd=0.0)
+
+
+class Place:
+    """One configuration seen through a variant's surfaces.
+
+    Args:
+        variant: of the cost model.
+        config: may differ from the variant in its number of workers.
+        footprint: of this configuration, from a dry run, if there is one.
+        scaling: how loading scales with workers; see loading.py.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        config: RunConfig,
+        footprint: Footprint | None = None,
+        scaling: float = IDEAL_SCALING,
+    ) -> None:
+        self.variant = variant
+        self.config = config
+        self.scaling = scaling
+        self.footprint = footprint
+        self.variables = self._variables(config.batch_size)
+
+    def _variables(self, batch_size: int) -> dict[str, float]:
+        place = {"batch_size": float(batch_size), **f.numeric_knobs(self.config.sizes)}
+        known = self._counted(batch_size)
+        return place | (known or {n: s.value(place) for n, s in self.variant.counts})
+
+    def _counted(self, batch_size: int) -> dict[str, float] | None:
+        """What was counted in exactly this configuration."""
+        if self.footprint is not None and batch_size == self.config.batch_size:
+            return f.counts(self.footprint)
+        for config, counts in self.variant.counted:
+            same = (config.batch_size, config.sizes) == (batch_size, self.config.sizes)
+            if same and (config.accumulation > 1) == (self.config.accumulation > 1):
+                return dict(counts)
+        return None
+
+    # -- seconds ------------------------------------------------------------------------------
+
+    def micro_step(self, batch_size: int | None = None) -> float:
+        """Seconds of a micro-step without update, at this or another batch size."""
+        known = self.variables if batch_size is None else self._variables(batch_size)
+        loading = self.variant.loading
+        if loading is not None and self._apart:
+            return loading.step_seconds(known, self.config.workers, self.scaling)
+        return self.variant.micro_step.value(known)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether computing and loading are priced each by itself."""
+        loading = self.variant.loading
+        return loading is not None and (
+            loading.better or self.config.workers != self.variant.workers
+        )
+
+    def compute(self) -> float | None:
+        """Seconds of a micro-step without update and without waiting for data."""
+        loading = self.variant.loading
+        return None if loading is None else loading.compute.value(self.variables)
+
+    def loader(self) -> float | None:
+        """Seconds in which the loader alone delivers a batch."""
+        loading = self.variant.loading
+        if loading is None:
+            return None
+        return loading.loader_seconds(self.variables, self.config.workers, self.scaling)
+
+    def update(self) -> float:
+        """Seconds of one optimizer update."""
+        return self.variant.update.value(self.variables) if self.variant.update else 0.0
+
+    def step(self) -> float:
+        """Seconds of a full micro-step with its share of an update."""
+        return self.micro_step() + self.update() / self.config.accumulation
+
+    def samples(self) -> int:
+        """Training samples of an epoch."""
+        return round(self.variant.samples.value(self.variables))
+
+    def eval_samples(self) -> int:
+        """Samples of an evaluation."""
+        surface = self.variant.eval_samples
+        return round(surface.value(self.variables)) if surface else 0
+
+    def evaluation(self) -> float:
+        """Seconds of all batches of an evaluation, a last partial one at its own size."""
+        surface = self.variant.evaluation
+        if surface is None:
+            return 0.0
+        full, rest = divmod(self.eval_samples(), self.config.batch_size)
+        seconds = full * surface.value(self.variables)
+        return seconds + (surface.value(self._variables(rest)) if rest else 0.0)
+
+    def step_scatter(self) -> Scatter:
+        """Run-level scatter of a micro-step: rounds, choice of model, counts never seen."""
+        loading = self.variant.loading
+        if loading is None or not self._apart:
+            return self.run_scatter(self.variant.micro_step)
+        sd = loading.sd_log(self.variables, self.config.workers)
+        own = Scatter(sd=sd, dof=loading.compute.dof)
+        return self.variant.run + own + self.count_scatter("flops")
+
+    def run_scatter(self, surface: Surface) -> Scatter:
+        """Run-level scatter of any time that was learned as a surface."""
+        own = Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
+        return self.variant.run + own + self.count_scatter("flops")
+
+    def count_scatter(self, name: str) -> Scatter:
+        """How well a count is known here: exactly, where it was counted."""
+        surface = dict(self.variant.counts).get(name)
+        if surface is None or self._counted(self.config.batch_size) is not None:
+            return NOTHING
+        return Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
+
+    # -- bytes --------------------------------------------------------------------------------
+
+    def peak(self) -> tuple[float, Scatter] | None:
+        """Bytes of live tensors at the peak: the larger of forward–backward and update."""
+        names = ("step_peak_bytes", "update_peak_bytes")
+        known = {n: self.variables[n] for n in names if self.variables.get(n, 0.0) > 0}
+        if known:
+            highest = max(known, key=lambda name: known[name])
+            return known[highest] + self._accumulated_gradients(), self.count_scatter(highest)
+        surface = self.variant.allocated
+        if surface is None:
+            return None
+        scatter = Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
+        return surface.value(self.variables), scatter
+
+    def _accumulated_gradients(self) -> float:
+        """Gradients that live through all forward passes, where the variant's did not.
+
+        An upper bound: at the peak of a step without accumulation, some were there already.
+        """
+        if self.config.accumulation == 1 or self.variant.accumulation > 1:
+            return 0.0
+        if self._counted(self.config.batch_size) is not None:
+            return 0.0
+        return self.variables.get("gradient_bytes", 0.0)
+
+    def device_memory(self) -> tuple[float, Scatter] | None:
+        """Bytes that the device must have, caches, context and libraries included."""
+        return self._for_peak(self.variant.device_bytes)
+
+    def _for_peak(self, surface: Surface | None) -> tuple[float, Scatter] | None:
+        """What some layer of the memory system needs so that the peak fits."""
+        if surface is None:
+            return None
+        value, scatter = self.peak() or (0.0, NOTHING)
+        known = {**self.variables, "peak_bytes": value}
+        own = Scatter(sd=surface.sd_log(known), dof=surface.dof)
+        return surface.value(known), own + scatter
+
+    def allocator_bytes(self, surface: Surface | None) -> Quantiles | None:
+        """Quantiles of what the allocator hands out, or takes."""
+        found = self._for_peak(surface)
+        return found[1].quantiles(found[0]) if found else None
+
+    def peak_bytes(self) -> Quantiles | None:
+        """Quantiles of ``peak``."""
+        found = self.peak()
+        return found[1].quantiles(found[0]) if found else None
+
+    def device_bytes(self) -> Quantiles | None:
+        """Quantiles of ``device_memory``."""
+        found = self.device_memory()
+        return found[1].quantiles(found[0]) if found else None
+
+    # -- range --------------------------------------------------------------------------------
+
+    def extrapolated(self) -> list[tuple[str, float]]:
+        """What lies outside the probed range, and by how many doublings."""
+        named = self.variant.micro_step.outside(self.variables)
+        found = [(name.removeprefix(f.KNOB_PREFIX), distance) for name, distance in named]
+        workers = max(1, self.config.workers), max(1, self.variant.workers)
+        if self.config.workers != self.variant.workers:
+            found.append(("workers", abs(log2(workers[0] / workers[1]))))
+        return found

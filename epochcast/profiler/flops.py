@@ -1,0 +1,114 @@
+"""How many floating-point operations an operator takes, where it does matrix work.
+
+    matmul         (m, k) × (k, n)                      2·m·k·n
+    convolution    positions, kernel                    2·positions·k²·C_in·C_out / groups
+    attention      Q·Kᵀ and P·V                         2 · 2·B·H·T²·D
+    recurrent      each weight once at each position    2·positions·Σ|W|
+
+A multiply-add counts as two. Everything else is element-wise, a reduction or a copy, whose cost is
+in the bytes that it moves. An operator that does matrix work and has no formula is not zero but
+unknown: ``is_uncounted`` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import (
+    conv_flop_count,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+aten = torch.ops.aten
+
+
+def _cpu_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+
+
+def _cpu_attention_backward(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> int:
+    shapes = (gradient.shape, query.shape, key.shape, value.shape)
+    return int(sdpa_backward_flop_count(*shapes))  # type: ignore[no-untyped-call]
+
+
+def _convolution_backward(
+    gradient: Tensor, inputs: Tensor, weight: Tensor, *options: Any, **_: Any
+) -> int:
+    """Each gradient asked for takes the multiply-adds of the forward pass once more."""
+    transposed, output_mask = options[4], options[7]
+    shapes = (list(inputs.shape), list(weight.shape), list(gradient.shape))
+    return int(conv_flop_count(*shapes, transposed=transposed) * sum(output_mask[:2]))
+
+
+def _recurrent(inputs: Tensor, weights: Sequence[Tensor]) -> int:
+    """``inputs`` (T, B, I), or (positions, I) when packed; biases have one dimension."""
+    positions = inputs.shape[:-1].numel()
+    return 2 * positions * sum(w.numel() for w in weights if w.dim() == 2)
+
+
+def _mkldnn_rnn(inputs: Tensor, *arguments: Any, **_: Any) -> int:
+    return _recurrent(inputs, arguments[:2])
+
+
+def _mkldnn_rnn_backward(inputs: Tensor, *arguments: Any, **_: Any) -> int:
+    return 2 * _recurrent(inputs, arguments[:2])
+
+
+def _cudnn_rnn(inputs: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
+    return _recurrent(inputs, weights)
+
+
+def _cudnn_rnn_backward(inputs: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
+    return 2 * _recurrent(inputs, weights)
+
+
+# torch's registry has no formula for the CPU attention kernel (pytorch#195460) nor for recurrent
+# layers, and its formula for the weight's gradient of a grouped convolution forgets to divide by
+# the groups.
+FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward,
+    aten.convolution_backward: _convolution_backward,
+    aten.mkldnn_rnn_layer: _mkldnn_rnn,
+    aten.mkldnn_rnn_layer_backward: _mkldnn_rnn_backward,
+    aten._cudnn_rnn: _cudnn_rnn,
+    aten._cudnn_rnn_backward: _cudnn_rnn_backward,
+}
+
+_CLASSES = (("conv", "convolution"), ("attention", "attention"), ("rnn", "recurrent"))
+
+_MATRIX_WORDS = ("rnn", "lstm", "gru", "fft", "linalg", "attention", "cdist", "conv", "mm")
+_VECTOR_WORDS = ("mv", "dot")
+# Contain a word from above and do no matrix work; the fused cells get their products ready-made.
+_OTHER_WORDS = ("vector_norm", "gamma", "cumm", "_thnn_fused")
+
+
+def flops_of(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
+    """FLOPs of one call of an operator; None if no formula is known."""
+    formula = FORMULAS.get(func._overloadpacket)
+    return None if formula is None else int(formula(*args, **kwargs, out_val=out))
+
+
+def class_of(func: Any) -> str:
+    """Of an operator with a formula: matmul, convolution, attention or recurrent."""
+    name = func._overloadpacket.__name__
+    return next((kind for word, kind in _CLASSES if word in name), "matmul")
+
+
+def is_uncounted(func: Any) -> bool:
+    """Whether an operator without a formula may do matrix work: by its name, or not torch's own."""
+    return func.namespace != "aten" or _is_matrix_like(func._overloadpacket.__name__)
+
+
+def _is_matrix_like(name: str) -> bool:
+    return any(word in name for word in _MATRIX_WORDS + _VECTOR_WORDS) and not any(
+        word in name for word in _OTHER_WORDS
+    )

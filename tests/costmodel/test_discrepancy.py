@@ -1,0 +1,79 @@
+"""What physics misses: textbook identities, and that sd means what it says."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epochcast.costmodel.discrepancy import (
+    UNKNOWN_SD,
+    Discrepancy,
+    _Solved,
+    fit_discrepancy,
+    kernel,
+)
+from epochcast.records import from_json, to_json
+
+Z = np.linspace(0, 8, 12)[:, None]
+J = np.stack([1 / (1 + 2.0 ** Z[:, 0]), 2.0 ** Z[:, 0] / (1 + 2.0 ** Z[:, 0])], axis=1)
+
+
+def test_without_a_smooth_part_it_is_linear_regression() -> None:
+    """s² = RSS/(n − p) and var = s²(1 + leverage): any textbook, e.g. Seber & Lee 2003, 5.3."""
+    random = np.random.default_rng(1)
+    r = random.normal(0, 0.05, len(Z))
+    found = fit_discrepancy(Z, J, r)
+    assert not found.corrects
+    residuals = r - J @ np.linalg.lstsq(J, r, rcond=None)[0]
+    assert found.scale**2 == pytest.approx(residuals @ residuals / (len(r) - 2))
+    leverage = np.einsum("ij,jk,ik->i", J, np.linalg.inv(J.T @ J), J)
+    assert found.sd(Z, J) == pytest.approx(found.scale * np.sqrt(1 + leverage))
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.sampled_from((1.0, 3.0)))
+def test_closed_form_leave_one_out_equals_leaving_one_out(seed: int, length: float) -> None:
+    r = np.random.default_rng(seed).normal(0, 1, len(Z))
+    U = np.linalg.qr(J)[0]
+    R = kernel(Z, Z, length) + 0.1 * np.eye(len(Z))
+    closed = _Solved(R, U, r).left_out
+    for i in range(0, len(r), 4):
+        rest = np.arange(len(r)) != i
+        part = _Solved(R[np.ix_(rest, rest)], U[rest], r[rest])
+        predicted = R[i, rest] @ part.weights + U[i] @ part.offsets
+        assert closed[i] == pytest.approx(r[i] - predicted, rel=1e-6, abs=1e-9)
+
+
+def test_a_smooth_residual_is_followed_and_known_best_where_it_was_seen() -> None:
+    r = 0.3 * np.sin(Z[:, 0])
+    found = fit_discrepancy(Z, J, r)
+    assert found.corrects
+    between = (Z[:-1] + Z[1:]) / 2
+    shares = (J[:-1] + J[1:]) / 2
+    assert found.correction(between, shares) == pytest.approx(0.3 * np.sin(between[:, 0]), abs=0.04)
+    far = np.array([[40.0]])
+    assert found.sd(far, J[:1]) > 3 * found.sd(Z, J).max()
+
+
+def test_noise_alone_is_not_followed() -> None:
+    random = np.random.default_rng(0)
+    followed = [fit_discrepancy(Z, J, random.normal(0, 0.03, len(Z))).corrects for _ in range(60)]
+    assert np.mean(followed) < 0.35
+
+
+def test_with_no_row_to_spare_neighbours_are_assumed_to_differ() -> None:
+    found = fit_discrepancy(Z[:2], J[:2], np.zeros(2))
+    assert found.scale == UNKNOWN_SD
+    assert found.sd(Z[:2], J[:2]) == pytest.approx(0.0, abs=1e-3)
+    assert found.sd(Z[-1:], J[-1:]) == pytest.approx(UNKNOWN_SD, rel=1e-3)
+
+
+def test_measurement_noise_is_no_error_of_the_model() -> None:
+    r = np.random.default_rng(5).normal(0, 0.05, len(Z))
+    plain, told = fit_discrepancy(Z, J, r), fit_discrepancy(Z, J, r, noise_sd=0.02)
+    assert told.sd(Z, J) ** 2 == pytest.approx(plain.sd(Z, J) ** 2 - 0.02**2)
+
+
+def test_it_is_plain_json() -> None:
+    found = fit_discrepancy(Z, J, 0.3 * np.sin(Z[:, 0]))
+    assert from_json(to_json(found), Discrepancy) == found
