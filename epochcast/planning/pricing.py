@@ -229,25 +229,30 @@ def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> f
 
 
 def price(job: Job, candidates: Candidates) -> PriceList:
-    """Price candidates by the medians of the cost model's surfaces."""
-    variant, model = job.variant, job.model
+    """Price candidates by the medians of the cost model's surfaces.
+
+    Surfaces see the micro-batch alone, and a hundred thousand candidates share a few hundred of
+    those: each is looked up once.
+    """
+    variant = job.variant
     division = divide(job.samples, candidates, job.config.drop_last)
-    table = _table(job, candidates.batch_size)
-    partial = _table(job, np.maximum(division.partial, 1))
-    rest = np.where(division.partial > 0, _micro_step(job, partial), 0.0)
-    update = _values(variant.update, table) + _all_reduce_seconds(job, candidates, table)
-    evaluations = job.eval_samples / candidates.batch_size
+    sizes, of = np.unique(candidates.batch_size, return_inverse=True)
+    table = _table(job, sizes)
+    partial_sizes, of_partial = np.unique(np.maximum(division.partial, 1), return_inverse=True)
+    partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
+    rest = np.where(division.partial > 0, partial, 0.0)
+    update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
+    evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
+    distances = np.maximum(variant.micro_step.distances(table), 0.0)
     return PriceList(
         job=job,
         candidates=candidates,
         division=division,
-        startup=model.imports.seconds + _values(variant.build, table),
-        training=division.full * _micro_step(job, table) + rest + division.updates * update,
-        evaluation=evaluations * _values(variant.evaluation, table),
-        device_bytes=_device_bytes(variant, table),
-        doublings_outside=np.maximum(variant.micro_step.distances(table), 0.0).max(
-            axis=1, initial=0.0
-        ),
+        startup=(job.model.imports.seconds + _values(variant.build, table))[of],
+        training=division.full * _micro_step(job, table)[of] + rest + division.updates * update,
+        evaluation=evaluation[of],
+        device_bytes=_device_bytes(variant, table)[of],
+        doublings_outside=distances.max(axis=1, initial=0.0)[of],
     )
 
 

@@ -144,7 +144,7 @@ def test_memory_limits_the_shortlist() -> None:
 def test_a_hundred_thousand_candidates_are_looked_at_in_one_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No surface is asked for one candidate; the time is in benchmarks/planning.py."""
+    """Every micro-batch is looked up once; the time is in benchmarks/planning.py."""
     asked: list[int] = []
 
     def values(self: Surface, table: dict[str, np.ndarray]) -> np.ndarray:  # type: ignore[type-arg]
@@ -160,5 +160,5 @@ def test_a_hundred_thousand_candidates_are_looked_at_in_one_pass(
     )
     found = shortlist(price(JOB, many), Budget(deadline=3600.0), PlanRequest(epochs=90))
     assert 0 < len(found) <= 36
-    assert set(asked) == {n}
+    assert max(asked) < 1024
     assert len(asked) < 40
