@@ -25,6 +25,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/epochs.py
+	$(BIN)/python benchmarks/planning.py
 
 clean:
 	rm -rf $(VENV) build

@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import EpochcastError
     from epochcast.lookup import fitted_model
+    from epochcast.planning.planner import plan
+    from epochcast.planning.stopping import stopping_epoch
     from epochcast.profiler.request import Range
     from epochcast.profiler.workload import Workload
     from epochcast.records import (
+        Budget,
         Capacity,
         DatasetSpec,
         Device,
         Estimate,
         Footprint,
         Measurement,
+        Plan,
         Quantiles,
         RunConfig,
         Summary,
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "records",
     "Capacity": "records",
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
@@ -48,6 +53,7 @@ _HOMES = {
     "Estimate": "records",
     "Footprint": "records",
     "Measurement": "records",
+    "Plan": "records",
     "Quantiles": "records",
     "Range": "profiler.request",
     "RunConfig": "records",
@@ -57,11 +63,14 @@ _HOMES = {
     "dry_run": "api",
     "fit": "costmodel.fitting",
     "fitted_model": "lookup",
+    "plan": "planning.planner",
     "probe": "api",
+    "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
 }
 
 __all__ = [
+    "Budget",
     "Capacity",
     "CostModel",
     "DatasetSpec",
@@ -70,6 +79,7 @@ __all__ = [
     "Estimate",
     "Footprint",
     "Measurement",
+    "Plan",
     "Quantiles",
     "Range",
     "RunConfig",
@@ -79,7 +89,9 @@ __all__ = [
     "dry_run",
     "fit",
     "fitted_model",
+    "plan",
     "probe",
+    "stopping_epoch",
     "summarise",
 ]
 

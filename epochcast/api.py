@@ -41,6 +41,7 @@ def probe(
     until: float | None = None,
     data: str | None = None,
     fresh: bool = False,
+    noise_scale: bool = False,
     traces: bool = True,
     store: str | None = None,
 ) -> tuple[Measurement, ...]:
@@ -63,6 +64,7 @@ def probe(
         until: half the relative width of the answer's 90 % interval at which to stop choosing.
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
+        noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
 
@@ -86,6 +88,7 @@ def probe(
         until=until,
         data=data,
         fresh=fresh,
+        noise_scale=noise_scale,
         traces=traces,
         **{name: value for name, value in limits.items() if value is not None},  # type: ignore[arg-type]
     )

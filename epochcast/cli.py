@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,27 @@ if TYPE_CHECKING:
     from epochcast import foreign
     from epochcast.costmodel.model import CostModel
     from epochcast.profiler.protocol import Counted
-    from epochcast.records import Footprint, RunConfig
+    from epochcast.records import Footprint, Measurement, RunConfig
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
+ELSEWHERE = {"plan": "epochcast.cli_plan"}  # commands in files of their own
+
+
 class _Group(click.Group):
     """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(ELSEWHERE[cmd_name]), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -59,6 +72,7 @@ def cli(debug: bool) -> None:
     \b
     epochcast probe mnist-mlp --batch-sizes 32,64,128,256 --set width=256,512,1024
     epochcast predict --epochs 90 --batch-size 192 --set width=768
+    epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
     epochcast tensorboard
     """
 
@@ -129,9 +143,12 @@ class _Share(click.ParamType):  # type: ignore[type-arg]
         from epochcast.units import parse_share
 
         try:
-            return parse_share(str(value))
+            share = parse_share(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
+        if not 0 < share < 1:
+            self.fail(f"expected more than 0% and less than 100%, but got {value!r}", param, ctx)
+        return share
 
 
 class _Bytes(click.ParamType):  # type: ignore[type-arg]
@@ -255,6 +272,7 @@ def _print_json(**contents: Any) -> None:
 @click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile.")
 @click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
 @click.option("--drop-last/--keep-last", default=None, help="The last partial batch.")
+@click.option("--noise-scale", is_flag=True, help="Gradient noise, for `plan --batch-size free`.")
 @click.option("--traces/--no-traces", default=True, help="torch.profiler traces at the end.")
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations.")
 @_store_option
@@ -292,9 +310,17 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
             )
         else:
             report.print_summaries(_console(), summaries)
+            _print_noise(result.measurements)
             report.print_probed(_console(), progress.count, result, request.until)
     if not result.succeeded:
         sys.exit(1)
+
+
+def _print_noise(measurements: Sequence[Measurement]) -> None:
+    if any(m.gradient_noise is not None for m in measurements):
+        from epochcast.report_plan import print_noise
+
+        print_noise(_console(), measurements)
 
 
 def _request(workload: str, options: dict[str, Any]) -> Any:
@@ -325,6 +351,7 @@ def _request(workload: str, options: dict[str, Any]) -> Any:
         until=options["until"],
         data=options["data"],
         fresh=options["fresh"],
+        noise_scale=options["noise_scale"],
         traces=options["traces"],
         **{name: value for name, value in optional.items() if value is not None},
     )

@@ -9,12 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from epochcast import __version__
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import EpochcastError, PredictionError
 from epochcast.profiler.source import canonical, source_of
-from epochcast.records import Footprint, Measurement, RunConfig, Warning_, to_json
+from epochcast.records import (
+    Footprint,
+    GradientNoise,
+    Measurement,
+    RunConfig,
+    SizeValue,
+    Warning_,
+    to_json,
+)
 from epochcast.store import Store
 
 
@@ -127,6 +136,45 @@ def fitted_model(
     model = fit(selection.measurements, footprints)
     store.cache_model(key, to_json(model))
     return model, selection.warnings
+
+
+def gradient_noise(
+    store: Store,
+    workload: str | None = None,
+    device: str | None = None,
+    sizes: Mapping[str, SizeValue] | None = None,
+) -> tuple[GradientNoise, tuple[Warning_, ...]]:
+    """The gradients that ``probe --noise-scale`` took of a model size, the newest ones.
+
+    Raises:
+        PredictionError: it took none.
+    """
+    wanted = (sizes or {}).items()
+    measurements = select(store, workload, device).measurements
+    found = [m for m in measurements if m.gradient_noise and wanted <= dict(m.config.sizes).items()]
+    if not found or found[-1].gradient_noise is None:
+        name = measurements[-1].workload
+        raise PredictionError(
+            f"no gradient noise of {name} was measured; run: epochcast probe {name} --noise-scale"
+        )
+    synthetic = found[-1].data == "synthetic"
+    notes = (_note("noise-of-synthetic-data"),) if synthetic else ()
+    return found[-1].gradient_noise, notes
+
+
+def measured_watts(store: Store, workload: str | None = None, device: str | None = None) -> float:
+    """What the device drew while it was probed: the median over all visits.
+
+    Raises:
+        PredictionError: it has no sensor that could be read.
+    """
+    measurements = select(store, workload, device).measurements
+    watts = [m.power_watts for m in measurements if m.power_watts]
+    if not watts:
+        raise PredictionError(
+            f"the power of {measurements[-1].device.label} was not measured; give it: --watts 300"
+        )
+    return median(watts)
 
 
 def measurements_key(

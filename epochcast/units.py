@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 
 from epochcast.errors import UsageError
 
+_KWH = 3.6e6  # joules
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
@@ -25,6 +27,11 @@ _LONG = {
 _SHORT = {name: short for short, names in _LONG.items() for name in names.split()}
 _SI = ("", "k", "M", "G", "T", "P", "E")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Z]+)?\s*")
+_MONEY = re.compile(r"\s*[^\w\s.,-]?\s*(\d[\d,]*(?:\.\d+)?)\s*[^\w\s.,-]?\s*")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_JOULES = {"j": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3600.0, "kwh": _KWH, "mwh": 1000 * _KWH}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)?\s*")
 
 
@@ -74,20 +81,75 @@ def parse_bytes(text: str) -> int:
     return round(size)
 
 
-def parse_share(text: str) -> float:
-    """A share between 0 and 1, both excluded: ``"5%"``, ``"5 %"`` or ``"0.05"``.
+def parse_energy(text: str) -> float:
+    """Joules in an energy such as ``"0.25kWh"``, ``"900kJ"`` or ``"5e5"``.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: the text is not an energy.
     """
-    number, percent, rest = text.strip().partition("%")
+    match = _QUANTITY.fullmatch(text)
+    unit = (match[2] or "j").lower() if match else ""
+    if match is None or unit not in _JOULES:
+        raise UsageError(f"an energy is like '0.25kWh' or '900kJ', but got {text!r}")
+    return float(match[1]) * _JOULES[unit]
+
+
+def parse_money(text: str) -> float:
+    """The amount in ``"$18"``, ``"18.50"`` or ``"€1,200"``.
+
+    Raises:
+        UsageError: the text is not an amount.
+    """
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise UsageError(f"an amount of money is like '$18' or '12.50', but got {text!r}")
+    return float(match[1].replace(",", ""))
+
+
+def parse_share(text: str) -> float:
+    """The share in ``"90%"`` or ``"0.9"``.
+
+    Raises:
+        UsageError: the text is not a number.
+    """
+    number, percent, _ = text.strip().partition("%")
     try:
-        share = float(number) / (100 if percent else 1)
+        return float(number) / (100 if percent else 1)
     except ValueError:
-        share = 0.0
-    if rest.strip() or not 0 < share < 1:
-        raise UsageError(f"expected a share such as 5% or 0.05, but got {text!r}")
-    return share
+        raise UsageError(f"a share is like '90%' or '0.9', but got {text!r}") from None
+
+
+def parse_time(text: str, now: datetime) -> float:
+    """Seconds from ``now`` until a local time such as ``"2026-12-01 08:00"``; negative if past.
+
+    Raises:
+        UsageError: the text is not a time.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"a time is like '2026-12-01 08:00', but got {text!r}") from None
+    here = moment if moment.tzinfo else moment.astimezone()
+    return (here - now.astimezone()).total_seconds()
+
+
+def is_time(text: str) -> bool:
+    """Whether a deadline is a moment, and not a duration."""
+    return _DATE.match(text.strip()) is not None
+
+
+def parse_deadline(text: str, now: datetime) -> float:
+    """Seconds until a deadline: a duration such as ``"8h"``, or a local time.
+
+    Raises:
+        UsageError: the text is neither, or the time has passed.
+    """
+    if not is_time(text):
+        return parse_seconds(text)
+    seconds = parse_time(text, now)
+    if seconds <= 0:
+        raise UsageError(f"the deadline {text!r} has passed {format_seconds(-seconds)} ago")
+    return seconds
 
 
 def time_unit(name: str) -> float | None:
@@ -135,6 +197,11 @@ def format_bytes(count: float) -> str:
     while count >= 999.5 and power < len(_BINARY) - 1:
         count, power = count / 1024, power + 1
     return f"{_three_figures(count)} {_BINARY[power]}"
+
+
+def format_energy(joules: float) -> str:
+    """``"250 Wh"``, ``"1.2 kWh"``; three figures."""
+    return format_count(joules / 3600, "Wh") if joules >= 36 else f"{joules:.3g} J"
 
 
 def format_count(count: float, unit: str = "") -> str:

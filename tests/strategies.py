@@ -46,6 +46,34 @@ quantiles = st.tuples(*[seconds] * 5).map(
     )
 )
 
+_rising = st.lists(st.integers(1, 10**6), min_size=1, max_size=6, unique=True).map(sorted)
+
+
+@st.composite
+def learning_curves(draw: st.DrawFn) -> records.LearningCurve:
+    """Any curve: increasing epochs, training values for all of them or none."""
+    epochs = tuple(float(e) for e in draw(_rising))
+    series = st.tuples(*[st.floats(-1e6, 1e6)] * len(epochs))
+    return records.LearningCurve(
+        epochs=epochs, validation=draw(series), training=draw(st.just(()) | series)
+    )
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> records.Budget:
+    """Any budget: a limit of money comes with a price, one of energy with a power."""
+    limits = {name: draw(st.none() | seconds) for name in ("deadline", "memory", "disk")}
+    if draw(st.booleans()):
+        limits |= {"money": draw(seconds), "price_per_hour": draw(seconds)}
+    if draw(st.booleans()):
+        limits |= {"energy": draw(seconds), "watts": draw(positive_seconds)}
+    return records.Budget(
+        **limits,
+        confidence=draw(st.floats(0.01, 0.99)),
+        spent_seconds=draw(seconds),
+        counted_from=draw(st.sampled_from(("now", "start", "total"))),
+    )
+
 
 def _of_type(kind: Any) -> st.SearchStrategy[Any]:
     """The strategy for the type of a field, nested records and tuples included."""
@@ -56,6 +84,10 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return quantiles
     if kind is records.Timeline:
         return timelines()
+    if kind is records.Budget:
+        return budgets()
+    if kind is RunConfig:
+        return run_configs
     if kind in simple:
         return simple[kind]
     if get_origin(kind) is Literal:
@@ -138,6 +170,16 @@ warnings = _record(records.Warning_)
 terms = _record(records.Term)
 capacities = _record(records.Capacity, config=run_configs)
 estimates = _record(records.Estimate, config=run_configs)
+plans = _record(
+    records.Plan,
+    schema=st.just(records.SCHEMA),
+    options=st.lists(_of_type(records.Option), min_size=1, max_size=2).map(tuple),
+)
+shortfalls = _record(records.Shortfall)
+gradient_noises = _record(records.GradientNoise)
+unit_prices = _record(records.UnitPrices)
+options, checkpoints = _record(records.Option), _record(records.Checkpoint)
+outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 
 every_record = st.one_of(
     timelines(),
@@ -153,4 +195,14 @@ every_record = st.one_of(
     terms,
     estimates,
     capacities,
+    learning_curves(),
+    budgets(),
+    plans,
+    shortfalls,
+    gradient_noises,
+    unit_prices,
+    options,
+    checkpoints,
+    outlooks,
+    stop_rules,
 )

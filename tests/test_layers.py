@@ -25,8 +25,9 @@ FOUNDATIONS = {
     "store": {"address", "database", "errors", "records", "units"},
 }
 FORBIDDEN = {
-    "costmodel": {"profiler", "integrations", "store", "report", "cli", "board", "api"},
-    "profiler": {"costmodel", "integrations", "report", "cli", "board", "api"},
+    "costmodel": {"planning", "profiler", "integrations", "store", "report", "cli", "board", "api"},
+    "planning": {"profiler", "integrations", "store", "report", "cli", "board", "api"},
+    "profiler": {"planning", "costmodel", "integrations", "report", "cli", "board", "api"},
     "datasets": {"costmodel", "profiler", "integrations", "store", "report", "cli", "board", "api"},
     "report": {"profiler", "integrations", "cli"},
     "report_footprint": {"profiler", "integrations", "cli"},

@@ -39,7 +39,7 @@ def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(message: str) -> object:
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise StoreError(message)
 
         return fail

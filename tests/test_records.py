@@ -32,15 +32,9 @@ def test_every_record_class_has_a_strategy():
         if dataclasses.is_dataclass(value) and value.__module__.startswith("epochcast.records.")
     }
     names = {"dataset_specs", "run_configs", "devices", "footprints", "memory_peaks", "summaries"}
-    names |= {
-        "measurements",
-        "quantiles",
-        "warnings",
-        "terms",
-        "estimates",
-        "timelines",
-        "capacities",
-    }
+    names |= {"measurements", "quantiles", "warnings", "terms", "estimates", "timelines"}
+    names |= {"learning_curves", "budgets", "plans", "shortfalls", "options", "checkpoints"}
+    names |= {"outlooks", "stop_rules", "gradient_noises", "unit_prices", "capacities"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
@@ -158,3 +159,60 @@ def test_format_money(amount, text):
 )
 def test_format_percent(share, text):
     assert units.format_percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "joules"),
+    [("0.25kWh", 9e5), ("0.25 kWh", 9e5), ("900kJ", 9e5), ("250 Wh", 9e5), ("5e5", 5e5)],
+)
+def test_parse_energy(text, joules):
+    assert units.parse_energy(text) == pytest.approx(joules)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("$18", 18), ("18.50", 18.5), ("€1,200", 1200), ("20 €", 20)],
+)
+def test_parse_money(text, amount):
+    assert units.parse_money(text) == amount
+
+
+@pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), ("5 %", 0.05)])
+def test_parse_share(text, share):
+    assert units.parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (units.parse_energy, "5 apples"),
+        (units.parse_energy, ""),
+        (units.parse_money, "free"),
+        (units.parse_money, "-3"),
+        (units.parse_money, ""),
+        (units.parse_share, "most"),
+    ],
+)
+def test_quantities_that_are_none_are_refused(parse, text):
+    with pytest.raises(UsageError, match="is like"):
+        parse(text)
+
+
+def test_a_deadline_is_a_duration_or_a_time():
+    now = datetime(2026, 11, 30, 20, 0)
+    assert units.parse_deadline("8h", now) == 8 * 3600
+    assert units.parse_deadline("2026-12-01 08:00", now) == 12 * 3600
+    assert units.parse_deadline("2026-12-01T08:00:30", now) == 12 * 3600 + 30
+    midnight = datetime(2026, 12, 1, tzinfo=timezone.utc)
+    assert units.parse_deadline("2026-12-01T08:00+05:00", midnight) == 3 * 3600
+    with pytest.raises(UsageError, match=r"has passed 1h 00m ago"):
+        units.parse_deadline("2026-11-30 19:00", now)
+    with pytest.raises(UsageError, match="a time is like"):
+        units.parse_deadline("2026-13-01", now)
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"), [(9e5, "250 Wh"), (4.32e6, "1.20 kWh"), (12.0, "12 J"), (0.0, "0 J")]
+)
+def test_format_energy(joules, text):
+    assert units.format_energy(joules) == text

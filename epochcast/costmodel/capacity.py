@@ -4,8 +4,8 @@
 
 Memory grows with the batch, so doubling finds a batch that does not fit and bisection the last one
 that does. What no probe and no dry run has seen widens the quantile, so an answer far above the
-probed range is a careful one. Below the range the quantile is as far from the median as at its lower
-end: what is less certain there is how much less it needs.
+probed range is a careful one. Below the range the quantile is as far from the median as at its
+lower end: what is less certain there is how much less it needs.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Discrepancy:
         left_out_sd: root mean square of the leave-one-out errors.
         length_scale: of k; None where residuals are not smooth.
         own: w.
-        centres: Z.
+        centres: Z; none where what was missed nowhere helps anywhere.
         weights: R⁻¹(r − Ub).
         inverse: R⁻¹; empty where it is I.
         basis: T.
@@ -105,12 +105,14 @@ class Discrepancy:
         variance = prior - (explained * likeness).sum(axis=1)
         u = self._directions(shares)
         if u.shape[1]:
-            c = u - likeness @ np.array(self.cross)
+            c = u - likeness @ np.array(self.cross) if self.cross else u
             variance = variance + ((c @ np.array(self.gram_inverse)) * c).sum(axis=1)
         return np.asarray(self.scale * np.sqrt(np.maximum(variance, 0.0)))
 
     def _likeness(self, places: Array) -> Array:
         """κ, (m, n)."""
+        if not self.centres:
+            return np.zeros((len(places), 0))
         centres = np.array(self.centres)
         alike = self.own * (_squared_distances(places, centres) < SAME_PLACE)
         if self.length_scale is None:

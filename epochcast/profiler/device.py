@@ -116,6 +116,19 @@ def synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def power_watts(device: torch.device) -> float | None:
+    """What the device drew on average in the last second or less, by its own sensor.
+
+    None off CUDA, and where the sensor cannot be read (no nvidia-ml-py, a virtual GPU).
+    """
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.power_draw(device) / 1e3
+    except Exception:  # noqa: BLE001 - NVML has a tree of errors that cannot be imported without it
+        return None
+
+
 def fingerprint(device: torch.device) -> Device:
     """What the device is, as far as it decides speed and memory."""
     kind: DeviceKind = device.type  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """What a sweep and its worker processes say to each other, one JSON document per line.
 
-    sweep ── Task(describe | check | visit | trace | dry-run) ──▶ worker
-    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced | counted) ── worker
-    sweep ◀── Reply(phase)* Reply(failed) ── worker
+    sweep ── Task(describe | check | visit | trace | noise | dry-run) ──▶ worker
+    sweep ◀── Reply(phase)* Reply(described | checked | measured | traced) ── worker
+    sweep ◀── Reply(phase)* Reply(noise | counted | failed) ── worker
 
 A task is a serialisable specification and a worker's answer depends on nothing else, so that
 another machine can run the same task.
@@ -14,7 +14,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from epochcast.records import Device, Footprint, Measurement, RunConfig, Sizes, SizeValue
+from epochcast.records import (
+    Device,
+    Footprint,
+    GradientNoise,
+    Measurement,
+    RunConfig,
+    Sizes,
+    SizeValue,
+)
 
 AUTO = "auto"  # the device: an accelerator if there is one
 
@@ -68,7 +76,7 @@ class Task:
         timeline: whether a dry run keeps every allocation.
     """
 
-    kind: Literal["describe", "check", "visit", "trace", "dry-run"]
+    kind: Literal["describe", "check", "visit", "trace", "noise", "dry-run"]
     spec: VisitSpec
     round: int = 0
     visit: int = 0
@@ -127,11 +135,14 @@ class Reply:
         error: with ``"failed"``, the name of the error's class.
     """
 
-    kind: Literal["phase", "described", "checked", "measured", "traced", "counted", "failed"]
+    kind: Literal[
+        "phase", "described", "checked", "measured", "traced", "noise", "counted", "failed"
+    ]
     text: str = ""
     error: str = ""
     described: Description | None = None
     checked: CheckedWorkload | None = None
     measured: Measurement | None = None
+    noise: GradientNoise | None = None
     counted: tuple[Counted, ...] = ()
     problem: str = ""

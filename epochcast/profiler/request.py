@@ -64,6 +64,7 @@ class SweepRequest:
         timeout_seconds: for one visit; then its process is ended.
         data: folder of local data.
         fresh: forget stored measurements of the same configurations first.
+        noise_scale: whether to take gradients at two batch sizes, once for each model size.
         traces: whether to write a torch.profiler trace of each configuration.
         seed: of the order of visits.
         asked: a question to choose configurations for: ``epochs``, ``batch_size`` and knobs.
@@ -82,6 +83,7 @@ class SweepRequest:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     data: str | None = None
     fresh: bool = False
+    noise_scale: bool = False
     traces: bool = True
     seed: int = 0
     asked: Mapping[str, SizeValue] = field(default_factory=dict)

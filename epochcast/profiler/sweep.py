@@ -4,6 +4,7 @@
     round 0  [worker] config 3 │ config 1 │ config 4 │ config 2       every visit is stored
     round 1  [worker] config 2 │ config 4 │ config 1 │ config 3       the moment it ends
     …
+    noise    [worker] gradients at two batch sizes, of each model size, where asked for
     traces   [worker] one short profile of each configuration
 
 A configuration that runs out of memory, crashes or hangs costs its worker process; the next
@@ -220,6 +221,8 @@ class _Sweep:
             self._every_round(specs)
         else:
             self._chosen(self.chooser, specs)
+        if self.request.noise_scale and self.stopped != "nothing-succeeded":
+            self._noises(specs)
         if self.request.traces and self.stopped != "nothing-succeeded":
             self._traces(specs)
         return SweepResult(
@@ -491,6 +494,34 @@ class _Sweep:
     def _note(self, code: str, **details: str) -> None:
         self.observer.warn(Warning_(code=code, details=tuple(details.items())))
 
+    # -- gradient noise -----------------------------------------------------------------------
+
+    def _noises(self, specs: Sequence[VisitSpec]) -> None:
+        """Of the smallest batch of each model size that has none; a failure costs no more."""
+        good = [m for m in self._stored(specs) if m.status == "ok"]
+        known = {m.config.sizes for m in good if m.gradient_noise is not None}
+        latest = {m.request: m for m in good}
+        smallest = {
+            spec.sizes: spec
+            for spec in sorted(specs, key=lambda s: -(s.batch_size or 0))
+            if spec.request in latest and latest[spec.request].config.sizes not in known
+        }
+        for spec in smallest.values():
+            with self._worker("noise") as worker:
+                self._noise(worker, spec, latest[spec.request])
+
+    def _noise(self, worker: WorkerProcess, spec: VisitSpec, measured: Measurement) -> None:
+        label = _label(spec)
+        self.observer.phase(label, "gradient noise")
+        task = Task(kind="noise", spec=spec, log=str(worker.log))
+        try:
+            reply = worker.ask(task, self.request.timeout_seconds)
+        except (WorkerTimeout, WorkerDied, EpochcastError) as error:
+            details = (("config", label), ("why", _reason(error)))
+            self.observer.warn(Warning_(code="no-noise-scale", details=details))
+            return
+        self.archive.add(replace(measured, gradient_noise=reply.noise))
+
     # -- traces -------------------------------------------------------------------------------
 
     def _traces(self, specs: Sequence[VisitSpec]) -> None:
@@ -516,10 +547,8 @@ class _Sweep:
         try:
             reply = worker.ask(task, self.request.timeout_seconds)
         except (WorkerTimeout, WorkerDied, EpochcastError) as error:
-            reason = error.reason if isinstance(error, WorkerDied) else str(error) or "timeout"
-            self.observer.warn(
-                Warning_(code="no-trace", details=(("config", label), ("why", reason)))
-            )
+            details = (("config", label), ("why", _reason(error)))
+            self.observer.warn(Warning_(code="no-trace", details=details))
             return False
         path = Path(reply.text).relative_to(self.archive.log_folder)
         self.archive.add(replace(measured, trace=path.as_posix()))
@@ -532,6 +561,10 @@ class _Sweep:
             return self.start_worker(log)
         except OSError as error:  # no space for the log, no memory for a process
             raise EpochcastError(f"cannot start a worker process: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.reason if isinstance(error, WorkerDied) else str(error) or "timeout"
 
 
 def _has_trace(measurement: Measurement, folder: Path) -> bool:

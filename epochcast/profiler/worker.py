@@ -111,6 +111,10 @@ def run(task: Task, report: object) -> Reply:
         from epochcast.profiler.trace import trace
 
         return Reply(kind="traced", text=str(trace(task)))
+    if task.kind == "noise":
+        from epochcast.profiler.noise import measure_noise
+
+        return Reply(kind="noise", noise=measure_noise(task))
     if task.kind == "dry-run":
         return count(task)
     if task.visit == 0:

@@ -4,7 +4,7 @@
                  ├─ workload ──probe──▶ Measurement(RunConfig, Device, Footprint, MemoryPeaks)
     RunConfig  ──┘                            │ fit
                                               ▼
-                      Estimate ◀──predict── CostModel (costmodel/model.py)
+                      Estimate ◀──predict── CostModel (costmodel/model.py) ──plan──▶ Plan
 
 A record validates itself and derives statistics from its samples; nothing more. ``to_json`` and
 ``from_json`` are the only way in and out; every document carries a schema number.
@@ -42,32 +42,62 @@ from epochcast.records.footprint import (
     Timeline,
 )
 from epochcast.records.measurement import (
+    GradientNoise,
     Measurement,
     MemoryPeaks,
     Status,
     Summary,
 )
+from epochcast.records.plan import (
+    Action,
+    Budget,
+    Checkpoint,
+    LearningCurve,
+    LimitName,
+    Mode,
+    Option,
+    Outlook,
+    Plan,
+    Shortfall,
+    StopReason,
+    StopRule,
+    UnitPrices,
+)
 
 __all__ = [
     "SCHEMA",
+    "Action",
     "BlockKind",
+    "Budget",
     "Capacity",
+    "Checkpoint",
     "DatasetSpec",
     "Device",
     "DeviceKind",
     "Estimate",
     "Footprint",
+    "GradientNoise",
+    "LearningCurve",
+    "LimitName",
     "Measurement",
     "MemoryPeaks",
+    "Mode",
+    "Option",
+    "Outlook",
+    "Plan",
     "Precision",
     "Quantiles",
     "RunConfig",
+    "Shortfall",
     "SizeValue",
     "Sizes",
     "Status",
+    "StopReason",
+    "StopRule",
     "Summary",
     "Term",
     "Timeline",
+    "UnitPrices",
     "Warning_",
     "from_json",
     "make_sizes",

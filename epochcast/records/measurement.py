@@ -39,6 +39,23 @@ class MemoryPeaks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GradientNoise:
+    """Squared norms of gradients at two batch sizes, which the gradient noise scale follows from.
+
+    Attributes:
+        small_batch, large_batch: samples behind one gradient.
+        small_norms, large_norms: squared norms, one of each gradient.
+        trained_steps: optimizer steps made before: the noise scale grows during training.
+    """
+
+    small_batch: int
+    large_batch: int
+    small_norms: tuple[float, ...]
+    large_norms: tuple[float, ...]
+    trained_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One visit of one configuration in one worker process: raw samples, in the order taken.
 
@@ -76,6 +93,8 @@ class Measurement:
         probe_seconds: wall-clock time this visit took, all of the above included.
         memory: what the device reported.
         footprint: what the operators say; absent where it could not be counted.
+        power_watts: that the device drew at the end of the steady steps, by its own sensor.
+        gradient_noise: how much single gradients differ, where it was asked for.
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
         created_at: when the visit ended, ISO 8601 in UTC.
@@ -110,6 +129,8 @@ class Measurement:
     probe_seconds: float = 0.0
     memory: MemoryPeaks | None = None
     footprint: Footprint | None = None
+    power_watts: float | None = None
+    gradient_noise: GradientNoise | None = None
     trace: str | None = None
     log: str | None = None
     created_at: str = ""

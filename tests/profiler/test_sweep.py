@@ -30,11 +30,12 @@ from epochcast.profiler.request import (
     default_batch_sizes,
 )
 from epochcast.profiler.sweep import Choice, SilentObserver, _slug, sweep
-from epochcast.records import Measurement, RunConfig
+from epochcast.records import GradientNoise, Measurement, RunConfig
 from epochcast.store import Store
 
 KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))
 VISIT_SECONDS = 10.0
+NOISE = GradientNoise(small_batch=8, large_batch=64, small_norms=(2.0,), large_norms=(1.0,))
 OWN_BATCH_SIZE, SAMPLES = 32, 1000
 
 
@@ -111,6 +112,8 @@ class Machine:
         outcome = self.outcomes.get((task.kind, task.spec.batch_size), "ok")
         if isinstance(outcome, BaseException):
             raise outcome
+        if task.kind == "noise":
+            return Reply(kind="noise", noise=NOISE)
         if task.kind == "trace":
             return Reply(kind="traced", text=f"{task.folder}/trace.json.gz")
         return Reply(kind="measured", measured=measurement_of(task, outcome))
@@ -494,6 +497,34 @@ def test_a_sweep_that_ran_out_of_time_continues(folder):
     later = Machine(machine.archive)
     assert swept(request_of(max_seconds=40), later).stopped == "complete"
     assert len(later.visited()) == 2
+
+
+# -- gradient noise -----------------------------------------------------------------------------
+
+
+def test_each_model_size_shows_its_gradient_noise_once(folder):
+    """At the smallest batch that was measured; asked again, nothing is left to do."""
+    machine = machine_of(folder, outcomes={("visit", 8): "oom"})
+    request = request_of(noise_scale=True, sizes={"width": (4, 8)})
+    result = swept(request, machine)
+    asked = [(t.spec.batch_size, dict(t.spec.sizes)["width"]) for t in machine.visits("noise")]
+    assert sorted(asked) == [(16, 4), (16, 8)]
+    noisy = [m for m in result.measurements if m.gradient_noise is not None]
+    assert [m.gradient_noise for m in noisy] == [NOISE, NOISE]
+    later = machine_of(folder, machine.archive.kept.values(), outcomes={("visit", 8): "oom"})
+    swept(request, later)
+    assert later.visits("noise") == []
+    assert machine_of(folder).visits("noise") == []
+
+
+def test_gradient_noise_that_fails_costs_itself_alone(folder):
+    error = EpochcastError("no gradients")
+    machine, observer = machine_of(folder, outcomes={("noise", 8): error}), Noting()
+    result = swept(request_of(noise_scale=True), machine, observer)
+    assert len(result.measurements) == 6
+    (warning,) = observer.warnings
+    assert warning.code == "no-noise-scale"
+    assert dict(warning.details)["why"] == "no gradients"
 
 
 # -- traces -------------------------------------------------------------------------------------

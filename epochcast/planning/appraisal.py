@@ -1,0 +1,374 @@
+"""One candidate looked at closely: its cadences, what it can afford, what it is worth.
+
+    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves, Option
+
+Properties are computed when they are first asked for, each from those above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from epochcast.costmodel.place import Place
+from epochcast.planning import batch as b
+from epochcast.planning.budget import (
+    HOUR,
+    KWH,
+    MOST_EPOCHS,
+    Spending,
+    guaranteed,
+    joint,
+    upper_quantile,
+)
+from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
+from epochcast.planning.candidates import memory_limit, reference_batch
+from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
+from epochcast.planning.draws import Interruptions, RunDraws, deviates, quantiles
+from epochcast.planning.pricing import PriceList, Prices
+from epochcast.planning.request import PlanRequest
+from epochcast.planning.stopping import Patience
+from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
+
+MANY = np.array([1000])  # epochs over which a cadence shows its rate
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """One candidate under a budget and a request; see the module."""
+
+    priced: PriceList
+    position: int
+    budget: Budget
+    request: PlanRequest
+
+    @cached_property
+    def prices(self) -> Prices:
+        return self.priced.prices(self.position)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.priced.config(self.position)
+
+    @cached_property
+    def global_batch(self) -> int:
+        return int(self.priced.candidates.global_batch[self.position])
+
+    @cached_property
+    def reference(self) -> int:
+        """The batch at which epochs and learning rate are known."""
+        return reference_batch(self.priced.job, self.request)
+
+    def at_this_batch(self, epochs: int | None) -> int | None:
+        """Epochs that are worth so many at the reference batch."""
+        if epochs is None or self.request.noise_scale is None:
+            return epochs
+        return b.equivalent_epochs(
+            epochs, self.global_batch, self.reference, self.request.noise_scale
+        )
+
+    @cached_property
+    def target(self) -> int | None:
+        """Epochs wanted, at this batch."""
+        return self.at_this_batch(self.request.epochs)
+
+    # -- cadences -------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluate(self) -> Cadence:
+        """When to evaluate: as asked, or where stopping early pays for it."""
+        asked = self.request.evaluate
+        if not self.prices.evaluation.median:
+            return Every(0)
+        if asked != "auto":
+            return Every(asked) if isinstance(asked, int) else asked
+        checks = next((r.checks for r in self.request.rules if isinstance(r, Patience)), None)
+        return Every(
+            evaluation_interval(
+                self._best_epoch(), self.prices.evaluation.median, self.prices.epoch_seconds, checks
+            )
+        )
+
+    def _best_epoch(self) -> float:
+        """Of the learning curves seen; without any, the run is taken to improve until its end."""
+        if self.request.curves:
+            best = max if self.request.mode == "max" else min
+            found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
+            return float(np.median(found))
+        if self.request.most_epochs is not None:
+            return self.request.most_epochs
+        everything = joint(self._bare.affordable(), MOST_EPOCHS, len(self._bare.run.once))
+        return max(1, guaranteed(everything, self.budget.confidence))
+
+    @cached_property
+    def _bare(self) -> Spending:
+        """The run without evaluations, saves and failures."""
+        run = RunDraws(self.prices, deviates(self.request.seed), folds=self.request.folds)
+        return Spending(run, Every(0), Every(0), self.budget, self.config.world_size)
+
+    @cached_property
+    def save_interval_seconds(self) -> float | None:
+        """Between saves, at least; None where the cadence was given."""
+        if not self.prices.save.median or self.request.save != "auto":
+            return None
+        return save_interval(self.prices.save.median, self.request.mtbf_seconds)
+
+    @cached_property
+    def save_every(self) -> Cadence:
+        """When to save, as long as it is not known how long the run will be."""
+        asked = self.request.save
+        if asked != "auto":
+            return Every(asked) if isinstance(asked, int) else asked
+        if self.save_interval_seconds is None:
+            return Every(1)
+        return Every(max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9)))
+
+    @cached_property
+    def _steady_seconds(self) -> float:
+        """One epoch with its share of the evaluations."""
+        share = float(self.evaluate.count(MANY)[0] / MANY[0])
+        return max(self.prices.epoch_seconds + share * self.prices.evaluation.median, 1e-9)
+
+    # -- what it can afford ---------------------------------------------------------------------
+
+    @cached_property
+    def interruptions(self) -> Interruptions:
+        """Failures, and the work that lies between two saves."""
+        saves = self.save_every.count(MANY)[0]
+        epochs = MANY[0] / saves if saves else MOST_EPOCHS
+        return Interruptions(
+            mtbf_seconds=self.request.mtbf_seconds,
+            restart_seconds=self.restart_seconds,
+            segment_seconds=float(epochs * self._steady_seconds + self.prices.save.median),
+        )
+
+    @property
+    def restart_seconds(self) -> float:
+        """From a failure until training goes on."""
+        asked = self.request.restart_seconds
+        return self.prices.ready_seconds if asked is None else asked
+
+    @cached_property
+    def reserve_seconds(self) -> float:
+        """Beyond the median save: how much earlier the last one must begin before a deadline."""
+        saves = self.prices.save.median and self.save_every.count(MANY)[0]
+        if self.budget.deadline is None or not saves:
+            return 0.0
+        at_stake = min(self.interruptions.segment_seconds, self.budget.deadline)
+        lead = final_save_lead(at_stake, self.prices.save.quantile)
+        return max(0.0, lead - self.prices.save.median)
+
+    @cached_property
+    def run(self) -> RunDraws:
+        """All folds."""
+        return RunDraws(
+            self.prices,
+            deviates(self.request.seed),
+            folds=self.request.folds,
+            interruptions=self.interruptions,
+        )
+
+    @cached_property
+    def one_fold(self) -> RunDraws:
+        return RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
+
+    def spending(self, evaluate: Cadence, save: Cadence) -> Spending:
+        return Spending(
+            run=self.run,
+            evaluate=evaluate,
+            save=save,
+            budget=self.budget,
+            devices=self.config.world_size,
+            reserve_seconds=self.reserve_seconds,
+            save_bytes=self.prices.save_bytes or 0.0,
+            keep=self.request.keep,
+        )
+
+    @cached_property
+    def planned(self) -> Spending:
+        """A run of any length."""
+        return self.spending(self.evaluate, self.save_every)
+
+    @cached_property
+    def affordable(self) -> dict[LimitName, Epochs]:
+        return self.planned.affordable()
+
+    @cached_property
+    def affordable_epochs(self) -> Epochs:
+        return joint(self.affordable, MOST_EPOCHS, len(self.run.once))
+
+    @cached_property
+    def epochs(self) -> int:
+        """To run: what fits with the confidence asked for, up to the target or the maximum."""
+        fits = guaranteed(self.affordable_epochs, self.budget.confidence)
+        most = self.at_this_batch(self.request.most_epochs)
+        return fits if most is None else min(fits, most)
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether the fewest epochs worth running fit all limits, memory included."""
+        return self.fits_memory and self.epochs >= self.minimum
+
+    @cached_property
+    def minimum(self) -> int:
+        """The fewest epochs worth running, at this batch."""
+        return self.at_this_batch(self.request.min_epochs) or 1
+
+    @cached_property
+    def fits_memory(self) -> bool:
+        return self.memory_needed <= memory_limit(self.priced.job, self.budget)
+
+    @cached_property
+    def memory_needed(self) -> float:
+        """Bytes of one device, with the confidence asked for."""
+        memory = self.prices.device_bytes
+        return memory.quantile(self.budget.confidence) if memory else 0.0
+
+    # -- the option -----------------------------------------------------------------------------
+
+    @cached_property
+    def saves(self) -> Cadence:
+        """Which epoch ends to save at, once the number of epochs is known.
+
+        Against failures, by dynamic programming; never more often than was paid for.
+        """
+        mtbf = self.request.mtbf_seconds
+        if self.request.save != "auto" or mtbf is None or self.save_interval_seconds is None:
+            return self.save_every
+        evaluated = set(self.evaluate.epochs(self.epochs))
+        seconds = [
+            self.prices.epoch_seconds + (e in evaluated) * self.prices.evaluation.median
+            for e in range(1, self.epochs + 1)
+        ]
+        seconds[0] += self.prices.ready_seconds + self.prices.first.median
+        shortest = save_interval(self.prices.save.median)
+        chosen = save_epochs(seconds, self.prices.save.median, mtbf, self.restart_seconds, shortest)
+        paid = len(self.save_every.epochs(self.epochs))
+        return At(chosen) if len(chosen) <= paid else self.save_every
+
+    @cached_property
+    def spent(self) -> Spending:
+        """A run of the length decided, with its saves placed."""
+        return self.spending(self.evaluate, self.saves)
+
+    def same(self, epochs: int) -> Epochs:
+        """The same number in every draw."""
+        return np.full(len(self.run.once), epochs, dtype=np.int64)
+
+    @cached_property
+    def option(self) -> Option:
+        steps = int(self.priced.division.updates[self.position])
+        more = self.planned.seconds(self.same(self.epochs + 1)) - self.planned.seconds(
+            self.same(self.epochs)
+        )
+        next_seconds = float(np.median(more))
+        return Option(
+            config=self.config,
+            epochs=self.epochs,
+            affordable_epochs=_whole_quantiles(self.affordable_epochs),
+            target_epochs=self.target,
+            target_probability=self._probability(self.target),
+            probability=self._probability(self.epochs) or 0.0,
+            save_bytes=self.prices.save_bytes,
+            binding=self.binding,
+            slack=self._slack(),
+            next_epoch_seconds=next_seconds,
+            next_epoch_money=self.money_of(next_seconds),
+            efficiency=self._efficiency(),
+            learning_rate_factor=self._learning_rate_factor(),
+            steps_per_epoch=steps,
+            horizon_steps=steps * self.epochs,
+            extrapolated=tuple(name for name, _ in self.place.extrapolated()),
+            **self._totals(),
+            **self._memory(),
+        )
+
+    def _totals(self) -> dict[str, Any]:
+        """Time, money, energy and carbon of the run, as quantiles where they are known."""
+        budget = self.budget
+        seconds = self.spent.seconds(self.same(self.epochs))
+        joules = self.spent.joules(seconds) if budget.watts else None
+        money = self.spent.money(seconds) if budget.price_per_hour is not None else None
+        grams = None
+        if joules is not None and budget.carbon_per_kwh is not None:
+            grams = joules / KWH * budget.carbon_per_kwh
+        named = {"seconds": seconds, "money": money, "energy_joules": joules, "carbon_grams": grams}
+        return {name: None if x is None else quantiles(x) for name, x in named.items()}
+
+    def _memory(self) -> dict[str, Any]:
+        memory = self.prices.device_bytes
+        if memory is None:
+            return {"device_bytes": None, "memory_share": None}
+        capacity = self.priced.job.model.device.memory_bytes  # 0 where it is not known
+        share = memory.quantile(0.9) / capacity if capacity else None
+        return {"device_bytes": memory.quantiles(), "memory_share": share}
+
+    @cached_property
+    def unit_prices(self) -> UnitPrices:
+        run = self.run
+        return UnitPrices(
+            startup=quantiles(run.startup),
+            first_steps=quantiles(run.first),
+            epoch=quantiles(run.training + run.turn),
+            evaluation=quantiles(run.evaluation),
+            save=quantiles(run.save),
+            epoch_noise=run.noise,
+        )
+
+    @cached_property
+    def place(self) -> Place:
+        return self.priced.place(self.position)
+
+    def _probability(self, epochs: int | None) -> float | None:
+        if epochs is None:
+            return None
+        return float(np.mean(self.affordable_epochs >= epochs))
+
+    @cached_property
+    def binding(self) -> LimitName | None:
+        """The limit that the next epoch would break; None where the target or maximum ends it."""
+        most = self.at_this_batch(self.request.most_epochs)
+        if not self.affordable or (most is not None and self.epochs >= most):
+            return None
+        q = self.budget.confidence
+        return min(
+            self.affordable,
+            key=lambda name: (
+                guaranteed(self.affordable[name], q), float(np.mean(self.affordable[name]))
+            ),
+        )  # fmt: skip
+
+    def _slack(self) -> tuple[tuple[LimitName, float], ...]:
+        limits, q, epochs = self.spent.limits(), self.budget.confidence, self.same(self.epochs)
+        return tuple(
+            (name, limit - upper_quantile(self.spent.used(name, epochs), q))
+            for name, limit in limits.items()
+        )
+
+    def money_of(self, seconds: float) -> float | None:
+        price_per_hour = self.budget.price_per_hour
+        if price_per_hour is None:
+            return None
+        return price_per_hour * self.config.world_size * seconds / HOUR
+
+    def _efficiency(self) -> float | None:
+        noise_scale = self.request.noise_scale
+        if noise_scale is None:
+            return None
+        return b.efficiency(self.global_batch, self.reference, noise_scale)
+
+    def _learning_rate_factor(self) -> float | None:
+        if self.request.optimizer is None:
+            return None
+        return b.learning_rate_factor(self.global_batch, self.reference, self.request.optimizer)
+
+
+def _whole_quantiles(epochs: Epochs) -> Quantiles:
+    """Of whole numbers; P10 is what nine draws in ten can afford."""
+    levels = (0.05, 0.1, 0.5, 0.9, 0.95)
+    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in levels)
+    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

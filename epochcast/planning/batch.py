@@ -1,0 +1,68 @@
+"""What another batch size changes: progress per sample, learning rate, the fastest batch.
+
+B₀   reference batch, whose epochs are known      B   another
+φ    gradient noise scale tr(Σ)/|G|², in samples  (McCandlish et al. 2018, equation 2.9)
+a    seconds of a step that do not depend on B    c   seconds of one more sample
+
+efficiency(B)  = (φ + B₀)/(φ + B)                 progress per sample (Qiao et al. 2021, Pollux,
+                                                  OSDI'21, equation 5)
+epochs(B)      = epochs(B₀)/efficiency(B)         for the same progress
+time(B)        ∝ (φ + B)·(a + c·B)/B              smallest at B* = √(a·φ/c)
+
+linear factor  B/B₀       SGD                     Goyal et al. 2017, section 2.1
+square root    √(B/B₀)    adaptive optimizers     Malladi et al. 2022 (NeurIPS), definition 5.2
+
+measured from gradients at two batch sizes b < B  (McCandlish et al. 2018, appendix A.1)
+|G|²   = (B·|g_B|² − b·|g_b|²)/(B − b)
+tr Σ   = (|g_b|² − |g_B|²)/(1/b − 1/B)            both averaged before the quotient is taken
+"""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from statistics import fmean
+from typing import Literal
+
+from epochcast.errors import UsageError
+from epochcast.records import GradientNoise
+
+OptimizerKind = Literal["sgd", "adaptive"]
+
+
+def efficiency(batch: float, reference: float, noise_scale: float) -> float:
+    """Progress per sample, relative to the reference batch."""
+    return (noise_scale + reference) / (noise_scale + batch)
+
+
+def equivalent_epochs(epochs: float, batch: float, reference: float, noise_scale: float) -> int:
+    """Whole epochs at a batch size that make at least the progress of so many at the reference."""
+    return ceil(epochs / efficiency(batch, reference, noise_scale) - 1e-9)
+
+
+def fastest_batch(fixed_seconds: float, sample_seconds: float, noise_scale: float) -> float:
+    """√(a·φ/c): the batch size that makes the most progress per second."""
+    return sqrt(fixed_seconds * noise_scale / sample_seconds)
+
+
+def learning_rate_factor(batch: float, reference: float, optimizer: OptimizerKind) -> float:
+    """What to multiply the reference's learning rate with."""
+    ratio = batch / reference
+    return ratio if optimizer == "sgd" else sqrt(ratio)
+
+
+def noise_scale(gradients: GradientNoise) -> float:
+    """tr(Σ)/|G|² in samples, from squared gradient norms at two batch sizes.
+
+    Raises:
+        UsageError: the gradients are so noisy that |G|² is not positive: take more of them.
+    """
+    small, large = gradients.small_batch, gradients.large_batch
+    at_small, at_large = fmean(gradients.small_norms), fmean(gradients.large_norms)
+    signal = (large * at_large - small * at_small) / (large - small)
+    noise = (at_small - at_large) / (1 / small - 1 / large)
+    if signal <= 0:
+        raise UsageError(
+            f"from {len(gradients.large_norms)} gradients at batch size {large} the mean cannot be "
+            "told from its noise; take more gradients, or a larger batch"
+        )
+    return max(0.0, noise / signal)

@@ -1,0 +1,191 @@
+"""Which configurations to consider, and which of them are worth a closer look.
+
+    global batch = micro-batch × accumulation × devices      kept by default; listed; or free
+
+Hundred thousand candidates are priced by their medians alone, in one pass. Those that come out
+best by time, by money or by memory are then appraised one by one on draws, with their intervals;
+at this first look, an interval is the common one, widened with the distance from what was probed.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+
+from epochcast.costmodel.features import Array
+from epochcast.costmodel.prediction import MEMORY_TIGHT
+from epochcast.errors import UsageError
+from epochcast.planning.batch import efficiency
+from epochcast.planning.budget import HOUR, MOST_EPOCHS
+from epochcast.planning.pricing import Candidates, Job, PriceList, Whole
+from epochcast.planning.request import PlanRequest
+from epochcast.records import Budget
+
+FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64
+STEPS_PER_DOUBLING = 2  # of a free batch size in what is shown: 96, 128, 181, 256
+SHORTLIST = 12  # by each of time, money and memory
+
+
+def reference_batch(job: Job, request: PlanRequest) -> int:
+    """Samples of an optimizer step whose epochs and learning rate are known."""
+    config = job.config
+    probed = config.batch_size * config.accumulation * config.world_size
+    if request.reference_batch is not None:
+        return request.reference_batch
+    single = request.batch_sizes if request.batch_sizes != "free" else ()
+    return single[0] if len(single) == 1 else probed
+
+
+def candidates(job: Job, request: PlanRequest) -> Candidates:
+    """Every way to make the batch sizes asked for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
+    shard = -(-job.samples // found.devices)
+    usable = found.batch_size <= shard
+    if not usable.any():
+        raise UsageError(
+            f"no batch to choose from: {_asked(job, request)} with {job.samples:,} samples and "
+            f"devices {', '.join(map(str, _devices(job, request)))}; the micro-batch times the "
+            "devices must divide the batch and not exceed the samples"
+        )
+    return found.pick(usable)
+
+
+def _asked(job: Job, request: PlanRequest) -> str:
+    sizes = "free" if request.batch_sizes == "free" else ", ".join(map(str, request.batch_sizes))
+    micro = f", micro-batch {request.micro_batch}" if request.micro_batch else ""
+    return f"batch size {sizes or reference_batch(job, request)}{micro}"
+
+
+def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:
+    return request.devices or (job.variant.world_size,)
+
+
+def _divided(job: Job, request: PlanRequest) -> Candidates:
+    """All divisions of each global batch."""
+    listed = request.batch_sizes if request.batch_sizes != "free" else ()
+    rows = [
+        (micro, batch // (micro * devices), devices)
+        for batch in listed or (reference_batch(job, request),)
+        for devices in _devices(job, request)
+        for micro in ((request.micro_batch,) if request.micro_batch else _divisors(batch))
+        if batch % (micro * devices) == 0
+    ]
+    columns = np.array(sorted(set(rows)), dtype=np.int64).reshape(-1, 3)
+    return Candidates(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})
+
+
+def _free(job: Job, request: PlanRequest) -> Candidates:
+    """Every micro-batch within the probed range, times powers of two."""
+    probed = [c.batch_size for c in job.variant.configurations]
+    one = (request.micro_batch,) if request.micro_batch else range(min(probed), max(probed) + 1)
+    grid = np.meshgrid(
+        np.array(one), FREE_ACCUMULATIONS, np.array(_devices(job, request)), indexing="ij"
+    )
+    micro, accumulation, devices = (axis.ravel().astype(np.int64) for axis in grid)
+    return Candidates(micro, accumulation, devices)
+
+
+def memory_limit(job: Job, budget: Budget) -> float:
+    """Bytes of one device that a run may fill."""
+    capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
+    return budget.memory or MEMORY_TIGHT * capacity
+
+
+def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
+    """Positions of the candidates worth appraising, most promising first; memory permitting.
+
+    Where no candidate fits into memory, the smallest ones are returned.
+    """
+    needed = _cautious_bytes(prices, budget)
+    fits = ~(needed > memory_limit(prices.job, budget))
+    if not fits.any():
+        return np.argsort(needed, kind="stable")[:SHORTLIST]
+    progress, seconds = _rough(prices, budget, request)
+    missing = np.where(fits, -progress, np.inf)
+    money = seconds * prices.candidates.devices
+    groups = _groups(prices.candidates, request)
+    orders = [np.lexsort((key, missing)) for key in (seconds, money, np.nan_to_num(needed))]
+    firsts = [_first_of_each(groups, order)[:SHORTLIST] for order in orders]
+    interleaved = np.stack(firsts, axis=1).ravel()
+    chosen = _first_of_each(groups, interleaved)
+    return np.asarray(chosen[fits[chosen]])
+
+
+def _groups(candidates: Candidates, request: PlanRequest) -> Whole:
+    """A number for each candidate; of a free batch, near ones share it and the best stands for all.
+
+    Otherwise a free choice would fill the list with 96, 95, 94, …
+    """
+    if request.batch_sizes != "free":
+        return np.arange(len(candidates.batch_size))
+    steps = np.round(STEPS_PER_DOUBLING * np.log2(candidates.global_batch)).astype(np.int64)
+    split = candidates.accumulation * (candidates.devices.max() + 1) + candidates.devices
+    return np.asarray(steps * (split.max() + 1) + split)
+
+
+def _first_of_each(groups: Whole, order: Whole) -> Whole:
+    """The positions in an order at which a group comes up for the first time."""
+    _, first = np.unique(groups[order], return_index=True)
+    return np.asarray(order[np.sort(first)])
+
+
+def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
+    """The factor from the median to the confidence asked for, wider outside the probed range."""
+    z = NormalDist().inv_cdf(budget.confidence)
+    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), 50.0)))
+
+
+def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
+    surface = prices.job.variant.device_bytes
+    return prices.device_bytes * _caution(prices, budget, surface.left_out_sd if surface else 0.0)
+
+
+def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Array, Array]:
+    """Progress within the budget, and the time it takes, of every candidate."""
+    variant = prices.job.variant
+    sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
+    epoch = prices.training * _caution(prices, budget, sd) + variant.epoch_turn.seconds
+    if isinstance(request.evaluate, int) and request.evaluate > 0:
+        epoch = epoch + prices.evaluation / request.evaluate
+    most = _most_epochs(prices, request)
+    room = _seconds_allowed(prices, budget) / request.folds - prices.startup
+    epochs = np.clip(np.floor(room / epoch), 0, most)
+    worth = most if request.most_epochs else 1 / _efficiencies(prices, request)
+    return epochs / worth, (prices.startup + epochs * epoch) * request.folds
+
+
+def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
+    batch = prices.candidates.global_batch.astype(float)
+    if request.noise_scale is None:
+        return np.ones(len(batch))
+    reference = reference_batch(prices.job, request)
+    return np.array(efficiency(batch, reference, request.noise_scale))  # type: ignore[arg-type]
+
+
+def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
+    most = request.most_epochs or MOST_EPOCHS
+    return np.ceil(most / _efficiencies(prices, request) - 1e-9)
+
+
+def _seconds_allowed(prices: PriceList, budget: Budget) -> Array:
+    """By deadline, money and energy together."""
+    devices = prices.candidates.devices
+    allowed = np.full(len(devices), np.inf)
+    if budget.deadline is not None:
+        allowed = np.minimum(allowed, budget.deadline)
+    if budget.money is not None and budget.price_per_hour:
+        left = (budget.money - budget.fixed_cost) * HOUR
+        allowed = np.minimum(allowed, left / (budget.price_per_hour * devices))
+    if budget.energy is not None and budget.watts:
+        allowed = np.minimum(allowed, budget.energy / (budget.watts * devices))
+    return np.asarray(allowed - budget.spent_seconds)

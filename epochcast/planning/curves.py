@@ -1,0 +1,288 @@
+"""Learning curves: families fitted robustly, averaged, extrapolated; and what they show.
+
+    x   epochs       y   the metric, smaller is better (scores are negated)
+
+    pow3          y = c + a·x^(−α)
+    pow4          y = c + (a·x + b)^(−α)
+    mmf           y = c + (d − c)/(1 + (κ·x)^δ)                Morgan–Mercer–Flodin
+    exponential   y = c + a·e^(−b·x)
+
+pow3, pow4 and mmf are those of Domhan, Springenberg & Hutter 2015 (IJCAI), written for losses. All
+are fitted by least squares with a soft L1 loss (scipy), so that single spikes count little; their
+average has weights exp(−½·BIC), which punishes parameters, and its variance at an epoch is that
+of the fits plus that between the families (Hoeting et al. 1999, equation 3):
+
+    var y(x) = Σ_k w_k·(s_k²(x) + (y_k(x) − ȳ(x))²) + σ²         σ: scatter of single checks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, log
+from statistics import NormalDist
+
+import numpy as np
+
+from epochcast.costmodel.features import Array
+from epochcast.errors import UsageError
+from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
+
+Function = Callable[[Array, Array], Array]
+
+FEWEST_CHECKS = 5  # of a curve that can be extrapolated: one more than the largest family needs
+FEW_CHECKS = 3  # a median of three is not moved by one
+LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
+NOISES = 2.0  # standard deviations that a change must exceed to be one
+SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
+EVALUATIONS = 60  # of a family in one fit: it has converged, or another one fits better
+MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A curve on the unit square; every parameter but the limit c is a logarithm."""
+
+    function: Function
+    starts: tuple[tuple[float, ...], ...]
+
+
+def _pow3(x: Array, p: Array) -> Array:
+    return np.asarray(p[0] + np.exp(p[1] - np.exp(p[2]) * np.log(x)))
+
+
+def _pow4(x: Array, p: Array) -> Array:
+    return np.asarray(p[0] + (np.exp(p[1]) * x + np.exp(p[2])) ** -np.exp(p[3]))
+
+
+def _mmf(x: Array, p: Array) -> Array:
+    return np.asarray(p[0] + np.exp(p[1]) / (1 + np.exp(np.exp(p[3]) * (p[2] + np.log(x)))))
+
+
+def _exponential(x: Array, p: Array) -> Array:
+    return np.asarray(p[0] + np.exp(p[1] - np.exp(p[2]) * x))
+
+
+FAMILIES = {
+    "pow3": Family(_pow3, ((0.0, -2.0, -0.7), (-0.5, -0.7, -1.5))),
+    "pow4": Family(_pow4, ((0.0, 2.0, 0.0, 0.0), (-0.5, 1.0, -1.0, -1.0))),
+    "mmf": Family(_mmf, ((0.0, 0.3, 2.0, 0.0), (-0.3, 0.5, 0.5, -0.5))),
+    "exponential": Family(_exponential, ((0.0, 0.0, 1.5), (-0.3, 0.0, 0.0))),
+}
+REACH = 12.0  # of a logarithm of a parameter: e^12 of the curve's own scale is everything
+
+
+@dataclass(frozen=True, slots=True)
+class FittedFamily:
+    """One family on one curve: parameters (p,), their covariance (p, p), weight in the average."""
+
+    name: str
+    parameters: Array
+    covariance: Array
+    bic: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCurve:
+    """A curve's average over families; methods speak in the metric's own unit and direction.
+
+    Attributes:
+        seen: the curve itself.
+        noise: standard deviation of single checks.
+        last_offset: how far the last checks lie from the average, which persists.
+    """
+
+    seen: LearningCurve
+    mode: Mode
+    scale: tuple[float, float, float]  # longest x, lowest y, range of y
+    families: tuple[FittedFamily, ...]
+    noise: float
+    last_offset: float
+
+    def mean_and_sd(self, epochs: Array) -> tuple[Array, Array]:
+        """Of the metric at each epoch, where smaller is better, a single check's noise included."""
+        x = np.maximum(epochs, 1e-9) / self.scale[0]
+        weights = np.array([f.weight for f in self.families])[:, None]
+        values = np.stack([FAMILIES[f.name].function(x, f.parameters) for f in self.families])
+        own = np.stack([_variance(f, x) for f in self.families])
+        mean = (weights * values).sum(axis=0)
+        variance = (weights * (own + (values - mean) ** 2)).sum(axis=0)
+        _, low, height = self.scale
+        sd = np.sqrt(variance * height**2 + self.noise**2)
+        return low + height * mean + self.last_offset, sd
+
+    def improvement_probability(self, epoch: float, min_delta: float = 0.0) -> float:
+        """That the metric at an epoch beats the best one seen by ``min_delta``."""
+        best = float(_oriented(self.seen.validation, self.mode).min())
+        mean, sd = self.mean_and_sd(np.array([epoch]))
+        if sd[0] == 0:
+            return float(mean[0] < best - min_delta)
+        return NormalDist().cdf((best - min_delta - float(mean[0])) / float(sd[0]))
+
+    def value_quantiles(self, epoch: float) -> Quantiles:
+        """Of the metric at an epoch, in its own direction."""
+        mean, sd = (float(a[0]) for a in self.mean_and_sd(np.array([epoch])))
+        sign = 1.0 if self.mode == "min" else -1.0
+        reach = {p: NormalDist().inv_cdf(p) * sd for p in (0.05, 0.1, 0.5, 0.9, 0.95)}
+        p05, p10, p50, p90, p95 = (sign * mean + r for r in reach.values())
+        return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+
+    def sample(self, epochs: Array, count: int, random: np.random.Generator) -> Array:
+        """Possible curves of another run, in the metric's own direction, shape (count, epochs).
+
+        Where the curve was seen, it is that curve with other noise; beyond, the average with its
+        error, which one run has in common at all epochs.
+        """
+        mean, sd = self.mean_and_sd(epochs)
+        known = np.interp(epochs, self.seen.epochs, _oriented(self.seen.validation, self.mode))
+        inside = epochs <= self.seen.epochs[-1]
+        drift = np.sqrt(np.maximum(sd**2 - self.noise**2, 0.0)) * ~inside
+        shared = random.standard_normal((count, 1))
+        own = random.standard_normal((count, len(epochs)))
+        curves = np.where(inside, known, mean) + shared * drift + own * self.noise
+        return np.asarray(curves if self.mode == "min" else -curves)
+
+
+def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
+    """Fit all families to a curve's validation values and weigh them.
+
+    Raises:
+        UsageError: too few checks, or values that are not finite.
+    """
+    y = _oriented(curve.validation, mode)
+    if len(y) < FEWEST_CHECKS or not np.isfinite(y).all():
+        raise UsageError(
+            f"a learning curve needs at least {FEWEST_CHECKS} finite values, but got {len(y)} "
+            f"({int(np.isfinite(y).sum())} finite)"
+        )
+    x = np.maximum(np.asarray(curve.epochs, dtype=float), 1e-9)
+    low, height = float(y.min()), float(np.ptp(y)) or 1.0
+    unit_x, unit_y = x / x[-1], (y - low) / height
+    noise = _noise(unit_y)
+    fitted = [_fit_family(name, unit_x, unit_y, noise) for name in FAMILIES]
+    families = _weighed(fitted)
+    mean = sum(f.weight * FAMILIES[f.name].function(unit_x, f.parameters) for f in families)
+    offset = float(np.median((unit_y - mean)[-FEW_CHECKS:]))
+    if abs(offset) <= NOISES * noise / FEW_CHECKS**0.5:  # noise explains it
+        offset = 0.0
+    return FittedCurve(
+        seen=curve,
+        mode=mode,
+        scale=(float(x[-1]), low, height),
+        families=families,
+        noise=noise * height,
+        last_offset=offset * height,
+    )
+
+
+def _oriented(values: Sequence[float], mode: Mode) -> Array:
+    y = np.asarray(values, dtype=float)
+    return y if mode == "min" else -y
+
+
+def _noise(y: Array) -> float:
+    """Scatter of single checks, from second differences: a trend does not count as noise."""
+    bends = np.diff(y, n=2) / 3**0.5  # var of y₁ − 2y₂ + y₃ is 6σ², that of a difference is 2σ²
+    return float(np.median(np.abs(bends)) * MAD_TO_SD)
+
+
+def _fit_family(name: str, x: Array, y: Array, noise: float) -> FittedFamily:
+    from scipy.optimize import least_squares
+
+    family = FAMILIES[name]
+
+    def residuals(p: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.clip(family.function(x, p) - y, -1e6, 1e6)
+
+    fits = [
+        least_squares(
+            residuals, start, loss="soft_l1", f_scale=max(noise, 1e-3),
+            bounds=([-REACH] * len(start), [REACH] * len(start)), max_nfev=EVALUATIONS,
+        )
+        for start in family.starts
+    ]  # fmt: skip
+    best = min(fits, key=lambda fit: fit.cost)
+    n, count = len(x), len(best.x)
+    variance = max(2 * best.cost / max(1, n - count), 1e-12)  # cost is ½Σρ: a robust RSS
+    covariance = variance * np.linalg.pinv(best.jac.T @ best.jac, rcond=1e-8)
+    bic = n * log(max(2 * best.cost / n, 1e-12)) + count * log(n)
+    return FittedFamily(name, best.x, covariance, bic)
+
+
+def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
+    lowest = min(f.bic for f in fitted)
+    raw = [exp(-(f.bic - lowest) / 2) for f in fitted]
+    return tuple(
+        FittedFamily(f.name, f.parameters, f.covariance, f.bic, weight / sum(raw))
+        for f, weight in zip(fitted, raw, strict=True)
+    )
+
+
+def _variance(fitted: FittedFamily, x: Array) -> Array:
+    """gᵀ Cov g with the gradient by central differences (the delta method)."""
+    function, p = FAMILIES[fitted.name].function, fitted.parameters
+    steps = np.eye(len(p)) * 1e-5
+    gradient = np.stack([(function(x, p + h) - function(x, p - h)) / 2e-5 for h in steps])
+    return np.asarray(np.einsum("ix,ij,jx->x", gradient, fitted.covariance, gradient))
+
+
+# -- what a curve shows -------------------------------------------------------------------------
+
+
+def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outlook:
+    """What a curve promises for a run of ``horizon`` epochs."""
+    y = _oriented(fitted.seen.validation, fitted.mode)
+    best = int(np.argmin(y))
+    turned = turning_point(fitted)
+    fit = "overfitting" if turned is not None else "settled"
+    if turned is None and _still_falling(y, fitted.noise):
+        fit = "underfitting"
+    return Outlook(
+        mode=fitted.mode,
+        families=tuple((f.name, f.weight) for f in fitted.families),
+        seen_epochs=fitted.seen.epochs[-1],
+        best_value=fitted.seen.validation[best],
+        best_epoch=fitted.seen.epochs[best],
+        final_value=fitted.value_quantiles(horizon),
+        min_delta=min_delta,
+        improve_probability=fitted.improvement_probability(horizon, min_delta),
+        fit=fit,  # type: ignore[arg-type]
+        turning_epoch=turned,
+    )
+
+
+def turning_point(fitted: FittedCurve) -> float | None:
+    """The epoch of the best validation value, if it has risen since while training went on falling.
+
+    Where training values are unknown, the rise alone decides.
+    """
+    y = _oriented(fitted.seen.validation, fitted.mode)
+    smooth = _smooth(y)
+    best = int(np.argmin(smooth))
+    since = y[best + 1 :]
+    if len(since) < FEW_CHECKS:
+        return None
+    if float(np.median(since) - smooth[best]) <= _smallest_change(y, fitted.noise):
+        return None
+    training = _oriented(fitted.seen.training, fitted.mode)
+    if len(training) and training[-1] >= training[best]:
+        return None
+    return fitted.seen.epochs[best]
+
+
+def _still_falling(y: Array, noise: float) -> bool:
+    late = max(2, round(LATE_SHARE * len(y)))
+    smooth = _smooth(y)
+    return float(smooth[-late] - smooth[-1]) > _smallest_change(y, noise)
+
+
+def _smallest_change(y: Array, noise: float) -> float:
+    return max(NOISES * noise / 3**0.5, SMALLEST_CHANGE * float(np.ptp(y)))
+
+
+def _smooth(y: Array) -> Array:
+    """Means of three; the ends by themselves and their neighbour."""
+    padded = np.concatenate((y[:1], y, y[-1:]))
+    return np.asarray((padded[:-2] + padded[1:-1] + padded[2:]) / 3)

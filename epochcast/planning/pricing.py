@@ -1,0 +1,306 @@
+"""What candidates cost: medians for many at once, then scatter for the few that matter.
+
+    symbol   meaning                                                 shape
+    n        candidates: micro-batch, accumulation, devices          (n,) each
+    N, D     samples of an epoch, devices: each sees ⌈N/D⌉            as a distributed sampler pads
+    b, k     micro-batch, accumulation                               an update sees b·k·D samples
+
+    T_epoch = ⌊N/(D·b)⌋·t(b) + [r > 0]·t(r) + u·(t_update + t_reduce) + T_turn
+
+is the equation of ``costmodel.prediction``: from surfaces for all candidates at once, and for the
+few that matter from a ``Place``, which knows what was counted in exactly that configuration.
+Devices beyond those probed are taken to be as fast as one; averaging gradients over D of them is
+priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth,
+or nothing where the bandwidth is not given. Evaluation and saves are done by one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil, inf, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.features import Array
+from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.model import CostModel, Variant
+from epochcast.costmodel.place import Place
+from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place
+from epochcast.costmodel.surface import Surface, join
+from epochcast.records import Quantiles, RunConfig
+
+Whole = NDArray[np.int64]
+Table = Mapping[str, Array]
+
+EXACTLY = Scatter(sd=0.0)
+GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Seconds or bytes, as a median and its run-level scatter on the log scale."""
+
+    median: float = 0.0
+    scatter: Scatter = EXACTLY
+
+    def quantiles(self) -> Quantiles:
+        """The usual quantiles."""
+        return self.scatter.quantiles(self.median)
+
+    def quantile(self, p: float) -> float:
+        """The quantile at a probability."""
+        return self.scatter.quantile(self.median, p)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What the parts of one configuration's run cost.
+
+    Attributes:
+        startup: process start until the user's code is loaded.
+        build: building model, data and optimizer.
+        first: what the first steps take beyond steady ones.
+        training: the steps of one epoch.
+        turn: from one epoch to the next.
+        evaluation, save: one of each.
+        epoch_noise: relative scatter of one epoch around its run's mean.
+        save_bytes: of one checkpoint; None if unknown.
+        device_bytes: that the device must have; None if unknown.
+    """
+
+    startup: Amount = Amount()
+    build: Amount = Amount()
+    first: Amount = Amount()
+    training: Amount
+    turn: Amount = Amount()
+    evaluation: Amount = Amount()
+    save: Amount = Amount()
+    epoch_noise: float = 0.0
+    save_bytes: float | None = None
+    device_bytes: Amount | None = None
+
+    @property
+    def ready_seconds(self) -> float:
+        """Process start until the first step can begin; median."""
+        return self.startup.median + self.build.median
+
+    @property
+    def epoch_seconds(self) -> float:
+        """One steady epoch, evaluation and saves excluded; median."""
+        return self.training.median + self.turn.median
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Ways to divide a step: micro-batch, accumulation and devices, each of shape (n,)."""
+
+    batch_size: Whole
+    accumulation: Whole
+    devices: Whole
+
+    @property
+    def global_batch(self) -> Whole:
+        """Samples of one optimizer step."""
+        return self.batch_size * self.accumulation * self.devices
+
+    def pick(self, chosen: Whole | NDArray[np.bool_]) -> Candidates:
+        """Some of them."""
+        return Candidates(self.batch_size[chosen], self.accumulation[chosen], self.devices[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How each candidate divides an epoch on one device, as a DataLoader does it."""
+
+    full: Whole
+    partial: Whole
+    updates: Whole
+
+
+def divide(samples: int, candidates: Candidates, drop_last: bool) -> Division:
+    """50,000 samples at 128 are 391 steps, 390 with drop_last; 98 with accumulation 4."""
+    shard = -(-samples // candidates.devices)
+    full, rest = np.divmod(shard, candidates.batch_size)
+    partial = np.zeros_like(rest) if drop_last else rest
+    updates = -(-(full + (partial > 0)) // candidates.accumulation)
+    return Division(full=full, partial=partial, updates=updates)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained, whatever the batch: the same for all candidates."""
+
+    model: CostModel
+    variant: Variant
+    config: RunConfig
+    samples: int
+    eval_samples: int
+    bandwidth: float | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether computing and loading are priced each by itself; see ``costmodel.place``."""
+        loading, workers = self.variant.loading, self.config.workers
+        return loading is not None and (loading.better or workers != self.variant.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """Medians for all candidates, shape (n,) each; bytes are NaN where unknown."""
+
+    job: Job
+    candidates: Candidates
+    division: Division
+    startup: Array
+    training: Array
+    evaluation: Array
+    device_bytes: Array
+    doublings_outside: Array
+
+    def config(self, i: int) -> RunConfig:
+        """One candidate as a configuration."""
+        return replace(
+            self.job.config,
+            batch_size=int(self.candidates.batch_size[i]),
+            accumulation=int(self.candidates.accumulation[i]),
+            world_size=int(self.candidates.devices[i]),
+        )
+
+    def place(self, i: int) -> Place:
+        """One candidate seen through the cost model."""
+        return place(self.job.model, self.job.variant, self.config(i))
+
+    def prices(self, i: int) -> Prices:
+        """One candidate, exactly and with its scatter."""
+        at, model, variant = self.place(i), self.job.model, self.job.variant
+        full, partial, updates = (
+            int(x[i]) for x in (self.division.full, self.division.partial, self.division.updates)
+        )
+        update = at.update() + _reduce_seconds(self.job, at.config.world_size, at.variables)
+        training = full * at.micro_step() + updates * update
+        training += at.micro_step(partial) if partial else 0.0
+        memory = at.device_memory() or at.peak()
+        save_bytes = variant.save_bytes
+        return Prices(
+            startup=Amount(model.imports.seconds, model.imports.scatter),
+            build=_amount(variant.build, at, variant.build_scatter),
+            first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
+            training=Amount(training, at.step_scatter()),
+            turn=Amount(variant.epoch_turn.seconds, variant.epoch_turn.scatter),
+            evaluation=_evaluation(self.job, at),
+            save=_amount(variant.save_seconds, at),
+            epoch_noise=min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, full + (partial > 0)))),
+            save_bytes=None if save_bytes is None else save_bytes.value(at.variables),
+            device_bytes=Amount(*memory) if memory else None,
+        )
+
+
+def _amount(surface: Surface | None, at: Place, scatter: Scatter | None = None) -> Amount:
+    if surface is None:
+        return Amount()
+    return Amount(surface.value(at.variables), scatter or at.run_scatter(surface))
+
+
+def _evaluation(job: Job, at: Place) -> Amount:
+    """One pass over the evaluation data, a last partial batch at its own size."""
+    surface = job.variant.evaluation
+    if surface is None or not job.eval_samples:
+        return Amount()
+    full, rest = divmod(job.eval_samples, at.config.batch_size)
+    seconds = full * surface.value(at.variables) + job.variant.eval_turn.seconds
+    if rest:
+        partial = replace(at.config, batch_size=rest)
+        seconds += surface.value(Place(job.variant, partial).variables)
+    return Amount(seconds, at.run_scatter(surface))
+
+
+def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
+    """Averaging gradients in a ring after a step, where that was not measured with it."""
+    if job.bandwidth is None or devices == job.variant.world_size:
+        return 0.0
+    sent = 2 * (devices - 1) / devices * GRADIENT_BYTES * variables.get("parameters", 0.0)
+    return sent / job.bandwidth
+
+
+# -- all candidates at once ---------------------------------------------------------------------
+
+
+def price(job: Job, candidates: Candidates) -> PriceList:
+    """Price candidates by the medians of the cost model's surfaces.
+
+    Surfaces see the micro-batch alone, and a hundred thousand candidates share a few hundred of
+    those: each is looked up once.
+    """
+    variant = job.variant
+    division = divide(job.samples, candidates, job.config.drop_last)
+    sizes, of = np.unique(candidates.batch_size, return_inverse=True)
+    table = _table(job, sizes)
+    partial_sizes, of_partial = np.unique(np.maximum(division.partial, 1), return_inverse=True)
+    partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
+    rest = np.where(division.partial > 0, partial, 0.0)
+    update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
+    evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
+    distances = np.maximum(variant.micro_step.distances(table), 0.0)
+    return PriceList(
+        job=job,
+        candidates=candidates,
+        division=division,
+        startup=(job.model.imports.seconds + _values(variant.build, table))[of],
+        training=division.full * _micro_step(job, table)[of] + rest + division.updates * update,
+        evaluation=evaluation[of],
+        device_bytes=_device_bytes(variant, table)[of],
+        doublings_outside=distances.max(axis=1, initial=0.0)[of],
+    )
+
+
+def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
+    """Every variable of every candidate; see ``costmodel.features``."""
+    n = len(batch_size)
+    table: dict[str, Array] = {"batch_size": batch_size.astype(float)}
+    for name, value in f.numeric_knobs(job.config.sizes).items():
+        table[name] = np.full(n, value)
+    return table | {name: surface.values(table) for name, surface in job.variant.counts}
+
+
+def _micro_step(job: Job, table: Table) -> Array:
+    """Seconds of a micro-step without update; see ``costmodel.loading``."""
+    loading, workers = job.variant.loading, job.config.workers
+    if loading is None or not job.apart:
+        return job.variant.micro_step.values(table)
+    scaling = place(job.model, job.variant, job.config).scaling
+    factor = (max(1, loading.workers) / max(1, workers)) ** scaling
+    parts = np.stack([loading.compute.values(table), factor * loading.loader.values(table)])
+    overlap = inf if loading.overlap is None else loading.overlap
+    return join(parts, 1.0 if workers == 0 else overlap)
+
+
+def _values(surface: Surface | None, table: Table, unknown: float = 0.0) -> Array:
+    if surface is None:
+        return np.full(len(table["batch_size"]), unknown)
+    return surface.values(table)
+
+
+def _all_reduce_seconds(job: Job, candidates: Candidates, table: Table) -> Array:
+    parameters = table.get("parameters", np.zeros(1))[0]
+    kinds, positions = np.unique(candidates.devices, return_inverse=True)
+    each = [_reduce_seconds(job, int(d), {"parameters": float(parameters)}) for d in kinds]
+    return np.asarray(np.array(each)[positions])
+
+
+def _device_bytes(variant: Variant, table: Table) -> Array:
+    """What the device must have; where that was not measured, the peak of live tensors."""
+    unknown = np.full(len(table["batch_size"]), np.nan)
+    peak = np.fmax(table.get("step_peak_bytes", unknown), table.get("update_peak_bytes", unknown))
+    peak = np.where(np.isnan(peak), _values(variant.allocated, table, np.nan), peak)
+    if variant.device_bytes is None:
+        return peak
+    return variant.device_bytes.values({**table, "peak_bytes": np.nan_to_num(peak)})
+
+
+def fold_samples(samples: int, folds: int) -> tuple[int, int]:
+    """Training and evaluation samples of one fold: k − 1 parts and one part."""
+    held_out = ceil(samples / folds)
+    return samples - held_out, held_out

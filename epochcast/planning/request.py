@@ -1,0 +1,162 @@
+"""What to plan: everything that is neither the cost model nor the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from epochcast.errors import UsageError
+from epochcast.planning.batch import OptimizerKind
+from epochcast.planning.cadence import Cadence
+from epochcast.planning.stopping import Rule
+from epochcast.records import LearningCurve, Mode, Option, SizeValue
+
+
+class Objective(Protocol):
+    """What makes one option better than another."""
+
+    @property
+    def name(self) -> str:
+        """For people and the plan."""
+        ...
+
+    def key(self, option: Option) -> tuple[float, ...]:
+        """Smaller is better."""
+        ...
+
+
+def progress(option: Option) -> float:
+    """How much of the target an option reaches; without a target, epochs worth of progress."""
+    if option.target_epochs is not None:
+        return min(1.0, option.epochs / option.target_epochs)
+    return option.epochs * (option.efficiency or 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fastest:
+    """Most progress, then the least time at P90."""
+
+    name: str = "time"
+
+    def key(self, option: Option) -> tuple[float, ...]:
+        return (-progress(option), option.seconds.p90)
+
+
+@dataclass(frozen=True, slots=True)
+class Cheapest:
+    """Most progress, then the least money at P90; without a price, the least device time."""
+
+    name: str = "money"
+
+    def key(self, option: Option) -> tuple[float, ...]:
+        cost = option.seconds.scaled(option.config.world_size)
+        return (-progress(option), (option.money or cost).p90)
+
+
+@dataclass(frozen=True, slots=True)
+class Smallest:
+    """Most progress, then the least device memory at P90."""
+
+    name: str = "memory"
+
+    def key(self, option: Option) -> tuple[float, ...]:
+        memory = option.device_bytes.p90 if option.device_bytes else 0.0
+        return (-progress(option), memory, option.seconds.p90)
+
+
+_ALL: tuple[Objective, ...] = (Fastest(), Cheapest(), Smallest())
+OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """A question to the planner. None means: as probed last, or whatever the budget allows.
+
+    Attributes:
+        epochs: wanted at the reference batch.
+        min_epochs: fewer are not worth running: the plan then does not fit.
+        max_epochs: never more; default: ``epochs``.
+        batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
+            whatever makes most progress per second.
+        micro_batch: samples of one forward pass on one device; default: any that divides.
+        devices: that share the work, one number or several to choose from.
+        bandwidth: bytes per second between devices, for averaging gradients.
+        samples: training samples per epoch.
+        folds: of cross-validation; multiplies the run.
+        sizes, precision, workers: select what was probed, as in a prediction.
+        evaluate: epochs between evaluations, 0 for never, ``"auto"`` for what stopping early pays
+            for, or a cadence.
+        save: epochs between checkpoints, 0 for none, ``"auto"`` for what failures and the cost of
+            saving ask for, or a cadence.
+        keep: checkpoints kept on disk; 0 keeps all.
+        mtbf_seconds: mean time between failures or interruptions; None for never.
+        restart_seconds: from a failure until training goes on; default: the start-up.
+        rules: for stopping early.
+        curves: of a pilot or of earlier runs.
+        metric: that ``rules`` watch and ``curves`` show.
+        mode: whether a smaller or a larger metric is better.
+        min_delta: improvement that counts.
+        noise_scale: of the gradient, in samples.
+        reference_batch: at which ``epochs`` and the learning rate are known.
+        optimizer: decides how the learning rate follows the batch.
+        objective: what to prefer among options with equal progress.
+        seed: of the draws.
+    """
+
+    epochs: int | None = None
+    min_epochs: int = 1
+    max_epochs: int | None = None
+    batch_sizes: tuple[int, ...] | Literal["free"] = ()
+    micro_batch: int | None = None
+    devices: tuple[int, ...] = ()
+    bandwidth: float | None = None
+    samples: int | None = None
+    folds: int = 1
+    sizes: Mapping[str, SizeValue] = field(default_factory=dict)
+    precision: str | None = None
+    workers: int | None = None
+    evaluate: int | Literal["auto"] | Cadence = 1
+    save: int | Literal["auto"] | Cadence = "auto"
+    keep: int = 2
+    mtbf_seconds: float | None = None
+    restart_seconds: float | None = None
+    rules: tuple[Rule, ...] = ()
+    curves: tuple[LearningCurve, ...] = ()
+    metric: str = "val_loss"
+    mode: Mode = "min"
+    min_delta: float = 0.0
+    noise_scale: float | None = None
+    reference_batch: int | None = None
+    optimizer: OptimizerKind | None = None
+    objective: Objective = Fastest()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
+            _require_positive(name, getattr(self, name))
+        for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
+            _require_positive(name, getattr(self, name))
+        for name in ("batch_sizes", "devices"):
+            for value in getattr(self, name) if self.batch_sizes != "free" else self.devices:
+                _require_positive(name, value)
+        if self.batch_sizes == "free" and self.noise_scale is None:
+            raise UsageError(
+                "a free batch size needs the gradient noise scale, to weigh larger batches against "
+                "more steps: give --noise-scale, or measure it: epochcast probe --noise-scale"
+            )
+        if self.most_epochs is not None and self.min_epochs > self.most_epochs:
+            raise UsageError(
+                f"min_epochs must not be above the target or maximum of {self.most_epochs}, "
+                f"but got {self.min_epochs}"
+            )
+
+    @property
+    def most_epochs(self) -> int | None:
+        """The end of a run that no limit ends sooner, at the reference batch."""
+        return self.max_epochs or self.epochs
+
+
+def _require_positive(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value < float("inf"):
+        raise UsageError(f"{name} must be positive, but got {value}")

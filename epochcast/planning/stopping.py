@@ -1,0 +1,274 @@
+"""When to end a run early: rules as small objects that see one check after another.
+
+A check is one evaluation. A rule is a value with one method, ``update(state, check)``, that gives
+its next state and a reason to stop, or None. A state is a tuple of numbers, ``()`` before the
+first check, so that whoever follows a run can store it; replaying a finished curve and following
+a live one run the same code.
+
+    E(t)   the metric at check t, smaller is better        E_opt(t)   the best so far
+    GL(t)  = 100·(E(t)/E_opt(t) − 1)                       generalisation loss
+    P_k(t) = 1000·(Σ E_tr over the last k / (k·min E_tr over the last k) − 1)    progress
+    PQ     GL(t)/P_k(t) > α at the end of a strip of k checks
+    UP     E grew from strip end to strip end, s times in a row
+
+GL, PQ and UP are those of Prechelt 1998, "Early stopping – but when?". Patience is that of Keras
+and Lightning: the p-th check in a row that does not improve by more than min_delta stops the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any, ClassVar, Protocol
+
+from epochcast.errors import UsageError
+from epochcast.records import LearningCurve, Mode, StopReason, StopRule
+
+State = tuple[float, ...]
+Verdict = tuple[State, StopReason | None]
+
+STRIP = 5  # checks; Prechelt 1998, section 2.3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One evaluation: after which epoch, the metric, the same on training data if known."""
+
+    epoch: float
+    value: float
+    training: float | None = None
+
+
+class Rule(Protocol):
+    """A reason to stop, looked for at every check."""
+
+    def update(self, state: State, check: Check) -> Verdict:
+        """The state after one more check, and why to stop there, if so."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Stop at the p-th check in a row without an improvement; state: best, checks since."""
+
+    kind: ClassVar[str] = "patience"
+    checks: int
+    min_delta: float = 0.0
+    mode: Mode = "min"
+
+    def update(self, state: State, check: Check) -> Verdict:
+        value = _smaller_is_better(check.value, self.mode)
+        if not state or value < state[0] - self.min_delta:
+            return (value, 0.0), None
+        waited = state[1] + 1
+        return (state[0], waited), StopReason.PATIENCE if waited >= self.checks else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralizationLoss:
+    """Prechelt's GL: stop when the metric is ``percent`` worse than its best; state: best."""
+
+    kind: ClassVar[str] = "gl"
+    percent: float
+    mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        _require_loss(self)
+
+    def update(self, state: State, check: Check) -> Verdict:
+        best = min(*state, check.value) if state else check.value
+        lost = _generalization_loss(check.value, best) > self.percent
+        return (best,), StopReason.PATIENCE if lost else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressQuotient:
+    """Prechelt's PQ: generalisation loss against training progress over a strip.
+
+    State: best, then the training losses of the strip so far.
+    """
+
+    kind: ClassVar[str] = "pq"
+    quotient: float
+    strip: int = STRIP
+    mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        _require_loss(self)
+
+    def update(self, state: State, check: Check) -> Verdict:
+        if check.training is None:
+            raise UsageError("the rule pq needs training losses beside the validation losses")
+        best = min(state[0], check.value) if state else check.value
+        strip = (*state[1:], check.training)
+        if len(strip) < self.strip:
+            return (best, *strip), None
+        progress = 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
+        lost = _generalization_loss(check.value, best) > self.quotient * progress
+        return (best,), StopReason.PATIENCE if lost else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuccessiveRises:
+    """Prechelt's UP: the metric grew over ``rises`` strips in a row.
+
+    State: checks in this strip, rises so far, the metric at the last strip's end.
+    """
+
+    kind: ClassVar[str] = "up"
+    rises: int
+    strip: int = STRIP
+    mode: Mode = "min"
+
+    def update(self, state: State, check: Check) -> Verdict:
+        value = _smaller_is_better(check.value, self.mode)
+        seen, rises, *last = state or (0.0, 0.0)
+        if seen + 1 < self.strip:
+            return (seen + 1, rises, *last), None
+        rises = rises + 1 if last and value > last[0] else 0.0
+        return (0.0, rises, value), StopReason.PATIENCE if rises >= self.rises else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Stop when the metric reaches a value."""
+
+    kind: ClassVar[str] = "target"
+    value: float
+    mode: Mode = "min"
+
+    def update(self, state: State, check: Check) -> Verdict:
+        mine = _smaller_is_better(check.value, self.mode)
+        reached = mine <= _smaller_is_better(self.value, self.mode)
+        return state, StopReason.TARGET if reached else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Divergence:
+    """Stop when the metric is worse than a value (Lightning's ``divergence_threshold``)."""
+
+    kind: ClassVar[str] = "divergence"
+    value: float
+    mode: Mode = "min"
+
+    def update(self, state: State, check: Check) -> Verdict:
+        mine = _smaller_is_better(check.value, self.mode)
+        worse = mine > _smaller_is_better(self.value, self.mode)
+        return state, StopReason.DIVERGED if worse else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Futility:
+    """Stop when the curve so far makes an improvement by the horizon too improbable.
+
+    Only where asked for: under a schedule that depends on the horizon, a curve misleads.
+    State: epoch, value, epoch, value, …
+    """
+
+    kind: ClassVar[str] = "futility"
+    probability: float
+    horizon: float
+    min_delta: float = 0.0
+    first_checks: int = 8  # two for each parameter of the largest family
+    mode: Mode = "min"
+
+    def update(self, state: State, check: Check) -> Verdict:
+        state = (*state, check.epoch, check.value)
+        if len(state) < 2 * self.first_checks:
+            return state, None
+        from epochcast.planning.curves import fit_curve
+
+        curve = LearningCurve(epochs=state[::2], validation=state[1::2])
+        chance = fit_curve(curve, self.mode).improvement_probability(self.horizon, self.min_delta)
+        return state, StopReason.FUTILE if chance < self.probability else None
+
+
+RULES: Mapping[str, type[Any]] = {
+    rule.kind: rule
+    for rule in (
+        Patience,
+        GeneralizationLoss,
+        ProgressQuotient,
+        SuccessiveRises,
+        Target,
+        Divergence,
+        Futility,
+    )
+}
+
+
+def _smaller_is_better(value: float, mode: Mode) -> float:
+    return value if mode == "min" else -value
+
+
+def _generalization_loss(value: float, best: float) -> float:
+    return 100 * (value / best - 1) if best > 0 else 0.0
+
+
+def _require_loss(rule: GeneralizationLoss | ProgressQuotient) -> None:
+    if rule.mode != "min":
+        raise UsageError(f"the rule {rule.kind} compares losses, so its mode must be min")
+
+
+class Watch:
+    """Several rules over one run; whichever fires first stops it. Values must be finite."""
+
+    def __init__(self, rules: Sequence[Rule], states: Sequence[State] | None = None) -> None:
+        self.rules = tuple(rules)
+        self.states = list(states or [()] * len(self.rules))
+
+    def update(self, check: Check) -> StopReason | None:
+        """Show one check to every rule; the first reason found, or None."""
+        if not isfinite(check.value):
+            return StopReason.NON_FINITE
+        verdicts = [r.update(s, check) for r, s in zip(self.rules, self.states, strict=True)]
+        self.states = [state for state, _ in verdicts]
+        return next((reason for _, reason in verdicts if reason), None)
+
+
+def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason] | None:
+    """Where and why a run with this curve would have stopped; None if it would not have."""
+    watch = Watch(rules)
+    training = curve.training or (None,) * len(curve.epochs)
+    for check in map(Check, curve.epochs, curve.validation, training):
+        reason = watch.update(check)
+        if reason is not None:
+            return check.epoch, reason
+    return None
+
+
+def stopping_epoch(rule: Rule | Sequence[Rule], curve: LearningCurve | Sequence[float]) -> Any:
+    """The epoch after which a rule, or the first of several, would have stopped a run.
+
+    Args:
+        rule: e.g. ``Patience(checks=5)``.
+        curve: what the run showed; a plain sequence is one validation loss per epoch.
+
+    Returns:
+        The epoch, counted from 1 in a plain sequence; None if the run would not have stopped.
+    """
+    rules = tuple(rule) if isinstance(rule, Sequence) else (rule,)
+    if not isinstance(curve, LearningCurve):
+        epochs = tuple(range(1, len(curve) + 1))
+        curve = LearningCurve(epochs=epochs, validation=tuple(curve))
+    found = stop(rules, curve)
+    return found[0] if found else None
+
+
+def rule_record(rule: Any) -> StopRule:
+    """A rule as data."""
+    settings = [(f.name, float(getattr(rule, f.name))) for f in fields(rule) if f.name != "mode"]
+    return StopRule(kind=rule.kind, mode=rule.mode, settings=tuple(settings))
+
+
+def rule_from(record: StopRule) -> Rule:
+    """The rule that a record describes.
+
+    Raises:
+        UsageError: there is no such rule.
+    """
+    if record.kind not in RULES:
+        raise UsageError(f"no stop rule {record.kind!r}; there are: {', '.join(RULES)}")
+    rule: Rule = RULES[record.kind](mode=record.mode, **dict(record.settings))
+    return rule

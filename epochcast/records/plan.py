@@ -1,0 +1,343 @@
+"""What a run may use, what it should do, and what that is expected to give.
+
+    Budget ──plan──▶ Plan ─┬─ options    ranked configurations, the first is chosen
+                           ├─ timeline   Checkpoint after Checkpoint of the chosen one
+                           ├─ stop_rules StopRule: when to end early
+                           └─ outlook    what learning curves promise, where there are some
+
+Every limit is in SI units, or in the currency of the price; None is no limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from math import isfinite
+from pathlib import Path
+from typing import Literal
+
+from epochcast.errors import StoreError
+from epochcast.records.configuration import Device, RunConfig
+from epochcast.records.documents import SCHEMA, from_json, to_json
+from epochcast.records.estimate import Quantiles, Warning_
+from epochcast.records.validation import require
+
+Action = Literal["evaluate", "save", "decide"]
+CountedFrom = Literal["now", "start", "total"]
+LimitName = Literal["deadline", "money", "energy", "disk", "memory"]
+Mode = Literal["min", "max"]
+Fit = Literal["underfitting", "overfitting", "settled"]
+
+
+class StopReason(str, Enum):
+    """Why a run ends."""
+
+    TARGET = "target"
+    NON_FINITE = "non-finite"
+    DIVERGED = "diverged"
+    PATIENCE = "patience"
+    FUTILE = "futile"
+    NOT_WORTH = "not-worth"
+    BUDGET = "budget"
+    PLAN_DONE = "plan-done"
+    SIGNAL = "signal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a run may use.
+
+    Attributes:
+        deadline: seconds of wall-clock time, all folds and restarts included.
+        money: in the unit of the price.
+        energy: joules, of all devices together.
+        memory: bytes of one device; default: what the device has, less what fragmentation takes.
+        disk: bytes for checkpoints.
+        confidence: probability with which all of them together must hold.
+        price_per_hour: of one device.
+        fixed_cost: money that is spent whatever the run does.
+        watts: that one device draws while it trains.
+        watts_spread: relative standard deviation of ``watts`` from run to run.
+        carbon_per_kwh: grams of CO₂ equivalent.
+        spent_seconds: used already: by earlier runs, or since the allocation began.
+        counted_from: what ``deadline`` counts from: now, the allocation's start, or in total over
+            resumed runs; for people and for whoever continues the run.
+    """
+
+    deadline: float | None = None
+    money: float | None = None
+    energy: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+    confidence: float = 0.9
+    price_per_hour: float | None = None
+    fixed_cost: float = 0.0
+    watts: float | None = None
+    watts_spread: float = 0.0
+    carbon_per_kwh: float | None = None
+    spent_seconds: float = 0.0
+    counted_from: CountedFrom = "now"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float):
+                ok = isfinite(value) and value >= 0
+                require(ok, f"{field.name} must be finite and >= 0, but got {value}")
+        between = 0 < self.confidence < 1
+        require(between, f"confidence must lie between 0 and 1, but got {self.confidence}")
+        priced = self.money is None or self.price_per_hour is not None
+        require(priced, "a limit of money needs price_per_hour")
+        metered = self.energy is None or bool(self.watts)
+        require(metered, "a limit of energy needs watts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearningCurve:
+    """Losses or scores of one run, check by check.
+
+    Attributes:
+        epochs: at which it was evaluated, increasing.
+        validation: the metric that decides.
+        training: the same metric on training data; empty if unknown.
+    """
+
+    epochs: tuple[float, ...]
+    validation: tuple[float, ...]
+    training: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.epochs)
+        require(n > 0, "a learning curve needs at least one value")
+        require(len(self.validation) == n, "a learning curve needs one value for each epoch")
+        require(len(self.training) in (0, n), "training must have as many values as validation")
+        increasing = all(a < b for a, b in zip(self.epochs, self.epochs[1:], strict=False))
+        require(increasing, "the epochs of a learning curve must increase")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """A rule for ending early, as data; ``planning.stopping.rule_from`` makes it run.
+
+    Attributes:
+        kind: which rule, e.g. ``"patience"``.
+        settings: its numbers, by name.
+    """
+
+    kind: str
+    mode: Mode = "min"
+    settings: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One configuration and what the budget buys with it.
+
+    Attributes:
+        epochs: to run: the target where it fits with the confidence asked for, else what does.
+        affordable_epochs: how many fit; P10 is what nine runs in ten can afford.
+        target_epochs: epochs at this batch size that are worth the target at the reference.
+        target_probability: that those fit.
+        probability: that ``epochs`` fit, all limits together.
+        seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
+        memory_share: P90 of the device's memory in use; ``device_bytes`` over what it has.
+        save_bytes: of one checkpoint.
+        binding: the limit that stops the next epoch; None if the target does.
+        slack: what each limit leaves at the confidence asked for, in its own unit.
+        next_epoch_seconds, next_epoch_money: what one more epoch would take, P50.
+        efficiency: progress per sample, relative to the reference batch.
+        learning_rate_factor: to multiply the reference's learning rate with.
+        horizon_steps: optimizer steps of the run: what a schedule must span.
+        pareto: no other option is better in time, money, memory and epochs at once.
+        extrapolated: what lies outside the probed range.
+    """
+
+    config: RunConfig
+    epochs: int
+    affordable_epochs: Quantiles
+    target_epochs: int | None
+    target_probability: float | None
+    probability: float
+    seconds: Quantiles
+    money: Quantiles | None
+    energy_joules: Quantiles | None
+    carbon_grams: Quantiles | None
+    device_bytes: Quantiles | None
+    memory_share: float | None
+    save_bytes: float | None
+    binding: LimitName | None
+    slack: tuple[tuple[LimitName, float], ...]
+    next_epoch_seconds: float
+    next_epoch_money: float | None
+    efficiency: float | None
+    learning_rate_factor: float | None
+    steps_per_epoch: int
+    horizon_steps: int
+    pareto: bool = False
+    extrapolated: tuple[str, ...] = ()
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one optimizer step."""
+        return self.config.batch_size * self.config.accumulation * self.config.world_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitPrices:
+    """What the parts of the chosen run take, in seconds; run to run, not epoch to epoch.
+
+    Attributes:
+        startup: process start until the first step can begin.
+        first_steps: what the first steps take beyond steady ones.
+        epoch: one steady epoch of training, evaluation and saves excluded.
+        evaluation, save: one of each; zero where there is none.
+        epoch_noise: relative standard deviation of one epoch around its run's mean.
+    """
+
+    startup: Quantiles
+    first_steps: Quantiles
+    epoch: Quantiles
+    evaluation: Quantiles
+    save: Quantiles
+    epoch_noise: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One moment of the timeline: an epoch's end at which something happens.
+
+    The last four need learning curves, and are None without any.
+
+    Attributes:
+        epoch: whole epochs done by then.
+        seconds: since the run began, what happens here included.
+        money: spent by then, P50.
+        reach_probability: that no stop rule has ended the run before.
+        stop_probability: that one ends it here.
+        saved_seconds, saved_money: if it does, P50.
+        regret: expected loss of the metric against running on to the plan's end, if it does.
+    """
+
+    epoch: int
+    seconds: Quantiles
+    money: float | None
+    actions: tuple[Action, ...]
+    reach_probability: float | None = None
+    stop_probability: float | None = None
+    saved_seconds: float | None = None
+    saved_money: float | None = None
+    regret: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What the learning curves say about the run.
+
+    Attributes:
+        families: curve families in the average, with their weights.
+        seen_epochs: how far the curves reach.
+        best_value, best_epoch: so far.
+        final_value: the metric expected at the plan's last epoch.
+        improve_probability: that training to the plan's end beats ``best_value`` by ``min_delta``.
+        fit: what training and validation curves show.
+        turning_epoch: where validation was best, when it has turned since.
+    """
+
+    mode: Mode
+    families: tuple[tuple[str, float], ...]
+    seen_epochs: float
+    best_value: float
+    best_epoch: float
+    final_value: Quantiles
+    min_delta: float
+    improve_probability: float
+    fit: Fit
+    turning_epoch: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortfall:
+    """Why nothing fits, and the nearest thing that would.
+
+    Attributes:
+        epochs: that were asked for at least.
+        config: the configuration that comes nearest.
+        limits: each limit that is too low: its name, what it is, what it would have to be.
+        fitting_epochs: what fits with the limits as they are; 0 if not one epoch does.
+    """
+
+    epochs: int
+    confidence: float
+    config: RunConfig
+    limits: tuple[tuple[LimitName, float, float], ...]
+    fitting_epochs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run, decided before the run.
+
+    Attributes:
+        samples: training samples per epoch, of one fold.
+        folds: runs of the same plan, as in k-fold cross-validation.
+        options: ranked; the first one is chosen.
+        timeline: of the chosen option and one fold, from the start of the run.
+        prices: of the parts that the timeline is the sum of.
+        metric: that they watch.
+        stop_rules: whichever fires first ends the run.
+        final_save_seconds: before a hard end, how early to begin the last save.
+        save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
+        keep: checkpoints kept on disk; 0 keeps all.
+        probing_seconds: wall-clock time of the measurements behind all this.
+        seed: of the draws; the same question with the same seed has the same answer.
+    """
+
+    schema: int = SCHEMA
+    workload: str
+    device: Device
+    samples: int
+    folds: int
+    budget: Budget
+    minimum_epochs: int
+    target_epochs: int | None
+    maximum_epochs: int | None
+    objective: str
+    options: tuple[Option, ...]
+    timeline: tuple[Checkpoint, ...]
+    prices: UnitPrices
+    metric: str
+    stop_rules: tuple[StopRule, ...]
+    final_save_seconds: float
+    save_interval_seconds: float | None
+    mtbf_seconds: float | None
+    keep: int
+    outlook: Outlook | None
+    probing_seconds: float
+    seed: int
+    warnings: tuple[Warning_, ...] = ()
+
+    @property
+    def chosen(self) -> Option:
+        """The configuration to run."""
+        return self.options[0]
+
+    def epochs_of(self, action: Action) -> tuple[int, ...]:
+        """The epochs after which something is done."""
+        return tuple(c.epoch for c in self.timeline if action in c.actions)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON."""
+        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan written by ``save``.
+
+        Raises:
+            StoreError: there is no such file, or it is not a plan.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"cannot read a plan from {path}: {error}") from error
+        return from_json(text, cls)

@@ -1,0 +1,250 @@
+"""Laws of the budget, and runs simulated from known truths that must keep to it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import truths
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.intervals import Scatter
+from epochcast.planning.budget import MOST_EPOCHS, Spending, guaranteed, joint
+from epochcast.planning.cadence import Cadence, Every, Rungs
+from epochcast.planning.draws import DRAWS, Interruptions, RunDraws, deviates, student
+from epochcast.planning.planner import plan
+from epochcast.planning.pricing import Amount, Prices
+from epochcast.records import Budget
+
+seconds = st.floats(0.01, 1000)
+scatters = st.builds(Scatter, sd=st.floats(0, 0.5), dof=st.floats(2, 100))
+amounts = st.builds(Amount, seconds, scatters)
+all_prices = st.builds(
+    Prices,
+    startup=amounts,
+    first=amounts,
+    training=amounts,
+    turn=amounts,
+    evaluation=amounts,
+    save=amounts,
+    epoch_noise=st.floats(0, 0.5),
+    save_bytes=st.floats(1e3, 1e9),
+)
+cadences = st.one_of(
+    st.builds(Every, st.integers(0, 9)), st.builds(Rungs, st.integers(1, 3), st.integers(2, 4))
+)
+interruptions = st.one_of(
+    st.just(Interruptions()),
+    st.builds(
+        Interruptions,
+        mtbf_seconds=st.floats(1e3, 1e6),
+        restart_seconds=st.floats(0, 900),
+        segment_seconds=seconds,
+    ),
+)
+budgets = st.builds(
+    Budget,
+    deadline=st.none() | st.floats(1, 1e5),
+    money=st.none() | st.floats(0.1, 100),
+    energy=st.none() | st.floats(1e4, 1e8),
+    disk=st.none() | st.floats(1e3, 1e10),
+    price_per_hour=st.floats(0.1, 10),
+    watts=st.floats(1, 1000),
+    watts_spread=st.floats(0, 0.3),
+    confidence=st.floats(0.05, 0.95),
+)
+MOST = 2000
+
+
+@st.composite
+def spendings(draw: st.DrawFn) -> Spending:
+    run = RunDraws(
+        draw(all_prices),
+        deviates(0, 200),
+        folds=draw(st.integers(1, 3)),
+        interruptions=draw(interruptions),
+    )
+    return Spending(
+        run,
+        draw(cadences),
+        draw(cadences),
+        draw(budgets),
+        devices=draw(st.integers(1, 4)),
+        reserve_seconds=draw(st.floats(0, 50)),
+        save_bytes=draw(st.floats(1e3, 1e9)),
+        keep=draw(st.integers(0, 3)),
+    )
+
+
+def most_epochs(spending: Spending, confidence: float | None = None) -> int:
+    everything = joint(spending.affordable(MOST), MOST, 200)
+    return guaranteed(everything, confidence or spending.budget.confidence)
+
+
+@settings(max_examples=60)
+@given(spendings(), st.sampled_from(["deadline", "money", "energy", "disk"]), st.floats(1, 3))
+def test_more_budget_never_gives_fewer_epochs(
+    spending: Spending, limit: str, factor: float
+) -> None:
+    before = getattr(spending.budget, limit)
+    raised = None if before is None else before * factor
+    richer = replace(spending, budget=replace(spending.budget, **{limit: raised}))
+    assert most_epochs(richer) >= most_epochs(spending)
+    freed = replace(spending, budget=replace(spending.budget, **{limit: None}))
+    assert most_epochs(freed) >= most_epochs(spending)
+
+
+@settings(max_examples=60)
+@given(spendings(), st.floats(0.05, 0.95), st.floats(0.05, 0.95))
+def test_higher_confidence_never_gives_more_epochs(spending: Spending, a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert most_epochs(spending, high) <= most_epochs(spending, low)
+
+
+@settings(max_examples=60)
+@given(spendings(), st.integers(1, MOST))
+def test_the_joint_probability_never_exceeds_the_smallest_marginal(
+    spending: Spending, epochs: int
+) -> None:
+    affordable = spending.affordable(MOST)
+    together = np.mean(joint(affordable, MOST, 200) >= epochs)
+    assert all(together <= np.mean(each >= epochs) for each in affordable.values())
+
+
+@settings(max_examples=60)
+@given(spendings(), st.integers(1, 300))
+def test_time_grows_with_epochs_in_every_draw(spending: Spending, epochs: int) -> None:
+    run = spending.run
+    fewer, more = (np.full(200, e) for e in (epochs, epochs + 1))
+    assert np.all(spending.seconds(fewer) <= spending.seconds(more) * (1 + 1e-12))
+    assert run.folds * np.min(run.once) <= np.min(spending.seconds(fewer)) * (1 + 1e-12)
+
+
+@settings(max_examples=60)
+@given(spendings())
+def test_what_is_affordable_fits_and_one_more_does_not(spending: Spending) -> None:
+    for name, limit in spending.limits().items():
+        epochs = spending.affordable(MOST)[name]
+        used, more = spending.used(name, epochs), spending.used(name, epochs + 1)
+        assert np.all((used <= limit * (1 + 1e-9)) | (epochs == 0))
+        assert np.all((more > limit) | (epochs == MOST))
+
+
+@settings(max_examples=60)
+@given(spendings(), st.sampled_from([0.25, 0.5, 2.0, 16.0]))
+def test_scaling_all_times_and_limits_together_changes_nothing(
+    spending: Spending, factor: float
+) -> None:
+    """Powers of two, so that no rounding can tell the two apart."""
+    slower = replace(spending, run=_scaled(spending.run, factor), budget=replace(
+        spending.budget,
+        **{
+            name: None if (limit := getattr(spending.budget, name)) is None else limit * factor
+            for name in ("deadline", "money", "energy")
+        },
+    ), reserve_seconds=spending.reserve_seconds * factor)  # fmt: skip
+    assert most_epochs(slower) == most_epochs(spending)
+
+
+def _scaled(run: RunDraws, factor: float) -> RunDraws:
+    scaled = RunDraws.__new__(RunDraws)
+    scaled.__dict__ |= run.__dict__
+    for name in ("once", "training", "turn", "evaluation", "save"):
+        setattr(scaled, name, getattr(run, name) * factor)
+    old = run.interruptions
+    scaled.interruptions = Interruptions(
+        mtbf_seconds=None if old.mtbf_seconds is None else old.mtbf_seconds * factor,
+        restart_seconds=old.restart_seconds * factor,
+        segment_seconds=old.segment_seconds * factor,
+    )
+    return scaled
+
+
+def test_variance_is_that_of_the_equation() -> None:
+    """var T(E) = E·σ² + E²·s_u², and Student's t in the run's part."""
+    s_u, sigma = 0.02, 0.1
+    prices = Prices(training=Amount(10.0, Scatter(sd=s_u)), epoch_noise=sigma)
+    run = RunDraws(prices, deviates(0, 20_000))
+    for epochs in (1, 10, 100):
+        got = np.std(run.until(*(np.full(20_000, e) for e in (epochs, 0, 0))))
+        expected = 10 * math.sqrt(epochs * sigma**2 + epochs**2 * s_u**2)
+        assert got == pytest.approx(expected, rel=0.02)
+
+
+def test_students_scores_have_students_quantiles() -> None:
+    from scipy.stats import norm, t
+
+    z = norm.ppf([0.01, 0.1, 0.5, 0.9, 0.99])
+    for dof in (4.0, 10.0, 50.0):
+        assert student(z, dof) == pytest.approx(t.ppf(norm.cdf(z), dof), rel=0.02, abs=1e-6)
+
+
+def test_failures_are_poisson_in_wall_clock_time() -> None:
+    """Each costs 100 s; in 10,000 s of work with a mean of 1,000 s between them: T = 11,111 s."""
+    prices = Prices(training=Amount(100.0))
+    often = Interruptions(mtbf_seconds=1000.0, restart_seconds=100.0)
+    run = RunDraws(prices, deviates(0, 4000), interruptions=often)
+    total = run.until(*(np.full(4000, e) for e in (100, 0, 0)))
+    assert np.mean(total) == pytest.approx(10_000 / (1 - 0.1), rel=0.01)
+    hopeless = Interruptions(mtbf_seconds=10.0, restart_seconds=20.0)
+    never = RunDraws(prices, deviates(0, 100), interruptions=hopeless)
+    assert np.min(never.until(*(np.full(100, e) for e in (100, 0, 0)))) > 1e11
+
+
+def _simulated_seconds(
+    random: np.random.Generator, prices: Prices, epochs: int, evaluate: Cadence, save: Cadence
+) -> float:
+    """One run, epoch by epoch, by other code than the planner's."""
+    factor = math.exp(random.standard_t(8) * 0.08)
+    times = [
+        prices.training.median * factor * (1 + 0.05 * random.standard_normal())
+        for _ in range(epochs)
+    ]
+    extra = len(evaluate.epochs(epochs)) * prices.evaluation.median * factor
+    extra += len(save.epochs(epochs)) * prices.save.median * factor
+    return prices.startup.median + sum(times) + extra
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nine_runs_in_ten_finish_inside_the_budget_when_the_truth_is_known(seed: int) -> None:
+    """1,000 runs of a truth with Student's run-level error, planned at 90 %."""
+    own = Scatter(sd=0.08, dof=8)
+    prices = Prices(
+        startup=Amount(120.0), training=Amount(55.0, own), evaluation=Amount(8.0, own),
+        save=Amount(4.0, own), epoch_noise=0.05,
+    )  # fmt: skip
+    budget = Budget(deadline=8 * 3600.0)
+    spending = Spending(RunDraws(prices, deviates(seed)), Every(2), Every(5), budget)
+    epochs = guaranteed(joint(spending.affordable(), MOST_EPOCHS, DRAWS), budget.confidence)
+    random = np.random.default_rng(100 + seed)
+    inside = sum(
+        _simulated_seconds(random, prices, epochs, Every(2), Every(5)) <= 8 * 3600
+        for _ in range(1000)
+    )
+    assert 860 <= inside <= 940
+
+
+def test_nine_runs_in_ten_finish_inside_the_budget_from_probes_to_plan() -> None:
+    """50 sweeps of a known truth, 20 runs each: probe, fit, plan at 90 %, and run."""
+    round_sd = 0.08
+    inside = 0
+    for seed in range(50):
+        model = fit(truths.sweep((32, 64, 128, 256), (256, 1024), rounds=6, round_sd=round_sd,
+                                 seed=seed))  # fmt: skip
+        found = plan(model, Budget(deadline=1200.0), sizes={"width": 1024}, batch_sizes=(128,),
+                     micro_batch=128, save=1)  # fmt: skip
+        random = np.random.default_rng(1000 + seed)
+        times = true_seconds(found.chosen.epochs) * np.exp(random.normal(0, round_sd, 20))
+        inside += int(np.sum(times <= 1200.0))
+    assert 860 <= inside <= 940
+
+
+def true_seconds(epochs: int) -> float:
+    """What the imaginary device takes for MNIST at batch size 128, width 1024; see truths.py."""
+    compute, update = truths.compute_seconds(128, 1024), truths.update_seconds(1024)
+    partial = truths.compute_seconds(60_000 % 128, 1024)
+    epoch = 468 * compute + 469 * update + partial + 0.01
+    evaluation = math.ceil(10_000 / 128) * compute / 3 + 0.02
+    return 2.1 + 0.5 + epochs * (epoch + evaluation + 0.05)

@@ -1,0 +1,131 @@
+"""Learning curves of known families are found again; intervals cover; shapes are named."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from epochcast.errors import UsageError
+from epochcast.planning import curves as c
+from epochcast.records import LearningCurve
+
+TRUTHS: dict[str, Callable[[float], float]] = {
+    "pow3": lambda e: 0.3 + 2.0 * e**-0.7,
+    "pow4": lambda e: 0.3 + (0.5 * e + 1.0) ** -1.2,
+    "mmf": lambda e: 0.2 + 2.0 / (1 + (0.3 * e) ** 1.3),
+    "exponential": lambda e: 0.4 + 2.0 * math.exp(-0.15 * e),
+}
+
+
+def _curve(truth: Callable[[float], float], seen: int, noise: float = 0.0, seed: int = 0):  # type: ignore[no-untyped-def]
+    random = np.random.default_rng(seed)
+    epochs = tuple(float(e) for e in range(1, seen + 1))
+    values = tuple(truth(e) + noise * random.standard_normal() for e in epochs)
+    return LearningCurve(epochs=epochs, validation=values)
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_a_family_without_noise_is_extrapolated(name: str) -> None:
+    truth = TRUTHS[name]
+    fitted = c.fit_curve(_curve(truth, 30))
+    assert fitted.value_quantiles(90).p50 == pytest.approx(truth(90), abs=0.03)
+    assert sum(f.weight for f in fitted.families) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["pow3", "exponential"])
+def test_intervals_cover(name: str) -> None:
+    """P10–P90 of noisy curves seen to epoch 40 holds epoch 60 in 24 ± 5 of 30."""
+    truth, inside = TRUTHS[name], 0
+    random = np.random.default_rng(9)
+    for seed in range(30):
+        q = c.fit_curve(_curve(truth, 40, noise=0.02, seed=seed)).value_quantiles(60)
+        inside += q.p10 <= truth(60) + 0.02 * random.standard_normal() <= q.p90
+    assert 19 <= inside <= 29
+
+
+def test_a_spike_moves_little() -> None:
+    clean = _curve(TRUTHS["pow3"], 30)
+    values = list(clean.validation)
+    values[20] += 5.0
+    spiked = LearningCurve(epochs=clean.epochs, validation=tuple(values))
+    a, b = (c.fit_curve(curve).value_quantiles(60).p50 for curve in (clean, spiked))
+    assert a == pytest.approx(b, abs=0.05)
+
+
+def test_scores_are_losses_upside_down() -> None:
+    loss = _curve(TRUTHS["pow3"], 30, noise=0.01)
+    score = LearningCurve(epochs=loss.epochs, validation=tuple(-v for v in loss.validation))
+    a, b = c.fit_curve(loss, "min"), c.fit_curve(score, "max")
+    assert a.value_quantiles(60).p50 == pytest.approx(-b.value_quantiles(60).p50)
+    assert a.value_quantiles(60).p90 == pytest.approx(-b.value_quantiles(60).p10)
+    assert a.improvement_probability(60) == pytest.approx(b.improvement_probability(60))
+
+
+def test_improvement_is_likely_while_it_falls_and_not_by_too_much() -> None:
+    fitted = c.fit_curve(_curve(TRUTHS["pow3"], 20, noise=0.005))
+    chances = [fitted.improvement_probability(60, delta) for delta in (0.0, 0.05, 0.5)]
+    assert chances[0] > 0.95
+    assert chances == sorted(chances, reverse=True)
+    assert chances[2] < 0.01
+
+
+def test_noise_is_seen_through_a_trend() -> None:
+    sds = [c.fit_curve(_curve(TRUTHS["pow3"], 60, noise=0.05, seed=s)).noise for s in range(10)]
+    assert float(np.median(sds)) == pytest.approx(0.05, rel=0.25)
+
+
+def _turning(e: float) -> float:
+    return 0.4 + 0.002 * (e - 12) ** 2
+
+
+def test_overfitting_is_named_with_the_epoch_where_it_turns() -> None:
+    curve = _curve(_turning, 30, noise=0.003)
+    falls = tuple(1 / e for e in curve.epochs)
+    with_training = LearningCurve(epochs=curve.epochs, validation=curve.validation, training=falls)
+    found = c.outlook(c.fit_curve(with_training), 60)
+    assert found.fit == "overfitting"
+    assert found.turning_epoch == pytest.approx(12, abs=2)
+    assert found.improve_probability < 0.05
+    assert c.outlook(c.fit_curve(curve), 60).fit == "overfitting"
+
+
+def test_validation_that_rises_with_training_is_not_overfitting() -> None:
+    curve = _curve(_turning, 30)
+    values = curve.validation
+    both = LearningCurve(epochs=curve.epochs, validation=values, training=values)
+    assert c.turning_point(c.fit_curve(both)) is None
+
+
+def test_underfitting_and_settled_are_named() -> None:
+    falling = c.outlook(c.fit_curve(_curve(lambda e: 3 - 0.05 * e, 20, noise=0.01)), 40)
+    settled = c.outlook(c.fit_curve(_curve(TRUTHS["exponential"], 90, noise=0.01)), 120)
+    assert (falling.fit, falling.turning_epoch) == ("underfitting", None)
+    assert (settled.fit, settled.turning_epoch) == ("settled", None)
+
+
+def test_samples_are_the_curve_with_other_noise_and_then_the_average() -> None:
+    curve = _curve(TRUTHS["pow3"], 20, noise=0.02)
+    fitted = c.fit_curve(curve)
+    epochs = np.array([5.0, 20.0, 60.0])
+    samples = fitted.sample(epochs, 2000, np.random.default_rng(0))
+    assert samples.mean(axis=0)[:2] == pytest.approx(
+        [curve.validation[4], curve.validation[19]], abs=0.005
+    )
+    mean, sd = fitted.mean_and_sd(epochs)
+    assert samples[:, 2].mean() == pytest.approx(mean[2], abs=0.1 * sd[2])
+    assert samples[:, 2].std() == pytest.approx(sd[2], rel=0.1)
+    assert samples[:, 0].std() == pytest.approx(fitted.noise, rel=0.1)
+
+
+@pytest.mark.parametrize("values", [(1.0, 2.0), (1.0, math.nan, 1.0, 2.0, 3.0)])
+def test_too_little_is_refused(values: tuple[float, ...]) -> None:
+    epochs = tuple(float(e) for e in range(1, len(values) + 1))
+    with pytest.raises(UsageError, match="at least 5 finite values"):
+        c.fit_curve(LearningCurve(epochs=epochs, validation=values))
+
+
+def test_a_constant_curve_is_flat() -> None:
+    fitted = c.fit_curve(_curve(lambda _: 1.0, 8))
+    assert fitted.value_quantiles(50).p50 == pytest.approx(1.0, abs=0.05)
+    assert c.outlook(fitted, 50).fit == "settled"

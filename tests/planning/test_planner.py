@@ -1,0 +1,375 @@
+"""Plans against worked examples with closed-form answers, and what they say."""
+
+import math
+from dataclasses import replace
+
+import known
+import pytest
+import truths
+
+import epochcast as ec
+from epochcast.costmodel.fitting import fit
+from epochcast.errors import PredictionError, UsageError
+from epochcast.planning.cadence import Every, Rungs
+from epochcast.planning.planner import plan, with_pareto
+from epochcast.planning.request import OBJECTIVES
+from epochcast.planning.shortfall import DoesNotFit
+from epochcast.planning.stopping import Futility, Patience
+from epochcast.records import Budget, LearningCurve, Plan, Quantiles, RunConfig, from_json, to_json
+
+EXAMPLE = known.model(**known.EXAMPLE)
+CADENCE = {"evaluate": 2, "save": 5}
+HOUR, KWH = 3600.0, 3.6e6
+HOUR_LONG = {"deadline": HOUR}
+MONEY = {"money": 2.75, "price_per_hour": 3.0}
+ENERGY = {"energy": 0.25 * KWH, "watts": 300.0}
+
+
+@pytest.mark.parametrize(
+    ("limits", "epochs", "seconds", "binding"),
+    [
+        (HOUR_LONG, 57, 3565, "deadline"),
+        (MONEY, 52, 3262, "money"),
+        (ENERGY, 47, 2967, "energy"),
+        (HOUR_LONG | MONEY | ENERGY, 47, 2967, "energy"),
+    ],
+)
+def test_the_worked_example(
+    limits: dict[str, float], epochs: int, seconds: int, binding: str
+) -> None:
+    """120 + 30 + 55·E + 8·⌈E/2⌉ + 4·⌈E/5⌉ within 3,600 s, $2.75 at $3/h, 0.25 kWh at 300 W."""
+    chosen = plan(EXAMPLE, Budget(**limits), **CADENCE).chosen
+    assert (chosen.epochs, chosen.binding) == (epochs, binding)
+    assert chosen.seconds == Quantiles.exactly(seconds)
+    assert chosen.affordable_epochs == Quantiles.exactly(epochs)
+    assert chosen.probability == 1.0
+
+
+def test_slack_and_the_price_of_one_more_epoch() -> None:
+    """57 epochs take 3,565 s: 35 s are left; the 58th takes 55 s and no evaluation of its own."""
+    chosen = plan(EXAMPLE, Budget(**HOUR_LONG, price_per_hour=3.6), **CADENCE).chosen
+    assert dict(chosen.slack) == {"deadline": pytest.approx(35)}
+    assert chosen.next_epoch_seconds == 55
+    assert chosen.next_epoch_money == pytest.approx(55 * 0.001)
+    assert chosen.money is not None
+    assert chosen.money.p50 == pytest.approx(3.565)
+
+
+def test_the_timeline_adds_up() -> None:
+    found = plan(EXAMPLE, Budget(**HOUR_LONG), **CADENCE)
+    assert found.epochs_of("evaluate") == (*range(2, 57, 2), 57)
+    assert found.epochs_of("save") == (*range(5, 56, 5), 57)
+    assert found.epochs_of("decide") == ()
+    at = {c.epoch: c.seconds.p50 for c in found.timeline}
+    assert at[2] == 150 + 110 + 8
+    assert at[5] == 150 + 275 + 16 + 4
+    assert at[57] == 3565
+    prices = found.prices
+    assert [q.p50 for q in (prices.startup, prices.first_steps)] == pytest.approx([120, 30])
+    parts = (prices.epoch, prices.evaluation, prices.save)
+    assert [q.p50 for q in parts] == pytest.approx([55, 8, 4])
+
+
+def test_a_target_within_the_budget_is_run_and_no_more() -> None:
+    chosen = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, **CADENCE).chosen
+    assert (chosen.epochs, chosen.binding, chosen.target_probability) == (40, None, 1.0)
+    assert chosen.affordable_epochs.p50 == 57
+    more = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=90, max_epochs=50, **CADENCE).chosen
+    assert (more.epochs, more.target_probability) == (50, 0.0)
+
+
+def test_time_spent_before_counts() -> None:
+    """Resumed after ten minutes: 3,000 s are left, as with 0.25 kWh at 300 W."""
+    budget = Budget(**HOUR_LONG, spent_seconds=600, counted_from="total")
+    assert plan(EXAMPLE, budget, **CADENCE).chosen.epochs == 47
+    money = Budget(**MONEY, spent_seconds=300)
+    assert plan(EXAMPLE, money, **CADENCE).chosen.epochs == 47
+
+
+def test_fixed_cost_is_paid_first() -> None:
+    budget = Budget(money=2.75 + 7, price_per_hour=3.0, fixed_cost=7.0)
+    assert plan(EXAMPLE, budget, **CADENCE).chosen.epochs == 52
+
+
+def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
+    budget = Budget(**HOUR_LONG, disk=5e6)
+    chosen = plan(EXAMPLE, budget, keep=0, **CADENCE).chosen
+    assert (chosen.epochs, chosen.binding) == (25, "disk")
+    assert plan(EXAMPLE, budget, keep=4, **CADENCE).chosen.epochs == 57
+    with pytest.raises(DoesNotFit, match="of disk"):
+        plan(EXAMPLE, Budget(**HOUR_LONG, disk=5e5), min_epochs=10, **CADENCE)
+
+
+def test_folds_multiply_the_run() -> None:
+    """Five folds of 60 samples train on 48 each and evaluate 12, at one second a sample."""
+    model = known.model(**(known.EXAMPLE | {"epoch": 60}), evals=10)
+    found = plan(model, Budget(), epochs=10, folds=5, evaluate=0, save=0)
+    assert found.samples == 48
+    assert found.chosen.seconds.p50 == 5 * (150 + 10 * 48)
+    assert found.timeline[-1].seconds.p50 == pytest.approx(150 + 10 * 48)
+    assert [w.code for w in found.warnings] == ["folds"]
+    evaluated = plan(model, Budget(), epochs=10, folds=5, evaluate=1, save=0)
+    assert evaluated.chosen.seconds.p50 == pytest.approx(5 * (150 + 10 * (48 + 12 * 8)))
+
+
+def test_a_larger_data_set_is_priced_and_said() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=3, samples=550, evaluate=0, save=0)
+    assert found.chosen.seconds.p50 == pytest.approx(150 + 3 * 550)
+    assert [w.code for w in found.warnings] == ["other-samples"]
+
+
+def test_devices_share_samples_and_are_all_paid() -> None:
+    budget = Budget(price_per_hour=3.6)
+    found = plan(EXAMPLE, budget, epochs=3, batch_sizes=(4,), devices=(4,), micro_batch=1,
+                 evaluate=0, save=0)  # fmt: skip
+    seconds = 150 + 3 * math.ceil(55 / 4)
+    assert found.chosen.seconds.p50 == pytest.approx(seconds)
+    assert found.chosen.money is not None
+    assert found.chosen.money.p50 == pytest.approx(4 * seconds * 0.001)
+    assert {w.code for w in found.warnings} >= {"assumed-devices"}
+
+
+def test_a_ring_averages_gradients() -> None:
+    """Patarasuk & Yuan 2009: 2·(D − 1)/D · 4 bytes · parameters / bandwidth, once an update."""
+    counted = (("parameters", known.constant(1e6)),)
+    variant = replace(EXAMPLE.variants[0], counts=counted)
+    model = replace(EXAMPLE, variants=(variant,))
+    found = plan(model, Budget(), epochs=1, batch_sizes=(4,), devices=(4,), micro_batch=1,
+                 bandwidth=1e6, evaluate=0, save=0)  # fmt: skip
+    assert found.chosen.seconds.p50 == pytest.approx(150 + 14 * (1 + 2 * 3 / 4 * 4))
+    assert {w.code for w in found.warnings} >= {"assumed-ring"}
+
+
+def test_the_global_batch_is_kept_and_divided_fastest() -> None:
+    """Per micro-step 1 s and 0.1 s a sample: fewer, larger micro-batches are faster."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    found = plan(model, Budget(), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert {o.global_batch for o in found.options} == {12}
+    assert found.chosen.config == RunConfig(batch_size=12)
+    assert found.chosen.steps_per_epoch == 100
+    assert found.chosen.horizon_steps == 200
+    assert {(o.config.batch_size, o.config.accumulation) for o in found.options} == {
+        (12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 12)
+    }  # fmt: skip
+
+
+def test_memory_decides_the_micro_batch() -> None:
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    grows = replace(model.variants[0], device_bytes=known.per_sample(1e9, 1e9))
+    model = replace(model, variants=(grows,))
+    found = plan(model, Budget(memory=4.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert found.chosen.config.batch_size == 3
+    assert all(o.config.batch_size <= 3 for o in found.options)
+    with pytest.raises(DoesNotFit, match=r"1\.86 GiB of memory, 978 MiB more"):
+        plan(model, Budget(memory=1e9 - 2.5e7), epochs=2, batch_sizes=(12,))
+
+
+def test_a_free_batch_finds_the_time_optimal_one() -> None:
+    """√(a·φ/c) = √(1·400/0.1) = 63.2 with a step of 1 s + 0.1 s·B and a noise scale of 400."""
+    probed = (RunConfig(batch_size=1), RunConfig(batch_size=512))
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=100_000, configurations=probed)
+    found = plan(model, Budget(), epochs=50, batch_sizes="free", noise_scale=400.0,
+                 reference_batch=32, optimizer="sgd", evaluate=0, save=0)  # fmt: skip
+    best = found.chosen
+    assert best.global_batch == pytest.approx(63.2, rel=0.15)  # epochs are whole: a flat optimum
+    assert best.config.accumulation == 1
+    assert best.efficiency == pytest.approx(432 / (400 + best.global_batch))
+    assert best.target_epochs == math.ceil(50 / best.efficiency)
+    assert best.learning_rate_factor == best.global_batch / 32
+
+
+def test_without_a_noise_scale_other_batches_count_as_equal_and_that_is_said() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=3, batch_sizes=(1, 5))
+    assert "equal-epochs" in {w.code for w in found.warnings}
+    assert found.chosen.efficiency is None
+    assert {o.target_epochs for o in found.options} == {3}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_order_by_what_they_say(name: str) -> None:
+    model = fit(truths.sweep(round_sd=0.05))
+    found = plan(model, Budget(price_per_hour=1.0), epochs=5, batch_sizes=(256,),
+                 devices=(1, 2, 4), objective=OBJECTIVES[name])  # fmt: skip
+    keys = [OBJECTIVES[name].key(o) for o in found.options]
+    assert keys == sorted(keys)
+    assert found.objective == name
+    best = {"time": (256 // 4, 4), "money": (256, 1)}
+    chosen = found.chosen.config
+    assert name not in best or best[name] == (chosen.batch_size, chosen.world_size)
+
+
+def test_pareto_options_are_beaten_by_none() -> None:
+    model = fit(truths.sweep())
+    options = plan(model, Budget(), epochs=5, batch_sizes=(256,), devices=(1, 2)).options
+    assert options[0].pareto
+    marked = with_pareto([options[0], replace(options[0], seconds=options[0].seconds.scaled(2))])
+    assert [o.pareto for o in marked] == [True, False]
+
+
+def test_saves_follow_failures_and_cost() -> None:
+    """12 h between failures, 4 s a save: Daly asks for one every 9.8 min, about 11 epochs."""
+    found = plan(EXAMPLE, Budget(), epochs=100, evaluate=0, mtbf_seconds=12 * HOUR)
+    assert found.save_interval_seconds == pytest.approx(math.sqrt(2 * 4 * 12 * HOUR), rel=0.01)
+    saves = found.epochs_of("save")
+    gaps = [b - a for a, b in zip((0, *saves), saves, strict=False)]
+    assert set(gaps) <= {8, 9, 10, 11, 12}
+    never = plan(EXAMPLE, Budget(), epochs=100, evaluate=0)
+    assert never.save_interval_seconds == pytest.approx(4 / 0.035)
+    assert never.epochs_of("save")[:2] == (3, 6)
+
+
+def test_failures_take_time_and_widen_it() -> None:
+    calm = plan(EXAMPLE, Budget(), epochs=200, evaluate=0).chosen.seconds
+    often = plan(EXAMPLE, Budget(), epochs=200, evaluate=0, mtbf_seconds=HOUR).chosen.seconds
+    assert calm.p10 == calm.p90
+    assert often.p10 < often.p90
+    mean_lost = often.p50 - calm.p50
+    assert 2 * 120 < mean_lost < 6 * 600  # about three failures of a restart and half a segment
+
+
+def test_the_last_save_has_a_reserve_before_a_deadline() -> None:
+    variant = replace(EXAMPLE.variants[0], save_seconds=known.constant(60.0, sd=0.3))
+    model = replace(EXAMPLE, variants=(variant,))
+    hard = plan(model, Budget(deadline=HOUR), evaluate=0, save=20)
+    assert 60 < hard.final_save_seconds < 60 * math.exp(3.5 * 0.3)
+    soft = plan(model, Budget(money=1.0, price_per_hour=1.0), evaluate=0, save=20)
+    assert soft.final_save_seconds == pytest.approx(60.0)
+    assert soft.chosen.epochs >= hard.chosen.epochs
+
+
+def test_evaluations_where_stopping_early_pays_for_them() -> None:
+    """√(2·T·e/t) with T = 50, e = 8, t = 55 is 4; with patience of 5 checks √(T·e/(5.5·t)) is 1."""
+    free = plan(EXAMPLE, Budget(), epochs=50, evaluate="auto")
+    assert free.epochs_of("evaluate")[:2] == (4, 8)
+    patient = plan(EXAMPLE, Budget(), epochs=50, evaluate="auto", rules=(Patience(checks=5),))
+    assert patient.epochs_of("decide")[:2] == (1, 2)
+    rungs = plan(EXAMPLE, Budget(), epochs=50, evaluate=Rungs(1, 3), save=Every(0))
+    assert rungs.epochs_of("evaluate") == (1, 3, 9, 27, 50)
+    assert rungs.epochs_of("save") == ()
+    budgeted = plan(EXAMPLE, Budget(**HOUR_LONG), evaluate="auto")
+    assert budgeted.epochs_of("evaluate")[0] == round(math.sqrt(2 * 62 * 8 / 55))
+
+
+FALLING = LearningCurve(
+    epochs=tuple(range(1, 31)),
+    validation=tuple(0.3 + 2 / math.sqrt(e) + 0.01 * (-1) ** e for e in range(1, 31)),
+)
+TURNED = LearningCurve(
+    epochs=tuple(range(1, 31)),
+    validation=tuple(0.5 + 0.002 * (e - 12) ** 2 for e in range(1, 31)),
+    training=tuple(1 / e for e in range(1, 31)),
+)
+
+
+def test_a_pilot_tells_where_the_run_will_stop() -> None:
+    found = plan(EXAMPLE, Budget(price_per_hour=3.0), epochs=30, curves=(TURNED,),
+                 rules=(Patience(checks=3),))  # fmt: skip
+    stops = {c.epoch: c.stop_probability for c in found.timeline}
+    assert stops[15] == max(s for s in stops.values() if s is not None)
+    assert sum(s for s in stops.values() if s is not None) == pytest.approx(1.0)
+    at = next(c for c in found.timeline if c.epoch == 15)
+    end = found.timeline[-1].seconds.p50
+    assert at.saved_seconds == pytest.approx(end - at.seconds.p50)
+    assert at.saved_money == pytest.approx(3.0 / 3600 * (end - at.seconds.p50))
+    assert at.regret == pytest.approx(0.0, abs=1e-3)
+    reach = [c.reach_probability for c in found.timeline if c.reach_probability is not None]
+    assert reach == sorted(reach, reverse=True)
+    assert found.outlook is not None
+    assert (found.outlook.fit, found.outlook.turning_epoch) == ("overfitting", 12)
+    assert found.outlook.improve_probability < 0.05
+
+
+def test_a_falling_curve_is_not_stopped() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=60, curves=(FALLING,), rules=(Patience(checks=20),))
+    assert found.outlook is not None
+    assert found.outlook.fit == "underfitting"
+    assert found.outlook.final_value.p50 < FALLING.validation[-1] + 0.02
+    assert found.timeline[-1].reach_probability == pytest.approx(1.0, abs=0.1)
+
+
+def test_futility_is_not_replayed_and_that_is_said() -> None:
+    rules = (Futility(probability=0.05, horizon=30),)
+    found = plan(EXAMPLE, Budget(), epochs=30, curves=(FALLING,), rules=rules)
+    assert "futility-not-replayed" in {w.code for w in found.warnings}
+    assert found.timeline[0].stop_probability is None
+
+
+def test_nothing_fits_and_the_nearest_thing_is_said() -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        plan(EXAMPLE, Budget(deadline=HOUR), epochs=90, min_epochs=90, **CADENCE)
+    shortfall = caught.value.shortfall
+    needed = 120 + 30 + 90 * 55 + 45 * 8 + 18 * 4
+    assert shortfall.limits == (("deadline", HOUR, pytest.approx(needed)),)
+    assert shortfall.fitting_epochs == 57
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        "nothing fits: the nearest to it is batch_size=1, where 90 epochs at 90 % confidence need "
+        "1h 32m of deadline, 32m 12s more than the 1h 00m allowed; 57 fit as it is"
+    )
+
+
+def test_relaxing_what_is_named_makes_it_fit() -> None:
+    model = fit(truths.sweep(round_sd=0.1))
+    budget = Budget(deadline=60.0, money=0.001, price_per_hour=1.0)
+    with pytest.raises(DoesNotFit) as caught:
+        plan(model, budget, min_epochs=20)
+    needed = {name: need for name, _, need in caught.value.shortfall.limits}
+    assert set(needed) == {"deadline", "money"}
+    assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
+
+
+def test_relaxing_what_is_named_makes_it_fit_when_power_is_uncertain_too() -> None:
+    model = fit(truths.sweep(round_sd=0.1))
+    budget = Budget(deadline=95.0, energy=2e4, watts=200.0, watts_spread=0.2)
+    with pytest.raises(DoesNotFit) as caught:
+        plan(model, budget, min_epochs=20, max_epochs=20)
+    needed = {name: need for name, _, need in caught.value.shortfall.limits}
+    assert needed
+    assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({}, "nothing ends the run"),
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"epochs": 5, "min_epochs": 6}, "min_epochs must not be above"),
+        ({"epochs": 5, "batch_sizes": "free"}, "epochcast probe --noise-scale"),
+        ({"epochs": 5, "batch_sizes": (0,)}, "batch_sizes must be positive"),
+        ({"epochs": 5, "batch_sizes": (100,), "micro_batch": 100}, "no batch to choose from"),
+        ({"epochs": 5, "batch_sizes": (4,), "micro_batch": 3}, "no batch to choose from"),
+        ({"epochs": 5, "mtbf_seconds": 0}, "mtbf_seconds must be positive"),
+        ({"epochs": 5, "folds": 0}, "folds must be positive"),
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused(wishes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan(EXAMPLE, Budget(), **wishes)
+
+
+def test_an_unknown_knob_is_refused() -> None:
+    with pytest.raises(PredictionError, match="no knob 'height'"):
+        plan(EXAMPLE, Budget(), epochs=3, sizes={"height": 3})
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"money": 3}, "needs price_per_hour"),
+        ({"energy": 3}, "needs watts"),
+        ({"deadline": -1}, "deadline must be finite"),
+        ({"deadline": math.inf}, "deadline must be finite"),
+        ({"confidence": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_budgets_that_make_no_sense_are_refused(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Budget(**limits)
+
+
+def test_the_library_offers_it() -> None:
+    model = fit(truths.sweep())
+    found = ec.plan(model, ec.Budget(deadline=3600), epochs=5)
+    assert isinstance(found, ec.Plan)
+    assert from_json(to_json(found), Plan) == found
+    assert ec.stopping_epoch(Patience(checks=2), [3.0, 2.0, 2.5, 2.1, 1.0]) == 4

@@ -1,0 +1,164 @@
+"""Candidates priced at once cost what each costs alone; and a hundred thousand take no second."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import truths
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.prediction import (
+    Question,
+    choose_variant,
+    configuration,
+    predict,
+    schedule,
+)
+from epochcast.costmodel.surface import Surface
+from epochcast.planning.candidates import shortlist
+from epochcast.planning.planner import plan
+from epochcast.planning.pricing import Candidates, Job, divide, fold_samples, price
+from epochcast.planning.request import PlanRequest
+from epochcast.records import Budget, RunConfig
+
+MODEL = fit(truths.sweep(round_sd=0.1, visit_sd=0.05))
+VARIANT = choose_variant(MODEL, Question(epochs=1))
+JOB = Job(
+    MODEL, VARIANT, configuration(MODEL, VARIANT, Question(epochs=1)), MODEL.samples,
+    MODEL.eval_samples,
+)  # fmt: skip
+
+
+def one(batch_size: int, accumulation: int = 1, devices: int = 1) -> Candidates:
+    return Candidates(np.array([batch_size]), np.array([accumulation]), np.array([devices]))
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "drop_last", "updates"), [(1, False, 391), (1, True, 390), (4, False, 98)]
+)
+def test_an_epoch_is_divided_as_a_loader_does_it(
+    accumulation: int, drop_last: bool, updates: int
+) -> None:
+    """50,000 samples at 128: 391 steps, 390 with drop_last, 98 with accumulation 4."""
+    assert divide(50_000, one(128, accumulation), drop_last).updates.tolist() == [updates]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 16))
+def test_divisions_are_those_of_a_prediction(samples: int, batch: int, accumulation: int) -> None:
+    expected = schedule(samples, RunConfig(batch_size=batch, accumulation=accumulation))
+    found = divide(samples, one(batch, accumulation), drop_last=False)
+    assert (found.full[0], found.partial[0], found.updates[0]) == (
+        expected.full, expected.partial, expected.updates,
+    )  # fmt: skip
+
+
+def test_devices_share_the_samples_as_a_distributed_sampler_does() -> None:
+    found = divide(1001, one(10, 1, 4), drop_last=False)
+    assert (found.full[0], found.partial[0], found.updates[0]) == (25, 1, 26)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 4000), st.integers(1, 8))
+def test_prices_are_those_of_a_prediction(batch: int, accumulation: int) -> None:
+    priced = price(JOB, one(batch, accumulation)).prices(0)
+    estimate = predict(
+        MODEL, Question(epochs=7, batch_size=batch, accumulation=accumulation, save_every=0)
+    )
+    terms = {t.name: t.seconds for t in estimate.terms}
+    assert priced.ready_seconds + priced.first.median == pytest.approx(
+        terms["start-up"].p50 + terms["first steps"].p50
+    )
+    training = terms["training steps"].p50
+    training += terms["last partial batches"].p50 if "last partial batches" in terms else 0.0
+    assert 7 * priced.training.median == pytest.approx(training)
+    assert 7 * priced.evaluation.median == pytest.approx(terms["evaluation"].p50)
+    assert estimate.device_bytes is not None
+    assert priced.device_bytes is not None
+    ours, theirs = priced.device_bytes.quantiles(), estimate.device_bytes
+    assert (ours.p10, ours.p90) == (pytest.approx(theirs.p10), pytest.approx(theirs.p90))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 2000), min_size=1, max_size=20))
+def test_all_at_once_costs_what_each_costs_alone(batches: list[int]) -> None:
+    """Where nothing was counted exactly; a configuration that was may differ by a rounding."""
+    sizes = np.array(batches)
+    many = price(JOB, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
+    alone = [many.prices(i) for i in range(len(batches))]
+    for name, ours in (("training", many.training), ("device_bytes", many.device_bytes)):
+        assert list(ours) == pytest.approx([getattr(p, name).median for p in alone], rel=0.01)
+    assert list(many.startup) == pytest.approx([p.ready_seconds for p in alone])
+    whole = [p.evaluation.median for p in alone]
+    assert list(many.evaluation) == pytest.approx(whole, rel=0.25)  # a part of a batch is its share
+
+
+def test_loading_apart_is_priced_in_one_pass_too() -> None:
+    """Probed with two worker processes and asked for four: computing and loading meet anew."""
+    measured = [
+        truths.measure(
+            b, w, config=replace(truths.measure(b, w).config, workers=2),
+            loader_seconds=(0.0004 * b / 32,) * 20, visit=n,
+        )
+        for n, (b, w) in enumerate((b, w) for b in (32, 64, 128, 256) for w in (256, 1024))
+    ]  # fmt: skip
+    model = fit(measured)
+    assert model.variants[0].loading is not None
+    variant = choose_variant(model, Question(epochs=1, workers=4))
+    config = configuration(model, variant, Question(epochs=1, workers=4))
+    job = Job(model, variant, config, 60_000, 0)
+    sizes = np.array([40, 100, 200])
+    many = price(job, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
+    assert job.apart
+    alone = [many.prices(i).training.median for i in range(3)]
+    assert list(many.training) == pytest.approx(alone, rel=0.01)
+
+
+def test_a_fold_trains_on_all_parts_but_one() -> None:
+    assert fold_samples(60_000, 5) == (48_000, 12_000)
+    assert fold_samples(10, 3) == (6, 4)
+
+
+def test_the_shortlist_has_the_best_of_all() -> None:
+    """Every candidate appraised: none beats the one that was chosen from the shortlist."""
+    budget = Budget(deadline=300.0)
+    request = PlanRequest(batch_sizes=(256,))
+    chosen = plan(MODEL, budget, batch_sizes=(256,)).chosen
+    every = [plan(MODEL, budget, batch_sizes=(256,), micro_batch=m).chosen
+             for m in (8, 16, 32, 64, 128, 256)]  # fmt: skip
+    best = min(every, key=request.objective.key)
+    assert chosen.config == best.config
+
+
+def test_memory_limits_the_shortlist() -> None:
+    priced = price(JOB, Candidates(np.arange(1, 500), np.ones(499, int), np.ones(499, int)))
+    limit = float(np.median(priced.device_bytes))
+    request = PlanRequest(epochs=3)
+    found = shortlist(priced, Budget(memory=limit), request)
+    assert np.all(priced.device_bytes[found] <= limit)
+    smallest = shortlist(priced, Budget(memory=1.0), request)
+    assert int(np.argmin(priced.device_bytes)) in smallest
+
+
+def test_a_hundred_thousand_candidates_are_looked_at_in_one_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every micro-batch is looked up once; the time is in benchmarks/planning.py."""
+    asked: list[int] = []
+
+    def values(self: Surface, table: dict[str, np.ndarray]) -> np.ndarray:  # type: ignore[type-arg]
+        asked.append(len(table["batch_size"]))
+        return original(self, table)
+
+    original = Surface.values
+    monkeypatch.setattr(Surface, "values", values)
+    n = 100_000
+    random = np.random.default_rng(0)
+    many = Candidates(
+        random.integers(1, 1024, n), random.integers(1, 64, n), random.integers(1, 8, n)
+    )
+    found = shortlist(price(JOB, many), Budget(deadline=3600.0), PlanRequest(epochs=90))
+    assert 0 < len(found) <= 36
+    assert max(asked) < 1024
+    assert len(asked) < 40

@@ -1,0 +1,243 @@
+"""``epochcast plan`` through its front door: limits as people type them, plans as programs read."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import truths
+from click.testing import CliRunner, Result
+
+from epochcast.cli import cli
+from epochcast.lookup import fitted_model
+from epochcast.planning.planner import plan
+from epochcast.records import Budget, GradientNoise, Plan
+from epochcast.store import Store
+
+HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
+WORKED = "--eval-every 2 --save-every 5"
+
+
+@pytest.fixture
+def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory whose store has a sweep."""
+    monkeypatch.chdir(tmp_path)
+    with Store.open() as store:
+        for measurement in truths.sweep(round_sd=0.05, visit_sd=0.02):
+            store.add(measurement)
+    return tmp_path
+
+
+@pytest.fixture
+def worked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the model of the worked example in model.json."""
+    sys.path.insert(0, str(Path(__file__).parent / "planning"))
+    import known
+
+    monkeypatch.chdir(tmp_path)
+    known.model(**known.EXAMPLE).save("model.json")
+    return tmp_path
+
+
+def run(line: str, *more: str, code: int = 0) -> Result:
+    arguments = ["plan", *line.split(), *more]
+    result = CliRunner().invoke(cli, arguments, prog_name="epochcast")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def planned(line: str, *more: str) -> Plan:
+    run(f"{line} --json --output found.json", *more)
+    return Plan.load("found.json")
+
+
+def test_a_plan_says_what_to_run(probed: Path) -> None:
+    text = run("--epochs 90 --deadline 5m --price-per-hour 2.50 --patience 5",
+               "--budget", "$18").stdout  # fmt: skip
+    for part in (
+        "imaginary  on Imaginary (cpu, 2 threads",
+        "Within 5m 00s and $18.00, with 90 % confidence.",
+        "fit P10–P90",
+        "256 = 128×2",
+        "with batch_size=256 depth=1 width=1024",
+        "The deadline binds; all 90 epochs would fit with a probability of",
+        "One more epoch would take",
+        "learning-rate schedule spans",
+        "Stop at the 5th check in a row that does not improve val_loss.",
+        "evaluate, save, decide",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("limits", "epochs", "binding"),
+    [
+        (("--deadline", "1h"), 57, "deadline"),
+        (("--budget", "$2.75", "--price-per-hour", "3"), 52, "money"),
+        (("--energy", "0.25 kWh", "--watts", "300"), 47, "energy"),
+    ],
+)
+def test_the_worked_example(
+    worked: Path, limits: tuple[str, ...], epochs: int, binding: str
+) -> None:
+    chosen = planned(f"--model model.json {WORKED}", *limits).chosen
+    assert (chosen.epochs, chosen.binding) == (epochs, binding)
+
+
+def test_the_document_is_the_plan(probed: Path) -> None:
+    line = "--epochs 90 --deadline 5m"
+    Path("plan.json").write_text(run(f"{line} --json").stdout, encoding="utf-8")
+    with Store.open() as store:
+        model, _ = fitted_model(store)
+    expected = plan(model, Budget(deadline=300.0), epochs=90)
+    assert Plan.load("plan.json") == expected == planned(line)
+
+
+def test_a_deadline_may_be_a_time(worked: Path) -> None:
+    soon = datetime.now() + timedelta(hours=1, seconds=10)
+    found = planned(f"--model model.json {WORKED}", "--deadline", soon.isoformat(" "))
+    assert found.budget.deadline == pytest.approx(3605, abs=6)
+    assert found.chosen.epochs == 57
+    started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
+    when = ("--deadline", soon.isoformat(" "), "--counted-from", "start", "--started", started)
+    same = planned(f"--model model.json {WORKED}", *when)
+    assert same.chosen.epochs == 57
+    assert same.budget.spent_seconds == pytest.approx(600, abs=6)
+
+
+def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = f"--model model.json {WORKED} --deadline 1h --counted-from"
+    started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
+    assert planned(f"{base} start", "--started", started).budget.spent_seconds == pytest.approx(
+        600, abs=20
+    )
+    begin = datetime.now().timestamp() - 600
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(round(begin)))
+    assert planned(f"{base} start").chosen.epochs == 47
+    total = planned(f"{base} total --spent 10m")
+    assert (total.chosen.epochs, total.budget.counted_from) == (47, "total")
+    assert "10m 00s were spent in earlier runs" in run(f"{base} total --spent 10m").stdout
+
+
+def test_nothing_fits(worked: Path) -> None:
+    line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
+    failed = run(line, code=3)
+    assert failed.stdout == ""
+    assert "90 epochs at 90 % confidence need 1h 32m of deadline" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    document = json.loads(run(f"{line} --json", code=3).stdout)
+    assert document["shortfall"]["fitting_epochs"] == 57
+    assert document["shortfall"]["limits"][0][:2] == ["deadline", 3600.0]
+
+
+def test_every_wish_reaches_the_planner(probed: Path) -> None:
+    Path("pilot.csv").write_text(
+        "epoch,train_loss,val_loss\n" + "".join(f"{e},{1 / e},{1 + 1 / e}\n" for e in range(1, 13))
+    )
+    found = planned(
+        "--epochs 40 --min-epochs 2 --max-epochs 60 --deadline 20m --price-per-hour 3 "
+        "--fixed-cost 1 --watts 200 --carbon 400 --disk 10GB --memory 8GiB --keep 3 "
+        "--confidence 80% --batch-size 128,256 --micro-batch 64 --devices 1,2 --bandwidth 10GB "
+        "--samples 0.5x --set width=512 --precision fp32 --workers 0 --eval-every auto "
+        "--interruptions-per-hour 0.5 --restart 30 --patience 4 --min-delta 0.01 "
+        "--stop target=0.1 --stop gl=20 --curve pilot.csv --noise-scale 300 --reference-batch 64 "
+        "--optimizer adamw --objective money --seed 3 --plot plan.svg",
+    )
+    assert dict(found.chosen.config.sizes)["width"] == 512
+    assert (found.samples, found.keep, found.objective, found.seed) == (30_000, 3, "money", 3)
+    assert found.mtbf_seconds == 7200
+    assert [r.kind for r in found.stop_rules] == ["patience", "target", "gl"]
+    assert {o.global_batch for o in found.options} == {128, 256}
+    assert all(o.config.batch_size == 64 for o in found.options)
+    assert found.chosen.carbon_grams is not None
+    assert found.outlook is not None
+    ratio = found.chosen.global_batch / 64
+    assert found.chosen.learning_rate_factor == pytest.approx(ratio**0.5)
+    assert Path("plan.svg").read_text(encoding="utf-8").startswith("<?xml")
+    folds = planned("--epochs 4 --folds 5 --eval-every rungs --save-every 0 --mtbf 3h")
+    assert (folds.folds, folds.epochs_of("evaluate"), folds.epochs_of("save")) == (5, (1, 3, 4), ())
+    free = planned("--epochs 4 --batch-size free --noise-scale 300")
+    assert len({o.global_batch for o in free.options}) > 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "code"),
+    [
+        ("", "nothing ends the run", 2),
+        ("--deadline soon", "a duration is a number of seconds", 2),
+        ("--deadline 2020-01-01", "has passed", 2),
+        ("--epochs 3 --budget $5", "needs price_per_hour", 2),
+        ("--epochs 3 --energy 5kWh", "needs watts", 2),
+        ("--epochs 3 --confidence 120%", "between 0 and 1", 2),
+        ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
+        ("--epochs 3 --set width=1,2", "a plan is for one model", 2),
+        ("--epochs 3 --set height=1", "no knob 'height'", 2),
+        ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
+        ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
+        ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
+        ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
+        ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
+        ("--epochs 3 --samples lots", "--samples is a number", 2),
+        ("--epochs 3 --spent 5m", "add --counted-from total", 2),
+        ("--epochs 3 --mtbf 1h --interruptions-per-hour 1", "not both", 2),
+        ("--deadline 1h --counted-from start", "give --started", 2),
+        ("--deadline 1h --stop futility=0.1", "give --epochs", 2),
+        ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
+        ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
+    ],
+)
+def test_bad_input_gives_one_line(probed: Path, line: str, message: str, code: int) -> None:
+    failed = run(line, code=code)
+    assert message in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert failed.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--epochs none", "--epochs 0", "--budget free", "--energy 5 apples", "--memory much",
+        "--stop luck=3", "--stop gl", "--batch-size 1,x", "--eval-every x", "--confidence high",
+    ],
+)  # fmt: skip
+def test_wrong_usage_exits_with_two(probed: Path, line: str) -> None:
+    assert CliRunner().invoke(cli, ["plan", *line.split()]).exit_code == 2
+
+
+def test_a_measured_noise_scale_is_used(probed: Path) -> None:
+    line = "--epochs 4 --batch-size free --noise-scale measured"
+    assert "run: epochcast probe imaginary --noise-scale" in run(line, code=2).stderr
+    noise = GradientNoise(
+        small_batch=32, large_batch=256, small_norms=(3.0,), large_norms=(1.25,), trained_steps=9
+    )
+    with Store.open() as store:
+        store.add(replace(store.measurements()[-1], gradient_noise=noise))
+    result = run(line)
+    assert "measured on synthetic data" in result.stderr
+    given = planned("--epochs 4 --batch-size free --noise-scale 64")
+    assert planned(line).options == given.options
+
+
+def test_measured_power_is_used(probed: Path) -> None:
+    with Store.open() as store:
+        for m, watts in zip(store.measurements(), (190.0, 200.0, 260.0), strict=False):
+            store.add(replace(m, power_watts=watts))
+    assert planned("--epochs 3 --energy 1kWh --watts measured").budget.watts == 200.0
+
+
+def test_planning_loads_nothing_heavy(probed: Path) -> None:
+    run("--epochs 3")  # fits, with scikit-learn, once
+    command = [sys.executable, "-X", "importtime", "-m", "epochcast", "plan", "--epochs", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_help_names_every_option_with_its_use() -> None:
+    text = CliRunner().invoke(cli, ["plan", "--help"], prog_name="epochcast").stdout
+    assert "--deadline DURATION|TIME" in text
+    assert not re.search(r"--[a-z-]+ (TEXT|INTEGER|PATH)\s*$", text, re.MULTILINE)
