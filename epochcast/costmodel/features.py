@@ -34,6 +34,7 @@ COUNTS = (
     "parameters",
     "static_bytes",
     "gradient_bytes",
+    "batch_elements",
     "step_peak_bytes",
     "update_peak_bytes",
 )
@@ -45,7 +46,8 @@ LAUNCH: tuple[Feature, ...] = (CONSTANT, *DISPATCHED)
 WORK: tuple[Feature, ...] = (
     (("flops", 1.0),),
     (("bytes_moved", 1.0),),
-    (("batch_size", 1.0),),  # samples loaded, collated, transferred
+    (("batch_size", 1.0),),  # samples loaded and collated
+    (("batch_elements", 1.0),),  # and what of them is transferred and padded
     (("parameters", 1.0),),
 )
 FLOP_CLASSES = ("attention", "convolution", "matmul", "recurrent")
@@ -74,16 +76,29 @@ def _is_quantity(value: SizeValue) -> bool:
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
     """The value of every variable that is known of one configuration."""
-    values = {"batch_size": float(config.batch_size), **numeric_knobs(config.sizes)}
+    values = {**batch_variables(config.batch_size), **numeric_knobs(config.sizes)}
     if footprint is not None:
         values |= counts(footprint)
     return values
+
+
+def batch_variables(batch_size: float) -> dict[str, float]:
+    """The variables that the batch size alone gives."""
+    table = batch_table(np.asarray(float(batch_size)))
+    return {name: float(value) for name, value in table.items()}
+
+
+def batch_table(batch_size: Array) -> dict[str, Array]:
+    """The same of many batch sizes (n,); ``padded_batch`` is B·log₂ 2B, see ``times_padding``."""
+    return {"batch_size": batch_size, "padded_batch": batch_size * np.log2(2 * batch_size)}
 
 
 def counts(footprint: Footprint) -> dict[str, float]:
     """What was counted, by variable name; what was not is absent."""
     made = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
     found = {name: float(count) for name, count in made.items() if count is not None}
+    if not footprint.batch_elements:  # old documents do not know
+        found.pop("batch_elements", None)
     return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 
 
@@ -118,6 +133,7 @@ def times_batch(features: Sequence[Feature]) -> tuple[Feature, ...]:
     return tuple((("batch_size", 1.0), *feature) for feature in features)
 
 
-def varying(table: Table, names: Sequence[str]) -> tuple[str, ...]:
-    """Those variables that take more than one value."""
-    return tuple(name for name in names if np.ptp(table[name]) > 0)
+def times_padding(features: Sequence[Feature]) -> tuple[Feature, ...]:
+    """Each feature times B·log₂ 2B: a batch is padded to its longest sample, and the expected
+    maximum of B lengths grows with log B (e.g. David & Nagaraja 2003, "Order statistics", 10.5)."""
+    return tuple((("padded_batch", 1.0), *feature) for feature in features)

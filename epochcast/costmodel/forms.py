@@ -58,6 +58,7 @@ def count_forms(knobs: Sequence[str]) -> list[Form]:
     return [
         Form(name="polynomial", groups=(lines,)),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
+        Form(name="padded", groups=(lines + f.times_padding(scales),)),
     ]
 
 

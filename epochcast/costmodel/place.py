@@ -38,7 +38,7 @@ class Place:
         self.variables = self._variables(config.batch_size)
 
     def _variables(self, batch_size: int) -> dict[str, float]:
-        place = {"batch_size": float(batch_size), **f.numeric_knobs(self.config.sizes)}
+        place = {**f.batch_variables(batch_size), **f.numeric_knobs(self.config.sizes)}
         known = self._counted(batch_size)
         return place | (known or {n: s.value(place) for n, s in self.variant.counts})
 

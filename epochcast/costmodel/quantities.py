@@ -31,9 +31,28 @@ def update_seconds(m: Measurement) -> float | None:
 def micro_seconds(m: Measurement) -> float | None:
     """Seconds of one steady micro-step without the optimizer's update."""
     if not m.update_seconds:
-        return summary.step_seconds(m)
+        return summary.step_seconds(m) * padded(m)
     rest = [step - update for step, update in zip(m.step_seconds, m.update_seconds, strict=True)]
-    return summary.steady_mean(rest, _period(m))
+    return summary.steady_mean(rest, _period(m)) * padded(m)
+
+
+def padded(m: Measurement) -> float:
+    """From the batches that happened to be timed to batches of the mean size, as a factor.
+
+    Where batches differ in size, steps are priced by their padded elements: with slope b of step
+    seconds over elements e, the mean moves by b times the difference of mean elements, a control
+    variate (Glynn & Szechtman 2002).
+    """
+    if not m.batch_elements or m.footprint is None or not m.footprint.batch_elements:
+        return 1.0
+    sizes, steps = m.batch_elements, m.step_seconds
+    middle, mean = fmean(sizes), fmean(steps)
+    spread = sum((e - middle) ** 2 for e in sizes)
+    both = sum((e - middle) * (t - mean) for e, t in zip(sizes, steps, strict=True))
+    slope = (
+        min(max(0.0, both / spread), mean / middle) if spread else 0.0
+    )  # not more than all of it
+    return 1.0 + slope * (m.footprint.batch_elements - middle) / mean
 
 
 def compute_seconds(m: Measurement) -> float | None:

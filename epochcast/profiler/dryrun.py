@@ -28,11 +28,12 @@ from typing import Any
 import torch
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.batches import draw
 from epochcast.profiler.fakes import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
 from epochcast.profiler.protocol import Counted, VisitSpec
 from epochcast.profiler.target import first_line
-from epochcast.profiler.tracker import track_step
+from epochcast.profiler.tracker import track_drawn, track_step
 from epochcast.profiler.visit import build_checked, require_full_batch
 from epochcast.profiler.workload import Workload
 from epochcast.records import Footprint, RunConfig
@@ -126,13 +127,17 @@ class _Simulation:
         require_full_batch(config, samples_per_epoch(self._workload))
         loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
         with self._needing_values():
-            batch = next(iter(loop.train_loader()))
-        batches = map(self._stand_ins.fresh, repeat(batch))
+            drawn = draw(iter(loop.train_loader()))
+        fresh = self._stand_ins.fresh
         with _explaining(), _eager(), self._stand_ins.on():
-            for _ in range(config.accumulation):
-                loop.backward(next(batches))
+            for batch in repeat(drawn.typical, config.accumulation):
+                loop.backward(fresh(batch))
             loop.update()
-            return track_step(loop, batches, timeline=timeline)
+
+            def track(batch: Any) -> Footprint:
+                return track_step(loop, map(fresh, repeat(batch)), timeline=timeline)
+
+            return track_drawn(drawn, track)
 
     @contextmanager
     def _building(self) -> Iterator[None]:

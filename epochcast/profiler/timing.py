@@ -19,6 +19,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
+from epochcast.profiler.batches import elements
 from epochcast.profiler.device import Clock, synchronize
 from epochcast.profiler.loop import TrainingLoop
 
@@ -35,11 +36,12 @@ Moment = tuple[Any, Any, float]  # start and end of a step on the device's clock
 
 @dataclass
 class Series:
-    """Aligned samples of steady micro-steps, in seconds."""
+    """Aligned samples of steady micro-steps, in seconds; elements only where batches differ."""
 
     step: list[float] = field(default_factory=list)
     wait: list[float] = field(default_factory=list)
     update: list[float] = field(default_factory=list)
+    elements: list[float] = field(default_factory=list)
     steps_per_sample: int = 1
 
     def thinned(self, period: int) -> Series:
@@ -49,6 +51,7 @@ class Series:
             step=_run_means(self.step, run),
             wait=_run_means(self.wait, run),
             update=_run_means(self.update, run),
+            elements=_run_means(self.elements, run),
             steps_per_sample=run,
         )
 
@@ -68,6 +71,7 @@ class Stepper:
     Attributes:
         turns: seconds from the end of each pass to the first batch of the next.
         updated: optimizer updates so far.
+        elements: of the batch stepped last, padding included.
     """
 
     def __init__(self, loop: TrainingLoop, clock: Clock) -> None:
@@ -76,12 +80,14 @@ class Stepper:
         self.loader = loop.train_loader()
         self.turns: list[float] = []
         self.updated = 0
+        self.elements = 0
         self._batches: Iterator[Any] = iter(self.loader)
         self._first_of_pass = True
 
     def step(self) -> tuple[float, tuple[Any, Any] | None, bool]:
         """A micro-step: seconds waited for data, the update's moments, whether it began a pass."""
         batch, waited = self._next_batch()
+        self.elements = elements(batch)
         began, self._first_of_pass = self._first_of_pass, False
         return waited, self.train(batch), began
 
@@ -162,6 +168,7 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
     clock, period = stepper.clock, stepper.loop.config.period
     moments: list[Moment] = []
     updates: list[tuple[Any, Any] | None] = []
+    sizes: list[float] = []
     began: list[bool] = []
     comparable = len(stepper.loader) == 1  # no step but first ones: there is nothing to compare to
     begun = time.perf_counter()
@@ -171,6 +178,7 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
         end = clock.mark()
         moments.append((start, end, waited))
         updates.append(update)
+        sizes.append(stepper.elements)
         began.append(is_first)
         comparable = comparable or not is_first
         start = end
@@ -179,6 +187,8 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
         step=[clock.seconds(s, e) - turn for (s, e, _), turn in zip(moments, turns, strict=True)],
         wait=[waited - turn for (*_, waited), turn in zip(moments, turns, strict=True)],
     )
+    if len(set(sizes)) > 1:
+        series.elements = sizes
     if stepper.loop.splits_update:
         series.update = [clock.seconds(*update) if update else 0.0 for update in updates]
     return series.thinned(period)

@@ -16,7 +16,8 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from epochcast.profiler.allocations import Allocations, Phase, dense_parts, operands
+from epochcast.profiler.batches import Drawn, draw, elements
 from epochcast.profiler.flops import class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.modules import ModuleScopes
@@ -95,7 +97,20 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any]) -> Footprint |
     """
     if loop.workload.train_step is not None:
         return None
-    return track_step(loop, batches)
+    return track_drawn(draw(iter(batches)), lambda batch: track_step(loop, repeat(batch)))
+
+
+def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:
+    """The footprint of a typical batch, with the peak of the largest one."""
+    typical = track(drawn.typical)
+    if not drawn.varies:
+        return typical
+    largest = track(drawn.largest)
+    return replace(
+        typical,
+        batch_elements=round(drawn.mean_elements),
+        step_peak_bytes=max(typical.step_peak_bytes, largest.step_peak_bytes),
+    )
 
 
 def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False) -> Footprint:
@@ -140,7 +155,7 @@ class _TrackedStep:
 
     def micro_step(self, batch: Any) -> None:
         self.memory.watch(tensors_in(batch), "input")
-        self.batch_elements.append(sum(tensor.numel() for tensor in tensors_in(batch)))
+        self.batch_elements.append(elements(batch))
         self.memory.enter("forward")
         before = self.memory.live_bytes
         with self.tracker:

@@ -130,6 +130,7 @@ def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
     fields["data_wait_seconds"] = tuple(series.wait)
     fields["update_seconds"] = tuple(series.update)
     fields["steps_per_sample"] = series.steps_per_sample
+    fields["batch_elements"] = tuple(series.elements)
     fields["power_watts"] = devices.power_watts(device)
     fields["memory"] = devices.read_peaks(device)
     report("loader alone")

@@ -81,7 +81,9 @@ class Measurement:
         update_seconds: the part of each steady micro-step spent in the optimizer's update; 0 where
             none was due. Empty where it cannot be told apart: the step is the workload's own, or
             the optimizer evaluates the loss itself.
-        steps_per_sample: micro-steps that each entry of the three series above is the mean of.
+        batch_elements: elements of each steady micro-step's batch, padding included; empty where
+            all batches are of one size.
+        steps_per_sample: micro-steps that each entry of the series above is the mean of.
         loader_seconds: batches drawn from the loader alone, without computing.
         epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
         eval_batch_seconds: evaluation micro-steps, forward only; of a pass of few batches, the mean
@@ -119,6 +121,7 @@ class Measurement:
     step_seconds: tuple[float, ...] = ()
     data_wait_seconds: tuple[float, ...] = ()
     update_seconds: tuple[float, ...] = ()
+    batch_elements: tuple[float, ...] = ()
     steps_per_sample: int = 1
     loader_seconds: tuple[float, ...] = ()
     epoch_turn_seconds: tuple[float, ...] = ()

@@ -40,9 +40,8 @@ def test_knobs_that_are_no_positive_numbers_are_categories() -> None:
 
 def test_variables_without_a_footprint_are_batch_size_and_knobs() -> None:
     config = RunConfig(batch_size=4, sizes=make_sizes({"width": 8}))
-    assert f.variables(config, None) == {"batch_size": 4.0, "size.width": 8.0}
-
-
-def test_varying_drops_what_is_constant() -> None:
-    table = f.tabulate([{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}])
-    assert f.varying(table, ["a", "b"]) == ("b",)
+    assert f.variables(config, None) == {
+        "batch_size": 4.0,
+        "padded_batch": 12.0,  # 4·log₂ 8
+        "size.width": 8.0,
+    }

@@ -9,6 +9,7 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochcast.costmodel import quantities
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import FitError, StoreError
@@ -164,3 +165,39 @@ def test_building_is_priced_as_in_a_fresh_process() -> None:
     ]
     startup = next(t for t in fit(measurements).predict(epochs=1).terms if t.name == "start-up")
     assert startup.seconds.p50 == pytest.approx(2.0 + 2.0, rel=1e-6)
+
+
+def test_batches_of_other_sizes_than_usual_are_priced_by_their_padded_elements() -> None:
+    """Steps take 1 ms + 1 µs an element; those that were timed are a fifth larger than the mean."""
+    sizes = tuple(float(1000 + 10 * (i % 41)) for i in range(41))  # mean 1,200
+    counted = replace(truths.footprint(64, 256), batch_elements=1000)
+    m = truths.measure(
+        64,
+        256,
+        batch_elements=sizes,
+        step_seconds=tuple(1e-3 + 1e-6 * e for e in sizes),
+        update_seconds=(),
+        data_wait_seconds=(0.0,) * len(sizes),
+        footprint=counted,
+    )
+    assert quantities.micro_seconds(m) == pytest.approx(1e-3 + 1e-6 * 1000, rel=5e-3)
+    plain = replace(m, batch_elements=())
+    assert quantities.micro_seconds(plain) == pytest.approx(1e-3 + 1e-6 * 1200, rel=1e-2)
+
+
+def test_padding_grows_with_the_logarithm_of_the_batch() -> None:
+    """Elements B·(20 + 5·log₂ 2B) and a time in proportion, at batch sizes never probed."""
+
+    def elements(b: int) -> int:
+        return round(b * (20 + 5 * math.log2(2 * b)))
+
+    def visit(b: int) -> Measurement:
+        counted = replace(truths.footprint(b, 256), batch_elements=elements(b))
+        return truths.measure(
+            b, 256, footprint=counted, update_seconds=(), step_seconds=(1e-4 + 1e-6 * elements(b),)
+        )
+
+    model = fit([visit(b) for b in (4, 8, 16, 32, 64, 128, 256)])
+    for b in (6, 48, 200):
+        got = model.predict(epochs=1, batch_size=b).step_seconds.p50
+        assert got == pytest.approx(1e-4 + 1e-6 * elements(b), rel=0.02)

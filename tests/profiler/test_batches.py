@@ -1,0 +1,101 @@
+"""Batches that differ in size: which stand for all, and what a probe makes of them."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from epochcast.profiler.batches import DRAWN, draw, elements
+from epochcast.profiler.device import HostClock
+from epochcast.profiler.dryrun import simulate
+from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.timing import Stepper, steady_steps
+from epochcast.profiler.tracker import measure_footprint
+from epochcast.profiler.workload import Workload
+
+
+class Sentences(Dataset):
+    """Sentence i has 1 + 7·i mod 29 tokens."""
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, index):
+        return torch.arange(1 + (7 * index) % 29)
+
+
+class Tagger(nn.Module):
+    """An embedding and a linear layer; its mean output is the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(64, 16), nn.Linear(16, 8)
+
+    def forward(self, tokens):
+        return self.head(functional.relu(self.embed(tokens))).mean()
+
+
+def workload(batch_size=8):
+    model = Tagger()
+    return Workload(
+        model=model,
+        train_data=Sentences(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        forward=lambda model, batch: model(batch),
+        collate=lambda sentences: pad_sequence(sentences, batch_first=True),
+        batch_size=batch_size,
+        shuffle=False,
+    )
+
+
+def loop_of(work):
+    return TrainingLoop(work, config_of(work, None, ()), torch.device("cpu"))
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
+def test_the_typical_batch_is_nearest_the_mean_and_the_largest_is_largest(lengths):
+    drawn = draw(torch.zeros(length) for length in lengths)
+    seen = lengths[:2] if len(set(lengths[:2])) == 1 else lengths[:DRAWN]
+    mean = sum(seen) / len(seen)
+    assert drawn.mean_elements == mean
+    assert elements(drawn.largest) == max(seen)
+    assert abs(elements(drawn.typical) - mean) == min(abs(length - mean) for length in seen)
+    assert not (drawn.varies and len(set(seen)) == 1)
+
+
+def test_elements_are_those_of_all_tensors():
+    assert elements({"a": torch.zeros(2, 3), "b": [torch.zeros(4), "text"]}) == 10
+
+
+def test_a_footprint_counts_the_typical_batch_and_holds_the_largest():
+    work = workload()
+    loop = loop_of(work)
+    sizes = [elements(batch) for batch in loop.train_loader()]
+    assert len(set(sizes)) > 1
+    found = measure_footprint(loop, loop.train_loader())
+    drawn = sizes[:DRAWN]
+    assert found.batch_elements == round(sum(drawn) / len(drawn))
+    one = workload()
+    largest = [max(loop_of(one).train_loader(), key=elements)] * 2
+    assert found.step_peak_bytes == measure_footprint(loop_of(one), largest).step_peak_bytes
+    assert found.step_peak_bytes > found.static_bytes
+
+
+def test_a_dry_run_draws_the_same_batches():
+    real = measure_footprint(loop_of(workload()), loop_of(workload()).train_loader())
+    (fake,) = simulate(workload)
+    assert fake.footprint == real
+
+
+def test_steps_remember_their_sizes_only_where_they_differ():
+    series = steady_steps(Stepper(loop_of(workload()), HostClock()), 0.01)
+    assert len(series.elements) == len(series.step)
+    assert len(set(series.elements)) > 1
+    one_size = workload()
+    one_size.collate = lambda sentences: torch.zeros(len(sentences), 5, dtype=torch.long)
+    assert steady_steps(Stepper(loop_of(one_size), HostClock()), 0.01).elements == []
