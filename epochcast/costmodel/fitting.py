@@ -125,18 +125,21 @@ class _Rows:
             drop: axes on which it does not depend.
             paced: whether it is as slow or fast as its round; see ``round_pace``.
         """
-        rows, y = [], []
+        axes = [axis for axis in self.axes if axis not in drop]
+        places: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
         for config, visits in self.groups.items():
             pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in visits)
             values = [v / pace for v, pace in pairs if v is not None and v > 0]
+            row = f.variables(config, self.counted.get(config))
             if values:
-                rows.append(f.variables(config, self.counted.get(config)))
-                y.append(geometric_mean(values))
-        if not rows:
+                place = tuple(row[axis] for axis in axes)  # what differs in nothing else is one
+                places.setdefault(place, (row, []))[1].extend(values)
+        if not places:
             return None
-        axes = [axis for axis in self.axes if axis not in drop]
+        rows = [row for row, _ in places.values()]
+        y = [geometric_mean(values) for _, values in places.values()]
         known = set(rows[0]).intersection(*rows[1:])
-        repeats = max(len(visits) for visits in self.groups.values())
+        repeats = median(len(values) for _, values in places.values())
         noise = self.run.own.sd / sqrt(repeats)
         return fit_surface(rows, y, forms.only_known(candidates, known), axes, noise_sd=noise)
 

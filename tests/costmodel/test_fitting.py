@@ -9,6 +9,7 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochcast.costmodel import features as f
 from epochcast.costmodel import quantities
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
@@ -203,3 +204,25 @@ def test_padding_grows_with_the_logarithm_of_the_batch() -> None:
     for b in (6, 48, 200):
         got = model.predict(epochs=1, batch_size=b).step_seconds.p50
         assert got == pytest.approx(1e-4 + 1e-6 * elements(b), rel=0.02)
+
+
+def test_what_does_not_depend_on_the_batch_is_the_mean_over_batches() -> None:
+    """Updates of one width, timed at four batch sizes, each off by its own factor."""
+    off = {32: 1.3, 64: 0.8, 128: 1.1, 256: 0.9}
+    found = []
+    for m in truths.sweep(widths=(256, 512, 1024, 2048)):
+        update = tuple(u * off[m.config.batch_size] for u in m.update_seconds)
+        rest = (s - u for s, u in zip(m.step_seconds, m.update_seconds, strict=True))
+        steps = tuple(r + u for r, u in zip(rest, update, strict=True))
+        found.append(replace(m, update_seconds=update, step_seconds=steps))
+    variant = fit(found).variants[0]
+    assert variant.update is not None
+    mean = math.prod(off.values()) ** 0.25
+    for width in (256, 700, 2048):
+        row = f.variables(
+            RunConfig(batch_size=64, sizes=make_sizes({"depth": 1, "width": width})),
+            truths.footprint(64, width),
+        )
+        assert variant.update.value(row) == pytest.approx(
+            mean * truths.update_seconds(width), rel=1e-3
+        )
