@@ -1,13 +1,14 @@
 """What other tools would predict from the same measurements. Plain functions of a few numbers.
 
     nearest            the nearest probed configuration; for time, its samples per second
-    line               a straight line through the batch sizes of one model size: DeepView
-                       (Yu et al. 2020, "Skyline: interactive in-editor computational performance
-                       profiling", section 4.2), for time and for memory
+    line               a straight line through the batch sizes of one model size, for time and for
+                       memory: DeepView (Yu et al. 2020, "Skyline: interactive in-editor
+                       computational performance profiling for deep neural network training")
     log_linear         least squares, log y on the logs of batch size and knobs
     gaussian_process   of log y over the same logs, one length scale for each
-    first_epoch        carbontracker (Anthony et al. 2020, section 3): epochs × the mean of those
-                       monitored, by default the first one alone, its slow first steps included
+    first_epoch        carbontracker (Anthony et al. 2020, "Carbontracker: tracking and predicting
+                       the carbon footprint of training deep learning models"): epochs × the mean of
+                       those monitored, by default the first alone, its slow first steps included
 
 A method that cannot answer says None.
 """
@@ -17,14 +18,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, exp, log
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from epochcast.costmodel import summary
 from epochcast.costmodel.features import numeric_knobs
 from epochcast.records import Measurement, Quantiles, RunConfig
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 REACH = {0.05: -1.645, 0.10: -1.282, 0.90: 1.282, 0.95: 1.645}  # quantiles of a normal
 
@@ -67,19 +73,26 @@ def log_linear(known: Sequence[Known], asked: RunConfig) -> float:
 
 def gaussian_process(known: Sequence[Known], asked: RunConfig) -> Quantiles:
     """As scikit-learn does it, with its own search for length scales and noise."""
+    _, _, at = _logs(known, asked)
+    mean, sd = _process(tuple(known)).predict(at, return_std=True)
+    p05, p10, p90, p95 = (exp(float(mean[0] + z * sd[0])) for z in REACH.values())
+    return Quantiles(p05=p05, p10=p10, p50=exp(float(mean[0])), p90=p90, p95=p95)
+
+
+@cache
+def _process(known: tuple[Known, ...]) -> GaussianProcessRegressor:
+    """Fitted once for all that is asked of the same measurements."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    x, y, at = _logs(known, asked)
+    x, y, _ = _logs(known, known[0].config)
     kernel = ConstantKernel() * RBF(np.ones(x.shape[1])) + WhiteKernel(1e-3)
     process = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=2, random_state=0
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # length scales at their bounds
-        mean, sd = process.fit(x, y).predict(at, return_std=True)
-    p05, p10, p90, p95 = (exp(float(mean[0] + z * sd[0])) for z in REACH.values())
-    return Quantiles(p05=p05, p10=p10, p50=exp(float(mean[0])), p90=p90, p95=p95)
+        return process.fit(x, y)
 
 
 def first_epoch(visits: Sequence[Measurement]) -> float:
