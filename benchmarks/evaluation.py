@@ -95,13 +95,30 @@ def evaluate(visits: Path, counts: Path, result: Path, docs: Path) -> None:
         "device": measurements[0].device.label,
         "measuring_seconds": sum(m.probe_seconds for m in measurements),
         "tables": report.tables(cases),
-        "cases": [to_builtins(case) for case in cases],
     }
-    result.write_text(json.dumps(document) + "\n")
+    result.write_text(_document(document, cases))
     text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
     print(text)
     report.insert(docs / "accuracy.md", text)
     (docs / "accuracy.png").write_bytes(report.figure(cases))
+
+
+def _document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:
+    """JSON with a case on each line, so that versions of it can be compared."""
+    lines = ",\n".join(json.dumps(_rounded(to_builtins(case))) for case in cases)
+    return (
+        json.dumps(_rounded(head), indent=1).removesuffix("\n}")
+        + f',\n "cases": [\n{lines}\n]\n}}\n'
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """The same document with numbers of six digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def exact_dry_runs(

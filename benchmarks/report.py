@@ -104,6 +104,7 @@ def text(
         f"{versions}.\n`{about['command']}`: {len(measurements)} visits, "
         f"{format_seconds(seconds)} of measuring.",
     ]
+    parts += ["### In short", _in_short(table)]
     for quantity in QUANTITIES:
         parts.append(f"### {TITLES[quantity]}")
         if quantity == "peak bytes":
@@ -140,6 +141,27 @@ def _markdown(split: str, chosen: Sequence[Row]) -> str:
         name = row["method"] + ("" if row["count"] == ours["count"] else f" ({row['count']})")
         lines.append([name, *(show(row) for _, show in COLUMNS)])
     return _lines(lines) + f"\n\nProbing, on average: {format_seconds(ours['probing_seconds'])}."
+
+
+def _in_short(table: Sequence[Row]) -> str:
+    """Of each quantity and split: epochcast, the noise floor, and the best other method."""
+    head = ["median (P90) error", OURS, "in P5–P95", NOISE, "best other method"]
+    lines = [head, ["---", "--:", "--:", "--:", "---"]]
+    for ours in (row for row in table if row["method"] == OURS):
+        same = [
+            r for r in table if (r["quantity"], r["split"]) == (ours["quantity"], ours["split"])
+        ]
+        floor = next(row for row in same if row["method"] == NOISE)
+        others = [row for row in same if not row["method"].startswith((OURS, NOISE))]
+        best = min((r for r in others if r["count"] == ours["count"]), key=lambda r: r["median"])
+        what = f"{TITLES[ours['quantity']]}, {ours['split']}"
+        inside = percent(ours["p05_p95"], 0)
+        lines.append([what, _both(ours), inside, _both(floor), f"{best['method']}: {_both(best)}"])
+    return _lines(lines)
+
+
+def _both(row: Row) -> str:
+    return f"{percent(row['median'])} ({percent(row['p90'])})"
 
 
 def _by_workload(cases: Sequence[Case]) -> str:

@@ -133,7 +133,8 @@ def test_without_noise_everything_is_predicted() -> None:
 
 
 def test_the_report_names_who_is_ahead() -> None:
-    cases = all_cases(sweep(BATCHES, WIDTHS, rounds=4, visit_sd=0.02), [counts(c) for c in GRID])
+    visits = sweep(BATCHES, WIDTHS, rounds=4, visit_sd=0.02)
+    cases = all_cases(visits, [counts(c) for c in GRID])
     table = report.tables(cases)
     assert {row["split"] for row in table} == {BATCH_SIZES, LARGEST, BETWEEN, BEYOND}
     ours = next(row for row in table if row["method"] == EPOCHCAST)
@@ -141,6 +142,10 @@ def test_the_report_names_who_is_ahead() -> None:
     (found,) = report.behind([ours, rival])
     assert (found["method"], found["better"]) == ("oracle", ["median"])
     assert report.figure(cases).startswith(b"\x89PNG")
+    about = {"date": "2026-01-01", "machine": "a toy", "versions": {}, "command": "make bench"}
+    text = report.text(about, visits, cases, (15, 15))
+    assert all(title in text for title in report.TITLES.values())
+    assert "15 of 15" in text
 
 
 def test_text_goes_between_the_markers(tmp_path) -> None:
