@@ -7,7 +7,7 @@
 
     python benchmarks/accuracy.py [measure|count|evaluate] [--quick]     from the repository root
 
-Without a step all three follow each other. Evaluating needs neither torch nor the machine that
+Without a step all three follow each other. Evaluating runs no step and needs not the machine that
 measured. ``--quick`` measures two workloads in two minutes, into a folder of its own.
 """
 
