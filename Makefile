@@ -23,7 +23,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/planning.py
 
@@ -40,3 +41,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'
+	touch $@

@@ -33,6 +33,7 @@ def probe(
     sizes: Mapping[str, Sequence[SizeValue] | Range] | None = None,
     overrides: Mapping[str, SizeValue] | None = None,
     device: str = "auto",
+    threads: int | None = None,
     rounds: int | None = None,
     seconds: float | None = None,
     max_seconds: float | None = None,
@@ -55,6 +56,7 @@ def probe(
             chooses some: those that spread, then those that sharpen the answer most per second.
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        threads: intra-operator CPU threads; torch's own choice if not given.
         rounds: passes over all configurations, each in a fresh process.
         seconds: for which each visit times steady steps.
         max_seconds: begin no visit that would end later.
@@ -82,6 +84,7 @@ def probe(
         sizes=dict(sizes or {}),
         overrides=dict(overrides or {}),
         device=device,
+        threads=threads,
         max_seconds=max_seconds,
         threads=threads,
         asked=dict(asked or {}),

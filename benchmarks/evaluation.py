@@ -1,0 +1,267 @@
+"""The evaluating half of the accuracy benchmark: fit on few configurations, predict the others.
+
+rounds 0 1   of the fitted configurations: what every method learns from
+             of the held-out ones: the noise floor, against …
+rounds 2 3   of the held-out ones: the truth, their median; each single value for coverage
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import alternatives as other
+import msgspec
+import recording
+import report
+from alternatives import Known
+from scores import relative_error
+from splits import Split, splits
+
+import epochcast as ec
+from epochcast.costmodel import quantities, summary
+from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
+from epochcast.records.documents import to_builtins
+
+FIT_ROUNDS = (0, 1)
+EPOCHCAST, WITHOUT = "epochcast", "epochcast, no dry run"
+NOISE = "measured again"
+TOOLS = {
+    "MemTracker (runs it)": "mem_tracker_bytes",
+    "accelerate": "accelerate_bytes",
+    "DeepSpeed": "deepspeed_bytes",
+    "torchinfo": "torchinfo_bytes",
+}
+
+Answer = float | Quantiles | None
+Visits = Mapping[RunConfig, Sequence[Measurement]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What was found out about one configuration without measuring its time."""
+
+    workload: str
+    config: RunConfig
+    footprint: Footprint
+    accelerate_bytes: int
+    deepspeed_bytes: int
+    torchinfo_bytes: int
+    mem_tracker_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One quantity of one held-out configuration, as measured and as everyone predicts it.
+
+    Attributes:
+        quantity: ``"step seconds"``, ``"peak bytes"`` or ``"device bytes"``.
+        measured: its median over the later rounds.
+        later: of each later round.
+        answers: by method.
+        probing_seconds: of everything that was fitted on.
+    """
+
+    workload: str
+    split: str
+    quantity: str
+    config: RunConfig
+    measured: float
+    later: tuple[float, ...]
+    answers: dict[str, Answer]
+    probing_seconds: float
+
+    def error(self, method: str) -> float | None:
+        """Of the median that a method predicts."""
+        answer = self.answers.get(method)
+        if answer is None:
+            return None
+        middle = answer.p50 if isinstance(answer, Quantiles) else answer
+        return relative_error(middle, self.measured)
+
+
+def evaluate(visits: Path, counts: Path, result: Path, docs: Path) -> None:
+    """Read, compare, print, write."""
+    about, measurements = recording.read(visits)
+    counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
+    cases = all_cases(measurements, counted)
+    document = {
+        **about,
+        "device": measurements[0].device.label,
+        "measuring_seconds": sum(m.probe_seconds for m in measurements),
+        "tables": report.tables(cases),
+    }
+    result.write_text(_document(document, cases))
+    text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
+    print(text)
+    report.insert(docs / "accuracy.md", text)
+    (docs / "accuracy.png").write_bytes(report.figure(cases))
+
+
+def _document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:
+    """JSON with a case on each line, so that versions of it can be compared."""
+    lines = ",\n".join(json.dumps(_rounded(to_builtins(case))) for case in cases)
+    return (
+        json.dumps(_rounded(head), indent=1).removesuffix("\n}")
+        + f',\n "cases": [\n{lines}\n]\n}}\n'
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """The same document with numbers of six digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def exact_dry_runs(
+    measurements: Iterable[Measurement], counted: Sequence[Counts]
+) -> tuple[int, int]:
+    """Of how many configurations the dry run's peak is the real step's, byte for byte; of all."""
+    dry = {(c.workload, c.config): c.footprint for c in counted}
+    pairs = {
+        ((m.workload, m.config), m.footprint.peak_bytes): dry[m.workload, m.config].peak_bytes
+        for m in measurements
+        if m.footprint is not None and (m.workload, m.config) in dry
+    }
+    return sum(real == simulated for (_, real), simulated in pairs.items()), len(pairs)
+
+
+def all_cases(measurements: Iterable[Measurement], counted: Sequence[Counts] = ()) -> list[Case]:
+    """Every held-out configuration of every split of every workload."""
+    by_workload: dict[str, list[Measurement]] = defaultdict(list)
+    for m in measurements:
+        if m.status == "ok":
+            by_workload[m.workload].append(m)
+    return [
+        case
+        for workload, group in by_workload.items()
+        for split in splits(m.config for m in group)
+        for case in _split_cases(
+            split,
+            summary.group_by_config(group),
+            {c.config: c for c in counted if c.workload == workload},
+        )
+    ]
+
+
+def _split_cases(
+    split: Split, visits: Visits, counted: Mapping[RunConfig, Counts]
+) -> Iterable[Case]:
+    fitted = [m for c in split.fitted for m in visits[c] if m.round in FIT_ROUNDS]
+    model = ec.fit(fitted)
+    for config in split.held_out:
+        first = [m for m in visits[config] if m.round in FIT_ROUNDS]
+        later = [m for m in visits[config] if m.round not in FIT_ROUNDS]
+        if first and later:
+            counts = counted.get(config)
+            yield _time_case(split, model, fitted, first, later, counts)
+            yield from _memory_cases(split, model, fitted, first, later, counts)
+
+
+def _time_case(
+    split: Split,
+    model: ec.CostModel,
+    fitted: Sequence[Measurement],
+    first: Sequence[Measurement],
+    later: Sequence[Measurement],
+    counts: Counts | None,
+) -> Case:
+    config = first[0].config
+    known = _known(fitted, summary.step_seconds)
+    with_dry, without = _estimates(model, config, counts)
+    return _case(
+        split,
+        model,
+        "step seconds",
+        later,
+        summary.step_seconds,
+        {
+            NOISE: median(map(summary.step_seconds, first)),
+            EPOCHCAST: with_dry.step_seconds,
+            WITHOUT: without.step_seconds,
+            "constant throughput": other.constant_throughput(known, config),
+            "line per model (DeepView)": other.line(known, config),
+            "first epoch (carbontracker, runs it)": other.first_epoch(first),
+            "log-linear regression": other.log_linear(known, config),
+            "Gaussian process": other.gaussian_process(known, config),
+        },
+    )
+
+
+def _memory_cases(
+    split: Split,
+    model: ec.CostModel,
+    fitted: Sequence[Measurement],
+    first: Sequence[Measurement],
+    later: Sequence[Measurement],
+    counts: Counts | None,
+) -> Iterable[Case]:
+    config = first[0].config
+    with_dry, without = _estimates(model, config, counts)
+    quantity = {"peak bytes": _peak_bytes, "device bytes": quantities.device_bytes}
+    for name, value in quantity.items():
+        if any(value(m) is None for m in (*fitted, *first, *later)):
+            continue
+        known = _known(fitted, value)
+        field = name.replace(" ", "_")
+        answers: dict[str, Answer] = {
+            NOISE: median(value(m) for m in first),
+            EPOCHCAST: getattr(with_dry, field),
+            WITHOUT: getattr(without, field),
+            "nearest": other.nearest(known, config),
+            "line per model (DeepView)": other.line(known, config),
+            "log-linear regression": other.log_linear(known, config),
+            "Gaussian process": other.gaussian_process(known, config),
+        }
+        if counts is not None and name == "peak bytes":  # none of them knows the process
+            answers |= {tool: float(getattr(counts, field_)) for tool, field_ in TOOLS.items()}
+        yield _case(split, model, name, later, value, answers)
+
+
+def _estimates(
+    model: ec.CostModel, config: RunConfig, counts: Counts | None
+) -> tuple[ec.Estimate, ec.Estimate]:
+    """With the configuration's own dry run, and without."""
+    asked: dict[str, Any] = {"epochs": 1, "batch_size": config.batch_size, **dict(config.sizes)}
+    without = model.predict(**asked)
+    if counts is None:
+        return without, without
+    return model.predict(**asked, footprint=counts.footprint), without
+
+
+def _case(
+    split: Split,
+    model: ec.CostModel,
+    quantity: str,
+    later: Sequence[Measurement],
+    value: Any,
+    answers: dict[str, Answer],
+) -> Case:
+    values = tuple(float(value(m)) for m in later)
+    return Case(
+        workload=model.workload.rpartition(":")[2],
+        split=split.name,
+        quantity=quantity,
+        config=later[0].config,
+        measured=median(values),
+        later=values,
+        answers=answers,
+        probing_seconds=model.probing_seconds,
+    )
+
+
+def _known(visits: Sequence[Measurement], value: Any) -> list[Known]:
+    groups = summary.group_by_config(visits)
+    return [Known(config, median(value(m) for m in group)) for config, group in groups.items()]
+
+
+def _peak_bytes(m: Measurement) -> float | None:
+    return float(m.footprint.peak_bytes) if m.footprint else None
