@@ -11,14 +11,14 @@ from epochcast.cli.options import console, json_option, print_json
 @json_option
 def workloads(as_json: bool) -> None:
     """List the built-in workloads and their knobs."""
-    from epochcast import report
     from epochcast.api import builtin_workloads
+    from epochcast.report.catalogue import print_workloads
 
     found = builtin_workloads()
     if as_json:
         print_json(workloads=found)
     else:
-        report.print_workloads(console(), found)
+        print_workloads(console(), found)
 
 
 @click.command()
@@ -26,11 +26,11 @@ def workloads(as_json: bool) -> None:
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
     """List the known data sets, or show the one called NAME."""
-    from epochcast import report
     from epochcast.datasets.catalogue import CATALOGUE, find
+    from epochcast.report.catalogue import print_datasets
 
     found = [find(name)] if name else list(CATALOGUE.values())
     if as_json:
         print_json(datasets=found)
     else:
-        report.print_datasets(console(), found)
+        print_datasets(console(), found)

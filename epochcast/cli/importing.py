@@ -52,7 +52,9 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
     a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the number of
     samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
     """
-    from epochcast import foreign, report
+    from epochcast import foreign
+    from epochcast.report.probing import print_imported
+    from epochcast.report.warnings import print_warnings
     from epochcast.store import Store
 
     text = foreign.text_of(file)
@@ -66,8 +68,8 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
     if as_json:
         say_count("imported", len(result.measurements), as_json)
     else:
-        report.print_imported(console(stderr=True), result.measurements, result.columns)
-    report.print_warnings(console(stderr=True), result.warnings)
+        print_imported(console(stderr=True), result.measurements, result.columns)
+    print_warnings(console(stderr=True), result.warnings)
 
 
 def _import_export(text: str, store: str | None, has_options: bool, as_json: bool) -> None:

@@ -28,8 +28,8 @@ def probes() -> None:
 @json_option
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the stored measurements, one line each."""
-    from epochcast import report
     from epochcast.profiler.source import canonical
+    from epochcast.report.probing import print_measurements
 
     with reading(store) as archive:
         found = archive.measurements(canonical(workload) if workload else None)
@@ -39,7 +39,7 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     if as_json:
         print_json(measurements=found)
     elif found:
-        report.print_measurements(console(), found)
+        print_measurements(console(), found)
 
 
 @probes.command()

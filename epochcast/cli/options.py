@@ -138,7 +138,7 @@ def console(stderr: bool = False) -> Console:
 
 def print_json(**contents: Any) -> None:
     """One JSON document on stdout."""
-    from epochcast.report import document
+    from epochcast.report.document import document
 
     click.echo(json.dumps(document(**contents), indent=2, allow_nan=False))
 

@@ -186,15 +186,15 @@ def _plan(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bo
 
 
 def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
-    from epochcast import report
+    from epochcast.report.warnings import print_warnings
 
-    report.print_warnings(console(stderr=True), notes)
+    print_warnings(console(stderr=True), notes)
     if as_json:
         from epochcast.records import to_builtins
 
         click.echo(json.dumps(to_builtins(found), indent=2, allow_nan=False))
         return
-    from epochcast.report_plan import print_plan
+    from epochcast.report.plan import print_plan
 
     print_plan(console(), found)
 

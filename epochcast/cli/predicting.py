@@ -37,18 +37,19 @@ def fit(
     workload: str | None, device: str | None, output: str | None, store: str | None, as_json: bool
 ) -> None:
     """Fit the cost model of WORKLOAD and explain it; `predict` does so by itself."""
-    from epochcast import report
     from epochcast.lookup import fitted_model
+    from epochcast.report.estimate import print_model
+    from epochcast.report.warnings import print_warnings
 
     with reading(store) as archive:
         model, notes = fitted_model(archive, workload, device)
     if output:
         model.save(output)
-    report.print_warnings(console(stderr=True), notes)
+    print_warnings(console(stderr=True), notes)
     if as_json:
         print_json(model=model)
     else:
-        report.print_model(console(), model)
+        print_model(console(), model)
 
 
 @click.command()
@@ -80,12 +81,13 @@ def predict(
     as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Price a training run of WORKLOAD (default: the one probed last)."""
-    from epochcast import report
     from epochcast.costmodel.capacity import largest_batch
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import predict as answer
     from epochcast.lookup import fitted_model
     from epochcast.records import Warning_
+    from epochcast.report.estimate import print_capacities, print_estimate, print_estimates
+    from epochcast.report.warnings import print_warnings
 
     questions = _questions(options)
     if model_file:
@@ -101,16 +103,16 @@ def predict(
         priced = options["epochs"] or options["steps"]
         questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
-    report.print_warnings(console(stderr=True), notes)
+    print_warnings(console(stderr=True), notes)
     if as_json:
         found = {"estimates": estimates, **({"capacities": capacities} if memory else {})}
         print_json(**found, notes=notes, chosen=model.explain())
         return
-    report.print_capacities(console(), capacities)
+    print_capacities(console(), capacities)
     if len(estimates) == 1:
-        report.print_estimate(console(), estimates[0])
+        print_estimate(console(), estimates[0])
     elif estimates:
-        report.print_estimates(console(), estimates)
+        print_estimates(console(), estimates)
 
 
 def _require_same(

@@ -83,13 +83,15 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
     WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
     What is in the store already is not measured again; after Ctrl-C the same command continues.
     """
-    from epochcast import api, report
+    from epochcast import api
     from epochcast.costmodel.summary import summarise
+    from epochcast.report.probing import print_probed, print_summaries
+    from epochcast.report.progress import BarProgress, PlainProgress
     from epochcast.store import Store
 
     request = _request(workload, options)
     stderr = console(stderr=True)
-    progress = report.BarProgress(stderr) if stderr.is_terminal else report.PlainProgress(stderr)
+    progress = BarProgress(stderr) if stderr.is_terminal else PlainProgress(stderr)
     with Store.open(store) as archive:
         try:
             result = api.run_sweep(request, archive, progress)
@@ -109,16 +111,16 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
                 measurements=result.measurements,
             )
         else:
-            report.print_summaries(console(), summaries)
+            print_summaries(console(), summaries)
             _print_noise(result.measurements)
-            report.print_probed(console(), progress.count, result, request.until)
+            print_probed(console(), progress.count, result, request.until)
     if not result.succeeded:
         sys.exit(1)
 
 
 def _print_noise(measurements: Sequence[Measurement]) -> None:
     if any(m.gradient_noise is not None for m in measurements):
-        from epochcast.report_plan import print_noise
+        from epochcast.report.noise import print_noise
 
         print_noise(console(), measurements)
 
@@ -178,7 +180,7 @@ def dry_run(
     from epochcast.api import target_of
     from epochcast.profiler.counting import count
     from epochcast.profiler.request import SweepRequest
-    from epochcast.report_footprint import print_footprints, print_timeline
+    from epochcast.report.footprint import print_footprints, print_timeline
 
     overrides = {"accumulation": accumulation, "precision": precision}
     request = SweepRequest(
