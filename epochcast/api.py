@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from epochcast.choosing import chooser_for
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.profiler.counting import count
+from epochcast.profiler.observer import Observer
 from epochcast.profiler.request import Range, SweepRequest
 from epochcast.profiler.source import canonical
-from epochcast.profiler.sweep import Observer, SweepResult, sweep
+from epochcast.profiler.sweep import SweepResult, sweep
 from epochcast.records import Footprint, Measurement, SizeValue
 
 if TYPE_CHECKING:

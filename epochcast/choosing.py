@@ -5,7 +5,7 @@
     round 1…  a fresh process: all of them again, and again the sharpest where the model is at fault
     stop      when the 90 % interval of the answer is narrow enough, or nothing would narrow it
 
-The profiler makes the visits and this decides on them (``profiler.sweep.Chooser``); the decision
+The profiler makes the visits and this decides on them (``profiler.chosen.Chooser``); the decision
 is a function of the measurements, so a sweep that was stopped goes on where it was.
 """
 
@@ -25,8 +25,8 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import Question, choose_variant, place, predict
+from epochcast.profiler.chosen import Choice
 from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.sweep import Choice
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
 
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from epochcast.board.optional import require
 from epochcast.errors import StoreError, UsageError
 from epochcast.records import Checkpoint, Plan
-from epochcast.report_plan import limits_line
+from epochcast.report.plan import limits_line
 from epochcast.units import format_energy, format_money, format_seconds
 
 if TYPE_CHECKING:

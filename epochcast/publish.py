@@ -11,7 +11,7 @@ from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, PredictionError
 from epochcast.lookup import fitted_model
 from epochcast.records import Measurement, Summary
-from epochcast.report import estimate_markdown
+from epochcast.report.estimate import estimate_markdown
 from epochcast.store import Store
 
 EXAMPLE_EPOCHS = 10  # of the run priced in the text

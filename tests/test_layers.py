@@ -30,7 +30,6 @@ FORBIDDEN = {
     "profiler": {"planning", "costmodel", "integrations", "report", "cli", "board", "api"},
     "datasets": {"costmodel", "profiler", "integrations", "store", "report", "cli", "board", "api"},
     "report": {"profiler", "integrations", "cli"},
-    "report_footprint": {"profiler", "integrations", "cli"},
     "board": {"profiler", "integrations", "cli"},
     "integrations": {"cli"},
 }

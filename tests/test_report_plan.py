@@ -7,7 +7,6 @@ import pytest
 import truths
 from rich.console import Console
 
-from epochcast import report_plan as r
 from epochcast.costmodel.fitting import fit
 from epochcast.planning.planner import plan
 from epochcast.planning.stopping import RULES, Patience, Target, rule_record
@@ -20,6 +19,9 @@ from epochcast.records import (
     Quantiles,
     StopRule,
 )
+from epochcast.report import plan as r
+from epochcast.report.noise import noise_text, print_noise
+from epochcast.report.plan_tables import ROWS, _worth_showing
 
 MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
 PILOT = LearningCurve(
@@ -75,9 +77,9 @@ def test_tables_fit_their_console(width: int) -> None:
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:
-    positions = r._worth_showing(FULL.timeline)
+    positions = _worth_showing(FULL.timeline)
     likely = max(range(len(FULL.timeline)), key=lambda i: FULL.timeline[i].stop_probability or 0)
-    assert len(positions) <= r.ROWS < len(FULL.timeline)
+    assert len(positions) <= ROWS < len(FULL.timeline)
     assert {0, likely, len(FULL.timeline) - 1} <= set(positions)
 
 
@@ -142,11 +144,11 @@ def test_gradient_noise_is_said_with_what_it_rests_on() -> None:
         small_batch=32, large_batch=256, small_norms=(3.0,), large_norms=(1.25,), trained_steps=1200
     )
     console = Console(file=io.StringIO(), width=200, highlight=False)
-    r.print_noise(console, [truths.measure(32, 256, gradient_noise=noise)])
+    print_noise(console, [truths.measure(32, 256, gradient_noise=noise)])
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.startswith(
         "depth=1 width=256: gradient noise scale 64 samples, from 1 gradients at batch sizes 32 "
         "and 256, after 1,200 optimizer steps"
     )
     assert "synthetic data, whose labels are random" in text
-    assert "no gradient noise scale" in r.noise_text(replace(noise, large_norms=(0.1,)))
+    assert "no gradient noise scale" in noise_text(replace(noise, large_norms=(0.1,)))

@@ -1,8 +1,11 @@
 """Short real training steps of a user's workload, measured in worker processes.
 
-sweep.py ── rounds, order, resume ──▶ process.py ══ JSON lines ══▶ worker.py
-  (no torch up to here)                                              │
-                   target.py: find the workload ◀── visit.py ───────┤
-                   loop.py: step it, clock.py: time it               ├── trace.py
-                   tracker.py: count its operators and live tensors  ┘
+prepare.py: check ─▶ sweep.py: rounds ─▶ follow_ups.py: noise, traces
+                        │  chosen.py: rounds of a sweep that chooses
+                     visits.py: one visit ──▶ process.py ══ JSON lines ══▶ worker.py
+  archive.py, observer.py: what it needs of the store, and who is told      │
+  (no torch up to here)                                                     │
+                         target.py: find the workload ◀── visit.py ─────────┤
+                         loop.py: step it, timing.py: time it               ├── trace.py
+                         tracker.py: count its operators and live tensors   ┘
 """

@@ -23,7 +23,7 @@ from typing import IO, cast
 import psutil
 
 import epochcast
-from epochcast.errors import named
+from epochcast.errors import EpochcastError, WorkloadError, named
 from epochcast.profiler.protocol import Reply, Task
 from epochcast.records import from_json, to_json
 
@@ -167,6 +167,42 @@ class WorkerProcess:
         for pipe in (self._input, self._output):
             _close(pipe)
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class Workers:
+    """Starts worker processes, each with a log of its own.
+
+    Args:
+        logs: folder of the logs.
+        start_worker: starts a worker process that logs to a file.
+    """
+
+    def __init__(self, logs: Path, start_worker: Callable[[Path], WorkerProcess]) -> None:
+        self.logs = logs
+        self.start_worker = start_worker
+
+    def start(self, name: str) -> WorkerProcess:
+        """A fresh worker; ``name`` is what it is for, as its log is called."""
+        number = len(list(self.logs.glob(f"{name}*.log")))
+        log = self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
+        try:
+            return self.start_worker(log)
+        except OSError as error:  # no space for the log, no memory for a process
+            raise EpochcastError(f"cannot start a worker process: {error}") from error
+
+
+def ask_or_refuse(worker: WorkerProcess, task: Task, timeout: float) -> Reply:
+    """Ask what a sweep cannot go on without.
+
+    Raises:
+        WorkloadError: no answer in time, or the worker died of it.
+    """
+    try:
+        return worker.ask(task, timeout)
+    except WorkerTimeout as error:
+        raise WorkloadError(f"not ready after {timeout:.0f} s ({worker.log})") from error
+    except WorkerDied as error:
+        raise WorkloadError(f"{error.reason}; see {worker.log}") from error
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -62,6 +62,11 @@ class VisitSpec:
         parts = (self.workload, self.sizes, self.batch_size)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
+    @property
+    def config(self) -> RunConfig:
+        """As far as it is asked for; the workload decides on the rest."""
+        return RunConfig(batch_size=self.batch_size or 1, sizes=self.sizes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:

@@ -51,7 +51,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warning_:
-    """Something the user should know; the text for each code lives in report.py."""
+    """Something the user should know; the text for each code lives in report/warnings.py."""
 
     code: str
     details: tuple[tuple[str, str], ...] = ()

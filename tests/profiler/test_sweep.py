@@ -21,6 +21,9 @@ from hypothesis import strategies as st
 from strategies import CPU
 
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
+from epochcast.profiler.chosen import Choice
+from epochcast.profiler.follow_ups import slug
+from epochcast.profiler.observer import SilentObserver
 from epochcast.profiler.process import WorkerDied, WorkerTimeout
 from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
 from epochcast.profiler.request import (
@@ -29,7 +32,7 @@ from epochcast.profiler.request import (
     candidate_batch_sizes,
     default_batch_sizes,
 )
-from epochcast.profiler.sweep import Choice, SilentObserver, _slug, sweep
+from epochcast.profiler.sweep import sweep
 from epochcast.records import GradientNoise, Measurement, RunConfig
 from epochcast.store import Store
 
@@ -316,7 +319,7 @@ def test_only_out_of_memory_is_final(folder, name, again):
 
 def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
     kills = iter(range(100))
-    monkeypatch.setattr("epochcast.profiler.sweep.out_of_memory_kills", lambda: next(kills))
+    monkeypatch.setattr("epochcast.profiler.visits.out_of_memory_kills", lambda: next(kills))
     machine = machine_of(folder, outcomes={("visit", 16): WorkerDied(-9)})
     result = swept(request_of(rounds=2), machine)
     (failed,) = [m for m in result.measurements if m.status != "ok"]
@@ -585,7 +588,7 @@ def test_names_too_long_for_a_folder_are_cut_and_stay_apart(folder):
 
 @pytest.mark.parametrize("text", ["", "é" * 300, "ab" * 150, "..", "\udcff" * 300])
 def test_any_text_makes_a_folders_name(text):
-    assert 0 < len(_slug(text).encode()) <= 255
+    assert 0 < len(slug(text).encode()) <= 255
 
 
 # -- before the first round ---------------------------------------------------------------------

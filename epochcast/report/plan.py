@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from epochcast.errors import UsageError
-from epochcast.planning.batch import noise_scale
 from epochcast.records import (
     Budget,
-    Checkpoint,
-    GradientNoise,
-    Measurement,
     Option,
     Outlook,
     Plan,
-    Quantiles,
     StopRule,
-    Warning_,
 )
-from epochcast.report import print_warnings
+from epochcast.report.plan_tables import ROWS, options_table, timeline_table, totals_table
+from epochcast.report.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
-    format_count,
     format_energy,
     format_money,
     format_percent,
     format_seconds,
 )
 
-WIDE = 112  # columns of a terminal from which all columns of a table are shown
-ROWS = 16  # of a timeline on a terminal; all are in the JSON document
 LIMIT_FORMS: Mapping[str, Callable[[float], str]] = {
     "deadline": format_seconds,
     "money": format_money,
@@ -68,15 +57,15 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(Text(limits_line(plan.budget)), soft_wrap=True)
     console.print()
     if len(plan.options) > 1:
-        console.print(_options_table(plan, console.width))
+        console.print(options_table(plan, console.width))
         console.print(Text("* nothing is better in time, cost, memory and epochs at once"))
         console.print()
     console.print(Text(_choice_line(plan), style="bold"), soft_wrap=True)
-    console.print(_totals_table(plan))
+    console.print(totals_table(plan))
     for line in (*_reasons(plan, chosen), *_stop_lines(plan), *_outlook_lines(plan)):
         console.print(Text(line), soft_wrap=True)
     console.print()
-    console.print(_timeline_table(plan, console.width))
+    console.print(timeline_table(plan, console.width))
     if len(plan.timeline) > ROWS:
         count = len(plan.timeline)
         console.print(Text(f"A choice of the {count:,} moments; --json has all of them."))
@@ -110,104 +99,11 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-# -- options ------------------------------------------------------------------------------------
-
-
-def _options_table(plan: Plan, width: int) -> Table:
-    options = plan.options
-    cells: dict[str, list[str]] = {
-        "": [f"{i}{'*' if o.pareto else ' '}" for i, o in enumerate(options, start=1)],
-        "batch": [_batch(o) for o in options],
-        "epochs": [f"{o.epochs:,}" for o in options],
-        **_fits(options),
-        "time P50": [format_seconds(o.seconds.p50) for o in options],
-        "P90": [format_seconds(o.seconds.p90) for o in options],
-    }
-    if plan.target_epochs is not None and width >= WIDE:
-        cells["target"] = [_target(o) for o in options]
-    if options[0].money is not None:
-        cells["cost P90"] = [format_money(o.money.p90) for o in options if o.money]
-    cells["memory"] = [_share(o.memory_share) for o in options]
-    if any((o.learning_rate_factor or 1.0) != 1.0 for o in options):
-        cells["rate ×"] = [f"{o.learning_rate_factor:.3g}" for o in options]
-    if width >= WIDE:
-        cells["binds"] = [o.binding or "–" for o in options]
-        cells["extrapolated"] = [", ".join(o.extrapolated) or "–" for o in options]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in cells:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in zip(*cells.values(), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _fits(options: Sequence[Option]) -> dict[str, list[str]]:
-    """How many epochs fit, where a limit says so."""
-    if not options[0].slack:
-        return {}
-    return {"fit P10–P90": [_range(o.affordable_epochs) for o in options]}
-
-
-def _batch(option: Option) -> str:
-    """``"256 = 64×4"``: micro-batch, accumulation, and devices where there are several."""
-    config = option.config
-    parts = [config.batch_size, config.accumulation, config.world_size]
-    while len(parts) > 1 and parts[-1] == 1:
-        parts.pop()
-    if len(parts) == 1:
-        return str(option.global_batch)
-    return f"{option.global_batch} = {'×'.join(map(str, parts))}"
-
-
-def _range(epochs: Quantiles) -> str:
-    return f"{_epochs(epochs.p10)}–{_epochs(epochs.p90)}"
-
-
-def _epochs(count: float) -> str:
-    return f"{count:,.0f}" if count < 100_000 else format_count(count)
-
-
-def _target(option: Option) -> str:
-    if option.target_epochs is None or option.target_probability is None:
-        return "–"
-    return f"{option.target_epochs:,}: {format_percent(option.target_probability)}"
-
-
-def _share(share: float | None) -> str:
-    return "–" if share is None else format_percent(share)
-
-
-# -- the chosen one -----------------------------------------------------------------------------
-
-
 def _choice_line(plan: Plan) -> str:
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
     epochs = "1 epoch" if chosen.epochs == 1 else f"{chosen.epochs:,} epochs"
     return f"Run {epochs}{folds} with {chosen.config.label}"
-
-
-def _totals_table(plan: Plan) -> Table:
-    chosen, table = plan.chosen, Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for heading in ("P10", "P50", "P90"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    rows: list[tuple[str, Any, Quantiles | None]] = [
-        ("epochs that fit", _epochs, chosen.affordable_epochs),
-        ("total time", format_seconds, chosen.seconds),
-        ("cost", format_money, chosen.money),
-        ("energy", format_energy, chosen.energy_joules),
-        ("carbon", _carbon, chosen.carbon_grams),
-        (f"memory, of {format_bytes(plan.device.memory_bytes)}", format_bytes, chosen.device_bytes),
-    ]
-    for label, form, q in rows:
-        if q is not None and (label != "epochs that fit" or plan.chosen.slack):
-            table.add_row(label, form(q.p10), form(q.p50), form(q.p90))
-    return table
-
-
-def _carbon(grams: float) -> str:
-    return f"{format_count(grams, 'g')} CO₂e"
 
 
 def _reasons(plan: Plan, chosen: Option) -> list[str]:
@@ -310,87 +206,3 @@ def fit_text(outlook: Outlook) -> str:
 
 def _by(delta: float) -> str:
     return f", by {delta:g}" if delta else ""
-
-
-# -- the timeline -------------------------------------------------------------------------------
-
-
-def _timeline_table(plan: Plan, width: int) -> Table:
-    shown = _worth_showing(plan.timeline)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = _timeline_columns(plan, wide=width >= WIDE)
-    for heading in columns:
-        left = heading == "what happens"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for position in shown:
-        table.add_row(*(form(plan.timeline[position]) for form in columns.values()))
-    return table
-
-
-def _timeline_columns(plan: Plan, wide: bool) -> dict[str, Callable[[Checkpoint], str]]:
-    """Cells by heading; a narrow terminal gets the most important ones."""
-    forecast = any(c.stop_probability is not None for c in plan.timeline)
-    priced = plan.budget.price_per_hour is not None
-    columns: dict[str, Callable[[Checkpoint], str]] = {
-        "epoch": lambda c: f"{c.epoch:,}",
-        "time P50": lambda c: format_seconds(c.seconds.p50),
-        "P90": lambda c: format_seconds(c.seconds.p90),
-    }
-    if priced and (wide or not forecast):
-        columns["cost"] = lambda c: _maybe(format_money, c.money)
-    columns["what happens"] = lambda c: ", ".join(c.actions)
-    if not forecast:
-        return columns
-    if wide:
-        columns["gets here"] = lambda c: _maybe(format_percent, c.reach_probability)
-    columns["stops"] = lambda c: _maybe(format_percent, c.stop_probability)
-    columns["time saved"] = lambda c: _maybe(format_seconds, c.saved_seconds)
-    if priced and wide:
-        columns["money saved"] = lambda c: _maybe(format_money, c.saved_money)
-    columns["regret"] = lambda c: _maybe("{:.2g}".format, c.regret)
-    return columns
-
-
-def _worth_showing(timeline: Sequence[Checkpoint]) -> list[int]:
-    """Positions of at most ``ROWS`` moments: both ends, likely stops, and some in between."""
-    last = len(timeline) - 1
-    if last < ROWS:
-        return list(range(last + 1))
-    chosen = {0, 1, last}
-    likely = sorted(range(last), key=lambda i: -(timeline[i].stop_probability or 0.0))
-    chosen |= {i for i in likely[: ROWS // 2] if timeline[i].stop_probability}
-    steps = ROWS - len(chosen)
-    chosen |= {round(last * (k + 1) / (steps + 1)) for k in range(steps)}
-    return sorted(chosen)
-
-
-def _maybe(form: Callable[[float], str], value: float | None) -> str:
-    return "–" if value is None else form(value)
-
-
-# -- gradient noise -----------------------------------------------------------------------------
-
-
-def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:
-    """The gradient noise scale of each model size where gradients were taken."""
-    for m in measurements:
-        if m.gradient_noise is not None:
-            console.print(Text(f"{_size(m)}: {noise_text(m.gradient_noise)}"), soft_wrap=True)
-    if any(m.data == "synthetic" for m in measurements if m.gradient_noise is not None):
-        print_warnings(console, [Warning_(code="noise-of-synthetic-data")])
-
-
-def _size(m: Measurement) -> str:
-    return " ".join(f"{k}={v}" for k, v in m.config.sizes) or m.workload
-
-
-def noise_text(gradients: GradientNoise) -> str:
-    """A gradient noise scale and what it rests on, or why there is none."""
-    basis = (
-        f"from {len(gradients.large_norms)} gradients at batch sizes {gradients.small_batch} and "
-        f"{gradients.large_batch}, after {gradients.trained_steps:,} optimizer steps"
-    )
-    try:
-        return f"gradient noise scale {noise_scale(gradients):,.0f} samples, {basis}"
-    except UsageError as error:
-        return f"no gradient noise scale: {error}"

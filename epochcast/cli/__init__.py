@@ -1,0 +1,76 @@
+"""The command line. Every command reads its options, calls the library, writes the result.
+
+    probing.py      probe, dry-run          measurements.py  probes list, show, remove, export
+    predicting.py   fit, predict            importing.py     probes import
+    plan.py         plan                    catalogue.py     workloads, datasets
+    └ plan_request.py  reads its options    tensorboard.py   tensorboard
+
+    options.py: what they share
+
+Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
+``predict`` never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from epochcast import __version__
+from epochcast.errors import EpochcastError
+
+HOMES = {  # the file of each command, which is loaded when it is asked for
+    "datasets": "catalogue",
+    "dry-run": "probing",
+    "fit": "predicting",
+    "plan": "plan",
+    "predict": "predicting",
+    "probe": "probing",
+    "probes": "measurements",
+    "tensorboard": "tensorboard",
+    "workloads": "catalogue",
+}
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in HOMES:
+            return None
+        home = import_module(f"epochcast.cli.{HOMES[cmd_name]}")
+        command: click.Command = getattr(home, cmd_name.replace("-", "_"))
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EpochcastError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"epochcast: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def main() -> None:
+    """The entry point of ``epochcast`` and of ``python cli.py``."""
+    cli(prog_name="epochcast")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.version_option(__version__)
+def cli(debug: bool) -> None:
+    """What a PyTorch training run will cost, before it starts.
+
+    \b
+    epochcast probe mnist-mlp --batch-sizes 32,64,128,256 --set width=256,512,1024
+    epochcast predict --epochs 90 --batch-size 192 --set width=768
+    epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
+    epochcast tensorboard
+    """

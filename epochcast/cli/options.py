@@ -1,0 +1,151 @@
+"""What the commands share: types of options, ``--store``, ``--json`` and ``--set``, and output.
+
+    "32,64"  ──read_int_list──▶  (32, 64)             Parsed(name, reader) is the click type
+    "width=256,512"  ──read_knob──▶  ("width", (256, 512))
+
+A reader turns text into a value or raises ``UsageError``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast import units
+from epochcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from epochcast.store import Store
+
+PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
+KNOB_NAME = "NAME=VALUE[,VALUE…]"
+QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
+Command = Callable[..., Any]
+
+
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # for type checkers alone, from click 8.4
+    """Text that a reader turns into a value; its error becomes click's, which names the option."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name, self.read = name, read
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.read(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+def read_int_list(text: str) -> tuple[int, ...]:
+    """``"32,64,128"``."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"expected whole numbers separated by commas, but got {text!r}") from None
+    if any(number < 1 for number in numbers):
+        raise UsageError(f"every number must be at least 1, but got {text!r}")
+    return numbers
+
+
+def read_knob(text: str) -> tuple[str, Any]:
+    """``"width=256,512"``."""
+    from epochcast.records import parse_size_value
+
+    name, equals, values = text.partition("=")
+    if not name or not equals or not values:
+        raise UsageError(f"expected {KNOB_NAME}, but got {text!r}")
+    return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
+
+
+def read_inner_share(text: str) -> float:
+    """``"5%"`` or ``"0.05"``; neither nothing nor everything."""
+    share = units.parse_share(text)
+    if not 0 < share < 1:
+        raise UsageError(f"expected more than 0% and less than 100%, but got {text!r}")
+    return share
+
+
+def read_question(text: str) -> dict[str, Any]:
+    """``"epochs=90,batch-size=256,width=512"``."""
+    from epochcast.records import parse_size_value
+
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and equals and value.strip() for name, equals, value in pairs):
+        raise UsageError(f"expected {QUESTION_NAME}, but got {text!r}")
+    return {
+        "batch_size" if name.strip() == "batch-size" else name.strip(): parse_size_value(value)
+        for name, _, value in pairs
+    }
+
+
+INT_LIST, KNOB = Parsed("N,N,…", read_int_list), Parsed(KNOB_NAME, read_knob)
+QUESTION = Parsed(QUESTION_NAME, read_question)
+SHARE = Parsed("PERCENT", read_inner_share)
+BYTES = Parsed("SIZE", units.parse_bytes)
+DURATION = Parsed("DURATION", units.parse_seconds)
+
+
+def store_option(command: Command) -> Command:
+    return click.option(
+        "--store", metavar="URL", help="Path or database URL; default: .epochcast/ right here."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
+        command
+    )
+
+
+def set_option(command: Command) -> Command:
+    return click.option(
+        "--set", "knobs", type=KNOB, multiple=True, help="Values of a model-size knob; repeatable."
+    )(command)
+
+
+def knobs_by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The values that ``--set`` gave each knob."""
+    names = [name for name, _ in pairs]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise UsageError(f"--set {repeated.pop()} is given twice; write its values in one list")
+    return dict(pairs)
+
+
+def reading(store: str | None) -> Store:
+    """A store that is there already."""
+    from epochcast.store import Store
+
+    return Store.open(store, create=False)
+
+
+def console(stderr: bool = False) -> Console:
+    """Stdout or stderr; wide where nobody's window limits it."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_WIDTH)
+    return console
+
+
+def print_json(**contents: Any) -> None:
+    """One JSON document on stdout."""
+    from epochcast.report.document import document
+
+    click.echo(json.dumps(document(**contents), indent=2, allow_nan=False))
+
+
+def say_count(done: str, count: int, as_json: bool) -> None:
+    """How many measurements something was done to."""
+    if as_json:
+        print_json(**{done: count})
+    else:
+        click.echo(f"{done} {count} measurements", err=True)

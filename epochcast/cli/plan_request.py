@@ -1,0 +1,176 @@
+"""The options of ``epochcast plan`` to records: the budget, and what to plan for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from epochcast.cli.options import knobs_by_name
+from epochcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochcast.planning.cadence import Cadence
+    from epochcast.planning.request import PlanRequest
+    from epochcast.planning.stopping import Rule
+    from epochcast.records import Budget
+
+ADAPTIVE = ("adam", "adamw", "adaptive", "rmsprop", "adagrad", "lamb")
+STOP_SETTING = {  # the number that ``--stop KIND=NUMBER`` gives
+    "gl": "percent",
+    "pq": "quotient",
+    "up": "rises",
+    "target": "value",
+    "divergence": "value",
+    "futility": "probability",
+}
+
+
+def budget_of(options: dict[str, Any], now: datetime) -> Budget:
+    """The limits given; durations and dates count from ``now``."""
+    from epochcast.records import Budget
+    from epochcast.units import is_time, parse_deadline
+
+    text, spent = options["deadline"], _spent(options, now)
+    deadline = None if text is None else parse_deadline(text, now)
+    if deadline is not None and is_time(text):
+        deadline += spent  # a time is where it is, wherever durations count from
+    try:
+        return Budget(
+            deadline=deadline,
+            money=options["money"],
+            energy=options["energy"],
+            memory=options["memory"],
+            disk=options["disk"],
+            confidence=options["confidence"],
+            price_per_hour=options["price_per_hour"],
+            fixed_cost=options["fixed_cost"],
+            watts=options["watts"],
+            carbon_per_kwh=options["carbon"],
+            spent_seconds=spent,
+            counted_from=options["counted_from"],
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _spent(options: dict[str, Any], now: datetime) -> float:
+    """Seconds of the budget that are gone already."""
+    if options["counted_from"] == "total":
+        return options["spent"] or 0.0
+    if options["spent"]:
+        raise UsageError("--spent counts in total over resumed runs: add --counted-from total")
+    if options["counted_from"] == "now":
+        return 0.0
+    return max(0.0, _since_start(options["started"], now))
+
+
+def _since_start(started: str | None, now: datetime) -> float:
+    from epochcast.units import parse_time
+
+    if started is not None:
+        return -parse_time(started, now)
+    from_slurm = os.environ.get("SLURM_JOB_START_TIME", "")  # seconds since 1970
+    if not from_slurm.isdecimal():
+        raise UsageError(
+            "--counted-from start needs the allocation's start: give --started '2026-12-01 08:00', "
+            "or run inside a SLURM job"
+        )
+    return now.timestamp() - float(from_slurm)
+
+
+def plan_request(options: dict[str, Any], probed: int) -> PlanRequest:
+    """What to plan for; ``probed`` is the number of samples that the cost model knows."""
+    from epochcast.planning.request import OBJECTIVES, PlanRequest
+
+    names = (
+        "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
+        "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
+    )  # fmt: skip
+    return PlanRequest(
+        batch_sizes=options["batch_sizes"] or (),
+        devices=options["devices"] or (),
+        samples=_samples(options["samples"], probed),
+        sizes=single_knobs(options["knobs"]),
+        evaluate=_cadence(options["eval_every"]),
+        save=options["save_every"],
+        mtbf_seconds=_mtbf(options),
+        restart_seconds=options["restart"],
+        rules=_rules(options),
+        curves=_curves(options),
+        optimizer=_optimizer(options["optimizer"]),
+        objective=OBJECTIVES[options["objective"]],
+        **{name: options[name] for name in names},
+    )
+
+
+def _samples(text: str | None, probed: int) -> int | None:
+    """``"600000"``, or ``"10x"``: so many times what was probed."""
+    if text is None:
+        return None
+    number, factor, rest = text.strip().lower().partition("x")
+    try:
+        samples = round(float(number) * (probed if factor else 1))
+    except ValueError:
+        samples = 0
+    if samples < 1 or rest:
+        raise UsageError(f"--samples is a number of samples or like '10x', but got {text!r}")
+    return samples
+
+
+def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
+    """The value that ``--set`` gave each knob."""
+    knobs = knobs_by_name(pairs)
+    for name, values in knobs.items():
+        if len(values) > 1:
+            raise UsageError(f"a plan is for one model: give one value of {name}, not {values}")
+    return {name: values[0] for name, values in knobs.items()}
+
+
+def _cadence(asked: Any) -> int | Cadence | Any:
+    from epochcast.planning.cadence import Rungs
+
+    return Rungs() if asked == "rungs" else asked
+
+
+def _mtbf(options: dict[str, Any]) -> float | None:
+    rate = options["interruptions_per_hour"]
+    if rate is not None and options["mtbf"] is not None:
+        raise UsageError("give --mtbf or --interruptions-per-hour, not both")
+    mtbf: float | None = options["mtbf"]
+    return mtbf if rate is None else 3600 / rate
+
+
+def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
+    from epochcast.planning.stopping import RULES, Patience
+
+    mode, delta = options["mode"], options["min_delta"]
+    rules: list[Any] = []
+    if options["patience"]:
+        rules.append(Patience(checks=options["patience"], min_delta=delta, mode=mode))
+    for kind, number in options["stops"]:
+        settings: dict[str, Any] = {STOP_SETTING[kind]: number}
+        if kind == "futility":
+            settings |= {"horizon": _horizon(options), "min_delta": delta}
+        rules.append(RULES[kind](mode=mode, **settings))
+    return tuple(rules)
+
+
+def _horizon(options: dict[str, Any]) -> int:
+    horizon = options["max_epochs"] or options["epochs"]
+    if horizon is None:
+        raise UsageError("--stop futility looks ahead to the run's last epoch: give --epochs")
+    return int(horizon)
+
+
+def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
+    if not options["curves"]:
+        return ()
+    from epochcast.curve_files import read_curve
+
+    return tuple(read_curve(path, options["metric"]) for path in options["curves"])
+
+
+def _optimizer(name: str | None) -> Any:
+    return "adaptive" if name in ADAPTIVE else name

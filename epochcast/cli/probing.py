@@ -1,0 +1,216 @@
+"""``epochcast probe`` and ``dry-run``: options to a sweep's request, what was found to tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast.cli.options import (
+    DURATION,
+    INT_LIST,
+    KNOB_NAME,
+    QUESTION,
+    SHARE,
+    Parsed,
+    console,
+    json_option,
+    knobs_by_name,
+    print_json,
+    read_knob,
+    reading,
+    set_option,
+    store_option,
+)
+from epochcast.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from epochcast.profiler.protocol import Counted
+    from epochcast.profiler.request import SweepRequest
+    from epochcast.records import Measurement
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def _read_knob_or_range(text: str) -> tuple[str, Any]:
+    """``"width=256,512"`` or ``"width=128..2048"``."""
+    name, _, values = text.partition("=")
+    low, dots, high = values.partition("..")
+    if not (name and dots):
+        return read_knob(text)
+    from epochcast.profiler.request import Range
+    from epochcast.records import parse_size_value
+
+    bounds = [parse_size_value(low), parse_size_value(high)]
+    if not all(isinstance(b, int | float) and not isinstance(b, bool) for b in bounds):
+        raise UsageError(f"a range needs two numbers, but got {text!r}")
+    return name.strip(), Range(*bounds)  # type: ignore[arg-type]
+
+
+KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to visit.")
+@click.option("--set", "knobs", type=KNOB_OR_RANGE, multiple=True,
+              help="Values of a model-size knob, or a range to choose from.")  # fmt: skip
+@click.option("--for", "asked", type=QUESTION,
+              help="What will be asked; chooses what sharpens the answer.")  # fmt: skip
+@click.option("--until", type=SHARE, help="Choose until the answer is this sharp; default 5%.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Fresh processes per configuration.")
+@click.option("--seconds", type=DURATION, help="Steady timing per visit.")
+@click.option("--max-seconds", type=DURATION, help="Budget of the whole sweep.")
+@click.option("--timeout", type=DURATION, help="Limit of one visit.")
+@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile.")
+@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
+@click.option("--drop-last/--keep-last", default=None, help="The last partial batch.")
+@click.option("--noise-scale", is_flag=True, help="Gradient noise, for `plan --batch-size free`.")
+@click.option("--traces/--no-traces", default=True, help="torch.profiler traces at the end.")
+@click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations.")
+@store_option
+@json_option
+def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> None:
+    """Measure WORKLOAD in short real training steps.
+
+    WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
+    What is in the store already is not measured again; after Ctrl-C the same command continues.
+    """
+    from epochcast import api
+    from epochcast.costmodel.summary import summarise
+    from epochcast.report.probing import print_probed, print_summaries
+    from epochcast.report.progress import BarProgress, PlainProgress
+    from epochcast.store import Store
+
+    request = _request(workload, options)
+    stderr = console(stderr=True)
+    progress = BarProgress(stderr) if stderr.is_terminal else PlainProgress(stderr)
+    with Store.open(store) as archive:
+        try:
+            result = api.run_sweep(request, archive, progress)
+        except KeyboardInterrupt:
+            progress.close()
+            stderr.print(f"stopped after {progress.count} visits; the same command continues")
+            sys.exit(INTERRUPTED)
+        finally:
+            progress.close()
+        summaries = summarise(result.measurements)
+        if as_json:
+            print_json(
+                stopped=result.stopped,
+                seconds=result.seconds,
+                half_width=result.half_width,
+                summaries=summaries,
+                measurements=result.measurements,
+            )
+        else:
+            print_summaries(console(), summaries)
+            _print_noise(result.measurements)
+            print_probed(console(), progress.count, result, request.until)
+    if not result.succeeded:
+        sys.exit(1)
+
+
+def _print_noise(measurements: Sequence[Measurement]) -> None:
+    if any(m.gradient_noise is not None for m in measurements):
+        from epochcast.report.noise import print_noise
+
+        print_noise(console(), measurements)
+
+
+def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
+    from epochcast.api import target_of
+    from epochcast.profiler.request import SweepRequest
+
+    overrides = {
+        "accumulation": options["accumulation"],
+        "compile": options["compiled"],
+        "drop_last": options["drop_last"],
+        "precision": options["precision"],
+        "workers": options["workers"],
+    }
+    optional = {
+        "rounds": options["rounds"],
+        "steady_seconds": options["seconds"],
+        "timeout_seconds": options["timeout"],
+    }
+    return SweepRequest(
+        target=target_of(workload),
+        batch_sizes=options["batch_sizes"] or (),
+        sizes=knobs_by_name(options["knobs"]),
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        device=options["device"],
+        threads=options["threads"],
+        max_seconds=options["max_seconds"],
+        asked=options["asked"] or {},
+        until=options["until"],
+        data=options["data"],
+        fresh=options["fresh"],
+        noise_scale=options["noise_scale"],
+        traces=options["traces"],
+        **{name: value for name, value in optional.items() if value is not None},
+    )
+
+
+@click.command("dry-run")
+@click.argument("workload")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@set_option
+@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
+@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
+@click.option("--timeline", is_flag=True, help="Every allocation and free of the step.")
+@store_option
+@json_option
+def dry_run(
+    workload: str, batch_sizes: tuple[int, ...] | None, knobs: Any, accumulation: int | None,
+    precision: str | None, data: str | None, timeline: bool, store: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Count what a training step of WORKLOAD asks of any device, without running it.
+
+    Where there is a store, the counts are kept: `predict` prices these configurations by them.
+    """
+    from epochcast.api import target_of
+    from epochcast.profiler.counting import count
+    from epochcast.profiler.request import SweepRequest
+    from epochcast.report.footprint import print_footprints, print_timeline
+
+    overrides = {"accumulation": accumulation, "precision": precision}
+    request = SweepRequest(
+        target=target_of(workload),
+        batch_sizes=batch_sizes or (),
+        sizes=knobs_by_name(knobs),
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        device="cpu",
+        data=data,
+    )
+    counted = count(request, timeline=timeline or not as_json)
+    _keep_footprints(request.target, counted, store)
+    if as_json:
+        print_json(counted=counted)
+        return
+    rows = [(c.config, c.footprint) for c in counted]
+    print_footprints(console(), workload, rows)
+    if timeline:
+        print_timeline(console(), rows)
+
+
+def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
+    from epochcast.profiler.source import source_of
+
+    try:
+        archive = reading(store)
+    except StoreError:
+        if store is not None:
+            raise
+        return  # nothing was probed here: no store is made for counts alone
+    with archive:
+        found = {c.config: c.footprint for c in counted}
+        archive.add_footprints(target, source_of(target), found)

@@ -1,0 +1,54 @@
+"""What a sweep needs of the store, and what the store has of a sweep already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from epochcast.profiler.prepare import Prepared
+from epochcast.profiler.protocol import VisitSpec
+from epochcast.records import Footprint, Measurement, RunConfig
+
+
+class Archive(Protocol):
+    """The part of the store that a sweep needs."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def log_folder(self) -> Path: ...
+    def add(self, measurement: Measurement) -> None: ...
+    def remove(self, keys: Sequence[str]) -> int: ...
+    def measurements(
+        self, workload: str | None = None, *, source: str | None = None
+    ) -> tuple[Measurement, ...]: ...
+    def add_footprints(
+        self, workload: str, source: str, footprints: Mapping[RunConfig, Footprint]
+    ) -> None: ...
+
+
+def stored(
+    archive: Archive, prepared: Prepared, specs: Sequence[VisitSpec]
+) -> tuple[Measurement, ...]:
+    """All visits of these configurations, by this sweep or an earlier one."""
+    requests = {spec.request for spec in specs}
+    found = archive.measurements(prepared.request.target, source=prepared.source)
+    key = prepared.device.key
+    return tuple(m for m in found if m.request in requests and m.device.key == key)
+
+
+def visits_done(archive: Archive, prepared: Prepared) -> set[tuple[str, int]]:
+    """Visits not to be made again, as request and round.
+
+    Those that succeeded, and all of a request that ran out of memory. Crashes and timeouts are
+    tried again.
+    """
+    rounds = prepared.request.rounds
+    done: set[tuple[str, int]] = set()
+    for m in stored(archive, prepared, prepared.specs):
+        if m.status == "ok" and m.round < rounds:
+            done.add((m.request, m.round))
+        elif m.status == "oom":
+            done |= {(m.request, round_) for round_ in range(rounds)}
+    return done

@@ -1,0 +1,142 @@
+"""The rounds of a sweep that chooses: candidates, counted by dry runs; then what a chooser wants.
+
+dry-run  [worker] footprints of all configurations     kept in the store
+round 0  [worker] the chooser's first, second, …       after each, it sees all measurements
+round 1  [worker] …                                    until it stops, or the time does
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Protocol
+
+from epochcast.profiler.archive import Archive, stored
+from epochcast.profiler.observer import Observer, note
+from epochcast.profiler.prepare import Prepared
+from epochcast.profiler.process import WorkerProcess, Workers, ask_or_refuse
+from epochcast.profiler.protocol import Task, VisitSpec
+from epochcast.profiler.visits import Visits
+from epochcast.records import Footprint, Measurement, RunConfig, Sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a chooser wants: a visit of a candidate, a fresh process, or to stop.
+
+    Attributes:
+        visit: position of a candidate.
+        next_round: go on in a fresh process.
+        stop: why to stop; empty to go on.
+    """
+
+    visit: int | None = None
+    next_round: bool = False
+    stop: str = ""
+
+
+class Chooser(Protocol):
+    """Decides what to measure; choosing.py has one that learns."""
+
+    @property
+    def half_width(self) -> float | None: ...
+    def begin(
+        self, candidates: Sequence[RunConfig], footprints: Mapping[RunConfig, Footprint]
+    ) -> None: ...
+    def next(self, measurements: Sequence[Measurement], round_: int) -> Choice: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration that may be visited, and what a dry run counted of it."""
+
+    spec: VisitSpec
+    config: RunConfig
+    footprint: Footprint | None = None
+
+
+def chosen_rounds(chooser: Chooser, visits: Visits, workers: Workers) -> str:
+    """Visit what the chooser wants, round after round; why it stopped."""
+    prepared, archive = visits.prepared, visits.archive
+    found = candidates(prepared, visits.observer, workers)
+    done = sum(m.status == "ok" for m in stored(archive, prepared, prepared.specs))
+    visits.observer.begin(None, done, prepared.device, prepared.trial.data)
+    chooser.begin([c.config for c in found], _remember(prepared, archive, found))
+    round_, stop = 0, ""
+    while not stop:
+        with workers.start(f"round-{round_}") as worker:
+            choice = _choices(chooser, visits, [c.spec for c in found], worker, round_)
+        stop, round_ = choice.stop, round_ + choice.next_round
+    return stop
+
+
+def _choices(
+    chooser: Chooser,
+    visits: Visits,
+    specs: Sequence[VisitSpec],
+    worker: WorkerProcess,
+    round_: int,
+) -> Choice:
+    """Visits in one process, until another is needed; the choice that ended them."""
+    while True:
+        choice = chooser.next(stored(visits.archive, visits.prepared, specs), round_)
+        if choice.visit is None:
+            return choice
+        if visits.limit.reached:
+            return Choice(stop="max-seconds")
+        if visits.make(worker, specs[choice.visit], round_).status != "ok":
+            return Choice()
+
+
+# -- candidates ---------------------------------------------------------------------------------
+
+
+def candidates(prepared: Prepared, observer: Observer, workers: Workers) -> list[Candidate]:
+    """The configurations to choose among, counted by dry runs: none that the workload cannot
+    be built in, none whose tensors alone are more than the device has."""
+    counted, problems = _count(prepared, workers)
+    if not counted:
+        note(observer, "no-footprints", why=next(iter(problems.values()), ""))
+        return [Candidate(spec=s, config=prepared.config(s)) for s in prepared.specs]
+    for sizes, why in problems.items():
+        named = " ".join(f"{name}={value}" for name, value in sizes)
+        note(observer, "no-such-size", sizes=named, why=why)
+    fitting = [c for c in counted if _fits(c, prepared.device.memory_bytes)]
+    if len(fitting) < len(counted):
+        note(observer, "too-large", count=str(len(counted) - len(fitting)))
+    return fitting
+
+
+def _count(prepared: Prepared, workers: Workers) -> tuple[list[Candidate], dict[Sizes, str]]:
+    """Dry runs of all configurations, one model size after another; and why some failed."""
+    counted: list[Candidate] = []
+    problems: dict[Sizes, str] = {}
+    with workers.start("dry-run") as worker:
+        for sizes, same in groupby(prepared.specs, key=lambda spec: spec.sizes):
+            group = list(same)
+            batch_sizes = tuple(spec.batch_size for spec in group if spec.batch_size)
+            spec = replace(group[0], batch_size=None)
+            task = Task(kind="dry-run", spec=spec, batch_sizes=batch_sizes)
+            reply = ask_or_refuse(worker, task, prepared.request.timeout_seconds)
+            if reply.problem:
+                problems[sizes] = reply.problem
+            counted += [
+                Candidate(spec=spec, config=c.config, footprint=c.footprint)
+                for spec, c in zip(group, reply.counted, strict=False)
+            ]
+    return counted, problems
+
+
+def _fits(candidate: Candidate, capacity: int) -> bool:
+    footprint = candidate.footprint
+    return footprint is None or not capacity or footprint.peak_bytes < capacity
+
+
+def _remember(
+    prepared: Prepared, archive: Archive, found: Sequence[Candidate]
+) -> dict[RunConfig, Footprint]:
+    """Keep what was counted, so that predictions know it too."""
+    footprints = {c.config: c.footprint for c in found if c.footprint is not None}
+    archive.add_footprints(prepared.request.target, prepared.source, footprints)
+    return footprints

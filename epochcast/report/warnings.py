@@ -1,0 +1,61 @@
+"""The text of each warning: code and details in, one line out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.text import Text
+
+from epochcast.records import Warning_
+
+WARNINGS = {
+    "extrapolation": "{name} lies outside the probed range, by a factor of {factor}: "
+    "the interval is wider",
+    "far-extrapolation": "{name} lies far outside the probed range, by a factor of {factor}: "
+    "probe closer before you rely on this",
+    "one-round": "only one round was probed: how much runs differ is assumed, not measured; "
+    "probe with --rounds 3",
+    "few-configurations": "only {count} configurations were probed: which form of model is right "
+    "cannot be checked; probe more batch sizes",
+    "chose-workload": "{workload} was probed most recently; also in the store: {others}",
+    "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
+    "code-changed": "the code of {workload} has changed since it was probed: probe it again",
+    "no-noise-scale": "no gradient noise scale of {config}: {why}",
+    "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "
+    "labels are random: give --data",
+    "no-trace": "no trace of {config}: {why}",
+    "no-footprints": "the workload cannot be counted without running it ({why}): sizes never "
+    "probed are priced from measurements alone",
+    "no-such-size": "{sizes} is left out: {why}",
+    "too-large": "{count} configurations are left out: their tensors alone are more than the "
+    "device's memory",
+    "assumed-devices": "{devices} devices were not probed ({probed} was): each is taken to be as "
+    "fast as the one probed, and averaging gradients to cost nothing; give --bandwidth",
+    "assumed-ring": "{devices} devices were not probed ({probed} was): each is taken to be as fast "
+    "as the one probed, with gradients averaged in a ring after each step",
+    "folds": "each of {folds} folds trains on {samples} samples in a run of its own, and all are "
+    "taken to be equally slow or fast",
+    "other-samples": "{samples} samples instead of the {probed} probed: each is taken to cost the "
+    "same, and evaluation data to stay as it is",
+    "equal-epochs": "batch sizes are compared at equal epochs, although larger ones make less "
+    "progress in each: give --noise-scale",
+    "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
+    "it would fit curves for hours",
+    "no-save": "no checkpoint could be timed: {why}",
+    "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
+    "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
+    "told apart",
+    "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
+}
+
+
+def warning_text(warning: Warning_) -> str:
+    """A warning in words."""
+    return WARNINGS[warning.code].format(**dict(warning.details))
+
+
+def print_warnings(console: Console, warnings: Iterable[Warning_]) -> None:
+    """Each warning once, one line each."""
+    for text in dict.fromkeys(warning_text(w) for w in warnings):
+        console.print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
