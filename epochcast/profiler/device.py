@@ -6,6 +6,9 @@ synchronisation; on a CPU (and on MPS, after synchronising) the host's monotonic
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import os
 import platform
 import time
 from pathlib import Path
@@ -212,11 +215,23 @@ def _cuda_peaks(device: torch.device) -> MemoryPeaks:
 
 
 def _reset_resident_peak() -> None:
-    """Reset VmHWM (Linux, proc(5): writing 5 to clear_refs); elsewhere the peak never falls."""
+    """Reset VmHWM (Linux, proc(5): writing 5 to clear_refs); elsewhere the peak never falls.
+
+    What earlier configurations freed goes back to the system first, or it would count as ours.
+    """
+    _return_free_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
+
+
+def _return_free_memory() -> None:
+    """glibc's malloc_trim(3); other C libraries return memory by themselves."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _resident_peak_bytes() -> int:
