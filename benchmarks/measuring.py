@@ -44,7 +44,8 @@ def measure(
                     store=f"{folder}/store.sqlite",
                 )
                 good = sum(m.status == "ok" for m in found[grid.target])
-                print(f"round {round_}: {grid.name}: {good} visits", flush=True)
+                load = psutil.getloadavg()[0]
+                print(f"round {round_}: {grid.name}: {good} visits, load {load:.1f}", flush=True)
     for m in (m for visits in found.values() for m in visits if m.status != "ok"):
         print(f"{m.workload} {m.config.label}: {m.status}: {m.message}", file=sys.stderr)
     return [m for visits in found.values() for m in visits]

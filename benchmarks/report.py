@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BEGIN, END = "<!-- written by benchmarks/accuracy.py: begin -->", "<!-- end -->"
 OURS, NOISE = "epochcast", "measured again"
+QUIET = 0.05  # median noise floor up to which errors of a few per cent can be told apart
 LEVEL = 1e-5  # the figure's left edge: exact, or as good as
 QUANTITIES = ("step seconds", "peak bytes", "device bytes")
 TITLES = {
@@ -104,7 +105,7 @@ def text(
         f"{versions}.\n`{about['command']}`: {len(measurements)} visits, "
         f"{format_seconds(seconds)} of measuring.",
     ]
-    parts += ["### In short", _in_short(table)]
+    parts += [*_disturbed(table), "### In short", _in_short(table)]
     for quantity in QUANTITIES:
         parts.append(f"### {TITLES[quantity]}")
         if quantity == "peak bytes":
@@ -141,6 +142,20 @@ def _markdown(split: str, chosen: Sequence[Row]) -> str:
         name = row["method"] + ("" if row["count"] == ours["count"] else f" ({row['count']})")
         lines.append([name, *(show(row) for _, show in COLUMNS)])
     return _lines(lines) + f"\n\nProbing, on average: {format_seconds(ours['probing_seconds'])}."
+
+
+def _disturbed(table: Sequence[Row]) -> list[str]:
+    """A plain word where the machine was too busy for the times to say anything."""
+    floors = [r for r in table if (r["quantity"], r["method"]) == ("step seconds", NOISE)]
+    worst = max((row["median"] for row in floors), default=0.0)
+    if worst <= QUIET:
+        return []
+    return [
+        f"**The machine was not quiet.** The same configuration measured again differs by up to "
+        f"{percent(worst)} in the median of a split. No method can be told from another by these "
+        "times, and no accuracy of a quiet machine can be read from them. Measure again when "
+        "nothing else runs. Tensor memory does not depend on it."
+    ]
 
 
 def _in_short(table: Sequence[Row]) -> str:

@@ -146,6 +146,14 @@ def test_the_report_names_who_is_ahead() -> None:
     text = report.text(about, visits, cases, (15, 15))
     assert all(title in text for title in report.TITLES.values())
     assert "15 of 15" in text
+    assert "not quiet" not in text
+
+
+def test_a_busy_machine_is_told() -> None:
+    floor = {"quantity": "step seconds", "method": NOISE, "median": 0.2}
+    (told,) = report._disturbed([floor])
+    assert "not quiet" in told
+    assert "20 %" in told
 
 
 def test_text_goes_between_the_markers(tmp_path) -> None:
