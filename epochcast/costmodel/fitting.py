@@ -22,11 +22,18 @@ from epochcast.costmodel.intervals import (
     round_scatter,
 )
 from epochcast.costmodel.loading import fit_loading
+from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.selection import Form, fit_surface
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.surface import (
+    BYTES_SD_PER_DOUBLING,
+    TIME_SD_PER_DOUBLING,
+    Surface,
+)
 from epochcast.errors import FitError
 from epochcast.records import Footprint, Measurement, RunConfig
+
+NOTHING = Scatter(sd=0.0)
 
 Footprints = Mapping[RunConfig, Footprint]
 
@@ -118,12 +125,14 @@ class _Rows:
         *,
         drop: Sequence[str] = (),
         paced: bool = False,
+        sd_per_doubling: float = TIME_SD_PER_DOUBLING,
     ) -> Surface | None:
         """The surface of a measured quantity over the configurations in which it is known.
 
         Args:
             drop: axes on which it does not depend.
             paced: whether it is as slow or fast as its round; see ``round_pace``.
+            sd_per_doubling: see ``Surface``.
         """
         axes = [axis for axis in self.axes if axis not in drop]
         places: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
@@ -140,8 +149,39 @@ class _Rows:
         y = [geometric_mean(values) for _, values in places.values()]
         known = set(rows[0]).intersection(*rows[1:])
         repeats = median(len(values) for _, values in places.values())
-        noise = self.run.own.sd / sqrt(repeats)
-        return fit_surface(rows, y, forms.only_known(candidates, known), axes, noise_sd=noise)
+        return fit_surface(
+            rows,
+            y,
+            forms.only_known(candidates, known),
+            axes,
+            noise_sd=self.scatter(value).own.sd / sqrt(repeats),
+            sd_per_doubling=sd_per_doubling,
+        )
+
+    def scatter(self, value: quantities.Value) -> RoundScatter:
+        """Of a quantity from round to round; nothing where it was not repeated."""
+        logs = [
+            {m.round: log(v) for m in visits if (v := value(m)) is not None and v > 0}
+            for visits in self.groups.values()
+        ]
+        if not any(len(rounds) > 1 for rounds in logs):
+            return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
+        return round_scatter(logs, next(iter(self.groups.values()))[0].device.kind)
+
+    def layer(self, value: quantities.Value, candidates: Sequence[Form]) -> Layer | None:
+        """What a layer of the memory system needs, beyond the peak where that is known."""
+        beyond = quantities.beyond_peak(value)
+        tracked = self.surface(
+            beyond, forms.beyond_peak_forms(), sd_per_doubling=BYTES_SD_PER_DOUBLING
+        )
+        if tracked is not None:
+            run = self.scatter(beyond).of_a_later_run()
+            return Layer(surface=tracked, beyond_peak=True, run=run)
+        whole = self.surface(value, candidates)
+        if whole is None:
+            return None
+        run = self.scatter(value).of_a_later_run()
+        return Layer(surface=whole, beyond_peak=False, run=run)
 
     def count_surfaces(self, candidates: Sequence[Form]) -> tuple[tuple[str, Surface], ...]:
         """The surface of everything that was counted wherever anything was."""
@@ -152,7 +192,7 @@ class _Rows:
             some = [row for row in rows if row[name] > 0]
             if some:
                 y = [row[name] for row in some]
-                found.append((name, fit_surface(some, y, candidates, self.axes)))
+                found.append((name, fit_surface(some, y, candidates, self.axes, careful=True)))
         return tuple(found)
 
 
@@ -183,7 +223,7 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         for config in groups
     )
     time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts)
-    static = forms.static_forms(knobs)
+    static, untracked = forms.static_forms(knobs), forms.untracked_forms(knobs)
     samples_of = forms.sample_forms(knobs)
     micro_step = _required(rows.surface(quantities.micro_seconds, time, paced=True))
     build = rows.surface(quantities.fresh_build_seconds, static, drop=["batch_size"])
@@ -228,9 +268,9 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
             paced=True,
         ),
         evaluation=rows.surface(quantities.eval_batch_seconds, time, paced=True),
-        allocated=rows.surface(quantities.allocated_bytes, forms.device_forms(knobs)),
-        reserved=rows.surface(quantities.reserved_bytes, forms.device_forms(knobs)),
-        device_bytes=rows.surface(quantities.device_bytes, forms.device_forms(knobs)),
+        allocated=rows.layer(quantities.allocated_bytes, untracked),
+        reserved=rows.layer(quantities.reserved_bytes, untracked),
+        device_bytes=rows.layer(quantities.device_bytes, untracked),
         save_seconds=rows.surface(quantities.save_seconds, static, drop=["batch_size"]),
         save_bytes=rows.surface(quantities.save_bytes, static, drop=["batch_size"]),
         build=build,

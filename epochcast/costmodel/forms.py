@@ -71,13 +71,21 @@ def static_forms(knobs: Sequence[str]) -> list[Form]:
     ]
 
 
-def device_forms(knobs: Sequence[str]) -> list[Form]:
-    """What the device gave away for a peak of so many live bytes."""
+def beyond_peak_forms() -> list[Form]:
+    """What a layer of memory needs beyond the live tensors: a constant, and a share of the peak."""
+    share = (("peak_bytes", 1.0),)
+    return [
+        Form(name="constant", groups=((f.CONSTANT,),)),
+        Form(name="constant and share", groups=((f.CONSTANT, share),), prior=UNLIKELY),
+    ]
+
+
+def untracked_forms(knobs: Sequence[str]) -> list[Form]:
+    """All that a layer of memory needs, where no tensors were tracked."""
     scales = f.knob_monomials(knobs)
-    line = (f.CONSTANT, (("peak_bytes", 1.0),))
     lines = scales + f.times_batch(scales)
     return [
-        Form(name="line", groups=(line,)),
+        Form(name="line", groups=(lines,)),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
     ]
 

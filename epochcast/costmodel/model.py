@@ -8,6 +8,7 @@ from pathlib import Path
 
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
+from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.surface import Surface
 from epochcast.errors import StoreError, UsageError
 from epochcast.records import (
@@ -49,7 +50,7 @@ class Variant:
         evaluation: seconds of one evaluation batch; None without evaluation data.
         allocated: the allocator's peak; all that is known where no tensors were tracked.
         reserved: what the allocator took from the device.
-        device_bytes: what the device gave away for a peak of so many live bytes.
+        device_bytes: what the device gave away for a peak of so many live bytes, context included.
         save_seconds, save_bytes: of one checkpoint.
         build: seconds to build model, data and optimizer; ``build_scatter`` from process to
             process.
@@ -76,9 +77,9 @@ class Variant:
     loading: Loading | None
     update: Surface | None
     evaluation: Surface | None
-    allocated: Surface | None
-    reserved: Surface | None
-    device_bytes: Surface | None
+    allocated: Layer | None
+    reserved: Layer | None
+    device_bytes: Layer | None
     save_seconds: Surface | None
     save_bytes: Surface | None
     build: Surface | None
@@ -234,7 +235,7 @@ class CostModel:
             ("FLOPs", counts.get("flops")),
             ("forward and backward peak", counts.get("step_peak_bytes")),
             ("update peak", counts.get("update_peak_bytes")),
-            ("device memory", variant.device_bytes),
+            ("device memory", variant.device_bytes.surface if variant.device_bytes else None),
         )
         found = [(name, surface.chosen) for name, surface in named if surface is not None]
         if variant.loading is not None and variant.loading.better:

@@ -7,6 +7,7 @@ from math import log2
 from epochcast.costmodel import features as f
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING
+from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Variant
 from epochcast.costmodel.surface import Surface
 from epochcast.records import Footprint, Quantiles, RunConfig
@@ -138,11 +139,10 @@ class Place:
         if known:
             highest = max(known, key=lambda name: known[name])
             return known[highest] + self._accumulated_gradients(), self.count_scatter(highest)
-        surface = self.variant.allocated
-        if surface is None:
+        layer = self.variant.allocated
+        if layer is None:
             return None
-        scatter = Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
-        return surface.value(self.variables), scatter
+        return layer.value(self.variables, 0.0), layer.scatter(self.variables, 0.0, NOTHING)
 
     def _accumulated_gradients(self) -> float:
         """Gradients that live through all forward passes, where the variant's did not.
@@ -159,18 +159,17 @@ class Place:
         """Bytes that the device must have, caches, context and libraries included."""
         return self._for_peak(self.variant.device_bytes)
 
-    def _for_peak(self, surface: Surface | None) -> tuple[float, Scatter] | None:
-        """What some layer of the memory system needs so that the peak fits."""
-        if surface is None:
+    def _for_peak(self, layer: Layer | None) -> tuple[float, Scatter] | None:
+        """What a layer of the memory system needs so that the peak fits."""
+        if layer is None:
             return None
-        value, scatter = self.peak() or (0.0, NOTHING)
-        known = {**self.variables, "peak_bytes": value}
-        own = Scatter(sd=surface.sd_log(known), dof=surface.dof)
-        return surface.value(known), own + scatter
+        peak, scatter = self.peak() or (0.0, NOTHING)
+        value = layer.value(self.variables, peak)
+        return value, layer.scatter(self.variables, peak, scatter)
 
-    def allocator_bytes(self, surface: Surface | None) -> Quantiles | None:
+    def allocator_bytes(self, layer: Layer | None) -> Quantiles | None:
         """Quantiles of what the allocator hands out, or takes."""
-        found = self._for_peak(surface)
+        found = self._for_peak(layer)
         return found[1].quantiles(found[0]) if found else None
 
     def peak_bytes(self) -> Quantiles | None:

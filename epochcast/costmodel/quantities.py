@@ -108,6 +108,16 @@ def device_bytes(m: Measurement) -> float | None:
     return float(m.memory.device_bytes) if m.memory and m.memory.device_bytes else None
 
 
+def beyond_peak(value: Value) -> Value:
+    """What a layer of memory needed beyond the live tensors; None where they were not tracked."""
+
+    def beyond(m: Measurement) -> float | None:
+        whole, peak = value(m), m.footprint.count("peak_bytes") if m.footprint else None
+        return None if whole is None or peak is None else max(1.0, whole - peak)
+
+    return beyond
+
+
 def turn_beyond_wait_seconds(m: Measurement) -> float:
     """Starting a pass over the loader, beyond the wait that every step's own time includes."""
     if not m.epoch_turn_seconds or not m.data_wait_seconds:

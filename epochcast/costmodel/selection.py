@@ -15,7 +15,7 @@ one corner of a small design that the others cannot foresee.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -23,7 +23,12 @@ import numpy as np
 from epochcast.costmodel.discrepancy import EXACT_SD, MIN_ROWS, fit_discrepancy
 from epochcast.costmodel.features import Array, Feature, Table, matrix, tabulate
 from epochcast.costmodel.regression import fit_physics, predict_physics
-from epochcast.costmodel.surface import FittedForm, Surface, shares_of
+from epochcast.costmodel.surface import (
+    TIME_SD_PER_DOUBLING,
+    FittedForm,
+    Surface,
+    shares_of,
+)
 
 SLIGHT = 0.01  # a form that counts for less is left out
 MAX_FOLDS = 24  # beyond, several rows are left out at a time
@@ -61,13 +66,15 @@ class Data:
         table: variables by name, each (n,).
         y: the quantity, positive, (n,).
         axes: variables that say where a configuration is.
-        noise_sd: of log y, from repeated measurements.
+        noise_sd: of log y, from repeated measurements; 0 for what is counted exactly.
+        sd_per_doubling: see ``Surface``.
     """
 
     table: Table
     y: Array
     axes: tuple[str, ...]
     noise_sd: float = 0.0
+    sd_per_doubling: float = TIME_SD_PER_DOUBLING
 
     @property
     def places(self) -> Array:
@@ -82,6 +89,8 @@ def fit_surface(
     candidates: Sequence[Form],
     axes: Sequence[str],
     noise_sd: float = 0.0,
+    sd_per_doubling: float = TIME_SD_PER_DOUBLING,
+    careful: bool = False,
 ) -> Surface:
     """The surface of a quantity from its values in some configurations.
 
@@ -91,24 +100,37 @@ def fit_surface(
         candidates: the first is used where there are too few configurations to choose.
         axes: variables that say where a configuration is.
         noise_sd: of log y, from repeated measurements.
+        sd_per_doubling: see ``Surface``.
+        careful: what a form misses is taken to be no less than its leave-one-out errors say; for
+            counts, which have kinks and no noise.
     """
     table = tabulate(rows)
     known = tuple(axis for axis in axes if axis in table)
-    data = Data(table=table, y=np.asarray(y, float), axes=known, noise_sd=noise_sd)
+    data = Data(
+        table=table,
+        y=np.asarray(y, float),
+        axes=known,
+        noise_sd=noise_sd,
+        sd_per_doubling=sd_per_doubling,
+    )
     if len(y) < MIN_ROWS:
         few = f"{candidates[0].name} (too few configurations to choose)"
-        return _surface([(candidates[0], 1.0)], data, few)
+        return _surface([(candidates[0], 1.0, 0.0)], data, few)
     errors: list[tuple[float, float]] = []
     for form in candidates:
         errors.append(_errors(form, data))
         if errors[-1][1] <= EXACT_SD:
-            return _surface([(form, 1.0)], data, f"{form.name} (exact)")
+            return _surface([(form, 1.0, 0.0)], data, f"{form.name} (exact)")
     merits = [
         form.prior / max(fit * left_out, EXACT_SD**2)
         for form, (fit, left_out) in zip(candidates, errors, strict=True)
     ]
     shares = [merit / sum(merits) for merit in merits]
-    kept = [(form, share) for form, share in zip(candidates, shares, strict=True) if share > SLIGHT]
+    kept = [
+        (form, share, left_out if careful else 0.0)
+        for form, share, (_, left_out) in zip(candidates, shares, errors, strict=True)
+        if share > SLIGHT
+    ]
     why = ", ".join(
         f"{form.name} {share:.0%} (leave-one-out error {left_out:.2%})"
         for form, share, (_, left_out) in zip(candidates, shares, errors, strict=True)
@@ -144,17 +166,28 @@ def _log_residuals(form: Form, X: Array, y: Array, beta: Array) -> Array:
     return np.asarray(np.log(y) - np.log(np.maximum(predicted, 1e-300)))
 
 
-def _surface(weighed: Sequence[tuple[Form, float]], data: Data, why: str) -> Surface:
-    total = sum(weight for _, weight in weighed)
-    forms = tuple(_fit(form, data, weight / total) for form, weight in weighed)
+def _surface(weighed: Sequence[tuple[Form, float, float]], data: Data, why: str) -> Surface:
+    """The average of forms with their weights and the least that each is taken to miss."""
+    total = sum(weight for _, weight, _ in weighed)
+    forms = tuple(
+        _missing_at_least(_fit(form, data, weight / total), least)
+        for form, weight, least in weighed
+    )
     smooth = any(form.discrepancy.length_scale is not None for form in forms)
     return Surface(
         forms=forms,
         axes=data.axes,
         low=tuple(float(data.table[axis].min()) for axis in data.axes),
         high=tuple(float(data.table[axis].max()) for axis in data.axes),
+        sd_per_doubling=data.sd_per_doubling,
         chosen=why + (", with a smooth correction" if smooth else ""),
     )
+
+
+def _missing_at_least(fitted: FittedForm, least: float) -> FittedForm:
+    missed = fitted.discrepancy
+    factor = max(1.0, least / max(missed.left_out_sd, EXACT_SD))
+    return replace(fitted, discrepancy=replace(missed, scale=missed.scale * factor))
 
 
 def _fit(form: Form, data: Data, weight: float) -> FittedForm:

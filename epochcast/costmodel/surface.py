@@ -23,8 +23,10 @@ import numpy as np
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import Array, Feature, Table, matrix
 
-WIDENING_PER_DOUBLING = 1.0  # sd_log doubles one doubling outside the probed range, and
-EXTRAPOLATION_SD = 0.08  # this is added: half of what constant throughput misses a doubling by
+WIDENING_PER_DOUBLING = 0.5  # sd_log grows by half of itself a doubling outside, and what follows
+TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
+BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
+FADING = 1.0  # doublings outside the range after which a correction is not believed any more
 SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
 INSIDE = 1e-9  # doublings that are no distance
 
@@ -62,15 +64,21 @@ class FittedForm:
     exponent: float | None
     discrepancy: Discrepancy
 
-    def logs(self, table: Table, places: Array) -> tuple[Array, Array]:
-        """log v_m and sd_m in n configurations, each (n,)."""
+    def logs(self, table: Table, places: Array, outside: Array) -> tuple[Array, Array]:
+        """log v_m and sd_m in n configurations, each (n,).
+
+        Args:
+            places: (n, d).
+            outside: doublings outside the fitted range, (n,).
+        """
         terms = matrix(self.features, table) * np.array(self.coefficients)
         p = inf if self.exponent is None else self.exponent
         physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
         shares = shares_of(terms, physics, self.groups, p)
         missed = self.discrepancy
-        logs = np.log(np.maximum(physics, SMALLEST)) + missed.correction(places, shares)
-        return logs, missed.sd(places, shares)
+        believed = np.maximum(0.0, 1.0 - outside / FADING)
+        correction = believed * missed.correction(places, shares)
+        return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(places, shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,7 @@ class Surface:
         forms: that are averaged; their weights sum to 1.
         axes: variables that say where a configuration is.
         low, high: their range in the configurations fitted.
+        sd_per_doubling: added to the error for each doubling outside that range.
         chosen: how the forms were weighed, and why, for people.
     """
 
@@ -88,6 +97,7 @@ class Surface:
     axes: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    sd_per_doubling: float = TIME_SD_PER_DOUBLING
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
@@ -105,14 +115,19 @@ class Surface:
     def sd_logs(self, table: Table) -> Array:
         """Standard deviation of the error in n configurations, on the log scale, (n,)."""
         _, inside = self._mixture(table)
-        outside = np.maximum(self.distances(table).max(axis=1, initial=0.0), 0.0)
+        outside = self._outside(table)
         wider = inside * (1.0 + WIDENING_PER_DOUBLING * outside)
-        return np.asarray(np.hypot(wider, EXTRAPOLATION_SD * outside))
+        return np.asarray(np.hypot(wider, self.sd_per_doubling * outside))
+
+    def _outside(self, table: Table) -> Array:
+        """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
+        return np.asarray(np.maximum(self.distances(table).max(axis=1, initial=0.0), 0.0))
 
     def _mixture(self, table: Table) -> tuple[Array, Array]:
         """log v and sd inside the range, each (n,)."""
-        places, weights = self.places(table), np.array([form.weight for form in self.forms])
-        members = [form.logs(table, places) for form in self.forms]
+        places, outside = self.places(table), self._outside(table)
+        weights = np.array([form.weight for form in self.forms])
+        members = [form.logs(table, places, outside) for form in self.forms]
         logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
         mean = weights @ logs
         return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))

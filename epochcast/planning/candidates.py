@@ -146,8 +146,9 @@ def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
 
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
-    surface = prices.job.variant.device_bytes
-    return prices.device_bytes * _caution(prices, budget, surface.left_out_sd if surface else 0.0)
+    layer = prices.job.variant.device_bytes
+    sd = layer.surface.left_out_sd if layer else 0.0
+    return prices.device_bytes * _caution(prices, budget, sd)
 
 
 def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Array, Array]:

@@ -294,10 +294,13 @@ def _device_bytes(variant: Variant, table: Table) -> Array:
     """What the device must have; where that was not measured, the peak of live tensors."""
     unknown = np.full(len(table["batch_size"]), np.nan)
     peak = np.fmax(table.get("step_peak_bytes", unknown), table.get("update_peak_bytes", unknown))
-    peak = np.where(np.isnan(peak), _values(variant.allocated, table, np.nan), peak)
+    if variant.allocated is not None:
+        peak = np.where(
+            np.isnan(peak), variant.allocated.values(table, np.zeros(len(unknown))), peak
+        )
     if variant.device_bytes is None:
-        return peak
-    return variant.device_bytes.values({**table, "peak_bytes": np.nan_to_num(peak)})
+        return np.asarray(peak)
+    return variant.device_bytes.values(table, np.nan_to_num(peak))
 
 
 def fold_samples(samples: int, folds: int) -> tuple[int, int]:

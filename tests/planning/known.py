@@ -11,6 +11,7 @@ from typing import Any
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import CONSTANT, Feature
 from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.surface import FittedForm, Surface
 from epochcast.planning.pricing import Amount, Prices
@@ -54,6 +55,11 @@ def per_sample(fixed: float, each: float) -> Surface:
     return _surface(features, (fixed, each), 0.0, ("batch_size",), (1.0,), (1024.0,))
 
 
+def whole(surface: Surface) -> Layer:
+    """A layer of memory of which all is known."""
+    return Layer(surface=surface, beyond_peak=False, run=EXACTLY)
+
+
 def model(
     *,
     setup: float = 120.0,
@@ -81,7 +87,7 @@ def model(
         evaluation=constant(evaluation),
         allocated=None,
         reserved=None,
-        device_bytes=constant(device_bytes),
+        device_bytes=whole(constant(device_bytes)),
         save_seconds=constant(save),
         save_bytes=constant(save_bytes),
         build=None,

@@ -155,7 +155,7 @@ def test_the_global_batch_is_kept_and_divided_fastest() -> None:
 
 def test_memory_decides_the_micro_batch() -> None:
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
-    grows = replace(model.variants[0], device_bytes=known.per_sample(1e9, 1e9))
+    grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 1e9)))
     model = replace(model, variants=(grows,))
     found = plan(model, Budget(memory=4.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
     assert found.chosen.config.batch_size == 3
