@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from epochcast.cli.options import (
     reading,
     set_option,
     store_option,
+    without_collecting,
 )
 from epochcast.cli.plan_request import (
     ADAPTIVE,
@@ -36,18 +36,6 @@ from epochcast.errors import UsageError
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.records import Budget, Plan, Warning_
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """What imports make lives until the end; looking for garbage in it is a tenth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _int_or(*words: str, several: bool = False) -> Parsed:
@@ -143,7 +131,7 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
 @store_option
 @json_option
-@_without_collecting()
+@without_collecting()
 def plan(
     workload: str | None, device: str | None, model_file: str | None, store: str | None,
     as_json: bool, plot: str | None, output: str | None, **options: Any,

@@ -19,6 +19,7 @@ from epochcast.cli.options import (
     reading,
     set_option,
     store_option,
+    without_collecting,
 )
 from epochcast.errors import UsageError
 
@@ -76,6 +77,7 @@ def fit(
 @click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
 @store_option
 @json_option
+@without_collecting()
 def predict(
     workload: str | None, device: str | None, model_file: str | None, store: str | None,
     as_json: bool, **options: Any,
