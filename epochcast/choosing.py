@@ -42,11 +42,13 @@ class State:
     Attributes:
         visited: candidate → rounds in which it succeeded.
         failed: candidates that ran out of memory, crashed or hung.
+        out_of_memory: those of them that ran out of memory.
         seconds: candidate → median wall-clock time of a visit.
     """
 
     visited: Mapping[int, frozenset[int]]
     failed: frozenset[int]
+    out_of_memory: frozenset[int]
     seconds: Mapping[int, float]
 
     @property
@@ -124,6 +126,7 @@ class Chooser:
         position = {(c.batch_size, c.sizes): i for i, c in enumerate(self._candidates)}
         visited: dict[int, frozenset[int]] = {}
         failed: set[int] = set()
+        out_of_memory: set[int] = set()
         seconds: dict[int, list[float]] = {}
         for m in measurements:
             index = position.get((m.config.batch_size, m.config.sizes))
@@ -134,16 +137,18 @@ class Chooser:
                 visited[index] = visited.get(index, frozenset()) | {m.round}
             else:
                 failed.add(index)
+                out_of_memory |= {index} if m.status == "oom" else set()
         return State(
             visited={i: rounds for i, rounds in visited.items() if i not in failed},
             failed=frozenset(failed),
+            out_of_memory=frozenset(out_of_memory),
             seconds={i: median(values) for i, values in seconds.items()},
         )
 
     def _excluding(self, state: State) -> list[int]:
-        """Not to be chosen: what was visited, and what needs more memory than a failure did."""
+        """Not to be chosen: what was visited, and what is no smaller than what did not fit."""
         peaks = [row.get("peak_bytes", 0.0) for row in self._rows]
-        enough = min((peaks[i] for i in state.failed if peaks[i]), default=float("inf"))
+        enough = min((peaks[i] for i in state.out_of_memory if peaks[i]), default=float("inf"))
         return state.taken + [
             i for i, peak in enumerate(peaks) if peak >= enough and i not in set(state.taken)
         ]

@@ -85,6 +85,7 @@ FOOTPRINTS = Table(
     Column("key", String, nullable=False, unique=True),
     Column("workload", String, nullable=False),
     Column("source", String, nullable=False),
+    Column("data", String, nullable=False),
     Column("document", Text, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -123,7 +123,7 @@ def fitted_model(
     """
     selection = select(store, workload, device)
     newest = _newest(selection.measurements)
-    footprints = store.footprints(newest.workload, newest.source)
+    footprints = store.footprints(newest.workload, newest.source, newest.data)
     key = measurements_key(selection.measurements, footprints)
     document = store.cached_model(key)
     if document is not None:

@@ -199,23 +199,30 @@ class Store:
         return len(measurements)
 
     def add_footprints(
-        self, workload: str, source: str, footprints: Mapping[RunConfig, Footprint]
+        self,
+        workload: str,
+        source: str,
+        footprints: Mapping[RunConfig, Footprint],
+        data: str = "",
     ) -> None:
         """Save what was counted in dry runs, all or none; older counts are replaced.
+
+        Args:
+            data: where its batches came from, as in ``Measurement.data``.
 
         Raises:
             StoreError: they could not be saved; the store is as it was before.
         """
         with self._database.write() as connection:
             for config, footprint in footprints.items():
-                key = _footprint_key(workload, source, config)
-                row = {"key": key, "workload": workload, "source": source}
+                key = _footprint_key(workload, source, data, config)
+                row = {"key": key, "workload": workload, "source": source, "data": data}
                 document = to_json((config, replace(footprint, timeline=None)))
                 connection.execute(delete(FOOTPRINTS).where(FOOTPRINTS.c.key == key))
                 connection.execute(insert(FOOTPRINTS).values(**row, document=document))
 
-    def footprints(self, workload: str, source: str) -> dict[RunConfig, Footprint]:
-        """What was counted in dry runs of one version of a workload's code.
+    def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
+        """What was counted in dry runs of one version of a workload's code on the same data.
 
         Raises:
             StoreError: the store cannot be read.
@@ -224,7 +231,8 @@ class Store:
             if not inspect(connection).has_table(FOOTPRINTS.name):
                 return {}  # of an older schema, on a disk that cannot be written
             query = select(FOOTPRINTS.c.document).order_by(FOOTPRINTS.c.id)
-            query = query.where(FOOTPRINTS.c.workload == workload, FOOTPRINTS.c.source == source)
+            of = FOOTPRINTS.c
+            query = query.where(of.workload == workload, of.source == source, of.data == data)
             documents = connection.scalars(query).all()
         return dict(from_json(document, tuple[RunConfig, Footprint]) for document in documents)
 
@@ -349,8 +357,8 @@ def _parse_line(number: int, text: str) -> Measurement:
         raise StoreError(f"line {number}: {error}; nothing was imported") from error
 
 
-def _footprint_key(workload: str, source: str, config: RunConfig) -> str:
-    return hashlib.sha256(repr((workload, source, config)).encode()).hexdigest()[:16]
+def _footprint_key(workload: str, source: str, data: str, config: RunConfig) -> str:
+    return hashlib.sha256(repr((workload, source, data, config)).encode()).hexdigest()[:16]
 
 
 def _forget_old_models(connection: Connection) -> None:

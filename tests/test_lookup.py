@@ -55,7 +55,7 @@ def test_counts_of_a_dry_run_are_used_exactly_and_make_the_cached_fit_stale(stor
     before = fitted_model(store)[0].predict(epochs=1, batch_size=96, width=700)
     config = RunConfig(batch_size=96, sizes=make_sizes({"depth": 1, "width": 700}))
     counted = replace(truths.footprint(96, 700), step_peak_bytes=123_456_789)
-    store.add_footprints("imaginary", "", {config: counted})
+    store.add_footprints("imaginary", "", {config: counted}, data="synthetic")
     after = fitted_model(store)[0].predict(epochs=1, batch_size=96, width=700)
     assert before.peak_bytes is not None
     assert after.peak_bytes is not None
@@ -63,10 +63,11 @@ def test_counts_of_a_dry_run_are_used_exactly_and_make_the_cached_fit_stale(stor
     assert (after.peak_bytes.p05, after.peak_bytes.p95) == (123_456_789, 123_456_789)
 
 
-def test_counts_of_another_version_of_the_code_are_not(store: Store) -> None:
+def test_counts_of_other_code_or_other_data_are_not(store: Store) -> None:
     config = RunConfig(batch_size=96, sizes=make_sizes({"depth": 1, "width": 700}))
     counted = replace(truths.footprint(96, 700), step_peak_bytes=123_456_789)
-    store.add_footprints("imaginary", "other code", {config: counted})
+    store.add_footprints("imaginary", "other code", {config: counted}, data="synthetic")
+    store.add_footprints("imaginary", "", {config: counted}, data="other data")
     peak = fitted_model(store)[0].predict(epochs=1, batch_size=96, width=700).peak_bytes
     assert peak is not None
     assert peak.p50 == pytest.approx(truths.footprint(96, 700).peak_bytes, rel=1e-3)

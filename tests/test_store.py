@@ -596,6 +596,9 @@ def test_footprints_are_kept_by_code_and_configuration_and_replaced(store):
     assert store.footprints("w", "code") == {a: small, b: large}
     assert store.footprints("w", "other code") == {b: small}
     assert store.footprints("another", "code") == {}
+    store.add_footprints("w", "code", {a: large}, data="local files")
+    assert store.footprints("w", "code") == {a: small, b: large}
+    assert store.footprints("w", "code", "local files") == {a: large}
 
 
 def test_a_timeline_is_not_kept(store):

@@ -212,5 +212,6 @@ def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None)
             raise
         return  # nothing was probed here: no store is made for counts alone
     with archive:
-        found = {c.config: c.footprint for c in counted}
-        archive.add_footprints(target, source_of(target), found)
+        for data in {c.data for c in counted}:
+            found = {c.config: c.footprint for c in counted if c.data == data}
+            archive.add_footprints(target, source_of(target), found, data)

@@ -15,7 +15,13 @@ from dataclasses import replace
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.place import Place
-from epochcast.costmodel.prediction import Question, choose_variant, configuration, place
+from epochcast.costmodel.prediction import (
+    Question,
+    choose_variant,
+    configuration,
+    place,
+    require_known_size,
+)
 from epochcast.errors import PredictionError
 from epochcast.records import Capacity
 
@@ -41,6 +47,7 @@ def largest_batch(
     def at(batch_size: int) -> Place:
         return place(model, variant, replace(config, batch_size=batch_size))
 
+    require_known_size(model, at(config.batch_size))
     smallest = min(c.batch_size for c in variant.configurations)
     edge, margin = _memory(at(smallest), confidence)
 

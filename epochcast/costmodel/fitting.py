@@ -100,7 +100,9 @@ def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
 
 def _way(c: RunConfig) -> tuple[object, ...]:
     """What must be equal for two configurations to have comparable counts."""
-    return (c.precision, c.compiled, c.world_size, c.accumulation > 1, f.categories(c.sizes))
+    names = tuple(name for name, _ in c.sizes)
+    ways = (c.precision, c.compiled, c.world_size, c.accumulation > 1)
+    return (*ways, names, f.categories(c.sizes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

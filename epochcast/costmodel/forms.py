@@ -1,4 +1,8 @@
-"""The forms that each quantity may take; selection.py chooses among them."""
+"""The forms that each quantity may take; selection.py weighs them.
+
+Features of work come before constants: where one configuration cannot tell them apart, non-negative
+least squares takes the first, and a time in proportion to the work is the better guess.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,15 @@ def time_forms(knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool) -> l
     """
     scales = f.knob_monomials(knobs)
     if not has_counts:
-        lines = scales + f.times_batch(scales)
+        lines = f.times_batch(scales) + scales
         floor = (scales, lines)
         hard = Form(name="floor", groups=floor, exponent=inf)
         return [Form(name="line", groups=(lines,)), *_soft_floors(floor), hard]
     sums = [
-        Form(name="sum", groups=(f.LAUNCH + f.WORK,)),
-        Form(name="sum by class", groups=(f.LAUNCH + f.WORK_BY_CLASS,), prior=UNLIKELY),
+        Form(name="sum", groups=(f.WORK + f.LAUNCH,)),
+        Form(name="sum by class", groups=(f.WORK_BY_CLASS + f.LAUNCH,), prior=UNLIKELY),
     ]
-    floors = _soft_floors((f.LAUNCH, f.DISPATCHED + f.WORK))
+    floors = _soft_floors((f.LAUNCH, f.WORK + f.DISPATCHED))
     likely, other = (sums, floors) if kind == "cpu" else (floors, sums)
     return [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
 
@@ -54,7 +58,7 @@ def update_forms(knobs: Sequence[str]) -> list[Form]:
 def count_forms(knobs: Sequence[str]) -> list[Form]:
     """Counts and peaks, which are the same on every device."""
     scales = f.knob_monomials(knobs)
-    lines = scales + f.times_batch(scales)
+    lines = f.times_batch(scales) + scales
     return [
         Form(name="polynomial", groups=(lines,)),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
@@ -83,7 +87,7 @@ def beyond_peak_forms() -> list[Form]:
 def untracked_forms(knobs: Sequence[str]) -> list[Form]:
     """All that a layer of memory needs, where no tensors were tracked."""
     scales = f.knob_monomials(knobs)
-    lines = scales + f.times_batch(scales)
+    lines = f.times_batch(scales) + scales
     return [
         Form(name="line", groups=(lines,)),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),

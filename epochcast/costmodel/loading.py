@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, log, log2, sqrt
+from math import hypot, inf, log, log2, sqrt
 from statistics import fmean
 
 import numpy as np
 
 from epochcast.costmodel.discrepancy import IMPROVEMENT
-from epochcast.costmodel.surface import Surface, join
+from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING, Surface, join
 
 OVERLAPS = (inf, 4.0, 2.0, 1.0)
 IDEAL_SCALING = 1.0
@@ -65,12 +65,18 @@ class Loading:
         doubling of the workers from those probed."""
         compute, loader = self.compute.value(variables), self.loader_seconds(variables, workers)
         ruling = self.compute if compute > loader else self.loader
-        doublings = abs(log2(max(1, workers) / max(1, self.workers)))
-        return sqrt(self.error**2 + ruling.sd_log(variables) ** 2) * (1.0 + doublings)
+        own = sqrt(self.error**2 + ruling.sd_log(variables) ** 2)
+        distance = doublings(workers, self.workers)
+        return hypot(own * (1.0 + distance), TIME_SD_PER_DOUBLING * distance)
 
     @property
     def _overlap_of_workers(self) -> float:
         return inf if self.overlap is None else self.overlap
+
+
+def doublings(workers: int, probed: int) -> float:
+    """How far two numbers of workers are apart; from none to one is a doubling too."""
+    return abs(log2((workers + 1) / (probed + 1)))
 
 
 def fit_loading(

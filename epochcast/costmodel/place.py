@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import log2
-
 from epochcast.costmodel import features as f
 from epochcast.costmodel.intervals import Scatter
-from epochcast.costmodel.loading import IDEAL_SCALING
+from epochcast.costmodel.loading import IDEAL_SCALING, doublings
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Variant
 from epochcast.costmodel.surface import Surface
@@ -40,8 +38,9 @@ class Place:
 
     def _variables(self, batch_size: int) -> dict[str, float]:
         place = {**f.batch_variables(batch_size), **f.numeric_knobs(self.config.sizes)}
-        known = self._counted(batch_size)
-        return place | (known or {n: s.value(place) for n, s in self.variant.counts})
+        known = self._counted(batch_size) or {}
+        missing = ((n, s) for n, s in self.variant.counts if n not in known)
+        return place | {n: s.value(place) for n, s in missing} | known
 
     def _counted(self, batch_size: int) -> dict[str, float] | None:
         """What was counted in exactly this configuration."""
@@ -182,13 +181,24 @@ class Place:
         found = self.device_memory()
         return found[1].quantiles(found[0]) if found else None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether this very configuration was counted."""
+        return self._counted(self.config.batch_size) is not None
+
+    def never_varied(self) -> list[str]:
+        """Knobs that are asked for at another value than the only one ever measured or counted."""
+        known = [*self.variant.configurations, *(config for config, _ in self.variant.counted)]
+        asked = dict(self.config.sizes)
+        values = {name: {dict(c.sizes).get(name) for c in known} for name in asked}
+        return [n for n, seen in values.items() if len(seen) == 1 and asked[n] not in seen]
+
     # -- range --------------------------------------------------------------------------------
 
     def extrapolated(self) -> list[tuple[str, float]]:
         """What lies outside the probed range, and by how many doublings."""
         named = self.variant.micro_step.outside(self.variables)
         found = [(name.removeprefix(f.KNOB_PREFIX), distance) for name, distance in named]
-        workers = max(1, self.config.workers), max(1, self.variant.workers)
         if self.config.workers != self.variant.workers:
-            found.append(("workers", abs(log2(workers[0] / workers[1]))))
+            found.append(("workers", doublings(self.config.workers, self.variant.workers)))
         return found

@@ -120,6 +120,7 @@ def predict(model: CostModel, question: Question) -> Estimate:
     variant = choose_variant(model, question)
     config = configuration(model, variant, question)
     at = place(model, variant, config, question.footprint)
+    require_known_size(model, at)
     samples = question.samples or at.samples()
     plan = schedule(samples, config)
     epochs = question.epochs or (question.steps or 0) / plan.updates
@@ -155,6 +156,22 @@ def predict(model: CostModel, question: Question) -> Estimate:
             *_unknown_parts(model, variant),
         ),
     )
+
+
+def require_known_size(model: CostModel, at: Place) -> None:
+    """Refuse another value of a knob that was never varied, unless it was counted.
+
+    Raises:
+        PredictionError: with the command that counts it.
+    """
+    unknown = [] if at.is_counted else at.never_varied()
+    if unknown:
+        names = ", ".join(unknown)
+        sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
+        raise PredictionError(
+            f"{names} was never varied, so nothing is known of another value; run: epochcast "
+            f"dry-run {model.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
+        )
 
 
 def choose_variant(model: CostModel, question: Question) -> Variant:
@@ -230,7 +247,9 @@ def configuration(model: CostModel, variant: Variant, question: Question) -> Run
                 f"{model.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
         is_quantity = not isinstance(value, str | bool) and _is_within(value, 1 / LARGEST)
-        if value != sizes[name] and not is_quantity:  # other texts and zeros are other variants
+        is_other_kind = isinstance(value, bool) != isinstance(sizes[name], bool)
+        is_other_text = value != sizes[name] and not is_quantity  # and zeros: another variant
+        if is_other_kind or is_other_text:
             raise PredictionError(f"knob {name!r} takes positive numbers, but got {value!r}")
         sizes[name] = value
     return RunConfig(

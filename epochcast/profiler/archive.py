@@ -24,7 +24,11 @@ class Archive(Protocol):
         self, workload: str | None = None, *, source: str | None = None
     ) -> tuple[Measurement, ...]: ...
     def add_footprints(
-        self, workload: str, source: str, footprints: Mapping[RunConfig, Footprint]
+        self,
+        workload: str,
+        source: str,
+        footprints: Mapping[RunConfig, Footprint],
+        data: str = "",
     ) -> None: ...
 
 

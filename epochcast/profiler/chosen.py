@@ -20,6 +20,8 @@ from epochcast.profiler.protocol import Task, VisitSpec
 from epochcast.profiler.visits import Visits
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 
+UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -95,9 +97,10 @@ def _choices(
 def candidates(prepared: Prepared, observer: Observer, workers: Workers) -> list[Candidate]:
     """The configurations to choose among, counted by dry runs: none that the workload cannot
     be built in, none whose tensors alone are more than the device has."""
-    counted, problems = _count(prepared, workers)
+    counted, problems, untraceable = _count(prepared, workers)
+    if untraceable or not counted:
+        note(observer, "no-footprints", why=untraceable or next(iter(problems.values()), ""))
     if not counted:
-        note(observer, "no-footprints", why=next(iter(problems.values()), ""))
         return [Candidate(spec=s, config=prepared.config(s)) for s in prepared.specs]
     for sizes, why in problems.items():
         named = " ".join(f"{name}={value}" for name, value in sizes)
@@ -108,10 +111,16 @@ def candidates(prepared: Prepared, observer: Observer, workers: Workers) -> list
     return fitting
 
 
-def _count(prepared: Prepared, workers: Workers) -> tuple[list[Candidate], dict[Sizes, str]]:
-    """Dry runs of all configurations, one model size after another; and why some failed."""
-    counted: list[Candidate] = []
+def _count(prepared: Prepared, workers: Workers) -> tuple[list[Candidate], dict[Sizes, str], str]:
+    """Dry runs of all configurations, one model size after another.
+
+    Returns:
+        The candidates, those that cannot be traced without a footprint; why some sizes cannot be
+        built; and why some cannot be traced.
+    """
+    found: list[Candidate] = []
     problems: dict[Sizes, str] = {}
+    untraceable = ""
     with workers.start("dry-run") as worker:
         for sizes, same in groupby(prepared.specs, key=lambda spec: spec.sizes):
             group = list(same)
@@ -119,13 +128,18 @@ def _count(prepared: Prepared, workers: Workers) -> tuple[list[Candidate], dict[
             spec = replace(group[0], batch_size=None)
             task = Task(kind="dry-run", spec=spec, batch_sizes=batch_sizes)
             reply = ask_or_refuse(worker, task, prepared.request.timeout_seconds)
-            if reply.problem:
+            if reply.problem and reply.error == UNTRACEABLE:
+                untraceable = reply.problem
+                found += [Candidate(spec=s, config=prepared.config(s)) for s in group]
+            elif reply.problem:
                 problems[sizes] = reply.problem
-            counted += [
-                Candidate(spec=spec, config=c.config, footprint=c.footprint)
-                for spec, c in zip(group, reply.counted, strict=False)
+            by_batch = {c.config.batch_size: c for c in reply.counted}
+            found += [
+                Candidate(spec=s, config=c.config, footprint=c.footprint)
+                for s in group
+                if (c := by_batch.get(s.batch_size or 0)) is not None
             ]
-    return counted, problems
+    return found, problems, untraceable
 
 
 def _fits(candidate: Candidate, capacity: int) -> bool:
@@ -138,5 +152,7 @@ def _remember(
 ) -> dict[RunConfig, Footprint]:
     """Keep what was counted, so that predictions know it too."""
     footprints = {c.config: c.footprint for c in found if c.footprint is not None}
-    archive.add_footprints(prepared.request.target, prepared.source, footprints)
+    archive.add_footprints(
+        prepared.request.target, prepared.source, footprints, prepared.trial.data
+    )
     return footprints

@@ -30,7 +30,7 @@ import torch
 from epochcast.errors import WorkloadError
 from epochcast.profiler.batches import draw
 from epochcast.profiler.fakes import Building, StandIns, fake_mode, make_fake
-from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
+from epochcast.profiler.loop import TrainingLoop, config_of, needs_closure, samples_per_epoch
 from epochcast.profiler.protocol import Counted, VisitSpec
 from epochcast.profiler.target import first_line
 from epochcast.profiler.tracker import track_drawn, track_step
@@ -110,6 +110,9 @@ class _Simulation:
             workload = build()
         if workload.train_step is not None:
             raise DryRunError("a workload with a train_step of its own cannot be traced")
+        if needs_closure(workload.optimizer):
+            name = type(workload.optimizer).__name__
+            raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
         options = {k: v for k, v in workload.loader_options.items() if k not in _WORKER_OPTIONS}
         self._workload = replace(workload, loader_options=options)
         make_fake(self._workload, self._stand_ins.fake)
@@ -118,9 +121,15 @@ class _Simulation:
 
     def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
         configs = [config_of(self._workload, batch_size, ()) for batch_size in batch_sizes]
+        samples = samples_per_epoch(self._workload)
+        filled = [config for config in configs if config.batch_size <= samples]
         return tuple(
-            Counted(config=config, footprint=self._footprint(config, timeline))
-            for config in configs
+            Counted(
+                config=config,
+                footprint=self._footprint(config, timeline),
+                data=self._workload.data_source,
+            )
+            for config in filled or configs
         )
 
     def _footprint(self, config: RunConfig, timeline: bool) -> Footprint:

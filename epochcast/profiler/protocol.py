@@ -124,10 +124,11 @@ class CheckedWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """One configuration that a dry run has counted."""
+    """One configuration that a dry run has counted; ``data`` as in ``Measurement``."""
 
     config: RunConfig
     footprint: Footprint
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +136,10 @@ class Reply:
     """What a worker answers. ``kind`` says which of the other fields is set.
 
     Attributes:
-        counted: of a dry run, in the order of the batch sizes; empty with a ``problem``.
-        problem: why the workload cannot be traced.
-        error: with ``"failed"``, the name of the error's class.
+        counted: of a dry run, in the order of the batch sizes, without those that the data set
+            cannot fill; empty with a ``problem``.
+        problem: why the workload cannot be built, or not traced.
+        error: with ``"failed"`` or a ``problem``, the name of the error's class.
     """
 
     kind: Literal[

@@ -31,11 +31,27 @@ def source_of(target: str) -> str:
     elif place.endswith(".py"):
         files = [Path(place)]
     else:
-        files = [Path(getattr(sys.modules.get(place), "__file__", None) or os.devnull)]
+        files = _files_of_module(place)
     digest = hashlib.sha256()
+    if not files:
+        return ""
     try:
         for file in files:
             digest.update(file.read_bytes())
     except OSError:
         return ""
     return digest.hexdigest()[:12]
+
+
+def _files_of_module(name: str) -> list[Path]:
+    """The file of a module, imported or not: found by its path, so that nothing is executed."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded:
+        return [Path(loaded)]
+    parts = Path(*name.split("."))
+    for folder in (".", *sys.path):
+        place = Path(folder or ".")
+        for way in (place / f"{parts}.py", place / parts / "__init__.py"):
+            if way.is_file():
+                return [way]
+    return []

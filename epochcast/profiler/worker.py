@@ -150,5 +150,5 @@ def count(task: Task) -> Reply:
         counted = dry_runs(task.spec, task.batch_sizes or (None,), timeline=task.timeline)
     except WorkloadError as error:
         traceback.print_exc()
-        return Reply(kind="counted", problem=str(error))
+        return Reply(kind="counted", problem=str(error), error=type(error).__name__)
     return Reply(kind="counted", counted=counted)

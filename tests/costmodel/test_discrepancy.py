@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.discrepancy import (
+    MISSED_SD,
     UNKNOWN_SD,
     Discrepancy,
     _Solved,
@@ -69,26 +70,31 @@ def test_with_no_row_to_spare_neighbours_are_assumed_to_differ() -> None:
 
 
 def test_measurement_noise_is_no_error_of_the_model() -> None:
+    """But what was measured is never exactly physics: a prior of 3 % counts as one row."""
     r = np.random.default_rng(1).normal(0, 0.05, len(Z))
     plain, told = fit_discrepancy(Z, J, r), fit_discrepancy(Z, J, r, noise_sd=0.02)
-    away = Z + 0.01
-    assert told.sd(away, J) ** 2 == pytest.approx(plain.sd(away, J) ** 2 - 0.02**2)
+    away, n = Z + 0.01, len(Z) - 2
+    scale2 = (n * plain.scale**2 + MISSED_SD**2) / (n + 1)
+    assert told.dof == plain.dof + 1
+    expected = scale2 / plain.scale**2 * plain.sd(away, J) ** 2 - 0.02**2
+    assert told.sd(away, J) ** 2 == pytest.approx(expected)
 
 
 def test_what_was_measured_exactly_is_predicted_as_measured() -> None:
     r = np.random.default_rng(1).normal(0, 0.05, len(Z))
     exact = fit_discrepancy(Z, J, r)
-    residuals = r - J @ np.linalg.lstsq(J, r, rcond=None)[0]
-    assert exact.correction(Z, J) == pytest.approx(residuals, abs=1e-9)
+    assert exact.correction(Z, J) == pytest.approx(r, abs=1e-9)
     assert exact.sd(Z, J) == pytest.approx(0.0, abs=1e-6)
-    assert exact.correction(Z + 0.01, J) == pytest.approx(0.0, abs=1e-9)
+    fitted = J @ np.linalg.lstsq(J, r, rcond=None)[0]
+    assert exact.correction(Z + 0.01, J) == pytest.approx(fitted, abs=1e-9)
 
 
 def test_what_was_measured_with_noise_alone_says_nothing_of_one_place() -> None:
     r = np.random.default_rng(1).normal(0, 0.05, len(Z))
     noisy = fit_discrepancy(Z, J, r, noise_sd=0.2)
     assert noisy.own == 0.0
-    assert noisy.correction(Z, J) == pytest.approx(0.0, abs=1e-12)
+    fitted = J @ np.linalg.lstsq(J, r, rcond=None)[0]
+    assert noisy.correction(Z, J) == pytest.approx(fitted, abs=1e-9)
 
 
 def test_it_is_plain_json() -> None:

@@ -13,8 +13,8 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel import quantities
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
-from epochcast.errors import FitError, StoreError
-from epochcast.records import Device, Measurement, RunConfig, make_sizes, to_json
+from epochcast.errors import FitError, PredictionError, StoreError
+from epochcast.records import Device, Footprint, Measurement, RunConfig, make_sizes, to_json
 
 EXACT = fit(truths.sweep())
 
@@ -226,3 +226,56 @@ def test_what_does_not_depend_on_the_batch_is_the_mean_over_batches() -> None:
         assert variant.update.value(row) == pytest.approx(
             mean * truths.update_seconds(width), rel=1e-3
         )
+
+
+def test_one_configuration_is_priced_in_proportion_to_its_work() -> None:
+    """With nothing to tell launches from work, twice the batch takes twice as long."""
+    model = fit([truths.measure(64, 256, round_=r) for r in range(3)])
+    half, one, two = (
+        model.predict(epochs=1, batch_size=b, eval_every=0).step_seconds for b in (32, 64, 128)
+    )
+    update = truths.update_seconds(256)
+    assert two.p50 - update == pytest.approx(2 * (one.p50 - update), rel=1e-6)
+    assert half.p50 - update == pytest.approx((one.p50 - update) / 2, rel=1e-6)
+    assert two.p95 / two.p50 > one.p95 / one.p50
+
+
+def test_a_knob_never_varied_is_refused_at_another_value_until_it_is_counted() -> None:
+    sweep = truths.sweep(widths=(256,))
+    with pytest.raises(PredictionError, match=r"width was never varied.*dry-run imaginary"):
+        fit(sweep).predict(epochs=1, batch_size=64, width=4096)
+    with pytest.raises(PredictionError, match="width was never varied"):
+        fit(sweep).largest_batch(2**33, width=4096)
+    config = RunConfig(batch_size=64, sizes=make_sizes({"depth": 1, "width": 4096}))
+    counted = fit(sweep, {config: truths.footprint(64, 4096)})
+    estimate = counted.predict(epochs=1, batch_size=64, width=4096)
+    assert estimate.peak_bytes is not None
+    assert estimate.peak_bytes.p50 == truths.footprint(64, 4096).peak_bytes
+    assert estimate.step_seconds.p50 > 3 * fit(sweep).predict(epochs=1).step_seconds.p50
+    given = fit(sweep).predict(
+        epochs=1, batch_size=64, width=4096, footprint=truths.footprint(64, 4096)
+    )
+    assert given.peak_bytes == estimate.peak_bytes
+
+
+def test_measurements_with_other_knobs_are_other_variants() -> None:
+    other = replace(
+        truths.measure(64, 256),
+        config=RunConfig(batch_size=64, sizes=make_sizes({"depth": 1, "heads": 4, "width": 256})),
+        created_at="2027-01-01",
+    )
+    model = fit([*truths.sweep(), other])
+    assert len(model.variants) == 2
+    assert model.predict(epochs=1, batch_size=32).step_seconds.p50 > 0
+
+
+def test_a_footprint_that_lacks_counts_is_completed() -> None:
+    some = Footprint.of_counts(flops=truths.footprint(64, 512).flops)
+    estimate = EXACT.predict(epochs=1, batch_size=64, width=512, footprint=some)
+    plain = EXACT.predict(epochs=1, batch_size=64, width=512)
+    assert estimate.step_seconds.p50 == pytest.approx(plain.step_seconds.p50, rel=0.2)
+
+
+def test_true_is_no_number_of_a_knob() -> None:
+    with pytest.raises(PredictionError, match="'depth' takes positive numbers, but got True"):
+        EXACT.predict(epochs=1, depth=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from epochcast.profiler.batches import DRAWN, draw, elements
 from epochcast.profiler.device import HostClock
-from epochcast.profiler.dryrun import simulate
+from epochcast.profiler.dryrun import DryRunError, simulate
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.tracker import measure_footprint
@@ -99,3 +100,13 @@ def test_steps_remember_their_sizes_only_where_they_differ():
     one_size = workload()
     one_size.collate = lambda sentences: torch.zeros(len(sentences), 5, dtype=torch.long)
     assert steady_steps(Stepper(loop_of(one_size), HostClock()), 0.01).elements == []
+
+
+def test_an_optimizer_that_evaluates_the_loss_itself_is_not_counted_as_if_it_did_not():
+    def lbfgs():
+        work = workload()
+        work.optimizer = torch.optim.LBFGS(work.model.parameters())
+        return work
+
+    with pytest.raises(DryRunError, match="LBFGS evaluates the loss"):
+        simulate(lbfgs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -57,7 +58,7 @@ class Memory:
         self.removed += keys
         return sum(self.kept.pop(key, None) is not None for key in keys)
 
-    def add_footprints(self, workload, source, footprints):
+    def add_footprints(self, workload, source, footprints, data=""):
         self.counted = dict(footprints)
 
     def measurements(self, workload=None, *, source=None):
@@ -83,6 +84,8 @@ class Machine:
             config=RunConfig(batch_size=OWN_BATCH_SIZE), samples=SAMPLES, data="synthetic"
         )
         self.problem = lambda sizes: ""
+        self.error = "WorkloadError"
+        self.too_large = math.inf
         self.now = 0.0
         self.asked = []
         self.stored_before = []
@@ -123,7 +126,8 @@ class Machine:
 
     def count(self, task):
         if self.problem(task.spec.sizes):
-            return Reply(kind="counted", problem=self.problem(task.spec.sizes))
+            problem = self.problem(task.spec.sizes)
+            return Reply(kind="counted", problem=problem, error=self.error)
         width = dict(task.spec.sizes)["width"]
         return Reply(
             kind="counted",
@@ -133,6 +137,7 @@ class Machine:
                     footprint=truths.footprint(b, width),
                 )
                 for b in task.batch_sizes
+                if b < self.too_large
             ),
         )
 
@@ -715,6 +720,7 @@ def test_default_batch_sizes_fit_the_data_set(own, samples):
 # -- real worker processes ----------------------------------------------------------------------
 
 REAL = """
+import math
 import os
 import signal
 from pathlib import Path
@@ -901,6 +907,26 @@ def test_a_workload_that_cannot_be_counted_is_chosen_for_without_counts(folder):
     swept(request_of(**WIDTHS), machine, observer, script)
     assert (len(script.candidates), script.footprints) == (9, {})
     assert [w.code for w in observer.warnings] == ["no-footprints"]
+
+
+def test_a_size_that_cannot_be_traced_is_measured_all_the_same(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.error = "DryRunError"
+    machine.problem = lambda sizes: "values" if dict(sizes)["width"] == 16 else ""
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
+    assert {dict(c.sizes)["width"] for c in script.footprints} == {8, 32}
+    assert [w.code for w in observer.warnings] == ["no-footprints"]
+
+
+def test_a_batch_that_the_data_cannot_fill_costs_its_size_nothing_else(folder):
+    machine = machine_of(folder)
+    machine.too_large = 32
+    script = Script()
+    swept(request_of(**WIDTHS), machine, None, script)
+    assert {c.batch_size for c in script.candidates} == {8, 16}
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
 
 
 def test_what_cannot_fit_the_device_is_no_candidate(folder):

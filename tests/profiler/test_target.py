@@ -334,3 +334,14 @@ def test_building_is_the_same_every_time():
     torch.manual_seed(0)
     again = build(spec).model.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_module_has_the_source_of_its_file_whether_it_was_imported_or_not(tmp_path, monkeypatch):
+    """Found by its path, so that nothing of the user's is executed; empty where it is not."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("raise RuntimeError('executed')")
+    (tmp_path / "mine" / "training.py").write_text("def workload(): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = source_of("mine.training:workload")
+    assert found == source_of(f"{tmp_path / 'mine' / 'training.py'}:workload") != ""
+    assert source_of("not.there:workload") == ""
