@@ -76,6 +76,11 @@ class Appraisal:
         """Epochs wanted, at this batch."""
         return self.at_this_batch(self.request.epochs)
 
+    @cached_property
+    def searched(self) -> int:
+        """The most epochs looked at: no limit is asked whether it allows more."""
+        return max(MOST_EPOCHS, self.minimum, self.at_this_batch(self.request.most_epochs) or 0)
+
     # -- cadences -------------------------------------------------------------------------------
 
     @cached_property
@@ -101,7 +106,8 @@ class Appraisal:
             return float(np.median(found))
         if self.request.most_epochs is not None:
             return self.request.most_epochs
-        everything = joint(self._bare.affordable(), MOST_EPOCHS, len(self._bare.run.once))
+        affordable = self._bare.affordable(self.searched)
+        everything = joint(affordable, self.searched, len(self._bare.run.once))
         return max(1, guaranteed(everything, self.budget.confidence))
 
     @cached_property
@@ -195,11 +201,11 @@ class Appraisal:
 
     @cached_property
     def affordable(self) -> dict[LimitName, Epochs]:
-        return self.planned.affordable()
+        return self.planned.affordable(self.searched)
 
     @cached_property
     def affordable_epochs(self) -> Epochs:
-        return joint(self.affordable, MOST_EPOCHS, len(self.run.once))
+        return joint(self.affordable, self.searched, len(self.run.once))
 
     @cached_property
     def epochs(self) -> int:
@@ -330,9 +336,9 @@ class Appraisal:
 
     @cached_property
     def binding(self) -> LimitName | None:
-        """The limit that the next epoch would break; None where the target or maximum ends it."""
-        most = self.at_this_batch(self.request.most_epochs)
-        if not self.affordable or (most is not None and self.epochs >= most):
+        """The limit that the next epoch would break; None where something else ends the run."""
+        most = self.at_this_batch(self.request.most_epochs) or self.searched
+        if not self.affordable or self.epochs >= most:
             return None
         q = self.budget.confidence
         return min(

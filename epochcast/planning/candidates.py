@@ -174,7 +174,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.most_epochs or MOST_EPOCHS
+    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs)
     return np.ceil(most / _efficiencies(prices, request) - 1e-9)
 
 

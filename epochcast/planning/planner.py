@@ -174,6 +174,8 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
     if another and request.noise_scale is None:
         found.append(_note("equal-epochs"))
+    if request.most_epochs is None and chosen.epochs >= chosen.searched:
+        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return found

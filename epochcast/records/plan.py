@@ -142,7 +142,8 @@ class Option:
         seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
         memory_share: P90 of the device's memory in use; ``device_bytes`` over what it has.
         save_bytes: of one checkpoint.
-        binding: the limit that stops the next epoch; None if the target does.
+        binding: the limit that stops the next epoch; None if the target, the maximum or the end
+            of the search does.
         slack: what each limit leaves at the confidence asked for, in its own unit.
         next_epoch_seconds, next_epoch_money: what one more epoch would take, P50.
         efficiency: progress per sample, relative to the reference batch.

@@ -78,6 +78,23 @@ def test_a_target_within_the_budget_is_run_and_no_more() -> None:
     assert (more.epochs, more.target_probability) == (50, 0.0)
 
 
+def test_the_end_of_the_search_is_no_limit_and_is_said() -> None:
+    """A second an epoch: 100,000 of them leave most of a year; more are looked at if asked for."""
+    quick = known.model(setup=0.0, first=0.0, epoch=1, evaluation=0.0, save=0.0)
+    year = Budget(deadline=365 * 24 * HOUR)
+    found = plan(quick, year, evaluate=0, save=0)
+    assert (found.chosen.epochs, found.chosen.binding) == (100_000, None)
+    assert "search-cap" in {w.code for w in found.warnings}
+    more = plan(quick, year, min_epochs=150_000, evaluate=0, save=0)
+    assert (more.chosen.epochs, more.chosen.binding) == (150_000, None)
+    wanted = plan(quick, year, epochs=200_000, evaluate=0, save=0)
+    assert (wanted.chosen.epochs, wanted.chosen.target_probability) == (200_000, 1.0)
+    assert "search-cap" not in {w.code for w in wanted.warnings}
+    with pytest.raises(DoesNotFit) as caught:
+        plan(quick, Budget(deadline=120_000.0), min_epochs=150_000, evaluate=0, save=0)
+    assert caught.value.shortfall.limits == (("deadline", 120_000.0, 150_000.0),)
+
+
 def test_time_spent_before_counts() -> None:
     """Resumed after ten minutes: 3,000 s are left, as with 0.25 kWh at 300 W."""
     budget = Budget(**HOUR_LONG, spent_seconds=600, counted_from="total")
