@@ -127,7 +127,7 @@ def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
     assert failed.stdout == ""
-    assert "90 epochs at 90 % confidence need 1h 32m of deadline" in failed.stderr
+    assert "90 epochs at 90 % confidence need 1h 33m of deadline" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
     document = json.loads(run(f"{line} --json", code=3).stdout)
     assert document["shortfall"]["fitting_epochs"] == 57

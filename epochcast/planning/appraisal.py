@@ -7,9 +7,9 @@ Properties are computed when they are first asked for, each from those above it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -161,10 +161,13 @@ class Appraisal:
     @cached_property
     def reserve_seconds(self) -> float:
         """Beyond the median save: how much earlier the last one must begin before a deadline."""
+        return self._reserve(inf if self.budget.deadline is None else self.budget.deadline)
+
+    def _reserve(self, deadline: float) -> float:
         saves = self.prices.save.median and self.save_every.count(MANY)[0]
         if self.budget.deadline is None or not saves:
             return 0.0
-        at_stake = min(self.interruptions.segment_seconds, self.budget.deadline)
+        at_stake = min(self.interruptions.segment_seconds, deadline)
         lead = final_save_lead(at_stake, self.prices.save.quantile)
         return max(0.0, lead - self.prices.save.median)
 
@@ -198,6 +201,11 @@ class Appraisal:
     def planned(self) -> Spending:
         """A run of any length."""
         return self.spending(self.evaluate, self.save_every)
+
+    @cached_property
+    def unhurried(self) -> Spending:
+        """As planned, with what is kept for the last save before a deadline that suffices."""
+        return replace(self.planned, reserve_seconds=self._reserve(inf))
 
     @cached_property
     def affordable(self) -> dict[LimitName, Epochs]:

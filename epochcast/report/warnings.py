@@ -42,8 +42,8 @@ WARNINGS = {
     "progress in each: give --noise-scale",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
-    "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: give --epochs "
-    "for another end",
+    "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
+    "end, give --epochs",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "

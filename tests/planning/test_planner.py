@@ -1,11 +1,14 @@
 """Plans against worked examples with closed-form answers, and what they say."""
 
 import math
+import re
 from dataclasses import replace
 
 import known
 import pytest
 import truths
+from hypothesis import given
+from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
@@ -13,9 +16,19 @@ from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.planner import plan, with_pareto
 from epochcast.planning.request import OBJECTIVES
-from epochcast.planning.shortfall import DoesNotFit
+from epochcast.planning.shortfall import DoesNotFit, describe
 from epochcast.planning.stopping import Futility, Patience
-from epochcast.records import Budget, LearningCurve, Plan, Quantiles, RunConfig, from_json, to_json
+from epochcast.records import (
+    Budget,
+    LearningCurve,
+    Plan,
+    Quantiles,
+    RunConfig,
+    Shortfall,
+    from_json,
+    to_json,
+)
+from epochcast.units import parse_bytes, parse_energy, parse_money, parse_seconds
 
 EXAMPLE = known.model(**known.EXAMPLE)
 CADENCE = {"evaluate": 2, "save": 5}
@@ -177,7 +190,7 @@ def test_memory_decides_the_micro_batch() -> None:
     found = plan(model, Budget(memory=4.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
     assert found.chosen.config.batch_size == 3
     assert all(o.config.batch_size <= 3 for o in found.options)
-    with pytest.raises(DoesNotFit, match=r"1\.86 GiB of memory, 978 MiB more"):
+    with pytest.raises(DoesNotFit, match=r"1\.87 GiB of memory, 985 MiB more"):
         plan(model, Budget(memory=1e9 - 2.5e7), epochs=2, batch_sizes=(12,))
 
 
@@ -321,7 +334,7 @@ def test_nothing_fits_and_the_nearest_thing_is_said() -> None:
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         "nothing fits: the nearest to it is batch_size=1, where 90 epochs at 90 % confidence need "
-        "1h 32m of deadline, 32m 12s more than the 1h 00m allowed; 57 fit as it is"
+        "1h 33m of deadline, 33m 00s more than the 1h 00m allowed; 57 fit as it is"
     )
 
 
@@ -343,6 +356,68 @@ def test_relaxing_what_is_named_makes_it_fit_when_power_is_uncertain_too() -> No
     needed = {name: need for name, _, need in caught.value.shortfall.limits}
     assert needed
     assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
+
+
+@pytest.mark.parametrize("deadline", [1e-3, 1.0, 20.0, 150.0])
+@pytest.mark.parametrize("evaluate", [1, "auto"])
+def test_the_need_does_not_depend_on_how_little_there_was(
+    deadline: float, evaluate: int | str
+) -> None:
+    """A short deadline has little at stake in its last save; a sufficient one has more."""
+    save = known.constant(4.0, sd=0.5)
+    variant = replace(EXAMPLE.variants[0], save_seconds=save)
+    uncertain = replace(EXAMPLE, variants=(variant,))
+    wishes = {"min_epochs": 20, "evaluate": evaluate, "save": 5}
+    with pytest.raises(DoesNotFit) as caught:
+        plan(uncertain, Budget(deadline=deadline), **wishes)
+    ((_, _, need),) = caught.value.shortfall.limits
+    assert plan(uncertain, Budget(deadline=need), **wishes).chosen.epochs >= 20
+
+
+READ_BACK = {
+    "deadline": parse_seconds, "money": parse_money, "energy": parse_energy,
+    "disk": parse_bytes, "memory": parse_bytes,
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(READ_BACK)), st.floats(1e-4, 1e13))
+def test_a_need_in_words_is_enough_when_given_back(name: str, need: float) -> None:
+    whole = 1.0 if name in ("disk", "memory") else 0.0  # bytes
+    need = max(need, whole)
+    text = describe(Shortfall(
+        epochs=1, confidence=0.9, config=RunConfig(batch_size=1),
+        limits=((name, need / 2, need),), fitting_epochs=0,
+    ))  # fmt: skip
+    words = re.search(rf"confidence need (.+?) of {name}", text)
+    assert words
+    assert need <= READ_BACK[name](words[1]) <= 1.03 * need + whole
+
+
+def test_the_nearest_to_no_time_at_all_is_the_fastest() -> None:
+    """Every division misses a deadline of nothing by an infinite factor."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    for deadline in (0.0, 1.0):
+        with pytest.raises(DoesNotFit) as caught:
+            plan(model, Budget(deadline=deadline), batch_sizes=(5040,), min_epochs=3)
+        assert caught.value.shortfall.config.batch_size >= 600  # two steps; smaller take more
+
+
+def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rough look that takes everything to need far more must not leave out what fits."""
+    from epochcast.planning import candidates
+
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 1e9)))
+    model = replace(model, variants=(grows,))
+    rough = lambda prices, budget: prices.device_bytes * 10  # noqa: E731
+    monkeypatch.setattr(candidates, "_cautious_bytes", rough)
+    found = plan(model, Budget(memory=7.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert found.chosen.config.batch_size == 6
+
+
+def test_no_memory_at_all_is_a_limit() -> None:
+    with pytest.raises(DoesNotFit, match="more than the 0 B allowed"):
+        plan(EXAMPLE, Budget(memory=0.0), epochs=2)
 
 
 @pytest.mark.parametrize(
