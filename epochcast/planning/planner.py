@@ -174,6 +174,10 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
     if another and request.noise_scale is None:
         found.append(_note("equal-epochs"))
+    for curve in request.curves:
+        if curve.non_finite_epoch is not None:
+            found.append(_note("curve-not-finite", metric=request.metric,
+                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
     if request.most_epochs is None and chosen.epochs >= chosen.searched:
         found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):

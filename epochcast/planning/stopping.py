@@ -235,6 +235,8 @@ def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason
         reason = watch.update(check)
         if reason is not None:
             return check.epoch, reason
+    if curve.non_finite_epoch is not None:
+        return curve.non_finite_epoch, StopReason.NON_FINITE
     return None
 
 

@@ -100,11 +100,14 @@ class LearningCurve:
         epochs: at which it was evaluated, increasing.
         validation: the metric that decides.
         training: the same metric on training data; empty if unknown.
+        non_finite_epoch: from which the metric was NaN or infinite until the end; those values are
+            left out. None if it ended well.
     """
 
     epochs: tuple[float, ...]
     validation: tuple[float, ...]
     training: tuple[float, ...] = ()
+    non_finite_epoch: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.epochs)

@@ -42,6 +42,8 @@ WARNINGS = {
     "progress in each: give --noise-scale",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
+    "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
+    "curve: that run failed, and only what came before is used",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
     "end, give --epochs",
     "no-save": "no checkpoint could be timed: {why}",

@@ -317,6 +317,13 @@ def test_a_falling_curve_is_not_stopped() -> None:
     assert found.timeline[-1].reach_probability == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_pilot_that_failed_is_said() -> None:
+    failed = replace(FALLING, non_finite_epoch=31.0)
+    found = plan(EXAMPLE, Budget(), epochs=60, curves=(failed,))
+    assert [w.code for w in found.warnings] == ["curve-not-finite"]
+    assert dict(found.warnings[0].details)["epoch"] == "31"
+
+
 def test_futility_is_not_replayed_and_that_is_said() -> None:
     rules = (Futility(probability=0.05, horizon=30),)
     found = plan(EXAMPLE, Budget(), epochs=30, curves=(FALLING,), rules=rules)
