@@ -99,16 +99,18 @@ class Appraisal:
         )
 
     def _best_epoch(self) -> float:
-        """Of the learning curves seen; without any, the run is taken to improve until its end."""
+        """Of the learning curves seen; without any, the run is taken to improve until its end.
+
+        No later than limits allow.
+        """
+        affordable = self._bare.affordable(self.searched)
+        everything = joint(affordable, self.searched, len(self._bare.run.once))
+        fits = max(1, guaranteed(everything, self.budget.confidence))
         if self.request.curves:
             best = max if self.request.mode == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
-            return float(np.median(found))
-        if self.request.most_epochs is not None:
-            return self.request.most_epochs
-        affordable = self._bare.affordable(self.searched)
-        everything = joint(affordable, self.searched, len(self._bare.run.once))
-        return max(1, guaranteed(everything, self.budget.confidence))
+            return min(float(np.median(found)), fits)
+        return min(self.at_this_batch(self.request.most_epochs) or fits, fits)
 
     @cached_property
     def _bare(self) -> Spending:

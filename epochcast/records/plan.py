@@ -215,7 +215,7 @@ class Checkpoint:
     Attributes:
         epoch: whole epochs done by then.
         seconds: since the run began, what happens here included.
-        money: spent by then, P50.
+        money: spent by then, P50; with what was spent before the run.
         reach_probability: that no stop rule has ended the run before.
         stop_probability: that one ends it here.
         saved_seconds, saved_money: if it does, P50.

@@ -116,6 +116,21 @@ def test_time_spent_before_counts() -> None:
     assert plan(EXAMPLE, money, **CADENCE).chosen.epochs == 47
 
 
+def test_the_timeline_counts_what_was_spent_before() -> None:
+    """Ten minutes and $7 before a run of 150 + 10·55 s, at a dollar an hour."""
+    budget = Budget(price_per_hour=1.0, fixed_cost=7.0, spent_seconds=600.0)
+    found = plan(EXAMPLE, budget, epochs=10, evaluate=0, save=0)
+    assert found.chosen.money is not None
+    assert found.timeline[-1].money == pytest.approx(7 + (600 + 150 + 550) / HOUR)
+    assert found.timeline[-1].money == pytest.approx(found.chosen.money.p50)
+
+
+def test_evaluations_are_spread_over_what_fits_and_not_over_a_target_out_of_reach() -> None:
+    within = plan(EXAMPLE, Budget(deadline=HOUR), evaluate="auto", save=0)
+    wished = plan(EXAMPLE, Budget(deadline=HOUR), epochs=5000, evaluate="auto", save=0)
+    assert wished.epochs_of("evaluate") == within.epochs_of("evaluate")
+
+
 def test_fixed_cost_is_paid_first() -> None:
     budget = Budget(money=2.75 + 7, price_per_hour=3.0, fixed_cost=7.0)
     assert plan(EXAMPLE, budget, **CADENCE).chosen.epochs == 52
