@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA, from_json, to_json
 from epochcast.records.estimate import Quantiles, Warning_
@@ -330,8 +330,15 @@ class Plan:
         return tuple(c.epoch for c in self.timeline if action in c.actions)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        """Write the plan as JSON.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the plan to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
