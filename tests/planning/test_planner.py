@@ -437,6 +437,26 @@ def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) ->
     assert found.chosen.config.batch_size == 6
 
 
+def test_limits_that_nobody_can_keep_to_are_said() -> None:
+    variant = replace(EXAMPLE.variants[0], save_bytes=None, device_bytes=None)
+    unknown = replace(EXAMPLE, variants=(variant,))
+    limits = Budget(disk=1.0, memory=1.0)
+    found = plan(unknown, limits, epochs=3).warnings
+    assert [dict(w.details)["limit"] for w in found if w.code == "unknown-use"] == [
+        "disk", "memory"
+    ]  # fmt: skip
+    without_saves = plan(unknown, replace(limits, memory=None), epochs=3, save=0).warnings
+    assert not [w for w in without_saves if w.code == "unknown-use"]
+
+
+def test_rules_that_never_look_are_said() -> None:
+    rules = (Patience(checks=3),)
+    never = plan(EXAMPLE, Budget(), epochs=3, rules=rules, evaluate=0)
+    assert "no-checks" in {w.code for w in never.warnings}
+    often = plan(EXAMPLE, Budget(), epochs=3, rules=rules)
+    assert "no-checks" not in {w.code for w in often.warnings}
+
+
 def test_no_memory_at_all_is_a_limit() -> None:
     with pytest.raises(DoesNotFit, match="more than the 0 B allowed"):
         plan(EXAMPLE, Budget(memory=0.0), epochs=2)
