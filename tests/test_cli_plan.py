@@ -198,7 +198,7 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --patience 2 --min-delta inf", "a min_delta that is finite", 2),
         (
             "--epochs 3 --stop futility=5",
-            "a probability that is finite and at least 0 and at most 1",
+            "that is finite and at least 0 and at most 1",
             2,
         ),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),

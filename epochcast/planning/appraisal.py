@@ -35,16 +35,23 @@ from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
+LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
 
 
 @dataclass(frozen=True)
 class Appraisal:
-    """One candidate under a budget and a request; see the module."""
+    """One candidate under a budget and a request; see the module.
+
+    Attributes:
+        chosen: to be run: its saves are placed one by one, which takes a second for long runs;
+            others save periodically.
+    """
 
     priced: PriceList
     position: int
     budget: Budget
     request: PlanRequest
+    chosen: bool = False
 
     @cached_property
     def prices(self) -> Prices:
@@ -250,10 +257,13 @@ class Appraisal:
     def saves(self) -> Cadence:
         """Which epoch ends to save at, once the number of epochs is known.
 
-        Against failures, by dynamic programming; never more often than was paid for.
+        Against failures, by dynamic programming in the chosen run; never more often than was paid
+        for. Periodically elsewhere, and in runs so long that it makes no difference.
         """
         mtbf = self.request.mtbf_seconds
         if self.request.save != "auto" or mtbf is None or self.save_interval_seconds is None:
+            return self.save_every
+        if not self.chosen or self.epochs > LONGEST_PLACED:
             return self.save_every
         evaluated = set(self.evaluate.epochs(self.epochs))
         seconds = [

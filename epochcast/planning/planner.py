@@ -63,7 +63,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     if not fitting:
         raise nearest(appraisals)
     ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
-    chosen = ranked[0]
+    chosen = replace(ranked[0], chosen=True)
     forecast = stop_forecast(chosen, request)
     return Plan(
         workload=model.workload,
@@ -75,7 +75,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
-        options=with_pareto([a.option for a in ranked])[:SHOWN],
+        options=with_pareto([a.option for a in (chosen, *ranked[1:])])[:SHOWN],
         timeline=timeline(chosen, forecast),
         prices=chosen.unit_prices,
         metric=request.metric,

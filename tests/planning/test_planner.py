@@ -14,6 +14,7 @@ import epochcast as ec
 from epochcast.costmodel.fitting import fit
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
+from epochcast.planning.checkpoints import save_epochs
 from epochcast.planning.planner import plan, with_pareto
 from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import DoesNotFit, describe
@@ -261,6 +262,27 @@ def test_saves_follow_failures_and_cost() -> None:
     never = plan(EXAMPLE, Budget(), epochs=100, evaluate=0)
     assert never.save_interval_seconds == pytest.approx(4 / 0.035)
     assert never.epochs_of("save")[:2] == (3, 6)
+
+
+def test_saves_are_placed_in_the_chosen_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not in 100,000 epochs, where the best period is as good."""
+    from epochcast.planning import appraisal
+
+    placed: list[int] = []
+
+    def count(seconds: list[float], *args: float) -> tuple[int, ...]:
+        placed.append(len(seconds))
+        return save_epochs(seconds, *args)
+
+    monkeypatch.setattr(appraisal, "save_epochs", count)
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    wishes = {"batch_sizes": (12,), "evaluate": 0, "mtbf_seconds": 12 * HOUR}
+    assert len(plan(model, Budget(), epochs=50, **wishes).options) == 6
+    assert placed == [50]
+    long = plan(model, Budget(), epochs=100_000, **wishes)
+    assert placed == [50]
+    first, second = long.epochs_of("save")[:2]
+    assert second == 2 * first
 
 
 def test_failures_take_time_and_widen_it() -> None:
