@@ -5,7 +5,8 @@
     events.out.tfevents… scalars by tag; the step is the epoch
 
 Names are the metric's own, and for training values what it is called without ``val``: with the
-metric ``val_loss`` the first of ``train_loss``, ``training_loss``, ``loss`` that is there.
+metric ``val_loss`` the first of ``train_loss``, ``training_loss``, ``loss`` that is there. Values
+that are not finite are skipped too; a curve that ends in them has ``non_finite_epoch``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from math import isnan
+from math import isfinite, nan
 from pathlib import Path
 
 from epochcast.errors import MissingDependency, UsageError
@@ -85,15 +86,18 @@ def _curve(rows: list[Row], metric: str) -> LearningCurve:
         raise ValueError(f"no metric {metric!r}; it has: {', '.join(names) or 'nothing'}")
     counter = next((name for name in EPOCH_NAMES if name in names), None)
     training = next((name for name in _training_names(metric) if name in names), None)
-    checks = [row for row in rows if metric in row and not isnan(row[metric])]
-    epochs = tuple(
-        float(i) if counter is None else row[counter] for i, row in enumerate(checks, start=1)
-    )
-    known = training is not None and all(training in row for row in checks)
+    shown = [row for row in rows if metric in row]
+    at = [float(i) if counter is None else row[counter] for i, row in enumerate(shown, start=1)]
+    finite = [i for i, row in enumerate(shown) if isfinite(row[metric])]
+    if shown and not finite:
+        raise ValueError(f"no value of {metric!r} is finite")
+    checks = [shown[i] for i in finite]
+    known = training is not None and all(isfinite(row.get(training, nan)) for row in checks)
     return LearningCurve(
-        epochs=epochs,
+        epochs=tuple(at[i] for i in finite),
         validation=tuple(row[metric] for row in checks),
         training=tuple(row[str(training)] for row in checks) if known else (),
+        non_finite_epoch=next((e for e in at[finite[-1] + 1 :] if e > at[finite[-1]]), None),
     )
 
 

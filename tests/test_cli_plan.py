@@ -127,7 +127,7 @@ def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
     assert failed.stdout == ""
-    assert "90 epochs at 90 % confidence need 1h 32m of deadline" in failed.stderr
+    assert "90 epochs at 90 % confidence need 1h 33m of deadline" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
     document = json.loads(run(f"{line} --json", code=3).stdout)
     assert document["shortfall"]["fitting_epochs"] == 57
@@ -186,6 +186,21 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --mtbf 1h --interruptions-per-hour 1", "not both", 2),
         ("--deadline 1h --counted-from start", "give --started", 2),
         ("--deadline 1h --stop futility=0.1", "give --epochs", 2),
+        ("--epochs 3 --samples inf", "--samples is a number", 2),
+        ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
+        ("--min-epochs 20000000 --deadline 1h", "min_epochs must be at most 10,000,000", 2),
+        ("--epochs 3 --seed -1", "seed must not be negative, but got -1", 2),
+        ("--epochs 3 --output nodir/plan.json", "cannot write the plan to nodir/plan.json", 2),
+        ("--epochs 3 --stop target=inf", "needs a value that is finite, but got inf", 2),
+        ("--epochs 3 --stop gl=nan", "a percent that is finite and at least 0, but got nan", 2),
+        ("--epochs 3 --stop up=0", "a rises that is finite and at least 1", 2),
+        ("--epochs 3 --min-delta nan", "min_delta must be finite and >= 0, but got nan", 2),
+        ("--epochs 3 --patience 2 --min-delta inf", "a min_delta that is finite", 2),
+        (
+            "--epochs 3 --stop futility=5",
+            "that is finite and at least 0 and at most 1",
+            2,
+        ),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
     ],

@@ -6,7 +6,8 @@ import pytest
 
 from epochcast.curve_files import read_curve
 from epochcast.errors import UsageError
-from epochcast.records import LearningCurve
+from epochcast.planning.stopping import stop
+from epochcast.records import LearningCurve, StopReason
 
 EXPECTED = LearningCurve(
     epochs=(1.0, 2.0, 3.0), validation=(0.9, 0.7, 0.6), training=(0.8, 0.6, 0.4)
@@ -36,6 +37,20 @@ def test_without_epochs_checks_are_counted(tmp_path: Path) -> None:
     file.write_text("accuracy\n0.1\n0.5\n")
     curve = read_curve(file, "accuracy")
     assert curve == LearningCurve(epochs=(1.0, 2.0), validation=(0.1, 0.5))
+
+
+def test_a_run_that_ended_in_nan_is_no_success(tmp_path: Path) -> None:
+    """In between, a value that is not finite is one that is missing; at the end the run failed."""
+    file = tmp_path / "curve.csv"
+    file.write_text("epoch,val_loss\n1,0.9\n2,nan\n3,0.6\n4,inf\n5,nan\n")
+    curve = read_curve(file)
+    assert curve == LearningCurve(epochs=(1, 3), validation=(0.9, 0.6), non_finite_epoch=4)
+    assert stop((), curve) == (4, StopReason.NON_FINITE)
+    file.write_text("epoch,val_loss\n1,0.9\n2,0.8\n2,nan\n")  # a row of training alone
+    assert read_curve(file).non_finite_epoch is None
+    file.write_text("val_loss\nnan\n")
+    with pytest.raises(UsageError, match="no value of 'val_loss' is finite"):
+        read_curve(file)
 
 
 def test_training_values_must_be_complete(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _samples(text: str | None, probed: int) -> int | None:
     number, factor, rest = text.strip().lower().partition("x")
     try:
         samples = round(float(number) * (probed if factor else 1))
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, or an infinite one
         samples = 0
     if samples < 1 or rest:
         raise UsageError(f"--samples is a number of samples or like '10x', but got {text!r}")

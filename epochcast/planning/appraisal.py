@@ -7,9 +7,9 @@ Properties are computed when they are first asked for, each from those above it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -35,16 +35,23 @@ from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
+LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
 
 
 @dataclass(frozen=True)
 class Appraisal:
-    """One candidate under a budget and a request; see the module."""
+    """One candidate under a budget and a request; see the module.
+
+    Attributes:
+        chosen: to be run: its saves are placed one by one, which takes a second for long runs;
+            others save periodically.
+    """
 
     priced: PriceList
     position: int
     budget: Budget
     request: PlanRequest
+    chosen: bool = False
 
     @cached_property
     def prices(self) -> Prices:
@@ -76,6 +83,11 @@ class Appraisal:
         """Epochs wanted, at this batch."""
         return self.at_this_batch(self.request.epochs)
 
+    @cached_property
+    def searched(self) -> int:
+        """The most epochs looked at: no limit is asked whether it allows more."""
+        return max(MOST_EPOCHS, self.minimum, self.at_this_batch(self.request.most_epochs) or 0)
+
     # -- cadences -------------------------------------------------------------------------------
 
     @cached_property
@@ -94,15 +106,18 @@ class Appraisal:
         )
 
     def _best_epoch(self) -> float:
-        """Of the learning curves seen; without any, the run is taken to improve until its end."""
+        """Of the learning curves seen; without any, the run is taken to improve until its end.
+
+        No later than limits allow.
+        """
+        affordable = self._bare.affordable(self.searched)
+        everything = joint(affordable, self.searched, len(self._bare.run.once))
+        fits = max(1, guaranteed(everything, self.budget.confidence))
         if self.request.curves:
             best = max if self.request.mode == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
-            return float(np.median(found))
-        if self.request.most_epochs is not None:
-            return self.request.most_epochs
-        everything = joint(self._bare.affordable(), MOST_EPOCHS, len(self._bare.run.once))
-        return max(1, guaranteed(everything, self.budget.confidence))
+            return min(float(np.median(found)), fits)
+        return min(self.at_this_batch(self.request.most_epochs) or fits, fits)
 
     @cached_property
     def _bare(self) -> Spending:
@@ -155,10 +170,13 @@ class Appraisal:
     @cached_property
     def reserve_seconds(self) -> float:
         """Beyond the median save: how much earlier the last one must begin before a deadline."""
+        return self._reserve(inf if self.budget.deadline is None else self.budget.deadline)
+
+    def _reserve(self, deadline: float) -> float:
         saves = self.prices.save.median and self.save_every.count(MANY)[0]
         if self.budget.deadline is None or not saves:
             return 0.0
-        at_stake = min(self.interruptions.segment_seconds, self.budget.deadline)
+        at_stake = min(self.interruptions.segment_seconds, deadline)
         lead = final_save_lead(at_stake, self.prices.save.quantile)
         return max(0.0, lead - self.prices.save.median)
 
@@ -194,12 +212,17 @@ class Appraisal:
         return self.spending(self.evaluate, self.save_every)
 
     @cached_property
+    def unhurried(self) -> Spending:
+        """As planned, with what is kept for the last save before a deadline that suffices."""
+        return replace(self.planned, reserve_seconds=self._reserve(inf))
+
+    @cached_property
     def affordable(self) -> dict[LimitName, Epochs]:
-        return self.planned.affordable()
+        return self.planned.affordable(self.searched)
 
     @cached_property
     def affordable_epochs(self) -> Epochs:
-        return joint(self.affordable, MOST_EPOCHS, len(self.run.once))
+        return joint(self.affordable, self.searched, len(self.run.once))
 
     @cached_property
     def epochs(self) -> int:
@@ -234,10 +257,13 @@ class Appraisal:
     def saves(self) -> Cadence:
         """Which epoch ends to save at, once the number of epochs is known.
 
-        Against failures, by dynamic programming; never more often than was paid for.
+        Against failures, by dynamic programming in the chosen run; never more often than was paid
+        for. Periodically elsewhere, and in runs so long that it makes no difference.
         """
         mtbf = self.request.mtbf_seconds
         if self.request.save != "auto" or mtbf is None or self.save_interval_seconds is None:
+            return self.save_every
+        if not self.chosen or self.epochs > LONGEST_PLACED:
             return self.save_every
         evaluated = set(self.evaluate.epochs(self.epochs))
         seconds = [
@@ -330,9 +356,9 @@ class Appraisal:
 
     @cached_property
     def binding(self) -> LimitName | None:
-        """The limit that the next epoch would break; None where the target or maximum ends it."""
-        most = self.at_this_batch(self.request.most_epochs)
-        if not self.affordable or (most is not None and self.epochs >= most):
+        """The limit that the next epoch would break; None where something else ends the run."""
+        most = self.at_this_batch(self.request.most_epochs) or self.searched
+        if not self.affordable or self.epochs >= most:
             return None
         q = self.budget.confidence
         return min(

@@ -20,7 +20,7 @@ from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.draws import RunDraws
 from epochcast.records import Budget, LimitName
 
-MOST_EPOCHS = 100_000  # nobody trains longer; a bound for the search
+MOST_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
 ROUNDING = 1e-9  # relative: a limit met exactly is met
 HOUR, KWH = 3600.0, 3.6e6  # seconds, joules
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.prediction import MEMORY_TIGHT
@@ -25,6 +26,7 @@ from epochcast.records import Budget
 FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64
 STEPS_PER_DOUBLING = 2  # of a free batch size in what is shown: 96, 128, 181, 256
 SHORTLIST = 12  # by each of time, money and memory
+LENIENT = 0.9  # of the bytes of a rough look: counted exactly, a configuration may need less
 
 
 def reference_batch(job: Job, request: PlanRequest) -> int:
@@ -98,19 +100,35 @@ def _free(job: Job, request: PlanRequest) -> Candidates:
 def memory_limit(job: Job, budget: Budget) -> float:
     """Bytes of one device that a run may fill."""
     capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
-    return budget.memory or MEMORY_TIGHT * capacity
+    return MEMORY_TIGHT * capacity if budget.memory is None else budget.memory
 
 
 def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
     """Positions of the candidates worth appraising, most promising first; memory permitting.
 
-    Where no candidate fits into memory, the smallest ones are returned.
+    Those that surely fit into memory come first, or the smallest ones where none does; those that
+    may fit, looked at closely, follow.
     """
-    needed = _cautious_bytes(prices, budget)
-    fits = ~(needed > memory_limit(prices.job, budget))
-    if not fits.any():
-        return np.argsort(needed, kind="stable")[:SHORTLIST]
-    progress, seconds = _rough(prices, budget, request)
+    cautious, limit = _cautious_bytes(prices, budget), memory_limit(prices.job, budget)
+    hopeful = LENIENT * np.fmin(cautious, prices.device_bytes)
+    surely, perhaps = ~(cautious > limit), ~(hopeful > limit)
+    smallest = np.argsort(cautious, kind="stable")[:SHORTLIST]
+    rough = _rough(prices, budget, request)
+    found = [_best(prices, request, rough, cautious, surely) if surely.any() else smallest]
+    if not np.array_equal(surely, perhaps):
+        found.append(_best(prices, request, rough, cautious, perhaps))
+    return np.asarray(list(dict.fromkeys(np.concatenate(found).tolist())), dtype=np.int64)
+
+
+def _best(
+    prices: PriceList,
+    request: PlanRequest,
+    rough: tuple[Array, Array],
+    needed: Array,
+    fits: NDArray[np.bool_],
+) -> Whole:
+    """The best of those that fit by time, by money and by memory, in turn."""
+    progress, seconds = rough
     missing = np.where(fits, -progress, np.inf)
     money = seconds * prices.candidates.devices
     groups = _groups(prices.candidates, request)
@@ -152,8 +170,11 @@ def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
 
 
 def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Array, Array]:
-    """Progress within the budget, and the time it takes, of every candidate."""
-    variant = prices.job.variant
+    """Progress within the budget, and the time it takes, of every candidate.
+
+    Where the fewest epochs worth running do not fit, no progress counts, but the time of those.
+    """
+    variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
     sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
     epoch = prices.training * _caution(prices, budget, sd) + variant.epoch_turn.seconds
     if isinstance(request.evaluate, int) and request.evaluate > 0:
@@ -161,8 +182,10 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     most = _most_epochs(prices, request)
     room = _seconds_allowed(prices, budget) / request.folds - prices.startup
     epochs = np.clip(np.floor(room / epoch), 0, most)
-    worth = most if request.most_epochs else 1 / _efficiencies(prices, request)
-    return epochs / worth, (prices.startup + epochs * epoch) * request.folds
+    worth = most if request.most_epochs else 1 / efficiencies
+    least = np.ceil(request.min_epochs / efficiencies - 1e-9)
+    progress = np.where(epochs < least, 0.0, epochs / worth)
+    return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
 
 
 def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
@@ -174,7 +197,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.most_epochs or MOST_EPOCHS
+    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs)
     return np.ceil(most / _efficiencies(prices, request) - 1e-9)
 
 

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, log, pi, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.intervals import student_t_quantile
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
 
@@ -34,6 +35,7 @@ FEWEST_CHECKS = 5  # of a curve that can be extrapolated: one more than the larg
 FEW_CHECKS = 3  # a median of three is not moved by one
 LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
+FALSE_ALARMS = 0.02  # of curves that have only noise to show, called overfitting
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
 EVALUATIONS = 60  # of a family in one fit: it has converged, or another one fits better
 MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
@@ -256,20 +258,35 @@ def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outl
 def turning_point(fitted: FittedCurve) -> float | None:
     """The epoch of the best validation value, if it has risen since while training went on falling.
 
-    Where training values are unknown, the rise alone decides.
+    The rise is that of the late checks' median above the lowest mean of three: more than noise
+    would show, the lowest being the lowest of many. Where training values are unknown, it decides
+    alone.
     """
     y = _oriented(fitted.seen.validation, fitted.mode)
     smooth = _smooth(y)
     best = int(np.argmin(smooth))
-    since = y[best + 1 :]
-    if len(since) < FEW_CHECKS:
+    late = y[best + 1 :][-max(FEW_CHECKS, round(LATE_SHARE * len(y))) :]
+    if len(late) < FEW_CHECKS:
         return None
-    if float(np.median(since) - smooth[best]) <= _smallest_change(y, fitted.noise):
+    if float(np.median(late) - smooth[best]) <= _largest_by_chance(y, len(late), fitted.noise):
         return None
     training = _oriented(fitted.seen.training, fitted.mode)
     if len(training) and training[-1] >= training[best]:
         return None
     return fitted.seen.epochs[best]
+
+
+def _largest_by_chance(y: Array, late: int, noise: float) -> float:
+    """How far noise alone puts a late median above the lowest mean; rarely more (Bonferroni).
+
+    The noise is an estimate from few checks, hence Student's quantile; its neighbouring second
+    differences share checks, hence half as many degrees of freedom.
+    """
+    bends = np.diff(y[len(y) // 3 :], n=2)  # without the steep beginning
+    scatter = max(noise, float(np.sqrt(np.mean(bends**2) / 6)) if len(bends) else 0.0)
+    sd = scatter * sqrt(5 / 9 + pi / 2 / late)  # of a mean of three at an end, and of a median
+    reach = student_t_quantile(1 - FALSE_ALARMS / len(y), max(1.0, len(bends) / 2))
+    return max(reach * sd, SMALLEST_CHANGE * float(np.ptp(y)))
 
 
 def _still_falling(y: Array, noise: float) -> bool:

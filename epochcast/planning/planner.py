@@ -63,7 +63,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     if not fitting:
         raise nearest(appraisals)
     ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
-    chosen = ranked[0]
+    chosen = replace(ranked[0], chosen=True)
     forecast = stop_forecast(chosen, request)
     return Plan(
         workload=model.workload,
@@ -75,7 +75,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
-        options=with_pareto([a.option for a in ranked])[:SHOWN],
+        options=with_pareto([a.option for a in (chosen, *ranked[1:])])[:SHOWN],
         timeline=timeline(chosen, forecast),
         prices=chosen.unit_prices,
         metric=request.metric,
@@ -174,9 +174,29 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
     if another and request.noise_scale is None:
         found.append(_note("equal-epochs"))
+    for curve in request.curves:
+        if curve.non_finite_epoch is not None:
+            found.append(_note("curve-not-finite", metric=request.metric,
+                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+    found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+    if request.rules and not chosen.evaluate.epochs(chosen.epochs):
+        found.append(_note("no-checks"))
+    if request.most_epochs is None and chosen.epochs >= chosen.searched:
+        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return found
+
+
+def _unknown_uses(chosen: Appraisal) -> list[str]:
+    """Limits that are set, but of which nobody knows what a run uses."""
+    prices, budget = chosen.prices, chosen.budget
+    saves = chosen.saves.epochs(chosen.epochs)
+    unknown = {
+        "disk": budget.disk is not None and prices.save_bytes is None and bool(saves),
+        "memory": budget.memory is not None and prices.device_bytes is None,
+    }
+    return [name for name, is_unknown in unknown.items() if is_unknown]
 
 
 def _note(code: str, **details: str) -> Warning_:

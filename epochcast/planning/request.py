@@ -12,6 +12,13 @@ from epochcast.planning.cadence import Cadence
 from epochcast.planning.stopping import Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
 
+MOST = {  # more is a slip of the pen: a timeline of as many moments, a number beyond 64 bits
+    "epochs": 10_000_000,
+    "min_epochs": 10_000_000,
+    "max_epochs": 10_000_000,
+    "samples": 10**15,
+}
+
 
 class Objective(Protocol):
     """What makes one option better than another."""
@@ -137,6 +144,12 @@ class PlanRequest:
             _require_positive(name, getattr(self, name))
         for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
             _require_positive(name, getattr(self, name))
+        for name, most in MOST.items():
+            _require_at_most(name, getattr(self, name), most)
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, but got {self.seed}")
+        if not 0 <= self.min_delta < float("inf"):
+            raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
         for name in ("batch_sizes", "devices"):
             for value in getattr(self, name) if self.batch_sizes != "free" else self.devices:
                 _require_positive(name, value)
@@ -160,3 +173,8 @@ class PlanRequest:
 def _require_positive(name: str, value: float | None) -> None:
     if value is not None and not 0 < value < float("inf"):
         raise UsageError(f"{name} must be positive, but got {value}")
+
+
+def _require_at_most(name: str, value: float | None, most: float) -> None:
+    if value is not None and value > most:
+        raise UsageError(f"{name} must be at most {most:,}, but got {value:g}")

@@ -2,13 +2,15 @@
 
 The nearest configuration is the one whose limits must be raised least: by the smallest factor for
 the limit that is missed most. What each limit would have to be is what the fewest acceptable
-epochs use at the confidence asked for, so that raising the limits to it makes the plan fit.
+epochs use at the confidence asked for, so that raising the limits to it makes the plan fit. In
+words a need is rounded up, so that the same holds for the number that people read and give back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
+from dataclasses import replace
+from math import floor, inf, log10
 
 from epochcast.errors import EpochcastError
 from epochcast.planning.appraisal import Appraisal
@@ -17,18 +19,40 @@ from epochcast.planning.candidates import memory_limit
 from epochcast.records import LimitName, Shortfall
 from epochcast.units import (
     format_bytes,
-    format_energy,
     format_money,
     format_percent,
     format_seconds,
+    parse_bytes,
+    parse_energy,
+    parse_money,
+    parse_seconds,
 )
 
-FORMS: dict[LimitName, Callable[[float], str]] = {
-    "deadline": format_seconds,
-    "money": format_money,
-    "energy": format_energy,
-    "disk": format_bytes,
-    "memory": format_bytes,
+ROUNDS = 4  # in which limits are raised: cadences that follow the budget change what is needed
+FINER = 5e-4  # relative: by how much a need grows until its text, read back, is enough
+
+
+def _money(amount: float) -> str:
+    """Three figures of less than one, without an exponent: what can be read back."""
+    return format_money(amount) if amount >= 1 or not amount else f"${amount:.{_decimals(amount)}f}"
+
+
+def _decimals(amount: float) -> int:
+    return 2 - floor(log10(abs(amount)))
+
+
+def _energy(joules: float) -> str:
+    if joules < 3600:
+        return f"{joules:.4g} J"
+    return f"{joules / 3600:.4g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.4g} kWh"
+
+
+FORMS: dict[LimitName, tuple[Callable[[float], str], Callable[[str], float]]] = {
+    "deadline": (format_seconds, parse_seconds),
+    "money": (_money, parse_money),
+    "energy": (_energy, parse_energy),
+    "disk": (format_bytes, parse_bytes),
+    "memory": (format_bytes, parse_bytes),
 }
 Miss = tuple[LimitName, float, float]  # a limit, what it is, what it would have to be
 
@@ -45,7 +69,7 @@ class DoesNotFit(EpochcastError):
 
 def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:
     """The error that says what would fit."""
-    closest = min(appraisals, key=lambda a: _missed_by(a))
+    closest = min(appraisals, key=_missed_by)
     shortfall = Shortfall(
         epochs=closest.minimum,
         confidence=closest.budget.confidence,
@@ -69,9 +93,10 @@ def _level(a: Appraisal) -> float:
     return 1 - (1 - a.budget.confidence) / len(a.planned.limits())
 
 
-def _missed_by(a: Appraisal) -> float:
-    """The factor by which the limit that is missed most must grow."""
-    return max((need / has if has > 0 else inf for _, has, need in misses(a)), default=1.0)
+def _missed_by(a: Appraisal) -> tuple[float, float]:
+    """The factor by which the limit that is missed most must grow, and to what."""
+    missed = [(need / has if has > 0 else inf, need) for _, has, need in misses(a)]
+    return max(missed, default=(1.0, 0.0))
 
 
 def misses(a: Appraisal) -> list[Miss]:
@@ -80,11 +105,22 @@ def misses(a: Appraisal) -> list[Miss]:
     allowed = memory_limit(a.priced.job, a.budget)
     if a.memory_needed > allowed:
         found.append(("memory", allowed, a.memory_needed))
-    if a.epochs >= a.minimum:
-        return found
-    has, level = a.planned.limits(), _level(a)
-    needs = {name: upper_quantile(a.planned.used(name, a.same(a.minimum)), level) for name in has}
-    return found + [(name, has[name], need) for name, need in needs.items() if need > has[name]]
+    has, raised = a.planned.limits(), _raised(a).planned.limits()
+    return found + [(name, has[name], need) for name, need in raised.items() if need > has[name]]
+
+
+def _raised(a: Appraisal) -> Appraisal:
+    """The same under limits that its fewest epochs hold."""
+    for _ in range(ROUNDS):
+        if a.epochs >= a.minimum:
+            break
+        level, least = _level(a), a.same(a.minimum)
+        limits = {
+            name: max(limit, upper_quantile(a.unhurried.used(name, least), level))
+            for name, limit in a.planned.limits().items()
+        }
+        a = replace(a, budget=replace(a.budget, **limits))  # type: ignore[arg-type]
+    return a
 
 
 def describe(shortfall: Shortfall) -> str:
@@ -99,5 +135,10 @@ def describe(shortfall: Shortfall) -> str:
 
 
 def _change(name: LimitName, has: float, need: float) -> str:
-    form = FORMS[name]
-    return f"{form(need)} of {name}, {form(need - has)} more than the {form(has)} allowed"
+    form, read = FORMS[name]
+    enough = need
+    while read(form(enough)) < need:
+        enough *= 1 + FINER
+    text = form(enough)
+    more = form(read(text) - has)
+    return f"{text} of {name}, {more} more than the {form(has)} allowed"

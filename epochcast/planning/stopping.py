@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, ClassVar, Protocol
 
 from epochcast.errors import UsageError
@@ -57,6 +57,10 @@ class Patience:
     min_delta: float = 0.0
     mode: Mode = "min"
 
+    def __post_init__(self) -> None:
+        _require_between(self, 1, inf, "checks")
+        _require_between(self, 0, inf, "min_delta")
+
     def update(self, state: State, check: Check) -> Verdict:
         value = _smaller_is_better(check.value, self.mode)
         if not state or value < state[0] - self.min_delta:
@@ -75,6 +79,7 @@ class GeneralizationLoss:
 
     def __post_init__(self) -> None:
         _require_loss(self)
+        _require_between(self, 0, inf, "percent")
 
     def update(self, state: State, check: Check) -> Verdict:
         best = min(*state, check.value) if state else check.value
@@ -96,6 +101,8 @@ class ProgressQuotient:
 
     def __post_init__(self) -> None:
         _require_loss(self)
+        _require_between(self, 0, inf, "quotient")
+        _require_between(self, 1, inf, "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
         if check.training is None:
@@ -121,6 +128,9 @@ class SuccessiveRises:
     strip: int = STRIP
     mode: Mode = "min"
 
+    def __post_init__(self) -> None:
+        _require_between(self, 1, inf, "rises", "strip")
+
     def update(self, state: State, check: Check) -> Verdict:
         value = _smaller_is_better(check.value, self.mode)
         seen, rises, *last = state or (0.0, 0.0)
@@ -138,6 +148,9 @@ class Target:
     value: float
     mode: Mode = "min"
 
+    def __post_init__(self) -> None:
+        _require_between(self, -inf, inf, "value")
+
     def update(self, state: State, check: Check) -> Verdict:
         mine = _smaller_is_better(check.value, self.mode)
         reached = mine <= _smaller_is_better(self.value, self.mode)
@@ -151,6 +164,9 @@ class Divergence:
     kind: ClassVar[str] = "divergence"
     value: float
     mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        _require_between(self, -inf, inf, "value")
 
     def update(self, state: State, check: Check) -> Verdict:
         mine = _smaller_is_better(check.value, self.mode)
@@ -172,6 +188,11 @@ class Futility:
     min_delta: float = 0.0
     first_checks: int = 8  # two for each parameter of the largest family
     mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        _require_between(self, 0, 1, "probability")
+        _require_between(self, 1, inf, "horizon", "first_checks")
+        _require_between(self, 0, inf, "min_delta")
 
     def update(self, state: State, check: Check) -> Verdict:
         state = (*state, check.epoch, check.value)
@@ -211,6 +232,18 @@ def _require_loss(rule: GeneralizationLoss | ProgressQuotient) -> None:
         raise UsageError(f"the rule {rule.kind} compares losses, so its mode must be min")
 
 
+def _require_between(rule: Any, low: float, high: float, *names: str) -> None:
+    """Settings are finite and within bounds."""
+    for name in names:
+        value = getattr(rule, name)
+        if not (isfinite(value) and low <= value <= high):
+            bounds = f" and at least {low:g}" if isfinite(low) else ""
+            bounds += f" and at most {high:g}" if isfinite(high) else ""
+            raise UsageError(
+                f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got {value:g}"
+            )
+
+
 class Watch:
     """Several rules over one run; whichever fires first stops it. Values must be finite."""
 
@@ -235,6 +268,8 @@ def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason
         reason = watch.update(check)
         if reason is not None:
             return check.epoch, reason
+    if curve.non_finite_epoch is not None:
+        return curve.non_finite_epoch, StopReason.NON_FINITE
     return None
 
 

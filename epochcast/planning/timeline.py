@@ -160,7 +160,7 @@ def _checkpoint(
     actions: tuple[Action, ...],
     forecast: tuple[float, float, float | None] | None,
 ) -> Checkpoint:
-    price = chosen.money_of(seconds.p50)
+    price = chosen.money_of(chosen.budget.spent_seconds + seconds.p50)
     money = None if price is None else chosen.budget.fixed_cost + price
     if forecast is None:
         return Checkpoint(epoch=epoch, seconds=seconds, money=money, actions=actions)

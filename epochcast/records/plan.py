@@ -16,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA, from_json, to_json
 from epochcast.records.estimate import Quantiles, Warning_
@@ -100,11 +100,14 @@ class LearningCurve:
         epochs: at which it was evaluated, increasing.
         validation: the metric that decides.
         training: the same metric on training data; empty if unknown.
+        non_finite_epoch: from which the metric was NaN or infinite until the end; those values are
+            left out. None if it ended well.
     """
 
     epochs: tuple[float, ...]
     validation: tuple[float, ...]
     training: tuple[float, ...] = ()
+    non_finite_epoch: float | None = None
 
     def __post_init__(self) -> None:
         n = len(self.epochs)
@@ -142,7 +145,8 @@ class Option:
         seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
         memory_share: P90 of the device's memory in use; ``device_bytes`` over what it has.
         save_bytes: of one checkpoint.
-        binding: the limit that stops the next epoch; None if the target does.
+        binding: the limit that stops the next epoch; None if the target, the maximum or the end
+            of the search does.
         slack: what each limit leaves at the confidence asked for, in its own unit.
         next_epoch_seconds, next_epoch_money: what one more epoch would take, P50.
         efficiency: progress per sample, relative to the reference batch.
@@ -211,7 +215,7 @@ class Checkpoint:
     Attributes:
         epoch: whole epochs done by then.
         seconds: since the run began, what happens here included.
-        money: spent by then, P50.
+        money: spent by then, P50; with what was spent before the run.
         reach_probability: that no stop rule has ended the run before.
         stop_probability: that one ends it here.
         saved_seconds, saved_money: if it does, P50.
@@ -326,8 +330,15 @@ class Plan:
         return tuple(c.epoch for c in self.timeline if action in c.actions)
 
     def save(self, path: str | Path) -> None:
-        """Write the plan as JSON."""
-        Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        """Write the plan as JSON.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the plan to {path}: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -42,6 +42,12 @@ WARNINGS = {
     "progress in each: give --noise-scale",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
+    "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
+    "curve: that run failed, and only what came before is used",
+    "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
+    "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
+    "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
+    "end, give --epochs",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "

@@ -90,6 +90,36 @@ def test_overfitting_is_named_with_the_epoch_where_it_turns() -> None:
     assert c.outlook(c.fit_curve(curve), 60).fit == "overfitting"
 
 
+def _seen(truth: Callable[[float], float], checks: int, noise: float, seed: int) -> c.FittedCurve:
+    """As far as a turn is looked for, without fitting any family."""
+    curve = _curve(truth, checks, noise, seed)
+    y = np.array(curve.validation)
+    return c.FittedCurve(curve, "min", (float(checks), 0.0, 1.0), (), c._noise(y), 0.0)
+
+
+CURVES = 400
+
+
+@pytest.mark.parametrize("checks", [6, 8, 12, 20, 50, 200])
+@pytest.mark.parametrize("truth", [lambda _: 0.5, lambda e: 0.5 + math.exp(-0.3 * e)])
+def test_noise_is_not_called_overfitting(truth: Callable[[float], float], checks: int) -> None:
+    """Under 5 % of flat and of converged curves, however many checks the best is the best of."""
+    found = [c.turning_point(_seen(truth, checks, 0.02, seed)) for seed in range(CURVES)]
+    assert sum(turn is not None for turn in found) < 0.05 * CURVES
+
+
+@pytest.mark.parametrize("checks", [20, 50, 200])
+def test_clear_overfitting_is_found_through_noise(checks: int) -> None:
+    """Best after a third, then up by ten times the noise."""
+
+    def truth(e: float) -> float:
+        x = 3 * e / checks
+        return 0.5 + (math.exp(-4 * x) if x < 1 else math.exp(-4) + 0.1 * (x - 1))
+
+    found = [c.turning_point(_seen(truth, checks, 0.02, seed)) for seed in range(CURVES)]
+    assert sum(turn is not None for turn in found) > 0.9 * CURVES
+
+
 def test_validation_that_rises_with_training_is_not_overfitting() -> None:
     curve = _curve(_turning, 30)
     values = curve.validation

@@ -1,21 +1,35 @@
 """Plans against worked examples with closed-form answers, and what they say."""
 
 import math
+import re
 from dataclasses import replace
 
 import known
 import pytest
 import truths
+from hypothesis import given
+from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
+from epochcast.planning.checkpoints import save_epochs
 from epochcast.planning.planner import plan, with_pareto
 from epochcast.planning.request import OBJECTIVES
-from epochcast.planning.shortfall import DoesNotFit
+from epochcast.planning.shortfall import DoesNotFit, describe
 from epochcast.planning.stopping import Futility, Patience
-from epochcast.records import Budget, LearningCurve, Plan, Quantiles, RunConfig, from_json, to_json
+from epochcast.records import (
+    Budget,
+    LearningCurve,
+    Plan,
+    Quantiles,
+    RunConfig,
+    Shortfall,
+    from_json,
+    to_json,
+)
+from epochcast.units import parse_bytes, parse_energy, parse_money, parse_seconds
 
 EXAMPLE = known.model(**known.EXAMPLE)
 CADENCE = {"evaluate": 2, "save": 5}
@@ -78,12 +92,44 @@ def test_a_target_within_the_budget_is_run_and_no_more() -> None:
     assert (more.epochs, more.target_probability) == (50, 0.0)
 
 
+def test_the_end_of_the_search_is_no_limit_and_is_said() -> None:
+    """A second an epoch: 100,000 of them leave most of a year; more are looked at if asked for."""
+    quick = known.model(setup=0.0, first=0.0, epoch=1, evaluation=0.0, save=0.0)
+    year = Budget(deadline=365 * 24 * HOUR)
+    found = plan(quick, year, evaluate=0, save=0)
+    assert (found.chosen.epochs, found.chosen.binding) == (100_000, None)
+    assert "search-cap" in {w.code for w in found.warnings}
+    more = plan(quick, year, min_epochs=150_000, evaluate=0, save=0)
+    assert (more.chosen.epochs, more.chosen.binding) == (150_000, None)
+    wanted = plan(quick, year, epochs=200_000, evaluate=0, save=0)
+    assert (wanted.chosen.epochs, wanted.chosen.target_probability) == (200_000, 1.0)
+    assert "search-cap" not in {w.code for w in wanted.warnings}
+    with pytest.raises(DoesNotFit) as caught:
+        plan(quick, Budget(deadline=120_000.0), min_epochs=150_000, evaluate=0, save=0)
+    assert caught.value.shortfall.limits == (("deadline", 120_000.0, 150_000.0),)
+
+
 def test_time_spent_before_counts() -> None:
     """Resumed after ten minutes: 3,000 s are left, as with 0.25 kWh at 300 W."""
     budget = Budget(**HOUR_LONG, spent_seconds=600, counted_from="total")
     assert plan(EXAMPLE, budget, **CADENCE).chosen.epochs == 47
     money = Budget(**MONEY, spent_seconds=300)
     assert plan(EXAMPLE, money, **CADENCE).chosen.epochs == 47
+
+
+def test_the_timeline_counts_what_was_spent_before() -> None:
+    """Ten minutes and $7 before a run of 150 + 10·55 s, at a dollar an hour."""
+    budget = Budget(price_per_hour=1.0, fixed_cost=7.0, spent_seconds=600.0)
+    found = plan(EXAMPLE, budget, epochs=10, evaluate=0, save=0)
+    assert found.chosen.money is not None
+    assert found.timeline[-1].money == pytest.approx(7 + (600 + 150 + 550) / HOUR)
+    assert found.timeline[-1].money == pytest.approx(found.chosen.money.p50)
+
+
+def test_evaluations_are_spread_over_what_fits_and_not_over_a_target_out_of_reach() -> None:
+    within = plan(EXAMPLE, Budget(deadline=HOUR), evaluate="auto", save=0)
+    wished = plan(EXAMPLE, Budget(deadline=HOUR), epochs=5000, evaluate="auto", save=0)
+    assert wished.epochs_of("evaluate") == within.epochs_of("evaluate")
 
 
 def test_fixed_cost_is_paid_first() -> None:
@@ -160,7 +206,7 @@ def test_memory_decides_the_micro_batch() -> None:
     found = plan(model, Budget(memory=4.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
     assert found.chosen.config.batch_size == 3
     assert all(o.config.batch_size <= 3 for o in found.options)
-    with pytest.raises(DoesNotFit, match=r"1\.86 GiB of memory, 978 MiB more"):
+    with pytest.raises(DoesNotFit, match=r"1\.87 GiB of memory, 985 MiB more"):
         plan(model, Budget(memory=1e9 - 2.5e7), epochs=2, batch_sizes=(12,))
 
 
@@ -216,6 +262,28 @@ def test_saves_follow_failures_and_cost() -> None:
     never = plan(EXAMPLE, Budget(), epochs=100, evaluate=0)
     assert never.save_interval_seconds == pytest.approx(4 / 0.035)
     assert never.epochs_of("save")[:2] == (3, 6)
+
+
+def test_saves_are_placed_in_the_chosen_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not where so many epochs would take long, and the best period is as good."""
+    from epochcast.planning import appraisal
+
+    placed: list[int] = []
+
+    def count(seconds: list[float], *args: float) -> tuple[int, ...]:
+        placed.append(len(seconds))
+        return save_epochs(seconds, *args)
+
+    monkeypatch.setattr(appraisal, "save_epochs", count)
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    wishes = {"batch_sizes": (12,), "evaluate": 0, "mtbf_seconds": 12 * HOUR}
+    assert len(plan(model, Budget(), epochs=50, **wishes).options) == 6
+    assert placed == [50]
+    monkeypatch.setattr(appraisal, "LONGEST_PLACED", 49)
+    saves = plan(model, Budget(), epochs=50, **wishes).epochs_of("save")
+    assert placed == [50]
+    first, second = saves[:2]
+    assert second == 2 * first
 
 
 def test_failures_take_time_and_widen_it() -> None:
@@ -287,6 +355,13 @@ def test_a_falling_curve_is_not_stopped() -> None:
     assert found.timeline[-1].reach_probability == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_pilot_that_failed_is_said() -> None:
+    failed = replace(FALLING, non_finite_epoch=31.0)
+    found = plan(EXAMPLE, Budget(), epochs=60, curves=(failed,))
+    assert [w.code for w in found.warnings] == ["curve-not-finite"]
+    assert dict(found.warnings[0].details)["epoch"] == "31"
+
+
 def test_futility_is_not_replayed_and_that_is_said() -> None:
     rules = (Futility(probability=0.05, horizon=30),)
     found = plan(EXAMPLE, Budget(), epochs=30, curves=(FALLING,), rules=rules)
@@ -304,7 +379,7 @@ def test_nothing_fits_and_the_nearest_thing_is_said() -> None:
     assert caught.value.exit_code == 3
     assert str(caught.value) == (
         "nothing fits: the nearest to it is batch_size=1, where 90 epochs at 90 % confidence need "
-        "1h 32m of deadline, 32m 12s more than the 1h 00m allowed; 57 fit as it is"
+        "1h 33m of deadline, 33m 00s more than the 1h 00m allowed; 57 fit as it is"
     )
 
 
@@ -326,6 +401,88 @@ def test_relaxing_what_is_named_makes_it_fit_when_power_is_uncertain_too() -> No
     needed = {name: need for name, _, need in caught.value.shortfall.limits}
     assert needed
     assert plan(model, replace(budget, **needed), min_epochs=20).chosen.epochs >= 20
+
+
+@pytest.mark.parametrize("deadline", [1e-3, 1.0, 20.0, 150.0])
+@pytest.mark.parametrize("evaluate", [1, "auto"])
+def test_the_need_does_not_depend_on_how_little_there_was(
+    deadline: float, evaluate: int | str
+) -> None:
+    """A short deadline has little at stake in its last save; a sufficient one has more."""
+    save = known.constant(4.0, sd=0.5)
+    variant = replace(EXAMPLE.variants[0], save_seconds=save)
+    uncertain = replace(EXAMPLE, variants=(variant,))
+    wishes = {"min_epochs": 20, "evaluate": evaluate, "save": 5}
+    with pytest.raises(DoesNotFit) as caught:
+        plan(uncertain, Budget(deadline=deadline), **wishes)
+    ((_, _, need),) = caught.value.shortfall.limits
+    assert plan(uncertain, Budget(deadline=need), **wishes).chosen.epochs >= 20
+
+
+READ_BACK = {
+    "deadline": parse_seconds, "money": parse_money, "energy": parse_energy,
+    "disk": parse_bytes, "memory": parse_bytes,
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(READ_BACK)), st.floats(1e-4, 1e13))
+def test_a_need_in_words_is_enough_when_given_back(name: str, need: float) -> None:
+    whole = 1.0 if name in ("disk", "memory") else 0.0  # bytes
+    need = max(need, whole)
+    text = describe(Shortfall(
+        epochs=1, confidence=0.9, config=RunConfig(batch_size=1),
+        limits=((name, need / 2, need),), fitting_epochs=0,
+    ))  # fmt: skip
+    words = re.search(rf"confidence need (.+?) of {name}", text)
+    assert words
+    assert need <= READ_BACK[name](words[1]) <= 1.03 * need + whole
+
+
+def test_the_nearest_to_no_time_at_all_is_the_fastest() -> None:
+    """Every division misses a deadline of nothing by an infinite factor."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    for deadline in (0.0, 1.0):
+        with pytest.raises(DoesNotFit) as caught:
+            plan(model, Budget(deadline=deadline), batch_sizes=(5040,), min_epochs=3)
+        assert caught.value.shortfall.config.batch_size >= 600  # two steps; smaller take more
+
+
+def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rough look that takes everything to need far more must not leave out what fits."""
+    from epochcast.planning import candidates
+
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 1e9)))
+    model = replace(model, variants=(grows,))
+    rough = lambda prices, budget: prices.device_bytes * 10  # noqa: E731
+    monkeypatch.setattr(candidates, "_cautious_bytes", rough)
+    found = plan(model, Budget(memory=7.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert found.chosen.config.batch_size == 6
+
+
+def test_limits_that_nobody_can_keep_to_are_said() -> None:
+    variant = replace(EXAMPLE.variants[0], save_bytes=None, device_bytes=None)
+    unknown = replace(EXAMPLE, variants=(variant,))
+    limits = Budget(disk=1.0, memory=1.0)
+    found = plan(unknown, limits, epochs=3).warnings
+    assert [dict(w.details)["limit"] for w in found if w.code == "unknown-use"] == [
+        "disk", "memory"
+    ]  # fmt: skip
+    without_saves = plan(unknown, replace(limits, memory=None), epochs=3, save=0).warnings
+    assert not [w for w in without_saves if w.code == "unknown-use"]
+
+
+def test_rules_that_never_look_are_said() -> None:
+    rules = (Patience(checks=3),)
+    never = plan(EXAMPLE, Budget(), epochs=3, rules=rules, evaluate=0)
+    assert "no-checks" in {w.code for w in never.warnings}
+    often = plan(EXAMPLE, Budget(), epochs=3, rules=rules)
+    assert "no-checks" not in {w.code for w in often.warnings}
+
+
+def test_no_memory_at_all_is_a_limit() -> None:
+    with pytest.raises(DoesNotFit, match="more than the 0 B allowed"):
+        plan(EXAMPLE, Budget(memory=0.0), epochs=2)
 
 
 @pytest.mark.parametrize(
