@@ -35,7 +35,7 @@ FEWEST_CHECKS = 5  # of a curve that can be extrapolated: one more than the larg
 FEW_CHECKS = 3  # a median of three is not moved by one
 LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
-FALSE_ALARMS = 0.02  # of curves that have only noise to show, called overfitting
+FALSE_ALARMS = 0.05  # at most, of curves that show only noise: under 1 % in simulations
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
 EVALUATIONS = 60  # of a family in one fit: it has converged, or another one fits better
 MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
@@ -279,13 +279,12 @@ def turning_point(fitted: FittedCurve) -> float | None:
 def _largest_by_chance(y: Array, late: int, noise: float) -> float:
     """How far noise alone puts a late median above the lowest mean; rarely more (Bonferroni).
 
-    The noise is an estimate from few checks, hence Student's quantile; its neighbouring second
-    differences share checks, hence half as many degrees of freedom.
+    The noise is an estimate from few checks, hence Student's quantile.
     """
     bends = np.diff(y[len(y) // 3 :], n=2)  # without the steep beginning
     scatter = max(noise, float(np.sqrt(np.mean(bends**2) / 6)) if len(bends) else 0.0)
     sd = scatter * sqrt(5 / 9 + pi / 2 / late)  # of a mean of three at an end, and of a median
-    reach = student_t_quantile(1 - FALSE_ALARMS / len(y), max(1.0, len(bends) / 2))
+    reach = student_t_quantile(1 - FALSE_ALARMS / len(y), max(1.0, float(len(bends))))
     return max(reach * sd, SMALLEST_CHANGE * float(np.ptp(y)))
 
 
