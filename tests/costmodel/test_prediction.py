@@ -140,9 +140,9 @@ def test_inside_the_range_nothing_is_extrapolated() -> None:
 def test_outside_the_range_is_flagged_and_wider() -> None:
     inside = NOISY.predict(epochs=1, batch_size=256, width=512)
     outside = NOISY.predict(epochs=1, batch_size=512, width=512)
-    far = NOISY.predict(epochs=1, batch_size=4096, width=512, depth=3)
+    far = NOISY.predict(epochs=1, batch_size=4096, width=8192)
     assert outside.extrapolated == ("batch_size",)
-    assert set(far.extrapolated) == {"batch_size", "depth"}
+    assert set(far.extrapolated) == {"batch_size", "width"}
     assert {w.code for w in outside.warnings} == {"extrapolation"}
     assert "far-extrapolation" in {w.code for w in far.warnings}
     ratios = [e.step_seconds.p90 / e.step_seconds.p50 for e in (inside, outside, far)]
