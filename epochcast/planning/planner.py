@@ -20,6 +20,7 @@ from epochcast.costmodel.prediction import (
     choose_variant,
     configuration,
     place,
+    require_known_size,
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
@@ -107,6 +108,7 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
     variant = choose_variant(model, question)
     config = configuration(model, variant, question)
     at = place(model, variant, config)
+    require_known_size(model, at)
     samples, eval_samples = request.samples or at.samples(), at.eval_samples()
     if request.folds > 1:
         samples, eval_samples = fold_samples(samples, request.folds)

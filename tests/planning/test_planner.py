@@ -530,3 +530,9 @@ def test_the_library_offers_it() -> None:
     assert isinstance(found, ec.Plan)
     assert from_json(to_json(found), Plan) == found
     assert ec.stopping_epoch(Patience(checks=2), [3.0, 2.0, 2.5, 2.1, 1.0]) == 4
+
+
+def test_a_size_of_which_nothing_is_known_is_not_planned() -> None:
+    model = fit(truths.sweep(widths=(256,)))
+    with pytest.raises(PredictionError, match="width was never varied"):
+        plan(model, Budget(deadline=HOUR), epochs=3, sizes={"width": 4096})
