@@ -10,7 +10,7 @@ from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.surface import Surface
-from epochcast.errors import StoreError, UsageError
+from epochcast.errors import StoreError
 from epochcast.records import (
     SCHEMA,
     Capacity,
@@ -22,7 +22,7 @@ from epochcast.records import (
     Sizes,
     SizeValue,
     from_json,
-    to_json,
+    write_document,
 )
 
 
@@ -192,10 +192,7 @@ class CostModel:
         Raises:
             UsageError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write the cost model to {path}: {error.strerror}") from error
+        write_document(self, path, "cost model")
 
     @classmethod
     def load(cls, path: str | Path) -> CostModel:

@@ -28,6 +28,7 @@ from epochcast.records.documents import (
     from_json,
     to_builtins,
     to_json,
+    write_document,
 )
 from epochcast.records.estimate import (
     Capacity,
@@ -104,4 +105,5 @@ __all__ = [
     "parse_size_value",
     "to_builtins",
     "to_json",
+    "write_document",
 ]

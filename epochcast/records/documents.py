@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 
 SCHEMA = 1  # of Measurement and CostModel documents; raised when a field changes its meaning
 
@@ -52,6 +53,21 @@ def _refuse_newer(text: str | bytes) -> None:
             f"written by a newer epochcast (schema {head.schema}, this one reads up to {SCHEMA}); "
             "run: pip install --upgrade epochcast"
         )
+
+
+def write_document(record: object, path: str | Path, what: str) -> None:
+    """Write a record as a JSON file.
+
+    Args:
+        what: names it in an error, e.g. ``"plan"``.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        Path(path).write_text(to_json(record) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the {what} to {path}: {error.strerror}") from error
 
 
 def to_builtins(record: object) -> Any:

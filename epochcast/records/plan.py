@@ -16,9 +16,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from epochcast.errors import StoreError, UsageError
+from epochcast.errors import StoreError
 from epochcast.records.configuration import Device, RunConfig
-from epochcast.records.documents import SCHEMA, from_json, to_json
+from epochcast.records.documents import SCHEMA, from_json, write_document
 from epochcast.records.estimate import Quantiles, Warning_
 from epochcast.records.validation import require
 
@@ -335,10 +335,7 @@ class Plan:
         Raises:
             UsageError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(to_json(self) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write the plan to {path}: {error.strerror}") from error
+        write_document(self, path, "plan")
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
