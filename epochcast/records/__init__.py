@@ -5,6 +5,8 @@
     RunConfig  ──┘                            │ fit
                                               ▼
                       Estimate ◀──predict── CostModel (costmodel/model.py) ──plan──▶ Plan
+                                              ▲                                                   │
+                                              └──────── RunOutcome ◀── the real run ◀──follow──────┘
 
 A record validates itself and derives statistics from its samples; nothing more. ``to_json`` and
 ``from_json`` are the only way in and out; every document carries a schema number.
@@ -36,6 +38,15 @@ from epochcast.records.estimate import (
     Quantiles,
     Term,
     Warning_,
+)
+from epochcast.records.followed import (
+    EpochDone,
+    Notice,
+    Position,
+    RunEnded,
+    RunEvent,
+    RunOutcome,
+    RunStarted,
 )
 from epochcast.records.footprint import (
     BlockKind,
@@ -75,6 +86,7 @@ __all__ = [
     "DatasetSpec",
     "Device",
     "DeviceKind",
+    "EpochDone",
     "Estimate",
     "Footprint",
     "GradientNoise",
@@ -83,12 +95,18 @@ __all__ = [
     "Measurement",
     "MemoryPeaks",
     "Mode",
+    "Notice",
     "Option",
     "Outlook",
     "Plan",
+    "Position",
     "Precision",
     "Quantiles",
     "RunConfig",
+    "RunEnded",
+    "RunEvent",
+    "RunOutcome",
+    "RunStarted",
     "Shortfall",
     "SizeValue",
     "Sizes",

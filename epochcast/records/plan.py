@@ -196,6 +196,7 @@ class UnitPrices:
         epoch: one steady epoch of training, evaluation and saves excluded.
         evaluation, save: one of each; zero where there is none.
         epoch_noise: relative standard deviation of one epoch around its run's mean.
+        calibration: the factor that outcomes of earlier runs have put into ``epoch``.
     """
 
     startup: Quantiles
@@ -204,6 +205,7 @@ class UnitPrices:
     evaluation: Quantiles
     save: Quantiles
     epoch_noise: float
+    calibration: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
