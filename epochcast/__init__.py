@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import EpochcastError
+    from epochcast.integrations.plain import follow
     from epochcast.lookup import fitted_model
     from epochcast.planning.planner import plan
     from epochcast.planning.stopping import stopping_epoch
@@ -63,6 +64,7 @@ _HOMES = {
     "dry_run": "api",
     "fit": "costmodel.fitting",
     "fitted_model": "lookup",
+    "follow": "integrations.plain",
     "plan": "planning.planner",
     "probe": "api",
     "stopping_epoch": "planning.stopping",
@@ -89,6 +91,7 @@ __all__ = [
     "dry_run",
     "fit",
     "fitted_model",
+    "follow",
     "plan",
     "probe",
     "stopping_epoch",

@@ -80,6 +80,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         timeline=timeline(chosen, forecast),
         prices=chosen.unit_prices,
         metric=request.metric,
+        mode=request.mode,
         stop_rules=tuple(rule_record(rule) for rule in request.rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
         save_interval_seconds=chosen.save_interval_seconds,

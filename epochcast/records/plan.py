@@ -290,6 +290,7 @@ class Plan:
         timeline: of the chosen option and one fold, from the start of the run.
         prices: of the parts that the timeline is the sum of.
         metric: that they watch.
+        mode: whether a smaller or a larger metric is better.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
@@ -320,6 +321,7 @@ class Plan:
     outlook: Outlook | None
     probing_seconds: float
     seed: int
+    mode: Mode = "min"
     warnings: tuple[Warning_, ...] = ()
 
     @property

@@ -1,0 +1,133 @@
+"""What a run must not forget: how much it used, what it learned, why it ended.
+
+    <folder>/ledger.json                       written at least every second, whatever is saved
+    <folder>/checkpoints/<steps>/state.json    with the checkpoint that it belongs to
+
+Time that was used stays used when a run goes back to its last checkpoint, and so does what was
+learned of its pace; the patience of stop rules goes back with the weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from epochcast.errors import StoreError
+from epochcast.guard.pace import Pace
+from epochcast.records import SCHEMA, Position, StopReason, from_json, to_json
+
+KEPT_SAMPLES = 1000  # of each kind, the latest: enough to judge a prediction by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Seconds of what was seen, of all processes; for the outcome of the run."""
+
+    startup: tuple[float, ...] = ()
+    first_epoch: tuple[float, ...] = ()
+    epoch: tuple[float, ...] = ()
+    evaluation: tuple[float, ...] = ()
+    save: tuple[float, ...] = ()
+
+    def add(self, kind: str, seconds: float) -> Samples:
+        """With one more."""
+        kept = (*getattr(self, kind), seconds)[-KEPT_SAMPLES:]
+        return replace(self, **{kind: kept})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """A run's memory across its processes.
+
+    Attributes:
+        run: its name, made when it began.
+        plan: a hash of the plan that was followed last.
+        processes: that have followed it.
+        began_at: seconds since 1970, UTC.
+        spent_seconds: of all processes, up to the last time this was written.
+        steps: done by then.
+        reason: why the run ended; None while it goes on.
+    """
+
+    schema: int = SCHEMA
+    run: str
+    workload: str
+    plan: str
+    processes: int
+    began_at: float
+    spent_seconds: float
+    pace: Pace
+    steps: int = 0
+    samples: Samples = field(default_factory=Samples)
+    reason: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What belongs to one checkpoint.
+
+    Attributes:
+        watch: of each stop rule, as ``planning.stopping`` keeps it.
+        best_value, best_epoch: of the plan's metric; None before the first report.
+        improvements, checks: reports that were the best so far, and all.
+        is_best: whether this checkpoint holds the best value's weights.
+        ledger: as it was then, should the newer one be lost.
+    """
+
+    schema: int = SCHEMA
+    position: Position
+    watch: tuple[tuple[float, ...], ...] = ()
+    best_value: float | None = None
+    best_epoch: int | None = None
+    improvements: int = 0
+    checks: int = 0
+    is_best: bool = False
+    ledger: Ledger | None = None
+
+
+def read_ledger(folder: Path) -> Ledger | None:
+    """The ledger of a run's folder; None where there is none.
+
+    Raises:
+        StoreError: what is there is no ledger.
+    """
+    path = folder / "ledger.json"
+    try:
+        return from_json(path.read_bytes(), Ledger)
+    except FileNotFoundError:
+        return None
+    except (OSError, StoreError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+def write_ledger(folder: Path, ledger: Ledger, durable: bool) -> None:
+    """Replace the ledger, whole or not at all.
+
+    Args:
+        durable: whether it must survive a power cut, not only a kill; costs a few milliseconds.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_whole(folder / "ledger.json", to_json(ledger).encode(), durable)
+
+
+def write_whole(path: Path, content: bytes, durable: bool) -> None:
+    """Replace a file so that a reader, or a kill, finds the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_over(reason: StopReason | None, time_left: bool) -> bool:
+    """Whether a run that ended so stays ended; a budget that has grown lets it go on."""
+    resumable: Mapping[StopReason, bool] = {
+        StopReason.SIGNAL: True, StopReason.BUDGET: time_left,
+    }  # fmt: skip
+    return reason is not None and not resumable.get(reason, False)

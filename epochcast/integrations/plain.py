@@ -1,0 +1,244 @@
+"""The guard in a training loop of one's own.
+
+    with ec.follow("plan.json", state={"model": model, "optimizer": optimizer}) as run:
+        for epoch in run.epochs():
+            for batch in run.batches(loader):
+                train_step(batch)
+            if run.due("evaluate"):
+                run.report(val_loss=evaluate(model))
+    print(run.summary())
+
+The loop ends where the plan, its stop rules, the budget or a signal end it, with a checkpoint of
+that moment; started again, it goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from epochcast.errors import UsageError
+from epochcast.guard.clock import Clock
+from epochcast.guard.guard import Options
+from epochcast.guard.telling import Watcher
+from epochcast.integrations.session import FOLDER, Session
+from epochcast.records import Action, Plan, Position, StopReason
+
+_Batch = TypeVar("_Batch")
+
+
+class StopTraining(BaseException):
+    """Leaves a training loop from ``run.step()``; ``follow`` catches it.
+
+    Not an Exception, for the same reason as KeyboardInterrupt: a loop that forgives errors in a
+    batch must not forgive this.
+    """
+
+
+def follow(
+    plan: Plan | str | Path,
+    *,
+    save: Callable[[Path], None] | None = None,
+    load: Callable[[Path], None] | None = None,
+    state: Mapping[str, Any] | None = None,
+    folder: str | Path = FOLDER,
+    partial_epochs: bool = True,
+    keep_best: bool = True,
+    rehearse: bool = True,
+    all_ranks_save: bool = False,
+    exit_code: int | None = None,
+    store: str | bool | None = None,
+    watchers: Sequence[Watcher] | None = None,
+    clock: Clock | None = None,
+) -> FollowedRun:
+    """Follow a plan in a training loop; a context manager.
+
+    Args:
+        plan: what to follow, or the file that ``epochcast plan --output`` wrote.
+        save: writes a checkpoint to the path that it is given, a file or a folder.
+        load: reads it; called before the first epoch where there is one to go on from.
+        state: instead of both: model, optimizer, scheduler, scaler, generators …, by name.
+        folder: of this run; the same one goes on with it.
+        partial_epochs: whether to use up the budget with part of an epoch, where no whole one fits.
+        keep_best: whether to save whenever the plan's metric is the best so far.
+        rehearse: whether to save once after the very first step, to find out at once that saving
+            works and how long it takes.
+        all_ranks_save: whether every process calls ``save`` (sharded models), or the first alone.
+        exit_code: of a process that a signal made leave; default: 128 + the signal's number.
+        store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
+        clock: of tests.
+
+    Raises:
+        UsageError: neither ``save`` nor ``state`` is given; or the folder is another workload's.
+        StoreError: the plan, or what is in the folder, cannot be read.
+        SystemExit: on leaving the block, where a signal asked for it.
+    """
+    keeper = None
+    if state is not None:
+        if save is not None or load is not None:
+            raise UsageError("give either state=, or save= and load=")
+        from epochcast.integrations.state import TorchState
+
+        keeper = TorchState(state)
+        save, load = keeper.write, keeper.read
+    if save is None:
+        raise UsageError(
+            "a run that is to stop in time needs a way to save: give save=, a function that writes "
+            'to a path, or state={"model": model, "optimizer": optimizer}'
+        )
+    options = Options(
+        partial_epochs=partial_epochs,
+        keep_best=keep_best,
+        rehearse=rehearse,
+        all_ranks_save=all_ranks_save,
+    )
+    session = Session(
+        plan, save, folder=folder, options=options, exit_code=exit_code, store=store,
+        watchers=watchers, clock=clock,
+    )  # fmt: skip
+    return FollowedRun(session, load, keeper)
+
+
+class FollowedRun:
+    """A run that follows a plan; ``follow`` makes one."""
+
+    def __init__(
+        self, session: Session, load: Callable[[Path], None] | None, keeper: Any = None
+    ) -> None:
+        self._session = session
+        self._guard = session.guard
+        self._load = load
+        self._keeper = keeper
+        self._taken_up = False
+        self._skip = 0
+
+    def __enter__(self) -> FollowedRun:
+        self._session.on_signal = self._leave
+        if self._session.open() and self.checkpoint is not None and self._load is not None:
+            self._load(self.checkpoint)
+        self._skip = self._guard.resumed_step
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        left = kind is not None and issubclass(kind, StopTraining)
+        self._session.close(failed=kind is not None and not left)
+        if kind is None or left:
+            self._session.leave_if_signalled()
+        return left
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs to train, counted from 0, from where the run stands to where it must end.
+
+        Raises:
+            UsageError: there is a checkpoint to go on from, and nobody has read it.
+        """
+        if self.checkpoint is not None and self._load is None and not self._taken_up:
+            raise UsageError(
+                "this run has a checkpoint to go on from: give load=, or read run.checkpoint "
+                "before the first epoch; to begin anew, give another folder"
+            )
+        while self._guard.begin_epoch():
+            if self._keeper is not None and not self._skip:
+                self._keeper.begin_epoch()
+            yield self._guard.position.epoch
+            self._skip = 0
+            if self._guard.reason is None:
+                self._guard.end_epoch()
+
+    def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The loader's batches, each counted as a step; ends where the run must stop.
+
+        In an epoch that was interrupted, those that were trained on already are drawn and skipped.
+        A sampler that shuffles by epoch (``set_epoch``) is told which one this is.
+        """
+        sampler: Any = getattr(loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self._guard.position.epoch)
+        drawn = iter(loader)
+        if self._skip:
+            for _ in islice(drawn, self._skip):
+                pass
+            if self._keeper is not None:
+                self._keeper.go_on()
+            self._guard.skip(self._skip)
+        for batch in drawn:
+            steps = self._guard.position.steps
+            yield batch
+            if self._guard.position.steps == steps and self._guard.step():
+                return
+
+    def step(self) -> None:
+        """A step of training is done; leaves the loop where the run must stop.
+
+        Raises:
+            StopTraining: here, with a checkpoint in hand; ``follow`` catches it.
+        """
+        if self._guard.step():
+            raise StopTraining
+
+    def due(self, action: Action) -> bool:
+        """Whether an ``"evaluate"`` or a ``"save"`` is planned after this epoch, and fits.
+
+        Saves happen by themselves. Of several processes, all must ask.
+        """
+        return self._guard.reason is None and self._guard.due(action)
+
+    def report(self, **values: float) -> StopReason | None:
+        """What an evaluation gave, e.g. ``val_loss=0.31``; why the run ends after it, if it does.
+
+        Raises:
+            UsageError: the plan's stop rules watch a metric that was never reported.
+        """
+        return self._guard.report(values)
+
+    def save(self) -> None:
+        """Have a checkpoint of this moment, whatever is planned."""
+        self._guard.save()
+
+    def stop(self) -> None:
+        """Leave the loop here for a reason of one's own, with a checkpoint.
+
+        Raises:
+            StopTraining: ``follow`` catches it.
+        """
+        self._guard.save()
+        raise StopTraining
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """What ``save`` wrote, to go on from; None where the run begins."""
+        self._taken_up = True
+        return self._guard.checkpoint
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """What ``save`` wrote when the plan's metric was at its best; None before that."""
+        return self._guard.best_checkpoint
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come."""
+        return self._guard.position
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the run ended; None while it goes on."""
+        return self._guard.reason
+
+    def summary(self) -> str:
+        """What was predicted, what happened, and why it ended, in words."""
+        from epochcast.report.following import summary_lines
+
+        return "\n".join(summary_lines(self._guard.events))
+
+    def _leave(self) -> None:
+        raise StopTraining

@@ -1,0 +1,165 @@
+"""What surrounds a guard in a real process, the same for a plain loop and for every framework."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from epochcast.errors import EpochcastError, UsageError
+from epochcast.guard.books import Write
+from epochcast.guard.clock import Clock, SystemClock
+from epochcast.guard.guard import Guard, Options
+from epochcast.guard.limits import Allocation
+from epochcast.guard.outcome import outcome_of
+from epochcast.guard.ranks import Alone, Ranks
+from epochcast.guard.signals import Signals
+from epochcast.guard.telling import Watcher
+from epochcast.records import Plan, StopReason
+
+FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
+SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
+
+_ended_at: dict[int, float] = {}  # process → when the run before this one ended
+
+
+class Session:
+    """A guard with its watchers, signals and store, from a run's begin to its end.
+
+    Args:
+        plan: a plan, or the file that ``epochcast plan --output`` wrote.
+        write: writes a checkpoint to the path that it is given.
+        folder: of the run; the same one goes on with it.
+        options: how to follow.
+        exit_code: of a process that a signal made leave; default: 128 + the signal's number.
+            A scheduler that restarts on one code wants that, e.g. HTCondor's
+            ``checkpoint_exit_code``.
+        store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
+        clock: of tests.
+
+    Raises:
+        UsageError: the folder belongs to another workload.
+        StoreError: the plan, or what is in the folder, cannot be read.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | str | Path,
+        write: Write,
+        *,
+        folder: str | Path = FOLDER,
+        options: Options | None = None,
+        exit_code: int | None = None,
+        store: str | bool | None = None,
+        watchers: Sequence[Watcher] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self._exit_code = exit_code
+        self._store = store
+        self.clock = clock or SystemClock()
+        self.signals = Signals(at_once=self._signalled)
+        self.on_signal: Callable[[], None] | None = None
+        ranks = current_ranks()
+        self.guard = Guard(
+            plan if isinstance(plan, Plan) else Plan.load(plan),
+            self.folder,
+            write,
+            options=options,
+            allocation=Allocation.from_environment(os.environ),
+            watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
+            signals=self.signals,
+            ranks=ranks,
+            clock=self.clock,
+            began=_began() if clock is None else None,
+        )
+
+    def open(self) -> bool:
+        """From here signals are watched; whether there is anything left to train."""
+        self.signals.__enter__()
+        return self.guard.start()
+
+    def close(self, failed: bool = False) -> None:
+        """The run has ended, or was left.
+
+        Args:
+            failed: by an error.
+        """
+        try:
+            self.guard.close(failed)
+            if not failed:
+                self._feed_back()
+        finally:
+            _ended_at[os.getpid()] = self.clock.wall()
+            self.signals.__exit__(None, None, None)
+
+    def leave_if_signalled(self) -> None:
+        """End the process as its scheduler wants it, where a signal asked for it.
+
+        Raises:
+            SystemExit: it did.
+        """
+        if self.guard.reason is StopReason.SIGNAL and self.signals.received is not None:
+            code = self._exit_code
+            raise SystemExit(SIGNALLED + self.signals.received if code is None else code)
+
+    def _signalled(self) -> None:
+        """In an evaluation no weights change, so a checkpoint can be made at once."""
+        if self.guard.evaluating and self.guard.ranks.size == 1:
+            self.guard.save()
+            if self.on_signal is not None:
+                self.on_signal()
+
+    def _feed_back(self) -> None:
+        outcome = outcome_of(self.guard)
+        if self._store is False or self.guard.ranks.rank > 0 or outcome is None:
+            return
+        try:
+            from epochcast.store import Store
+
+            url = None if self._store in (None, True) else str(self._store)
+            with Store.open(url, create=self._store is not None) as store:
+                store.add_outcome(outcome)
+        except EpochcastError as error:
+            if self._store is not None:  # no store is no error where none was named
+                self.guard.note("store-failed", error=str(error))
+
+
+def current_ranks() -> Ranks:
+    """The processes of this run: those of torch.distributed, where it is in use."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise UsageError(
+                "torchrun started several processes, but torch.distributed is not initialised: "
+                "call init_process_group before following a plan"
+            )
+        return Alone()
+    from epochcast.integrations.distributed import Group
+
+    return Group() if distributed.get_world_size() > 1 else Alone()
+
+
+def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
+    """Terminal, log and, where it is installed, TensorBoard; of one process."""
+    if ranks.rank > 0:
+        return []
+    from epochcast.report.following import TerminalWatcher
+    from epochcast.run_log import LogWriter
+
+    return [TerminalWatcher(), LogWriter(folder / "log.jsonl")]
+
+
+def _began() -> float | None:
+    """When this process began to work for the run: its own start, or the end of an earlier run.
+
+    A notebook's kernel has been there for who knows how long: there it is now.
+    """
+    if not hasattr(sys.modules["__main__"], "__file__"):
+        return None
+    return _ended_at.get(os.getpid(), psutil.Process().create_time())
