@@ -56,7 +56,7 @@ FITS = {
 
 def print_plan(console: Console, plan: Plan) -> None:
     """The whole plan: the choice, its reasons, its alternatives, its timeline."""
-    say(console, _choice_line(plan), "bold")
+    say(console, choice_line(plan), "bold")
     say(console, f"{plan.workload}  on {plan.device.label}")
     say(console, limits_line(plan.budget))
     console.print()
@@ -121,7 +121,8 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def _choice_line(plan: Plan) -> str:
+def choice_line(plan: Plan) -> str:
+    """``"Run 55 of 200 epochs with batch_size=32"``."""
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
     wanted = chosen.target_epochs or chosen.epochs
