@@ -66,7 +66,7 @@ def test_a_full_plan_says_everything() -> None:
         "gets here",
         "time saved",
         "money saved",
-        "Timeline, 16 of",
+        f"Timeline, {len(_worth_showing(FULL.timeline))} of",
         "moments; --json has all of them",
         "That ends the run early with a probability of",
     ):  # fmt: skip

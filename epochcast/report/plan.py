@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from epochcast.records import Budget, Option, Outlook, Plan, StopRule
-from epochcast.report.plan_tables import ROWS, options_tables, timeline_tables, totals_table
+from epochcast.report.plan_tables import options_tables, timeline_tables, totals_table
 from epochcast.report.sentences import say
 from epochcast.report.warnings import warning_text
 from epochcast.units import (
@@ -66,7 +66,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     if len(plan.options) > 1:
         title = "Options; nothing beats those with * in time, cost, memory and epochs at once"
         _print_tables(console, title, options_tables(plan, console.width))
-    _print_tables(console, _timeline_title(plan), timeline_tables(plan, console.width))
+    moments = timeline_tables(plan, console.width)
+    _print_tables(console, _timeline_title(plan, moments[0].row_count), moments)
     notes = [f"note: {text}" for text in dict.fromkeys(map(warning_text, plan.warnings))]
     _print_sentences(console, notes, "yellow")
 
@@ -87,10 +88,10 @@ def _print_tables(console: Console, title: str, tables: Sequence[Table]) -> None
         console.print(table)
 
 
-def _timeline_title(plan: Plan) -> str:
+def _timeline_title(plan: Plan, shown: int) -> str:
     count = len(plan.timeline)
     one = " of one fold" if plan.folds > 1 else ""
-    some = f", {ROWS} of {count:,} moments; --json has all of them" if count > ROWS else ""
+    some = f", {shown} of {count:,} moments; --json has all of them" if count > shown else ""
     return f"Timeline{one}{some}"
 
 
