@@ -110,10 +110,10 @@ def test_a_run_that_ended_in_nan_is_no_success(tmp_path: Path) -> None:
 
 def test_a_pilot_that_diverged_early_is_said_to_have(tmp_path: Path) -> None:
     file = _written(tmp_path, "epoch,val_loss\n0,0.9\n1,0.7\n2,nan\n3,nan\n")
-    message = r"'val_loss' is not finite from epoch 3 on: the run diverged after 2 finite values"
+    message = r"'val_loss' is not finite from epoch 3 on: the run diverged; .* before that: 2,"
     with pytest.raises(UsageError, match=message):
         read_curve(file)
-    with pytest.raises(UsageError, match="from epoch 1 on: the run diverged after 0"):
+    with pytest.raises(UsageError, match=r"from epoch 1 on: the run diverged; .* before that: 0"):
         read_curve(_written(tmp_path, "val_loss\nnan\n"))
 
 

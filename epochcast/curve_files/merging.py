@@ -122,6 +122,6 @@ def _require_enough(finite: int, broken: float | None, metric: str) -> None:
 
     if finite < FEWEST_CHECKS:
         raise ValueError(
-            f"{metric!r} is not finite from epoch {broken:g} on: the run diverged after {finite} "
-            f"finite values, and a forecast needs {FEWEST_CHECKS}"
+            f"{metric!r} is not finite from epoch {broken:g} on: the run diverged; finite values "
+            f"before that: {finite}, needed for a forecast: {FEWEST_CHECKS}"
         )
