@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, whatever happens when."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -32,8 +33,10 @@ def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
         save(archive, steps, best=steps == 2)
     assert names(archive) == [2, 4, 5]
     last, best = archive.last(), archive.best()
-    assert last is not None and last[1].position.steps == 5
-    assert best is not None and (best[0] / CONTENT).read_text() == "2"
+    assert last is not None
+    assert last[1].position.steps == 5
+    assert best is not None
+    assert (best[0] / CONTENT).read_text() == "2"
 
 
 def test_keep_nothing_back(tmp_path: Path) -> None:
@@ -97,10 +100,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         patched.setattr(Path, "replace", counted(Path.replace))
         patched.setattr(os, "fsync", counted(os.fsync))
         patched.setattr(shutil, "rmtree", counted(shutil.rmtree))
-        try:
+        with contextlib.suppress(Killed):
             save(archive, steps, content="second")
-        except Killed:
-            pass
     archive.abandon()
     last = archive.last()
     assert last is not None

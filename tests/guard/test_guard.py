@@ -180,7 +180,8 @@ def test_patience_survives_a_kill(tmp_path: Path) -> None:
     assert second.run() is StopReason.PATIENCE
     assert second.guard.position.epoch == 6
     best = second.guard.books.archive.best()
-    assert best is not None and best[1].best_epoch == 2
+    assert best is not None
+    assert best[1].best_epoch == 2
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
@@ -239,7 +240,8 @@ def test_a_value_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(), tmp_path, losses=[1.0, 0.5, float("nan")])
     assert run.run() is StopReason.NON_FINITE
     best = run.guard.books.archive.best()
-    assert best is not None and best[1].best_value == 0.5
+    assert best is not None
+    assert best[1].best_value == 0.5
 
 
 def test_a_larger_metric_can_be_the_better_one(tmp_path: Path) -> None:
@@ -270,7 +272,8 @@ def test_a_save_that_fails_on_the_way_is_told_and_tried_again(tmp_path: Path) ->
     assert run.run() is StopReason.PLAN_DONE
     assert run.listener.notes() == ["save-failed"]
     last = run.guard.books.archive.last()
-    assert last is not None and last[1].position.epoch == 6
+    assert last is not None
+    assert last[1].position.epoch == 6
 
 
 def test_a_save_function_that_never_works_is_found_out_after_one_step(tmp_path: Path) -> None:
