@@ -6,6 +6,7 @@
     Plan                ──▶  plan.py, plan_tables.py
     Footprint           ──▶  footprint.py       tables.py: what the tables share
     GradientNoise       ──▶  noise.py           sentences.py: lines that fit a terminal
+    Compared            ──▶  calibration.py
 
 Everything is written to a rich ``Console`` that the caller passes, so that a test can capture it.
 """
