@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from epochcast.errors import UsageError
 from epochcast.guard import lines
 from epochcast.guard.archive import CONTENT
 from epochcast.guard.books import Books, Write
+from epochcast.guard.checking import Checks
 from epochcast.guard.clock import Clock, SystemClock
 from epochcast.guard.deciding import Situation, next_move
 from epochcast.guard.keeping import Keeper
@@ -33,7 +33,6 @@ from epochcast.guard.signals import Signals, name_of
 from epochcast.guard.stepping import StepTimer
 from epochcast.guard.telling import Teller, Watcher
 from epochcast.guard.timekeeping import Timekeeper
-from epochcast.planning.stopping import Check, Watch, rule_from
 from epochcast.records import Action, EpochDone, Plan, Position, RunEvent, StopReason
 
 BEAT_SECONDS = 1.0  # between notes of the time used: what a kill may forget
@@ -108,7 +107,7 @@ class Guard:
         self.books = Books(folder, plan, self._time.began, owner=self._decides)
         self._time.count_from(self.books.ledger.began_at, self.books.spent_before)
         self._schedule = Schedule.of_plan(plan)
-        self._watch = Watch([rule_from(rule) for rule in plan.stop_rules])
+        self._checks = Checks(plan, self.books)
         self._take_up(write)
         self._set_timers()
 
@@ -121,12 +120,9 @@ class Guard:
         self.checkpoint = self.books.archive.saved(steps) if steps else None
         everyone = self.options.all_ranks_save
         self._keeper = Keeper(self.books, write, self.ranks, everyone, steps > 0, zero)
-        if len(self.books.state.watch) == len(self._watch.rules):
-            self._watch.states = list(self.books.state.watch)
         self._seen = lines.EpochSeen(began=zero, first=True)
         self._evaluating: float | None = None
-        self._improved = self._missed = False
-        self._verdict: StopReason | None = None
+        self._missed = False
 
     def _set_timers(self) -> None:
         """Timers of steps and of first steps, as planned."""
@@ -283,13 +279,8 @@ class Guard:
         """
         self._end_evaluation()
         self._seen.values.update({name: float(value) for name, value in values.items()})
-        metric = self.plan.metric
-        if metric in values:
-            self._verdict = self._check(self._seen.values[metric]) or self._verdict
-        elif self._watch.rules and not self.books.state.checks:
-            known = ", ".join(self._seen.values) or "nothing"
-            raise UsageError(f"the plan's stop rules watch {metric}, but only {known} was reported")
-        return self._verdict
+        self._checks.report(self._epoch + 1, values, self._seen.values)
+        return self._checks.verdict
 
     def _end_evaluation(self) -> None:
         if self._evaluating is None:
@@ -299,23 +290,6 @@ class Guard:
         self._seen.evaluation = (self._seen.evaluation or 0.0) + seconds
         self._seen.aside += seconds
         self.books.learn("evaluation", seconds)
-
-    def _check(self, value: float) -> StopReason | None:
-        epoch = self._epoch + 1
-        reason = self._watch.update(Check(epoch, value, self._training_value()))
-        best = self.books.state.best_value
-        lower = self.plan.mode == "min"
-        better = best is None or (value < best if lower else value > best)
-        better = better and reason is not StopReason.NON_FINITE
-        self._improved = self._improved or better
-        self.books.checked(epoch, value, better)
-        return reason
-
-    def _training_value(self) -> float | None:
-        """The plan's metric on training data, under one of its customary names."""
-        plain = self.plan.metric.removeprefix("val_").removeprefix("eval_")
-        names = (f"train_{plain}", f"train/{plain}", plain)
-        return next((self._seen.values[n] for n in names if n in self._seen.values), None)
 
     def end_epoch(self) -> StopReason | None:
         """After training, evaluation and report of an epoch; why the run stops here, if it does."""
@@ -328,7 +302,7 @@ class Guard:
         self._epoch, self._step = self._epoch + 1, 0
         self._keeper.here = False
         self._replan(now, jumped)
-        reason = self._agree(self._verdict or self._at_the_end())
+        reason = self._agree(self._checks.verdict or self._at_the_end())
         if reason is not None or self._agree_flag(self._save_is_due(now)):
             self._save(required=reason is not None)
         if reason is StopReason.PLAN_DONE:
@@ -337,14 +311,14 @@ class Guard:
         if reason is not None:
             self.stop(reason)
         self._teller.tell(self._epoch_line(seconds, reason))
-        self._seen.first = self._improved = False
+        self._seen.first = self._checks.improved = False
         self._beat(self._clock.monotonic())
         return reason
 
     def _miss_reports(self) -> None:
         """Rules that are never shown a value stop nothing: say so, once."""
         due = self._schedule.evaluates(self._epoch + 1)
-        if due and self._watch.rules and not self._seen.values and not self._missed:
+        if due and self._checks.needed and not self._seen.values and not self._missed:
             self._missed = True
             self.note("no-report", metric=self.plan.metric, epoch=str(self._epoch + 1))
 
@@ -468,7 +442,7 @@ class Guard:
         return self._schedule.saves_at(epoch, now - self._keeper.at, pace.median, pace.mean)
 
     def _save_is_due(self, now: float) -> bool:
-        best = self.options.keep_best and self._improved
+        best = self.options.keep_best and self._checks.improved
         return best or self._save_is_planned(now, self._epoch)
 
     def save(self) -> None:
@@ -477,12 +451,12 @@ class Guard:
 
     def _save(self, required: bool) -> None:
         """Write a checkpoint of this moment; a failure ends the run only where it must not be."""
-        if self._keeper.here and not self._improved:
+        if self._keeper.here and not self._checks.improved:
             return
         began = self._clock.monotonic()
         try:
             self._note_spent(began)
-            self._keeper.save(self.position, tuple(self._watch.states), self._improved)
+            self._keeper.save(self.position, self._checks.states, self._checks.improved)
         except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
             if required or not self._keeper.ever:
                 raise
@@ -493,7 +467,7 @@ class Guard:
         self._seen.save = (self._seen.save or 0.0) + seconds
         self._seen.aside += seconds
         self._stepped_at = self._keeper.at
-        self._improved = False
+        self._checks.improved = False
         self.books.learn("save", seconds)
 
     def _beat(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from epochcast.guard.books import Books, Write
+from epochcast.guard.checking import States
 from epochcast.guard.ranks import Ranks
 from epochcast.records import Position
 
@@ -30,7 +31,7 @@ class Keeper:
         self.ever = self.here = ever
         self.at = now
 
-    def save(self, position: Position, watch: tuple[tuple[float, ...], ...], is_best: bool) -> None:
+    def save(self, position: Position, watch: States, is_best: bool) -> None:
         """Write a checkpoint, whole or not at all; of several processes, all call this."""
         archive, first = self._books.archive, self._ranks.rank == 0
         if first:

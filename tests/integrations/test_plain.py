@@ -41,6 +41,7 @@ class Training:
         self.clock = clock or FakeClock()
         self.listener = Listener()
         self.trained = 0
+        self.each_step = lambda: None
         state = {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -61,6 +62,7 @@ class Training:
         self.optimizer.step()
         self.trained += 1
         self.clock.pass_(5.0)
+        self.each_step()
 
     def evaluate(self) -> float:
         return float(sum(p.abs().sum() for p in self.model.parameters()))
@@ -203,28 +205,26 @@ def test_a_signal_leaves_with_the_schedulers_code(
 ) -> None:
     training = Training(tmp_path, plan(), exit_code=given)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as leaving, training.run as run:
-        for _ in run.epochs():
-            for batch in run.batches(training.loader):
-                training.step(batch)
-                if training.trained == 5:
-                    os.kill(os.getpid(), signal.SIGTERM)
+    training.each_step = lambda: training.trained == 5 and os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as leaving:
+        training.loop()
     assert leaving.value.code == left
-    assert run.position.steps == 5
+    assert training.run.position.steps == 5
     assert signal.getsignal(signal.SIGTERM) == before
     assert Training(tmp_path, plan()).loop().trained == 24 - 5
 
 
 def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_again(tmp_path: Path) -> None:
     training = Training(tmp_path, plan())
-    with pytest.raises(SystemExit), training.run as run:
-        for _ in run.epochs():
-            for batch in run.batches(training.loader):
-                training.step(batch)
-            if run.due("evaluate"):
-                os.kill(os.getpid(), signal.SIGTERM)
-                pytest.fail("a long evaluation would have gone on")
-    assert run.position.step == 4
+
+    def long_evaluation() -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it would have gone on")
+
+    training.evaluate = long_evaluation  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        training.loop()
+    assert training.run.position.step == 4
     second = Training(tmp_path, plan()).loop()
     assert second.trained == 24 - 4
     assert second.run.best_checkpoint is not None
