@@ -28,7 +28,7 @@ from epochcast.planning.budget import (
 from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import Interruptions, RunDraws, deviates, quantiles
+from epochcast.planning.draws import LEVELS, Interruptions, RunDraws, deviates, quantiles
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
@@ -55,7 +55,7 @@ class Appraisal:
 
     @cached_property
     def prices(self) -> Prices:
-        return self.priced.prices(self.position)
+        return self.priced.prices(self.position, self.place)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -395,6 +395,5 @@ class Appraisal:
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:
     """Of whole numbers; P10 is what nine draws in ten can afford."""
-    levels = (0.05, 0.1, 0.5, 0.9, 0.95)
-    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in levels)
+    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in LEVELS)
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import inf, isfinite
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, StopReason, StopRule
@@ -31,8 +31,7 @@ Verdict = tuple[State, StopReason | None]
 STRIP = 5  # checks; Prechelt 1998, section 2.3
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One evaluation: after which epoch, the metric, the same on training data if known."""
 
     epoch: float
@@ -255,9 +254,11 @@ class Watch:
         """Show one check to every rule; the first reason found, or None."""
         if not isfinite(check.value):
             return StopReason.NON_FINITE
-        verdicts = [r.update(s, check) for r, s in zip(self.rules, self.states, strict=True)]
-        self.states = [state for state, _ in verdicts]
-        return next((reason for _, reason in verdicts if reason), None)
+        found = None
+        for i, rule in enumerate(self.rules):
+            self.states[i], reason = rule.update(self.states[i], check)
+            found = found or reason
+        return found
 
 
 def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason] | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.intervals import Scatter
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
@@ -82,6 +83,26 @@ def test_the_timeline_adds_up() -> None:
     assert [q.p50 for q in (prices.startup, prices.first_steps)] == pytest.approx([120, 30])
     parts = (prices.epoch, prices.evaluation, prices.save)
     assert [q.p50 for q in parts] == pytest.approx([55, 8, 4])
+
+
+def test_a_long_timeline_is_drawn_in_part_and_right_all_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Evaluations every 7th and saves every 10th epoch are steps in between what is drawn."""
+    from epochcast.planning import timeline
+
+    model = known.model(**known.EXAMPLE, run=Scatter(sd=0.05, dof=8), step_sd=0.5)
+    wishes = {"epochs": 2500, "evaluate": 7, "save": 10, "mtbf_seconds": 12 * HOUR}
+    some = plan(model, Budget(), **wishes).timeline
+    monkeypatch.setattr(timeline, "DRAWN", 10_000)
+    every = plan(model, Budget(), **wishes).timeline
+    assert [c.epoch for c in some] == [c.epoch for c in every]
+    assert len(every) > 2 * 256
+    for mine, exact in zip(some, every, strict=True):
+        for name in ("p05", "p10", "p50", "p90", "p95"):
+            assert getattr(mine.seconds, name) == pytest.approx(
+                getattr(exact.seconds, name), rel=2e-3
+            )
 
 
 def test_a_target_within_the_budget_is_run_and_no_more() -> None:

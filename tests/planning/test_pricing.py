@@ -19,7 +19,15 @@ from epochcast.costmodel.prediction import (
 from epochcast.costmodel.surface import Surface
 from epochcast.planning.candidates import shortlist
 from epochcast.planning.planner import plan
-from epochcast.planning.pricing import Candidates, Job, divide, fold_samples, price
+from epochcast.planning.pricing import (
+    Candidates,
+    Job,
+    PriceList,
+    Prices,
+    divide,
+    fold_samples,
+    price,
+)
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, RunConfig
 
@@ -59,10 +67,14 @@ def test_devices_share_the_samples_as_a_distributed_sampler_does() -> None:
     assert (found.full[0], found.partial[0], found.updates[0]) == (25, 1, 26)
 
 
+def _alone(priced: PriceList, i: int) -> Prices:
+    return priced.prices(i, priced.place(i))
+
+
 @settings(max_examples=40)
 @given(st.integers(1, 4000), st.integers(1, 8))
 def test_prices_are_those_of_a_prediction(batch: int, accumulation: int) -> None:
-    priced = price(JOB, one(batch, accumulation)).prices(0)
+    priced = _alone(price(JOB, one(batch, accumulation)), 0)
     estimate = predict(
         MODEL, Question(epochs=7, batch_size=batch, accumulation=accumulation, save_every=0)
     )
@@ -86,7 +98,7 @@ def test_all_at_once_costs_what_each_costs_alone(batches: list[int]) -> None:
     """Where nothing was counted exactly; a configuration that was may differ by a rounding."""
     sizes = np.array(batches)
     many = price(JOB, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
-    alone = [many.prices(i) for i in range(len(batches))]
+    alone = [_alone(many, i) for i in range(len(batches))]
     for name, ours in (("training", many.training), ("device_bytes", many.device_bytes)):
         assert list(ours) == pytest.approx([getattr(p, name).median for p in alone], rel=0.01)
     assert list(many.startup) == pytest.approx([p.ready_seconds for p in alone])
@@ -111,7 +123,7 @@ def test_loading_apart_is_priced_in_one_pass_too() -> None:
     sizes = np.array([40, 100, 200])
     many = price(job, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
     assert job.apart
-    alone = [many.prices(i).training.median for i in range(3)]
+    alone = [_alone(many, i).training.median for i in range(3)]
     assert list(many.training) == pytest.approx(alone, rel=0.01)
 
 
