@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -178,9 +177,9 @@ def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
 
     print_warnings(console(stderr=True), notes)
     if as_json:
-        from epochcast.records import to_builtins
+        from epochcast.records import to_json
 
-        click.echo(json.dumps(to_builtins(found), indent=2, allow_nan=False))
+        click.echo(to_json(found, indent=2).encode())
         return
     from epochcast.report.plan import print_plan
 
