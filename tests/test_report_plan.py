@@ -67,6 +67,14 @@ def test_a_full_plan_says_everything() -> None:
         assert part in text
 
 
+def test_a_maximum_beside_the_target_is_explained() -> None:
+    beyond = _text(plan(MODEL, Budget(deadline=300), epochs=20, max_epochs=90))
+    assert "Beyond the target of 20, what is left goes into up to 90 epochs." in beyond
+    assert "would fit" not in beyond
+    below = _text(plan(MODEL, Budget(), epochs=90, max_epochs=20))
+    assert "The maximum of 20 epochs ends the run before the target of 90." in below
+
+
 @pytest.mark.parametrize("width", [80, 112, 140])
 def test_tables_fit_their_console(width: int) -> None:
     """Sentences wrap by themselves; rows of numbers must not."""

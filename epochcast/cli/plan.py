@@ -76,13 +76,14 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--epochs", type=POSITIVE, help="Wanted, at the reference batch.")
+@click.option("--epochs", type=POSITIVE, help="Wanted; the run ends there.")
 @click.option("--min-epochs", type=POSITIVE, default=1, help="Fewer are not worth running.")
-@click.option("--max-epochs", type=POSITIVE, help="Never more.")
+@click.option("--max-epochs", type=POSITIVE,
+              help="Never more; above --epochs, if limits leave room.")  # fmt: skip
 @click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")
 @click.option("--counted-from", type=click.Choice(["now", "start", "total"]), default="now",
               help="Now, the allocation's start, or in total over resumed runs.")  # fmt: skip
-@click.option("--started", metavar="TIME", help="Of the allocation; default: what SLURM says.")
+@click.option("--started", metavar="TIME", help="Of the allocation; may lie ahead.")
 @click.option("--spent", type=DURATION, help="By earlier runs, with --counted-from total.")
 @click.option("--budget", "money", type=MONEY, help="Money, '$18'.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one device.")
