@@ -123,6 +123,19 @@ def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyP
     assert "10m 00s were spent in earlier runs" in run(f"{base} total --spent 10m").stdout
 
 
+def test_an_allocation_may_begin_later(worked: Path) -> None:
+    start = datetime.now() + timedelta(days=1)
+    later = f"--model model.json {WORKED} --counted-from start"
+    begins = ("--started", start.isoformat(" "), "--deadline")
+    lasts = planned(later, *begins, "1h")
+    until = planned(later, *begins, (start + timedelta(hours=1)).isoformat(" "))
+    for found in (lasts, until):
+        assert found.budget.deadline == pytest.approx(3600)
+        assert (found.budget.spent_seconds, found.chosen.epochs) == (0.0, 57)
+    soon = (datetime.now() + timedelta(hours=1)).isoformat(" ")
+    assert "lies before the allocation's start" in run(later, *begins, soon, code=2).stderr
+
+
 def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
@@ -185,7 +198,11 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
         ("--epochs 3 --spent 5m", "add --counted-from total", 2),
         ("--epochs 3 --mtbf 1h --interruptions-per-hour 1", "not both", 2),
         ("--deadline 1h --counted-from start", "give --started", 2),
-        ("--deadline 1h --stop futility=0.1", "give --epochs", 2),
+        ("--epochs 3 --started 2020-01-01", "add --counted-from start", 2),
+        ("--epochs 3 --confidence 99.99%", "between 0.1% and 99.9%", 2),
+        ("--epochs 3 --folds 100000000", "folds must be at most the 60,000 samples", 2),
+        ("--epochs 3 --batch-size 70000", "at most the 60,000 samples of an epoch", 2),
+        ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),
         ("--epochs 3 --samples inf", "--samples is a number", 2),
         ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
         ("--min-epochs 20000000 --deadline 1h", "min_epochs must be at most 10,000,000", 2),
