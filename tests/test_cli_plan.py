@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import truths
 from click.testing import CliRunner, Result
 
 from epochcast.cli import cli
+from epochcast.cli.plan import plan as command
 from epochcast.lookup import fitted_model
 from epochcast.planning.planner import plan
+from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, GradientNoise, Plan
 from epochcast.store import Store
 
@@ -175,6 +177,32 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
     assert (folds.folds, folds.epochs_of("evaluate"), folds.epochs_of("save")) == (5, (1, 3, 4), ())
     free = planned("--epochs 4 --batch-size free --noise-scale 300")
     assert len({o.global_batch for o in free.options}) > 1
+
+
+def test_a_score_is_planned_upside_down(probed: Path) -> None:
+    Path("scores.csv").write_text(
+        "epoch,accuracy\n" + "".join(f"{e},{1 - 1 / e}\n" for e in range(1, 13))
+    )
+    line = "--epochs 12 --patience 2 --metric accuracy --mode max --curve scores.csv"
+    found = planned(f"{line} --device cpu --store .epochcast/measurements.sqlite")
+    assert (found.metric, found.stop_rules[0].mode) == ("accuracy", "max")
+    assert found.outlook is not None
+    assert (found.outlook.mode, found.outlook.best_epoch) == ("max", 12)
+    assert "not probed on 'cuda'" in run(f"{line} --device cuda", code=2).stderr
+
+
+TWINS = {  # fields of Budget and PlanRequest that options call otherwise
+    "carbon": "carbon_per_kwh", "eval_every": "evaluate", "interruptions_per_hour": "mtbf_seconds",
+    "knobs": "sizes", "mtbf": "mtbf_seconds", "patience": "rules", "restart": "restart_seconds",
+    "save_every": "save", "spent": "spent_seconds", "started": "spent_seconds", "stops": "rules",
+}  # fmt: skip
+AROUND = {"as_json", "device", "model_file", "output", "plot", "store", "workload"}  # the plan
+
+
+def test_every_option_has_a_twin_in_the_library() -> None:
+    options = {option.name for option in command.params} - AROUND
+    library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
+    assert {TWINS.get(name, name) for name in options} == library - {"watts_spread"}
 
 
 @pytest.mark.parametrize(

@@ -76,21 +76,23 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--epochs", type=POSITIVE, help="Wanted; the run ends there.")
+@click.option("--epochs", type=POSITIVE,
+              help="Wanted at the reference batch; the run ends there.")  # fmt: skip
 @click.option("--min-epochs", type=POSITIVE, default=1, help="Fewer are not worth running.")
 @click.option("--max-epochs", type=POSITIVE,
-              help="Never more; above --epochs, if limits leave room.")  # fmt: skip
+              help="Never more; above --epochs, what limits leave is used.")  # fmt: skip
 @click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")
 @click.option("--counted-from", type=click.Choice(["now", "start", "total"]), default="now",
               help="Now, the allocation's start, or in total over resumed runs.")  # fmt: skip
-@click.option("--started", metavar="TIME", help="Of the allocation; may lie ahead.")
+@click.option("--started", metavar="TIME",
+              help="Of the allocation, past or to come; default: what SLURM says.")  # fmt: skip
 @click.option("--spent", type=DURATION, help="By earlier runs, with --counted-from total.")
 @click.option("--budget", "money", type=MONEY, help="Money, '$18'.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one device.")
 @click.option("--fixed-cost", type=MONEY, default=0.0, help="Spent whatever the run does.")
 @click.option("--energy", type=ENERGY, help="'0.25kWh'.")
 @click.option("--watts", metavar="WATTS|measured", help="Of one device; measured: by probes.")
-@click.option("--carbon", type=MEASURED, help="Grams of CO₂ equivalent per kWh.")
+@click.option("--carbon", type=MEASURED, help="Grams of CO₂ per kWh; needs --watts.")
 @click.option("--memory", type=BYTES, help="Of one device; default: what it has.")
 @click.option("--disk", type=BYTES, help="For checkpoints.")
 @click.option("--keep", type=click.IntRange(min=0), default=2, help="Checkpoints; 0: all.")
