@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
@@ -90,6 +91,8 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return run_configs
     if kind in simple:
         return simple[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return st.sampled_from(kind)
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if get_origin(kind) is tuple:
@@ -180,6 +183,11 @@ gradient_noises = _record(records.GradientNoise)
 unit_prices = _record(records.UnitPrices)
 options, checkpoints = _record(records.Option), _record(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
+positions, run_outcomes = _record(records.Position), _record(records.RunOutcome)
+runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))
+epochs_done, runs_ended = _record(records.EpochDone), _record(records.RunEnded)
+notices = _record(records.Notice)
+run_events = st.one_of(runs_started, epochs_done, notices, runs_ended)
 
 every_record = st.one_of(
     timelines(),
@@ -205,4 +213,7 @@ every_record = st.one_of(
     checkpoints,
     outlooks,
     stop_rules,
+    positions,
+    run_events,
+    run_outcomes,
 )
