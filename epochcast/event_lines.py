@@ -113,7 +113,7 @@ def _heard(value: Any, kind: Any) -> Any:
     if isinstance(value, list):
         inner = repeat(kinds[1]) if kinds[-1] is Ellipsis else chain(kinds[1:], repeat(None))
         return [_heard(part, of) for part, of in zip(value, inner, strict=False)]
-    record = next((k for k in kinds if is_dataclass(k)), None)
+    record = next((k for k in kinds if isinstance(k, type) and is_dataclass(k)), None)
     if isinstance(value, dict) and record is not None:
         hints = _hints(record)
         return {name: _heard(part, hints.get(name)) for name, part in value.items()}
@@ -121,5 +121,5 @@ def _heard(value: Any, kind: Any) -> Any:
 
 
 @cache
-def _hints(record: Any) -> dict[str, Any]:
+def _hints(record: type) -> dict[str, Any]:
     return get_type_hints(record)

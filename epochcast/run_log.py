@@ -30,7 +30,7 @@ class LogWriter:
         Raises:
             StoreError: it cannot be written, or holds something else.
         """
-        self.path = Path(path)
+        self.path, self._whole = Path(path), True
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._mend()

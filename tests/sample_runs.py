@@ -57,6 +57,7 @@ class Teller:
     def __init__(self, epochs: int = 57) -> None:
         self.events: list[RunEvent] = [started(epochs=epochs)]
         self.epoch, self.spent, self.end = 0, STARTUP, epochs
+        self.begun = 0  # the event with which the process began
         self.ratio, self.best = 1.0, (9.9, 0)
 
     @property
@@ -65,13 +66,13 @@ class Teller:
 
     def tell(self, seconds: float, reason: StopReason | None = None) -> None:
         """One more epoch; every second one is evaluated, every fifth saved."""
-        first = isinstance(self.events[-1], RunStarted)
+        first = not any(isinstance(e, EpochDone) for e in self.events[self.begun :])
         predicted = around(EPOCH * self.ratio + 12 * first)
         self.epoch += 1
         evaluation = None if self.epoch % 2 else EVALUATION
         save = SAVE if self.epoch % 5 == 0 or reason else None
         self.spent += seconds + (evaluation or 0) + (save or 0)
-        self.ratio += 0.5 * (seconds / (EPOCH + 12 * first) - self.ratio)
+        self.ratio += 0 if first else 0.5 * (seconds / EPOCH - self.ratio)
         values: tuple[tuple[str, float], ...] = ()
         if evaluation:
             loss = 0.3 + 1.2 / sqrt(self.epoch) + 0.01 * (self.epoch % 3)
@@ -103,6 +104,7 @@ class Teller:
     def resume(self, process: int, epoch: int) -> None:
         """Another process, from an earlier epoch."""
         self.epoch, self.spent = epoch, self.spent + STARTUP
+        self.begun = len(self.events)
         self.events.append(started(process, epoch, self.spent))
         self.note("resumed", epoch=str(epoch), step="0", spent="12m 30s")
 
@@ -162,10 +164,12 @@ def drifting() -> tuple[RunEvent, ...]:
 def resumed() -> tuple[RunEvent, ...]:
     """Killed after epoch 12, goes on from epoch 10, and is told to stop."""
     teller = Teller()
-    for epoch in range(1, 13):
+    teller.tell(948.0)  # a cold cache
+    for epoch in range(2, 13):
         teller.tell(noisy(epoch))
     teller.resume(2, 10)
-    for epoch in range(11, 17):
+    teller.tell(noisy(11) + 12)
+    for epoch in range(12, 17):
         teller.tell(noisy(epoch))
     teller.note("signal", name="SIGTERM")
     return teller.finish(StopReason.SIGNAL)

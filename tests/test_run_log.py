@@ -11,8 +11,8 @@ from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
 
-import sample_runs
 import pytest
+import sample_runs
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
