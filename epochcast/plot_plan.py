@@ -12,10 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from epochcast.board.optional import require
-from epochcast.errors import StoreError, UsageError
+from epochcast.pictures import (
+    BLUE,
+    DASHED,
+    GREEN,
+    INK,
+    ORANGE,
+    dress_axes,
+    new_figure,
+    require_format,
+    time_unit,
+    write,
+)
 from epochcast.records import Checkpoint, Plan
 from epochcast.report.plan import limits_line
 from epochcast.units import format_energy, format_money, format_seconds
@@ -24,11 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, INK, GRID = "#0072B2", "#D55E00", "#009E73", "#333333", "#E2E2E2"
-FORMATS = (".png", ".svg")
 LIKELY = 0.05  # probability from which a stop is marked
-SIZE, DPI = (7.6, 4.4), 130
-TIME_UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+SIZE = (7.6, 4.4)
 HEADROOM = 1.12  # above the P90 of the end, and above the limits near it
 NEAR = 1.6  # times the end of the run: limits further away are not drawn
 MARKS = 80  # evaluations drawn one by one; more would be a stripe
@@ -42,33 +49,20 @@ def save_picture(plan: Plan, path: str | Path) -> None:
         MissingDependency: matplotlib is not installed.
         StoreError: the file cannot be written.
     """
-    file = Path(path)
-    if file.suffix.lower() not in FORMATS:
-        raise UsageError(f"a picture is a file ending in .png or .svg, but got {path}")
-    figure = draw(plan)
-    try:
-        figure.savefig(file, metadata={"Date": None} if file.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+    require_format(path)
+    write(draw(plan), path)
 
 
 def draw(plan: Plan) -> Figure:
     """The picture as a matplotlib figure."""
-    require("matplotlib")
-    from matplotlib.figure import Figure
-
-    scale, unit = _time_unit(plan.timeline[-1].seconds.p90)
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
+    figure = new_figure(*SIZE)
+    scale, unit = time_unit(plan.timeline[-1].seconds.p90)
     axes = figure.add_subplot()
     _draw_fan(axes, plan, scale)
     _draw_marks(axes, plan.timeline, scale)
     _draw_limits(axes, plan, scale)
     _dress(axes, plan, unit)
     return figure
-
-
-def _time_unit(seconds: float) -> tuple[float, str]:
-    return next(((s, name) for s, name in TIME_UNITS if seconds >= 1.5 * s), TIME_UNITS[-1])
 
 
 def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
@@ -132,7 +126,7 @@ def _draw_limits(axes: Axes, plan: Plan, scale: float) -> None:
     near = {text: t / scale for text, t in limit_times(plan).items() if t / scale <= NEAR * top}
     for position, (text, height) in enumerate(near.items()):
         top = max(top, height)
-        axes.axhline(height, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+        axes.axhline(height, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
         axes.annotate(
             text, (0.02 + 0.24 * position, height), xycoords=("axes fraction", "data"),
             va="center", color=INK, fontsize=9, bbox={"color": "white", "pad": 1.5}, zorder=4,
@@ -144,21 +138,11 @@ def _dress(axes: Axes, plan: Plan, unit: str) -> None:
     chosen = plan.chosen
     axes.set_xlim(0, chosen.epochs * 1.02)
     fold = ", one fold" if plan.folds > 1 else ""
-    axes.set(xlabel="epochs", ylabel=f"{unit} since the run began{fold}", axisbelow=True)
+    axes.set(xlabel="epochs", ylabel=f"{unit} since the run began{fold}")
     epochs = "1 epoch" if chosen.epochs == 1 else f"{chosen.epochs:,} epochs"
     axes.set_title(
         f"{plan.workload}: {epochs} with {chosen.config.label}\n{limits_line(plan.budget)}",
         loc="left", fontsize=10,
     )  # fmt: skip
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    axes.xaxis.set_major_locator(_whole_numbers())
+    dress_axes(axes)
     axes.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none")
-
-
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)
