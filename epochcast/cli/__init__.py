@@ -4,6 +4,7 @@
     predicting.py   fit, predict            importing.py     probes import
     plan.py         plan                    catalogue.py     workloads, datasets
     └ plan_request.py  reads its options    tensorboard.py   tensorboard
+    following.py    follow-log
 
     options.py: what they share
 
@@ -25,6 +26,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for
     "datasets": "catalogue",
     "dry-run": "probing",
     "fit": "predicting",
+    "follow-log": "following",
     "plan": "plan",
     "predict": "predicting",
     "probe": "probing",
