@@ -36,6 +36,9 @@ class LogWriter:
             self._mend()
         except OSError as error:
             raise self._failed(error.strerror) from error
+        except StoreError:
+            self.close()
+            raise
 
     def see(self, event: RunEvent) -> None:
         """Write one line.
@@ -61,7 +64,6 @@ class LogWriter:
         """End the last line of a killed process: with its end if it is whole, else without it."""
         content = os.pread(self._file, os.fstat(self._file).st_size, 0)
         if not HEAD.startswith(content[: len(HEAD)]):
-            os.close(self._file)
             raise StoreError(f"{self.path} is not the log of a run; give another name")
         end = content.rfind(b"\n") + 1
         if _is_json(content[end:]):
