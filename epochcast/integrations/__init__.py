@@ -4,5 +4,27 @@
                  terminal, log, TensorBoard,                       │
                  signals, store, processes      plain.py, lightning.py, transformers.py, keras.py
 
-Each framework is imported in its own file alone, and only when that is imported.
+Each framework is imported in its own file alone, and only when that is used:
+
+    import epochcast as ec
+
+    ec.integrations.lightning.FollowPlan("plan.json")
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from epochcast.integrations import keras, lightning
+
+FRAMEWORKS = ("keras", "lightning")
+
+__all__ = ["keras", "lightning"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FRAMEWORKS:
+        raise AttributeError(f"module 'epochcast.integrations' has no attribute {name!r}")
+    return import_module(f"epochcast.integrations.{name}")
