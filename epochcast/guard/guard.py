@@ -304,19 +304,12 @@ class Guard:
     def _evaluation_is_due(self, now: float) -> bool:
         if not self._schedule.evaluates(self._epoch + 1):
             return False
-        fits = self._evaluation_fits(now)
+        learned = self.books.ledger.pace.evaluation.quantile(1, SURE)
+        bound = max(learned, self.plan.prices.evaluation.p95)
+        fits = bound + self._reserve(now) <= self._left(now)
         if not fits:
             self.note("evaluation-skipped", epoch=str(self._epoch + 1))
         return fits
-
-    def evaluation_fits(self) -> bool:
-        """Whether one that is not planned would end in time; of several processes, all must ask."""
-        return self._agree_flag(self._evaluation_fits(self._clock.monotonic()))
-
-    def _evaluation_fits(self, now: float) -> bool:
-        learned = self.books.ledger.pace.evaluation.quantile(1, SURE)
-        bound = max(learned, self.plan.prices.evaluation.p95)
-        return bound + self._reserve(now) <= self._left(now)
 
     def report(self, values: Mapping[str, float]) -> StopReason | None:
         """What an evaluation gave; may decide that the run stops after this epoch.
