@@ -1,16 +1,17 @@
-"""Frameworks that a user may lack."""
+"""Packages that a user may not have: their tests skip and name them; in CI they must be there."""
 
 import os
-from importlib.util import find_spec
+from importlib import import_module
+from types import ModuleType
 
 import pytest
 
 
-def need(package: str) -> None:
-    """Skip a file of tests where its framework is not installed; in CI all of them are."""
-    if find_spec(package) is not None:
-        return
-    text = f"{package} is not installed: pip install 'epochcast[{package}]'"
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must test every framework, but {text}", pytrace=False)
-    pytest.skip(text, allow_module_level=True)
+def needed(name: str) -> ModuleType:
+    """The package; its tests are skipped where it is not installed, and fail with ``CI=true``."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"{name} is not installed: {error}", allow_module_level=True)

@@ -4,24 +4,15 @@
                  terminal, log, TensorBoard,                       │
                  signals, store, processes      plain.py, lightning.py, transformers.py, keras.py
 
-Each framework is imported in its own file alone, and only when that is used:
-
-    import epochcast as ec
-
-    ec.integrations.lightning.FollowPlan("plan.json")
+Each framework is imported in its own file alone, and only when that is imported.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from epochcast.integrations import keras, lightning
-
-FRAMEWORKS = ("keras", "lightning")
-
-__all__ = ["keras", "lightning"]
+FRAMEWORKS = ("keras", "lightning", "transformers")
 
 
 def __getattr__(name: str) -> Any:

@@ -130,8 +130,8 @@ class Follower:
 
 
 def missing(package: str, error: ModuleNotFoundError) -> Exception:
-    """What to raise where a framework cannot be imported: itself is missing, or is broken."""
-    if error.name != package:
+    """What to raise where a framework cannot be imported: it is missing, or something of it is."""
+    if (error.name or "").partition(".")[0] != package:
         return error
     return MissingDependency(
         f"{package} is not installed; next: pip install 'epochcast[{package}]'"

@@ -83,7 +83,7 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if guard.checkpoint is not None:
             self.model.load_weights(guard.checkpoint / WEIGHTS)
         session.on_signal = self._leave
-        self._thread = get_ident()
+        self._thread, self._beside = get_ident(), False
         self._skip, self._resumes = guard.resumed_step, False
         goes_on = self._begin(session)
         if goes_on and self._skip and self._has_caught_up(self._skip):
@@ -98,11 +98,24 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if guard is None:
             return
         guard.begin_epoch()
-        self._tested = self._cut = False
+        self._tested = self._reports = self._cut = False
         self._resumes = self._skip > 0
         if self._resumes:
             guard.skip(self._skip)
             self._skip = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Notice that steps are counted elsewhere."""
+        if self._beside:
+            self._refuse_threads()
+
+    def _refuse_threads(self) -> None:
+        self._beside = False
+        self._end(failed=True)
+        raise UsageError(
+            "Keras runs a callback that is not in a list beside the training, which then cannot "
+            "be stopped in time: give callbacks=[follow]"
+        )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count the step."""
@@ -110,8 +123,8 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if guard is None:
             return
         if get_ident() != self._thread:
-            raise UsageError("Keras runs a single callback beside the training: callbacks=[follow]")
-        if guard.step() or (self._resumes and self._has_caught_up(guard.position.step)):
+            self._beside = True
+        elif guard.step() or (self._resumes and self._has_caught_up(guard.position.step)):
             self.model.stop_training = True
 
     def _has_caught_up(self, step: int) -> bool:
@@ -125,16 +138,22 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if guard is None:
             return
         self._tested = True
-        if guard.evaluating or _is_due(guard):
-            return
-        if guard.reason is not None or not guard.evaluation_fits():
+        self._reports = guard.evaluating or _is_due(guard)
+        if not self._reports and (guard.reason is not None or not guard.may_evaluate()):
             self._cut = self.model.stop_evaluating = True
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """What the plan did not ask for is part of the epoch."""
+        if self._guard is not None and not self._reports:
+            self._guard.end_evaluation()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Report what was measured, and decide whether to go on."""
         guard = self._guard
         if guard is None:
             return
+        if self._beside:
+            self._refuse_threads()
         logs = {} if logs is None else logs
         if self._cut:  # of a single batch
             for name in [name for name in logs if name.startswith("val_")]:
@@ -143,7 +162,7 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
             return
         if self._resumes:
             self.model.stop_training = False
-        if guard.evaluating or (not self._tested and self.plan.metric in logs and _is_due(guard)):
+        if self._reports or (not self._tested and self.plan.metric in logs and _is_due(guard)):
             self._report(guard, logs)
         if guard.end_epoch() is not None:
             self.model.stop_training = True

@@ -7,7 +7,7 @@
     on_train_start          take up the run
     on_train_epoch_start    begin_epoch
     on_train_batch_end      step; after the last one: is an evaluation due?
-    on_validation_start     timed, if it is due
+    validation              timed
     on_train_epoch_end      report, end_epoch
     on_train_end            the run's books are closed
     teardown                leave, if signalled
@@ -54,6 +54,7 @@ class FollowPlan(Follower, Checkpoint):
 
     _skip = 0  # steps of an interrupted epoch
     _in_epoch = False
+    _reports = False  # whether this epoch has an evaluation of the plan
     _loaded_epoch: int | None = None
     _plan_validates = False
 
@@ -73,7 +74,8 @@ class FollowPlan(Follower, Checkpoint):
         self._plan_validates = _may_move_validation(trainer) and bool(
             self.plan.epochs_of("evaluate")
         )
-        self._skip, self._in_epoch = session.guard.resumed_step, False
+        self._skip = session.guard.resumed_step
+        self._in_epoch = self._reports = False
         session.on_signal = session.leave_if_signalled
         if self._begin(session) and self._lightning_went_on(trainer):
             self._begin_epoch(session.guard)
@@ -121,16 +123,29 @@ class FollowPlan(Follower, Checkpoint):
         if guard.step():
             self._leave_if_over(trainer, guard)
         elif trainer.is_last_batch:
-            validates = guard.due("evaluate") if self._plan_validates else guard.evaluation_fits()
-            self._limits.validate(trainer, validates, every_epoch=self._plan_validates)
+            self._validate_if_due(trainer, guard)
+
+    def _validate_if_due(self, trainer: Trainer, guard: Guard) -> None:
+        if self._plan_validates:
+            self._reports = guard.due("evaluate")
+            self._limits.validate(trainer, self._reports, every_epoch=True)
+        else:
+            self._limits.validate(trainer, guard.may_evaluate())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time a validation that was planned; others are part of their epoch."""
+        """See whether this is an evaluation of the plan."""
         guard = self._guard
-        if guard is None or guard.evaluating or not trainer.is_last_batch:
+        if guard is None or self._reports:
             return
         self._begin_epoch(guard)
-        guard.due("evaluate")
+        self._reports = trainer.is_last_batch and guard.due("evaluate")
+        if not self._reports:
+            guard.may_evaluate()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What the plan did not ask for is part of the epoch."""
+        if self._guard is not None and not self._reports:
+            self._guard.end_evaluation()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report what was logged, and decide whether to go on."""
@@ -138,11 +153,13 @@ class FollowPlan(Follower, Checkpoint):
         if guard is None or guard.reason is not None:
             return
         self._begin_epoch(guard)
-        if guard.evaluating:
+        if self._reports:
             metrics = trainer.callback_metrics.items()
             guard.report({name: float(value) for name, value in metrics if value.numel() == 1})
+        else:
+            guard.end_evaluation()  # Lightning may have had none in mind
         guard.end_epoch()
-        self._in_epoch = False
+        self._in_epoch = self._reports = False
         self._leave_if_over(trainer, guard)
 
     def _leave_if_over(self, trainer: Trainer, guard: Guard) -> None:

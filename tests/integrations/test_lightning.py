@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from frameworks import need
+from frameworks import needed
 from guard.rehearsal import FakeClock, Listener, about, make_plan
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-need("lightning")
-import lightning  # noqa: E402
+lightning = needed("lightning")
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint  # noqa: E402
 
 import epochcast as ec  # noqa: E402
