@@ -152,6 +152,7 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     from epochcast.report.following import TerminalWatcher
     from epochcast.run_log import LogWriter
 
+    folder.mkdir(parents=True, exist_ok=True)
     return [TerminalWatcher(), LogWriter(folder / "log.jsonl")]
 
 
