@@ -49,6 +49,8 @@ class Budget:
 
     Attributes:
         deadline: seconds of wall-clock time, all folds and restarts included.
+        deadline_at: the same as a moment, seconds since 1970, UTC, where it was given as one:
+            whoever follows the plan keeps to the moment, however late the run begins.
         money: in the unit of the price.
         energy: joules, of all devices together.
         memory: bytes of one device; default: what the device has, less what fragmentation takes.
@@ -77,6 +79,7 @@ class Budget:
     carbon_per_kwh: float | None = None
     spent_seconds: float = 0.0
     counted_from: CountedFrom = "now"
+    deadline_at: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -137,10 +140,13 @@ class Option:
     """One configuration and what the budget buys with it.
 
     Attributes:
-        epochs: to run: the target where it fits with the confidence asked for, else what does.
+        epochs: to run: ``most_epochs`` where they fit with the confidence asked for, else what
+            does.
         affordable_epochs: how many fit; P10 is what nine runs in ten can afford.
         target_epochs: epochs at this batch size that are worth the target at the reference.
         target_probability: that those fit.
+        most_epochs: at which the run ends if limits allow: the maximum asked for, else the target,
+            at this batch size; None without either.
         probability: that ``epochs`` fit, all limits together.
         seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
         memory_share: P90 of the device's memory in use; ``device_bytes`` over what it has.
@@ -177,6 +183,7 @@ class Option:
     learning_rate_factor: float | None
     steps_per_epoch: int
     horizon_steps: int
+    most_epochs: int | None = None
     pareto: bool = False
     extrapolated: tuple[str, ...] = ()
 

@@ -97,17 +97,19 @@ def _timeline_title(plan: Plan, shown: int) -> str:
 
 def limits_line(budget: Budget) -> str:
     """``"Within 8h 00m, $18.00 and 24 GiB of memory, with 90 % confidence."``"""
-    texts = {
-        name: form(limit)
-        for name, form in LIMIT_FORMS.items()
-        if (limit := getattr(budget, name)) is not None
-    }
+    limits = {name: getattr(budget, name) for name in LIMIT_FORMS}
+    within = within_text({name: limit for name, limit in limits.items() if limit is not None})
+    return f"{within}, with {format_percent(budget.confidence)} confidence{_spent(budget)}."
+
+
+def within_text(limits: Mapping[str, float]) -> str:
+    """``"Within 8h 00m, $18.00 and 24 GiB of memory"``."""
+    texts = {name: form(limits[name]) for name, form in LIMIT_FORMS.items() if name in limits}
     named = [
         text if name in ("deadline", "money", "energy") else f"{text} of {name}"
         for name, text in texts.items()
     ]
-    within = f"Within {_listed(named)}" if named else "Without limits"
-    return f"{within}, with {format_percent(budget.confidence)} confidence{_spent(budget)}."
+    return f"Within {_listed(named)}" if named else "Without limits"
 
 
 def _spent(budget: Budget) -> str:
@@ -134,7 +136,7 @@ def choice_line(plan: Plan) -> str:
 
 def _reasons(plan: Plan, chosen: Option) -> list[str]:
     """Why it is as many epochs, what is left, what more would take, what to set."""
-    lines = []
+    lines = _beside_target(chosen)
     if chosen.binding is not None:
         lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen)}.")
     elif chosen.slack:
@@ -156,6 +158,18 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     return lines + _save_lines(plan)
 
 
+def _beside_target(chosen: Option) -> list[str]:
+    """Where a maximum, and not the target, is what ends the run."""
+    target, most = chosen.target_epochs, chosen.most_epochs
+    if target is None or most is None or target == most:
+        return []
+    if most < target:
+        return [f"The maximum of {most:,} epochs ends the run before the target of {target:,}."]
+    if chosen.epochs <= target:
+        return []
+    return [f"Beyond the target of {target:,}, what is left goes into up to {most:,} epochs."]
+
+
 def _parts_line(plan: Plan) -> str:
     """What an epoch, an evaluation and a save take, P50."""
     parts = {"An epoch": plan.prices.epoch.p50}
@@ -169,6 +183,8 @@ def _parts_line(plan: Plan) -> str:
 
 def _missed_target(chosen: Option) -> str:
     if chosen.target_epochs is None or chosen.target_probability is None:
+        return ""
+    if chosen.epochs >= chosen.target_epochs:
         return ""
     chance = format_percent(chosen.target_probability)
     return f"; all {chosen.target_epochs:,} epochs would fit with a probability of {chance}"
