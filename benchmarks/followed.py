@@ -89,7 +89,126 @@ def loads(path: Path | None) -> bool:
     return path is not None and len(torch.load(path, weights_only=True)) > 0
 
 
-TRAININGS = {"plain": (plain, loads)}
+def in_lightning(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | None:
+    import lightning
+
+    work, training, validation = parts(plan)
+
+    class Digits(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = work.model
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            each_step()
+            return work.loss(self.model(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any, index: int) -> None:
+            self.log("val_loss", work.loss(self.model(batch[0]), batch[1]))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters())
+
+    follow = ec.integrations.lightning.FollowPlan(plan, folder=folder, store=False)
+    trainer = lightning.Trainer(
+        max_epochs=-1, accelerator="cpu", callbacks=[follow], logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Digits(), training, validation, ckpt_path=follow.checkpoint)
+    return last_checkpoint(folder)
+
+
+def in_transformers(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | None:
+    from transformers import Trainer, TrainingArguments
+
+    work, training, validation = parts(plan)
+
+    class Digits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = work.model
+
+        def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            if self.training:
+                each_step()
+            logits = self.model(pixels)
+            return {"loss": work.loss(logits, labels), "logits": logits}
+
+    class Named(torch.utils.data.Dataset):
+        def __init__(self, pairs: Any) -> None:
+            self.pairs = pairs
+
+        def __len__(self) -> int:
+            return len(self.pairs)
+
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            return dict(zip(("pixels", "labels"), self.pairs[i], strict=True))
+
+    follow = ec.integrations.transformers.FollowPlan(plan, folder=folder, store=False)
+    arguments = TrainingArguments(
+        output_dir=str(folder / "trainer"), num_train_epochs=plan.chosen.epochs,
+        per_device_train_batch_size=plan.chosen.config.batch_size, eval_strategy="epoch",
+        logging_strategy="no", save_strategy="no", use_cpu=True, disable_tqdm=True, report_to=[],
+    )  # fmt: skip
+    trainer = Trainer(
+        model=Digits(), args=arguments, train_dataset=Named(training.dataset),
+        eval_dataset=Named(validation.dataset), callbacks=[follow],
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=follow.checkpoint)
+    return last_checkpoint(folder)
+
+
+def weights_load(path: Path | None) -> bool:
+    """Of a Trainer's checkpoint."""
+    from safetensors.torch import load_file
+
+    return path is not None and len(load_file(path / "model.safetensors")) > 0
+
+
+def network(plan: Plan) -> Any:
+    """The network of digits-mlp in Keras."""
+    import keras
+
+    sizes = dict(plan.chosen.config.sizes)
+    hidden = [keras.layers.Dense(sizes["width"], "relu") for _ in range(int(sizes["depth"]))]
+    model = keras.Sequential([keras.layers.Input((64,)), *hidden, keras.layers.Dense(10)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def in_keras(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | None:
+    import keras
+
+    from epochcast.datasets.embedded import load_digits
+
+    model = network(plan)
+    follow = ec.integrations.keras.FollowPlan(plan, folder=folder, store=False)
+    slow = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: each_step())
+    model.fit(
+        *load_digits(train=True), batch_size=plan.chosen.config.batch_size, epochs=10**6,
+        validation_data=load_digits(train=False), validation_freq=follow.validation_freq,
+        callbacks=[slow, follow], verbose=0,
+    )  # fmt: skip
+    model.load_weights(follow.best_checkpoint or last_checkpoint(folder))
+    return last_checkpoint(folder)
+
+
+def keras_loads(path: Path | None) -> bool:
+    """``in_keras`` has read one; here is the newest."""
+    import h5py
+
+    if path is None:
+        return False
+    with h5py.File(path if path.is_file() else next(path.glob("*.h5"))) as file:
+        return len(file) > 0
+
+
+TRAININGS = {
+    "plain": (plain, loads),
+    "lightning": (in_lightning, loads),
+    "transformers": (in_transformers, weights_load),
+    "keras": (in_keras, keras_loads),
+}
 
 
 def budget(framework: str, plan: Plan, folder: Path, runs: int, seed: int) -> None:
