@@ -100,6 +100,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "integrations":
+        return import_module("epochcast.integrations")
     if name not in _HOMES:
         raise AttributeError(f"module 'epochcast' has no attribute {name!r}")
     return getattr(import_module(f"epochcast.{_HOMES[name]}"), name)

@@ -63,12 +63,15 @@ class Options:
             and how long it takes.
         all_ranks_save: whether every process writes into the checkpoint (sharded models), or the
             first alone.
+        per_update: whether ``step`` is called after each update of the weights, or after each of
+            the batches that are accumulated for one.
     """
 
     partial_epochs: bool = True
     keep_best: bool = True
     rehearse: bool = True
     all_ranks_save: bool = False
+    per_update: bool = False
 
 
 class Guard:
@@ -138,7 +141,9 @@ class Guard:
         """Timers of steps and of first steps, as planned."""
         config, prices = self.plan.chosen.config, self.plan.prices
         whole, rest = divmod(-(-self.plan.samples // config.world_size), config.batch_size)
-        self._planned_steps = max(1, whole + int(rest > 0 and not config.drop_last))
+        batches = max(1, whole + int(rest > 0 and not config.drop_last))
+        updates = self.plan.chosen.steps_per_epoch
+        self._planned_steps = updates if self.options.per_update else batches
         self._seen_steps: int | None = None  # calls of ``step`` in a whole epoch
         median, upper = (x / self._planned_steps for x in (prices.epoch.p50, prices.epoch.p95))
         first = prices.first_steps
@@ -297,13 +302,25 @@ class Guard:
         """
         now = self._clock.monotonic()
         if action == "evaluate":
-            self._evaluating = now if self._agree_flag(self._evaluation_is_due(now)) else None
-            return self.evaluating
+            return self._begin_evaluation(now, self._evaluation_is_due(now))
         return self._agree_flag(self._save_is_planned(now, self._epoch + 1))
 
+    def may_evaluate(self) -> bool:
+        """Whether an evaluation fits that is not planned; of several processes, all must ask.
+
+        Time is taken to be spent on it until ``end_evaluation``, ``report`` or the epoch's end.
+        """
+        now = self._clock.monotonic()
+        return self._begin_evaluation(now, self._evaluation_fits(now))
+
+    def _begin_evaluation(self, now: float, begins: bool) -> bool:
+        self._evaluating = now if self._agree_flag(begins) else None
+        return self.evaluating
+
     def _evaluation_is_due(self, now: float) -> bool:
-        if not self._schedule.evaluates(self._epoch + 1):
-            return False
+        return self._schedule.evaluates(self._epoch + 1) and self._evaluation_fits(now)
+
+    def _evaluation_fits(self, now: float) -> bool:
         learned = self.books.ledger.pace.evaluation.quantile(1, SURE)
         bound = max(learned, self.plan.prices.evaluation.p95)
         fits = bound + self._reserve(now) <= self._left(now)
@@ -326,6 +343,12 @@ class Guard:
             known = ", ".join(self._values) or "nothing"
             raise UsageError(f"the plan's stop rules watch {metric}, but only {known} was reported")
         return self._verdict
+
+    def end_evaluation(self) -> None:
+        """An evaluation within an epoch is over; it is part of the epoch, but of no step."""
+        if self._evaluating is not None:
+            self._stepped_at += self._clock.monotonic() - self._evaluating
+            self._evaluating = None
 
     def _end_evaluation(self) -> None:
         if self._evaluating is None:

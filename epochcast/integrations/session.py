@@ -111,7 +111,7 @@ class Session:
     def _signalled(self) -> None:
         """In an evaluation no weights change, so a checkpoint can be made at once."""
         if self.guard.evaluating and self.guard.ranks.size == 1:
-            self.guard.save()
+            self.guard.stop(StopReason.SIGNAL)
             if self.on_signal is not None:
                 self.on_signal()
 
