@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from epochcast.address import APPLICATION_ID, Address
 from epochcast.errors import MissingDependency, StoreError
 
-STORE_SCHEMA = 2  # of the tables; 2 added the footprints; raised with every change of them
+STORE_SCHEMA = 3  # of the tables; 2 added the footprints, 3 the outcomes of followed runs
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
 
@@ -86,6 +86,17 @@ FOOTPRINTS = Table(
     Column("workload", String, nullable=False),
     Column("source", String, nullable=False),
     Column("data", String, nullable=False),
+    Column("document", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+OUTCOMES = Table(
+    "epochcast_outcomes",
+    _metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", String, nullable=False, unique=True),
+    Column("workload", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("device_key", String, nullable=False),
     Column("document", Text, nullable=False),
     sqlite_autoincrement=True,
 )

@@ -20,6 +20,7 @@ from epochcast.records import (
     GradientNoise,
     Measurement,
     RunConfig,
+    RunOutcome,
     SizeValue,
     Warning_,
     to_json,
@@ -124,7 +125,8 @@ def fitted_model(
     selection = select(store, workload, device)
     newest = _newest(selection.measurements)
     footprints = store.footprints(newest.workload, newest.source, newest.data)
-    key = measurements_key(selection.measurements, footprints)
+    outcomes = store.outcomes(newest.workload, device_key=newest.device.key)
+    key = fit_key(selection.measurements, footprints, outcomes)
     document = store.cached_model(key)
     if document is not None:
         try:
@@ -133,7 +135,7 @@ def fitted_model(
             pass  # written by another version: fit again
     from epochcast.costmodel.fitting import fit
 
-    model = fit(selection.measurements, footprints)
+    model = fit(selection.measurements, footprints, outcomes)
     store.cache_model(key, to_json(model))
     return model, selection.warnings
 
@@ -177,10 +179,14 @@ def measured_watts(store: Store, workload: str | None = None, device: str | None
     return median(watts)
 
 
-def measurements_key(
-    measurements: Sequence[Measurement], footprints: Mapping[RunConfig, Footprint]
+def fit_key(
+    measurements: Sequence[Measurement],
+    footprints: Mapping[RunConfig, Footprint],
+    outcomes: Sequence[RunOutcome] = (),
 ) -> str:
-    """Changes whenever a fit of these measurements and footprints could change."""
+    """Changes whenever a fit of these measurements, footprints and outcomes could change."""
     parts = sorted((m.key, m.created_at, m.status) for m in measurements)
     counted = sorted((config.label, repr(footprint)) for config, footprint in footprints.items())
-    return hashlib.sha256(repr((__version__, parts, counted)).encode()).hexdigest()[:24]
+    ran = sorted(to_json(outcome) for outcome in outcomes)
+    text = repr((__version__, parts, counted, ran))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

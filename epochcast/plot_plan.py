@@ -1,24 +1,29 @@
-"""A picture of a plan: time over epochs as a fan, the limits as lines, what happens as marks.
+"""A picture of a plan: time over epochs as a fan, the limits as lines, what happens underneath.
 
-    time ┤- - - - - - - - - - - - - - deadline
-         │                    ▒▒▓▓━━▓▓▒▒        bands: P05–P95, P10–P90; line: P50
-         │          ▒▒▓▓━━▓▓▒▒   ●               ● save   │ evaluate   ▲ likely stop
-         └──────────────────────────── epochs
-
+    time ┤- - - - - - - - - - - - - - -  deadline, 60 s
+         │                    ▒▒▓▓━━▓▓▒▒ P90 53.1 s     bands: P05–P95, P10–P90; line: P50
+         │          ▒▒▓▓━━▓▓▒▒           P50 36.7 s
+    evaluate │││││││││││││││││││││││││││ every epoch    a bar where marks would touch
+    save     ││  │  │  │  │  │  │  │  ││ 9 times
+    stop       ▂▅█▂▁                     92 %           how likely a stop rule ends it there
+         └──────────────────────────────
+                      epochs
 A limit of money or energy is drawn at the time at which it is used up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochcast.board.optional import require
 from epochcast.errors import StoreError, UsageError
 from epochcast.records import Checkpoint, Plan
-from epochcast.report.plan import limits_line
-from epochcast.units import format_energy, format_money, format_seconds
+from epochcast.report.plan import choice_line, limits_line
+from epochcast.report.sentences import filled
+from epochcast.units import format_energy, format_money, format_percent, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +31,14 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, INK, GRID = "#0072B2", "#D55E00", "#009E73", "#333333", "#E2E2E2"
 FORMATS = (".png", ".svg")
-LIKELY = 0.05  # probability from which a stop is marked
-SIZE, DPI = (7.6, 4.4), 130
+SIZE, DPI = (7.6, 4.8), 130
+TITLE = 96  # characters in a line of it
 TIME_UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-HEADROOM = 1.12  # above the P90 of the end, and above the limits near it
-NEAR = 1.6  # times the end of the run: limits further away are not drawn
-MARKS = 80  # evaluations drawn one by one; more would be a stripe
+HEADROOM = 1.06  # above the end of the fan, and above the limits near it
+NEAR = 1.6  # times the P90 of the end: limits and tails further away are not drawn
+LINE = 0.052  # height of a line of text, as a share of the axes
+MARKS = 150  # of one kind that can be told apart
+POINTS = 400  # of the fan's outline
 
 
 def save_picture(plan: Plan, path: str | Path) -> None:
@@ -58,12 +65,14 @@ def draw(plan: Plan) -> Figure:
     from matplotlib.figure import Figure
 
     scale, unit = _time_unit(plan.timeline[-1].seconds.p90)
+    rows = _rows(plan)
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    _draw_fan(axes, plan, scale)
-    _draw_marks(axes, plan.timeline, scale)
-    _draw_limits(axes, plan, scale)
-    _dress(axes, plan, unit)
+    heights = [12, max(1, len(rows))]
+    fan, strip = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": heights})
+    _draw_fan(fan, plan, scale)
+    _draw_limits_and_labels(fan, plan, scale)
+    _draw_strip(strip, rows)
+    _dress(fan, strip, plan, unit)
     return figure
 
 
@@ -72,42 +81,68 @@ def _time_unit(seconds: float) -> tuple[float, str]:
 
 
 def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
-    epochs = [0, *(c.epoch for c in plan.timeline)]
-    quantiles = [plan.prices.startup, *(c.seconds for c in plan.timeline)]
+    shown = _thinned(plan.timeline, POINTS)
+    epochs = [0, *(c.epoch for c in shown)]
+    quantiles = [plan.prices.startup, *(c.seconds for c in shown)]
 
     def band(name: str) -> list[float]:
         return [getattr(q, name) / scale for q in quantiles]
 
     for low, high, alpha in (("p05", "p95", 0.14), ("p10", "p90", 0.26)):
-        label = f"{low}–{high}".upper()
-        axes.fill_between(
-            epochs, band(low), band(high), color=BLUE, alpha=alpha, linewidth=0, label=label
-        )
-    axes.plot(epochs, band("p50"), color=BLUE, linewidth=1.8, label="P50")
+        axes.fill_between(epochs, band(low), band(high), color=BLUE, alpha=alpha, linewidth=0)
+    axes.plot(epochs, band("p50"), color=BLUE, linewidth=1.8)
 
 
-def _draw_marks(axes: Axes, timeline: Sequence[Checkpoint], scale: float) -> None:
-    saves = [c for c in timeline if "save" in c.actions]
-    evaluations = [c for c in timeline if "evaluate" in c.actions]
-    stops = [c for c in timeline if (c.stop_probability or 0.0) >= LIKELY]
-    _mark(axes, evaluations, scale, f"evaluate ({len(evaluations)})", "|", INK, 5)
-    _mark(axes, saves, scale, f"save ({len(saves)})", "o", ORANGE, 5.5)
-    _mark(axes, stops, scale, f"stops here with ≥ {LIKELY:.0%}", "^", GREEN, 9)
+def _thinned(timeline: Sequence[Checkpoint], most: int) -> list[Checkpoint]:
+    """Some in between, and the last one."""
+    step = -(-len(timeline) // most)
+    return [*timeline[:-1:step], timeline[-1]]
 
 
-def _mark(
-    axes: Axes, shown: Sequence[Checkpoint], scale: float, label: str, marker: str, color: str,
-    size: float,
-) -> None:  # fmt: skip
-    if not shown:
-        return
-    some = shown[:: -(-len(shown) // MARKS)]
-    edge = color if marker == "|" else "white"
-    axes.plot(
-        [c.epoch for c in some], [c.seconds.p50 / scale for c in some], label=label,
-        linestyle="none", marker=marker, color=color, markersize=size, markeredgecolor=edge,
-        markeredgewidth=0.8, zorder=3,
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What happens at which epochs, how high each mark is, and what is said at its end."""
+
+    label: str
+    color: str
+    epochs: Sequence[int]
+    heights: Sequence[float]
+    total: str
+
+
+def _rows(plan: Plan) -> list[Row]:
+    rows = []
+    for action, color in (("evaluate", INK), ("save", ORANGE)):
+        epochs = [c.epoch for c in plan.timeline if action in c.actions]
+        count = "once" if len(epochs) == 1 else f"{len(epochs):,} times"
+        rows.append(Row(action, color, epochs, [1.0] * len(epochs), count))
+    stops = {c.epoch: c.stop_probability for c in plan.timeline[:-1] if c.stop_probability}
+    if stops:
+        highest, total = max(stops.values()), format_percent(sum(stops.values()))
+        heights = [p / highest for p in stops.values()]
+        rows.append(Row("stop early", GREEN, list(stops), heights, total))
+    return [row for row in rows if row.epochs]
+
+
+def _draw_strip(axes: Axes, rows: Sequence[Row]) -> None:
+    """A line of marks for each row, the first one on top."""
+    for position, row in enumerate(reversed(rows)):
+        if len(row.epochs) > MARKS and set(row.heights) == {1.0}:
+            ends = [row.epochs[0], row.epochs[-1]]
+            axes.fill_between(
+                ends, position, position + 0.7, color=row.color, alpha=0.5, linewidth=0
+            )
+        else:
+            tops = [position + 0.7 * height for height in row.heights]
+            axes.vlines(row.epochs, position, tops, color=row.color, linewidth=1.2)
+        axes.annotate(
+            row.total, (1.01, position + 0.35), xycoords=("axes fraction", "data"),
+            va="center", color=row.color, fontsize=9,
+        )  # fmt: skip
+    axes.set_yticks(
+        [n + 0.35 for n in range(len(rows))], labels=[row.label for row in reversed(rows)]
+    )
+    axes.set_ylim(-0.2, max(1, len(rows)))
 
 
 def limit_times(plan: Plan) -> dict[str, float]:
@@ -123,42 +158,61 @@ def limit_times(plan: Plan) -> dict[str, float]:
         )
     if budget.energy is not None and budget.watts:
         found[f"energy, {format_energy(budget.energy)}"] = budget.energy / (budget.watts * devices)
-    return {text: (t - budget.spent_seconds) / plan.folds for text, t in found.items()}
+    folds = f" in {plan.folds} folds" if plan.folds > 1 else ""
+    return {f"{text}{folds}": (t - budget.spent_seconds) / plan.folds for text, t in found.items()}
 
 
-def _draw_limits(axes: Axes, plan: Plan, scale: float) -> None:
-    """Those that the run comes near; others, and a long tail, would only shrink the picture."""
-    top = plan.timeline[-1].seconds.p90 / scale
-    near = {text: t / scale for text, t in limit_times(plan).items() if t / scale <= NEAR * top}
-    for position, (text, height) in enumerate(near.items()):
-        top = max(top, height)
-        axes.axhline(height, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:
+    """The limits that the run comes near; their names, and the run's end, beside the axes."""
+    end = plan.timeline[-1].seconds
+    most = NEAR * end.p90
+    near = {text: t for text, t in limit_times(plan).items() if t <= most}
+    top = HEADROOM * max(min(end.p95, most), *near.values(), 0.0)
+    for seconds in near.values():
+        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+    axes.set_ylim(0, top / scale)
+    labels = [(t / top, text, INK) for text, t in near.items()]
+    for name in ("p05", "p10", "p50", "p90", "p95"):
+        seconds = getattr(end, name)
+        labels.append((seconds / top, f"{name.upper()} {format_seconds(seconds)}", BLUE))
+    labels.sort()
+    for height, (_, text, color) in zip(_apart([at for at, *_ in labels]), labels, strict=True):
         axes.annotate(
-            text, (0.02 + 0.24 * position, height), xycoords=("axes fraction", "data"),
-            va="center", color=INK, fontsize=9, bbox={"color": "white", "pad": 1.5}, zorder=4,
-        )  # fmt: skip
-    axes.set_ylim(0, top * HEADROOM)
+            text, (1.01, height), xycoords="axes fraction", va="center", color=color, fontsize=9
+        )
 
 
-def _dress(axes: Axes, plan: Plan, unit: str) -> None:
-    chosen = plan.chosen
-    axes.set_xlim(0, chosen.epochs * 1.02)
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Heights in ascending order, moved until there is a line of text between each two."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + LINE) if moved else height)
+    highest = 1.0
+    for position in reversed(range(len(moved))):
+        moved[position] = min(moved[position], highest)
+        highest = moved[position] - LINE
+    return moved
+
+
+def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
     fold = ", one fold" if plan.folds > 1 else ""
-    axes.set(xlabel="epochs", ylabel=f"{unit} since the run began{fold}", axisbelow=True)
-    epochs = "1 epoch" if chosen.epochs == 1 else f"{chosen.epochs:,} epochs"
-    axes.set_title(
-        f"{plan.workload}: {epochs} with {chosen.config.label}\n{limits_line(plan.budget)}",
-        loc="left", fontsize=10,
-    )  # fmt: skip
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK)
-    axes.xaxis.set_major_locator(_whole_numbers())
-    axes.legend(loc="lower right", fontsize=9, framealpha=0.85, edgecolor="none")
+    fan.set(ylabel=f"{unit} since the run began{fold}", axisbelow=True)
+    choice = choice_line(plan)
+    title = (f"{plan.workload}: {choice[0].lower()}{choice[1:]}", limits_line(plan.budget))
+    fan.set_title("\n".join(filled(text, TITLE) for text in title), loc="left", fontsize=10)
+    fan.grid(color=GRID, linewidth=0.8)
+    strip.set(xlabel="epochs", xlim=(0, plan.chosen.epochs * 1.02))
+    strip.xaxis.set_major_locator(_whole_numbers())
+    strip.xaxis.set_major_formatter("{x:,.0f}")
+    for axes in (fan, strip):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK)
+    strip.tick_params(axis="y", length=0)
+    strip.spines[["left"]].set_visible(False)
 
 
 def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(integer=True)
+    return MaxNLocator(integer=True, steps=[1, 2, 2.5, 5, 10])

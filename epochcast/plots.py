@@ -41,7 +41,9 @@ _DPI = 120  # legible on a page, and where TensorBoard halves it
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
+    """What was predicted beside what was measured; points of one label look alike."""
+
     label: str
     measured: float
     predicted: Quantiles
@@ -63,20 +65,35 @@ def predicted_against_measured(
     points = [point for point in _points(predictions, subject) if point.measured > 0]
     if not points:
         raise ValueError(f"no prediction of {subject} has a measurement beside it")
+    what = "step time" if subject == "time" else "peak tensor memory"
+    error = median(abs(p.predicted.p50 / p.measured - 1) for p in points)
+    title = f"{predictions[0].workload}: median error {format_percent(error)}"
+    return _png(against(points, subject, (f"measured {what}", f"predicted {what}"), title))
+
+
+def against(
+    points: Sequence[Point], subject: Subject, names: tuple[str, str], title: str
+) -> Figure:
+    """Predicted over measured, both positive, and the diagonal on which they are equal.
+
+    Args:
+        names: of what was measured, and of what was predicted.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
     figure, axes = _canvas(5.4, 5.2)
     low, high = _limits(v for p in points for v in (p.measured, p.predicted.p10, p.predicted.p90))
     axes.plot([low, high], [low, high], color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for position, label in enumerate(sorted({p.label for p in points}, key=_natural)):
         _draw_points(axes, [p for p in points if p.label == label], label, position)
-    what = "step time" if subject == "time" else "peak tensor memory"
-    axes.set(xlabel=f"measured {what}", ylabel=f"predicted {what} (P50; bar: P10–P90)")
+    axes.set(xlabel=names[0], ylabel=f"{names[1]} (P50; bar: P10–P90)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         _set_ticks(axis, low, high, subject)
-    error = median(abs(p.predicted.p50 / p.measured - 1) for p in points)
-    axes.set_title(f"{predictions[0].workload}: median error {format_percent(error)}", loc="left")
+    axes.set_title(title, loc="left")
     _add_legend(axes, loc="upper left")  # above the diagonal nothing is drawn
-    return _png(figure)
+    return figure
 
 
 def step_time_by_batch_size(
@@ -116,13 +133,13 @@ def step_time_by_batch_size(
     return _png(figure)
 
 
-def _points(predictions: Sequence[BoardPrediction], subject: Subject) -> Iterable[_Point]:
+def _points(predictions: Sequence[BoardPrediction], subject: Subject) -> Iterable[Point]:
     for p in predictions:
         label = size_label(p.config)
         if subject == "time":
-            yield _Point(label, p.measured_step_seconds, p.predicted_step_seconds)
+            yield Point(label, p.measured_step_seconds, p.predicted_step_seconds)
         elif p.measured_peak_bytes is not None and p.predicted_peak_bytes is not None:
-            yield _Point(label, p.measured_peak_bytes, p.predicted_peak_bytes)
+            yield Point(label, p.measured_peak_bytes, p.predicted_peak_bytes)
 
 
 def _natural(label: str) -> list[tuple[float, str]]:
@@ -159,7 +176,7 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw_points(axes: Axes, points: Sequence[_Point], label: str, position: int) -> None:
+def _draw_points(axes: Axes, points: Sequence[Point], label: str, position: int) -> None:
     predicted = [point.predicted for point in points]
     axes.errorbar(
         [point.measured for point in points],

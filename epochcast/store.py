@@ -2,6 +2,7 @@
 
     probe ──add──▶ epochcast_measurements (columns to filter by + the record as JSON) ──▶ fit
     dry-run ────▶ epochcast_footprints   (what was counted without measuring)         ──▶ fit
+    follow ─────▶ epochcast_outcomes     (what runs were predicted to take, and took) ──▶ fit
                    epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
@@ -11,19 +12,21 @@ The same code runs on a SQLite file and on a PostgreSQL server: address.py, data
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, inspect, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
 
 from epochcast.address import Address, check_file, locate, make_folders
 from epochcast.database import (
     FOOTPRINTS,
     MEASUREMENTS,
     MODELS,
+    OUTCOMES,
     STORE_SCHEMA,
     Database,
     create_tables,
@@ -31,7 +34,7 @@ from epochcast.database import (
     upgrade_tables,
 )
 from epochcast.errors import StoreError
-from epochcast.records import Footprint, Measurement, RunConfig, from_json, to_json
+from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
 
 KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
 
@@ -126,7 +129,9 @@ class Store:
         Raises:
             StoreError: the store cannot be read, or holds a record of a newer schema.
         """
-        where = _where(workload=workload, source=source, device_key=device_key, status=status)
+        where = _where(
+            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
+        )
         columns = MEASUREMENTS.c
         query = select(columns.key, columns.document).where(*where).order_by(columns.id)
         with self._database.read() as connection:
@@ -236,6 +241,49 @@ class Store:
             documents = connection.scalars(query).all()
         return dict(from_json(document, tuple[RunConfig, Footprint]) for document in documents)
 
+    def add_outcome(self, outcome: RunOutcome) -> None:
+        """Save what a followed run was predicted to take and took; an earlier one is replaced.
+
+        Raises:
+            StoreError: it could not be saved; the store is as it was before.
+        """
+        row = {
+            "run": outcome.run,
+            "workload": outcome.workload,
+            "source": outcome.source,
+            "device_key": outcome.device.key,
+            "document": to_json(outcome),
+        }
+        with self._database.write() as connection:
+            connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == outcome.run))
+            connection.execute(insert(OUTCOMES).values(row))
+
+    def outcomes(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+    ) -> tuple[RunOutcome, ...]:
+        """What followed runs were predicted to take and took, in the order they were added.
+
+        Raises:
+            StoreError: the store cannot be read, or holds a record of a newer schema.
+        """
+        where = _where(OUTCOMES, workload=workload, source=source, device_key=device_key)
+        columns = OUTCOMES.c
+        query = select(columns.run, columns.document).where(*where).order_by(columns.id)
+        with self._database.read() as connection:
+            if not inspect(connection).has_table(OUTCOMES.name):
+                return ()  # of an older schema, on a disk that cannot be written
+            rows = connection.execute(query).all()
+        return tuple(self._decode_outcome(run, document) for run, document in rows)
+
+    def remove_outcome(self, run: str) -> bool:
+        """Forget what a run took; whether there was anything to forget."""
+        with self._database.write() as connection:
+            found = connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == run))
+            return found.rowcount > 0
+
     def fingerprint(
         self,
         workload: str | None = None,
@@ -244,7 +292,9 @@ class Store:
         status: str | None = None,
     ) -> str:
         """A key of the set of measurements that match: another one after any change to the set."""
-        where = _where(workload=workload, source=source, device_key=device_key, status=status)
+        where = _where(
+            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
+        )
         columns = MEASUREMENTS.c
         query = select(columns.id, columns.key, columns.created_at).where(*where)
         with self._database.read() as connection:
@@ -274,6 +324,15 @@ class Store:
             raise StoreError(
                 f"measurement {key} in {self.label} cannot be read: {error}; "
                 f"remove it: epochcast probes remove {key}{self._option}"
+            ) from error
+
+    def _decode_outcome(self, run: str, document: str) -> RunOutcome:
+        try:
+            return from_json(document, RunOutcome)
+        except StoreError as error:
+            raise StoreError(
+                f"the run {run} in {self.label} cannot be read: {error}; "
+                f"remove it: epochcast calibration --forget {shlex.quote(run)}{self._option}"
             ) from error
 
 
@@ -333,8 +392,8 @@ def _row(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _where(**wanted: str | None) -> list[ColumnElement[bool]]:
-    return [MEASUREMENTS.c[name] == value for name, value in wanted.items() if value is not None]
+def _where(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
 def _parse_lines(stream: Iterable[str]) -> list[Measurement]:

@@ -3,7 +3,7 @@
     python examples/pilot.py 20 pilot.csv
     epochcast plan digits-mlp --epochs 200 --deadline 30s --patience 5 --curve pilot.csv
 
-Any training that logs its losses will do: CSV, JSON Lines or a TensorBoard event file.
+Any training that logs its losses will do: CSV, JSON, or a TensorBoard event file.
 """
 
 import csv

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
 from epochcast import records
-from epochcast.records import Device, Footprint, Measurement, MemoryPeaks, RunConfig, Sizes
+from epochcast.records import (
+    Device,
+    Footprint,
+    Measurement,
+    MemoryPeaks,
+    RunConfig,
+    RunOutcome,
+    Sizes,
+)
 
 CPU = Device(kind="cpu", name="Test CPU", memory_bytes=8 * 2**30, torch="2.13.0", threads=2)
 
@@ -27,6 +36,44 @@ def make_measurement(batch_size: int = 32, width: int = 256, **changes: Any) -> 
         "created_at": "2026-01-02T03:04:05.678901+00:00",
     }
     return Measurement(**(values | changes))
+
+
+def make_outcome(run: str = "run-1", **changes: Any) -> RunOutcome:
+    """A run of three epochs that took what was predicted; ``changes`` replaces any field."""
+    values: dict[str, Any] = {
+        "run": run,
+        "workload": "mnist-mlp",
+        "source": "abc123",
+        "device": CPU,
+        "config": RunConfig(batch_size=32, sizes=(("width", 256),)),
+        "samples": 60000,
+        "epochs": 3,
+        "reason": records.StopReason.PLAN_DONE,
+        "predicted": records.UnitPrices(
+            startup=spread(4.0),
+            first_steps=spread(0.5),
+            epoch=spread(10.0),
+            evaluation=spread(2.0),
+            save=spread(0.1),
+            epoch_noise=0.0,
+        ),
+        "total_predicted": spread(40.6),
+        "startup_seconds": (4.0,),
+        "first_epoch_seconds": (10.5,),
+        "epoch_seconds": (10.0, 10.0),
+        "evaluation_seconds": (2.0, 2.0, 2.0),
+        "save_seconds": (0.1,),
+        "total_seconds": 40.6,
+        "finished_at": 1_767_000_000.0,
+    }
+    return RunOutcome(**(values | changes))
+
+
+def spread(p50: float, by: float = 1.1) -> records.Quantiles:
+    """P10 and P90 a factor from P50, P5 and P95 a larger one."""
+    return records.Quantiles(
+        p05=p50 / by**1.3, p10=p50 / by, p50=p50, p90=p50 * by, p95=p50 * by**1.3
+    )
 
 
 seconds = st.floats(0, 1e9)
@@ -90,6 +137,8 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return run_configs
     if kind in simple:
         return simple[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return st.sampled_from(kind)
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if get_origin(kind) is tuple:
@@ -178,6 +227,10 @@ plans = _record(
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
 unit_prices = _record(records.UnitPrices)
+positions, notices = _record(records.Position), _record(records.Notice)
+runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))
+epochs_done, runs_ended = _record(records.EpochDone), _record(records.RunEnded)
+run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA))
 options, checkpoints = _record(records.Option), _record(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 
@@ -205,4 +258,10 @@ every_record = st.one_of(
     checkpoints,
     outlooks,
     stop_rules,
+    positions,
+    notices,
+    runs_started,
+    epochs_done,
+    runs_ended,
+    run_outcomes,
 )

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import truths
+from strategies import make_outcome
 
 from epochcast.errors import PredictionError
 from epochcast.lookup import fitted_model, select
+from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, make_sizes
 from epochcast.store import Store
 
@@ -71,6 +73,24 @@ def test_counts_of_other_code_or_other_data_are_not(store: Store) -> None:
     peak = fitted_model(store)[0].predict(epochs=1, batch_size=96, width=700).peak_bytes
     assert peak is not None
     assert peak.p50 == pytest.approx(truths.footprint(96, 700).peak_bytes, rel=1e-3)
+
+
+def test_a_finished_run_makes_the_cached_fit_stale_and_corrects_the_next_one(store: Store) -> None:
+    before, _ = fitted_model(store)
+    ran = plan(before, epochs=3, batch_sizes=(64,))
+    slower = make_outcome(
+        workload="imaginary", source="", device=truths.DEVICE, config=ran.chosen.config,
+        predicted=ran.prices, epoch_seconds=(2 * ran.prices.epoch.p50,) * 2,
+    )  # fmt: skip
+    store.add_outcome(make_outcome(workload="other", device=truths.DEVICE))
+    store.add_outcome(replace(slower, run="elsewhere", device=replace(truths.DEVICE, name="Other")))
+    assert fitted_model(store)[0] == before
+    store.add_outcome(slower)
+    after, _ = fitted_model(store)
+    assert after.calibration.epoch.factor == pytest.approx(2**0.5)
+    assert fitted_model(store)[0] == after
+    store.add_outcome(replace(slower, epoch_seconds=(ran.prices.epoch.p50,) * 2))
+    assert fitted_model(store)[0].calibration.epoch.factor == pytest.approx(1.0)
 
 
 def test_another_device_is_refused_with_what_to_do(store: Store) -> None:

@@ -35,6 +35,7 @@ def test_every_record_class_has_a_strategy():
     names |= {"measurements", "quantiles", "warnings", "terms", "estimates", "timelines"}
     names |= {"learning_curves", "budgets", "plans", "shortfalls", "options", "checkpoints"}
     names |= {"outlooks", "stop_rules", "gradient_noises", "unit_prices", "capacities"}
+    names |= {"positions", "notices", "runs_started", "epochs_done", "runs_ended", "run_outcomes"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 

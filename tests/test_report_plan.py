@@ -1,6 +1,7 @@
 """What people read of a plan: every rule and limit has words, tables fit, long timelines shrink."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from epochcast.records import (
 from epochcast.report import plan as r
 from epochcast.report.noise import noise_text, print_noise
 from epochcast.report.plan_tables import ROWS, _worth_showing
+from epochcast.report.sentences import filled
 
 MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
 PILOT = LearningCurve(
@@ -37,8 +39,10 @@ FULL = plan(
 )  # fmt: skip
 
 
-def _text(found: Plan, width: int = 120) -> str:
-    console = Console(file=io.StringIO(), width=width, highlight=False)
+def _text(found: Plan, width: int = 120, terminal: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(), width=width, highlight=False, force_terminal=terminal, color_system=None
+    )
     r.print_plan(console, found)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
@@ -62,18 +66,40 @@ def test_a_full_plan_says_everything() -> None:
         "gets here",
         "time saved",
         "money saved",
-        "moments; --json has all of them.",
+        f"Timeline, {len(_worth_showing(FULL.timeline))} of",
+        "moments; --json has all of them",
+        "That ends the run early with a probability of",
     ):  # fmt: skip
         assert part in text
 
 
-@pytest.mark.parametrize("width", [80, 112, 140])
-def test_tables_fit_their_console(width: int) -> None:
-    """Sentences wrap by themselves; rows of numbers must not."""
-    lines = _text(FULL, width).splitlines()
-    rows = [line for line in lines if line[:12].strip()[:1].isdigit() and line[-1:] != "."]
-    assert len(rows) > 15
-    assert max(map(len, rows)) <= width
+def test_the_answer_comes_first() -> None:
+    lines = _text(FULL).splitlines()
+    assert lines[0].startswith(f"Run {FULL.chosen.epochs} of 90 epochs with batch_size=")
+    found = plan(MODEL, Budget(), epochs=3)
+    assert _text(found).startswith("Run 3 epochs with")
+
+
+@pytest.mark.parametrize("width", [60, 80, 112, 140])
+def test_nothing_is_wider_than_a_terminal_and_nothing_is_cut(width: int) -> None:
+    text = _text(FULL, width, terminal=True)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    cells = re.findall(r"\S+(?: \S+)*", _text(FULL, 200))
+    numbers = {cell for cell in cells if cell[0].isdigit() and len(cell) < 20}
+    assert len(numbers) > 50
+    assert all(number in text for number in numbers)
+
+
+def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
+    text = "One more epoch would take 1h 30m and 25.5 GiB of 30 GiB."
+    assert filled(text, 28).splitlines() == [
+        "One more epoch would take", "  1h 30m and 25.5 GiB of", "  30 GiB."
+    ]  # fmt: skip
+    assert filled(text, 80) == text
+    whole = r.limits_line(FULL.budget)
+    assert whole in _text(FULL, 40)
+    assert whole not in _text(FULL, 40, terminal=True)
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:

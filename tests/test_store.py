@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import truths
-from strategies import CPU, make_measurement
+from strategies import CPU, make_measurement, make_outcome
 
 from epochcast import database
 from epochcast import store as store_module
@@ -355,7 +355,7 @@ def test_a_newer_store_is_refused(store):
     store.close()
     execute(file_of(store), "UPDATE epochcast_meta SET value = '7' WHERE name = 'schema'")
     before = file_of(store).read_bytes()
-    with pytest.raises(StoreError, match=r"newer epochcast .schema 7, this one reads up to 2"):
+    with pytest.raises(StoreError, match=r"newer epochcast .schema 7, this one reads up to 3"):
         Store.open(folder=store.folder)
     assert file_of(store).read_bytes() == before
 
@@ -566,6 +566,7 @@ def test_the_file_is_marked_as_ours(store):
         database.MEASUREMENTS,
         database.MODELS,
         database.FOOTPRINTS,
+        database.OUTCOMES,
     )
     assert ours == {table.name for table in tables_of_ours}
 
@@ -618,7 +619,57 @@ def test_a_timeline_is_not_kept(store):
     assert store.footprints("w", "") == {config: counted}
 
 
+# What followed runs took
+
+
+def test_outcomes_are_kept_and_the_last_of_a_run_counts(store):
+    first, second = make_outcome("a"), make_outcome("b")
+    again = replace(first, epochs=7)
+    for outcome in (first, second, again):
+        store.add_outcome(outcome)
+    assert store.outcomes() == (second, again)
+
+
+def test_outcomes_by_workload_code_and_device(store):
+    mine, other_device = make_outcome("a"), replace(CPU, name="Other CPU")
+    elsewhere = make_outcome("b", device=other_device)
+    changed = make_outcome("c", source="def456")
+    other = make_outcome("d", workload="char-gpt")
+    for outcome in (mine, elsewhere, changed, other):
+        store.add_outcome(outcome)
+    assert store.outcomes("char-gpt") == (other,)
+    assert store.outcomes("mnist-mlp", source="abc123", device_key=CPU.key) == (mine,)
+    assert store.outcomes(device_key=other_device.key) == (elsewhere,)
+
+
+def test_an_outcome_that_cannot_be_read_is_named(store):
+    store.add_outcome(make_outcome("night"))
+    execute(file_of(store), "UPDATE epochcast_outcomes SET document = '{}'")
+    with pytest.raises(StoreError, match=r"run night in .* read: .*--forget night") as caught:
+        store.outcomes()
+    one_line(caught)
+    assert (store.remove_outcome("night"), store.remove_outcome("night")) == (True, False)
+    assert store.outcomes() == ()
+
+
+def as_schema_2(store):
+    execute(file_of(store), "DROP TABLE epochcast_outcomes")
+    execute(file_of(store), "UPDATE epochcast_meta SET value = '2' WHERE name = 'schema'")
+
+
+def test_a_store_of_schema_2_is_upgraded_when_it_is_opened(store):
+    measurement = make_measurement()
+    store.add(measurement)
+    as_schema_2(store)
+    with Store.open(folder=store.folder) as upgraded:
+        upgraded.add_outcome(make_outcome())
+        assert upgraded.outcomes() == (make_outcome(),)
+        assert upgraded.measurements() == (measurement,)
+    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("3",)]
+
+
 def as_schema_1(store):
+    as_schema_2(store)
     execute(file_of(store), "DROP TABLE epochcast_footprints")
     execute(file_of(store), "UPDATE epochcast_meta SET value = '1' WHERE name = 'schema'")
 
@@ -630,7 +681,7 @@ def test_a_store_of_schema_1_is_upgraded_and_keeps_everything(store):
     with Store.open(folder=store.folder) as upgraded:
         assert upgraded.measurements() == (measurement,)
         upgraded.add_footprints("w", "", {RunConfig(batch_size=8): truths.footprint(8, 4)})
-    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("2",)]
+    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("3",)]
 
 
 def test_a_store_of_schema_1_that_cannot_be_written_can_be_read(store, monkeypatch):
@@ -644,5 +695,6 @@ def test_a_store_of_schema_1_that_cannot_be_written_can_be_read(store, monkeypat
     with Store.open(folder=store.folder, create=False) as old:
         assert len(old.measurements()) == 1
         assert old.footprints("mnist-mlp", "abc123") == {}
+        assert old.outcomes() == ()
     with pytest.raises(StoreError, match="read-only"):
         Store.open(folder=store.folder)

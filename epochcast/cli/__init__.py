@@ -4,6 +4,7 @@
     predicting.py   fit, predict            importing.py     probes import
     plan.py         plan                    catalogue.py     workloads, datasets
     └ plan_request.py  reads its options    tensorboard.py   tensorboard
+    calibration.py  calibration
 
     options.py: what they share
 
@@ -22,6 +23,7 @@ from epochcast import __version__
 from epochcast.errors import EpochcastError
 
 HOMES = {  # the file of each command, which is loaded when it is asked for
+    "calibration": "calibration",
     "datasets": "catalogue",
     "dry-run": "probing",
     "fit": "predicting",

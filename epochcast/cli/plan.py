@@ -117,7 +117,8 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--stop", "stops", type=STOP, multiple=True,
               help="gl, pq, up, target, divergence, futility; repeatable.")  # fmt: skip
 @click.option("--curve", "curves", type=click.Path(), multiple=True,
-              help="Learning curve of a pilot: CSV, JSON Lines, event file.")  # fmt: skip
+              help="Learning curve of a pilot: CSV, JSON, event file.")  # fmt: skip
+@click.option("--steps-per-epoch", type=POSITIVE, help="Of curves that count steps alone.")
 @click.option("--noise-scale", metavar="SAMPLES|measured",
               help="Of the gradient; measured: by `probe --noise-scale`.")  # fmt: skip
 @click.option("--reference-batch", type=POSITIVE, help="At which epochs and rate are known.")

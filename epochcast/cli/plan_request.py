@@ -169,7 +169,8 @@ def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
         return ()
     from epochcast.curve_files import read_curve
 
-    return tuple(read_curve(path, options["metric"]) for path in options["curves"])
+    steps = options["steps_per_epoch"]
+    return tuple(read_curve(path, options["metric"], steps) for path in options["curves"])
 
 
 def _optimizer(name: str | None) -> Any:

@@ -8,7 +8,7 @@ visits ──▶ means over rounds, per configuration ──▶ counts(B, knobs)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from statistics import fmean, geometric_mean, median
 
@@ -24,6 +24,7 @@ from epochcast.costmodel.intervals import (
 from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import (
     BYTES_SD_PER_DOUBLING,
@@ -31,20 +32,26 @@ from epochcast.costmodel.surface import (
     Surface,
 )
 from epochcast.errors import FitError
-from epochcast.records import Footprint, Measurement, RunConfig
+from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome
 
 NOTHING = Scatter(sd=0.0)
 
 Footprints = Mapping[RunConfig, Footprint]
 
 
-def fit(measurements: Iterable[Measurement], footprints: Footprints | None = None) -> CostModel:
+def fit(
+    measurements: Iterable[Measurement],
+    footprints: Footprints | None = None,
+    outcomes: Iterable[RunOutcome] = (),
+) -> CostModel:
     """Learn a cost model from measurements of one workload on one device.
 
     Args:
         measurements: of any configurations, in any order.
         footprints: dry runs of configurations that were not measured; a prediction for one of
             them is priced by its own counts, and for others the counts between are known better.
+        outcomes: of followed runs, as from ``Store.outcomes``: what they took beside what was
+            predicted corrects times and intervals; those of other workloads are left out.
 
     Raises:
         FitError: there is nothing to learn from, or the measurements do not belong together.
@@ -53,7 +60,7 @@ def fit(measurements: Iterable[Measurement], footprints: Footprints | None = Non
     good = [m for m in known if m.status == "ok"]
     _require_one_origin(known, good)
     newest = good[-1]
-    return CostModel(
+    model = CostModel(
         workload=newest.workload,
         source=newest.source,
         device=newest.device,
@@ -66,6 +73,7 @@ def fit(measurements: Iterable[Measurement], footprints: Footprints | None = Non
         + sum(m.import_seconds for m in known if m.visit == 0),
         measured_at=newest.created_at,
     )
+    return replace(model, calibration=calibrate(model, outcomes))
 
 
 def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement]) -> None:

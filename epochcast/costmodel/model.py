@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.memory import Layer
@@ -104,6 +105,7 @@ class CostModel:
         variants: most recently probed first.
         probing_seconds: wall-clock time of all the measurements behind the model.
         measured_at: the newest of them, ISO 8601 in UTC.
+        calibration: what outcomes of followed runs say; all else is of probes alone.
     """
 
     schema: int = SCHEMA
@@ -117,6 +119,7 @@ class CostModel:
     variants: tuple[Variant, ...]
     probing_seconds: float
     measured_at: str
+    calibration: Calibrations = field(default_factory=Calibrations)
 
     def predict(
         self,

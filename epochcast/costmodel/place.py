@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel.calibration import Calibration, Calibrations
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, doublings
 from epochcast.costmodel.memory import Layer
-from epochcast.costmodel.model import Variant
+from epochcast.costmodel.model import Constant, Variant
 from epochcast.costmodel.surface import Surface
 from epochcast.records import Footprint, Quantiles, RunConfig
 
 NOTHING = Scatter(sd=0.0)
+
+
+def calibrated(constant: Constant, runs: Calibration) -> Constant:
+    """A quantity that no configuration changes, after what runs say about its part."""
+    return Constant(seconds=runs.factor * constant.seconds, scatter=runs.scatter(constant.scatter))
 
 
 class Place:
@@ -21,6 +27,7 @@ class Place:
         config: may differ from the variant in its number of workers.
         footprint: of this configuration, from a dry run, if there is one.
         scaling: how loading scales with workers; see loading.py.
+        calibrations: what runs say beyond probes; none changes nothing.
     """
 
     def __init__(
@@ -29,11 +36,13 @@ class Place:
         config: RunConfig,
         footprint: Footprint | None = None,
         scaling: float = IDEAL_SCALING,
+        calibrations: Calibrations | None = None,
     ) -> None:
         self.variant = variant
         self.config = config
         self.scaling = scaling
         self.footprint = footprint
+        self.calibrations = calibrations or Calibrations()
         self.variables = self._variables(config.batch_size)
 
     def _variables(self, batch_size: int) -> dict[str, float]:
@@ -57,10 +66,10 @@ class Place:
     def micro_step(self, batch_size: int | None = None) -> float:
         """Seconds of a micro-step without update, at this or another batch size."""
         known = self.variables if batch_size is None else self._variables(batch_size)
-        loading = self.variant.loading
+        loading, factor = self.variant.loading, self.calibrations.epoch.factor
         if loading is not None and self._apart:
-            return loading.step_seconds(known, self.config.workers, self.scaling)
-        return self.variant.micro_step.value(known)
+            return factor * loading.step_seconds(known, self.config.workers, self.scaling)
+        return factor * self.variant.micro_step.value(known)
 
     @property
     def _apart(self) -> bool:
@@ -72,19 +81,20 @@ class Place:
 
     def compute(self) -> float | None:
         """Seconds of a micro-step without update and without waiting for data."""
-        loading = self.variant.loading
-        return None if loading is None else loading.compute.value(self.variables)
+        loading, factor = self.variant.loading, self.calibrations.epoch.factor
+        return None if loading is None else factor * loading.compute.value(self.variables)
 
     def loader(self) -> float | None:
         """Seconds in which the loader alone delivers a batch."""
-        loading = self.variant.loading
+        loading, factor = self.variant.loading, self.calibrations.epoch.factor
         if loading is None:
             return None
-        return loading.loader_seconds(self.variables, self.config.workers, self.scaling)
+        return factor * loading.loader_seconds(self.variables, self.config.workers, self.scaling)
 
     def update(self) -> float:
         """Seconds of one optimizer update."""
-        return self.variant.update.value(self.variables) if self.variant.update else 0.0
+        surface, factor = self.variant.update, self.calibrations.epoch.factor
+        return factor * surface.value(self.variables) if surface else 0.0
 
     def step(self) -> float:
         """Seconds of a full micro-step with its share of an update."""
@@ -99,8 +109,15 @@ class Place:
         surface = self.variant.eval_samples
         return round(surface.value(self.variables)) if surface else 0
 
+    def epoch_turn(self) -> Constant:
+        """From one epoch to the next."""
+        return calibrated(self.variant.epoch_turn, self.calibrations.epoch)
+
     def evaluation(self) -> float:
-        """Seconds of all batches of an evaluation, a last partial one at its own size."""
+        """Seconds of all batches of an evaluation, a last partial one at its own size.
+
+        Of probes alone, as surfaces are.
+        """
         surface = self.variant.evaluation
         if surface is None:
             return 0.0
@@ -109,6 +126,10 @@ class Place:
         return seconds + (surface.value(self._variables(rest)) if rest else 0.0)
 
     def step_scatter(self) -> Scatter:
+        """Run-level scatter of a micro-step: what probes say, and what runs say about that."""
+        return self.calibrations.epoch.scatter(self.probed_step_scatter())
+
+    def probed_step_scatter(self) -> Scatter:
         """Run-level scatter of a micro-step: rounds, choice of model, counts never seen."""
         loading = self.variant.loading
         if loading is None or not self._apart:

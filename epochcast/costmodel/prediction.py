@@ -16,8 +16,8 @@ from math import ceil, floor, log2, sqrt
 
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, worker_scaling
-from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.place import Place
+from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.place import Place, calibrated
 from epochcast.errors import PredictionError
 from epochcast.records import (
     Estimate,
@@ -154,6 +154,7 @@ def predict(model: CostModel, question: Question) -> Estimate:
             *_warnings(variant, extrapolated),
             *_memory_warnings(model, at),
             *_unknown_parts(model, variant),
+            *model.calibration.notes(at.probed_step_scatter()),
         ),
     )
 
@@ -217,7 +218,7 @@ def place(
     scaling = IDEAL_SCALING
     if siblings and config.workers != variant.workers:
         scaling = worker_scaling(siblings, Place(variant, config, footprint).variables)
-    return Place(variant, config, footprint, scaling)
+    return Place(variant, config, footprint, scaling, model.calibration)
 
 
 def _siblings(a: Variant, b: Variant) -> bool:
@@ -277,7 +278,7 @@ def _training_terms(at: Place, plan: Schedule, epochs: float) -> list[Term]:
     if plan.partial:
         seconds = at.micro_step(plan.partial)
         terms.append(_term("last partial batches", epochs, scatter, epochs * seconds))
-    turn = at.variant.epoch_turn
+    turn = at.epoch_turn()
     if turn.seconds:
         terms.append(_term("starting epochs", epochs, turn.scatter, epochs * turn.seconds))
     return terms
@@ -286,31 +287,38 @@ def _training_terms(at: Place, plan: Schedule, epochs: float) -> list[Term]:
 def _terms(
     model: CostModel, at: Place, plan: Schedule, epochs: float, question: Question
 ) -> list[Term]:
-    variant = at.variant
-    build = variant.build.value(at.variables) if variant.build else 0.0
+    variant, runs = at.variant, model.calibration
     terms = [
-        _startup(model, variant, build),
+        _startup(model, at),
         _term("first steps", 1, variant.first_steps.scatter, variant.first_steps.seconds),
         *_training_terms(at, plan, epochs),
     ]
     evaluations = _occasions(epochs, question.eval_every)
     if variant.evaluation is not None and evaluations and at.eval_samples():
-        seconds = at.evaluation() + variant.eval_turn.seconds
-        scatter = at.run_scatter(variant.evaluation)
+        seconds = runs.evaluation.factor * (at.evaluation() + variant.eval_turn.seconds)
+        scatter = runs.evaluation.scatter(at.run_scatter(variant.evaluation))
         terms.append(_term("evaluation", evaluations, scatter, evaluations * seconds))
     saves = _occasions(epochs, question.save_every)
     if variant.save_seconds is not None and saves:
-        seconds = variant.save_seconds.value(at.variables)
-        scatter = at.run_scatter(variant.save_seconds)
+        seconds = runs.save.factor * variant.save_seconds.value(at.variables)
+        scatter = runs.save.scatter(at.run_scatter(variant.save_seconds))
         terms.append(_term("checkpoints", saves, scatter, saves * seconds))
     return terms
 
 
-def _startup(model: CostModel, variant: Variant, build: float) -> Term:
+def _startup(model: CostModel, at: Place) -> Term:
     """Imports, then building; each has its own scatter from process to process."""
-    imports = model.imports.scatter.quantiles(model.imports.seconds)
-    seconds = imports + variant.build_scatter.quantiles(build)
+    imports, build = startup(model, at)
+    seconds = imports.scatter.quantiles(imports.seconds) + build.scatter.quantiles(build.seconds)
     return Term(name="start-up", count=1, seconds=seconds, share=0.0)
+
+
+def startup(model: CostModel, at: Place) -> tuple[Constant, Constant]:
+    """Until the user's code is loaded, and building what it makes."""
+    variant, runs = at.variant, model.calibration.startup
+    seconds = variant.build.value(at.variables) if variant.build else 0.0
+    build = Constant(seconds=seconds, scatter=variant.build_scatter)
+    return calibrated(model.imports, runs), calibrated(build, runs)
 
 
 def _occasions(epochs: float, every: float) -> int:

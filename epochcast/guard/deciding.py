@@ -14,6 +14,7 @@ from epochcast.guard.pace import Pace, Work
 from epochcast.guard.schedule import Schedule
 from epochcast.records import Quantiles
 
+MOST_STEPS = 10**9  # without any limit, as many as there are
 Move = Literal["epoch", "steps", "done", "stop"]
 
 
@@ -68,7 +69,7 @@ class Situation:
 
     def steps_that_fit(self) -> int:
         """Before the last save must begin."""
-        return max(0, int((self.left - self.reserve) / self.step_bound))
+        return max(0, int(min((self.left - self.reserve) / self.step_bound, MOST_STEPS)))
 
     def replanned(self, jumped: bool) -> Schedule:
         """The schedule, with its end where it should be now."""

@@ -16,40 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import ceil, inf, log2
 from pathlib import Path
 
-from epochcast.errors import UsageError
+from epochcast.guard import lines
 from epochcast.guard.archive import CONTENT
 from epochcast.guard.books import Books, Write
+from epochcast.guard.checking import Checks
 from epochcast.guard.clock import Clock, SystemClock
 from epochcast.guard.deciding import Situation, next_move
+from epochcast.guard.keeping import Keeper
 from epochcast.guard.ledger import is_over
-from epochcast.guard.level import Level
-from epochcast.guard.limits import Account, Allocation, Beginnings
+from epochcast.guard.limits import Allocation
 from epochcast.guard.ranks import Alone, Ranks, agree
 from epochcast.guard.schedule import Schedule, last_that_fits
 from epochcast.guard.signals import Signals, name_of
 from epochcast.guard.stepping import StepTimer
 from epochcast.guard.telling import Teller, Watcher
-from epochcast.planning.checkpoints import final_save_lead
-from epochcast.planning.stopping import Check, Watch, rule_from
-from epochcast.records import (
-    Action,
-    EpochDone,
-    Plan,
-    Position,
-    Quantiles,
-    RunEnded,
-    RunEvent,
-    RunStarted,
-    StopReason,
-)
+from epochcast.guard.timekeeping import Timekeeper
+from epochcast.records import Action, EpochDone, Plan, Position, RunEvent, StopReason
 
 BEAT_SECONDS = 1.0  # between notes of the time used: what a kill may forget
 AGREE_SECONDS = 0.25  # between agreements of several processes: well inside a grace of 2 s
-SURE = 0.95  # of what must fit before a hard end, where the plan asks for less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +76,8 @@ class Guard:
 
     Attributes:
         reason: why the run stops; None while it goes on.
+        resumed_step: of the epoch in which the run goes on; see ``skip``.
+        checkpoint: what to go on from; None where the run begins.
 
     Raises:
         UsageError: the folder belongs to a run of another workload.
@@ -114,28 +103,29 @@ class Guard:
         self.ranks = ranks or Alone()
         self.signals = signals or Signals(())
         self.reason: StopReason | None = None
-        self._write = write
         self._clock = clock or SystemClock()
         self._alone, self._decides = self.ranks.size == 1, self.ranks.rank == 0
         self._teller = Teller(watchers if self._decides else (), self._clock)
-        self._zero, wall = self._clock.monotonic(), self._clock.wall()
-        began = wall if began is None else min(began, wall)
-        self._head_start = wall - began
-        self.books = Books(folder, plan, began, owner=self._decides)
-        self._account = Account(
-            plan=plan,
-            allocation=allocation or Allocation(),
-            beginnings=Beginnings(
-                run=self.books.ledger.began_at,
-                process=began,
-                spent_before=self.books.spent_before,
-            ),
-        )
-        self._limit = next(iter(self._account.limits()), None)
+        self._time = Timekeeper(plan, self._clock, began, allocation or Allocation())
+        self.books = Books(folder, plan, self._time.began, owner=self._decides)
+        self._time.count_from(self.books.ledger.began_at, self.books.spent_before)
         self._schedule = Schedule.of_plan(plan)
-        self._watch = Watch([rule_from(rule) for rule in plan.stop_rules])
+        self._checks = Checks(plan, self.books)
+        self._take_up(write)
         self._set_timers()
-        self._take_up()
+
+    def _take_up(self, write: Write) -> None:
+        """Go on from the newest checkpoint, all processes alike."""
+        at, zero = self.books.position, self._time.zero
+        self._epoch, step, steps = self.ranks.most([at.epoch, at.step, at.steps])
+        self._step, self._steps_before, self._skipped = step, steps - step, 0
+        self.resumed_step = step
+        self.checkpoint = self.books.archive.saved(steps) if steps else None
+        everyone = self.options.all_ranks_save
+        self._keeper = Keeper(self.books, write, self.ranks, everyone, steps > 0, zero)
+        self._seen = lines.EpochSeen(began=zero, first=True)
+        self._evaluating: float | None = None
+        self._missed = False
 
     def _set_timers(self) -> None:
         """Timers of steps and of first steps, as planned."""
@@ -149,35 +139,9 @@ class Guard:
         first = prices.first_steps
         self._timer = StepTimer(median, upper)
         self._first_timer = StepTimer(median + first.p50, upper + first.p95)
+        self._beat_at = self._time.zero
 
-    def _take_up(self) -> None:
-        """Go on from the newest checkpoint, all processes alike."""
-        at = self.books.position
-        epoch, step, steps = self.ranks.most([at.epoch, at.step, at.steps])
-        self.resumed_step = step  # of the epoch that was cut; see ``skip``
-        self._epoch, self._step, self._steps_before = epoch, step, steps - step
-        self._resume_from = self.books.archive.saved(steps) if steps else None
-        self._saved_ever = self._saved_here = steps > 0
-        self._saved_at = self._zero
-        if len(self.books.state.watch) == len(self._watch.rules):
-            self._watch.states = list(self.books.state.watch)
-        self._first_epoch = self._was_first = True  # of this process
-        self._missed = False
-        self._skipped = 0
-        self._evaluating: float | None = None
-        self._improved = False
-        self._verdict: StopReason | None = None
-        self._clear(self._zero)
-
-    def _clear(self, now: float) -> None:
-        """Nothing has happened in this epoch yet."""
-        self._epoch_began = self._stepped_at = now
-        self._aside = 0.0  # seconds of this epoch that were not training
-        self._evaluation_seconds: float | None = None
-        self._save_seconds: float | None = None
-        self._values: dict[str, float] = {}
-
-    # ── the run ──────────────────────────────────────────────────────────────────────────────
+    # ── what can be asked ────────────────────────────────────────────────────────────────────
 
     @property
     def position(self) -> Position:
@@ -193,11 +157,6 @@ class Guard:
     def evaluating(self) -> bool:
         """Whether an evaluation goes on, in which no weights change."""
         return self._evaluating is not None
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """What was written last before this process began; None where the run begins."""
-        return self._resume_from
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -219,16 +178,19 @@ class Guard:
         """Something that people should see; its text is in report/warnings.py."""
         self._teller.note(self.position, code, **details)
 
+    # ── the run ──────────────────────────────────────────────────────────────────────────────
+
     def start(self) -> bool:
         """Whether there is anything left to train; a run that is over stays over."""
-        now = self._clock.monotonic()
-        self._teller.tell(self._started(now))
+        end = self._schedule.end
+        self._teller.tell(lines.started(self.plan, self.books, self._time, self.position, end))
         if self.books.resumed:
             self.note("resumed", epoch=str(self._epoch), step=str(self._step),
-                       lost=str(self.books.lost_steps))  # fmt: skip
+                      lost=str(self.books.lost_steps))  # fmt: skip
+        now = self._clock.monotonic()
         self.reason = self._agree(self._over_already(now))
         if self.reason is None:
-            self.books.sample("startup", self._head_start)
+            self.books.sample("startup", self._time.head_start)
             self._replan(now)
             self.reason = self._agree(self._why_not_begin(now))
         return self.reason is None
@@ -238,18 +200,21 @@ class Guard:
         if self.reason is not None:
             return False
         now = self._clock.monotonic()
-        self._clear(now)
+        self._seen = lines.EpochSeen(
+            began=now, first=self._seen.first, predicted=self._situation(now).epoch()
+        )
+        self._stepped_at = now
         self._step = self._skipped = 0
-        self._predicted = self._situation(now).epoch()
-        self._set_stop(now)
-        self._beat_at = now if self._rehearses() else now + BEAT_SECONDS
         self._until_agreement = 1
+        self._set_stop(now)
+        if self._rehearses():
+            self._beat_at = now
         return True
 
     def skip(self, steps: int) -> None:
         """The first steps of this epoch were done by an earlier process."""
         self._step = self._skipped = steps
-        self._epoch_began = self._stepped_at = self._clock.monotonic()
+        self._seen.began = self._stepped_at = self._clock.monotonic()
 
     def step(self) -> bool:
         """After every step of training; whether to stop here, with a checkpoint in hand."""
@@ -258,7 +223,7 @@ class Guard:
         timer.saw(now - self._stepped_at)
         self._stepped_at = now
         self._step += 1
-        self._saved_here = False
+        self._keeper.here = False
         if self._alone:
             if (
                 now < self._beat_at
@@ -274,25 +239,21 @@ class Guard:
 
     def _look(self, now: float) -> bool:
         """The slow path of a step: agree, stop if need be, note the time used."""
-        fitting = (self._stop_at - now) / self._timer.bound
-        reason = StopReason.BUDGET if fitting < 1 else None
-        reason, self._until_agreement = agree(
-            self.ranks, self.signals, reason, self._steps_to_agreement(fitting)
-        )
+        bound = self._timer.bound
+        fitting = (self._stop_at - now) / bound
+        apart = max(1, int(min(AGREE_SECONDS / bound, fitting, 1e6)))
+        short = StopReason.BUDGET if fitting < 1 else None
+        reason, self._until_agreement = agree(self.ranks, self.signals, short, apart)
         if reason is not None:
-            seconds = now - self._epoch_began - self._aside
-            self._stop(reason)
+            seconds = self._seen.training(now)
+            self.stop(reason)
             self._teller.tell(self._epoch_line(seconds, reason))
             return True
         if self._rehearses():
-            self._save(required=True)
+            self.save()
             self._set_stop(self._clock.monotonic())
         self._beat(now)
         return False
-
-    def _steps_to_agreement(self, fitting: float) -> int:
-        wanted = AGREE_SECONDS / self._timer.bound
-        return max(1, int(min(wanted, fitting, 1e6)))
 
     def due(self, action: Action) -> bool:
         """Whether something is planned after this epoch; of several processes, all must ask.
@@ -321,9 +282,8 @@ class Guard:
         return self._schedule.evaluates(self._epoch + 1) and self._evaluation_fits(now)
 
     def _evaluation_fits(self, now: float) -> bool:
-        learned = self.books.ledger.pace.evaluation.quantile(1, SURE)
-        bound = max(learned, self.plan.prices.evaluation.p95)
-        fits = bound + self._reserve(now) <= self._left(now)
+        bound = self._time.evaluation_bound(self.books.ledger.pace)
+        fits = bound + self._reserve(now) <= self._time.left(now)
         if not fits:
             self.note("evaluation-skipped", epoch=str(self._epoch + 1))
         return fits
@@ -335,14 +295,9 @@ class Guard:
             UsageError: the plan's stop rules watch a metric that was never reported.
         """
         self._end_evaluation()
-        self._values.update({name: float(value) for name, value in values.items()})
-        metric = self.plan.metric
-        if metric in values:
-            self._verdict = self._check(self._values[metric]) or self._verdict
-        elif self._watch.rules and not self.books.state.checks:
-            known = ", ".join(self._values) or "nothing"
-            raise UsageError(f"the plan's stop rules watch {metric}, but only {known} was reported")
-        return self._verdict
+        self._seen.values.update({name: float(value) for name, value in values.items()})
+        self._checks.report(self._epoch + 1, values, self._seen.values)
+        return self._checks.verdict
 
     def end_evaluation(self) -> None:
         """An evaluation within an epoch is over; it is part of the epoch, but of no step."""
@@ -355,54 +310,38 @@ class Guard:
             return
         seconds = self._clock.monotonic() - self._evaluating
         self._evaluating = None
-        self._evaluation_seconds = (self._evaluation_seconds or 0.0) + seconds
-        self._aside += seconds
+        self._seen.evaluation = (self._seen.evaluation or 0.0) + seconds
+        self._seen.aside += seconds
         self.books.learn("evaluation", seconds)
-
-    def _check(self, value: float) -> StopReason | None:
-        epoch = self._epoch + 1
-        reason = self._watch.update(Check(epoch, value, self._training_value()))
-        best = self.books.state.best_value
-        lower = self.plan.mode == "min"
-        better = best is None or (value < best if lower else value > best)
-        better = better and reason is not StopReason.NON_FINITE
-        self._improved = self._improved or better
-        self.books.checked(epoch, value, better)
-        return reason
-
-    def _training_value(self) -> float | None:
-        """The plan's metric on training data, under one of its customary names."""
-        plain = self.plan.metric.removeprefix("val_").removeprefix("eval_")
-        names = (f"train_{plain}", f"train/{plain}", plain)
-        return next((self._values[n] for n in names if n in self._values), None)
 
     def end_epoch(self) -> StopReason | None:
         """After training, evaluation and report of an epoch; why the run stops here, if it does."""
-        self._miss_reports()
         self._end_evaluation()
+        self._miss_reports()
         now = self._clock.monotonic()
-        seconds = now - self._epoch_began - self._aside
+        seconds = self._seen.training(now)
         jumped = self._learn_epoch(seconds)
         self._steps_before += self._step
         self._epoch, self._step = self._epoch + 1, 0
-        self._first_epoch = self._saved_here = False
+        self._keeper.here = False
         self._replan(now, jumped)
-        reason = self._agree(self._verdict or self._at_the_end())
+        reason = self._agree(self._checks.verdict or self._at_the_end())
         if reason is not None or self._agree_flag(self._save_is_due(now)):
             self._save(required=reason is not None)
         if reason is StopReason.PLAN_DONE:
             self._offer_more(now)
         reason = reason or self._agree(self._why_not_begin(self._clock.monotonic()))
         if reason is not None:
-            self._stop(reason)
+            self.stop(reason)
         self._teller.tell(self._epoch_line(seconds, reason))
-        self._improved = False
+        self._seen.first = self._checks.improved = False
+        self._beat(self._clock.monotonic())
         return reason
 
     def _miss_reports(self) -> None:
         """Rules that are never shown a value stop nothing: say so, once."""
         due = self._schedule.evaluates(self._epoch + 1)
-        if due and self._watch.rules and not self._values and not self._missed:
+        if due and self._checks.needed and not self._seen.values and not self._missed:
             self._missed = True
             self.note("no-report", metric=self.plan.metric, epoch=str(self._epoch + 1))
 
@@ -410,8 +349,7 @@ class Guard:
         """Whether the pace has jumped."""
         if self._skipped == 0:
             self._compare_steps()
-        self._was_first = self._first_epoch
-        if self._first_epoch or self._skipped:
+        if self._seen.first or self._skipped:
             self.books.sample("first_epoch", seconds)
             return False
         before = self.books.ledger.pace.epoch.ratio
@@ -430,7 +368,11 @@ class Guard:
 
     def stop(self, reason: StopReason) -> None:
         """Stop here, with a checkpoint of this moment, whatever is planned."""
-        self._stop(reason)
+        if reason is StopReason.SIGNAL and self.signals.received is not None:
+            self.note("signal", name=name_of(self.signals.received))
+        self.reason = reason
+        self.save()
+        self._note_spent(self._clock.monotonic(), durable=True)
 
     def close(self, failed: bool = False) -> None:
         """The loop was left.
@@ -439,39 +381,34 @@ class Guard:
             failed: by an error, so that the weights of this moment may be worth nothing.
         """
         if not failed and self.reason is None:  # the loop ended by itself, or was broken out of
-            self._save(required=True)
-        now = self._clock.monotonic()
+            self.save()
+        self._note_spent(self._clock.monotonic(), durable=True)
         if self._decides:
-            self._note_spent(now, durable=True)
-            self._teller.tell(self._ended(now))
+            end, position = self._schedule.end, self.position
+            self._teller.tell(lines.ended(self.books, self._time, position, end, self.reason))
         self._teller.close()
 
     # ── deciding ─────────────────────────────────────────────────────────────────────────────
 
     def _situation(self, now: float) -> Situation:
-        state = self.books.state
-        first = self._first_timer.bound if self._first_epoch else 0.0
+        state, bound = self.books.state, self._timer.bound
+        improving = (state.improvements + 1) / (state.checks + 2)  # Laplace's rule of succession
         return Situation(
             pace=self.books.ledger.pace,
             schedule=self._schedule,
             done=self._epoch,
-            first=self._first_epoch,
-            left=self._left(now),
+            first=self._seen.first,
+            left=self._time.left(now),
             reserve=self._reserve(now),
             confidence=self.plan.budget.confidence,
-            step_bound=max(self._timer.bound, first),
-            improving=(state.improvements + 1) / (state.checks + 2)  # Laplace's rule of succession
-            if self.options.keep_best
-            else 0.0,
+            step_bound=max(bound, self._first_timer.bound) if self._seen.first else bound,
+            improving=improving if self.options.keep_best else 0.0,
         )
 
     def _over_already(self, now: float) -> StopReason | None:
-        reason = self.books.ledger.reason
+        reason, here = self.books.ledger.reason, self._situation(now)
         more = self._epoch < self._schedule.planned_end
-        time_left = self._left(now) > self._reserve(now) + self._first_timer.bound
-        if reason is StopReason.PLAN_DONE:
-            return None if more else reason
-        return reason if is_over(reason, more and time_left) else None
+        return reason if is_over(reason, more, more and here.steps_that_fit() > 0) else None
 
     def _why_not_begin(self, now: float) -> StopReason | None:
         if self.signals.received is not None:
@@ -479,12 +416,9 @@ class Guard:
         here = self._situation(now)
         move, self._schedule = next_move(here, self.options.partial_epochs)
         if move == "steps":
-            self.note("cut", steps=str(here.steps_that_fit()), of=str(self._steps_of_an_epoch))
+            of = self._seen_steps or self._planned_steps
+            self.note("cut", steps=str(min(of, here.steps_that_fit())), of=str(of))
         return {"done": StopReason.PLAN_DONE, "stop": StopReason.BUDGET}.get(move)
-
-    @property
-    def _steps_of_an_epoch(self) -> int:
-        return self._seen_steps or self._planned_steps
 
     def _at_the_end(self) -> StopReason | None:
         if self.signals.received is not None:
@@ -492,14 +426,14 @@ class Guard:
         return StopReason.PLAN_DONE if self._epoch >= self._schedule.planned_end else None
 
     def _replan(self, now: float, jumped: bool = False) -> None:
-        old = self._schedule
+        old = self._schedule.end
         self._schedule = self._situation(now).replanned(jumped)
         new = self._schedule.end
-        if new == old.end:
+        if new == old:
             return
-        why = "jump" if jumped else ("slower" if new < old.end else "faster")
-        self.note("replanned", old=str(old.end), new=str(new), why=why)
-        if new < old.end:
+        why = "jump" if jumped else ("slower" if new < old else "faster")
+        self.note("replanned", old=str(old), new=str(new), why=why)
+        if new < old:
             steps = new * self.plan.chosen.steps_per_epoch
             horizon = self.plan.chosen.horizon_steps
             self.note("schedule-shortened", steps=f"{steps:,}", horizon=f"{horizon:,}")
@@ -513,49 +447,25 @@ class Guard:
             if most > self._epoch:
                 self.note("could-continue", epochs=str(most))
 
-    # ── time ─────────────────────────────────────────────────────────────────────────────────
-
-    def _elapsed(self, now: float) -> float:
-        """Seconds since this process began."""
-        return now - self._zero + self._head_start
-
-    def _left(self, now: float) -> float:
-        """Seconds until the first limit is used up."""
-        return inf if self._limit is None else self._limit.seconds - self._elapsed(now)
-
     def _reserve(self, now: float) -> float:
         """Seconds before the limit at which the last save must begin."""
-        save, confidence = self.books.ledger.pace.save, self.plan.budget.confidence
-        upper = max(save.quantile(1, max(SURE, confidence)), self.plan.prices.save.p95)
-        at_risk = now - self._saved_at
-        if at_risk <= upper or save.planned is None:
-            return upper
-        return max(upper, _lead(save, 2.0 ** ceil(log2(at_risk))))
+        return self._time.reserve(self.books.ledger.pace, now - self._keeper.at)
 
     def _set_stop(self, now: float) -> None:
         """When the last save must begin, on the monotonic clock."""
-        self._stop_at = now + self._left(now) - self._reserve(now)
-
-    def _beat(self, now: float) -> None:
-        if now >= self._beat_at:
-            self._note_spent(now)
-            self._beat_at = now + BEAT_SECONDS
-
-    def _note_spent(self, now: float, durable: bool = False) -> None:
-        spent = self._account.spent(self._elapsed(now))
-        self.books.note(spent, self.position.steps, self.reason, durable)
+        self._stop_at = now + self._time.left(now) - self._reserve(now)
 
     # ── saving ───────────────────────────────────────────────────────────────────────────────
 
     def _rehearses(self) -> bool:
-        return self.options.rehearse and not self._saved_ever
+        return self.options.rehearse and not self._keeper.ever
 
     def _save_is_planned(self, now: float, epoch: int) -> bool:
         pace = self.books.ledger.pace.epoch
-        return self._schedule.saves_at(epoch, now - self._saved_at, pace.median, pace.mean)
+        return self._schedule.saves_at(epoch, now - self._keeper.at, pace.median, pace.mean)
 
     def _save_is_due(self, now: float) -> bool:
-        best = self.options.keep_best and self._improved
+        best = self.options.keep_best and self._checks.improved
         return best or self._save_is_planned(now, self._epoch)
 
     def save(self) -> None:
@@ -564,47 +474,32 @@ class Guard:
 
     def _save(self, required: bool) -> None:
         """Write a checkpoint of this moment; a failure ends the run only where it must not be."""
-        if self._saved_here and not self._improved:
+        if self._keeper.here and not self._checks.improved:
             return
         began = self._clock.monotonic()
         try:
-            self._write_checkpoint(began)
+            self._note_spent(began)
+            self._keeper.save(self.position, self._checks.states, self._checks.improved)
         except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
-            if required or not self._saved_ever:
+            if required or not self._keeper.ever:
                 raise
             self.note("save-failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
             return
-        now = self._clock.monotonic()
-        seconds = now - began
-        self._save_seconds = (self._save_seconds or 0.0) + seconds
-        self._aside += seconds
-        self._stepped_at += seconds
-        self._saved_ever = self._saved_here = True
-        self._saved_at, self._improved = now, False
+        self._keeper.at = self._clock.monotonic()
+        seconds = self._keeper.at - began
+        self._seen.save = (self._seen.save or 0.0) + seconds
+        self._seen.aside += seconds
+        self._stepped_at = self._keeper.at
+        self._checks.improved = False
         self.books.learn("save", seconds)
 
-    def _write_checkpoint(self, now: float) -> None:
-        archive, steps = self.books.archive, self.position.steps
-        if self._decides:
-            archive.begin(steps)
-        everyone = self.options.all_ranks_save and not self._alone
-        if everyone:
-            self.ranks.most([0])  # the folder is there
-        if everyone or self._decides:
-            self._write(archive.content(steps))
-        if everyone:
-            self.ranks.most([0])  # everything is written
-        self._note_spent(now)
-        self.books.finish_checkpoint(self.position, tuple(self._watch.states), self._improved)
-        self.ranks.most([0])  # it is whole
+    def _beat(self, now: float) -> None:
+        if now >= self._beat_at:
+            self._note_spent(now)
+            self._beat_at = now + BEAT_SECONDS
 
-    def _stop(self, reason: StopReason) -> None:
-        """Have a checkpoint of this moment, and remember why it is the last."""
-        if reason is StopReason.SIGNAL and self.signals.received is not None:
-            self.note("signal", name=name_of(self.signals.received))
-        self.reason = reason
-        self._save(required=True)
-        self._note_spent(self._clock.monotonic(), durable=True)
+    def _note_spent(self, now: float, durable: bool = False) -> None:
+        self.books.note(self._time.spent(now), self.position.steps, self.reason, durable)
 
     # ── agreeing and telling ─────────────────────────────────────────────────────────────────
 
@@ -614,70 +509,8 @@ class Guard:
     def _agree_flag(self, flag: bool) -> bool:
         return bool(self.ranks.most([int(flag and self._decides)])[0])
 
-    def _started(self, now: float) -> RunStarted:
-        limits = ((n, getattr(self.plan.budget, n)) for n in ("deadline", "money", "energy"))
-        return RunStarted(
-            run=self.books.ledger.run,
-            process=self.books.ledger.processes,
-            wall_time=self._clock.wall(),
-            workload=self.plan.workload,
-            config=self.plan.chosen.config,
-            position=self.position,
-            spent_seconds=self._account.spent(self._elapsed(now)),
-            end_epochs=self._schedule.end,
-            confidence=self.plan.budget.confidence,
-            metric=self.plan.metric,
-            predicted=self.plan.prices,
-            limits=tuple((name, limit) for name, limit in limits if limit is not None),  # type: ignore[misc]
-        )
-
     def _epoch_line(self, seconds: float, reason: StopReason | None) -> EpochDone:
-        now = self._clock.monotonic()
-        here = self._situation(now)
-        spent = self._account.spent(self._elapsed(now))
-        end = self._epoch if reason is not None else here.schedule.end
-        projected = here.pace.quantiles(here.rest(end)) + Quantiles.exactly(spent)
-        return EpochDone(
-            wall_time=self._clock.wall(),
-            position=self.position,
-            first=self._was_first,
-            predicted=self._predicted,
-            seconds=seconds,
-            ratio=here.pace.epoch.ratio,
-            evaluation_seconds=self._evaluation_seconds,
-            save_seconds=self._save_seconds,
-            spent_seconds=spent,
-            spent_money=self._account.money(spent),
-            spent_joules=self._account.joules(spent),
-            projected_seconds=projected,
-            projected_money=self._account.money(projected.p50),
-            end_epochs=here.schedule.end,
-            on_plan_probability=here.probability(self._schedule.planned_end),
-            values=tuple(self._values.items()),
-            best=self.books.state.best_epoch == self._epoch,
-            reason=reason,
+        here = self._situation(self._clock.monotonic())
+        return lines.epoch_done(
+            here, self.books, self._time, self.position, self._seen, seconds, reason
         )
-
-    def _ended(self, now: float) -> RunEnded:
-        spent = self._account.spent(self._elapsed(now))
-        state, archive = self.books.state, self.books.archive
-        last, best = archive.last(), archive.best()
-        return RunEnded(
-            wall_time=self._clock.wall(),
-            position=self.position,
-            reason=self.reason,
-            limit=self._limit.name if self._limit and self.reason is StopReason.BUDGET else None,
-            spent_seconds=spent,
-            spent_money=self._account.money(spent),
-            spent_joules=self._account.joules(spent),
-            end_epochs=self._schedule.end,
-            last_checkpoint=last[0].name if last else None,
-            best_checkpoint=best[0].name if best else None,
-            best_value=state.best_value,
-            best_epoch=state.best_epoch,
-        )
-
-
-@lru_cache(maxsize=64)
-def _lead(save: Level, at_risk: float) -> float:
-    return final_save_lead(at_risk, lambda p: save.quantile(1, p))

@@ -10,7 +10,6 @@ learned of its pace; the patience of stop rules goes back with the weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -125,9 +124,15 @@ def write_whole(path: Path, content: bytes, durable: bool) -> None:
     temporary.replace(path)
 
 
-def is_over(reason: StopReason | None, time_left: bool) -> bool:
-    """Whether a run that ended so stays ended; a budget that has grown lets it go on."""
-    resumable: Mapping[StopReason, bool] = {
-        StopReason.SIGNAL: True, StopReason.BUDGET: time_left,
+def is_over(reason: StopReason | None, more: bool, time_left: bool) -> bool:
+    """Whether a run that ended so stays ended.
+
+    Args:
+        more: whether the plan has epochs left to train: another plan may.
+        time_left: whether the budget has: another allocation, or another plan, may.
+    """
+    goes_on = {
+        None: True, StopReason.SIGNAL: True,
+        StopReason.PLAN_DONE: more, StopReason.BUDGET: time_left,
     }  # fmt: skip
-    return reason is not None and not resumable.get(reason, False)
+    return not goes_on.get(reason, False)

@@ -22,7 +22,7 @@ from math import exp, log, sqrt
 from epochcast.costmodel.intervals import Scatter, student_t_quantile
 from epochcast.records import Quantiles
 
-DISCOUNT = 0.95  # West & Harrison, section 2.4.3: 0.8 to 1 in practice; the last 20 values count
+DISCOUNT = 0.9  # West & Harrison, section 2.4.3: 0.8 to 1 in practice; the last ten values count
 PRIOR_DOF = 5.0  # of the plan's noise: five epochs seen outweigh it
 LEAST_NOISE = 0.003  # of steady epochs on an A100, relative (../docs/method.md, "Assumed scatter")
 UNKNOWN_NOISE = 0.2  # of a duration that no plan knows, once seen

@@ -118,9 +118,12 @@ class FollowedRun:
 
     def __enter__(self) -> FollowedRun:
         self._session.on_signal = self._leave
-        if self._session.open() and self.checkpoint is not None and self._load is not None:
-            self._load(self.checkpoint)
         self._skip = self._guard.resumed_step
+        found = self._guard.checkpoint
+        if self._session.open() and found is not None and self._load is not None:
+            self._load(found)
+            if self._keeper is not None and not self._skip:
+                self._keeper.go_on()
         return self
 
     def __exit__(
@@ -141,7 +144,8 @@ class FollowedRun:
         Raises:
             UsageError: there is a checkpoint to go on from, and nobody has read it.
         """
-        if self.checkpoint is not None and self._load is None and not self._taken_up:
+        unread = self._load is None and not self._taken_up
+        if self._guard.checkpoint is not None and unread and self._guard.reason is None:
             raise UsageError(
                 "this run has a checkpoint to go on from: give load=, or read run.checkpoint "
                 "before the first epoch; to begin anew, give another folder"
@@ -215,7 +219,7 @@ class FollowedRun:
 
     @property
     def checkpoint(self) -> Path | None:
-        """What ``save`` wrote, to go on from; None where the run begins."""
+        """What ``save`` wrote last, to go on from; None where the run begins."""
         self._taken_up = True
         return self._guard.checkpoint
 

@@ -78,7 +78,7 @@ class TorchState:
         self._set_random(self._epoch_random)
 
     def go_on(self) -> None:
-        """What was done of the interrupted epoch is skipped: random states as they were then."""
+        """What was done of an interrupted epoch is skipped: random states as they were then."""
         self._set_random(self._later)
 
     def _random(self) -> dict[str, Any]:

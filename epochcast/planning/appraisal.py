@@ -335,7 +335,7 @@ class Appraisal:
 
     @cached_property
     def unit_prices(self) -> UnitPrices:
-        run = self.run
+        run, calibrations = self.run, self.priced.job.model.calibration
         return UnitPrices(
             startup=quantiles(run.startup),
             first_steps=quantiles(run.first),
@@ -343,6 +343,10 @@ class Appraisal:
             evaluation=quantiles(run.evaluation),
             save=quantiles(run.save),
             epoch_noise=run.noise,
+            calibration=calibrations.epoch.factor,
+            startup_calibration=calibrations.startup.factor,
+            evaluation_calibration=calibrations.evaluation.factor,
+            save_calibration=calibrations.save.factor,
         )
 
     @cached_property

@@ -162,6 +162,7 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     ]  # fmt: skip
     if job.variant.rounds == 1:
         found.append(_note("one-round"))
+    found += job.model.calibration.notes(chosen.place.probed_step_scatter())
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}

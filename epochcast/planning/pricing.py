@@ -28,7 +28,7 @@ from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.place import Place
-from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place
+from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place, startup
 from epochcast.costmodel.surface import Surface, join
 from epochcast.records import Quantiles, RunConfig
 
@@ -179,34 +179,39 @@ class PriceList:
         full, partial, updates = (
             int(x[i]) for x in (self.division.full, self.division.partial, self.division.updates)
         )
-        update = at.update() + _reduce_seconds(self.job, at.config.world_size, at.variables)
+        imports, build = startup(model, at)
+        turn, runs = at.epoch_turn(), model.calibration
+        reduce = _reduce_seconds(self.job, at.config.world_size, at.variables)
+        update = at.update() + runs.epoch.factor * reduce
         training = full * at.micro_step() + updates * update
         training += at.micro_step(partial) if partial else 0.0
         memory = at.device_memory() or at.peak()
         save_bytes = variant.save_bytes
         return Prices(
-            startup=Amount(model.imports.seconds, model.imports.scatter),
-            build=_amount(variant.build, at, variant.build_scatter),
+            startup=Amount(imports.seconds, imports.scatter),
+            build=Amount(build.seconds, build.scatter),
             first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
             training=Amount(training, at.step_scatter()),
-            turn=Amount(variant.epoch_turn.seconds, variant.epoch_turn.scatter),
+            turn=Amount(turn.seconds, turn.scatter),
             evaluation=_evaluation(self.job, at),
-            save=_amount(variant.save_seconds, at),
+            save=_save(self.job, at),
             epoch_noise=min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, full + (partial > 0)))),
             save_bytes=None if save_bytes is None else save_bytes.value(at.variables),
             device_bytes=Amount(*memory) if memory else None,
         )
 
 
-def _amount(surface: Surface | None, at: Place, scatter: Scatter | None = None) -> Amount:
+def _save(job: Job, at: Place) -> Amount:
+    surface, runs = job.variant.save_seconds, job.model.calibration.save
     if surface is None:
         return Amount()
-    return Amount(surface.value(at.variables), scatter or at.run_scatter(surface))
+    seconds = runs.factor * surface.value(at.variables)
+    return Amount(seconds, runs.scatter(at.run_scatter(surface)))
 
 
 def _evaluation(job: Job, at: Place) -> Amount:
     """One pass over the evaluation data, a last partial batch at its own size."""
-    surface = job.variant.evaluation
+    surface, runs = job.variant.evaluation, job.model.calibration.evaluation
     if surface is None or not job.eval_samples:
         return Amount()
     full, rest = divmod(job.eval_samples, at.config.batch_size)
@@ -214,7 +219,7 @@ def _evaluation(job: Job, at: Place) -> Amount:
     if rest:
         partial = replace(at.config, batch_size=rest)
         seconds += surface.value(Place(job.variant, partial).variables)
-    return Amount(seconds, at.run_scatter(surface))
+    return Amount(runs.factor * seconds, runs.scatter(at.run_scatter(surface)))
 
 
 def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
@@ -234,7 +239,7 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     Surfaces see the micro-batch alone, and a hundred thousand candidates share a few hundred of
     those: each is looked up once.
     """
-    variant = job.variant
+    variant, runs = job.variant, job.model.calibration
     division = divide(job.samples, candidates, job.config.drop_last)
     sizes, of = np.unique(candidates.batch_size, return_inverse=True)
     table = _table(job, sizes)
@@ -242,15 +247,17 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
     rest = np.where(division.partial > 0, partial, 0.0)
     update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
+    training = division.full * _micro_step(job, table)[of] + rest + division.updates * update
     evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
+    starting = job.model.imports.seconds + _values(variant.build, table)
     distances = np.maximum(variant.micro_step.distances(table), 0.0)
     return PriceList(
         job=job,
         candidates=candidates,
         division=division,
-        startup=(job.model.imports.seconds + _values(variant.build, table))[of],
-        training=division.full * _micro_step(job, table)[of] + rest + division.updates * update,
-        evaluation=evaluation[of],
+        startup=runs.startup.factor * starting[of],
+        training=runs.epoch.factor * training,
+        evaluation=runs.evaluation.factor * evaluation[of],
         device_bytes=_device_bytes(variant, table)[of],
         doublings_outside=distances.max(axis=1, initial=0.0)[of],
     )

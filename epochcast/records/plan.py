@@ -197,6 +197,7 @@ class UnitPrices:
         evaluation, save: one of each; zero where there is none.
         epoch_noise: relative standard deviation of one epoch around its run's mean.
         calibration: the factor that outcomes of earlier runs have put into ``epoch``.
+        startup_calibration, evaluation_calibration, save_calibration: likewise.
     """
 
     startup: Quantiles
@@ -206,6 +207,9 @@ class UnitPrices:
     save: Quantiles
     epoch_noise: float
     calibration: float = 1.0
+    startup_calibration: float = 1.0
+    evaluation_calibration: float = 1.0
+    save_calibration: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@
     CostModel, Estimate ──▶  estimate.py        any record        ──▶  document.py, JSON
     Plan                ──▶  plan.py, plan_tables.py
     Footprint           ──▶  footprint.py       tables.py: what the tables share
-    GradientNoise       ──▶  noise.py
+    GradientNoise       ──▶  noise.py           sentences.py: lines that fit a terminal
+    Compared            ──▶  calibration.py
 
 Everything is written to a rich ``Console`` that the caller passes, so that a test can capture it.
 """

@@ -1,21 +1,25 @@
-"""A plan for people: what to run, what else could be run, when what happens, when to stop."""
+"""A plan for people: the answer first, then why, when to stop, what else could be run, and when.
+
+Run 55 of 200 epochs with …          what to run, within which limits
+                P10  P50  P90        what it takes
+The deadline binds; …                why not more, what is left, what to set
+Stop at the 5th check …              when to end early, what the learning curve promises
+Options                              a row each, the best first
+Timeline                             when it evaluates, saves and decides
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 
 from rich.console import Console
-from rich.text import Text
+from rich.table import Table
 
-from epochcast.records import (
-    Budget,
-    Option,
-    Outlook,
-    Plan,
-    StopRule,
-)
-from epochcast.report.plan_tables import ROWS, options_table, timeline_table, totals_table
-from epochcast.report.warnings import print_warnings
+from epochcast.records import Budget, Option, Outlook, Plan, StopRule
+from epochcast.report.plan_tables import options_tables, timeline_tables, totals_table
+from epochcast.report.sentences import say
+from epochcast.report.warnings import warning_text
 from epochcast.units import (
     format_bytes,
     format_energy,
@@ -51,25 +55,44 @@ FITS = {
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """The whole plan: the choice, its alternatives, its timeline."""
-    chosen = plan.chosen
-    console.print(Text(f"{plan.workload}  on {plan.device.label}", style="bold"), soft_wrap=True)
-    console.print(Text(limits_line(plan.budget)), soft_wrap=True)
+    """The whole plan: the choice, its reasons, its alternatives, its timeline."""
+    say(console, choice_line(plan), "bold")
+    say(console, f"{plan.workload}  on {plan.device.label}")
+    say(console, limits_line(plan.budget))
     console.print()
-    if len(plan.options) > 1:
-        console.print(options_table(plan, console.width))
-        console.print(Text("* nothing is better in time, cost, memory and epochs at once"))
-        console.print()
-    console.print(Text(_choice_line(plan), style="bold"), soft_wrap=True)
     console.print(totals_table(plan))
-    for line in (*_reasons(plan, chosen), *_stop_lines(plan), *_outlook_lines(plan)):
-        console.print(Text(line), soft_wrap=True)
+    _print_sentences(console, _reasons(plan, plan.chosen))
+    _print_sentences(console, [*_stop_lines(plan), *_outlook_lines(plan)])
+    if len(plan.options) > 1:
+        title = "Options; nothing beats those with * in time, cost, memory and epochs at once"
+        _print_tables(console, title, options_tables(plan, console.width))
+    moments = timeline_tables(plan, console.width)
+    _print_tables(console, _timeline_title(plan, moments[0].row_count), moments)
+    notes = [f"note: {text}" for text in dict.fromkeys(map(warning_text, plan.warnings))]
+    _print_sentences(console, notes, "yellow")
+
+
+def _print_sentences(console: Console, lines: Sequence[str], style: str = "") -> None:
+    if lines:
+        console.print()
+    for line in lines:
+        say(console, line, style)
+
+
+def _print_tables(console: Console, title: str, tables: Sequence[Table]) -> None:
     console.print()
-    console.print(timeline_table(plan, console.width))
-    if len(plan.timeline) > ROWS:
-        count = len(plan.timeline)
-        console.print(Text(f"A choice of the {count:,} moments; --json has all of them."))
-    print_warnings(console, plan.warnings)
+    say(console, title, "bold")
+    for position, table in enumerate(tables):
+        if position:
+            console.print()
+        console.print(table)
+
+
+def _timeline_title(plan: Plan, shown: int) -> str:
+    count = len(plan.timeline)
+    one = " of one fold" if plan.folds > 1 else ""
+    some = f", {shown} of {count:,} moments; --json has all of them" if count > shown else ""
+    return f"Timeline{one}{some}"
 
 
 def limits_line(budget: Budget) -> str:
@@ -99,11 +122,14 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def _choice_line(plan: Plan) -> str:
+def choice_line(plan: Plan) -> str:
+    """``"Run 55 of 200 epochs with batch_size=32"``."""
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
-    epochs = "1 epoch" if chosen.epochs == 1 else f"{chosen.epochs:,} epochs"
-    return f"Run {epochs}{folds} with {chosen.config.label}"
+    wanted = chosen.target_epochs or chosen.epochs
+    epochs = "1 epoch" if wanted == 1 else f"{wanted:,} epochs"
+    some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
+    return f"Run {some}{epochs}{folds} with {chosen.config.label}"
 
 
 def _reasons(plan: Plan, chosen: Option) -> list[str]:
@@ -116,11 +142,10 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     if chosen.slack:
         left = _listed([f"{LIMIT_FORMS[name](left)} of {name}" for name, left in chosen.slack])
         lines.append(f"Left at {format_percent(plan.budget.confidence)} confidence: {left}.")
-    lines.append(_parts_line(plan))
     more = format_seconds(chosen.next_epoch_seconds)
     if chosen.next_epoch_money is not None:
         more += f" and {format_money(chosen.next_epoch_money)}"
-    lines.append(f"One more epoch would take {more}.")
+    lines += [f"One more epoch would take {more}.", _parts_line(plan)]
     rate = ""
     if (chosen.learning_rate_factor or 1.0) != 1.0:
         rate = f"Multiply the learning rate by {chosen.learning_rate_factor:.3g}. "
@@ -168,7 +193,23 @@ def _save_lines(plan: Plan) -> list[str]:
 
 
 def _stop_lines(plan: Plan) -> list[str]:
-    return [f"Stop {rule_text(rule, plan.metric)}." for rule in plan.stop_rules]
+    lines = [f"Stop {rule_text(rule, plan.metric)}." for rule in plan.stop_rules]
+    return lines + _early_end_lines(plan)
+
+
+def _early_end_lines(plan: Plan) -> list[str]:
+    """How likely the rules end the run before its last epoch, and when."""
+    before = plan.timeline[:-1]
+    sums = list(accumulate(c.stop_probability or 0.0 for c in before))
+    if not sums or all(c.stop_probability is None for c in before):
+        return []
+    line = f"That ends the run early with a probability of {format_percent(sums[-1])}"
+    half = next((c for c, ended in zip(before, sums, strict=True) if ended >= 0.5), None)
+    if half is not None:
+        line += (
+            f", half of all runs by epoch {half.epoch:,} after {format_seconds(half.seconds.p50)}"
+        )
+    return [f"{line}."]
 
 
 def rule_text(rule: StopRule, metric: str) -> str:

@@ -8,6 +8,7 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochcast.costmodel.calibration import Calibration, Calibrations
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.prediction import (
     Question,
@@ -52,6 +53,24 @@ def test_divisions_are_those_of_a_prediction(samples: int, batch: int, accumulat
     assert (found.full[0], found.partial[0], found.updates[0]) == (
         expected.full, expected.partial, expected.updates,
     )  # fmt: skip
+
+
+def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> None:
+    runs = {"epoch": 1.3, "startup": 1.2, "evaluation": 1.1, "save": 0.9}
+    found = {part: Calibration(runs=1, factor=k, weight=1.0) for part, k in runs.items()}
+    job = replace(JOB, model=replace(MODEL, calibration=Calibrations(**found)))
+    before, after = (price(j, one(96)) for j in (JOB, job))
+    old, new = before.prices(0), after.prices(0)
+    assert after.training[0] / before.training[0] == pytest.approx(1.3)
+    assert after.training[0] == pytest.approx(new.training.median, rel=1e-3)
+    assert after.startup[0] == pytest.approx(new.ready_seconds, rel=1e-3)
+    assert after.evaluation[0] / before.evaluation[0] == pytest.approx(1.1)
+    assert new.epoch_seconds / old.epoch_seconds == pytest.approx(1.3)
+    assert new.ready_seconds / old.ready_seconds == pytest.approx(1.2)
+    assert new.evaluation.median / old.evaluation.median == pytest.approx(1.1)
+    assert new.save.median / old.save.median == pytest.approx(0.9)
+    assert new.first == old.first
+    assert new.training.scatter == found["epoch"].scatter(old.training.scatter)
 
 
 def test_devices_share_the_samples_as_a_distributed_sampler_does() -> None:

@@ -1,0 +1,110 @@
+"""Outcomes of followed runs to what the cost model should be corrected by.
+
+RunOutcome ──▶ actual seconds of a part ─┐
+           ──▶ predicted P50, as probes alone would have it ─┴▶ log ratio ─┐
+CostModel  ──▶ the scatter it gives to that configuration ─────────────────┴▶ Error ──▶ Calibrations
+
+An epoch is compared by the median of a run's steady ones, so that a run that was cut in its first
+epoch says nothing about epochs; a start-up is compared in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import hypot, isfinite, log, pi, sqrt
+from statistics import median
+from typing import Literal, get_args
+
+from epochcast.costmodel.calibration import Calibration, Calibrations, Error, calibration
+from epochcast.costmodel.intervals import LOG_REACH
+from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.place import Place
+from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, Question, choose_variant, place, startup
+from epochcast.errors import PredictionError
+from epochcast.records import RunOutcome, to_json
+
+Part = Literal["epoch", "startup", "evaluation", "save"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+def calibrate(model: CostModel, outcomes: Iterable[RunOutcome]) -> Calibrations:
+    """What outcomes of the model's workload, code and device say; others are left out.
+
+    Args:
+        model: of probes alone.
+        outcomes: in any order; of several of one run the one that finished last counts.
+    """
+    latest: dict[str, RunOutcome] = {}
+    for outcome in sorted(outcomes, key=lambda o: (o.finished_at, to_json(o))):
+        if _belongs(outcome, model):
+            latest[outcome.run] = outcome
+    placed = [(o, at) for o in latest.values() if (at := _place(model, o)) is not None]
+
+    def of(part: Part) -> Calibration:
+        errors = (_error(model, outcome, at, part) for outcome, at in placed)
+        return calibration([error for error in errors if error is not None])
+
+    return Calibrations(**{part: of(part) for part in PARTS})
+
+
+def _belongs(outcome: RunOutcome, model: CostModel) -> bool:
+    """Of the same workload and device, and of the same code where both know theirs."""
+    same_code = outcome.source == model.source or not (outcome.source and model.source)
+    same = (outcome.workload, outcome.device.key) == (model.workload, model.device.key)
+    return same and same_code
+
+
+def _place(model: CostModel, outcome: RunOutcome) -> Place | None:
+    """The run's configuration in the model; None where it has nothing like it any more."""
+    config = outcome.config
+    try:
+        question = Question(
+            epochs=1, batch_size=config.batch_size, accumulation=config.accumulation,
+            precision=config.precision, compiled=config.compiled, drop_last=config.drop_last,
+            workers=config.workers, sizes=dict(config.sizes),
+        )  # fmt: skip
+        variant = choose_variant(model, question)
+    except PredictionError:
+        return None
+    knobs = [name for name, _ in config.sizes]
+    return place(model, variant, config) if knobs == [n for n, _ in variant.typical.sizes] else None
+
+
+def _error(model: CostModel, outcome: RunOutcome, at: Place, part: Part) -> Error | None:
+    """A part of a run beside its prediction from probes; None where there is no such pair."""
+    actual, predicted = actual_seconds(outcome, part), probed_seconds(outcome, part)
+    if not (actual and predicted):
+        return None
+    ratio = max(-LOG_REACH, min(log(actual) - log(predicted), LOG_REACH))
+    sd = _scatter(model, at, part)
+    if part == "epoch":  # the median of few noisy epochs is noisy: its variance is πσ²/2n
+        noise = min(EPOCH_NOISE_CAP, outcome.predicted.epoch_noise)
+        sd = hypot(sd, noise * sqrt(pi / 2 / len(outcome.epoch_seconds)))
+    return Error(log_ratio=ratio, sd=sd)
+
+
+def actual_seconds(outcome: RunOutcome, part: Part = "epoch") -> float | None:
+    """What a part of a run took: its median over the run; None where it never happened."""
+    samples: Sequence[float] = getattr(outcome, f"{part}_seconds")
+    return median(samples) if samples else None
+
+
+def probed_seconds(outcome: RunOutcome, part: Part) -> float | None:
+    """What was predicted for it, P50, without the corrections by still earlier runs."""
+    name = "calibration" if part == "epoch" else f"{part}_calibration"
+    predicted, factor = getattr(outcome.predicted, part).p50, getattr(outcome.predicted, name)
+    known = factor > 0 and isfinite(predicted / factor)
+    return predicted / factor if known else None
+
+
+def _scatter(model: CostModel, at: Place, part: Part) -> float:
+    """The run-level scatter that the model gives to a part in one configuration, log scale."""
+    variant = at.variant
+    if part == "epoch":
+        return at.probed_step_scatter().sd
+    if part == "startup":
+        parts = startup(model, at)
+        whole = sum(p.seconds for p in parts)
+        return sum(p.seconds * p.scatter.sd for p in parts) / whole if whole else 0.0
+    surface = variant.evaluation if part == "evaluation" else variant.save_seconds
+    return at.run_scatter(surface).sd if surface else 0.0

@@ -1,0 +1,47 @@
+"""Has checkpoints written, by one process or by all, and knows whether one is in hand."""
+
+from __future__ import annotations
+
+from epochcast.guard.books import Books, Write
+from epochcast.guard.checking import States
+from epochcast.guard.ranks import Ranks
+from epochcast.records import Position
+
+
+class Keeper:
+    """The checkpoints of one process.
+
+    Args:
+        write: the user's function.
+        everyone: whether all processes call it, or the first alone.
+
+    Attributes:
+        ever: whether there is any checkpoint.
+        here: whether the newest one is of this very moment.
+        at: when the newest one was made, or the process began; monotonic seconds.
+    """
+
+    def __init__(
+        self, books: Books, write: Write, ranks: Ranks, everyone: bool, ever: bool, now: float
+    ) -> None:
+        self._books = books
+        self._write = write
+        self._ranks = ranks
+        self._everyone = everyone and ranks.size > 1
+        self.ever = self.here = ever
+        self.at = now
+
+    def save(self, position: Position, watch: States, is_best: bool) -> None:
+        """Write a checkpoint, whole or not at all; of several processes, all call this."""
+        archive, first = self._books.archive, self._ranks.rank == 0
+        if first:
+            archive.begin(position.steps)
+        if self._everyone:
+            self._ranks.most([0])  # the folder is there
+        if self._everyone or first:
+            self._write(archive.content(position.steps))
+        if self._everyone:
+            self._ranks.most([0])  # everything is written
+        self._books.finish_checkpoint(position, watch, is_best)
+        self._ranks.most([0])  # it is whole
+        self.ever = self.here = True

@@ -1,0 +1,97 @@
+"""A duration's level: conjugate updates, jumps at once, slow drift followed."""
+
+from math import exp, log, sqrt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rehearsal import about
+
+from epochcast.guard.level import DISCOUNT, Level
+from epochcast.records import Quantiles
+
+seconds = st.floats(0.5, 2.0)
+
+
+def seen(level: Level, *values: float) -> Level:
+    for value in values:
+        level = level.update(value)
+    return level
+
+
+def test_before_the_run_it_is_the_plans_interval() -> None:
+    level = Level.of_plan(about(50.0, 0.1))
+    assert level.median == 50
+    assert level.quantile(1, 0.95) == pytest.approx(55, rel=0.01)
+    assert level.quantile(10, 0.5) == pytest.approx(500)
+
+
+def test_one_update_is_the_normal_posterior() -> None:
+    level = Level(planned=1.0, variance=0.04, noise=0.01, dof=5.0)
+    after = level.update(exp(0.1))
+    prior, noise = 0.04 / DISCOUNT, 0.01
+    assert after.mean == pytest.approx(0.1 * prior / (prior + noise))
+    learned = noise * (1 + (0.01 / (prior + noise) - 1) / 6)
+    assert after.noise == pytest.approx(learned)
+    assert after.variance == pytest.approx(learned * prior / (prior + noise))
+
+
+def test_an_epoch_that_goes_from_390_to_890_to_1200_is_believed_at_once() -> None:
+    steady = seen(Level.of_plan(about(390.0, 0.05), 0.01), 390, 392, 388)
+    assert not steady.jumped
+    slow = steady.update(890)
+    assert slow.jumped
+    assert slow.median == pytest.approx(890)
+    assert slow.quantile(1, 0.9) > 1200  # who knows whether that was all
+    slower = slow.update(1200)
+    assert 1150 < slower.median < 1210
+    assert seen(slower, 1200, 1200, 1200).quantile(1, 0.95) < 1500
+
+
+def test_noise_is_no_jump() -> None:
+    level = Level.of_plan(about(10.0, 0.1), 0.03)
+    for value in (10.2, 9.7, 10.1, 10.4, 9.8, 9.9, 10.3, 9.6):
+        level = level.update(value)
+        assert not level.jumped
+    assert level.quantile(1, 0.05) < 9.8 < 10.3 < level.quantile(1, 0.95)
+
+
+def test_slow_drift_is_followed_without_an_alarm() -> None:
+    level = Level.of_plan(about(10.0, 0.05), 0.01)
+    for epoch in range(60):
+        level = level.update(10.0 * 1.005**epoch)
+        assert not level.jumped
+    now = 10.0 * 1.005**59
+    assert level.median == pytest.approx(now, rel=0.06)
+    assert level.quantile(1, 0.95) > now
+
+
+def test_what_no_plan_knows_is_learned_from_the_first_one() -> None:
+    level = Level.of_plan(Quantiles.exactly(0.0))
+    assert level.quantile(3, 0.95) == 0
+    known = level.update(4.0)
+    assert known.median == 4
+    assert known.quantile(1, 0.95) > 5
+
+
+@given(st.lists(seconds, max_size=8), st.floats(0.1, 10.0))
+def test_the_unit_of_time_does_not_matter(values: list[float], unit: float) -> None:
+    plain = seen(Level.of_plan(about(1.0, 0.2)), *values)
+    scaled = seen(Level.of_plan(about(unit, 0.2)), *(unit * v for v in values))
+    assert scaled.quantile(5, 0.9) == pytest.approx(unit * plain.quantile(5, 0.9), rel=1e-6)
+
+
+@given(st.lists(seconds, max_size=8), st.floats(0.02, 0.97), st.floats(0.001, 0.02))
+def test_quantiles_rise_with_probability_and_count(
+    values: list[float], p: float, more: float
+) -> None:
+    level = seen(Level.of_plan(about(1.0, 0.2)), *values)
+    assert level.quantile(2, p) <= level.quantile(2, p + more)
+    assert level.quantile(2, 0.5) < level.quantile(3, 0.5)
+
+
+def test_many_epochs_average_their_noise_but_not_the_level() -> None:
+    level = Level(planned=1.0, variance=0.01, noise=0.04, dof=1e6)
+    walk = 0.01 * (1 / DISCOUNT - 1)
+    spread = sqrt(0.01 + walk * (101 * 201) / 600 + 0.0004)
+    assert log(level.quantile(100, 0.9) / 100) == pytest.approx(1.2816 * spread, rel=1e-3)
