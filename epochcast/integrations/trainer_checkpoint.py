@@ -1,6 +1,6 @@
 """A checkpoint as Trainer writes its own, so that ``train(resume_from_checkpoint=…)`` reads it.
 
-    model.safetensors  config.json …   model, and tokenizer or processor, as ``save_pretrained`` does
+    model.safetensors  config.json …   model, and tokenizer or processor, as ``save_pretrained``
     optimizer.pt  scheduler.pt  scaler.pt
     trainer_state.json                 how far training is: Trainer skips what was done
     rng_state.pth                      of one process; rng_state_<rank>.pth of several

@@ -4,9 +4,13 @@
     trainer = transformers.Trainer(..., callbacks=[follow])
     trainer.train(resume_from_checkpoint=follow.checkpoint)
 
-    on_train_begin   on_epoch_begin   on_step_end …   on_epoch_end   (evaluation)   on_evaluate   on_train_end
-    open             begin_epoch      step            due?           ───────────▶   report        close
-                                                      no: end_epoch                 end_epoch
+    on_train_begin    open
+    on_epoch_begin    begin_epoch
+    on_step_end       step
+    on_epoch_end      due? ─ no: end_epoch
+         │              └─ yes: Trainer evaluates
+    on_evaluate       report, end_epoch
+    on_train_end      close
 
 Trainer evaluates after ``on_epoch_end``, so an epoch with an evaluation ends in ``on_evaluate``. A
 step is an update of the weights, not a micro-batch: between the micro-batches of an update there is
@@ -16,6 +20,7 @@ nothing that training could go on from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,7 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGA
 OF_THE_EVALUATION = ("_runtime", "_per_second", "_preparation_time")  # not of the model
 
 
-class FollowPlan(TrainerCallback):  # type: ignore[misc]
+class FollowPlan(TrainerCallback):
     """Follow a plan in ``transformers.Trainer``.
 
     Training ends where the plan, its stop rules, the budget or a signal end it, never later than
@@ -85,16 +90,17 @@ class FollowPlan(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._plan = plan if isinstance(plan, Plan) else Plan.load(plan)
         self._folder = Path(folder)
-        self._options = Options(
+        options = Options(
             partial_epochs=partial_epochs,
             keep_best=keep_best,
             rehearse=rehearse,
             all_ranks_save=True,  # each has its own random states
             per_update=True,
         )
-        self._settings = {
-            "exit_code": exit_code, "store": store, "watchers": watchers, "clock": clock,
-        }  # fmt: skip
+        self._new_session = partial(
+            Session, self._plan, self._write, folder=self._folder, options=options,
+            exit_code=exit_code, store=store, watchers=watchers, clock=clock,
+        )  # fmt: skip
         self._planned_evaluations = bool(self._plan.epochs_of("evaluate"))
         self._next: Session | None = None
         self._session: Session | None = None
@@ -240,11 +246,6 @@ class FollowPlan(TrainerCallback):  # type: ignore[misc]
             raise UsageError("training has not begun: FollowPlan knows nothing of this run yet")
         return self._session.guard
 
-    def _new_session(self) -> Session:
-        return Session(
-            self._plan, self._write, folder=self._folder, options=self._options, **self._settings
-        )
-
     def _write(self, path: Path) -> None:
         write_checkpoint(path, self._parts, self._guard.ranks)
 
@@ -270,8 +271,8 @@ class FollowPlan(TrainerCallback):  # type: ignore[misc]
             )
         if args.ignore_data_skip and at.step:
             raise UsageError(
-                "this run goes on within an epoch, and ignore_data_skip=True would begin that epoch "
-                "anew: set it to False"
+                "this run goes on within an epoch, which ignore_data_skip=True would begin anew: "
+                "set it to False"
             )
 
     def _end_epoch(self, control: TrainerControl) -> None:
@@ -303,7 +304,7 @@ class FollowPlan(TrainerCallback):  # type: ignore[misc]
     def _stop_before_a_step(self, control: TrainerControl, loader: Any) -> None:
         """Trainer takes a step in every epoch that it begins: let there be no batch for it."""
         self._stop(control)
-        sampler = getattr(loader, "batch_sampler", None)
+        sampler: Any = getattr(loader, "batch_sampler", None)
         while hasattr(sampler, "batch_sampler"):  # accelerate's: one process's part
             sampler = sampler.batch_sampler
         if hasattr(sampler, "sampler"):

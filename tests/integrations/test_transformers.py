@@ -1,4 +1,4 @@
-"""A plan is followed in a real Trainer: tiny models, real checkpoints, a clock of the test's own."""
+"""A plan is followed in a real Trainer: tiny models, real checkpoints, a clock of the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from frameworks import needed
-from guard.rehearsal import FakeClock, Listener, about, make_plan
+from rehearsal import FakeClock, Listener, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
@@ -94,8 +94,10 @@ class Passing(transformers.TrainerCallback):
 class Run:
     """One process's training under a plan, and what came of it."""
 
-    def __init__(self, plan: Plan, folder: Path, *, clock=None, losses=None, epochs=99, seed=0,
-                 evaluation="epoch", accumulation=1, settings=None, model=None, **passing):  # fmt: skip
+    def __init__(
+        self, plan: Plan, folder: Path, *, clock=None, losses=None, epochs=99, seed=0,
+        evaluation="epoch", accumulation=1, settings=None, model=None, **passing,
+    ):  # fmt: skip
         torch.manual_seed(seed)
         self.clock = clock or FakeClock()
         self.model = model or Classifier()
@@ -183,7 +185,9 @@ def test_a_budget_ends_it_within_an_epoch_and_resuming_continues_the_budget(tmp_
     assert broke.train() is StopReason.BUDGET
     assert broke.model.forwards == 0
 
-    richer = Run(make_plan(epochs=10, deadline=400.0, save=about(3.0, 0.1)), tmp_path, clock=run.clock)
+    richer = Run(
+        make_plan(epochs=10, deadline=400.0, save=about(3.0, 0.1)), tmp_path, clock=run.clock
+    )
     assert richer.train() is StopReason.BUDGET
     assert richer.clock.now - FakeClock().now <= 400
     assert richer.position.steps == run.position.steps + richer.passing.steps
@@ -214,7 +218,7 @@ def test_patience_goes_on_after_an_interruption(tmp_path):
 
 def test_a_metric_that_is_never_reported_is_an_error(tmp_path):
     plan = replace(make_plan(rules=(rule_record(Patience(checks=3)),)), metric="val_accuracy")
-    with pytest.raises(UsageError, match="val_accuracy, but only .*eval_loss"):
+    with pytest.raises(UsageError, match=r"val_accuracy, but only .*eval_loss"):
         Run(plan, tmp_path).train()
 
 
@@ -226,7 +230,9 @@ def test_evaluations_follow_the_plan(tmp_path):
     assert took == [(50.0, None), (50.0, None), (50.0, 8.0)] * 2
 
 
-def test_without_a_strategy_there_is_no_evaluation_and_without_planned_ones_the_strategy_holds(tmp_path):
+def test_without_a_strategy_there_is_no_evaluation_and_without_planned_ones_the_strategy_holds(
+    tmp_path,
+):
     run = Run(make_plan(epochs=2), tmp_path / "a", evaluation="no")
     run.train()
     assert run.passing.evaluations == 0
@@ -252,8 +258,7 @@ def test_a_step_is_an_update(tmp_path):
     assert (run.model.forwards, run.position.steps, run.trainer.state.global_step) == (20, 6, 6)
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
-@pytest.mark.parametrize("cut", [2, 7, 14])
+@pytest.mark.parametrize(("accumulation", "cut"), [(1, 2), (1, 7), (1, 14), (4, 2), (4, 7)])
 def test_resuming_gives_the_same_weights(tmp_path, cut, accumulation):
     plan = make_plan(epochs=4, deadline=None)
     whole = Run(plan, tmp_path / "whole", epochs=4, accumulation=accumulation)
@@ -328,7 +333,7 @@ def test_patience_that_ends_with_an_evaluation_made_up_for_takes_no_step_more(tm
 def test_training_must_start_from_the_checkpoint_that_there_is(tmp_path):
     run = Run(make_plan(epochs=5), tmp_path, epochs=2)
     run.train()
-    with pytest.raises(UsageError, match="resume_from_checkpoint=follow.checkpoint"):
+    with pytest.raises(UsageError, match=r"resume_from_checkpoint=follow\.checkpoint"):
         Run(make_plan(epochs=5), tmp_path).train(resume_from_checkpoint=None)
 
 
