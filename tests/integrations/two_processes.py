@@ -41,7 +41,7 @@ class Clock:
 def train(
     folder: Path, plan: str, rank: int, clock: Clock, *, step_seconds: float = 5.0,
     each_step: Callable[[int], None] = lambda steps: None,
-    losses: Iterator[float | None] = repeat(1.0), run_folder: str = "", seed: int = 0,
+    losses: Iterator[float | None] | None = None, run_folder: str = "", seed: int = 0,
 ) -> dict:  # fmt: skip
     torch.manual_seed(10 * seed + rank)
     random.seed(10 * seed + rank)
@@ -68,7 +68,7 @@ def train(
                     clock.now += step_seconds
                     each_step(trained)
                 if run.due("evaluate"):
-                    value = next(losses)
+                    value = next(losses) if losses else 1.0
                     if value is not None:
                         run.report(val_loss=value)
     except SystemExit as left:

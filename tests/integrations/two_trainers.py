@@ -1,6 +1,6 @@
 """What ``torchrun`` starts for test_distributed.py: Trainer, one run after the other.
 
-    torchrun --nproc-per-node 2 two_trainers.py FOLDER
+torchrun --nproc-per-node 2 two_trainers.py FOLDER
 """
 
 import json
