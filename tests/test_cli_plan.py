@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import truths
 from click.testing import CliRunner, Result
 
 from epochcast.cli import cli
+from epochcast.cli.plan import plan as command
 from epochcast.lookup import fitted_model
 from epochcast.planning.planner import plan
+from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, GradientNoise, Plan
 from epochcast.store import Store
 
@@ -123,6 +125,19 @@ def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyP
     assert "10m 00s were spent in earlier runs" in run(f"{base} total --spent 10m").stdout
 
 
+def test_an_allocation_may_begin_later(worked: Path) -> None:
+    start = datetime.now() + timedelta(days=1)
+    later = f"--model model.json {WORKED} --counted-from start"
+    begins = ("--started", start.isoformat(" "), "--deadline")
+    lasts = planned(later, *begins, "1h")
+    until = planned(later, *begins, (start + timedelta(hours=1)).isoformat(" "))
+    for found in (lasts, until):
+        assert found.budget.deadline == pytest.approx(3600)
+        assert (found.budget.spent_seconds, found.chosen.epochs) == (0.0, 57)
+    soon = (datetime.now() + timedelta(hours=1)).isoformat(" ")
+    assert "lies before the allocation's start" in run(later, *begins, soon, code=2).stderr
+
+
 def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
@@ -173,6 +188,34 @@ def test_curves_that_count_steps_are_read_as_epochs(probed: Path) -> None:
     assert found.outlook.seen_epochs == 12
 
 
+def test_a_score_is_planned_upside_down(probed: Path) -> None:
+    Path("scores.csv").write_text(
+        "epoch,accuracy\n" + "".join(f"{e},{1 - 1 / e}\n" for e in range(1, 13))
+    )
+    line = "--epochs 12 --patience 2 --metric accuracy --mode max --curve scores.csv"
+    found = planned(f"{line} --device cpu --store .epochcast/measurements.sqlite")
+    assert (found.metric, found.stop_rules[0].mode) == ("accuracy", "max")
+    assert found.outlook is not None
+    assert (found.outlook.mode, found.outlook.best_epoch) == ("max", 12)
+    assert "not probed on 'cuda'" in run(f"{line} --device cuda", code=2).stderr
+
+
+TWINS = {  # fields of Budget and PlanRequest that options call otherwise
+    "carbon": "carbon_per_kwh", "eval_every": "evaluate", "interruptions_per_hour": "mtbf_seconds",
+    "knobs": "sizes", "mtbf": "mtbf_seconds", "patience": "rules", "restart": "restart_seconds",
+    "save_every": "save", "spent": "spent_seconds", "started": "spent_seconds", "stops": "rules",
+}  # fmt: skip
+AROUND = {  # the plan, and how its files are read
+    "as_json", "device", "model_file", "output", "plot", "steps_per_epoch", "store", "workload",
+}  # fmt: skip
+
+
+def test_every_option_has_a_twin_in_the_library() -> None:
+    options = {option.name for option in command.params} - AROUND
+    library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
+    assert {TWINS.get(name, name) for name in options} == library - {"watts_spread"}
+
+
 @pytest.mark.parametrize(
     ("line", "message", "code"),
     [
@@ -194,7 +237,11 @@ def test_curves_that_count_steps_are_read_as_epochs(probed: Path) -> None:
         ("--epochs 3 --spent 5m", "add --counted-from total", 2),
         ("--epochs 3 --mtbf 1h --interruptions-per-hour 1", "not both", 2),
         ("--deadline 1h --counted-from start", "give --started", 2),
-        ("--deadline 1h --stop futility=0.1", "give --epochs", 2),
+        ("--epochs 3 --started 2020-01-01", "add --counted-from start", 2),
+        ("--epochs 3 --confidence 99.99%", "between 0.1% and 99.9%", 2),
+        ("--epochs 3 --folds 100000000", "folds must be at most the 60,000 samples", 2),
+        ("--epochs 3 --batch-size 70000", "at most the 60,000 samples of an epoch", 2),
+        ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),
         ("--epochs 3 --samples inf", "--samples is a number", 2),
         ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
         ("--min-epochs 20000000 --deadline 1h", "min_epochs must be at most 10,000,000", 2),

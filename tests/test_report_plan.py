@@ -102,6 +102,23 @@ def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
     assert whole not in _text(FULL, 40, terminal=True)
 
 
+def test_a_maximum_beside_the_target_is_explained() -> None:
+    beyond = _text(plan(MODEL, Budget(deadline=300), epochs=20, max_epochs=90))
+    assert "Beyond the target of 20, what is left goes into up to 90 epochs." in beyond
+    assert "would fit" not in beyond
+    below = _text(plan(MODEL, Budget(), epochs=90, max_epochs=20))
+    assert "The maximum of 20 epochs ends the run before the target of 90." in below
+
+
+@pytest.mark.parametrize("width", [80, 112, 140])
+def test_tables_fit_their_console(width: int) -> None:
+    """Sentences wrap by themselves; rows of numbers must not."""
+    lines = _text(FULL, width).splitlines()
+    rows = [line for line in lines if line[:12].strip()[:1].isdigit() and line[-1:] != "."]
+    assert len(rows) > 15
+    assert max(map(len, rows)) <= width
+
+
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:
     positions = _worth_showing(FULL.timeline)
     likely = max(range(len(FULL.timeline)), key=lambda i: FULL.timeline[i].stop_probability or 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -77,20 +76,23 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--epochs", type=POSITIVE, help="Wanted, at the reference batch.")
+@click.option("--epochs", type=POSITIVE,
+              help="Wanted at the reference batch; the run ends there.")  # fmt: skip
 @click.option("--min-epochs", type=POSITIVE, default=1, help="Fewer are not worth running.")
-@click.option("--max-epochs", type=POSITIVE, help="Never more.")
+@click.option("--max-epochs", type=POSITIVE,
+              help="Never more; above --epochs, what limits leave is used.")  # fmt: skip
 @click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")
 @click.option("--counted-from", type=click.Choice(["now", "start", "total"]), default="now",
               help="Now, the allocation's start, or in total over resumed runs.")  # fmt: skip
-@click.option("--started", metavar="TIME", help="Of the allocation; default: what SLURM says.")
+@click.option("--started", metavar="TIME",
+              help="Of the allocation, past or to come; default: what SLURM says.")  # fmt: skip
 @click.option("--spent", type=DURATION, help="By earlier runs, with --counted-from total.")
 @click.option("--budget", "money", type=MONEY, help="Money, '$18'.")
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one device.")
 @click.option("--fixed-cost", type=MONEY, default=0.0, help="Spent whatever the run does.")
 @click.option("--energy", type=ENERGY, help="'0.25kWh'.")
 @click.option("--watts", metavar="WATTS|measured", help="Of one device; measured: by probes.")
-@click.option("--carbon", type=MEASURED, help="Grams of CO₂ equivalent per kWh.")
+@click.option("--carbon", type=MEASURED, help="Grams of CO₂ per kWh; needs --watts.")
 @click.option("--memory", type=BYTES, help="Of one device; default: what it has.")
 @click.option("--disk", type=BYTES, help="For checkpoints.")
 @click.option("--keep", type=click.IntRange(min=0), default=2, help="Checkpoints; 0: all.")
@@ -179,9 +181,9 @@ def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
 
     print_warnings(console(stderr=True), notes)
     if as_json:
-        from epochcast.records import to_builtins
+        from epochcast.records import to_json
 
-        click.echo(json.dumps(to_builtins(found), indent=2, allow_nan=False))
+        click.echo(to_json(found, indent=2).encode())
         return
     from epochcast.report.plan import print_plan
 

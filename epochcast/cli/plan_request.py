@@ -36,6 +36,8 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
     deadline = None if text is None else parse_deadline(text, now)
     if deadline is not None and is_time(text):
         deadline += spent  # a time is where it is, wherever durations count from
+        if deadline <= 0:
+            raise UsageError(f"the deadline {text!r} lies before the allocation's start")
     try:
         return Budget(
             deadline=deadline,
@@ -48,7 +50,7 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
             fixed_cost=options["fixed_cost"],
             watts=options["watts"],
             carbon_per_kwh=options["carbon"],
-            spent_seconds=spent,
+            spent_seconds=max(0.0, spent),
             counted_from=options["counted_from"],
         )
     except ValueError as error:
@@ -56,14 +58,16 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
 
 
 def _spent(options: dict[str, Any], now: datetime) -> float:
-    """Seconds of the budget that are gone already."""
+    """Seconds of the budget that are gone already; negative where it begins later."""
+    if options["started"] and options["counted_from"] != "start":
+        raise UsageError("--started is the allocation's start: add --counted-from start")
     if options["counted_from"] == "total":
         return options["spent"] or 0.0
     if options["spent"]:
         raise UsageError("--spent counts in total over resumed runs: add --counted-from total")
     if options["counted_from"] == "now":
         return 0.0
-    return max(0.0, _since_start(options["started"], now))
+    return _since_start(options["started"], now)
 
 
 def _since_start(started: str | None, now: datetime) -> float:
@@ -152,16 +156,9 @@ def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
     for kind, number in options["stops"]:
         settings: dict[str, Any] = {STOP_SETTING[kind]: number}
         if kind == "futility":
-            settings |= {"horizon": _horizon(options), "min_delta": delta}
+            settings["min_delta"] = delta
         rules.append(RULES[kind](mode=mode, **settings))
     return tuple(rules)
-
-
-def _horizon(options: dict[str, Any]) -> int:
-    horizon = options["max_epochs"] or options["epochs"]
-    if horizon is None:
-        raise UsageError("--stop futility looks ahead to the run's last epoch: give --epochs")
-    return int(horizon)
 
 
 def _curves(options: dict[str, Any]) -> tuple[Any, ...]:

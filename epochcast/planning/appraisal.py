@@ -28,7 +28,7 @@ from epochcast.planning.budget import (
 from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import Interruptions, RunDraws, deviates, quantiles
+from epochcast.planning.draws import LEVELS, Interruptions, RunDraws, deviates, quantiles
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
@@ -55,7 +55,7 @@ class Appraisal:
 
     @cached_property
     def prices(self) -> Prices:
-        return self.priced.prices(self.position)
+        return self.priced.prices(self.position, self.place)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -84,9 +84,14 @@ class Appraisal:
         return self.at_this_batch(self.request.epochs)
 
     @cached_property
+    def most(self) -> int | None:
+        """Where the run ends if limits allow, at this batch."""
+        return self.at_this_batch(self.request.most_epochs)
+
+    @cached_property
     def searched(self) -> int:
         """The most epochs looked at: no limit is asked whether it allows more."""
-        return max(MOST_EPOCHS, self.minimum, self.at_this_batch(self.request.most_epochs) or 0)
+        return max(MOST_EPOCHS, self.minimum, self.most or 0)
 
     # -- cadences -------------------------------------------------------------------------------
 
@@ -117,7 +122,7 @@ class Appraisal:
             best = max if self.request.mode == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
             return min(float(np.median(found)), fits)
-        return min(self.at_this_batch(self.request.most_epochs) or fits, fits)
+        return min(self.most or fits, fits)
 
     @cached_property
     def _bare(self) -> Spending:
@@ -226,10 +231,9 @@ class Appraisal:
 
     @cached_property
     def epochs(self) -> int:
-        """To run: what fits with the confidence asked for, up to the target or the maximum."""
+        """To run: what fits with the confidence asked for, up to the maximum, else the target."""
         fits = guaranteed(self.affordable_epochs, self.budget.confidence)
-        most = self.at_this_batch(self.request.most_epochs)
-        return fits if most is None else min(fits, most)
+        return fits if self.most is None else min(fits, self.most)
 
     @cached_property
     def fits(self) -> bool:
@@ -298,6 +302,7 @@ class Appraisal:
             affordable_epochs=_whole_quantiles(self.affordable_epochs),
             target_epochs=self.target,
             target_probability=self._probability(self.target),
+            most_epochs=self.most,
             probability=self._probability(self.epochs) or 0.0,
             save_bytes=self.prices.save_bytes,
             binding=self.binding,
@@ -361,8 +366,7 @@ class Appraisal:
     @cached_property
     def binding(self) -> LimitName | None:
         """The limit that the next epoch would break; None where something else ends the run."""
-        most = self.at_this_batch(self.request.most_epochs) or self.searched
-        if not self.affordable or self.epochs >= most:
+        if not self.affordable or self.epochs >= (self.most or self.searched):
             return None
         q = self.budget.confidence
         return min(
@@ -399,6 +403,5 @@ class Appraisal:
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:
     """Of whole numbers; P10 is what nine draws in ten can afford."""
-    levels = (0.05, 0.1, 0.5, 0.9, 0.95)
-    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in levels)
+    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in LEVELS)
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

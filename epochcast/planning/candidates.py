@@ -46,8 +46,7 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
         UsageError: there is none.
     """
     found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
-    shard = -(-job.samples // found.devices)
-    usable = found.batch_size <= shard
+    usable = found.global_batch <= job.samples
     if not usable.any():
         raise UsageError(
             f"no batch to choose from: {_asked(job, request)} with {job.samples:,} samples and "
@@ -55,6 +54,18 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
             "devices must divide the batch and not exceed the samples"
         )
     return found.pick(usable)
+
+
+def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
+    """The global batches asked for."""
+    listed = request.batch_sizes if request.batch_sizes != "free" else ()
+    batches = listed or (reference_batch(job, request),)
+    if max(batches) > job.samples:
+        raise UsageError(
+            f"a batch is at most the {job.samples:,} samples of an epoch, but got "
+            f"{max(batches):,}; give a smaller one: --batch-size {job.samples}"
+        )
+    return batches
 
 
 def _asked(job: Job, request: PlanRequest) -> str:
@@ -69,10 +80,9 @@ def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:
 
 def _divided(job: Job, request: PlanRequest) -> Candidates:
     """All divisions of each global batch."""
-    listed = request.batch_sizes if request.batch_sizes != "free" else ()
     rows = [
         (micro, batch // (micro * devices), devices)
-        for batch in listed or (reference_batch(job, request),)
+        for batch in _batches(job, request)
         for devices in _devices(job, request)
         for micro in ((request.micro_batch,) if request.micro_batch else _divisors(batch))
         if batch % (micro * devices) == 0

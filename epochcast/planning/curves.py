@@ -72,6 +72,8 @@ FAMILIES = {
     "exponential": Family(_exponential, ((0.0, 0.0, 1.5), (-0.3, 0.0, 0.0))),
 }
 REACH = 12.0  # of a logarithm of a parameter: e^12 of the curve's own scale is everything
+FARTHEST = 1e6  # times the curve's range: as good as infinite, and its square is a number
+SHARE_OF_CURVE = 1 / 6  # on either side of a check that its smoothed value is taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class FittedCurve:
         """Of the metric at each epoch, where smaller is better, a single check's noise included."""
         x = np.maximum(epochs, 1e-9) / self.scale[0]
         weights = np.array([f.weight for f in self.families])[:, None]
-        values = np.stack([FAMILIES[f.name].function(x, f.parameters) for f in self.families])
+        values = np.stack([_values(f.name, x, f.parameters) for f in self.families])
         own = np.stack([_variance(f, x) for f in self.families])
         mean = (weights * values).sum(axis=0)
         variance = (weights * (own + (values - mean) ** 2)).sum(axis=0)
@@ -130,14 +132,20 @@ class FittedCurve:
         p05, p10, p50, p90, p95 = (sign * mean + r for r in reach.values())
         return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
 
+    def _without_noise(self) -> Array:
+        """The curve seen: the average of families, and what it misses, smoothed."""
+        mean, _ = self.mean_and_sd(np.asarray(self.seen.epochs, dtype=float))
+        missed = _oriented(self.seen.validation, self.mode) - mean
+        return np.asarray(mean + _local_lines(missed))
+
     def sample(self, epochs: Array, count: int, random: np.random.Generator) -> Array:
         """Possible curves of another run, in the metric's own direction, shape (count, epochs).
 
-        Where the curve was seen, it is that curve with other noise; beyond, the average with its
-        error, which one run has in common at all epochs.
+        Where the curve was seen, it is that curve with other noise instead of its own; beyond, the
+        average with its error, which one run has in common at all epochs.
         """
         mean, sd = self.mean_and_sd(epochs)
-        known = np.interp(epochs, self.seen.epochs, _oriented(self.seen.validation, self.mode))
+        known = np.interp(epochs, self.seen.epochs, self._without_noise())
         inside = epochs <= self.seen.epochs[-1]
         drift = np.sqrt(np.maximum(sd**2 - self.noise**2, 0.0)) * ~inside
         shared = random.standard_normal((count, 1))
@@ -161,10 +169,10 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     x = np.maximum(np.asarray(curve.epochs, dtype=float), 1e-9)
     low, height = float(y.min()), float(np.ptp(y)) or 1.0
     unit_x, unit_y = x / x[-1], (y - low) / height
-    noise = _noise(unit_y)
-    fitted = [_fit_family(name, unit_x, unit_y, noise) for name in FAMILIES]
-    families = _weighed(fitted)
-    mean = sum(f.weight * FAMILIES[f.name].function(unit_x, f.parameters) for f in families)
+    rough = _noise(unit_y)
+    families = _weighed([_fit_family(name, unit_x, unit_y, rough) for name in FAMILIES])
+    mean = sum(f.weight * _values(f.name, unit_x, f.parameters) for f in families)
+    noise = _noise(unit_y - mean)  # a steep beginning bends
     offset = float(np.median((unit_y - mean)[-FEW_CHECKS:]))
     if abs(offset) <= NOISES * noise / FEW_CHECKS**0.5:  # noise explains it
         offset = 0.0
@@ -189,14 +197,30 @@ def _noise(y: Array) -> float:
     return float(np.median(np.abs(bends)) * MAD_TO_SD)
 
 
+def _local_lines(y: Array) -> Array:
+    """At each check, the line through its neighbours: LOESS (Cleveland 1979, JASA 74)."""
+    reach = max(2, round(SHARE_OF_CURVE * len(y)))
+    steps = np.arange(-reach, reach + 1)
+    weights = (1 - np.abs(steps / (reach + 1)) ** 3) ** 3
+    s0, s1, s2 = (np.convolve(np.ones(len(y)), weights * steps**k, "same") for k in range(3))
+    t0, t1 = (np.convolve(y, weights * steps**k, "same") for k in range(2))
+    return np.asarray((s2 * t0 - s1 * t1) / (s0 * s2 - s1**2))
+
+
+def _values(name: str, x: Array, parameters: Array) -> Array:
+    """A family on the unit square, within what can be reckoned with."""
+    with np.errstate(over="ignore"):
+        values = FAMILIES[name].function(x, parameters)
+    return np.clip(values, -FARTHEST, FARTHEST)
+
+
 def _fit_family(name: str, x: Array, y: Array, noise: float) -> FittedFamily:
     from scipy.optimize import least_squares
 
     family = FAMILIES[name]
 
     def residuals(p: Array) -> Array:
-        with np.errstate(over="ignore"):
-            return np.clip(family.function(x, p) - y, -1e6, 1e6)
+        return _values(name, x, p) - y
 
     fits = [
         least_squares(
@@ -224,9 +248,9 @@ def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
 
 def _variance(fitted: FittedFamily, x: Array) -> Array:
     """gᵀ Cov g with the gradient by central differences (the delta method)."""
-    function, p = FAMILIES[fitted.name].function, fitted.parameters
+    name, p = fitted.name, fitted.parameters
     steps = np.eye(len(p)) * 1e-5
-    gradient = np.stack([(function(x, p + h) - function(x, p - h)) / 2e-5 for h in steps])
+    gradient = np.stack([(_values(name, x, p + h) - _values(name, x, p - h)) / 2e-5 for h in steps])
     return np.asarray(np.einsum("ix,ij,jx->x", gradient, fitted.covariance, gradient))
 
 

@@ -21,7 +21,7 @@ half of the work between two saves (Young 1974).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -35,6 +35,7 @@ from epochcast.records import Quantiles
 DRAWS = 1000
 NEVER = 1e12  # seconds; finite, because JSON knows no infinity
 FAILURES = 64  # looked at one by one; the rate of a run with more is as good as its mean
+LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated exactly
 
 
@@ -132,17 +133,29 @@ class RunDraws:
             return np.zeros_like(work)
         repeated = np.minimum(self.interruptions.segment_seconds, work / self.folds) / 2
         lost = self.interruptions.restart_seconds + repeated
-        times = mtbf * self.shared.failures
-        near = times[:, times.min(axis=0) <= np.max(work + FAILURES * lost)]
-        moments = near - lost[..., None] * np.arange(near.shape[1])
-        happened = np.logical_and.accumulate(moments <= work[..., None], axis=-1).sum(axis=-1)
+        possible = self._failing_work[:, self._failing_work.min(axis=0) <= np.max(work)]
+        happened = (possible <= work[..., None]).sum(axis=-1)
         share = np.minimum(lost / mtbf, 1 - work / NEVER)  # above: it repeats more than it does
         mean = work * share / (1 - share)
         counted = lost * happened
         return np.asarray(np.where(happened == FAILURES, np.maximum(counted, mean), counted))
 
+    @cached_property
+    def _failing_work(self) -> Array:
+        """The least work in whose time the k-th failure comes, (S, FAILURES).
+
+        It comes at t_k if work + k·(restart + min(segment, work/folds)/2) ≥ t_k, k failures having
+        come before; that is so if it holds for both parts of the minimum.
+        """
+        mtbf, restart = self.interruptions.mtbf_seconds, self.interruptions.restart_seconds
+        before = np.arange(FAILURES)
+        late = (mtbf or 0.0) * self.shared.failures - before * restart
+        in_short_runs = late / (1 + before / (2 * self.folds))
+        in_long_runs = late - before * self.interruptions.segment_seconds / 2
+        return np.asarray(np.maximum.accumulate(np.maximum(in_short_runs, in_long_runs), axis=1))
+
 
 def quantiles(samples: Array) -> Quantiles:
     """The usual quantiles of draws."""
-    p05, p10, p50, p90, p95 = np.quantile(samples, (0.05, 0.1, 0.5, 0.9, 0.95)).tolist()
+    p05, p10, p50, p90, p95 = np.quantile(samples, LEVELS).tolist()
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

@@ -25,10 +25,11 @@ from epochcast.costmodel.prediction import (
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import candidates, reference_batch, shortlist
+from epochcast.planning.draws import DRAWS
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import PlanRequest, progress
 from epochcast.planning.shortfall import nearest
-from epochcast.planning.stopping import Futility, rule_record
+from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
 
@@ -55,6 +56,7 @@ def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
 def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     """As ``plan``, with the request as one record."""
     _require_an_end(budget, request)
+    _require_confidence(budget.confidence)
     job = _job(model, request)
     priced = price(job, candidates(job, request))
     appraisals = [
@@ -65,6 +67,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         raise nearest(appraisals)
     ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
     chosen = replace(ranked[0], chosen=True)
+    rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
     forecast = stop_forecast(chosen, request)
     return Plan(
         workload=model.workload,
@@ -81,7 +84,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         prices=chosen.unit_prices,
         metric=request.metric,
         mode=request.mode,
-        stop_rules=tuple(rule_record(rule) for rule in request.rules),
+        stop_rules=tuple(rule_record(rule) for rule in rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
         save_interval_seconds=chosen.save_interval_seconds,
         mtbf_seconds=request.mtbf_seconds,
@@ -102,6 +105,22 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
         )
 
 
+def _require_confidence(confidence: float) -> None:
+    rarest = 1 / DRAWS
+    if not rarest <= confidence <= 1 - rarest:
+        raise UsageError(
+            f"confidence must lie between {rarest:.1%} and {1 - rarest:.1%}, which {DRAWS:,} draws "
+            f"can tell apart, but got {confidence:.6g}"
+        )
+
+
+def _until(rule: Rule, epochs: int) -> Rule:
+    """A rule that looks ahead, to the plan's end unless it was told how far."""
+    if isinstance(rule, Futility) and rule.horizon is None:
+        return replace(rule, horizon=epochs)
+    return rule
+
+
 def _job(model: CostModel, request: PlanRequest) -> Job:
     question = Question(
         epochs=1, precision=request.precision, workers=request.workers, sizes=request.sizes
@@ -111,6 +130,10 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
     at = place(model, variant, config)
     require_known_size(model, at)
     samples, eval_samples = request.samples or at.samples(), at.eval_samples()
+    if request.folds > samples:
+        raise UsageError(
+            f"folds must be at most the {samples:,} samples, but got {request.folds:,}"
+        )
     if request.folds > 1:
         samples, eval_samples = fold_samples(samples, request.folds)
     return Job(
@@ -183,6 +206,8 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+    if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
+        found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(_note("no-checks"))
     if request.most_epochs is None and chosen.epochs >= chosen.searched:

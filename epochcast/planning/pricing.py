@@ -173,9 +173,9 @@ class PriceList:
         """One candidate seen through the cost model."""
         return place(self.job.model, self.job.variant, self.config(i))
 
-    def prices(self, i: int) -> Prices:
-        """One candidate, exactly and with its scatter."""
-        at, model, variant = self.place(i), self.job.model, self.job.variant
+    def prices(self, i: int, at: Place) -> Prices:
+        """One candidate at its place, exactly and with its scatter."""
+        model, variant = self.job.model, self.job.variant
         full, partial, updates = (
             int(x[i]) for x in (self.division.full, self.division.partial, self.division.updates)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from epochcast.errors import UsageError
 from epochcast.planning.batch import OptimizerKind
@@ -17,6 +17,10 @@ MOST = {  # more is a slip of the pen: a timeline of as many moments, a number b
     "min_epochs": 10_000_000,
     "max_epochs": 10_000_000,
     "samples": 10**15,
+    "batch_sizes": 10**9,
+    "micro_batch": 10**9,
+    "reference_batch": 10**9,
+    "devices": 10**6,
 }
 
 
@@ -34,9 +38,9 @@ class Objective(Protocol):
 
 
 def progress(option: Option) -> float:
-    """How much of the target an option reaches; without a target, epochs worth of progress."""
-    if option.target_epochs is not None:
-        return min(1.0, option.epochs / option.target_epochs)
+    """How much of the maximum or target an option reaches; without either, epochs' progress."""
+    if option.most_epochs is not None:
+        return option.epochs / option.most_epochs
     return option.epochs * (option.efficiency or 1.0)
 
 
@@ -81,9 +85,10 @@ class PlanRequest:
     """A question to the planner. None means: as probed last, or whatever the budget allows.
 
     Attributes:
-        epochs: wanted at the reference batch.
+        epochs: wanted at the reference batch; the run ends there, whatever limits leave.
         min_epochs: fewer are not worth running: the plan then does not fit.
-        max_epochs: never more; default: ``epochs``.
+        max_epochs: never more; default: ``epochs``. Above it, what limits leave beyond the target
+            is spent on more epochs, up to here.
         batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
             whatever makes most progress per second.
         micro_batch: samples of one forward pass on one device; default: any that divides.
@@ -145,13 +150,16 @@ class PlanRequest:
         for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
             _require_positive(name, getattr(self, name))
         for name, most in MOST.items():
-            _require_at_most(name, getattr(self, name), most)
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, but got {self.seed}")
+            for value in _numbers(getattr(self, name)):
+                _require_at_most(name, value, most)
+        for name in ("keep", "evaluate", "save", "restart_seconds"):
+            for value in _numbers(getattr(self, name)):
+                _require_not_negative(name, value)
+        _require_not_negative("seed", self.seed)
         if not 0 <= self.min_delta < float("inf"):
             raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
         for name in ("batch_sizes", "devices"):
-            for value in getattr(self, name) if self.batch_sizes != "free" else self.devices:
+            for value in _numbers(getattr(self, name)):
                 _require_positive(name, value)
         if self.batch_sizes == "free" and self.noise_scale is None:
             raise UsageError(
@@ -168,6 +176,17 @@ class PlanRequest:
     def most_epochs(self) -> int | None:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
+
+
+def _numbers(setting: Any) -> tuple[float, ...]:
+    """Those in a setting that may be one, several, a word, a cadence or None."""
+    values = setting if isinstance(setting, tuple) else (setting,)
+    return tuple(value for value in values if isinstance(value, int | float))
+
+
+def _require_not_negative(name: str, value: float) -> None:
+    if value < 0:
+        raise UsageError(f"{name} must not be negative, but got {value}")
 
 
 def _require_positive(name: str, value: float | None) -> None:

@@ -126,11 +126,13 @@ def _raised(a: Appraisal) -> Appraisal:
 def describe(shortfall: Shortfall) -> str:
     """One line: what is missed, by how much, what would fit."""
     changes = " and ".join(_change(*miss) for miss in shortfall.limits)
-    epochs = "1 epoch" if shortfall.epochs == 1 else f"{shortfall.epochs:,} epochs"
-    instead = f"; {shortfall.fitting_epochs:,} fit as it is" if shortfall.fitting_epochs else ""
+    one = shortfall.epochs == 1
+    epochs, need = ("1 epoch", "needs") if one else (f"{shortfall.epochs:,} epochs", "need")
+    fits = "fits" if shortfall.fitting_epochs == 1 else "fit"
+    instead = f"; {shortfall.fitting_epochs:,} {fits} as it is" if shortfall.fitting_epochs else ""
     return (
         f"nothing fits: the nearest to it is {shortfall.config.label}, where {epochs} at "
-        f"{format_percent(shortfall.confidence)} confidence need {changes}{instead}"
+        f"{format_percent(shortfall.confidence)} confidence {need} {changes}{instead}"
     )
 
 

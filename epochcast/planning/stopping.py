@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import inf, isfinite
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, StopReason, StopRule
@@ -31,8 +31,7 @@ Verdict = tuple[State, StopReason | None]
 STRIP = 5  # checks; Prechelt 1998, section 2.3
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One evaluation: after which epoch, the metric, the same on training data if known."""
 
     epoch: float
@@ -178,23 +177,28 @@ class Divergence:
 class Futility:
     """Stop when the curve so far makes an improvement by the horizon too improbable.
 
+    Without a horizon, a plan sets the last of its epochs.
     Only where asked for: under a schedule that depends on the horizon, a curve misleads.
     State: epoch, value, epoch, value, …
     """
 
     kind: ClassVar[str] = "futility"
     probability: float
-    horizon: float
+    horizon: float | None = None
     min_delta: float = 0.0
     first_checks: int = 8  # two for each parameter of the largest family
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
         _require_between(self, 0, 1, "probability")
-        _require_between(self, 1, inf, "horizon", "first_checks")
+        _require_between(self, 1, inf, "first_checks")
+        if self.horizon is not None:
+            _require_between(self, 1, inf, "horizon")
         _require_between(self, 0, inf, "min_delta")
 
     def update(self, state: State, check: Check) -> Verdict:
+        if self.horizon is None:
+            raise UsageError("the rule futility needs a horizon: the last epoch of the run")
         state = (*state, check.epoch, check.value)
         if len(state) < 2 * self.first_checks:
             return state, None
@@ -255,9 +259,11 @@ class Watch:
         """Show one check to every rule; the first reason found, or None."""
         if not isfinite(check.value):
             return StopReason.NON_FINITE
-        verdicts = [r.update(s, check) for r, s in zip(self.rules, self.states, strict=True)]
-        self.states = [state for state, _ in verdicts]
-        return next((reason for _, reason in verdicts if reason), None)
+        found = None
+        for i, rule in enumerate(self.rules):
+            self.states[i], reason = rule.update(self.states[i], check)
+            found = found or reason
+        return found
 
 
 def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason] | None:
@@ -293,8 +299,9 @@ def stopping_epoch(rule: Rule | Sequence[Rule], curve: LearningCurve | Sequence[
 
 def rule_record(rule: Any) -> StopRule:
     """A rule as data."""
-    settings = [(f.name, float(getattr(rule, f.name))) for f in fields(rule) if f.name != "mode"]
-    return StopRule(kind=rule.kind, mode=rule.mode, settings=tuple(settings))
+    settings = {f.name: getattr(rule, f.name) for f in fields(rule) if f.name != "mode"}
+    known = tuple((name, float(value)) for name, value in settings.items() if value is not None)
+    return StopRule(kind=rule.kind, mode=rule.mode, settings=known)
 
 
 def rule_from(record: StopRule) -> Rule:

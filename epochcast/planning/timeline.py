@@ -12,65 +12,54 @@ value by then is worse than the best by the end of the plan, on average over tho
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from epochcast.costmodel.features import Array
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.cadence import Epochs
-from epochcast.planning.draws import RunDraws, quantiles
+from epochcast.planning.draws import LEVELS
+from epochcast.planning.pricing import Whole
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Check, Futility, Rule, Watch
 from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
 
 REPLAYS = 200  # of the rules: a probability of 10 % is then known within 2 %
 MOST_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
-CHUNK = 64  # moments whose draws are held in memory at once
+FEWEST_REPLAYS = 10
+DRAWN = 256  # moments whose times are drawn; between them, quantiles follow the medians
 
 
-@dataclass(frozen=True, slots=True)
-class StopForecast:
-    """For each check: how likely the run ends there, and what that costs in the metric.
+class Chance(NamedTuple):
+    """Of one check: how likely the run gets there and ends there, and what that costs.
 
     Attributes:
-        epochs: of the checks, (m,).
-        stops: probability to stop at each of them, (m,).
-        regret: expected, given a stop there; NaN where none was seen, (m,).
+        regret: expected in the metric, given a stop there; None where none was seen.
     """
 
-    epochs: tuple[int, ...]
-    stops: Array
-    regret: Array
-
-    def at(self, epoch: int) -> tuple[float, float, float | None] | None:
-        """Probability to get there, to stop there, and the regret of it."""
-        i = bisect_left(self.epochs, epoch)
-        if i == len(self.epochs) or self.epochs[i] != epoch:
-            return None
-        regret = float(self.regret[i])
-        return 1 - float(self.stops[:i].sum()), float(self.stops[i]), _known(regret)
+    reach: float
+    stop: float
+    regret: float | None
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
+Forecast = Mapping[int, Chance]  # by the epoch of the check
 
 
-def stop_forecast(chosen: Appraisal, request: PlanRequest) -> StopForecast | None:
-    """What the rules are likely to do in this run; None without rules or curves."""
+def stop_forecast(chosen: Appraisal, request: PlanRequest) -> Forecast:
+    """What the rules are likely to do in this run; empty without rules or curves."""
     rules = [rule for rule in request.rules if not isinstance(rule, Futility)]
     epochs = chosen.evaluate.epochs(chosen.epochs)
     if not (rules and request.curves and epochs):
-        return None
+        return {}
     random = np.random.default_rng(request.seed)
     curves = np.concatenate(
         [_likely(curve, request.mode, epochs, random) for curve in request.curves]
     )
     training = _training(request.curves[0], epochs)
     stopped = np.array([_stopped_at(rules, epochs, curve, training) for curve in curves])
-    return StopForecast(epochs, *_summarise(stopped, curves, request.mode))
+    return dict(zip(epochs, _chances(stopped, curves, request.mode), strict=True))
 
 
 def _likely(
@@ -78,7 +67,7 @@ def _likely(
 ) -> Array:
     from epochcast.planning.curves import fit_curve
 
-    replays = int(np.clip(MOST_CHECKS // len(epochs), REPLAYS // 10, REPLAYS))
+    replays = int(np.clip(MOST_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
     return fit_curve(curve, mode).sample(np.array(epochs, dtype=float), replays, random)
 
 
@@ -94,26 +83,31 @@ def _stopped_at(
 ) -> int:
     """Position of the check at which the rules stop; the number of checks if they do not."""
     watch = Watch(rules)
-    for i, (epoch, value, other) in enumerate(zip(epochs, curve, training, strict=True)):
-        if watch.update(Check(epoch, float(value), other)) is not None:
+    for i, check in enumerate(map(Check, epochs, curve.tolist(), training)):
+        if watch.update(check) is not None:
             return i
     return len(epochs)
 
 
-def _summarise(stopped: Array, curves: Array, mode: Mode) -> tuple[Array, Array]:
+def _chances(stopped: Whole, curves: Array, mode: Mode) -> list[Chance]:
+    """Of every check, from where each curve was stopped."""
     checks = curves.shape[1]
-    values = curves if mode == "min" else -curves
-    best = np.minimum.accumulate(values, axis=1)
-    stops, regret = np.zeros(checks), np.full(checks, np.nan)
-    for i in range(checks - 1):  # at the last check the run ends anyway
-        here = stopped == i
-        stops[i] = here.mean()
-        if here.any():
-            regret[i] = float((best[here, i] - best[here, -1]).mean())
-    return stops, regret
+    best = np.minimum.accumulate(curves if mode == "min" else -curves, axis=1)
+    early = np.flatnonzero(stopped < checks - 1)  # at the last check the run ends anyway
+    at = stopped[early]
+    counts = np.bincount(at, minlength=checks)
+    lost = np.bincount(at, weights=best[early, at] - best[early, -1], minlength=checks)
+    here, before = counts / len(stopped), np.cumsum(counts) - counts
+    return [
+        Chance(reach, stop, total / count if count else None)
+        for reach, stop, total, count in zip(
+            (1 - before / len(stopped)).tolist(), here.tolist(), lost.tolist(), counts.tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
 
 
-def timeline(chosen: Appraisal, forecast: StopForecast | None) -> tuple[Checkpoint, ...]:
+def timeline(chosen: Appraisal, forecast: Forecast) -> tuple[Checkpoint, ...]:
     """Every moment at which something happens in one fold of the chosen run."""
     evaluated, saved = (
         np.array(cadence.epochs(chosen.epochs), dtype=np.int64)
@@ -121,28 +115,44 @@ def timeline(chosen: Appraisal, forecast: StopForecast | None) -> tuple[Checkpoi
     )
     moments = np.union1d(np.union1d(evaluated, saved), [chosen.epochs])
     evaluations, saves = (np.searchsorted(x, moments, side="right") for x in (evaluated, saved))
-    times = _times(chosen.one_fold, moments, evaluations, saves)
+    times = _times(chosen, moments, evaluations, saves)
     decides = bool(chosen.request.rules)
+    actions = {
+        (evaluates, save): _actions(evaluates, save, decides and evaluates)
+        for evaluates in (False, True)
+        for save in (False, True)
+    }
+    happening = zip(
+        np.isin(moments, evaluated).tolist(), np.isin(moments, saved).tolist(), strict=True
+    )
     return tuple(
-        _checkpoint(
-            chosen, int(epoch), seconds, times[-1],
-            _actions(bool(evaluates), bool(saves), decides and bool(evaluates)),
-            forecast.at(int(epoch)) if forecast else None,
-        )
-        for epoch, seconds, evaluates, saves in zip(
-            moments, times, np.isin(moments, evaluated), np.isin(moments, saved), strict=True
-        )
-    )  # fmt: skip
+        _checkpoint(chosen, epoch, seconds, times[-1], actions[happens], forecast.get(epoch))
+        for epoch, seconds, happens in zip(moments.tolist(), times, happening, strict=True)
+    )
 
 
-def _times(run: RunDraws, moments: Epochs, evaluations: Epochs, saves: Epochs) -> list[Quantiles]:
-    """Seconds from the run's beginning to each moment; some moments at a time."""
-    found: list[Quantiles] = []
-    for start in range(0, len(moments), CHUNK):
-        some = slice(start, start + CHUNK)
-        counts = (counted[some, None] for counted in (moments, evaluations, saves))
-        found += [quantiles(row) for row in run.until(*counts)]
-    return found
+def _times(
+    chosen: Appraisal, moments: Epochs, evaluations: Epochs, saves: Epochs
+) -> list[Quantiles]:
+    """Seconds from the run's beginning to each moment.
+
+    Drawn at some of them, close together at first; in between, where a quantile is all but a
+    straight line over the work done, in proportion to that.
+    """
+    prices, run = chosen.prices, chosen.one_fold
+    steps = np.geomspace(1, len(moments), min(DRAWN, len(moments)))
+    some = np.unique(np.append(steps.astype(np.int64), len(moments))) - 1
+    drawn = run.until(*(counted[some, None] for counted in (moments, evaluations, saves)))
+    work = (
+        moments * prices.epoch_seconds
+        + evaluations * prices.evaluation.median
+        + saves * prices.save.median
+    )
+    levels = [np.interp(work, work[some], level) for level in np.quantile(drawn, LEVELS, axis=1)]
+    return [
+        Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+        for p05, p10, p50, p90, p95 in np.transpose(levels).tolist()
+    ]
 
 
 def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
@@ -158,22 +168,21 @@ def _checkpoint(
     seconds: Quantiles,
     end: Quantiles,
     actions: tuple[Action, ...],
-    forecast: tuple[float, float, float | None] | None,
+    chance: Chance | None,
 ) -> Checkpoint:
     price = chosen.money_of(chosen.budget.spent_seconds + seconds.p50)
     money = None if price is None else chosen.budget.fixed_cost + price
-    if forecast is None:
+    if chance is None:
         return Checkpoint(epoch=epoch, seconds=seconds, money=money, actions=actions)
-    reach, stop, regret = forecast
     saved = end.p50 - seconds.p50
     return Checkpoint(
         epoch=epoch,
         seconds=seconds,
         money=money,
         actions=actions,
-        reach_probability=max(0.0, reach),
-        stop_probability=stop,
+        reach_probability=chance.reach,
+        stop_probability=chance.stop,
         saved_seconds=saved,
         saved_money=chosen.money_of(saved),
-        regret=regret,
+        regret=chance.regret,
     )

@@ -14,14 +14,15 @@ SCHEMA = 1  # of Measurement and CostModel documents; raised when a field change
 _Record = TypeVar("_Record")
 
 
-def to_json(record: object) -> str:
-    """A record as one line of JSON.
+def to_json(record: object, indent: int = 0) -> str:
+    """A record as JSON, on one line unless it is indented.
 
     Raises:
         StoreError: it holds what JSON cannot, such as a file name that is not Unicode.
     """
     try:
-        return msgspec.json.encode(record).decode()
+        line = msgspec.json.encode(record)
+        return (msgspec.json.format(line, indent=indent) if indent else line).decode()
     except (UnicodeEncodeError, OverflowError) as error:
         raise StoreError(f"{type(record).__name__} cannot be written as JSON: {error}") from error
 

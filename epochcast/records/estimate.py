@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from epochcast.records.configuration import Device, RunConfig
-from epochcast.records.validation import require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +19,8 @@ class Quantiles:
     p95: float
 
     def __post_init__(self) -> None:
-        ordered = self.p05 <= self.p10 <= self.p50 <= self.p90 <= self.p95
-        require(ordered, f"quantiles must be in order, but got {self}")
+        if not self.p05 <= self.p10 <= self.p50 <= self.p90 <= self.p95:
+            raise ValueError(f"quantiles must be in order, but got {self}")
 
     def __add__(self, other: Quantiles) -> Quantiles:
         """The sum of two comonotone quantities: their quantiles add up (Dhaene et al. 2002)."""

@@ -137,10 +137,13 @@ class Option:
     """One configuration and what the budget buys with it.
 
     Attributes:
-        epochs: to run: the target where it fits with the confidence asked for, else what does.
+        epochs: to run: ``most_epochs`` where they fit with the confidence asked for, else what
+            does.
         affordable_epochs: how many fit; P10 is what nine runs in ten can afford.
         target_epochs: epochs at this batch size that are worth the target at the reference.
         target_probability: that those fit.
+        most_epochs: at which the run ends if limits allow: the maximum asked for, else the target,
+            at this batch size; None without either.
         probability: that ``epochs`` fit, all limits together.
         seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
         memory_share: P90 of the device's memory in use; ``device_bytes`` over what it has.
@@ -177,6 +180,7 @@ class Option:
     learning_rate_factor: float | None
     steps_per_epoch: int
     horizon_steps: int
+    most_epochs: int | None = None
     pareto: bool = False
     extrapolated: tuple[str, ...] = ()
 

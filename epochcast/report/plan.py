@@ -134,7 +134,7 @@ def choice_line(plan: Plan) -> str:
 
 def _reasons(plan: Plan, chosen: Option) -> list[str]:
     """Why it is as many epochs, what is left, what more would take, what to set."""
-    lines = []
+    lines = _beside_target(chosen)
     if chosen.binding is not None:
         lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen)}.")
     elif chosen.slack:
@@ -156,6 +156,18 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     return lines + _save_lines(plan)
 
 
+def _beside_target(chosen: Option) -> list[str]:
+    """Where a maximum, and not the target, is what ends the run."""
+    target, most = chosen.target_epochs, chosen.most_epochs
+    if target is None or most is None or target == most:
+        return []
+    if most < target:
+        return [f"The maximum of {most:,} epochs ends the run before the target of {target:,}."]
+    if chosen.epochs <= target:
+        return []
+    return [f"Beyond the target of {target:,}, what is left goes into up to {most:,} epochs."]
+
+
 def _parts_line(plan: Plan) -> str:
     """What an epoch, an evaluation and a save take, P50."""
     parts = {"An epoch": plan.prices.epoch.p50}
@@ -169,6 +181,8 @@ def _parts_line(plan: Plan) -> str:
 
 def _missed_target(chosen: Option) -> str:
     if chosen.target_epochs is None or chosen.target_probability is None:
+        return ""
+    if chosen.epochs >= chosen.target_epochs:
         return ""
     chance = format_percent(chosen.target_probability)
     return f"; all {chosen.target_epochs:,} epochs would fit with a probability of {chance}"

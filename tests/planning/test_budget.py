@@ -193,6 +193,29 @@ def test_failures_are_poisson_in_wall_clock_time() -> None:
     assert np.min(never.until(*(np.full(100, e) for e in (100, 0, 0)))) > 1e11
 
 
+@given(
+    st.floats(10, 1e6), st.floats(0, 1e4), st.floats(0, 1e8), st.integers(1, 5), st.floats(1, 1e8)
+)
+def test_failures_happen_one_after_another(
+    mtbf: float, restart: float, segment: float, folds: int, work: float
+) -> None:
+    """Counted failure by failure: each delays the end, and the next one may come before that."""
+    often = Interruptions(mtbf_seconds=mtbf, restart_seconds=restart, segment_seconds=segment)
+    run = RunDraws(Prices(training=Amount(work)), deviates(0, 50), interruptions=often, folds=folds)
+    done = folds * work
+    each = restart + min(segment, work) / 2
+    total = run.until(*(np.full(50, count) for count in (1, 0, 0)))
+    for failures, found in zip(mtbf * run.shared.failures, total, strict=True):
+        end = done
+        for moment in failures:
+            if moment > end:
+                assert found == pytest.approx(end)
+                break
+            end += each
+        else:
+            assert found >= end * (1 - 1e-9)  # all that are drawn: at least those, or their mean
+
+
 def _simulated_seconds(
     random: np.random.Generator, prices: Prices, epochs: int, evaluate: Cadence, save: Cadence
 ) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from epochcast.errors import UsageError
 from epochcast.planning import curves as c
+from epochcast.planning.stopping import Patience, stopping_epoch
 from epochcast.records import LearningCurve
 
 TRUTHS: dict[str, Callable[[float], float]] = {
@@ -135,17 +136,46 @@ def test_underfitting_and_settled_are_named() -> None:
 
 
 def test_samples_are_the_curve_with_other_noise_and_then_the_average() -> None:
-    curve = _curve(TRUTHS["pow3"], 20, noise=0.02)
-    fitted = c.fit_curve(curve)
+    truth = TRUTHS["pow3"]
+    fitted = c.fit_curve(_curve(truth, 20, noise=0.02))
     epochs = np.array([5.0, 20.0, 60.0])
     samples = fitted.sample(epochs, 2000, np.random.default_rng(0))
-    assert samples.mean(axis=0)[:2] == pytest.approx(
-        [curve.validation[4], curve.validation[19]], abs=0.005
-    )
+    assert samples.mean(axis=0)[:2] == pytest.approx([truth(5), truth(20)], abs=0.03)
     mean, sd = fitted.mean_and_sd(epochs)
     assert samples[:, 2].mean() == pytest.approx(mean[2], abs=0.1 * sd[2])
     assert samples[:, 2].std() == pytest.approx(sd[2], rel=0.1)
     assert samples[:, 0].std() == pytest.approx(fitted.noise, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["exponential", "turning"])
+def test_forecasts_of_stops_have_the_distribution_of_runs(name: str) -> None:
+    """Patience of four checks on runs of a known truth, and on what pilots make likely."""
+    truth = TRUTHS.get(name, lambda e: 0.5 + 0.002 * (e - 14) ** 2)
+    rule, runs = Patience(checks=4), range(1000, 2000)
+    stopped = [stopping_epoch(rule, _curve(truth, 60, 0.02, seed)) for seed in runs]
+    random, forecast = np.random.default_rng(0), []
+    for seed in range(30):
+        fitted = c.fit_curve(_curve(truth, 60, 0.02, seed))
+        samples = fitted.sample(np.arange(1.0, 61.0), 40, random)
+        forecast.append([stopping_epoch(rule, curve.tolist()) for curve in samples])
+    error = np.std(np.mean(forecast, axis=1)) / 30**0.5
+    assert np.mean(forecast) == pytest.approx(np.mean(stopped), abs=3 * error)
+    levels = (0.1, 0.5, 0.9)
+    assert np.quantile(forecast, levels) == pytest.approx(np.quantile(stopped, levels), abs=1.01)
+
+
+def test_noise_is_not_seen_in_a_steep_beginning() -> None:
+    """Thirty curves of 20 checks, whose bends are larger than their noise."""
+    steep = lambda e: 0.3 + 2.0 * e**-0.5  # noqa: E731
+    noises = [c.fit_curve(_curve(steep, 20, 0.02, seed)).noise for seed in range(30)]
+    assert np.mean(noises) == pytest.approx(0.02, rel=0.12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(6))
+def test_no_noise_is_too_much_to_reckon_with(seed: int) -> None:
+    fitted = c.fit_curve(_curve(lambda _: 1.0, 8, noise=0.3, seed=seed))
+    assert np.isfinite(fitted.mean_and_sd(np.array([1e-9, 1.0, 12.0, 1e7]))).all()
 
 
 @pytest.mark.parametrize("values", [(1.0, 2.0), (1.0, math.nan, 1.0, 2.0, 3.0)])

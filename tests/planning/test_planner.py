@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.intervals import Scatter
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
@@ -84,12 +85,51 @@ def test_the_timeline_adds_up() -> None:
     assert [q.p50 for q in parts] == pytest.approx([55, 8, 4])
 
 
+def test_a_long_timeline_is_drawn_in_part_and_right_all_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Evaluations every 7th and saves every 10th epoch are steps in between what is drawn."""
+    from epochcast.planning import timeline
+
+    model = known.model(**known.EXAMPLE, run=Scatter(sd=0.05, dof=8), step_sd=0.5)
+    wishes = {"epochs": 2500, "evaluate": 7, "save": 10, "mtbf_seconds": 12 * HOUR}
+    some = plan(model, Budget(), **wishes).timeline
+    monkeypatch.setattr(timeline, "DRAWN", 10_000)
+    every = plan(model, Budget(), **wishes).timeline
+    assert [c.epoch for c in some] == [c.epoch for c in every]
+    assert len(every) > 2 * 256
+    for mine, exact in zip(some, every, strict=True):
+        for name in ("p05", "p10", "p50", "p90", "p95"):
+            assert getattr(mine.seconds, name) == pytest.approx(
+                getattr(exact.seconds, name), rel=2e-3
+            )
+
+
 def test_a_target_within_the_budget_is_run_and_no_more() -> None:
     chosen = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, **CADENCE).chosen
     assert (chosen.epochs, chosen.binding, chosen.target_probability) == (40, None, 1.0)
     assert chosen.affordable_epochs.p50 == 57
     more = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=90, max_epochs=50, **CADENCE).chosen
     assert (more.epochs, more.target_probability) == (50, 0.0)
+
+
+def test_what_limits_leave_is_spent_up_to_the_maximum() -> None:
+    """57 epochs fit into an hour: a maximum above the target uses them, the target alone not."""
+    beyond = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, max_epochs=90, **CADENCE).chosen
+    assert (beyond.epochs, beyond.most_epochs, beyond.binding) == (57, 90, "deadline")
+    assert (beyond.target_epochs, beyond.target_probability) == (40, 1.0)
+    room = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, max_epochs=50, **CADENCE).chosen
+    assert (room.epochs, room.binding) == (50, None)
+
+
+def test_options_beyond_the_target_are_ranked_by_their_epochs() -> None:
+    """All of them reach the target; the one with the most left for more epochs comes first."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    found = plan(model, Budget(deadline=HOUR), epochs=1, max_epochs=90, batch_sizes=(12,),
+                 evaluate=0, save=0)  # fmt: skip
+    epochs = [o.epochs for o in found.options]
+    assert epochs == sorted(epochs, reverse=True)
+    assert len(set(epochs)) > 2
 
 
 def test_the_end_of_the_search_is_no_limit_and_is_said() -> None:
@@ -369,6 +409,29 @@ def test_futility_is_not_replayed_and_that_is_said() -> None:
     assert found.timeline[0].stop_probability is None
 
 
+def test_futility_looks_ahead_to_the_planned_end() -> None:
+    """57 epochs fit of 90 wanted; a horizon of one's own is kept."""
+    rules = (Futility(probability=0.05), Futility(probability=0.05, horizon=70))
+    found = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=90, rules=rules, **CADENCE)
+    assert [dict(rule.settings)["horizon"] for rule in found.stop_rules] == [57, 70]
+
+
+def test_carbon_without_power_is_said() -> None:
+    unknown = plan(EXAMPLE, Budget(carbon_per_kwh=400), epochs=3)
+    assert unknown.chosen.carbon_grams is None
+    assert "carbon-without-watts" in {w.code for w in unknown.warnings}
+    measured = plan(EXAMPLE, Budget(carbon_per_kwh=400, watts=300), epochs=3)
+    assert measured.chosen.carbon_grams is not None
+    assert "carbon-without-watts" not in {w.code for w in measured.warnings}
+
+
+def test_one_epoch_needs() -> None:
+    with pytest.raises(DoesNotFit, match="where 1 epoch at 90 % confidence needs 3m 37s of"):
+        plan(EXAMPLE, Budget(deadline=60), epochs=90)
+    with pytest.raises(DoesNotFit, match=r"2 epochs at 90 % confidence need .*; 1 fits as it is"):
+        plan(EXAMPLE, Budget(deadline=230), min_epochs=2)
+
+
 def test_nothing_fits_and_the_nearest_thing_is_said() -> None:
     with pytest.raises(DoesNotFit) as caught:
         plan(EXAMPLE, Budget(deadline=HOUR), epochs=90, min_epochs=90, **CADENCE)
@@ -433,7 +496,7 @@ def test_a_need_in_words_is_enough_when_given_back(name: str, need: float) -> No
         epochs=1, confidence=0.9, config=RunConfig(batch_size=1),
         limits=((name, need / 2, need),), fitting_epochs=0,
     ))  # fmt: skip
-    words = re.search(rf"confidence need (.+?) of {name}", text)
+    words = re.search(rf"confidence needs (.+?) of {name}", text)
     assert words
     assert need <= READ_BACK[name](words[1]) <= 1.03 * need + whole
 
@@ -443,7 +506,7 @@ def test_the_nearest_to_no_time_at_all_is_the_fastest() -> None:
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
     for deadline in (0.0, 1.0):
         with pytest.raises(DoesNotFit) as caught:
-            plan(model, Budget(deadline=deadline), batch_sizes=(5040,), min_epochs=3)
+            plan(model, Budget(deadline=deadline), batch_sizes=(720,), min_epochs=3)
         assert caught.value.shortfall.config.batch_size >= 600  # two steps; smaller take more
 
 
@@ -493,7 +556,14 @@ def test_no_memory_at_all_is_a_limit() -> None:
         ({"epochs": 5, "min_epochs": 6}, "min_epochs must not be above"),
         ({"epochs": 5, "batch_sizes": "free"}, "epochcast probe --noise-scale"),
         ({"epochs": 5, "batch_sizes": (0,)}, "batch_sizes must be positive"),
-        ({"epochs": 5, "batch_sizes": (100,), "micro_batch": 100}, "no batch to choose from"),
+        ({"epochs": 5, "batch_sizes": (5, 100)}, "at most the 55 samples of an epoch, but got 100"),
+        ({"epochs": 5, "folds": 2, "batch_sizes": (28,)}, "at most the 27 samples of an epoch"),
+        ({"epochs": 5, "folds": 56}, "folds must be at most the 55 samples, but got 56"),
+        ({"epochs": 5, "batch_sizes": (10**10,)}, "batch_sizes must be at most 1,000,000,000"),
+        ({"epochs": 5, "devices": (10**7,)}, "devices must be at most 1,000,000"),
+        ({"epochs": 5, "devices": (56,)}, "no batch to choose from"),
+        ({"epochs": 5, "keep": -1}, "keep must not be negative"),
+        ({"epochs": 5, "evaluate": -1}, "evaluate must not be negative"),
         ({"epochs": 5, "batch_sizes": (4,), "micro_batch": 3}, "no batch to choose from"),
         ({"epochs": 5, "mtbf_seconds": 0}, "mtbf_seconds must be positive"),
         ({"epochs": 5, "folds": 0}, "folds must be positive"),
@@ -502,6 +572,20 @@ def test_no_memory_at_all_is_a_limit() -> None:
 def test_wishes_that_make_no_sense_are_refused(wishes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan(EXAMPLE, Budget(), **wishes)
+
+
+@pytest.mark.parametrize("confidence", [0.9995, 0.0005])
+def test_a_confidence_that_the_draws_cannot_tell_from_certainty_is_refused(
+    confidence: float,
+) -> None:
+    with pytest.raises(UsageError, match=r"between 0\.1% and 99\.9%, which 1,000 draws"):
+        plan(EXAMPLE, Budget(deadline=HOUR, confidence=confidence))
+    assert plan(EXAMPLE, Budget(deadline=HOUR, confidence=0.999), **CADENCE).chosen.epochs == 57
+
+
+def test_leave_one_out_is_a_cross_validation() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=2, folds=55, evaluate=0, save=0)
+    assert found.chosen.seconds.p50 == pytest.approx(55 * (150 + 2 * 54))
 
 
 def test_an_unknown_knob_is_refused() -> None:

@@ -20,7 +20,15 @@ from epochcast.costmodel.prediction import (
 from epochcast.costmodel.surface import Surface
 from epochcast.planning.candidates import shortlist
 from epochcast.planning.planner import plan
-from epochcast.planning.pricing import Candidates, Job, divide, fold_samples, price
+from epochcast.planning.pricing import (
+    Candidates,
+    Job,
+    PriceList,
+    Prices,
+    divide,
+    fold_samples,
+    price,
+)
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, RunConfig
 
@@ -60,7 +68,7 @@ def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> No
     found = {part: Calibration(runs=1, factor=k, weight=1.0) for part, k in runs.items()}
     job = replace(JOB, model=replace(MODEL, calibration=Calibrations(**found)))
     before, after = (price(j, one(96)) for j in (JOB, job))
-    old, new = before.prices(0), after.prices(0)
+    old, new = before.prices(0, before.place(0)), after.prices(0, after.place(0))
     assert after.training[0] / before.training[0] == pytest.approx(1.3)
     assert after.training[0] == pytest.approx(new.training.median, rel=1e-3)
     assert after.startup[0] == pytest.approx(new.ready_seconds, rel=1e-3)
@@ -78,10 +86,14 @@ def test_devices_share_the_samples_as_a_distributed_sampler_does() -> None:
     assert (found.full[0], found.partial[0], found.updates[0]) == (25, 1, 26)
 
 
+def _alone(priced: PriceList, i: int) -> Prices:
+    return priced.prices(i, priced.place(i))
+
+
 @settings(max_examples=40)
 @given(st.integers(1, 4000), st.integers(1, 8))
 def test_prices_are_those_of_a_prediction(batch: int, accumulation: int) -> None:
-    priced = price(JOB, one(batch, accumulation)).prices(0)
+    priced = _alone(price(JOB, one(batch, accumulation)), 0)
     estimate = predict(
         MODEL, Question(epochs=7, batch_size=batch, accumulation=accumulation, save_every=0)
     )
@@ -105,7 +117,7 @@ def test_all_at_once_costs_what_each_costs_alone(batches: list[int]) -> None:
     """Where nothing was counted exactly; a configuration that was may differ by a rounding."""
     sizes = np.array(batches)
     many = price(JOB, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
-    alone = [many.prices(i) for i in range(len(batches))]
+    alone = [_alone(many, i) for i in range(len(batches))]
     for name, ours in (("training", many.training), ("device_bytes", many.device_bytes)):
         assert list(ours) == pytest.approx([getattr(p, name).median for p in alone], rel=0.01)
     assert list(many.startup) == pytest.approx([p.ready_seconds for p in alone])
@@ -130,7 +142,7 @@ def test_loading_apart_is_priced_in_one_pass_too() -> None:
     sizes = np.array([40, 100, 200])
     many = price(job, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
     assert job.apart
-    alone = [many.prices(i).training.median for i in range(3)]
+    alone = [_alone(many, i).training.median for i in range(3)]
     assert list(many.training) == pytest.approx(alone, rel=0.01)
 
 
