@@ -15,6 +15,7 @@ import random
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ def write_checkpoint(folder: Path, parts: TrainerParts, ranks: Ranks) -> None:
 
 
 def _write_model(folder: Path, model: Any) -> None:
-    if hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder)
-    else:
+    """Under the names that the model has now: Trainer reads no others (transformers#48805)."""
+    if not hasattr(model, "save_pretrained"):
         save_model(model, str(folder / WEIGHTS))
+    elif "save_original_format" in signature(model.save_pretrained).parameters:
+        model.save_pretrained(folder, save_original_format=False)
+    else:
+        model.save_pretrained(folder)
 
 
 def _random_states(processes: int) -> dict[str, Any]:

@@ -343,28 +343,36 @@ def test_epochs_of_another_length_are_refused(tmp_path):
         Run(make_plan(epochs=5), tmp_path, accumulation=2).train()
 
 
-def test_checkpoints_are_whole_models_that_transformers_loads(tmp_path):
-    config = transformers.BertConfig(
-        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, max_position_embeddings=8,
+def test_checkpoints_are_whole_models_that_transformers_loads_and_trainer_goes_on_from(tmp_path):
+    config = transformers.ViTConfig(  # its weights have other names in files than in the model
+        image_size=4, patch_size=2, num_channels=1, num_labels=2, hidden_size=8,
+        intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
     )  # fmt: skip
-    model = transformers.BertForSequenceClassification(config)
-    tokens = [{"input_ids": torch.tensor([i % 20, 1, 2]), "labels": i % 2} for i in range(8)]
-    follow = FollowPlan(
-        make_plan(epochs=2, steps=2), folder=tmp_path / "run", watchers=[], store=False,
-        clock=FakeClock(),
-    )  # fmt: skip
+    pixels = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = [{"pixel_values": image, "labels": i % 2} for i, image in enumerate(pixels)]
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path / "trainer"), num_train_epochs=2, per_device_train_batch_size=4,
+        output_dir=str(tmp_path / "trainer"), num_train_epochs=4, per_device_train_batch_size=4,
         save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
-    trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=tokens, callbacks=[follow]
-    )
-    trainer.train(resume_from_checkpoint=follow.checkpoint)
-    saved = type(model).from_pretrained(follow.checkpoint)
-    for name, weights in saved.state_dict().items():
-        assert torch.equal(weights, model.state_dict()[name])
+
+    def train(epochs: int) -> tuple:
+        model = transformers.ViTForImageClassification(config)
+        follow = FollowPlan(
+            make_plan(epochs=epochs, steps=2), folder=tmp_path / "run", watchers=[], store=False,
+            clock=FakeClock(),
+        )  # fmt: skip
+        trainer = transformers.Trainer(
+            model=model, args=arguments, train_dataset=images, callbacks=[follow]
+        )
+        trainer.train(resume_from_checkpoint=follow.checkpoint)
+        return model.state_dict(), follow
+
+    weights, follow = train(2)
+    saved = transformers.ViTForImageClassification.from_pretrained(follow.checkpoint)
+    again, _ = train(2)  # nothing is left to do
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, weights[name])
+        assert torch.equal(value, again[name])
     optimizer = torch.load(Path(follow.checkpoint) / "optimizer.pt", weights_only=True)
     assert optimizer["state"][0]["step"] == 4
 
