@@ -16,10 +16,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from epochcast.board.optional import require
-from epochcast.errors import StoreError, UsageError
+from epochcast.pictures import (
+    BLUE,
+    DASHED,
+    GREEN,
+    INK,
+    ORANGE,
+    dress_axes,
+    new_figure,
+    require_format,
+    time_unit,
+    write,
+)
 from epochcast.records import Checkpoint, Plan
 from epochcast.report.plan import choice_line, limits_line
 from epochcast.report.sentences import filled
@@ -29,11 +39,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, INK, GRID = "#0072B2", "#D55E00", "#009E73", "#333333", "#E2E2E2"
-FORMATS = (".png", ".svg")
-SIZE, DPI = (7.6, 4.8), 130
+SIZE = (7.6, 4.8)
 TITLE = 96  # characters in a line of it
-TIME_UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 HEADROOM = 1.06  # above the end of the fan, and above the limits near it
 NEAR = 1.6  # times the P90 of the end: limits and tails further away are not drawn
 LINE = 0.052  # height of a line of text, as a share of the axes
@@ -49,24 +56,15 @@ def save_picture(plan: Plan, path: str | Path) -> None:
         MissingDependency: matplotlib is not installed.
         StoreError: the file cannot be written.
     """
-    file = Path(path)
-    if file.suffix.lower() not in FORMATS:
-        raise UsageError(f"a picture is a file ending in .png or .svg, but got {path}")
-    figure = draw(plan)
-    try:
-        figure.savefig(file, metadata={"Date": None} if file.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+    require_format(path)
+    write(draw(plan), path)
 
 
 def draw(plan: Plan) -> Figure:
     """The picture as a matplotlib figure."""
-    require("matplotlib")
-    from matplotlib.figure import Figure
-
-    scale, unit = _time_unit(plan.timeline[-1].seconds.p90)
+    scale, unit = time_unit(plan.timeline[-1].seconds.p90)
     rows = _rows(plan)
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained", facecolor="white")
+    figure = new_figure(*SIZE)
     heights = [12, max(1, len(rows))]
     fan, strip = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": heights})
     _draw_fan(fan, plan, scale)
@@ -74,10 +72,6 @@ def draw(plan: Plan) -> Figure:
     _draw_strip(strip, rows)
     _dress(fan, strip, plan, unit)
     return figure
-
-
-def _time_unit(seconds: float) -> tuple[float, str]:
-    return next(((s, name) for s, name in TIME_UNITS if seconds >= 1.5 * s), TIME_UNITS[-1])
 
 
 def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
@@ -169,7 +163,7 @@ def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:
     near = {text: t for text, t in limit_times(plan).items() if t <= most}
     top = HEADROOM * max(min(end.p95, most), *near.values(), 0.0)
     for seconds in near.values():
-        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2)
+        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
     axes.set_ylim(0, top / scale)
     labels = [(t / top, text, INK) for text, t in near.items()]
     for name in ("p05", "p10", "p50", "p90", "p95"):
@@ -196,23 +190,14 @@ def _apart(heights: Sequence[float]) -> list[float]:
 
 def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
     fold = ", one fold" if plan.folds > 1 else ""
-    fan.set(ylabel=f"{unit} since the run began{fold}", axisbelow=True)
+    fan.set(ylabel=f"{unit} since the run began{fold}")
     choice = choice_line(plan)
     title = (f"{plan.workload}: {choice[0].lower()}{choice[1:]}", limits_line(plan.budget))
     fan.set_title("\n".join(filled(text, TITLE) for text in title), loc="left", fontsize=10)
-    fan.grid(color=GRID, linewidth=0.8)
     strip.set(xlabel="epochs", xlim=(0, plan.chosen.epochs * 1.02))
-    strip.xaxis.set_major_locator(_whole_numbers())
-    strip.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (fan, strip):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(INK)
-        axes.tick_params(colors=INK)
+        dress_axes(axes)
+    strip.grid(visible=False)
+    strip.xaxis.set_major_formatter("{x:,.0f}")
     strip.tick_params(axis="y", length=0)
     strip.spines[["left"]].set_visible(False)
-
-
-def _whole_numbers() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True, steps=[1, 2, 2.5, 5, 10])

@@ -189,6 +189,17 @@ def _format_small_seconds(seconds: float) -> str:
     return "0 s" if seconds == 0 else f"{_three_figures(seconds / 1e-6)} µs"
 
 
+def format_span(low: float, high: float) -> str:
+    """Two durations in the unit of the longer one: ``"54.1–57.2 s"``, ``"10.9–12.7 min"``."""
+    for unit in ("d", "h", "min", "s", "ms"):
+        if 1.5 * _SECONDS[unit] <= high < math.inf:
+            break
+    else:
+        unit = "µs" if high < 1 else "s"
+    scale = _SECONDS["us" if unit == "µs" else unit]
+    return f"{_three_figures(low / scale)}–{_three_figures(high / scale)} {unit}"
+
+
 def format_bytes(count: float) -> str:
     """``"10.6 MiB"``: binary units, three figures."""
     if count < 0:

@@ -227,12 +227,14 @@ plans = _record(
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
 unit_prices = _record(records.UnitPrices)
-positions, notices = _record(records.Position), _record(records.Notice)
-runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))
-epochs_done, runs_ended = _record(records.EpochDone), _record(records.RunEnded)
 run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA))
 options, checkpoints = _record(records.Option), _record(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
+positions = _record(records.Position)
+runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))
+epochs_done, runs_ended = _record(records.EpochDone), _record(records.RunEnded)
+notices = _record(records.Notice)
+run_events = st.one_of(runs_started, epochs_done, notices, runs_ended)
 
 every_record = st.one_of(
     timelines(),
@@ -259,9 +261,6 @@ every_record = st.one_of(
     outlooks,
     stop_rules,
     positions,
-    notices,
-    runs_started,
-    epochs_done,
-    runs_ended,
+    run_events,
     run_outcomes,
 )

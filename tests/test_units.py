@@ -216,3 +216,19 @@ def test_a_deadline_is_a_duration_or_a_time():
 )
 def test_format_energy(joules, text):
     assert units.format_energy(joules) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (54.1, 57.2, "54.1–57.2 s"),
+        (654, 762, "10.9–12.7 min"),
+        (0.012, 0.0205, "12–20.5 ms"),
+        (1e-6, 2e-6, "1–2 µs"),
+        (0, 0, "0–0 µs"),
+        (3e5, 4e5, "3.47–4.63 d"),
+        (5, math.inf, "5–inf s"),
+    ],
+)
+def test_spans_share_a_unit(low, high, text):
+    assert units.format_span(low, high) == text

@@ -3,8 +3,8 @@
     file  = record*              record = length, CRC of length, event, CRC of event
     event = file version │ session start │ summary(step, value*)
 
-Every file begins with a session start at step 0. When a running TensorBoard meets the second file
-of a run, that event makes it drop what it had read from the first (``SessionLog.START``,
+Every file begins with a session start. When TensorBoard meets the second file of a run, that event
+makes it drop what the first has from that step on (``SessionLog.START``,
 tensorboard/backend/event_processing/plugin_event_accumulator.py), so nothing is drawn twice.
 """
 
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
@@ -44,9 +46,9 @@ def scalar(tag: str, value: float, step: int, description: str) -> Entry:
     return Entry(step=step, proto=scalar_pb(tag, value, description))
 
 
-def text(tag: str, markdown: str) -> Entry:
+def text(tag: str, markdown: str, step: int = 0) -> Entry:
     """A text in Markdown."""
-    return Entry(proto=text_pb(tag, markdown))
+    return Entry(step=step, proto=text_pb(tag, markdown))
 
 
 def image(tag: str, png: bytes, description: str) -> Entry:
@@ -96,17 +98,63 @@ def hparams_session(knobs: Mapping[str, SizeValue], trial: str, succeeded: bool)
     return [Entry(proto=hparams_summary.hparams_pb(dict(knobs), trial)), Entry(proto=proto)]
 
 
+def margin_chart(title: str, series: Sequence[tuple[str, str, str]]) -> Proto:
+    """A chart of the Custom Scalars tab: each line with its band, as tags (value, lower, upper)."""
+    content = layout_pb2.MarginChartContent()
+    for value, lower, upper in series:
+        content.series.add(value=value, lower=lower, upper=upper)
+    return layout_pb2.Chart(title=title, margin=content)
+
+
+def line_chart(title: str, tag: str) -> Proto:
+    """A chart of the Custom Scalars tab: a line for each tag that matches a regular expression."""
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[tag]))
+
+
+def layout(title: str, charts: Sequence[Proto]) -> Entry:
+    """What the Custom Scalars tab shows, under one heading."""
+    category = layout_pb2.Category(title=title, chart=charts)
+    tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING)
+    tensor.string_val.append(layout_pb2.Layout(category=[category]).SerializeToString())
+    proto = summary_pb2.Summary()
+    proto.value.add(
+        tag=layout_metadata.CONFIG_SUMMARY_TAG,
+        metadata=layout_metadata.create_summary_metadata(),
+        tensor=tensor,
+    )
+    return Entry(proto=proto)
+
+
+def opening(wall_time: float, step: int = 0) -> bytes:
+    """The beginning of an event file; what earlier files of the run have from ``step`` on is void.
+
+    Args:
+        wall_time: seconds since 1970, UTC.
+        step: of the session's start.
+    """
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    return _records(
+        event_pb2.Event(wall_time=wall_time, file_version="brain.Event:2"),
+        event_pb2.Event(wall_time=wall_time, step=step, session_log=start),
+    )
+
+
+def records(entries: Sequence[Entry], wall_time: float) -> bytes:
+    """Entries as they follow one another in an event file."""
+    return _records(
+        *(event_pb2.Event(wall_time=wall_time, step=e.step, summary=e.proto) for e in entries)
+    )
+
+
 def event_file(entries: Sequence[Entry]) -> bytes:
     """The content of a whole event file."""
     now = time.time()
-    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    events = [
-        event_pb2.Event(wall_time=now, file_version="brain.Event:2"),
-        event_pb2.Event(wall_time=now, step=0, session_log=start),
-    ]
-    events += [event_pb2.Event(wall_time=now, step=e.step, summary=e.proto) for e in entries]
+    return opening(now) + records(entries, now)
+
+
+def _records(*protos: Proto) -> bytes:
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
-    for event in events:
-        writer.write(event.SerializeToString())
+    for proto in protos:
+        writer.write(proto.SerializeToString())
     return buffer.getvalue()

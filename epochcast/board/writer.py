@@ -92,8 +92,7 @@ def write_board(
 
 def _replace_event_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write one event file per run, then retire those of earlier calls."""
-    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-    stamp = f"{seconds:010d}.{nanoseconds:09d}"
+    stamp = new_stamp()
     for run, content in files.items():
         place = folder / run
         place.mkdir(parents=True, exist_ok=True)
@@ -103,6 +102,12 @@ def _replace_event_files(folder: Path, files: Mapping[str, bytes]) -> None:
         with suppress(FileNotFoundError):  # another process was faster
             _retire(path, path.parent in replaced)
         _remove_empty(path.parent, folder)
+
+
+def new_stamp() -> str:
+    """The time in an event file's name: TensorBoard reads the files of a run in its order."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{seconds:010d}.{nanoseconds:09d}"
 
 
 def _retire(path: Path, replaced: bool) -> None:

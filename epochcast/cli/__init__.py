@@ -4,7 +4,7 @@
     predicting.py   fit, predict            importing.py     probes import
     plan.py         plan                    catalogue.py     workloads, datasets
     └ plan_request.py  reads its options    tensorboard.py   tensorboard
-    calibration.py  calibration
+    calibration.py  calibration             following.py    follow-log
 
     options.py: what they share
 
@@ -27,6 +27,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for
     "datasets": "catalogue",
     "dry-run": "probing",
     "fit": "predicting",
+    "follow-log": "following",
     "plan": "plan",
     "predict": "predicting",
     "probe": "probing",

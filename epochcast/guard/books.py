@@ -32,6 +32,7 @@ class Books:
         position: of the newest checkpoint; the beginning where there is none.
         spent_before: seconds that earlier processes used.
         resumed: whether there is a checkpoint to go on from.
+        another_plan: whether earlier processes followed another one.
 
     Raises:
         UsageError: the folder belongs to a run of another workload.
@@ -48,9 +49,9 @@ class Books:
         self.state = newest[1] if newest else RunState(position=Position())
         self.position = self.state.position
         self.resumed = newest is not None
+        self.another_plan = False
         self.ledger = self._open(plan, began)
         self.spent_before = self.ledger.spent_seconds
-        self.lost_steps = max(0, self.ledger.steps - self.position.steps)
 
     def _open(self, plan: Plan, began: float) -> Ledger:
         ledger = (read_ledger(self.folder) if self.owner else None) or self.state.ledger
@@ -65,7 +66,8 @@ class Books:
                 f"{self.folder} holds a run of {ledger.workload}, but the plan is for "
                 f"{plan.workload}: give another folder"
             )
-        pace = ledger.pace if ledger.plan == digest else Pace.of_plan(plan.prices)
+        self.another_plan = ledger.plan != digest
+        pace = Pace.of_plan(plan.prices) if self.another_plan else ledger.pace
         return replace(ledger, processes=ledger.processes + 1, plan=digest, pace=pace)
 
     def learn(self, kind: str, seconds: float) -> None:

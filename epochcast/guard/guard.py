@@ -34,6 +34,7 @@ from epochcast.guard.stepping import StepTimer
 from epochcast.guard.telling import Teller, Watcher
 from epochcast.guard.timekeeping import Timekeeper
 from epochcast.records import Action, EpochDone, Plan, Position, RunEvent, StopReason
+from epochcast.units import format_seconds
 
 BEAT_SECONDS = 1.0  # between notes of the time used: what a kill may forget
 AGREE_SECONDS = 0.25  # between agreements of several processes: well inside a grace of 2 s
@@ -184,9 +185,7 @@ class Guard:
         """Whether there is anything left to train; a run that is over stays over."""
         end = self._schedule.end
         self._teller.tell(lines.started(self.plan, self.books, self._time, self.position, end))
-        if self.books.resumed:
-            self.note("resumed", epoch=str(self._epoch), step=str(self._step),
-                      lost=str(self.books.lost_steps))  # fmt: skip
+        self._note_beginning()
         now = self._clock.monotonic()
         self.reason = self._agree(self._over_already(now))
         if self.reason is None:
@@ -194,6 +193,15 @@ class Guard:
             self._replan(now)
             self.reason = self._agree(self._why_not_begin(now))
         return self.reason is None
+
+    def _note_beginning(self) -> None:
+        if self.books.resumed:
+            spent = format_seconds(self.books.spent_before)
+            self.note("resumed", epoch=str(self._epoch), step=str(self._step), spent=spent)
+        if self.books.another_plan:
+            self.note("other-plan")
+        if self.plan.prices.save.p50 <= 0 and not self.books.resumed:
+            self.note("save-time-unknown")
 
     def begin_epoch(self) -> bool:
         """Whether the next epoch is to be trained; False ends the run."""
@@ -340,10 +348,15 @@ class Guard:
 
     def _miss_reports(self) -> None:
         """Rules that are never shown a value stop nothing: say so, once."""
-        due = self._schedule.evaluates(self._epoch + 1)
-        if due and self._checks.needed and not self._seen.values and not self._missed:
-            self._missed = True
-            self.note("no-report", metric=self.plan.metric, epoch=str(self._epoch + 1))
+        epoch, metric, seen = self._epoch + 1, self.plan.metric, self._seen.values
+        watched = self._checks.needed and self._schedule.evaluates(epoch)
+        if not watched or metric in seen or self._missed:
+            return
+        self._missed = True
+        if seen:
+            self.note("no-report", metric=metric, epoch=str(epoch))
+        else:
+            self.note("not-evaluated", epoch=str(epoch))
 
     def _learn_epoch(self, seconds: float) -> bool:
         """Whether the pace has jumped."""
@@ -431,8 +444,7 @@ class Guard:
         new = self._schedule.end
         if new == old:
             return
-        why = "jump" if jumped else ("slower" if new < old else "faster")
-        self.note("replanned", old=str(old), new=str(new), why=why)
+        self.note("replanned", old=str(old), new=str(new), why=_why(new < old, jumped))
         if new < old:
             steps = new * self.plan.chosen.steps_per_epoch
             horizon = self.plan.chosen.horizon_steps
@@ -445,7 +457,7 @@ class Guard:
             here = self._situation(now)
             most = last_that_fits(self._epoch, wanted, here.probability, here.confidence)
             if most > self._epoch:
-                self.note("could-continue", epochs=str(most))
+                self.note("could-continue", epochs=str(most - self._epoch))
 
     def _reserve(self, now: float) -> float:
         """Seconds before the limit at which the last save must begin."""
@@ -514,3 +526,9 @@ class Guard:
         return lines.epoch_done(
             here, self.books, self._time, self.position, self._seen, seconds, reason
         )
+
+
+def _why(shorter: bool, jumped: bool) -> str:
+    if jumped:
+        return "the time of an epoch has jumped"
+    return "it takes more time than planned" if shorter else "there is time to spare again"

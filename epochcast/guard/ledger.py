@@ -46,7 +46,7 @@ class Ledger:
         processes: that have followed it.
         began_at: seconds since 1970, UTC.
         spent_seconds: of all processes, up to the last time this was written.
-        steps: done by then.
+        steps: done by then, some of them perhaps lost since.
         reason: why the run ended; None while it goes on.
     """
 

@@ -63,6 +63,7 @@ def started(plan: Plan, books: Books, time: Timekeeper, position: Position, end:
         metric=plan.metric,
         predicted=plan.prices,
         limits=tuple((name, limit) for name, limit in limits if limit is not None),
+        planned_seconds=plan.timeline[-1].seconds if plan.timeline else None,
     )
 
 

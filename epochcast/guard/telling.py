@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from epochcast.errors import StoreError
 from epochcast.guard.clock import Clock
 from epochcast.records import EpochDone, Notice, Position, RunEnded, RunEvent, RunStarted, Warning_
 
@@ -55,7 +56,7 @@ class Teller:
         for watcher in list(self._watchers):
             try:
                 watcher.see(event)
-            except OSError as error:  # a full disk must not end a training run
+            except (OSError, StoreError) as error:  # a full disk must not end a training run
                 self._watchers.remove(watcher)
                 self.note(event.position, "watcher-failed", error=str(error))
 

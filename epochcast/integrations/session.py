@@ -149,10 +149,13 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     """Terminal, log and, where it is installed, TensorBoard; of one process."""
     if ranks.rank > 0:
         return []
+    from epochcast.board.following import board_watcher
     from epochcast.report.following import TerminalWatcher
     from epochcast.run_log import LogWriter
 
-    return [TerminalWatcher(), LogWriter(folder / "log.jsonl")]
+    folder.mkdir(parents=True, exist_ok=True)
+    board = board_watcher(folder / "tensorboard")
+    return [TerminalWatcher(), LogWriter(folder / "log.jsonl"), *([board] if board else [])]
 
 
 def _began() -> float | None:

@@ -46,6 +46,7 @@ class RunStarted:
         end_epochs: after which epoch the run is to end.
         predicted: of the parts of the run.
         limits: what the run may use in all, each in its own unit.
+        planned_seconds: of the whole run to ``end_epochs``, as planned; None if it is not known.
     """
 
     schema: int = SCHEMA
@@ -61,6 +62,7 @@ class RunStarted:
     metric: str
     predicted: UnitPrices
     limits: tuple[tuple[LimitName, float], ...] = ()
+    planned_seconds: Quantiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

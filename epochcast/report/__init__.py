@@ -7,6 +7,8 @@
     Footprint           ──▶  footprint.py       tables.py: what the tables share
     GradientNoise       ──▶  noise.py           sentences.py: lines that fit a terminal
     Compared            ──▶  calibration.py
+    RunEvent            ──▶  following.py, epoch_line.py, run_summary.py
 
-Everything is written to a rich ``Console`` that the caller passes, so that a test can capture it.
+Everything is written to a rich ``Console`` or a function that the caller passes, so that a test can
+capture it.
 """

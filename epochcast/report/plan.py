@@ -97,17 +97,19 @@ def _timeline_title(plan: Plan, shown: int) -> str:
 
 def limits_line(budget: Budget) -> str:
     """``"Within 8h 00m, $18.00 and 24 GiB of memory, with 90 % confidence."``"""
-    texts = {
-        name: form(limit)
-        for name, form in LIMIT_FORMS.items()
-        if (limit := getattr(budget, name)) is not None
-    }
+    limits = {name: getattr(budget, name) for name in LIMIT_FORMS}
+    within = within_text({name: limit for name, limit in limits.items() if limit is not None})
+    return f"{within}, with {format_percent(budget.confidence)} confidence{_spent(budget)}."
+
+
+def within_text(limits: Mapping[str, float]) -> str:
+    """``"Within 8h 00m, $18.00 and 24 GiB of memory"``."""
+    texts = {name: form(limits[name]) for name, form in LIMIT_FORMS.items() if name in limits}
     named = [
         text if name in ("deadline", "money", "energy") else f"{text} of {name}"
         for name, text in texts.items()
     ]
-    within = f"Within {_listed(named)}" if named else "Without limits"
-    return f"{within}, with {format_percent(budget.confidence)} confidence{_spent(budget)}."
+    return f"Within {_listed(named)}" if named else "Without limits"
 
 
 def _spent(budget: Budget) -> str:

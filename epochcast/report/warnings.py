@@ -55,6 +55,30 @@ WARNINGS = {
     "told apart",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
+    "drift": "epochs now take {ratio_after} times the planned time; before it was {ratio_before}",
+    "replanned": "the run is now to end after epoch {new}, not {old}: {why}",
+    "cut": "a whole epoch would not fit any more; about {steps} of its {of} steps do",
+    "resumed": "goes on from epoch {epoch}, step {step}; {spent} were spent before",
+    "signal": "received {name}: saves after the step that is running, then stops",
+    "save-failed": "a checkpoint could not be saved ({error}): the one before it is kept",
+    "steps-differ": "an epoch has {seen} steps, not the {planned} of the plan: from here on its "
+    "time is judged by those",
+    "schedule-shortened": "the run will end after {steps} steps, but the learning-rate schedule "
+    "was planned for {horizon}: it will not reach its end, and was left as it is",
+    "could-continue": "{epochs} more epochs would fit the limits; the plan ends here",
+    "no-report": "{metric} was not among the values reported after epoch {epoch}: the rules that "
+    "watch it saw nothing",
+    "not-evaluated": "epoch {epoch} was to be evaluated, but nothing was reported",
+    "other-plan": "the checkpoint is from a run under another plan: what was spent counts on, and "
+    "the limits are those of the plan given now",
+    "store-failed": "what this run took could not be stored, so later predictions will not learn "
+    "from it: {error}",
+    "evaluation-skipped": "no evaluation after epoch {epoch}: it would not have fitted",
+    "watcher-failed": "something that shows this run stopped working ({error}); the run goes on",
+    "save-time-unknown": "how long a checkpoint takes to save was never measured: the first one "
+    "of this run will show",
+    "unknown-event": "line {line} of the log tells of {kind!r}, which this epochcast does not "
+    "know; for more, run: pip install --upgrade epochcast",
 }
 
 

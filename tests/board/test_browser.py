@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sample_runs
 import torch
 from board_records import HOSTILE, make_summary
 from selenium import webdriver
@@ -29,6 +30,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from torch.profiler import profile, record_function
 
+from epochcast.board.following import BoardWatcher
 from epochcast.board.writer import BoardPrediction, write_board
 from epochcast.records import Quantiles
 
@@ -80,10 +82,23 @@ visit(document);
 return found;
 """
 
+# The bands that charts of the Custom Scalars tab have drawn, each of many points.
+DRAWN_BANDS = """
+let found = 0;
+const visit = (root) => {
+  for (const node of root.querySelectorAll('*')) {
+    if (node.shadowRoot) visit(node.shadowRoot);
+    if (node.matches('path.area') && (node.getAttribute('d') || '').length > 200) found++;
+  }
+};
+visit(document);
+return found;
+"""
+
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log folder with two real traces, a failed configuration, figures and a text."""
+    """A log folder: two real traces, a failed configuration, figures, a text, a followed run."""
     folder = tmp_path_factory.mktemp("store") / "tensorboard"
     summaries = []
     for width in (64, 256):
@@ -104,6 +119,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for s in summaries
     ]
     write_board(folder, [*summaries, failed], predictions, "| epochs | total |\n|---|---|\n|90|3h|")
+    watcher = BoardWatcher(folder / "followed run")
+    for event in sample_runs.drifting():
+        watcher.see(event)
+    watcher.close()
     return folder
 
 
@@ -293,6 +312,12 @@ def test_curves_are_drawn_in_the_time_series_tab(browser: Browser, url: str) -> 
     wait(browser, lambda b: "by batch size/step time (ms)" in b.page_source)
     wait(browser, lambda b: "mnist-mlp/width=64" in find(b, "scalar-card")[0].text)
     keep_picture(browser, "timeseries")
+
+
+def test_a_followed_run_is_drawn_within_its_predicted_band(browser: Browser, url: str) -> None:
+    browser.get(url.partition("#")[0] + "#custom_scalars")
+    wait(browser, lambda b: b.execute_script(DRAWN_BANDS) >= 2)
+    keep_picture(browser, "followed")
 
 
 def test_a_new_probe_appears_in_the_open_tab(browser: Browser, url: str, board: Path) -> None:

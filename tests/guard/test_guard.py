@@ -298,7 +298,7 @@ def test_rules_that_are_never_shown_a_value_are_told_about(tmp_path: Path) -> No
     run = Rehearsal(make_plan(epochs=3, rules=rules), tmp_path)
     run._evaluate = lambda: None  # type: ignore[method-assign]
     run.run()
-    assert run.listener.notes() == ["no-report"]
+    assert run.listener.notes() == ["not-evaluated"]
 
 
 def test_another_number_of_steps_is_told_about(tmp_path: Path) -> None:

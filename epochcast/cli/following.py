@@ -1,0 +1,103 @@
+"""``epochcast follow-log``: the log of a run, finished or not, as lines, JSON, or a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from epochcast.cli.options import json_option, print_json
+from epochcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochcast.records import RunEvent
+    from epochcast.run_log import LogReader
+
+POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs nothing
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--watch", is_flag=True, help="Go on until the run stops, or Ctrl-C.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="A picture: .png or .svg.")
+@json_option
+def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
+    """Show the log of a run that follows a plan, of a finished or a running one.
+
+    \b
+    epochcast follow-log run.jsonl --watch
+    epochcast follow-log run.jsonl --plot run.png
+    """
+    from epochcast.run_log import LogReader
+
+    if watch and as_json:
+        raise UsageError("--json is one document, and --watch goes on: give one of them")
+    reader = LogReader(file)
+    events = reader.news() if as_json else print_lines(reader, _pause if watch else None)
+    _print_document(events) if as_json else _print_summary(events)
+    if plot:
+        from epochcast.plot_following import save_picture
+
+        save_picture(events, plot)
+
+
+def print_lines(reader: LogReader, pause: Callable[[], object] | None) -> list[RunEvent]:
+    """Print every event, until there are no more or Ctrl-C; those that were printed."""
+    from epochcast.report.following import TerminalWatcher
+
+    watcher = TerminalWatcher(click.echo)
+    seen: list[RunEvent] = []
+    with suppress(KeyboardInterrupt):
+        for event in growing(reader, pause):
+            watcher.see(event)
+            seen.append(event)
+    return seen
+
+
+def growing(reader: LogReader, pause: Callable[[], object] | None) -> Iterator[RunEvent]:
+    """What is in a log, then what is added to it, until the run stops.
+
+    Args:
+        reader: of the log.
+        pause: what to do before looking again; None looks once.
+    """
+    from epochcast.run_history import ending
+
+    seen = reader.news()
+    yield from seen
+    while pause is not None and ending(seen) is None:
+        pause()
+        news = reader.news()
+        yield from news
+        seen = (*seen, *news)
+
+
+def _pause() -> None:
+    time.sleep(POLL_SECONDS)
+
+
+def _print_summary(events: Sequence[RunEvent]) -> None:
+    """The summary; the reason for an end has been printed as the last line."""
+    from epochcast.report.run_summary import summary_lines
+    from epochcast.run_history import ending
+
+    lines = summary_lines(events)
+    for line in lines if ending(events) is None else lines[1:]:
+        click.echo(line)
+
+
+def _print_document(events: Sequence[RunEvent]) -> None:
+    from epochcast.event_lines import plain
+    from epochcast.report.run_summary import summary_lines
+    from epochcast.run_history import ending
+
+    end = ending(events)
+    print_json(
+        ended=end is not None,
+        reason=end.reason if end else None,
+        summary=summary_lines(events),
+        events=[plain(event) for event in events],
+    )
