@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from epochcast import integrations
     from epochcast.api import dry_run, probe
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
@@ -92,6 +93,7 @@ __all__ = [
     "fit",
     "fitted_model",
     "follow",
+    "integrations",
     "plan",
     "probe",
     "stopping_epoch",

@@ -1,0 +1,138 @@
+"""What the callbacks of all frameworks have in common: their settings, and the run as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from epochcast.errors import MissingDependency
+from epochcast.guard.archive import CONTENT, Archive
+from epochcast.guard.books import Write
+from epochcast.guard.clock import Clock
+from epochcast.guard.guard import Guard, Options
+from epochcast.guard.telling import Watcher
+from epochcast.integrations.session import FOLDER, Session
+from epochcast.records import Plan, Position, StopReason
+
+
+class Follower:
+    """Follows a plan in the training of a framework.
+
+    Args:
+        plan: what to follow, or the file that ``epochcast plan --output`` wrote.
+        folder: of this run; the same one goes on with it.
+        partial_epochs: whether to use up the budget with part of an epoch, where no whole one fits.
+        keep_best: whether to save whenever the plan's metric is the best so far.
+        rehearse: whether to save once after the very first step, to find out at once that saving
+            works and how long it takes.
+        exit_code: of a process that a signal made leave; default: 128 + the signal's number.
+        store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
+        clock: of tests.
+
+    Raises:
+        StoreError: the plan cannot be read.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | str | Path,
+        *,
+        folder: str | Path = FOLDER,
+        partial_epochs: bool = True,
+        keep_best: bool = True,
+        rehearse: bool = True,
+        exit_code: int | None = None,
+        store: str | bool | None = None,
+        watchers: Sequence[Watcher] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__()  # the framework's own callback
+        self.plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        self.folder = Path(folder)
+        self._options = Options(
+            partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse
+        )
+        self._exit_code = exit_code
+        self._store = store
+        self._watchers = watchers
+        self._clock = clock
+        self._archive = Archive(self.folder / "checkpoints", self.plan.keep)
+        self._session: Session | None = None
+        self._guard: Guard | None = None  # only while the framework trains
+
+    def _new_session(self, write: Write, all_ranks_save: bool = False) -> Session:
+        return Session(
+            self.plan,
+            write,
+            folder=self.folder,
+            options=replace(self._options, all_ranks_save=all_ranks_save),
+            exit_code=self._exit_code,
+            store=self._store,
+            watchers=self._watchers,
+            clock=self._clock,
+        )
+
+    def _begin(self, session: Session) -> bool:
+        """From here the run is followed; whether there is anything left to train."""
+        self._session, self._guard = session, session.guard
+        return session.open()
+
+    def _end(self, failed: bool = False) -> None:
+        """The framework trains no longer."""
+        if self._guard is not None and self._session is not None:
+            self._guard = None
+            self._session.close(failed)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest checkpoint, to go on from; None where the run begins.
+
+        Raises:
+            StoreError: its state cannot be read.
+        """
+        last = self._archive.last()
+        return last[0] / CONTENT if last else None
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The checkpoint of when the plan's metric was at its best; None before that.
+
+        Raises:
+            StoreError: its state cannot be read.
+        """
+        best = self._archive.best()
+        return best[0] / CONTENT if best else None
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come; between two trainings, that of the newest checkpoint.
+
+        Raises:
+            StoreError: its state cannot be read.
+        """
+        if self._guard is not None:
+            return self._guard.position
+        last = self._archive.last()
+        return last[1].position if last else Position()
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the run ended; None while it goes on."""
+        return self._session.guard.reason if self._session is not None else None
+
+    def summary(self) -> str:
+        """What was predicted, what happened, and why it ended, in words."""
+        from epochcast.report.following import summary_lines
+
+        return "\n".join(summary_lines(self._session.guard.events)) if self._session else ""
+
+
+def missing(package: str, error: ModuleNotFoundError) -> Exception:
+    """What to raise where a framework cannot be imported: it is missing, or something of it is."""
+    if (error.name or "").partition(".")[0] != package:
+        return error
+    return MissingDependency(
+        f"{package} is not installed; next: pip install 'epochcast[{package}]'"
+    )

@@ -1,0 +1,38 @@
+"""Adapters are reached as attributes, and say what is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+import epochcast as ec
+from epochcast.errors import MissingDependency
+from epochcast.integrations.follower import missing
+
+
+@pytest.mark.parametrize("name", ["lightning", "keras"])
+def test_a_framework_that_is_not_installed_is_named(name: str) -> None:
+    code = (
+        f"import sys; sys.modules[{name!r}] = None\n"
+        "import epochcast as ec\n"
+        f"try: ec.integrations.{name}\n"
+        "except ec.EpochcastError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pip = f"pip install 'epochcast[{name}]'"
+    assert done.stdout == f"MissingDependency {name} is not installed; next: {pip}\n"
+
+
+def test_a_broken_framework_is_not_called_missing() -> None:
+    broken = ModuleNotFoundError("No module named 'part'", name="part")
+    assert missing("keras", broken) is broken
+    gone = ModuleNotFoundError("No module named 'keras'", name="keras")
+    assert isinstance(missing("keras", gone), MissingDependency)
+
+
+def test_the_adapters_are_loaded_when_they_are_used() -> None:
+    code = "import sys, epochcast as ec; ec.integrations; print('lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    with pytest.raises(AttributeError, match="no attribute 'jax'"):
+        _ = ec.integrations.jax
