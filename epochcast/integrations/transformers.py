@@ -19,26 +19,22 @@ nothing that training could go on from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from epochcast.errors import MissingDependency, UsageError
-from epochcast.guard.clock import Clock
-from epochcast.guard.guard import Guard, Options
-from epochcast.guard.telling import Watcher
-from epochcast.integrations.session import FOLDER, Session
-from epochcast.records import Plan, StopReason
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from epochcast.errors import UsageError
+from epochcast.guard.guard import Guard
+from epochcast.integrations.follower import Follower, missing
+from epochcast.records import StopReason
 
 try:
     from accelerate.state import AcceleratorState, DistributedType
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-except ImportError as error:
-    raise MissingDependency(
-        "following a plan in Hugging Face's Trainer needs transformers and accelerate: "
-        "pip install 'epochcast[transformers]'"
-    ) from error
+except ModuleNotFoundError as error:
+    raise missing("transformers", error, "accelerate") from None
 
 from epochcast.integrations.trainer_checkpoint import TrainerParts, write_checkpoint
 
@@ -46,7 +42,7 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGA
 OF_THE_EVALUATION = ("_runtime", "_per_second", "_preparation_time")  # not of the model
 
 
-class FollowPlan(TrainerCallback):
+class FollowPlan(Follower, TrainerCallback):
     """Follow a plan in ``transformers.Trainer``.
 
     Training ends where the plan, its stop rules, the budget or a signal end it, never later than
@@ -54,218 +50,193 @@ class FollowPlan(TrainerCallback):
     checkpoint, training must start from it: ``trainer.train(resume_from_checkpoint=
     follow.checkpoint)`` does so, and begins anew where there is none.
 
-    With any ``eval_strategy`` but ``"no"``, the plan decides at which epochs' ends to evaluate;
-    evaluations within an epoch stay as they are. The plan's metric may be called ``eval_loss``,
-    ``val_loss`` or ``loss``: Trainer's ``eval_loss`` is meant. Checkpoints are those of Trainer, in
-    the run's own folder; ``save_strategy="no"`` avoids a second set.
-
-    Args:
-        plan: what to follow, or the file that ``epochcast plan --output`` wrote.
-        folder: of this run; the same one goes on with it.
-        partial_epochs: whether to use up the budget with part of an epoch, where no whole one fits.
-        keep_best: whether to save whenever the plan's metric is the best so far.
-        rehearse: whether to save once after the very first step, to find out at once that saving
-            works and how long it takes.
-        exit_code: of a process that a signal made leave; default: 128 + the signal's number.
-        store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
-        watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
-        clock: of tests.
-
-    Raises:
-        StoreError: the plan cannot be read.
+    With any ``eval_strategy`` but ``"no"``, the plan decides at which epochs' ends to evaluate,
+    unless the learning rate follows the evaluations; those within an epoch stay as they are. The
+    plan's metric may be called ``eval_loss``, ``val_loss`` or ``loss``: Trainer's ``eval_loss`` is
+    meant. Checkpoints are those of Trainer, in the run's own folder; ``save_strategy="no"`` avoids
+    a second set.
     """
-
-    def __init__(
-        self,
-        plan: Plan | str | Path,
-        *,
-        folder: str | Path = FOLDER,
-        partial_epochs: bool = True,
-        keep_best: bool = True,
-        rehearse: bool = True,
-        exit_code: int | None = None,
-        store: str | bool | None = None,
-        watchers: Sequence[Watcher] | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        self._plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-        self._folder = Path(folder)
-        options = Options(
-            partial_epochs=partial_epochs,
-            keep_best=keep_best,
-            rehearse=rehearse,
-            all_ranks_save=True,  # each has its own random states
-            per_update=True,
-        )
-        self._new_session = partial(
-            Session, self._plan, self._write, folder=self._folder, options=options,
-            exit_code=exit_code, store=store, watchers=watchers, clock=clock,
-        )  # fmt: skip
-        self._planned_evaluations = bool(self._plan.epochs_of("evaluate"))
-        self._next: Session | None = None
-        self._session: Session | None = None
-        self._open = False
-
-    # ── what can be asked ────────────────────────────────────────────────────────────────────
-
-    @property
-    def checkpoint(self) -> str | None:
-        """For ``trainer.train(resume_from_checkpoint=…)``; None where the run begins.
-
-        Raises:
-            UsageError: the folder belongs to another workload.
-            StoreError: what is in the folder cannot be read.
-        """
-        if self._next is None:
-            self._next = self._new_session()
-        found = self._next.guard.checkpoint
-        return None if found is None else str(found)
-
-    @property
-    def best_checkpoint(self) -> str | None:
-        """Of the moment when the plan's metric was at its best; None before that."""
-        found = self._guard.best_checkpoint
-        return None if found is None else str(found)
-
-    @property
-    def reason(self) -> StopReason | None:
-        """Why the run ended; None while it goes on, or where Trainer ended it."""
-        return self._guard.reason
-
-    def summary(self) -> str:
-        """What was predicted, what happened, and why it ended, in words."""
-        from epochcast.report.following import summary_lines
-
-        return "\n".join(summary_lines(self._guard.events))
-
-    # ── the run, as Trainer goes through it ──────────────────────────────────────────────────
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        if self._session is not None and self._open:  # an error ended the last training
-            self._close(failed=True)
-        self._session, self._next = self._next or self._new_session(), None
-        self._parts = TrainerParts.of(state, parts)
+        """Take up the run.
+
+        Raises:
+            UsageError: training does not start where the run stands, or cannot be followed.
+        """
+        self._end(failed=True)  # of a training that an error ended
+        _require_whole_weights()
+        session = self._new_session(self._write, all_ranks_save=True, per_update=True)
+        guard = session.guard
         self._updates = _updates_of_an_epoch(args, parts["train_dataloader"])
-        self._check_start(args, state)
-        self._skip = self._guard.resumed_step
-        self._ending = False  # whether an epoch waits for its evaluation to end
+        self._require_place(guard, args, state)
+        self._parts, self._ranks = TrainerParts.of(state, parts), guard.ranks
+        self._evaluates = _name(args.eval_strategy) != "no"
+        reactive = isinstance(parts["lr_scheduler"], ReduceLROnPlateau)
+        self._plan_evaluates = (
+            self._evaluates and not reactive and bool(self.plan.epochs_of("evaluate"))
+        )
+        self._skip = guard.resumed_step
+        self._ending = False  # whether an epoch waits for its evaluation
         self._values: dict[str, float] = {}
         self._restore: list[Callable[[], None]] = []
-        self._session.on_signal = self._leave
-        self._open = True
-        if not self._session.open():
-            self._stop_before_a_step(control, parts["train_dataloader"])
-        elif self._skip == self._updates:  # left after an epoch's last step
-            self._guard.begin_epoch()
-            self._guard.skip(self._skip)
-            self._skip = 0
-            self._finish_epoch(args, control)
-            if control.should_evaluate:
-                self._restore.append(_set(args, "eval_on_start", True))
-            if control.should_training_stop:
-                self._stop_before_a_step(control, parts["train_dataloader"])
+        session.on_signal = self._leave
+        if self._begin(session) and self._skip == self._updates:
+            self._catch_up(guard, args, control)
+        if guard.reason is not None:
+            self._stop_before_a_step(guard, control, parts["train_dataloader"])
+
+    def _catch_up(self, guard: Guard, args: TrainingArguments, control: TrainerControl) -> None:
+        """The run was left after an epoch's last step: what comes after it comes now."""
+        guard.begin_epoch()
+        guard.skip(self._skip)
+        self._skip = 0
+        control.should_evaluate = self._evaluates
+        self._evaluate_or_end(guard, control)
+        if control.should_evaluate:  # before the next epoch; on_evaluate ends this one
+            self._restore.append(_set(args, "eval_on_start", True))
+        control.should_evaluate = False
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
+        """Begin the epoch."""
+        guard = self._guard
+        if guard is None:
+            return
         if self._ending:  # the evaluation is over, and did not give the plan's metric
-            self._end_epoch(control)
-        if not self._guard.begin_epoch():
-            self._stop_before_a_step(control, parts["train_dataloader"])
+            self._end_epoch(guard, control)
+        if not guard.begin_epoch():
+            self._stop_before_a_step(guard, control, parts["train_dataloader"])
         elif self._skip:
-            self._guard.skip(self._skip)
+            guard.skip(self._skip)
             self._skip = 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        if self._guard.reason is not None or self._guard.step():
-            self._stop(control)
+        """Count the step; stop here where the run must."""
+        guard = self._guard
+        if guard is None:
+            return
+        if guard.reason is not None or guard.step():
+            _stop(guard, control)
         elif control.should_evaluate:  # eval_strategy="steps"
-            at_the_end = self._planned_evaluations and state.global_step % self._updates == 0
-            control.should_evaluate = not at_the_end and self._guard.may_evaluate()
+            at_the_end = self._plan_evaluates and state.global_step % self._updates == 0
+            control.should_evaluate = not at_the_end and guard.may_evaluate()
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        if self._guard.reason is not None:
-            self._stop(control)
-        elif not (control.should_training_stop and state.global_step % self._updates):
-            self._finish_epoch(args, control)
+        """Evaluate, or end the epoch."""
+        guard = self._guard
+        if guard is None:
+            return
+        within = control.should_training_stop and state.global_step % self._updates
+        if guard.reason is not None:
+            _stop(guard, control)
+        elif not within:
+            self._evaluate_or_end(guard, control)
 
-    def _finish_epoch(self, args: TrainingArguments, control: TrainerControl) -> None:
-        """All steps are done: evaluate, or end the epoch."""
-        if self._planned_evaluations and _name(args.eval_strategy) != "no":
-            control.should_evaluate = self._guard.due("evaluate")
+    def _evaluate_or_end(self, guard: Guard, control: TrainerControl) -> None:
+        if self._plan_evaluates:
+            control.should_evaluate = guard.due("evaluate")
         elif control.should_evaluate:
-            control.should_evaluate = self._guard.may_evaluate()
+            control.should_evaluate = guard.may_evaluate()
         self._ending = True
         if not control.should_evaluate:
-            self._end_epoch(control)
+            self._end_epoch(guard, control)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
         """The training loss that Trainer logged last goes with the next evaluation."""
-        if self._open and "loss" in (logs := parts.get("logs") or {}):
+        logs = parts.get("logs") or {}
+        if self._guard is not None and "loss" in logs:
             self._values["train_loss"] = float(logs["loss"])
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        if not self._open or not self._guard.evaluating:
-            return  # the user's own evaluation
+        """Report what was measured, and decide whether to go on."""
+        guard = self._guard
+        if guard is None or not guard.evaluating:  # an evaluation of the user's own
+            return
         if not self._ending:
-            self._guard.end_evaluation()
+            guard.end_evaluation()
             return
         self._values.update(self._named(parts["metrics"]))
-        if self._plan.metric in self._values:  # of several data sets, this is the one
-            self._end_epoch(control)
-            if control.should_training_stop:
-                self._stop_before_a_step(control, parts["train_dataloader"])
+        if self.plan.metric in self._values:  # of several data sets, this is the one
+            self._end_epoch(guard, control)
+            if guard.reason is not None:
+                self._stop_before_a_step(guard, control, parts["train_dataloader"])
+
+    def _end_epoch(self, guard: Guard, control: TrainerControl) -> None:
+        self._ending = False
+        if guard.evaluating:
+            try:
+                guard.report(self._values)
+            except UsageError:
+                self._end(failed=True)
+                raise
+        self._values = {}
+        if guard.end_epoch() is not None:
+            _stop(guard, control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        """Training is over.
+        """Close the books.
 
         Raises:
             SystemExit: a signal asked for it.
         """
+        if self._guard is None:
+            return
         if self._ending:
-            self._end_epoch(control)
+            self._end_epoch(self._guard, control)
         self._leave()
 
-    # ── how ──────────────────────────────────────────────────────────────────────────────────
+    def _leave(self) -> None:
+        self._end()
+        if self._session is not None:
+            self._session.leave_if_signalled()
 
-    @property
-    def _guard(self) -> Guard:
-        if self._session is None:
-            raise UsageError("training has not begun: FollowPlan knows nothing of this run yet")
-        return self._session.guard
+    def _end(self, failed: bool = False) -> None:
+        if self._guard is not None:
+            for restore in self._restore:
+                restore()
+        super()._end(failed)
 
     def _write(self, path: Path) -> None:
-        write_checkpoint(path, self._parts, self._guard.ranks)
+        write_checkpoint(path, self._parts, self._ranks)
 
-    def _check_start(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _named(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """What is said of the model, the plan's metric under the name that it has in the plan."""
+        found = {
+            name: float(value)
+            for name, value in metrics.items()
+            if name != "epoch" and not name.endswith(OF_THE_EVALUATION)
+        }
+        wanted = self.plan.metric
+        plain = wanted.removeprefix("validation_").removeprefix("val_")
+        if wanted not in found and f"eval_{plain}" in found:
+            found[wanted] = found[f"eval_{plain}"]
+        return found
+
+    def _require_place(self, guard: Guard, args: TrainingArguments, state: TrainerState) -> None:
         """Trainer and guard must be at the same step of the same epoch."""
-        if AcceleratorState().distributed_type in SHARDED:
-            raise UsageError(
-                "FollowPlan cannot save models that FSDP or DeepSpeed has sharded: "
-                "follow the plan in a loop of your own, with save= and all_ranks_save=True"
-            )
-        at, steps = self._guard.position, int(state.global_step)
+        at, steps = guard.position, int(state.global_step)
         if at.steps != steps:
             raise UsageError(
-                f"the run in {self._folder} is at step {at.steps}, but training starts at step "
+                f"the run in {self.folder} is at step {at.steps}, but training starts at step "
                 f"{steps}: call trainer.train(resume_from_checkpoint=follow.checkpoint); to begin "
                 "anew, give another folder"
             )
         if at.epoch * self._updates + at.step != steps or at.step > self._updates:
             raise UsageError(
-                f"the run in {self._folder} is at step {at.step} of epoch {at.epoch}, but an epoch "
+                f"the run in {self.folder} is at step {at.step} of epoch {at.epoch}, but an epoch "
                 f"has {self._updates} steps now: give it the data, the batch size and the "
                 "accumulation that it began with, or give another folder"
             )
@@ -275,57 +246,28 @@ class FollowPlan(TrainerCallback):
                 "set it to False"
             )
 
-    def _end_epoch(self, control: TrainerControl) -> None:
-        self._ending = False
-        if self._guard.evaluating:
-            self._guard.report(self._values)
-        self._values = {}
-        if self._guard.end_epoch() is not None:
-            self._stop(control)
-
-    def _named(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """What is said of the model, the plan's metric under the name that it has in the plan."""
-        found = {
-            name: float(value)
-            for name, value in metrics.items()
-            if name != "epoch" and not name.endswith(OF_THE_EVALUATION)
-        }
-        wanted = self._plan.metric
-        plain = wanted.removeprefix("validation_").removeprefix("val_")
-        if wanted not in found and f"eval_{plain}" in found:
-            found[wanted] = found[f"eval_{plain}"]
-        return found
-
-    def _stop(self, control: TrainerControl) -> None:
-        control.should_training_stop = True
-        if self._guard.reason in (StopReason.BUDGET, StopReason.SIGNAL):  # no time for more
-            control.should_evaluate = control.should_save = False
-
-    def _stop_before_a_step(self, control: TrainerControl, loader: Any) -> None:
+    def _stop_before_a_step(self, guard: Guard, control: TrainerControl, loader: Any) -> None:
         """Trainer takes a step in every epoch that it begins: let there be no batch for it."""
-        self._stop(control)
+        _stop(guard, control)
         sampler: Any = getattr(loader, "batch_sampler", None)
         while hasattr(sampler, "batch_sampler"):  # accelerate's: one process's part
             sampler = sampler.batch_sampler
         if hasattr(sampler, "sampler"):
             self._restore.append(_set(sampler, "sampler", ()))
 
-    def _leave(self) -> None:
-        """Training is over.
 
-        Raises:
-            SystemExit: a signal asked for it.
-        """
-        self._close()
-        if self._session is not None:
-            self._session.leave_if_signalled()
+def _stop(guard: Guard, control: TrainerControl) -> None:
+    control.should_training_stop = True
+    if guard.reason in (StopReason.BUDGET, StopReason.SIGNAL):  # no time for more
+        control.should_evaluate = control.should_save = False
 
-    def _close(self, failed: bool = False) -> None:
-        self._open = False
-        for restore in self._restore:
-            restore()
-        if self._session is not None:
-            self._session.close(failed)
+
+def _require_whole_weights() -> None:
+    if AcceleratorState().distributed_type in SHARDED:
+        raise UsageError(
+            "FollowPlan cannot save models that FSDP or DeepSpeed has sharded: "
+            "follow the plan in a loop of your own, with save= and all_ranks_save=True"
+        )
 
 
 def _updates_of_an_epoch(args: TrainingArguments, loader: Any) -> int:
