@@ -103,6 +103,7 @@ def test_a_deadline_may_be_a_time(worked: Path) -> None:
     soon = datetime.now() + timedelta(hours=1, seconds=10)
     found = planned(f"--model model.json {WORKED}", "--deadline", soon.isoformat(" "))
     assert found.budget.deadline == pytest.approx(3605, abs=6)
+    assert found.budget.deadline_at == pytest.approx(soon.timestamp())
     assert found.chosen.epochs == 57
     started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
     when = ("--deadline", soon.isoformat(" "), "--counted-from", "start", "--started", started)
@@ -213,7 +214,7 @@ AROUND = {  # the plan, and how its files are read
 def test_every_option_has_a_twin_in_the_library() -> None:
     options = {option.name for option in command.params} - AROUND
     library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
-    assert {TWINS.get(name, name) for name in options} == library - {"watts_spread"}
+    assert {TWINS.get(name, name) for name in options} == library - {"watts_spread", "deadline_at"}
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,16 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
 
     text, spent = options["deadline"], _spent(options, now)
     deadline = None if text is None else parse_deadline(text, now)
+    moment = None
     if deadline is not None and is_time(text):
+        moment = now.timestamp() + deadline
         deadline += spent  # a time is where it is, wherever durations count from
         if deadline <= 0:
             raise UsageError(f"the deadline {text!r} lies before the allocation's start")
     try:
         return Budget(
             deadline=deadline,
+            deadline_at=moment,
             money=options["money"],
             energy=options["energy"],
             memory=options["memory"],

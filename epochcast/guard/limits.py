@@ -2,7 +2,8 @@
 
     elapsed   seconds since this process began           spent = earlier processes + elapsed
 
-    deadline from now      first process's beginning + deadline            downtime counts
+    deadline a moment      that moment                                     however late it begins
+             from now      first process's beginning + deadline            downtime counts
              from start    the allocation's beginning + deadline           each allocation anew
              in total      deadline − spent                                downtime does not count
     money                  3600·(money − fixed)/(price·devices) − spent
@@ -118,7 +119,9 @@ class Account:
     def _deadlines(self) -> list[Limit]:
         budget, begun = self.plan.budget, self.beginnings
         found = []
-        if budget.deadline is not None:
+        if budget.deadline_at is not None:
+            found.append(budget.deadline_at - begun.process)
+        elif budget.deadline is not None:
             share = (budget.deadline - budget.spent_seconds) / self.plan.folds
             if budget.counted_from == "total":
                 found.append(share - begun.spent_before)

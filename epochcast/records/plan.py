@@ -49,6 +49,8 @@ class Budget:
 
     Attributes:
         deadline: seconds of wall-clock time, all folds and restarts included.
+        deadline_at: the same as a moment, seconds since 1970, UTC, where it was given as one:
+            whoever follows the plan keeps to the moment, however late the run begins.
         money: in the unit of the price.
         energy: joules, of all devices together.
         memory: bytes of one device; default: what the device has, less what fragmentation takes.
@@ -77,6 +79,7 @@ class Budget:
     carbon_per_kwh: float | None = None
     spent_seconds: float = 0.0
     counted_from: CountedFrom = "now"
+    deadline_at: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -26,6 +26,12 @@ def test_a_deadline_from_now_counts_the_time_between_processes() -> None:
     assert limits(LATER, deadline=3600) == [("deadline", 2600)]
 
 
+def test_a_deadline_that_is_a_moment_stays_where_it_is() -> None:
+    told = {"deadline": 3600.0, "deadline_at": DAY + 3000}
+    assert limits(FIRST, **told) == [("deadline", 3000)]  # the run began ten minutes late
+    assert limits(LATER, **told) == [("deadline", 2000)]
+
+
 def test_a_deadline_in_total_does_not() -> None:
     assert limits(LATER, deadline=3600, counted_from="total") == [("deadline", 3000)]
     told = {"deadline": 3600, "counted_from": "total", "spent_seconds": 100.0}
