@@ -22,13 +22,19 @@ from pathlib import Path
 from threading import get_ident
 from typing import Any
 
-from epochcast.errors import UsageError
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.guard.guard import Guard
 from epochcast.integrations.follower import Follower, missing
 
 try:
     from keras.callbacks import Callback
 except ModuleNotFoundError as error:
+    lacking = (error.name or "").partition(".")[0]
+    if lacking in ("tensorflow", "jax"):
+        raise MissingDependency(
+            f"Keras wants {lacking}, which is not installed; next: set KERAS_BACKEND=torch in "
+            "the environment, before keras is imported"
+        ) from None
     raise missing("keras", error) from None
 
 WEIGHTS = "model.weights.h5"

@@ -239,7 +239,7 @@ class _Limits:
 
 def _saved_by(trainer: Trainer) -> Any:
     def write(path: Path) -> None:
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
 
     return write
 

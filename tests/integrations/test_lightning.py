@@ -168,13 +168,13 @@ def test_a_budget_stop_in_an_epoch_validates_no_more(tmp_path: Path) -> None:
     assert run.clock.now - 100 <= STEPS * 5 + 3 + 30
 
 
-@pytest.mark.parametrize("weights_only", [None, True])
-def test_an_interrupted_epoch_is_gone_on_with(tmp_path: Path, weights_only: bool | None) -> None:
+@pytest.mark.parametrize("settings", [{}, {"weights_only": True}])
+def test_an_interrupted_epoch_is_gone_on_with(tmp_path: Path, settings: dict) -> None:
     clock = FakeClock()
     first = Run(tmp_path, make_plan(epochs=3, deadline=90.0), clock).fit()
     step = first.follow.position.step
     assert (first.follow.position.epoch, step > 0) == (1, True)
-    second = Run(tmp_path, make_plan(epochs=3), clock).fit(weights_only=weights_only)
+    second = Run(tmp_path, make_plan(epochs=3), clock).fit(**settings)
     assert second.follow.reason is StopReason.PLAN_DONE
     assert second.model.steps == 3 * STEPS - first.model.steps
     assert second.follow.position.steps == 3 * STEPS
