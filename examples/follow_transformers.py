@@ -59,7 +59,7 @@ def main(path: str) -> None:
         num_train_epochs=plan.chosen.epochs,  # over which the learning rate falls
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         eval_strategy="epoch",  # the plan says after which
         logging_strategy="epoch",
         save_strategy="no",  # the plan saves

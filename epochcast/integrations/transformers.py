@@ -86,6 +86,15 @@ class FollowPlan(Follower, TrainerCallback):
             self._catch_up(guard, args, control)
         if guard.reason is not None:
             self._stop_before_a_step(guard, control, parts["train_dataloader"])
+        else:
+            self._compare_horizon(guard, args, state)
+
+    def _compare_horizon(self, guard: Guard, args: TrainingArguments, state: TrainerState) -> None:
+        """A learning rate that falls over more steps than the plan has: say so."""
+        end = self.plan.chosen.epochs * self._updates
+        falls = not _name(args.lr_scheduler_type).startswith(("constant", "reduce_lr"))
+        if falls and end < state.max_steps:
+            guard.note("schedule-shortened", steps=f"{end:,}", horizon=f"{state.max_steps:,}")
 
     def _catch_up(self, guard: Guard, args: TrainingArguments, control: TrainerControl) -> None:
         """The run was left after an epoch's last step: what comes after it comes now."""

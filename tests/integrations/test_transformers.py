@@ -143,6 +143,7 @@ def test_the_plan_ends_a_longer_training_and_a_finished_run_stays_finished(tmp_p
     assert run.train() is StopReason.PLAN_DONE
     assert (run.passing.epochs, run.passing.steps) == (3, 3 * STEPS)
     assert run.trainer.state.global_step == 3 * STEPS
+    assert run.listener.notes() == ["schedule-shortened"]  # the learning rate's, of ten epochs
 
     again = Run(plan, tmp_path, epochs=10, clock=run.clock)
     assert again.train() is StopReason.PLAN_DONE
