@@ -105,6 +105,7 @@ def budget(framework: str, plan: Plan, folder: Path, runs: int, seed: int) -> No
             "seconds": ended - began,
             "reason": end["reason"],
             "epochs": end["position"]["epoch"],
+            "spent": end["spent_seconds"],
             "whole": is_whole(checkpoint),
         }
         print(json.dumps(row), flush=True)

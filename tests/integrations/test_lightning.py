@@ -259,6 +259,32 @@ def test_validation_stays_where_early_stopping_needs_it(tmp_path: Path) -> None:
     assert run.guard.books.state.checks == 2
 
 
+def test_validation_stays_within_epochs_where_that_was_asked_for(tmp_path: Path) -> None:
+    plan = make_plan(epochs=3, evaluate_every=3)
+    run = Run(tmp_path, plan, val_check_interval=0.5).fit()
+    assert (run.model.epochs, run.model.evaluations) == (3, 6)
+    assert run.guard.books.state.checks == 1
+    samples = run.guard.books.ledger.samples
+    assert (*samples.first_epoch, *samples.epoch) == (56.0, 56.0, 53.0)
+    assert samples.evaluation == (3.0,)
+
+
+def test_validation_stays_where_a_scheduler_needs_it(tmp_path: Path) -> None:
+    run = Run(tmp_path, make_plan(epochs=4, evaluate_every=2))
+
+    def with_plateau() -> dict:
+        optimizer = torch.optim.Adam(run.model.parameters())
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"},
+        }
+
+    run.model.configure_optimizers = with_plateau  # type: ignore[method-assign, assignment]
+    run.fit()
+    assert (run.model.epochs, run.model.evaluations) == (4, 4)
+
+
 def test_a_model_checkpoint_of_the_user_stays(tmp_path: Path) -> None:
     mine = ModelCheckpoint(tmp_path / "mine", monitor="val_loss")
     run = Run(tmp_path, make_plan(epochs=2), callbacks=[mine]).fit()
@@ -301,6 +327,22 @@ def test_a_signal_in_a_validation_saves_at_once(tmp_path: Path) -> None:
     assert (run.follow.position.epoch, run.follow.position.step) == (1, STEPS)
     second = Run(tmp_path, make_plan(epochs=3)).fit()
     assert (second.model.steps, second.follow.position.epoch) == (STEPS, 3)
+    assert second.follow.reason is StopReason.PLAN_DONE
+
+
+def test_a_signal_in_a_validation_within_an_epoch(tmp_path: Path) -> None:
+    class Stopper(Callback):
+        def on_validation_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+            if not trainer.sanity_checking and trainer.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Run(tmp_path, make_plan(epochs=3), callbacks=[Stopper()], val_check_interval=0.5)
+    with pytest.raises(SystemExit):
+        run.fit()
+    assert (run.follow.position.epoch, run.follow.position.step) == (1, STEPS // 2)
+    second = Run(tmp_path, make_plan(epochs=3), val_check_interval=0.5).fit()
+    assert (second.model.steps, second.follow.position.epoch) == (STEPS + STEPS // 2, 3)
+    assert second.follow.position.steps == 3 * STEPS
     assert second.follow.reason is StopReason.PLAN_DONE
 
 
