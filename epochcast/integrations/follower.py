@@ -62,12 +62,14 @@ class Follower:
         self._session: Session | None = None
         self._guard: Guard | None = None  # only while the framework trains
 
-    def _new_session(self, write: Write, all_ranks_save: bool = False) -> Session:
+    def _new_session(
+        self, write: Write, all_ranks_save: bool = False, per_update: bool = False
+    ) -> Session:
         return Session(
             self.plan,
             write,
             folder=self.folder,
-            options=replace(self._options, all_ranks_save=all_ranks_save),
+            options=replace(self._options, all_ranks_save=all_ranks_save, per_update=per_update),
             exit_code=self._exit_code,
             store=self._store,
             watchers=self._watchers,
@@ -129,10 +131,13 @@ class Follower:
         return "\n".join(summary_lines(self._session.guard.events)) if self._session else ""
 
 
-def missing(package: str, error: ModuleNotFoundError) -> Exception:
-    """What to raise where a framework cannot be imported: it is missing, or something of it is."""
-    if (error.name or "").partition(".")[0] != package:
+def missing(package: str, error: ModuleNotFoundError, *needed: str) -> Exception:
+    """What to raise where a framework cannot be imported: it is missing, or something of it is.
+
+    Args:
+        needed: other packages that come with the framework's extra.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name not in (package, *needed):
         return error
-    return MissingDependency(
-        f"{package} is not installed; next: pip install 'epochcast[{package}]'"
-    )
+    return MissingDependency(f"{name} is not installed; next: pip install 'epochcast[{package}]'")

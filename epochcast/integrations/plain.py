@@ -67,6 +67,7 @@ def follow(
         rehearse: whether to save once after the very first step, to find out at once that saving
             works and how long it takes.
         all_ranks_save: whether every process calls ``save`` (sharded models), or the first alone.
+            With ``state``, every process saves its random states and the first one the rest.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
@@ -94,12 +95,14 @@ def follow(
         partial_epochs=partial_epochs,
         keep_best=keep_best,
         rehearse=rehearse,
-        all_ranks_save=all_ranks_save,
+        all_ranks_save=all_ranks_save or keeper is not None,
     )
     session = Session(
         plan, save, folder=folder, options=options, exit_code=exit_code, store=store,
         watchers=watchers, clock=clock,
     )  # fmt: skip
+    if keeper is not None:
+        keeper.ranks = session.guard.ranks
     return FollowedRun(session, load, keeper)
 
 

@@ -1,6 +1,7 @@
 """The default checkpoint: model, optimizer and whatever else has a state, with every random state.
 
-    {"objects": {name: state_dict}, "random": {…}, "epoch_random": {…}}
+    {"objects": {name: state_dict}, "random": {…}, "epoch_random": {…}}      one process: a file
+    objects.pt  random-0.pt  random-1.pt …                                   several: a folder
 
 ``random`` is of the moment of the save, ``epoch_random`` of the beginning of its epoch: with both,
 an interrupted epoch draws the same shuffle again, skips what was done, and goes on as if nothing
@@ -19,6 +20,9 @@ import numpy as np
 import torch
 
 from epochcast.errors import StoreError, UsageError
+from epochcast.guard.ranks import Alone, Ranks
+
+OBJECTS = "objects.pt"  # of several processes
 
 
 class TorchState:
@@ -28,13 +32,18 @@ class TorchState:
         objects: by name; each has ``state_dict`` and ``load_state_dict`` as modules, optimizers,
             schedulers and scalers have, or is a ``torch.Generator``.
 
+    Attributes:
+        ranks: the processes of the run: each keeps its own random states, the first one the rest.
+
     Raises:
         UsageError: an object has no state that could be saved.
     """
 
     def __init__(self, objects: Mapping[str, Any]) -> None:
         self._objects = dict(objects)
+        self.ranks: Ranks = Alone()
         self._epoch_random = self._random()
+        self._later: dict[str, Any] | None = None
         for name, thing in self._objects.items():
             stateful = hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
             if not stateful and not isinstance(thing, torch.Generator):
@@ -48,25 +57,33 @@ class TorchState:
         self._epoch_random = self._random()
 
     def write(self, path: Path) -> None:
-        """Write all states to a file."""
-        states = {
-            "objects": {name: _state_of(thing) for name, thing in self._objects.items()},
-            "random": self._random(),
-            "epoch_random": self._epoch_random,
-        }
-        torch.save(states, path)
+        """Write all states; of several processes, all call this."""
+        states = {name: _state_of(thing) for name, thing in self._objects.items()}
+        chance = {"random": self._random(), "epoch_random": self._epoch_random}
+        if self.ranks.size == 1:
+            torch.save({"objects": states, **chance}, path)
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        torch.save(chance, path / self._own)
+        if self.ranks.rank == 0:
+            torch.save({"objects": states}, path / OBJECTS)
+
+    @property
+    def _own(self) -> str:
+        return f"random-{self.ranks.rank}.pt"
 
     def read(self, path: Path) -> None:
-        """Take up all states of a file; random states are left as they were at its epoch's begin.
+        """Take up all states; random states are left as they were at the epoch's begin.
+
+        A process that did not write any keeps those that it has.
 
         Raises:
-            StoreError: the file does not hold what this run consists of.
+            StoreError: what is there is not what this run consists of.
         """
-        try:
-            states = torch.load(path, map_location="cpu", weights_only=True)
-            saved = states["objects"]
-        except Exception as error:
-            raise StoreError(f"cannot read the checkpoint {path}: {error}") from error
+        states = _load(path / OBJECTS if path.is_dir() else path)
+        if path.is_dir() and (path / self._own).exists():
+            states |= _load(path / self._own)
+        saved = states.get("objects", {})
         if set(saved) != set(self._objects):
             raise StoreError(
                 f"the checkpoint {path} holds {', '.join(saved)}, but this run consists of "
@@ -74,12 +91,14 @@ class TorchState:
             )
         for name, thing in self._objects.items():
             _restore(thing, saved[name])
-        self._epoch_random, self._later = states["epoch_random"], states["random"]
-        self._set_random(self._epoch_random)
+        if "random" in states:
+            self._epoch_random, self._later = states["epoch_random"], states["random"]
+            self._set_random(self._epoch_random)
 
     def go_on(self) -> None:
         """What was done of an interrupted epoch is skipped: random states as they were then."""
-        self._set_random(self._later)
+        if self._later is not None:
+            self._set_random(self._later)
 
     def _random(self) -> dict[str, Any]:
         state = np.random.get_state()
@@ -111,6 +130,13 @@ class TorchState:
             torch.cuda.set_rng_state_all(states["cuda"])
         if "mps" in states and torch.backends.mps.is_available():
             torch.mps.set_rng_state(states["mps"])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise StoreError(f"cannot read the checkpoint {path}: {error}") from error
 
 
 def _as_lists(state: Any) -> list[Any]:

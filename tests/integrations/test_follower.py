@@ -13,7 +13,7 @@ from epochcast.errors import MissingDependency
 from epochcast.integrations.follower import missing
 
 
-@pytest.mark.parametrize("name", ["lightning", "keras"])
+@pytest.mark.parametrize("name", ["lightning", "keras", "transformers"])
 def test_a_framework_that_is_not_installed_is_named(name: str) -> None:
     code = (
         f"import sys; sys.modules[{name!r}] = None\n"
@@ -47,6 +47,8 @@ def test_a_broken_framework_is_not_called_missing() -> None:
     assert missing("keras", broken) is broken
     gone = ModuleNotFoundError("No module named 'keras'", name="keras")
     assert isinstance(missing("keras", gone), MissingDependency)
+    gone = ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
+    assert "epochcast[transformers]" in str(missing("transformers", gone, "accelerate"))
 
 
 def test_the_adapters_are_loaded_when_they_are_used() -> None:
