@@ -19,8 +19,10 @@ from torch.utils.data import TensorDataset
 
 import epochcast
 from epochcast.cli import cli
+from epochcast.costmodel.peaks import envelopes
 from epochcast.errors import UsageError, WorkloadError
-from epochcast.profiler.dryrun import DryRunError, dry_run, simulate
+from epochcast.profiler.archive import with_outer_timelines
+from epochcast.profiler.dryrun import DryRunError, dry_run, dry_runs, simulate
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
 from epochcast.profiler.tracker import OperatorTracker, track_step
@@ -428,6 +430,27 @@ def workload(width: int = 4):
         forward=lambda model, batch: model(batch[0]).sum() / float(batch[0].sum()),
     )
 """
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "char-gpt", "cifar10-resnet"])
+def test_timelines_of_two_batch_sizes_give_the_peak_of_all(name):
+    spec = VisitSpec(workload=WorkloadSpec(target=name))
+    known = dry_runs(spec, [4, 16], timeline=True)
+    (lines,) = envelopes({c.config: c.footprint for c in known})
+    for other in dry_runs(spec, [2, 7, 96]):  # one sample may take other kernels
+        peaks = lines.peaks(other.config.batch_size)
+        for count, peak in peaks.items():
+            assert peak == pytest.approx(getattr(other.footprint, count), abs=0.5)
+
+
+def test_of_each_model_the_timelines_of_two_batch_sizes_are_kept():
+    spec = VisitSpec(workload=WorkloadSpec(target="digits-mlp"))
+    counted = {c.config: c.footprint for c in dry_runs(spec, [4, 8, 16], timeline=True)}
+    kept = with_outer_timelines(counted)
+    assert {c.batch_size for c, x in kept.items() if x.timeline} == {4, 16}
+    assert all(
+        replace(x, timeline=None) == replace(kept[c], timeline=None) for c, x in counted.items()
+    )
 
 
 def test_the_command_line(tmp_path, monkeypatch):
