@@ -486,3 +486,40 @@ def test_the_command_line_says_why_not(tmp_path, monkeypatch):
     assert failed.exit_code == 1
     assert failed.stderr.startswith("epochcast: cannot be traced without values: train.py, line 11")
     assert len(failed.stderr.splitlines()) == 1
+
+
+class Bags(nn.Module):
+    def __init__(self, mode, sparse):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(96, 8, mode=mode, sparse=sparse)
+
+    def forward(self, tokens):
+        return self.bag(tokens)
+
+
+@pytest.mark.parametrize(
+    ("mode", "optimizer"),
+    [
+        ("mean", torch.optim.SparseAdam),
+        ("sum", torch.optim.SparseAdam),
+        ("mean", torch.optim.SGD),
+        ("sum", torch.optim.SGD),
+        ("max", torch.optim.Adam),
+    ],
+)
+def test_bags_of_embeddings(mode, optimizer):
+    """Once 8 bytes short, and without entries in the gradient of a sum."""
+
+    def build():
+        model = Bags(mode, sparse=optimizer is not torch.optim.Adam)
+        tokens = torch.arange(96).reshape(24, 4)
+        return Workload(
+            model=model,
+            train_data=TensorDataset(tokens),
+            optimizer=optimizer(model.parameters(), lr=0.1),
+            forward=lambda model, batch: model(batch[0]).sum(),
+            batch_size=4,
+        )
+
+    (fake,) = simulate(build, timeline=True)
+    assert_same(fake.footprint, real_footprint(build))
