@@ -131,8 +131,14 @@ class Place:
 
     def run_scatter(self, surface: Surface) -> Scatter:
         """Run-level scatter of any time that was learned as a surface."""
-        own = Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
-        return self.variant.run + own + self.count_scatter("flops")
+        return self.variant.run + surface.scatter(self.variables) + self.count_scatter("flops")
+
+    def build_scatter(self) -> Scatter:
+        """Scatter of building: from process to process, and of a size that was never built."""
+        surface = self.variant.build
+        if surface is None:
+            return self.variant.build_scatter
+        return self.variant.build_scatter + surface.scatter(self.variables)
 
     def count_scatter(self, name: str) -> Scatter:
         """How well a count is known here: exactly, where it was counted."""
@@ -145,7 +151,7 @@ class Place:
         surface = dict(self.variant.counts).get(name)
         if surface is None:
             return NOTHING
-        return Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
+        return surface.scatter(self.variables)
 
     # -- bytes --------------------------------------------------------------------------------
 

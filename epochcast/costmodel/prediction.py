@@ -287,9 +287,8 @@ def _terms(
     model: CostModel, at: Place, plan: Schedule, epochs: float, question: Question
 ) -> list[Term]:
     variant = at.variant
-    build = variant.build.value(at.variables) if variant.build else 0.0
     terms = [
-        _startup(model, variant, build),
+        _startup(model, at),
         _term("first steps", 1, variant.first_steps.scatter, variant.first_steps.seconds),
         *_training_terms(at, plan, epochs),
     ]
@@ -306,10 +305,11 @@ def _terms(
     return terms
 
 
-def _startup(model: CostModel, variant: Variant, build: float) -> Term:
+def _startup(model: CostModel, at: Place) -> Term:
     """Imports, then building; each has its own scatter from process to process."""
+    build = at.variant.build.value(at.variables) if at.variant.build else 0.0
     imports = model.imports.scatter.quantiles(model.imports.seconds)
-    seconds = imports + variant.build_scatter.quantiles(build)
+    seconds = imports + at.build_scatter().quantiles(build)
     return Term(name="start-up", count=1, seconds=seconds, share=0.0)
 
 

@@ -186,7 +186,7 @@ class PriceList:
         save_bytes = variant.save_bytes
         return Prices(
             startup=Amount(model.imports.seconds, model.imports.scatter),
-            build=_amount(variant.build, at, variant.build_scatter),
+            build=_amount(variant.build, at, at.build_scatter()),
             first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
             training=Amount(training, at.step_scatter()),
             turn=Amount(variant.epoch_turn.seconds, variant.epoch_turn.scatter),
