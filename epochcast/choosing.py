@@ -87,6 +87,8 @@ class Chooser:
 
     def next(self, measurements: Sequence[Measurement], round_: int) -> Choice:
         """What to do next in the process of this round."""
+        if any(m.round > round_ for m in measurements):  # over: no later process is part of it
+            return Choice(next_round=True)
         state = self._state(measurements)
         if len(state.visited) < FIRST:
             more = design.spread(self._rows, 1, self._excluding(state))
@@ -97,8 +99,6 @@ class Chooser:
             return Choice(visit=random.Random(f"{self.seed}/{round_}/{len(again)}").choice(again))
         if not state.visited:
             return Choice(stop="nothing-succeeded")
-        if any(m.round > round_ for m in measurements):  # an earlier sweep has left this round
-            return Choice(next_round=True)
         return self._after_round(measurements, state, round_)
 
     def _after_round(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -222,7 +221,7 @@ class Store:
             for config, footprint in footprints.items():
                 key = _footprint_key(workload, source, data, config)
                 row = {"key": key, "workload": workload, "source": source, "data": data}
-                document = to_json((config, replace(footprint, timeline=None)))
+                document = to_json((config, footprint))
                 connection.execute(delete(FOOTPRINTS).where(FOOTPRINTS.c.key == key))
                 connection.execute(insert(FOOTPRINTS).values(**row, document=document))
 

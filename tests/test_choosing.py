@@ -118,6 +118,16 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(kept: int) -> None:
     assert [(m.config, m.round) for m in again] == [(m.config, m.round) for m in whole]
 
 
+@pytest.mark.parametrize("kept", [11, 14, 20])
+def test_nothing_is_visited_under_the_number_of_an_earlier_round(kept: int) -> None:
+    """What round 1 was the first to visit was not in round 0, and no later process is."""
+    whole, _ = run(begun(until=0.003), noise=0.01, limit=kept)
+    late = {m.config for m in whole if m.round == 1} - {m.config for m in whole if m.round == 0}
+    assert late
+    again, _ = run(begun(until=0.003), noise=0.01, found=whole)
+    assert min(m.round for m in again[kept:]) >= max(m.round for m in whole)
+
+
 def test_nothing_larger_is_tried_once_memory_ran_out() -> None:
     chooser = begun(until=0.001)
     largest = max(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)

@@ -602,7 +602,7 @@ def test_footprints_are_kept_by_code_and_configuration_and_replaced(store):
     assert store.footprints("w", "code", "local files") == {a: large}
 
 
-def test_a_timeline_is_not_kept(store):
+def test_a_timeline_is_kept(store):
     timeline = Timeline(
         block_bytes=(8,),
         block_kinds=("input",),
@@ -615,7 +615,8 @@ def test_a_timeline_is_not_kept(store):
         step_end=1,
     )
     config, counted = RunConfig(batch_size=8), truths.footprint(8, 4)
-    store.add_footprints("w", "", {config: replace(counted, timeline=timeline)})
+    counted = replace(counted, timeline=timeline)
+    store.add_footprints("w", "", {config: counted})
     assert store.footprints("w", "") == {config: counted}
 
 

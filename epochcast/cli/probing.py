@@ -203,6 +203,7 @@ def dry_run(
 
 
 def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
+    from epochcast.profiler.archive import with_outer_timelines
     from epochcast.profiler.source import source_of
 
     try:
@@ -214,4 +215,4 @@ def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None)
     with archive:
         for data in {c.data for c in counted}:
             found = {c.config: c.footprint for c in counted if c.data == data}
-            archive.add_footprints(target, source_of(target), found, data)
+            archive.add_footprints(target, source_of(target), with_outer_timelines(found), data)

@@ -118,12 +118,12 @@ def matrix(features: Sequence[Feature], table: Table) -> Array:
     return np.stack(columns, axis=1)
 
 
-def knob_monomials(names: Sequence[str]) -> tuple[Feature, ...]:
-    """All products of knobs, each to the power 0, 1 or 2, of degree up to ``MAX_DEGREE``."""
-    powers = product((0, 1, 2), repeat=len(names))
+def knob_monomials(names: Sequence[str], powers: Sequence[int] = (0, 1, 2)) -> tuple[Feature, ...]:
+    """All products of knobs, each to one of the powers, of degree up to ``MAX_DEGREE``."""
+    everything = product(powers, repeat=len(names))
     return tuple(
         tuple((name, float(p)) for name, p in zip(names, exponents, strict=True) if p)
-        for exponents in powers
+        for exponents in everything
         if sum(exponents) <= MAX_DEGREE
     )
 

@@ -25,6 +25,7 @@ from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.outcomes import calibrate
+from epochcast.costmodel.peaks import envelopes
 from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import (
     BYTES_SD_PER_DOUBLING,
@@ -209,12 +210,16 @@ class _Rows:
 def _counted(
     groups: Mapping[RunConfig, Sequence[Measurement]], footprints: Footprints
 ) -> dict[RunConfig, Footprint]:
-    """The footprint of every configuration measured, and of those counted that are like them."""
+    """The footprint of every configuration measured, and of those counted that are like them.
+
+    What was measured goes before what a dry run said of the same; its timeline is kept.
+    """
     found = {}
     for config, visits in groups.items():
         footprint = next((m.footprint for m in visits if m.footprint), None)
         if footprint is not None:
-            found[config] = footprint
+            dry = footprints.get(config, footprint)
+            found[config] = replace(footprint, timeline=footprint.timeline or dry.timeline)
     like = next(iter(groups))
     same = {c: x for c, x in footprints.items() if _way(c) == _way(like)}
     return {**same, **found}
@@ -253,6 +258,7 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
             for config, footprint in rows.counted.items()
         ),
         counts=rows.count_surfaces(forms.count_forms(knobs)),
+        envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(
             rows.surface(quantities.compute_seconds, time, paced=True),

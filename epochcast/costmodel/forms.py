@@ -16,6 +16,7 @@ from epochcast.records import DeviceKind
 
 SOFT_EXPONENTS = (2.0, 4.0)  # between a sum (1) and a maximum (∞)
 UNLIKELY = 0.3  # prior of a form that the kind of device speaks against
+DOUBTED = 0.1  # of one that is asked for the sake of its disagreement
 
 
 def time_forms(knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool) -> list[Form]:
@@ -56,11 +57,20 @@ def update_forms(knobs: Sequence[str]) -> list[Form]:
 
 
 def count_forms(knobs: Sequence[str]) -> list[Form]:
-    """Counts and peaks, which are the same on every device."""
+    """Counts and peaks, which are the same on every device.
+
+    Two values of a knob do not tell a straight line from a square. Both are asked: where they
+    disagree, less is known.
+    """
     scales = f.knob_monomials(knobs)
     lines = f.times_batch(scales) + scales
     return [
         Form(name="polynomial", groups=(lines,)),
+        *(
+            Form(name=name, groups=(f.times_batch(some) + some,), prior=DOUBTED)
+            for name, powers in (("straight", (0, 1)), ("square", (0, 2)))
+            if (some := f.knob_monomials(knobs, powers)) != scales
+        ),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
         Form(name="padded", groups=(lines + f.times_padding(scales),)),
     ]

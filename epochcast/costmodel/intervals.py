@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, inf, pi, sqrt, tan
+from math import acos, copysign, cos, exp, inf, log, pi, sqrt, tan
 from statistics import NormalDist, fmean, variance
 
 from epochcast.records import DeviceKind, Quantiles
@@ -164,14 +164,14 @@ def constant_scatter(errors: Sequence[float]) -> Scatter:
 def student_t_quantile(p: float, dof: float) -> float:
     """The quantile of Student's t; exact for 1 and 2 degrees of freedom and for infinity.
 
-    In between: Cornish–Fisher expansion (Abramowitz & Stegun 26.7.5), within 1 % from 3 up for
-    0.05 ≤ p ≤ 0.95; below 3, interpolated in 1/dof between exact values.
+    Otherwise within 1 % for 0.05 ≤ p ≤ 0.95: from 3 up the Cornish–Fisher expansion (Abramowitz &
+    Stegun 26.7.5), below between exact values. Less than 1 counts as 1.
     """
     z = NormalDist().inv_cdf(p)
     if dof == inf:
         return z
     if dof < 3:
-        return _small_dof_quantile(p, max(1.0, dof))
+        return copysign(_small_dof_quantile(max(p, 1 - p), max(1.0, dof)), z)
     g1 = (z**3 + z) / 4
     g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
@@ -180,8 +180,17 @@ def student_t_quantile(p: float, dof: float) -> float:
 
 
 def _small_dof_quantile(p: float, dof: float) -> float:
-    a = 4 * p * (1 - p)
-    at = {1: tan(pi * (p - 0.5)), 2: 2 * (p - 0.5) * sqrt(2 / a), 3: student_t_quantile(p, 3.0)}
-    low = 1 if dof < 2 else 2
-    share = (1 / low - 1 / dof) / (1 / low - 1 / (low + 1))
-    return at[low] + share * (at[low + 1] - at[low])
+    """Its logarithm is nearly a parabola in 1/dof, here through 1, 2 and 4, whose quantiles have a
+    closed form (Shaw 2006, "Sampling Student's T distribution", section 3); p ≥ 0.5."""
+    if p == 0.5:
+        return 0.0
+    a, x = 4 * p * (1 - p), 1 / dof
+    one = log(tan(pi * (p - 0.5)))
+    two = log(2 * (p - 0.5) * sqrt(2 / a))
+    four = log(2 * sqrt(cos(acos(sqrt(a)) / 3) / sqrt(a) - 1))
+    lagrange = (
+        one * (x - 1 / 2) * (x - 1 / 4) * 8 / 3,
+        two * (x - 1) * (x - 1 / 4) * -8,
+        four * (x - 1) * (x - 1 / 2) * 16 / 3,
+    )
+    return exp(sum(lagrange))

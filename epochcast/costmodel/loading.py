@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 
 from epochcast.costmodel.discrepancy import IMPROVEMENT
-from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING, Surface, join
+from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING, Surface, join, shares_of
 
 OVERLAPS = (inf, 4.0, 2.0, 1.0)
 IDEAL_SCALING = 1.0
@@ -36,7 +36,7 @@ class Loading:
         loader: seconds a batch, of the loader alone, with ``workers`` processes.
         overlap: p; None is infinity (JSON has none).
         error: root mean square error of the two together, on the log scale.
-        better: whether that is better than what a step's own surface leaves out.
+        better: whether steps left out are predicted better so than by a surface of the steps.
     """
 
     compute: Surface
@@ -91,7 +91,7 @@ def fit_loading(
 
     Args:
         steps: variables and seconds of whole micro-steps without update.
-        direct_error: what a surface fitted to the steps themselves leaves out.
+        direct_error: leave-one-out error of a surface fitted to the steps themselves.
     """
     if compute is None or loader is None:
         return None
@@ -106,12 +106,22 @@ def fit_loading(
         workers=workers,
         overlap=None if overlap == inf or without_workers else overlap,
         error=errors[overlap],
-        better=len(steps) > 1 and not without_workers and _wins(errors[overlap], direct_error),
+        better=len(steps) > 1
+        and not without_workers
+        and hypot(errors[overlap], _left_out(compute, loader, parts, overlap))
+        < IMPROVEMENT * direct_error,
     )
 
 
-def _wins(error: float, direct_error: float) -> bool:
-    return error < IMPROVEMENT * direct_error
+def _left_out(
+    compute: Surface, loader: Surface, parts: Sequence[tuple[float, float]], overlap: float
+) -> float:
+    """Leave-one-out error of the two together, from that of each: log t moves by (part / t)ᵖ times
+    what the log of a part moves by."""
+    terms = np.array(parts)
+    shares = shares_of(terms, join(terms.T, overlap), ((0,), (1,)), overlap)
+    errors = shares * np.array([compute.left_out_sd, loader.left_out_sd])
+    return float(np.sqrt((errors**2).sum(axis=1).mean()))
 
 
 def _error(parts: Sequence[tuple[float, float]], steps: Sequence[float], overlap: float) -> float:

@@ -48,7 +48,7 @@ class Layer:
     def scatter(self, variables: Mapping[str, float], peak: float, of_peak: Scatter) -> Scatter:
         """Of ``value``: what is learned and the peak scatter by themselves, in proportion."""
         known = {**variables, "peak_bytes": peak}
-        own = self.run + Scatter(sd=self.surface.sd_log(known), dof=self.surface.dof)
+        own = self.run + self.surface.scatter(known)
         if not self.beyond_peak:
             return own + of_peak
         share = peak / max(self.value(variables, peak), 1.0)

@@ -10,6 +10,7 @@ from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.memory import Layer
+from epochcast.costmodel.peaks import Envelope
 from epochcast.costmodel.surface import Surface
 from epochcast.errors import StoreError
 from epochcast.records import (
@@ -45,6 +46,7 @@ class Variant:
         samples, eval_samples: of an epoch and of an evaluation; knobs may change them.
         counted: what was counted in single configurations, by measuring or in a dry run.
         counts: the same as functions of batch size and numeric knobs, for all others.
+        envelopes: peaks of live tensors at every batch size, of model sizes with timelines.
         micro_step: seconds of a micro-step without the optimizer's update.
         loading: the same from computing and loading apart; None where they were not measured.
         update: seconds of one optimizer update; None where it cannot be told apart.
@@ -74,6 +76,7 @@ class Variant:
     eval_samples: Surface | None
     counted: tuple[tuple[RunConfig, tuple[tuple[str, float], ...]], ...]
     counts: tuple[tuple[str, Surface], ...]
+    envelopes: tuple[Envelope, ...]
     micro_step: Surface
     loading: Loading | None
     update: Surface | None

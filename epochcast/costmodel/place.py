@@ -8,6 +8,7 @@ from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, doublings
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, Variant
+from epochcast.costmodel.peaks import PEAKS, hinge
 from epochcast.costmodel.surface import Surface
 from epochcast.records import Footprint, Quantiles, RunConfig
 
@@ -48,6 +49,7 @@ class Place:
     def _variables(self, batch_size: int) -> dict[str, float]:
         place = {**f.batch_variables(batch_size), **f.numeric_knobs(self.config.sizes)}
         known = self._counted(batch_size) or {}
+        known = {n: value for n, (value, _) in self._peaks(batch_size).items()} | known
         missing = ((n, s) for n, s in self.variant.counts if n not in known)
         return place | {n: s.value(place) for n, s in missing} | known
 
@@ -60,6 +62,16 @@ class Place:
             if same and (config.accumulation > 1) == (self.config.accumulation > 1):
                 return dict(counts)
         return None
+
+    def _peaks(self, batch_size: int) -> dict[str, tuple[float, Scatter]]:
+        """Peaks of live tensors at other batch sizes of a model size that was counted."""
+        sizes = self.config.sizes
+        for envelope in self.variant.envelopes:
+            if envelope.sizes == sizes:
+                return {n: (peak, NOTHING) for n, peak in envelope.peaks(batch_size).items()}
+        same = {float(c.batch_size): dict(x) for c, x in self.variant.counted if c.sizes == sizes}
+        known = {n: {b: x[n] for b, x in same.items() if x.get(n)} for n in PEAKS}
+        return {n: peak for n, of_it in known.items() if (peak := hinge(of_it, batch_size))}
 
     # -- seconds ------------------------------------------------------------------------------
 
@@ -140,22 +152,33 @@ class Place:
 
     def run_scatter(self, surface: Surface) -> Scatter:
         """Run-level scatter of any time that was learned as a surface."""
-        own = Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
-        return self.variant.run + own + self.count_scatter("flops")
+        return self.variant.run + surface.scatter(self.variables) + self.count_scatter("flops")
+
+    def build_scatter(self) -> Scatter:
+        """Scatter of building: from process to process, and of a size that was never built."""
+        surface = self.variant.build
+        if surface is None:
+            return self.variant.build_scatter
+        return self.variant.build_scatter + surface.scatter(self.variables)
 
     def count_scatter(self, name: str) -> Scatter:
         """How well a count is known here: exactly, where it was counted."""
-        surface = dict(self.variant.counts).get(name)
-        if surface is None or self._counted(self.config.batch_size) is not None:
+        batch_size = self.config.batch_size
+        if name in (self._counted(batch_size) or {}):
             return NOTHING
-        return Scatter(sd=surface.sd_log(self.variables), dof=surface.dof)
+        peaks = self._peaks(batch_size)
+        if name in peaks:
+            return peaks[name][1]
+        surface = dict(self.variant.counts).get(name)
+        if surface is None:
+            return NOTHING
+        return surface.scatter(self.variables)
 
     # -- bytes --------------------------------------------------------------------------------
 
     def peak(self) -> tuple[float, Scatter] | None:
         """Bytes of live tensors at the peak: the larger of forward–backward and update."""
-        names = ("step_peak_bytes", "update_peak_bytes")
-        known = {n: self.variables[n] for n in names if self.variables.get(n, 0.0) > 0}
+        known = {n: self.variables[n] for n in PEAKS if self.variables.get(n, 0.0) > 0}
         if known:
             highest = max(known, key=lambda name: known[name])
             return known[highest] + self._accumulated_gradients(), self.count_scatter(highest)

@@ -317,7 +317,7 @@ def startup(model: CostModel, at: Place) -> tuple[Constant, Constant]:
     """Until the user's code is loaded, and building what it makes."""
     variant, runs = at.variant, model.calibration.startup
     seconds = variant.build.value(at.variables) if variant.build else 0.0
-    build = Constant(seconds=seconds, scatter=variant.build_scatter)
+    build = Constant(seconds=seconds, scatter=at.build_scatter())
     return calibrated(model.imports, runs), calibrated(build, runs)
 
 

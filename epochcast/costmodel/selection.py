@@ -116,11 +116,14 @@ def fit_surface(
     if len(y) < MIN_ROWS:
         few = f"{candidates[0].name} (too few configurations to choose)"
         return _surface([(candidates[0], 1.0, 0.0)], data, few)
-    errors: list[tuple[float, float]] = []
-    for form in candidates:
-        errors.append(_errors(form, data))
-        if errors[-1][1] <= EXACT_SD:
-            return _surface([(form, 1.0, 0.0)], data, f"{form.name} (exact)")
+    errors = [_errors(form, data) for form in candidates]
+    exact = [
+        form for form, (_, left_out) in zip(candidates, errors, strict=True) if left_out <= EXACT_SD
+    ]
+    if exact:  # and its parts that are too, which may say something else where nothing was seen
+        alike = [form for form in exact if _is_part(form, exact[0])]
+        why = f"{', '.join(form.name for form in alike)} (exact)"
+        return _surface([(form, form.prior, 0.0) for form in alike], data, why)
     merits = [
         form.prior / max(fit * left_out, EXACT_SD**2)
         for form, (fit, left_out) in zip(candidates, errors, strict=True)
@@ -137,6 +140,10 @@ def fit_surface(
         if share > SLIGHT
     )
     return _surface(kept, data, why)
+
+
+def _is_part(form: Form, whole: Form) -> bool:
+    return form.exponent == whole.exponent and set(form.features) <= set(whole.features)
 
 
 def _errors(form: Form, data: Data) -> tuple[float, float]:

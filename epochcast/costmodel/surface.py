@@ -22,8 +22,9 @@ import numpy as np
 
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import Array, Feature, Table, matrix
+from epochcast.costmodel.intervals import Scatter
 
-WIDENING_PER_DOUBLING = 0.5  # sd_log grows by half of itself a doubling outside, and what follows
+WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
 TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
 BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
 FADING = 1.0  # doublings outside the range after which a correction is not believed any more
@@ -108,16 +109,25 @@ class Surface:
         """The quantity in n configurations; each variable of the table is (n,)."""
         return np.asarray(np.exp(self._mixture(table)[0]))
 
+    def scatter(self, variables: Mapping[str, float]) -> Scatter:
+        """Of the error in one configuration. What is added outside the range is an assumption: no
+        degrees of freedom that the measurements lack make it wider still."""
+        learned, assumed = (float(sds[0]) for sds in self._parts(_one_row(variables)))
+        return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed)
+
     def sd_log(self, variables: Mapping[str, float]) -> float:
         """Standard deviation of the error in one configuration, on the log scale."""
         return float(self.sd_logs(_one_row(variables))[0])
 
     def sd_logs(self, table: Table) -> Array:
         """Standard deviation of the error in n configurations, on the log scale, (n,)."""
+        return np.asarray(np.hypot(*self._parts(table)))
+
+    def _parts(self, table: Table) -> tuple[Array, Array]:
+        """Standard deviation as learned, and as assumed outside the range, each (n,)."""
         _, inside = self._mixture(table)
         outside = self._outside(table)
-        wider = inside * (1.0 + WIDENING_PER_DOUBLING * outside)
-        return np.asarray(np.hypot(wider, self.sd_per_doubling * outside))
+        return inside * (1.0 + WIDENING_PER_DOUBLING * outside), self.sd_per_doubling * outside
 
     def _outside(self, table: Table) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from epochcast.profiler.prepare import Prepared
 from epochcast.profiler.protocol import VisitSpec
-from epochcast.records import Footprint, Measurement, RunConfig
+from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 
 
 class Archive(Protocol):
@@ -56,3 +57,16 @@ def visits_done(archive: Archive, prepared: Prepared) -> set[tuple[str, int]]:
         elif m.status == "oom":
             done |= {(m.request, round_) for round_ in range(rounds)}
     return done
+
+
+def with_outer_timelines(counted: Mapping[RunConfig, Footprint]) -> dict[RunConfig, Footprint]:
+    """What was counted, with the timelines of each model's smallest and largest batch alone: two
+    give the peaks of all, and each takes a hundred times as much room as the counts."""
+    batch_sizes: dict[Sizes, list[int]] = {}
+    for config in counted:
+        batch_sizes.setdefault(config.sizes, []).append(config.batch_size)
+    outer = {sizes: (min(of_it), max(of_it)) for sizes, of_it in batch_sizes.items()}
+    return {
+        c: x if c.batch_size in outer[c.sizes] else replace(x, timeline=None)
+        for c, x in counted.items()
+    }

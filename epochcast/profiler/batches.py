@@ -13,10 +13,14 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from epochcast.profiler.loop import TrainingLoop
+
 DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
+ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,30 @@ def elements(batch: Any) -> int:
     return sum(leaf.numel() for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
 
 
-def draw(batches: Iterator[Any]) -> Drawn:
-    """Draw two batches, and more where those differ; ``batches`` has at least one."""
-    drawn = list(islice(batches, 2))
-    sizes = [elements(batch) for batch in drawn]
-    if len(set(sizes)) == 1:
-        return Drawn(drawn[0], drawn[0], sizes[0])
-    for batch in islice(batches, DRAWN - 2):
+def draw(batches: Iterator[Any], batch_size: int) -> Drawn:
+    """Draw until it is clear whether batches differ, and more where they do.
+
+    Small batches vary most, and many of them are drawn as fast as two large ones.
+
+    Args:
+        batches: at least one.
+        batch_size: samples in each.
+    """
+    enough = min(DRAWN, max(2, -(-ALIKE // batch_size)))
+    drawn, sizes = [], []
+    for batch in islice(batches, DRAWN):
         drawn.append(batch)
         sizes.append(elements(batch))
+        if len(drawn) == enough and len(set(sizes)) == 1:
+            break
     mean = fmean(sizes)
     typical = min(range(len(drawn)), key=lambda i: abs(sizes[i] - mean))
     largest = max(range(len(drawn)), key=lambda i: sizes[i])
     return Drawn(drawn[typical], drawn[largest], mean)
+
+
+def draw_for(loop: TrainingLoop) -> Drawn:
+    """Draw a loop's batches in this process, the same whenever this is asked."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return draw(iter(loop.train_loader(in_process=True)), loop.config.batch_size)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
-from epochcast.profiler.archive import Archive, stored
+from epochcast.profiler.archive import Archive, stored, with_outer_timelines
 from epochcast.profiler.observer import Observer, note
 from epochcast.profiler.prepare import Prepared
 from epochcast.profiler.process import WorkerProcess, Workers, ask_or_refuse
@@ -126,7 +126,7 @@ def _count(prepared: Prepared, workers: Workers) -> tuple[list[Candidate], dict[
             group = list(same)
             batch_sizes = tuple(spec.batch_size for spec in group if spec.batch_size)
             spec = replace(group[0], batch_size=None)
-            task = Task(kind="dry-run", spec=spec, batch_sizes=batch_sizes)
+            task = Task(kind="dry-run", spec=spec, batch_sizes=batch_sizes, timeline=True)
             reply = ask_or_refuse(worker, task, prepared.request.timeout_seconds)
             if reply.problem and reply.error == UNTRACEABLE:
                 untraceable = reply.problem
@@ -151,7 +151,8 @@ def _remember(
     prepared: Prepared, archive: Archive, found: Sequence[Candidate]
 ) -> dict[RunConfig, Footprint]:
     """Keep what was counted, so that predictions know it too."""
-    footprints = {c.config: c.footprint for c in found if c.footprint is not None}
+    counted = {c.config: c.footprint for c in found if c.footprint is not None}
+    footprints = with_outer_timelines(counted)
     archive.add_footprints(
         prepared.request.target, prepared.source, footprints, prepared.trial.data
     )

@@ -95,6 +95,30 @@ def _row_bytes(columns: int, size: int) -> int:
     return size * (rounded + line if rounded % 256 == 0 else rounded)
 
 
+def _embedding_bag(out: Any, weight: Tensor, indices: Tensor, *_: Any, **__: Any) -> Any:
+    """The kernel makes the map from tokens to bags one longer than it leaves it.
+
+    aten/src/ATen/native/EmbeddingBag.cpp, ``make_offset2bag_out``.
+    """
+    output, to_bags, *rest = out
+    if to_bags.numel():
+        to_bags = to_bags.new_empty(to_bags.numel() + 1)[:-1]
+    return output, to_bags, *rest
+
+
+def _embedding_bag_backward(
+    out: Any, gradient: Tensor, indices: Tensor, offsets: Tensor, to_bags: Tensor, *rest: Any
+) -> Any:
+    """A sum needs no map in the forward pass; the kernel makes it for the backward pass.
+
+    ``_embedding_bag_backward`` in the same file.
+    """
+    if out.layout != torch.sparse_coo or to_bags.numel():
+        return out
+    made = indices.new_empty(indices.numel())
+    return aten._embedding_bag_backward.default(gradient, indices, offsets, made, *rest)
+
+
 AFTER: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
@@ -103,4 +127,6 @@ AFTER: dict[Any, Callable[..., Any]] = {
     aten.native_group_norm.default: _group_norm,
     aten.native_group_norm_backward.default: _group_norm_backward,
     aten.mkldnn_rnn_layer.default: _lstm_layer,
+    aten._embedding_bag.default: _embedding_bag,
+    aten._embedding_bag_backward.default: _embedding_bag_backward,
 }

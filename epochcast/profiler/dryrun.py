@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.batches import draw
+from epochcast.profiler.batches import draw_for
 from epochcast.profiler.fakes import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.loop import TrainingLoop, config_of, needs_closure, samples_per_epoch
 from epochcast.profiler.protocol import Counted, VisitSpec
@@ -39,11 +39,6 @@ from epochcast.profiler.workload import Workload
 from epochcast.records import Footprint, RunConfig
 
 _CPU = torch.device("cpu")
-# One batch is drawn, in this process.
-_WORKER_OPTIONS = (
-    "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "timeout",
-    "worker_init_fn", "multiprocessing_context", "pin_memory_device",
-)  # fmt: skip
 _NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
 
 
@@ -113,8 +108,7 @@ class _Simulation:
         if needs_closure(workload.optimizer):
             name = type(workload.optimizer).__name__
             raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
-        options = {k: v for k, v in workload.loader_options.items() if k not in _WORKER_OPTIONS}
-        self._workload = replace(workload, loader_options=options)
+        self._workload = workload
         make_fake(self._workload, self._stand_ins.fake)
         if as_on_cuda:
             _prefer_foreach(workload.optimizer)
@@ -136,7 +130,7 @@ class _Simulation:
         require_full_batch(config, samples_per_epoch(self._workload))
         loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
         with self._needing_values():
-            drawn = draw(iter(loop.train_loader()))
+            drawn = draw_for(loop)
         fresh = self._stand_ins.fresh
         with _explaining(), _eager(), self._stand_ins.on():
             for batch in repeat(drawn.typical, config.accumulation):

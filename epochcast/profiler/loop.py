@@ -23,6 +23,10 @@ from epochcast.profiler.device import Clock
 from epochcast.profiler.workload import Workload
 from epochcast.records import RunConfig
 
+_WORKER_OPTIONS = (
+    "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "timeout",
+    "worker_init_fn", "multiprocessing_context", "pin_memory_device",
+)  # fmt: skip
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -140,9 +144,15 @@ class TrainingLoop:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.config.precision])
 
-    def train_loader(self) -> DataLoader[Any]:
-        """Full batches only: the last partial batch is the cost model's business."""
+    def train_loader(self, *, in_process: bool = False) -> DataLoader[Any]:
+        """Full batches only: the last partial batch is the cost model's business.
+
+        Args:
+            in_process: without worker processes and pinned memory, for a few batches.
+        """
         options = dict(self.workload.loader_options)
+        if in_process:
+            options = {k: v for k, v in options.items() if k not in _WORKER_OPTIONS}
         if "sampler" not in options:
             options["shuffle"] = self.workload.shuffle
         return self._loader(self.workload.train_data, {**options, "drop_last": True})

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from epochcast.profiler.allocations import Allocations, Phase, dense_parts, operands
-from epochcast.profiler.batches import Drawn, draw, elements
+from epochcast.profiler.batches import Drawn, draw, draw_for, elements
 from epochcast.profiler.flops import class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.modules import ModuleScopes
@@ -90,14 +90,18 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.uncounted[str(func)] += 1
 
 
-def measure_footprint(loop: TrainingLoop, batches: Iterable[Any]) -> Footprint | None:
+def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) -> Footprint | None:
     """The footprint of one optimizer step, run for real; None if the step is the workload's own.
 
     Must run after at least one update, when the optimizer's state exists.
+
+    Args:
+        batches: default: the loop's own, those that a dry run draws too.
     """
     if loop.workload.train_step is not None:
         return None
-    return track_drawn(draw(iter(batches)), lambda batch: track_step(loop, repeat(batch)))
+    drawn = draw_for(loop) if batches is None else draw(iter(batches), loop.config.batch_size)
+    return track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
 
 
 def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:

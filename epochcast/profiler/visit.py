@@ -155,7 +155,7 @@ def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
     report("count operators")
     eager = torch.compiler.set_stance("force_eager") if visit.config.compiled else nullcontext()
     with eager:
-        fields["footprint"] = measure_footprint(loop, stepper.batches())
+        fields["footprint"] = measure_footprint(loop)
 
 
 def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:

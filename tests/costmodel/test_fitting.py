@@ -87,6 +87,37 @@ def test_intervals_cover_runs_of_unseen_configurations(round_sd: float) -> None:
     assert 0.80 <= well_inside / trials <= 0.98
 
 
+@pytest.mark.parametrize(("noise", "step"), [(0.12, 1.0), (0.03, 1.3)])
+def test_intervals_of_five_configurations_cover_runs_inside_and_beyond(
+    noise: float, step: float
+) -> None:
+    """P5–P95 holds a further run in 85 % and more, of a smooth truth, and of one that is 30 %
+    slower from a batch size of 100 on, which no form of the model knows."""
+
+    def truth(batch_size: int) -> float:
+        return truths.compute_seconds(batch_size, 512) * (step if batch_size >= 100 else 1.0)
+
+    random, inside, update = np.random.default_rng(8), [], truths.update_seconds(512)
+    for _ in range(12):
+        visits = []
+        for round_ in range(3):
+            shared = random.normal(0, noise)
+            for visit, b in enumerate((16, 32, 64, 128, 256)):
+                compute = truth(b) * math.exp(shared + random.normal(0, noise))
+                steps = {"step_seconds": (compute + update,), "update_seconds": (update,)}
+                visits.append(
+                    truths.measure(
+                        b, 512, round_=round_, visit=visit, **steps, data_wait_seconds=(1e-4,)
+                    )
+                )
+        model = fit(visits)
+        for b in (24, 96, 180, 384, 512):
+            q = model.predict(epochs=1, batch_size=b, width=512).step_seconds
+            runs = truth(b) * np.exp(random.normal(0, noise * 2**0.5, 20)) + update
+            inside += [q.p05 <= run <= q.p95 for run in runs]
+    assert 0.85 <= np.mean(inside) <= 0.99
+
+
 def test_failures_are_data_about_the_sweep_and_not_about_time() -> None:
     failed = truths.measure(4096, 256, status="oom", message="out of memory", step_seconds=())
     with_failure = fit([*truths.sweep(), failed])

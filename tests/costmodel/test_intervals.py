@@ -20,7 +20,7 @@ from epochcast.costmodel.intervals import (
 )
 
 
-@given(dof=st.floats(3, 1000), p=st.floats(0.05, 0.95))
+@given(dof=st.floats(1, 1000), p=st.floats(0.05, 0.95))
 def test_student_quantiles_agree_with_scipy(dof: float, p: float) -> None:
     assert student_t_quantile(p, dof) == pytest.approx(stats.t.ppf(p, dof), rel=0.01, abs=1e-3)
 
@@ -28,6 +28,13 @@ def test_student_quantiles_agree_with_scipy(dof: float, p: float) -> None:
 @pytest.mark.parametrize("dof", [1, 2, math.inf])
 def test_student_quantiles_are_exact_in_closed_form(dof: float) -> None:
     assert student_t_quantile(0.9, dof) == pytest.approx(stats.t.ppf(0.9, dof), rel=1e-9)
+
+
+@given(dof=st.floats(1, 3), p=st.floats(0.95, 0.995))
+def test_tails_of_few_degrees_of_freedom_are_right_within_2_percent(dof: float, p: float) -> None:
+    """A straight line in 1/dof between exact values was up to 9 % too wide at P95."""
+    assert student_t_quantile(p, dof) == pytest.approx(stats.t.ppf(p, dof), rel=0.02)
+    assert student_t_quantile(1 - p, dof) == pytest.approx(-student_t_quantile(p, dof))
 
 
 @given(a=st.floats(1, 500), b=st.floats(1, 500))

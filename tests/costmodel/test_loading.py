@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import truths
 from hypothesis import given
@@ -87,3 +89,24 @@ def test_two_numbers_of_workers_show_how_loading_scales() -> None:
     ]
     estimate = fit(slow).predict(epochs=1, batch_size=64, width=256, workers=8)
     assert estimate.loader_seconds == pytest.approx(PER_SAMPLE * 32, rel=0.05)
+
+
+def test_apart_is_better_only_if_what_is_left_out_is_predicted_better() -> None:
+    """Where computing rules every step, computing and loading explain the very steps that they
+    were measured in, and predict others no better than the steps' own surface does."""
+    random = np.random.default_rng(5)
+    better = []
+    for _ in range(10):
+        noisy = []
+        for m in (visit(b, w, 2) for b in (16, 32, 64, 128) for w in (1024, 2048, 4096)):
+            factor = math.exp(random.normal(0, 0.1))
+            waits = tuple(w * factor for w in m.data_wait_seconds)
+            steps = tuple(s * factor for s in m.step_seconds)
+            updates = tuple(u * factor for u in m.update_seconds)
+            noisy.append(
+                replace(m, step_seconds=steps, data_wait_seconds=waits, update_seconds=updates)
+            )
+        loading = fit(noisy).variants[0].loading
+        assert loading is not None
+        better.append(loading.better)
+    assert sum(better) <= 2

@@ -150,6 +150,19 @@ def test_outside_the_range_is_flagged_and_wider() -> None:
     assert ratios[2] > ratios[0]
 
 
+def test_building_a_model_far_larger_than_any_built_is_less_certain() -> None:
+    """As every other term; a batch size never probed changes nothing about it."""
+
+    def width(**asked: int) -> float:
+        estimate = NOISY.predict(epochs=1, **asked)
+        startup = next(t.seconds for t in estimate.terms if t.name == "start-up")
+        return startup.p95 / startup.p50
+
+    widths = [width(batch_size=64, width=w) for w in (512, 2048, 8192)]
+    assert widths[0] < widths[1] < widths[2]
+    assert width(batch_size=4096, width=512) == pytest.approx(widths[0])
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel import forms
 from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import Surface
 from epochcast.records import from_json, to_json
@@ -98,3 +99,23 @@ def test_polynomial_counts_are_exact_at_knobs_never_seen() -> None:
     surface = fit_surface(rows, y, [Form(name="polynomial", groups=(lines,))], axes)
     at = {"batch_size": 40.0, "size.depth": 3.0, "size.width": 512.0}
     assert surface.value(at) == pytest.approx(6 * 40 * weights(3, 512), rel=1e-6)
+
+
+def test_two_values_of_a_knob_do_not_tell_a_line_from_a_square() -> None:
+    """Weights of width w: w² to one model, 1 + w to another; three widths do tell them apart."""
+    lines = forms.count_forms(["size.width"])
+
+    def counts(*widths: int) -> Surface:
+        rows = [{"batch_size": b, "size.width": w} for b in (8.0, 16.0, 32.0) for w in widths]
+        y = [1000 + 10 * r["size.width"] + r["batch_size"] * r["size.width"] for r in rows]
+        rows = [{**r, "padded_batch": r["batch_size"]} for r in rows]
+        axes = ["batch_size", "size.width"]
+        return fit_surface(rows, y, lines, axes, careful=True)
+
+    at = {"batch_size": 16.0, "padded_batch": 16.0, "size.width": 128.0}
+    truth = 1000 + 10 * 128 + 16 * 128
+    two, three = counts(64, 256), counts(64, 128, 256)
+    assert three.value(at) == pytest.approx(truth, rel=1e-6)
+    assert three.sd_log(at) == pytest.approx(0, abs=1e-6)
+    assert two.value(at) == pytest.approx(truth, rel=0.1)
+    assert abs(math.log(two.value(at) / truth)) < 2 * two.sd_log(at)

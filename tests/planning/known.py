@@ -81,7 +81,7 @@ def model(
         precision="fp32", compiled=False, workers=0, world_size=1, drop_last=False,
         accumulation=1, categories=(), typical=configurations[-1], samples=constant(float(epoch)),
         eval_samples=constant(float(evals)), counted=(), loading=None, build_scatter=EXACTLY,
-        counts=(),
+        counts=(), envelopes=(),
         micro_step=micro_step or constant(1.0),
         update=None,
         evaluation=constant(evaluation),

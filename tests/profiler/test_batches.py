@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -58,15 +60,42 @@ def loop_of(work):
     return TrainingLoop(work, config_of(work, None, ()), torch.device("cpu"))
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
-def test_the_typical_batch_is_nearest_the_mean_and_the_largest_is_largest(lengths):
-    drawn = draw(torch.zeros(length) for length in lengths)
-    seen = lengths[:2] if len(set(lengths[:2])) == 1 else lengths[:DRAWN]
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))
+def test_the_typical_batch_is_nearest_the_mean_and_the_largest_is_largest(lengths, batch_size):
+    drawn = draw((torch.zeros(length) for length in lengths), batch_size)
+    enough = min(DRAWN, max(2, math.ceil(64 / batch_size)))
+    seen = lengths[:enough] if len(set(lengths[:enough])) == 1 else lengths[:DRAWN]
     mean = sum(seen) / len(seen)
     assert drawn.mean_elements == mean
     assert elements(drawn.largest) == max(seen)
     assert abs(elements(drawn.typical) - mean) == min(abs(length - mean) for length in seen)
     assert not (drawn.varies and len(set(seen)) == 1)
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(1, 32), (4, 16), (32, 2), (512, 2)])
+def test_small_batches_of_one_size_are_believed_later_than_large_ones(batch_size, count):
+    asked = iter([torch.zeros(batch_size)] * 40)
+    assert not draw(asked, batch_size).varies
+    assert len(list(asked)) == 40 - count
+
+
+def shuffled(batch_size):
+    work = workload(batch_size)
+    work.shuffle = True
+    return work
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_shuffled_batches_are_counted_alike_whenever_they_are(batch_size):
+    """Two batches of one sample often have one length, and which are drawn was chance."""
+    torch.manual_seed(batch_size)
+    loop = loop_of(shuffled(batch_size))
+    first, before = measure_footprint(loop), torch.random.get_rng_state()
+    torch.randn(3)
+    assert measure_footprint(loop) == first
+    torch.random.set_rng_state(before)
+    (fake,) = simulate(lambda: shuffled(batch_size))
+    assert fake.footprint == first
 
 
 def test_elements_are_those_of_all_tensors():

@@ -19,8 +19,10 @@ from torch.utils.data import TensorDataset
 
 import epochcast
 from epochcast.cli import cli
+from epochcast.costmodel.peaks import envelopes
 from epochcast.errors import UsageError, WorkloadError
-from epochcast.profiler.dryrun import DryRunError, dry_run, simulate
+from epochcast.profiler.archive import with_outer_timelines
+from epochcast.profiler.dryrun import DryRunError, dry_run, dry_runs, simulate
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
 from epochcast.profiler.tracker import OperatorTracker, track_step
@@ -430,6 +432,27 @@ def workload(width: int = 4):
 """
 
 
+@pytest.mark.parametrize("name", ["digits-mlp", "char-gpt", "cifar10-resnet"])
+def test_timelines_of_two_batch_sizes_give_the_peak_of_all(name):
+    spec = VisitSpec(workload=WorkloadSpec(target=name))
+    known = dry_runs(spec, [4, 16], timeline=True)
+    (lines,) = envelopes({c.config: c.footprint for c in known})
+    for other in dry_runs(spec, [2, 7, 96]):  # one sample may take other kernels
+        peaks = lines.peaks(other.config.batch_size)
+        for count, peak in peaks.items():
+            assert peak == pytest.approx(getattr(other.footprint, count), abs=0.5)
+
+
+def test_of_each_model_the_timelines_of_two_batch_sizes_are_kept():
+    spec = VisitSpec(workload=WorkloadSpec(target="digits-mlp"))
+    counted = {c.config: c.footprint for c in dry_runs(spec, [4, 8, 16], timeline=True)}
+    kept = with_outer_timelines(counted)
+    assert {c.batch_size for c, x in kept.items() if x.timeline} == {4, 16}
+    assert all(
+        replace(x, timeline=None) == replace(kept[c], timeline=None) for c, x in counted.items()
+    )
+
+
 def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = CliRunner().invoke
@@ -463,3 +486,40 @@ def test_the_command_line_says_why_not(tmp_path, monkeypatch):
     assert failed.exit_code == 1
     assert failed.stderr.startswith("epochcast: cannot be traced without values: train.py, line 11")
     assert len(failed.stderr.splitlines()) == 1
+
+
+class Bags(nn.Module):
+    def __init__(self, mode, sparse):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(96, 8, mode=mode, sparse=sparse)
+
+    def forward(self, tokens):
+        return self.bag(tokens)
+
+
+@pytest.mark.parametrize(
+    ("mode", "optimizer"),
+    [
+        ("mean", torch.optim.SparseAdam),
+        ("sum", torch.optim.SparseAdam),
+        ("mean", torch.optim.SGD),
+        ("sum", torch.optim.SGD),
+        ("max", torch.optim.Adam),
+    ],
+)
+def test_bags_of_embeddings(mode, optimizer):
+    """Once 8 bytes short, and without entries in the gradient of a sum."""
+
+    def build():
+        model = Bags(mode, sparse=optimizer is not torch.optim.Adam)
+        tokens = torch.arange(96).reshape(24, 4)
+        return Workload(
+            model=model,
+            train_data=TensorDataset(tokens),
+            optimizer=optimizer(model.parameters(), lr=0.1),
+            forward=lambda model, batch: model(batch[0]).sum(),
+            batch_size=4,
+        )
+
+    (fake,) = simulate(build, timeline=True)
+    assert_same(fake.footprint, real_footprint(build))
