@@ -27,6 +27,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/following.py
 
 clean:
 	rm -rf $(VENV) build
