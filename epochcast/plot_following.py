@@ -224,10 +224,10 @@ def _draw_marks(axes: Axes, run: Sequence[RunEvent], named: bool) -> None:
     for event in run:
         if isinstance(event, Notice) and event.notice.code in MARKED:
             marks.setdefault(event.position.epoch, []).append(MARKED[event.notice.code])
-    for epoch, texts in marks.items():
+    for position, (epoch, texts) in enumerate(marks.items()):
         axes.axvline(epoch, color=GREEN, linewidth=1.2, linestyle=":", zorder=1)
         if named:
             axes.annotate(
-                f" {', '.join(dict.fromkeys(texts))}", (epoch, 0.03),
+                f" {', '.join(dict.fromkeys(texts))}", (epoch, 0.03 + 0.07 * (position % 3)),
                 xycoords=("data", "axes fraction"), fontsize=8, color=GREEN,
             )  # fmt: skip

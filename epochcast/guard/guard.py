@@ -328,10 +328,14 @@ class Guard:
         self._miss_reports()
         now = self._clock.monotonic()
         seconds = self._seen.training(now)
+        before = self.books.ledger.pace.epoch.ratio
         jumped = self._learn_epoch(seconds)
         self._steps_before += self._step
         self._epoch, self._step = self._epoch + 1, 0
         self._keeper.here = False
+        if jumped:
+            after = self.books.ledger.pace.epoch.ratio
+            self.note("drift", ratio_before=f"{before:.2f}", ratio_after=f"{after:.2f}")
         self._replan(now, jumped)
         reason = self._agree(self._checks.verdict or self._at_the_end())
         if reason is not None or self._agree_flag(self._save_is_due(now)):
@@ -365,12 +369,8 @@ class Guard:
         if self._seen.first or self._skipped:
             self.books.sample("first_epoch", seconds)
             return False
-        before = self.books.ledger.pace.epoch.ratio
         self.books.learn("epoch", seconds)
-        level = self.books.ledger.pace.epoch
-        if level.jumped:
-            self.note("drift", ratio_before=f"{before:.2f}", ratio_after=f"{level.ratio:.2f}")
-        return level.jumped
+        return self.books.ledger.pace.epoch.jumped
 
     def _compare_steps(self) -> None:
         """A run that takes other steps than planned is another run: say so, once."""
