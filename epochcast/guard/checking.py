@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from epochcast.errors import UsageError
 from epochcast.guard.books import Books
@@ -24,10 +25,31 @@ class Checks:
         self._plan = plan
         self._books = books
         self._watch = Watch([rule_from(rule) for rule in plan.stop_rules])
-        if len(books.state.watch) == len(self._watch.rules):
-            self._watch.states = list(books.state.watch)
+        self._take_up()
+        self._before = self.states
         self.verdict: StopReason | None = None
         self.improved = False
+
+    def _take_up(self) -> None:
+        """What a checkpoint remembers counts for the same metric, and for the same rules."""
+        plan, state = self._plan, self._books.state
+        same = (state.metric, state.mode) == (plan.metric, plan.mode)
+        if same and state.rules == plan.stop_rules:
+            self._watch.states = list(state.watch)
+        if not same:
+            state = replace(state, best_value=None, best_epoch=None, improvements=0, checks=0)
+        self._books.state = replace(
+            state, rules=plan.stop_rules, metric=plan.metric, mode=plan.mode
+        )
+
+    def begin_epoch(self) -> None:
+        """From here on, what is reported belongs to the next epoch."""
+        self._before = self.states
+
+    @property
+    def states_before(self) -> States:
+        """Of the rules when this epoch began: where a run goes on within it, it checks again."""
+        return self._before
 
     @property
     def states(self) -> States:
@@ -45,15 +67,19 @@ class Checks:
         Args:
             new: now.
             values: in this epoch, these included.
+        """
+        if self._plan.metric in new:
+            self._check(epoch, values)
+
+    def require(self, values: Mapping[str, float]) -> None:
+        """After an evaluation that was due: the rules need the plan's metric.
 
         Raises:
-            UsageError: the plan's stop rules watch a metric that was never reported.
+            UsageError: it was never reported, but other values were.
         """
         metric = self._plan.metric
-        if metric in new:
-            self._check(epoch, values)
-        elif self.needed and not self._books.state.checks:
-            known = ", ".join(values) or "nothing"
+        if self.needed and values and metric not in values and not self._books.state.checks:
+            known = ", ".join(values)
             raise UsageError(f"the plan's stop rules watch {metric}, but only {known} was reported")
 
     def _check(self, epoch: int, values: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from epochcast.guard.pace import Pace, Work
-from epochcast.guard.schedule import Schedule
+from epochcast.guard.schedule import Schedule, last_that_fits
 from epochcast.records import Quantiles
 
 MOST_STEPS = 10**9  # without any limit, as many as there are
@@ -25,7 +25,8 @@ class Situation:
     Attributes:
         done: whole epochs.
         first: whether the next epoch is the first of its process.
-        step_bound: seconds that the next step is not expected to exceed.
+        first_bound: seconds that the next step is not expected to exceed, and
+        step_bound: each of those that follow; the first one of an epoch waits for the loader.
         improving: share of the evaluations to come that are expected to be the best so far, each
             with a save of its own.
     """
@@ -37,6 +38,7 @@ class Situation:
     left: float
     reserve: float
     confidence: float
+    first_bound: float
     step_bound: float
     improving: float = 0.0
 
@@ -69,7 +71,8 @@ class Situation:
 
     def steps_that_fit(self) -> int:
         """Before the last save must begin."""
-        return max(0, int(min((self.left - self.reserve) / self.step_bound, MOST_STEPS)))
+        room = self.left - self.reserve - self.first_bound
+        return 0 if room < 0 else 1 + int(min(room / self.step_bound, MOST_STEPS))
 
     def replanned(self, jumped: bool) -> Schedule:
         """The schedule, with its end where it should be now."""
@@ -90,7 +93,9 @@ def next_move(here: Situation, partial_epochs: bool) -> tuple[Move, Schedule]:
     if here.done >= schedule.planned_end:
         return "done", schedule
     if here.done >= schedule.end:  # a shorter end was reached: is there time to spare after all?
-        schedule = replace(schedule, end=here.done + 1)
+        most, confidence = schedule.planned_end, here.confidence
+        end = last_that_fits(here.done + 1, most, here.probability, confidence)
+        schedule = replace(schedule, end=end)
         here = replace(here, schedule=schedule)
     needed = here.pace.seconds(here.segment(), here.confidence)
     if needed + here.reserve <= here.left:

@@ -33,6 +33,7 @@ from epochcast.guard.signals import Signals, name_of
 from epochcast.guard.stepping import StepTimer
 from epochcast.guard.telling import Teller, Watcher
 from epochcast.guard.timekeeping import Timekeeper
+from epochcast.planning.checkpoints import save_interval
 from epochcast.records import Action, EpochDone, Plan, Position, RunEvent, StopReason
 from epochcast.units import format_seconds
 
@@ -126,7 +127,7 @@ class Guard:
         self._keeper = Keeper(self.books, write, self.ranks, everyone, steps > 0, zero)
         self._seen = lines.EpochSeen(began=zero, first=True)
         self._evaluating: float | None = None
-        self._missed = False
+        self._missed = self._unnoted = False  # told once
 
     def _set_timers(self) -> None:
         """Timers of steps and of first steps, as planned."""
@@ -137,9 +138,8 @@ class Guard:
         self._planned_steps = updates if self.options.per_update else batches
         self._seen_steps: int | None = None  # calls of ``step`` in a whole epoch
         median, upper = (x / self._planned_steps for x in (prices.epoch.p50, prices.epoch.p95))
-        first = prices.first_steps
         self._timer = StepTimer(median, upper)
-        self._first_timer = StepTimer(median + first.p50, upper + first.p95)
+        self._turn_timer = StepTimer(median, upper)  # of the first step of an epoch
         self._beat_at = self._time.zero
 
     # ── what can be asked ────────────────────────────────────────────────────────────────────
@@ -190,8 +190,10 @@ class Guard:
         self.reason = self._agree(self._over_already(now))
         if self.reason is None:
             self.books.sample("startup", self._time.head_start)
-            self._replan(now)
             self.reason = self._agree(self._why_not_begin(now))
+        if self.reason is None:
+            self._replan(now)
+        self._beat(now)
         return self.reason is None
 
     def _note_beginning(self) -> None:
@@ -214,6 +216,9 @@ class Guard:
         self._stepped_at = now
         self._step = self._skipped = 0
         self._until_agreement = 1
+        self._checks.begin_epoch()
+        for timer in (self._timer, self._turn_timer):
+            timer.begin_epoch()
         self._set_stop(now)
         if self._rehearses():
             self._beat_at = now
@@ -227,8 +232,10 @@ class Guard:
     def step(self) -> bool:
         """After every step of training; whether to stop here, with a checkpoint in hand."""
         now = self._clock.monotonic()
-        timer = self._timer if self._step > self._skipped else self._first_timer
-        timer.saw(now - self._stepped_at)
+        if self._step > self._skipped:
+            self._timer.saw(now - self._stepped_at)
+        else:
+            self._saw_turn(now - self._stepped_at)
         self._stepped_at = now
         self._step += 1
         self._keeper.here = False
@@ -245,6 +252,13 @@ class Guard:
                 return False
         return self._look(now)
 
+    def _saw_turn(self, seconds: float) -> None:
+        """The first step of an epoch, and in a process's first epoch, of what it warms up too."""
+        if self._seen.first:
+            self._turn_timer.expect(seconds - self.plan.prices.first_steps.p95)
+        else:
+            self._turn_timer.saw(seconds)
+
     def _look(self, now: float) -> bool:
         """The slow path of a step: agree, stop if need be, note the time used."""
         bound = self._timer.bound
@@ -259,8 +273,10 @@ class Guard:
             return True
         if self._rehearses():
             self.save()
-            self._set_stop(self._clock.monotonic())
-        self._beat(now)
+            now = self._clock.monotonic()
+        if now >= self._beat_at:
+            self._set_stop(now)
+            self._beat(now)
         return False
 
     def due(self, action: Action) -> bool:
@@ -270,6 +286,7 @@ class Guard:
         spent on it.
         """
         now = self._clock.monotonic()
+        self._beat(now)
         if action == "evaluate":
             return self._begin_evaluation(now, self._evaluation_is_due(now))
         return self._agree_flag(self._save_is_planned(now, self._epoch + 1))
@@ -297,11 +314,7 @@ class Guard:
         return fits
 
     def report(self, values: Mapping[str, float]) -> StopReason | None:
-        """What an evaluation gave; may decide that the run stops after this epoch.
-
-        Raises:
-            UsageError: the plan's stop rules watch a metric that was never reported.
-        """
+        """What an evaluation gave; may decide that the run stops after this epoch."""
         self._end_evaluation()
         self._seen.values.update({name: float(value) for name, value in values.items()})
         self._checks.report(self._epoch + 1, values, self._seen.values)
@@ -318,14 +331,19 @@ class Guard:
             return
         seconds = self._clock.monotonic() - self._evaluating
         self._evaluating = None
+        self._stepped_at += seconds
         self._seen.evaluation = (self._seen.evaluation or 0.0) + seconds
         self._seen.aside += seconds
         self.books.learn("evaluation", seconds)
 
     def end_epoch(self) -> StopReason | None:
-        """After training, evaluation and report of an epoch; why the run stops here, if it does."""
+        """After training, evaluation and report of an epoch; why the run stops here, if it does.
+
+        Raises:
+            UsageError: the plan's stop rules watch a metric that was never reported; a checkpoint
+                of this moment is there.
+        """
         self._end_evaluation()
-        self._miss_reports()
         now = self._clock.monotonic()
         seconds = self._seen.training(now)
         before = self.books.ledger.pace.epoch.ratio
@@ -333,6 +351,8 @@ class Guard:
         self._steps_before += self._step
         self._epoch, self._step = self._epoch + 1, 0
         self._keeper.here = False
+        self._checks.begin_epoch()
+        self._miss_reports()
         if jumped:
             after = self.books.ledger.pace.epoch.ratio
             self.note("drift", ratio_before=f"{before:.2f}", ratio_after=f"{after:.2f}")
@@ -352,15 +372,17 @@ class Guard:
 
     def _miss_reports(self) -> None:
         """Rules that are never shown a value stop nothing: say so, once."""
-        epoch, metric, seen = self._epoch + 1, self.plan.metric, self._seen.values
-        watched = self._checks.needed and self._schedule.evaluates(epoch)
+        metric, seen = self.plan.metric, self._seen.values
+        watched = self._checks.needed and self._schedule.evaluates(self._epoch)
         if not watched or metric in seen or self._missed:
             return
         self._missed = True
-        if seen:
-            self.note("no-report", metric=metric, epoch=str(epoch))
-        else:
-            self.note("not-evaluated", epoch=str(epoch))
+        if not seen:
+            self.note("not-evaluated", epoch=str(self._epoch))
+            return
+        self.note("no-report", metric=metric, epoch=str(self._epoch))
+        self.save()
+        self._checks.require(seen)
 
     def _learn_epoch(self, seconds: float) -> bool:
         """Whether the pace has jumped."""
@@ -404,7 +426,8 @@ class Guard:
     # ── deciding ─────────────────────────────────────────────────────────────────────────────
 
     def _situation(self, now: float) -> Situation:
-        state, bound = self.books.state, self._timer.bound
+        state = self.books.state
+        warming = self.plan.prices.first_steps.p95 if self._seen.first else 0.0
         improving = (state.improvements + 1) / (state.checks + 2)  # Laplace's rule of succession
         return Situation(
             pace=self.books.ledger.pace,
@@ -414,7 +437,8 @@ class Guard:
             left=self._time.left(now),
             reserve=self._reserve(now),
             confidence=self.plan.budget.confidence,
-            step_bound=max(bound, self._first_timer.bound) if self._seen.first else bound,
+            first_bound=max(self._turn_timer.bound, self._timer.bound) + warming,
+            step_bound=self._timer.bound,
             improving=improving if self.options.keep_best else 0.0,
         )
 
@@ -473,8 +497,11 @@ class Guard:
         return self.options.rehearse and not self._keeper.ever
 
     def _save_is_planned(self, now: float, epoch: int) -> bool:
-        pace = self.books.ledger.pace.epoch
-        return self._schedule.saves_at(epoch, now - self._keeper.at, pace.median, pace.mean)
+        pace = self.books.ledger.pace
+        interval = save_interval(pace.save.median, self.plan.mtbf_seconds)
+        return self._schedule.saves_at(
+            epoch, now - self._keeper.at, pace.epoch.median, pace.epoch.ratio, interval
+        )
 
     def _save_is_due(self, now: float) -> bool:
         best = self.options.keep_best and self._checks.improved
@@ -491,7 +518,9 @@ class Guard:
         began = self._clock.monotonic()
         try:
             self._note_spent(began)
-            self._keeper.save(self.position, self._checks.states, self._checks.improved)
+            within = self._step > 0
+            states = self._checks.states_before if within else self._checks.states
+            self._keeper.save(self.position, states, self._checks.improved)
         except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
             if required or not self._keeper.ever:
                 raise
@@ -511,7 +540,13 @@ class Guard:
             self._beat_at = now + BEAT_SECONDS
 
     def _note_spent(self, now: float, durable: bool = False) -> None:
-        self.books.note(self._time.spent(now), self.position.steps, self.reason, durable)
+        """Where it fails, the run goes on: a checkpoint has a copy of what it would say."""
+        try:
+            self.books.note(self._time.spent(now), self.position.steps, self.reason, durable)
+        except OSError as error:
+            if not self._unnoted:
+                self._unnoted = True
+                self.note("ledger-failed", error=str(error))
 
     # ── agreeing and telling ─────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from epochcast.errors import StoreError
 from epochcast.guard.pace import Pace
-from epochcast.records import SCHEMA, Position, StopReason, from_json, to_json
+from epochcast.records import SCHEMA, Mode, Position, StopReason, StopRule, from_json, to_json
 
 KEPT_SAMPLES = 1000  # of each kind, the latest: enough to judge a prediction by
 
@@ -72,6 +72,7 @@ class RunState:
         best_value, best_epoch: of the plan's metric; None before the first report.
         improvements, checks: reports that were the best so far, and all.
         is_best: whether this checkpoint holds the best value's weights.
+        rules, metric, mode: that ``watch`` and the best value belong to.
         ledger: as it was then, should the newer one be lost.
     """
 
@@ -83,6 +84,9 @@ class RunState:
     improvements: int = 0
     checks: int = 0
     is_best: bool = False
+    rules: tuple[StopRule, ...] = ()
+    metric: str = ""
+    mode: Mode = "min"
     ledger: Ledger | None = None
 
 

@@ -10,14 +10,21 @@ and variance, S the estimate of σ² and n its degrees of freedom:
     R = C/δ     Q = R + S     e = x − m     A = R/Q
     n ← n + 1     S ← S·(1 + (e²/Q − 1)/n)     m ← m + A·e     C ← A·S
 
-A value that this says next to never happens is a jump, and is not blamed on noise (chapter 11,
-monitoring and intervention): the level moves there at once, and is as uncertain as half the jump.
+A value that this says next to never happens is in doubt (chapter 11, monitoring): the level may
+have jumped there, or this one alone was slow. Until the next value the forecast is a mixture, with
+probability π of a jump, after which the level is as uncertain as half of it. The next value says
+which it was. A run in which single ones are slow once in a while is told from one that changed:
+
+    π = (1 + jumps)/(2 + jumps + 8·singles)        the first time, either is as likely
+
+and what single ones took on top is part of every forecast, their number being Poisson's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
+from statistics import NormalDist
 
 from epochcast.costmodel.intervals import Scatter, student_t_quantile
 from epochcast.records import Quantiles
@@ -26,8 +33,9 @@ DISCOUNT = 0.9  # West & Harrison, section 2.4.3: 0.8 to 1 in practice; the last
 PRIOR_DOF = 5.0  # of the plan's noise: five epochs seen outweigh it
 LEAST_NOISE = 0.003  # of steady epochs on an A100, relative (../docs/method.md, "Assumed scatter")
 UNKNOWN_NOISE = 0.2  # of a duration that no plan knows, once seen
-ALARM = 0.9995  # a jump: beyond this quantile; one false alarm in a thousand values
+ALARM = 0.9995  # in doubt: beyond this quantile; one false alarm in a thousand values
 LEAST_JUMP = log(1.05)  # smaller ones are left to the drift
+ONCE_SINGLE = 8.0  # how much one single slow one speaks for the next to be single too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,10 @@ class Level:
         noise: S, the variance of one occurrence.
         dof: n.
         seen: values that it has learned from.
-        jumped: whether the last one was a jump.
+        doubt: e of a last value that is in doubt; None if it was as expected.
+        jumps, singles: what doubts turned out to be.
+        extra: what slow single ones took on top, in all, relative to the level.
+        jumped: whether the last value confirmed a jump.
     """
 
     planned: float | None
@@ -49,6 +60,10 @@ class Level:
     noise: float = UNKNOWN_NOISE**2
     dof: float = PRIOR_DOF
     seen: int = 0
+    doubt: float | None = None
+    jumps: int = 0
+    singles: int = 0
+    extra: float = 0.0
     jumped: bool = False
 
     @classmethod
@@ -69,44 +84,97 @@ class Level:
 
     @property
     def ratio(self) -> float:
-        """Actual over planned, as learned so far."""
-        return exp(self.mean)
+        """Actual over planned, as learned so far; a value in doubt counts by its probability."""
+        return exp(self.mean + (self.doubt or 0.0) * self.jump_probability)
 
     @property
     def median(self) -> float:
         """Seconds of the next one; 0 while nothing is known."""
         return (self.planned or 0.0) * self.ratio
 
+    @property
+    def jump_probability(self) -> float:
+        """That a value in doubt is a jump: π."""
+        return (1 + self.jumps) / (2 + self.jumps + ONCE_SINGLE * self.singles)
+
     def update(self, seconds: float) -> Level:
         """Having seen one more."""
         if seconds <= 0:
             return self
         if self.planned is None:
-            variance = UNKNOWN_NOISE**2
-            return replace(self, planned=seconds, variance=variance, seen=1)
-        moved = self.variance / DISCOUNT
-        spread = moved + self.noise
+            return replace(self, planned=seconds, variance=UNKNOWN_NOISE**2, seen=1)
+        known = replace(self, seen=self.seen + 1, jumped=False)
         error = log(seconds / self.planned) - self.mean
-        if abs(error) > max(LEAST_JUMP, student_t_quantile(ALARM, self.dof) * sqrt(spread)):
-            return replace(
-                self, mean=self.mean + error, variance=(error / 2) ** 2,
-                seen=self.seen + 1, jumped=True,
-            )  # fmt: skip
-        gain, dof = moved / spread, self.dof + 1
+        surprising = known._is_surprising(error)
+        if self.doubt is None:
+            return replace(known, doubt=error) if surprising else known._learn(error)
+        if surprising and error * self.doubt > 0:
+            return known._jump(error)
+        single = known._single()
+        return replace(single, doubt=error) if surprising else single._learn(error)
+
+    def _is_surprising(self, error: float) -> bool:
+        spread = self.variance / DISCOUNT + self.noise
+        return abs(error) > max(LEAST_JUMP, student_t_quantile(ALARM, self.dof) * sqrt(spread))
+
+    def _learn(self, error: float) -> Level:
+        moved = self.variance / DISCOUNT
+        spread, dof = moved + self.noise, self.dof + 1
+        gain = moved / spread
         noise = self.noise * (1 + (error**2 / spread - 1) / dof)
         return replace(
-            self, mean=self.mean + gain * error, variance=gain * noise, noise=noise, dof=dof,
-            seen=self.seen + 1, jumped=False,
+            self, mean=self.mean + gain * error, variance=gain * noise, noise=noise, dof=dof
+        )
+
+    def _jump(self, error: float) -> Level:
+        """Two in a row: the level is where the second one is, and may still be on its way."""
+        assert self.doubt is not None
+        variance = (error - self.doubt) ** 2 + self.noise
+        return replace(
+            self, mean=self.mean + error, variance=variance, doubt=None, jumps=self.jumps + 1,
+            jumped=True,
         )  # fmt: skip
+
+    def _single(self) -> Level:
+        """The one in doubt was alone."""
+        assert self.doubt is not None
+        extra = self.extra + max(0.0, exp(self.doubt) - 1)
+        return replace(self, doubt=None, singles=self.singles + 1, extra=extra)
 
     def quantile(self, count: float, p: float) -> float:
         """Seconds of ``count`` more of them together, at probability ``p``.
 
-        The mean of n steps of a random walk has variance W·(n + 1)(2n + 1)/(6n).
+        The mean of n steps of a random walk has variance W·(n + 1)(2n + 1)/(6n). The two parts of
+        a mixture are far apart, or there were no doubt: each has its own share of probabilities,
+        and its own side of the middle between them.
         """
         if self.planned is None or count <= 0:
             return 0.0
-        drift = self.variance * (1 / DISCOUNT - 1)
+        if self.doubt is None:
+            return self._steady(count, p, self.mean, self.variance)
+        chance, slower = self.jump_probability, self.doubt > 0
+        share = 1 - chance if slower else chance  # of the lower part
+        low, at = p < share, p / share if p < share else (p - share) / (1 - share)
+        if low is slower:
+            found = self._steady(count, at, self.mean, self.variance)
+        else:
+            found = self._steady(count, at, self.mean + self.doubt, (self.doubt / 2) ** 2)
+        middle = self._steady(count, 0.5, self.mean + self.doubt / 2, 0.0)
+        return min(found, middle) if low else max(found, middle)
+
+    def _steady(self, count: float, p: float, mean: float, variance: float) -> float:
+        p = min(max(p, 1e-6), 1 - 1e-6)
+        drift = variance * (1 / DISCOUNT - 1)
         walk = drift * (count + 1) * (2 * count + 1) / (6 * count)
-        sd = sqrt(self.variance + walk + self.noise / count)
-        return Scatter(sd=sd, dof=self.dof).quantile(count * self.median, p)
+        sd = sqrt(variance + walk + self.noise / count)
+        level = (self.planned or 0.0) * exp(mean)
+        typical = Scatter(sd=sd, dof=self.dof).quantile(count * level, p)
+        return typical + level * self._extra(count, p)
+
+    def _extra(self, count: float, p: float) -> float:
+        """What single slow ones add, relative to the level; the normal approximation of Poisson."""
+        if not self.singles:
+            return 0.0
+        expected = count * self.singles / self.seen
+        number = max(0.0, expected + NormalDist().inv_cdf(p) * sqrt(expected))
+        return number * self.extra / self.singles

@@ -3,7 +3,8 @@
     elapsed   seconds since this process began           spent = earlier processes + elapsed
 
     deadline a moment      that moment                                     however late it begins
-             from now      first process's beginning + deadline            downtime counts
+             from now      first process's beginning + deadline            downtime counts, and
+                           no later than deadline − spent                  should a clock go back
              from start    the allocation's beginning + deadline           each allocation anew
              in total      deadline − spent                                downtime does not count
     money                  3600·(money − fixed)/(price·devices) − spent
@@ -121,7 +122,7 @@ class Account:
         found = []
         if budget.deadline_at is not None:
             found.append(budget.deadline_at - begun.process)
-        elif budget.deadline is not None:
+        if budget.deadline is not None and (budget.deadline_at is None or self.plan.folds > 1):
             share = (budget.deadline - budget.spent_seconds) / self.plan.folds
             if budget.counted_from == "total":
                 found.append(share - begun.spent_before)
@@ -131,10 +132,10 @@ class Account:
             elif budget.counted_from == "start" and begun.spent_before:
                 found.append(budget.deadline / self.plan.folds)  # another allocation, just begun
             else:
-                found.append(begun.run + share - begun.process)
+                found += [begun.run + share - begun.process, share - begun.spent_before]
         if self.allocation.end is not None:
             found.append(self.allocation.end - begun.process)
-        return [Limit("deadline", seconds) for seconds in found]
+        return [Limit("deadline", seconds) for seconds in sorted(set(found))[:2]]
 
     def _metered(self) -> list[Limit]:
         """Money and energy, as the time that they pay for."""

@@ -2,8 +2,8 @@
 
 The end moves down when the plan's end no longer fits well enough, and up again, never beyond the
 plan, when clearly more fits: a band around the confidence keeps it from moving with every epoch.
-After a jump of the pace there is no band. Saves keep the plan's epochs while epochs take about
-what was planned, and the plan's interval in seconds when they do not.
+After a jump of the pace there is no band. Saves keep the plan's epochs while epochs and saves
+take about what was planned, and an interval in seconds when they do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from epochcast.records import Plan
 
 BAND = 0.05  # of probability, below the confidence, in which the end stays
 GROWTH = 0.05  # of the plan's epochs, that must be gained for the end to move up
-AS_PLANNED = log(1.25)  # how far the pace may be off for the planned epochs of saves to hold
+AS_PLANNED = log(1.25)  # how far pace and interval may be off for the planned epochs to hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +52,22 @@ class Schedule:
         """Whether an evaluation is planned after this epoch."""
         return _among(self.evaluations, epoch) or (bool(self.evaluations) and epoch == self.end)
 
-    def saves_at(self, epoch: int, since_save: float, epoch_seconds: float, pace: float) -> bool:
+    def saves_at(
+        self, epoch: int, since_save: float, epoch_seconds: float, pace: float, interval: float
+    ) -> bool:
         """Whether a save is planned after this epoch.
 
         Args:
             since_save: seconds of work that a failure now would lose.
             epoch_seconds: that the next epoch takes.
-            pace: log of actual over planned time of an epoch.
+            pace: actual over planned time of an epoch.
+            interval: seconds of work between saves, as planned by what a save takes in this run.
         """
         if epoch == self.end:
             return True
-        if self.save_interval is None or abs(pace) < AS_PLANNED:
+        if self.save_interval is None or _alike(pace, interval / self.save_interval):
             return _among(self.saves, epoch)
-        return since_save + epoch_seconds / 2 >= self.save_interval
+        return since_save + epoch_seconds / 2 >= interval
 
     def evaluations_between(self, done: int, end: int) -> int:
         """Planned after epoch ``done``, up to and including ``end``."""
@@ -107,6 +110,10 @@ def last_that_fits(
         else:
             fails = middle
     return fits
+
+
+def _alike(*ratios: float) -> bool:
+    return all(ratio > 0 and abs(log(ratio)) < AS_PLANNED for ratio in ratios)
 
 
 def _among(epochs: tuple[int, ...], epoch: int) -> bool:

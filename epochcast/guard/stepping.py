@@ -1,11 +1,11 @@
 """How long the next step may take: what every step pays for the guard, so it is kept to a few sums.
 
     mean ← mean + (t − mean)/8      spread ← spread + (|t − mean| − spread)/4
-    bound = mean + 4·spread         never below the plan's P95 of a step
+    bound = mean + 4·spread         never below the plan's P95, nor the slowest of late
 
 This is the retransmission timer of TCP (Jacobson 1988, "Congestion avoidance and control"; RFC
-6298): it follows a change within a few steps and forgives single slow ones. The first step of an
-epoch waits for the loader to start, and has a timer of its own.
+6298): it follows a change within a few steps. Steps that are slow once in a while (a log, a flush)
+stay in the bound through the slowest one of this epoch and the one before.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ class StepTimer:
         median, upper: as planned; ``upper`` is its P95.
     """
 
-    __slots__ = ("_mean", "_spread", "_upper")
+    __slots__ = ("_before", "_mean", "_slowest", "_spread", "_upper")
 
     def __init__(self, median: float, upper: float) -> None:
         self._mean = median
         self._spread = (upper - median) / SPREADS
         self._upper = upper
+        self._slowest = self._before = 0.0
 
     def saw(self, seconds: float) -> None:
         """Having seen one more."""
         error = seconds - self._mean
         self._mean += error * GAIN
         self._spread += (abs(error) - self._spread) * SPREAD_GAIN
+        if seconds > self._slowest:
+            self._slowest = seconds
 
-    @property
-    def mean(self) -> float:
-        """About what one takes."""
-        return self._mean
+    def expect(self, seconds: float) -> None:
+        """One may well take so long, though none was seen yet."""
+        self._slowest = max(self._slowest, seconds)
+
+    def begin_epoch(self) -> None:
+        """What was slow in the epoch before the last is forgotten."""
+        self._before, self._slowest = self._slowest, 0.0
 
     @property
     def bound(self) -> float:
         """What the next one is not expected to exceed."""
-        return max(self._mean + SPREADS * self._spread, self._upper)
+        return max(self._mean + SPREADS * self._spread, self._upper, self._slowest, self._before)

@@ -74,6 +74,8 @@ WARNINGS = {
     "store-failed": "what this run took could not be stored, so later predictions will not learn "
     "from it: {error}",
     "evaluation-skipped": "no evaluation after epoch {epoch}: it would not have fitted",
+    "ledger-failed": "what this run uses could not be written down ({error}); it goes on, and a "
+    "kill would forget what was used since the last checkpoint",
     "watcher-failed": "something that shows this run stopped working ({error}); the run goes on",
     "save-time-unknown": "how long a checkpoint takes to save was never measured: the first one "
     "of this run will show",

@@ -19,6 +19,7 @@ HERE = Situation(
     left=1000.0,
     reserve=2.5,
     confidence=0.9,
+    first_bound=5.5,
     step_bound=5.5,
 )
 
@@ -45,10 +46,12 @@ def test_it_ends_with_the_plan() -> None:
     assert next_move(replace(HERE, done=10), True)[0] == "done"
 
 
-def test_a_shorter_end_that_is_reached_with_time_to_spare_moves_by_one() -> None:
+def test_a_shorter_end_that_is_reached_with_time_to_spare_moves() -> None:
     short = replace(HERE, schedule=replace(HERE.schedule, end=4))
     move, schedule = next_move(short, True)
-    assert (move, schedule.end) == ("epoch", 5)
+    assert (move, schedule.end) == ("epoch", 10)
+    move, schedule = next_move(replace(short, left=130.0), True)
+    assert (move, schedule.end) == ("epoch", 6)
     move, schedule = next_move(replace(short, left=40.0), True)
     assert (move, schedule.end) == ("steps", 5)
 
@@ -62,5 +65,12 @@ def test_more_time_never_means_less_training(left: float, more: float, partial: 
     assert order.index(less) <= order.index(later)
 
 
+def test_the_first_step_of_an_epoch_may_take_longer() -> None:
+    slow = replace(HERE, first_bound=30.0, step_bound=0.5)
+    assert replace(slow, left=32.0).steps_that_fit() == 0
+    assert replace(slow, left=32.6).steps_that_fit() == 1
+    assert replace(slow, left=34.6).steps_that_fit() == 5
+
+
 def test_without_any_limit_all_steps_fit() -> None:
-    assert replace(HERE, left=float("inf")).steps_that_fit() == 10**9
+    assert replace(HERE, left=float("inf")).steps_that_fit() > 10**8

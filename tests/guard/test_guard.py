@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from itertools import chain, cycle, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,8 +132,10 @@ def test_an_epoch_that_goes_from_390_to_890_to_1200_is_replanned_at_once(tmp_pat
     assert run.run() is StopReason.BUDGET
     third = epochs(run)[2]
     assert third.end_epochs < 20
-    assert third.on_plan_probability < 0.2
+    assert third.on_plan_probability <= 0.5  # it may have been that epoch alone
     assert third.projected_seconds.p90 <= 9000
+    assert epochs(run)[3].on_plan_probability < 0.05
+    assert "drift" in run.listener.notes()
     assert used(run) <= 9000
     assert "schedule-shortened" in run.listener.notes()
 
@@ -245,8 +248,6 @@ def test_a_value_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_larger_metric_can_be_the_better_one(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     plan = replace(make_plan(epochs=4), mode="max")
     run = Rehearsal(plan, tmp_path, losses=[0.1, 0.7, 0.3, 0.2])
     run.run()
@@ -286,11 +287,102 @@ def test_a_save_function_that_never_works_is_found_out_after_one_step(tmp_path: 
 
 def test_metrics_without_the_plans_own_are_refused_once_rules_need_it(tmp_path: Path) -> None:
     rules = (StopRule(kind="patience", settings=(("checks", 4.0), ("min_delta", 0.0))),)
-    run = Rehearsal(make_plan(rules=rules), tmp_path)
-    run.guard.start()
-    run.guard.begin_epoch()
+    run = Rehearsal(make_plan(rules=rules, evaluate_every=2), tmp_path)
+    run._evaluate = lambda: run.guard.report({"accuracy": 0.5})  # type: ignore[method-assign]
     with pytest.raises(UsageError, match="rules watch val_loss, but only accuracy was reported"):
-        run.guard.report({"accuracy": 0.5})
+        run.run()
+    assert run.guard.position.epoch == 2  # an evaluation was due only there
+    last = run.guard.books.archive.last()
+    assert last is not None
+    assert last[1].position.epoch == 2  # and nothing is lost
+
+
+def test_a_check_that_is_made_again_counts_once(tmp_path: Path) -> None:
+    rules = (StopRule(kind="patience", settings=(("checks", 3.0), ("min_delta", 0.0))),)
+    plan = make_plan(epochs=12, rules=rules)
+    first = Rehearsal(plan, tmp_path, losses=[0.5, 0.6])
+    first.guard.start()
+    for _ in range(2):
+        first.guard.begin_epoch()
+        first._train()
+        first._evaluate()
+        if first.guard.position.epoch == 0:
+            first.guard.end_epoch()
+    first.guard.close()  # left between the second report and the epoch's end
+    second = Rehearsal(plan, tmp_path, losses=[0.6, 0.7, 0.8], clock=first.clock)
+    second.steps = 10
+    second.run()
+    assert second.guard.position.epoch == 4  # 0.6, 0.7, 0.8: three without improvement
+
+
+def test_what_rules_remember_is_theirs_alone(tmp_path: Path) -> None:
+    rises = (StopRule(kind="up", settings=(("rises", 3.0), ("strip", 2.0))),)
+    patience = (StopRule(kind="patience", settings=(("checks", 3.0), ("min_delta", 0.0))),)
+    first = Rehearsal(make_plan(epochs=3, rules=rises), tmp_path, losses=[20.0, 19.0, 18.0])
+    first.run()
+    second = Rehearsal(make_plan(epochs=8, rules=patience), tmp_path, clock=first.clock,
+                       losses=[17.0, 16.0, 15.0, 14.0, 13.0])  # fmt: skip
+    assert second.run() is StopReason.PLAN_DONE
+    other = replace(make_plan(epochs=9), metric="val_acc", mode="max")
+    third = Rehearsal(other, tmp_path, clock=first.clock)
+    assert third.guard.books.state.best_value is None
+
+
+def test_the_slow_first_step_of_every_epoch_is_reckoned_with(tmp_path: Path) -> None:
+    """30 s until the loader has started, then 0.2 s a step; all durations repeat exactly."""
+    for deadline in range(1000, 1050, 5):
+        steps = cycle(chain([30.0], repeat(0.2, 99)))
+        plan = make_plan(epochs=100, deadline=float(deadline), epoch=about(49.8, 0.02), steps=100)
+        run = Rehearsal(plan, tmp_path / str(deadline), step_seconds=steps, steps=100)
+        run.run()
+        assert used(run) <= deadline
+
+
+def test_steps_that_are_slow_once_in_a_while_are_reckoned_with(tmp_path: Path) -> None:
+    for deadline in range(950, 1050, 9):
+        steps = cycle(chain(repeat(0.4, 99), [10.0]))
+        plan = make_plan(epochs=100, deadline=float(deadline), epoch=about(49.6, 0.02), steps=100)
+        run = Rehearsal(plan, tmp_path / str(deadline), step_seconds=steps, steps=100)
+        run.run()
+        assert used(run) <= deadline
+
+
+def test_single_slow_epochs_do_not_make_the_end_flap(tmp_path: Path) -> None:
+    epoch = chain(repeat(5.0, 190), repeat(10.0, 10))
+    plan = make_plan(epochs=400, deadline=30_000.0, epoch=about(50.0, 0.02), save_every=20)
+    run = Rehearsal(plan, tmp_path, step_seconds=cycle(epoch))
+    assert run.run() is StopReason.PLAN_DONE
+    assert run.listener.notes().count("replanned") <= 4
+    assert run.listener.notes().count("drift") == 0
+
+
+def test_saves_that_cost_more_than_planned_are_made_less_often(tmp_path: Path) -> None:
+    plan = make_plan(
+        epochs=100, deadline=None, save=about(2.0, 0.1), save_every=1, save_interval=57.0
+    )
+    run = Rehearsal(plan, tmp_path, save_seconds=repeat(60.0))
+    run.run()
+    saving = sum(e.save_seconds or 0.0 for e in epochs(run))
+    assert saving < 0.07 * used(run)  # 3.5 %, the rehearsal, a best and the last one
+
+
+def test_a_full_disk_does_not_end_a_run_whose_save_was_forgiven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    run = Rehearsal(make_plan(epochs=3), tmp_path)
+    monkeypatch.setattr("epochcast.guard.books.write_ledger", full)
+    assert run.run() is StopReason.PLAN_DONE
+    assert run.listener.notes() == ["ledger-failed"]
+
+
+def test_what_evaluations_take_is_no_part_of_steps(tmp_path: Path) -> None:
+    run = Rehearsal(make_plan(epochs=3, evaluation=about(400.0, 0.1)), tmp_path,
+                    evaluation_seconds=repeat(400.0))  # fmt: skip
+    run.run()
+    assert run.guard._timer.bound < 6
 
 
 def test_rules_that_are_never_shown_a_value_are_told_about(tmp_path: Path) -> None:

@@ -40,12 +40,34 @@ def test_an_epoch_that_goes_from_390_to_890_to_1200_is_believed_at_once() -> Non
     steady = seen(Level.of_plan(about(390.0, 0.05), 0.01), 390, 392, 388)
     assert not steady.jumped
     slow = steady.update(890)
-    assert slow.jumped
-    assert slow.median == pytest.approx(890)
-    assert slow.quantile(1, 0.9) > 1200  # who knows whether that was all
+    assert slow.doubt is not None
+    assert not slow.jumped
+    assert slow.quantile(1, 0.4) < 400  # either that one alone was slow,
+    assert slow.quantile(1, 0.6) > 580  # or all will be,
+    assert slow.quantile(1, 0.9) > 1000  # and who knows whether that was all
     slower = slow.update(1200)
-    assert 1150 < slower.median < 1210
+    assert slower.jumped
+    assert slower.median == pytest.approx(1200)
     assert seen(slower, 1200, 1200, 1200).quantile(1, 0.95) < 1500
+
+
+def test_single_slow_ones_move_no_level_but_are_expected_to_come_again() -> None:
+    level = Level.of_plan(about(10.0, 0.05), 0.01)
+    for _ in range(10):
+        level = seen(level, 10, 10, 10, 10, 10, 10, 10, 10, 10, 20)
+        assert not level.jumped
+    level = level.update(10)
+    assert (level.jumps, level.singles) == (0, 10)
+    assert level.median == pytest.approx(10, rel=0.01)
+    assert level.quantile(100, 0.5) == pytest.approx(1100, rel=0.02)
+    assert level.quantile(100, 0.9) > 1130
+    assert level.update(20).quantile(1, 0.9) < 16  # it has seen that before
+
+
+def test_a_run_that_went_back_is_believed_too() -> None:
+    level = seen(Level.of_plan(about(10.0, 0.05), 0.01), 10, 10, 10, 25, 25, 25, 10, 10)
+    assert (level.jumps, level.singles) == (2, 0)
+    assert level.median == pytest.approx(10, rel=0.05)
 
 
 def test_noise_is_no_jump() -> None:

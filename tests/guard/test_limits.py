@@ -23,7 +23,18 @@ LATER = Beginnings(run=DAY, process=DAY + 1000, spent_before=600)
 
 def test_a_deadline_from_now_counts_the_time_between_processes() -> None:
     assert limits(FIRST, deadline=3600) == [("deadline", 3600)]
-    assert limits(LATER, deadline=3600) == [("deadline", 2600)]
+    assert limits(LATER, deadline=3600)[0] == ("deadline", 2600)
+
+
+def test_a_clock_that_went_back_gives_no_time_back() -> None:
+    back = Beginnings(run=DAY, process=DAY - 3600, spent_before=600)
+    assert limits(back, deadline=3600)[0] == ("deadline", 3000)
+
+
+def test_folds_share_the_time_until_a_moment() -> None:
+    plan = make_plan(deadline=3000.0, deadline_at=DAY + 3000)
+    account = Account(plan=replace(plan, folds=3), allocation=Allocation(), beginnings=FIRST)
+    assert account.limits()[0].seconds == 1000
 
 
 def test_a_deadline_that_is_a_moment_stays_where_it_is() -> None:
