@@ -89,7 +89,10 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("name", "magic"), [("run.png", b"\x89PNG"), ("run.svg", b"<?xml")])
-def test_pictures_are_written(tmp_path: Path, name: str, magic: bytes) -> None:
+def test_pictures_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
+) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     plot_following.save_picture(sample_runs.running(), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules

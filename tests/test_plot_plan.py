@@ -86,7 +86,10 @@ def test_thousands_of_moments_are_a_bar() -> None:
 
 
 @pytest.mark.parametrize(("name", "magic"), [("plan.png", b"\x89PNG"), ("plan.svg", b"<?xml")])
-def test_pictures_are_written(tmp_path: Path, name: str, magic: bytes) -> None:
+def test_pictures_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
+) -> None:
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     plot_plan.save_picture(FOUND, tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules

@@ -65,9 +65,8 @@ def main(folder: Path, plan: Path) -> None:
     def moment(kind: str) -> None:
         nonlocal steps
         steps += kind == "step"
-        sys.stdout.write(f"{kind} {steps}\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
+        os.write(1, f"{kind} {steps}\n".encode())  # a signal's handler may be waiting here too
+        os.read(0, 1)
 
     def first(kind: str, function: Callable) -> Callable:
         @wraps(function)
