@@ -105,6 +105,7 @@ def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
 def test_a_maximum_beside_the_target_is_explained() -> None:
     beyond = _text(plan(MODEL, Budget(deadline=300), epochs=20, max_epochs=90))
     assert "Beyond the target of 20, what is left goes into up to 90 epochs." in beyond
+    assert re.match(r"Run [3-8]\d epochs with", beyond)
     assert "would fit" not in beyond
     below = _text(plan(MODEL, Budget(), epochs=90, max_epochs=20))
     assert "The maximum of 20 epochs ends the run before the target of 90." in below

@@ -128,7 +128,7 @@ def choice_line(plan: Plan) -> str:
     """``"Run 55 of 200 epochs with batch_size=32"``."""
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
-    wanted = chosen.target_epochs or chosen.epochs
+    wanted = max(chosen.epochs, chosen.target_epochs or 0)
     epochs = "1 epoch" if wanted == 1 else f"{wanted:,} epochs"
     some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
     return f"Run {some}{epochs}{folds} with {chosen.config.label}"
