@@ -139,6 +139,14 @@ def test_an_allocation_may_begin_later(worked: Path) -> None:
     assert "lies before the allocation's start" in run(later, *begins, soon, code=2).stderr
 
 
+@pytest.mark.parametrize("other", ["digits-mlp", "--device cuda"])
+def test_a_model_of_something_else_than_asked_for_is_refused(worked: Path, other: str) -> None:
+    failed = run(f"{other} --model model.json --epochs 3", code=2)
+    assert "model.json is a model" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    run("known --device cpu --model model.json --epochs 3")
+
+
 def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
@@ -259,6 +267,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
             2,
         ),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
+        ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
     ],
 )

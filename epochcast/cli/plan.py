@@ -19,6 +19,7 @@ from epochcast.cli.options import (
     print_json,
     read_int_list,
     reading,
+    require_same,
     set_option,
     store_option,
     without_collecting,
@@ -196,7 +197,9 @@ def _model(
     if model_file:
         from epochcast.costmodel.model import CostModel
 
-        return CostModel.load(model_file), ()
+        model = CostModel.load(model_file)
+        require_same(model, model_file, workload, device)
+        return model, ()
     from epochcast.lookup import fitted_model
 
     with reading(store) as archive:
