@@ -28,7 +28,8 @@ from epochcast.planning.budget import (
 from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import LEVELS, Interruptions, RunDraws, deviates, quantiles
+from epochcast.planning.draws import LEVELS, RunDraws, deviates, quantiles
+from epochcast.planning.failures import Interruptions
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
@@ -156,14 +157,21 @@ class Appraisal:
     # -- what it can afford ---------------------------------------------------------------------
 
     @cached_property
-    def interruptions(self) -> Interruptions:
-        """Failures, and the work that lies between two saves."""
+    def segment_seconds(self) -> float:
+        """Work from one save to the next, the save included."""
         saves = self.save_every.count(MANY)[0]
         epochs = MANY[0] / saves if saves else MOST_EPOCHS
+        return float(epochs * self._steady_seconds + self.prices.save.median)
+
+    @property
+    def interruptions(self) -> Interruptions | None:
+        """Failures, and what lies between two saves."""
+        if self.request.mtbf_seconds is None:
+            return None
         return Interruptions(
             mtbf_seconds=self.request.mtbf_seconds,
             restart_seconds=self.restart_seconds,
-            segment_seconds=float(epochs * self._steady_seconds + self.prices.save.median),
+            segment_seconds=self.segment_seconds,
         )
 
     @property
@@ -181,7 +189,7 @@ class Appraisal:
         saves = self.prices.save.median and self.save_every.count(MANY)[0]
         if self.budget.deadline is None or not saves:
             return 0.0
-        at_stake = min(self.interruptions.segment_seconds, deadline)
+        at_stake = min(self.segment_seconds, deadline)
         lead = final_save_lead(at_stake, self.prices.save.quantile)
         return max(0.0, lead - self.prices.save.median)
 
