@@ -253,7 +253,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),
         ("--epochs 3 --samples inf", "--samples is a number", 2),
         ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
-        ("--min-epochs 20000000 --deadline 1h", "min_epochs must be at most 10,000,000", 2),
+        ("--min-epochs 2000000 --deadline 1h", "min_epochs must be at most 1,000,000", 2),
         ("--epochs 3 --seed -1", "seed must not be negative, but got -1", 2),
         ("--epochs 3 --output nodir/plan.json", "cannot write the plan to nodir/plan.json", 2),
         ("--epochs 3 --stop target=inf", "needs a value that is finite, but got inf", 2),

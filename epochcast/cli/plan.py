@@ -79,7 +79,8 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.argument("workload", required=False)
 @click.option("--epochs", type=POSITIVE,
               help="Wanted at the reference batch; the run ends there.")  # fmt: skip
-@click.option("--min-epochs", type=POSITIVE, default=1, help="Fewer are not worth running.")
+@click.option("--min-epochs", type=POSITIVE,
+              help="Fewer are not worth running; default: one of any batch.")  # fmt: skip
 @click.option("--max-epochs", type=POSITIVE,
               help="Never more; above --epochs, what limits leave is used.")  # fmt: skip
 @click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")

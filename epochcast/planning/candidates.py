@@ -193,7 +193,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     room = _seconds_allowed(prices, budget) / request.folds - prices.startup
     epochs = np.clip(np.floor(room / epoch), 0, most)
     worth = most if request.most_epochs else 1 / efficiencies
-    least = np.ceil(request.min_epochs / efficiencies - 1e-9)
+    least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
     progress = np.where(epochs < least, 0.0, epochs / worth)
     return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
 
@@ -207,7 +207,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs)
+    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs or 1)
     return np.ceil(most / _efficiencies(prices, request) - 1e-9)
 
 

@@ -27,7 +27,7 @@ from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import candidates, reference_batch, shortlist
 from epochcast.planning.draws import DRAWS
 from epochcast.planning.pricing import Job, fold_samples, price
-from epochcast.planning.request import PlanRequest, progress
+from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
@@ -67,6 +67,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         raise nearest(appraisals)
     ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
     chosen = replace(ranked[0], chosen=True)
+    _require_epochs_to_list(chosen)
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
     forecast = stop_forecast(chosen, request)
     return Plan(
@@ -75,7 +76,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         samples=job.samples,
         folds=request.folds,
         budget=budget,
-        minimum_epochs=request.min_epochs,
+        minimum_epochs=request.min_epochs or 1,
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
@@ -102,6 +103,14 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
         raise UsageError(
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
             "e.g. --epochs 90 or --deadline 8h"
+        )
+
+
+def _require_epochs_to_list(chosen: Appraisal) -> None:
+    if chosen.epochs > LONGEST:
+        raise UsageError(
+            f"a run has at most {LONGEST:,} epochs, but {chosen.config.label} would have "
+            f"{chosen.epochs:,}; give fewer"
         )
 
 

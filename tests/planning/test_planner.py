@@ -264,6 +264,24 @@ def test_a_free_batch_finds_the_time_optimal_one() -> None:
     assert best.learning_rate_factor == best.global_batch / 32
 
 
+def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_given() -> None:
+    """An epoch at 32 has the progress of 51 at 4,096 with a noise scale of 50."""
+    model = known.model(epoch=10_000, evaluation=0.0, save=0.0)
+    wishes = {"batch_sizes": (4096,), "micro_batch": 4096, "reference_batch": 32,
+              "noise_scale": 50.0}  # fmt: skip
+    found = plan(model, Budget(deadline=180.0), **wishes)
+    assert (found.chosen.epochs, found.minimum_epochs) == (10, 1)
+    with pytest.raises(DoesNotFit, match="51 epochs"):
+        plan(model, Budget(deadline=180.0), min_epochs=1, **wishes)
+
+
+def test_a_run_of_more_epochs_than_can_be_listed_is_refused() -> None:
+    model = known.model(epoch=10_000)
+    with pytest.raises(UsageError, match="would have 50,560,976; give fewer"):
+        plan(model, Budget(), epochs=1_000_000, batch_sizes=(4096,), reference_batch=32,
+             noise_scale=50.0, evaluate=0, save=0)  # fmt: skip
+
+
 def test_without_a_noise_scale_other_batches_count_as_equal_and_that_is_said() -> None:
     found = plan(EXAMPLE, Budget(), epochs=3, batch_sizes=(1, 5))
     assert "equal-epochs" in {w.code for w in found.warnings}
@@ -508,6 +526,15 @@ def test_the_nearest_to_no_time_at_all_is_the_fastest() -> None:
         with pytest.raises(DoesNotFit) as caught:
             plan(model, Budget(deadline=deadline), batch_sizes=(720,), min_epochs=3)
         assert caught.value.shortfall.config.batch_size >= 600  # two steps; smaller take more
+
+
+def test_where_one_limit_is_missed_alike_the_others_decide_what_is_nearest() -> None:
+    """No disk for a checkpoint, whatever is run; of the rest, one device is missed by least."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    limits = Budget(disk=1e3, money=0.1, price_per_hour=1.0)
+    with pytest.raises(DoesNotFit) as caught:
+        plan(model, limits, batch_sizes=(12,), devices=(1, 2, 4), min_epochs=3, save=1)
+    assert caught.value.shortfall.config == RunConfig(batch_size=12)
 
 
 def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) -> None:
