@@ -22,7 +22,7 @@ from epochcast.records import (
 )
 from epochcast.report import plan as r
 from epochcast.report.noise import noise_text, print_noise
-from epochcast.report.plan_tables import ROWS, _worth_showing
+from epochcast.report.plan_tables import ROWS, _worth_showing, options_tables
 from epochcast.report.sentences import filled
 
 MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
@@ -118,6 +118,14 @@ def test_tables_fit_their_console(width: int) -> None:
     rows = [line for line in lines if line[:12].strip()[:1].isdigit() and line[-1:] != "."]
     assert len(rows) > 15
     assert max(map(len, rows)) <= width
+
+
+def test_options_that_nothing_beats_come_first() -> None:
+    """The chosen one stays on top; each row keeps its rank."""
+    beaten = {0: False, 1: False, 2: True, 3: False, 4: True}
+    options = [replace(FULL.chosen, pareto=beaten[rank]) for rank in beaten]
+    (table,) = options_tables(replace(FULL, options=tuple(options)), 200)
+    assert [cell.strip() for cell in table.columns[0].cells] == ["1", "3*", "5*", "2", "4"]
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:

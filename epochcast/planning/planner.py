@@ -33,7 +33,7 @@ from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
 
-SHOWN = 8  # options in a plan
+SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
 def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
@@ -80,7 +80,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
-        options=with_pareto([a.option for a in (chosen, *ranked[1:])])[:SHOWN],
+        options=worth_keeping(with_pareto([a.option for a in (chosen, *ranked[1:])])),
         timeline=timeline(chosen, forecast),
         prices=chosen.unit_prices,
         metric=request.metric,
@@ -162,6 +162,14 @@ def with_pareto(options: Sequence[Option]) -> tuple[Option, ...]:
         replace(option, pareto=not any(_dominates(other, mine) for other in costs))
         for option, mine in zip(options, costs, strict=True)
     )
+
+
+def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
+    """The first, all that nothing beats, and the best of the others, as long as there is room."""
+    beaten = [position for position, option in enumerate(ranked) if not option.pareto]
+    room = max(SHOWN - (len(ranked) - len(beaten)), 0)
+    dropped = {position for position in beaten[room:] if position > 0}
+    return tuple(option for position, option in enumerate(ranked) if position not in dropped)
 
 
 def _costs(option: Option) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from epochcast.costmodel.intervals import Scatter
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
-from epochcast.planning.planner import plan, with_pareto
+from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
 from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import DoesNotFit, describe
 from epochcast.planning.stopping import Futility, Patience
@@ -308,6 +308,20 @@ def test_pareto_options_are_beaten_by_none() -> None:
     assert options[0].pareto
     marked = with_pareto([options[0], replace(options[0], seconds=options[0].seconds.scaled(2))])
     assert [o.pareto for o in marked] == [True, False]
+
+
+def test_all_that_nothing_beats_is_kept_and_the_rest_as_long_as_there_is_room() -> None:
+    """Twice the devices cost more and are faster, up to 64, where a step is mostly overhead."""
+    model = fit(truths.sweep())
+    found = plan(model, Budget(price_per_hour=2.0), epochs=90, devices=(1, 2, 4, 8, 16, 32, 64))
+    assert {o.config.world_size for o in found.options if o.pareto} == {1, 2, 4, 8, 16, 32}
+    option = found.options[0]
+    ranked = [replace(option, epochs=i, pareto=i in (8, 14, 19)) for i in range(20)]
+    kept = [o.epochs for o in worth_keeping(ranked)]
+    assert kept == [0, 1, 2, 3, 4, 8, 14, 19]
+    assert len(kept) == SHOWN
+    crowded = [replace(o, pareto=o.epochs > 0) for o in ranked]
+    assert worth_keeping(crowded) == tuple(crowded)
 
 
 def test_saves_follow_failures_and_cost() -> None:
