@@ -179,9 +179,25 @@ def test_another_batch_comes_with_its_learning_rate() -> None:
     found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
                  optimizer="sgd", folds=2, evaluate=0, save=0)  # fmt: skip
     text = _text(found)
-    assert "Multiply the learning rate by 4." in text
+    assert "the learning rate by 4 (linear rule, for SGD: Goyal et al. 2017)." in text
     assert "in each of 2 folds" in text
     assert "checkpoints" not in text
+
+
+def test_a_learning_rate_follows_the_root_of_the_batch_of_an_adaptive_optimizer() -> None:
+    found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
+                 optimizer="adaptive")  # fmt: skip
+    assert found.chosen.learning_rate_rule == "square-root"
+    text = "by 2 (square-root rule, for adaptive optimizers: Malladi et al. 2022)."
+    assert text in _text(found)
+
+
+def test_another_batch_without_an_optimizer_says_what_to_give() -> None:
+    wishes = {"epochs": 3, "batch_sizes": (512,), "noise_scale": 64.0}
+    text = "the batch of 512 is not the 128 at which the learning rate is known"
+    assert text in _text(plan(MODEL, Budget(), reference_batch=128, **wishes))
+    assert text not in _text(plan(MODEL, Budget(), reference_batch=128, optimizer="sgd", **wishes))
+    assert "--optimizer" not in _text(plan(MODEL, Budget(), reference_batch=512, **wishes))
 
 
 def test_one_of_everything_is_singular() -> None:

@@ -318,7 +318,7 @@ class Appraisal:
             next_epoch_seconds=next_seconds,
             next_epoch_money=self.money_of(next_seconds),
             efficiency=self._efficiency(),
-            learning_rate_factor=self._learning_rate_factor(),
+            **self._learning_rate(),
             steps_per_epoch=steps,
             horizon_steps=steps * self.epochs,
             extrapolated=tuple(name for name, _ in self.place.extrapolated()),
@@ -403,10 +403,12 @@ class Appraisal:
             return None
         return b.efficiency(self.global_batch, self.reference, noise_scale)
 
-    def _learning_rate_factor(self) -> float | None:
-        if self.request.optimizer is None:
-            return None
-        return b.learning_rate_factor(self.global_batch, self.reference, self.request.optimizer)
+    def _learning_rate(self) -> dict[str, Any]:
+        optimizer = self.request.optimizer
+        if optimizer is None:
+            return {"learning_rate_factor": None}
+        factor = b.learning_rate_factor(self.global_batch, self.reference, optimizer)
+        return {"learning_rate_factor": factor, "learning_rate_rule": b.RATE_RULES[optimizer]}
 
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:

@@ -108,9 +108,10 @@ def _free(job: Job, request: PlanRequest) -> Candidates:
 
 
 def memory_limit(job: Job, budget: Budget) -> float:
-    """Bytes of one device that a run may fill."""
+    """Bytes of one device that a run may fill: as allowed, and no more than it has."""
     capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
-    return MEMORY_TIGHT * capacity if budget.memory is None else budget.memory
+    allowed = np.inf if budget.memory is None else budget.memory
+    return min(allowed, MEMORY_TIGHT * capacity)
 
 
 def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:

@@ -24,7 +24,7 @@ from epochcast.costmodel.prediction import (
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import candidates, reference_batch, shortlist
+from epochcast.planning.candidates import candidates, memory_limit, shortlist
 from epochcast.planning.draws import DRAWS
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
@@ -32,6 +32,7 @@ from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
+from epochcast.units import format_bytes
 
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
@@ -215,8 +216,11 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     elif request.samples not in (None, chosen.place.samples()):
         details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
         found.append(_note("other-samples", **details))
-    another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
-    if another and request.noise_scale is None:
+    changed = chosen.global_batch != chosen.reference
+    if changed and request.optimizer is None:
+        details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
+        found.append(_note("no-optimizer", **details))
+    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
         found.append(_note("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:
@@ -227,11 +231,19 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(_note("no-checks"))
+    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
     if request.most_epochs is None and chosen.epochs >= chosen.searched:
         found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return found
+
+
+def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
+    if allowed <= usable:
+        return []
+    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
+    return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
 
 
 def _unknown_uses(chosen: Appraisal) -> list[str]:

@@ -250,6 +250,22 @@ def test_memory_decides_the_micro_batch() -> None:
         plan(model, Budget(memory=1e9 - 2.5e7), epochs=2, batch_sizes=(12,))
 
 
+def test_more_memory_than_the_device_has_does_not_help_and_is_said() -> None:
+    """16 GiB, of which 95 % can be used; a batch of 12 would need 1 + 2·12 GB."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 2e9)))
+    model = replace(model, variants=(grows,))
+    found = plan(model, Budget(memory=24 * 2**30), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert found.chosen.config.batch_size == 6
+    assert found.chosen.memory_share is not None
+    assert found.chosen.memory_share < 0.95
+    (note,) = [w for w in found.warnings if w.code == "memory-above-device"]
+    assert dict(note.details) == {"limit": "24 GiB", "usable": "15.2 GiB", "all": "16 GiB"}
+    less = plan(model, Budget(memory=15e9), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert less.options == found.options
+    assert "memory-above-device" not in {w.code for w in less.warnings}
+
+
 def test_a_free_batch_finds_the_time_optimal_one() -> None:
     """√(a·φ/c) = √(1·400/0.1) = 63.2 with a step of 1 s + 0.1 s·B and a noise scale of 400."""
     probed = (RunConfig(batch_size=1), RunConfig(batch_size=512))
