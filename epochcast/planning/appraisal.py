@@ -25,7 +25,7 @@ from epochcast.planning.budget import (
     joint,
     upper_quantile,
 )
-from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
+from epochcast.planning.cadence import At, AtMost, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
 from epochcast.planning.draws import LEVELS, RunDraws, deviates, quantiles
@@ -144,9 +144,34 @@ class Appraisal:
         asked = self.request.save
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
+        if self.most_saves is None:
+            return Every(self._epochs_between_saves)
+        return AtMost(self._epochs_between_saves, self.most_saves)
+
+    @cached_property
+    def _epochs_between_saves(self) -> int:
+        """As far as time is concerned."""
         if self.save_interval_seconds is None:
-            return Every(1)
-        return Every(max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9)))
+            return 1
+        return max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9))
+
+    @cached_property
+    def most_saves(self) -> int | None:
+        """In one fold, as long as saves are to adapt to the disk; None where there is room.
+
+        A disk without room for a single one is a limit that is not met.
+        """
+        size, disk = self.prices.save_bytes, self.budget.disk
+        if self.request.save != "auto" or disk is None or not size:
+            return None
+        room = int(disk / (size * self.request.folds))
+        return None if room < 1 or 0 < self.request.keep < room else room
+
+    @property
+    def disk_spreads_saves(self) -> bool:
+        """Whether saves of this run are further apart than they would be on a larger disk."""
+        most = self.most_saves
+        return most is not None and self.epochs > most * self._epochs_between_saves
 
     @cached_property
     def _steady_seconds(self) -> float:
@@ -159,8 +184,11 @@ class Appraisal:
     @cached_property
     def segment_seconds(self) -> float:
         """Work from one save to the next, the save included."""
-        saves = self.save_every.count(MANY)[0]
-        epochs = MANY[0] / saves if saves else MOST_EPOCHS
+        if self.request.save == "auto":
+            epochs: float = self._epochs_between_saves
+        else:
+            saves = self.save_every.count(MANY)[0]
+            epochs = MANY[0] / saves if saves else MOST_EPOCHS
         return float(epochs * self._steady_seconds + self.prices.save.median)
 
     @property
@@ -172,6 +200,7 @@ class Appraisal:
             mtbf_seconds=self.request.mtbf_seconds,
             restart_seconds=self.restart_seconds,
             segment_seconds=self.segment_seconds,
+            most_saves=self.most_saves,
         )
 
     @property

@@ -43,11 +43,18 @@ class Interruptions:
         mtbf_seconds: mean time between failures.
         restart_seconds: until training goes on.
         segment_seconds: of work between two saves, the save included.
+        most_saves: in an uncut run, where segments must grow with it; None for any number.
     """
 
     mtbf_seconds: float
     restart_seconds: float = 0.0
     segment_seconds: float = 0.0
+    most_saves: int | None = None
+
+    def segments(self, uncut: Array) -> Array:
+        """Of runs that saves alone cut: as long as usual, or as few saves leave them."""
+        fewest = uncut / self.most_saves if self.most_saves else 0.0
+        return np.asarray(np.minimum(np.maximum(self.segment_seconds, fewest), uncut))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +96,9 @@ class FailureDraws:
         """
         end = LOOKED_AT * self.often.mtbf_seconds
         happened = np.sum(self.moments <= np.minimum(work, end)[:, None], axis=1)
-        segment = np.minimum(self.often.segment_seconds, uncut)
-        shorter = np.any(segment < self.often.segment_seconds)
-        costs = self._costs(segment, int(happened.max())) if shorter else self._usual_costs
+        segment = self.often.segments(uncut)
+        usual = np.all(segment == self.often.segment_seconds)
+        costs = self._usual_costs if usual else self._costs(segment, int(happened.max()))
         lost, times = costs[np.arange(len(work)), happened], np.maximum(work / end, 1)
         grown = self._rate(segment) * end * (times - np.sqrt(times))
         return np.asarray(lost * np.sqrt(times) + grown)

@@ -88,7 +88,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         mode=request.mode,
         stop_rules=tuple(rule_record(rule) for rule in rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
-        save_interval_seconds=chosen.save_interval_seconds,
+        save_interval_seconds=None if chosen.disk_spreads_saves else chosen.save_interval_seconds,
         mtbf_seconds=request.mtbf_seconds,
         keep=request.keep,
         outlook=_outlook(chosen, request),
@@ -227,6 +227,8 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+    if chosen.disk_spreads_saves:
+        found.append(_note("disk-spreads-saves", count=f"{chosen.most_saves:,}"))
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):

@@ -49,6 +49,8 @@ WARNINGS = {
     "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
     "curve: that run failed, and only what came before is used",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
+    "disk-spreads-saves": "the disk has room for {count} checkpoints: saves are further apart than "
+    "failures and their cost ask for; give more --disk, or keep fewer: --keep 2",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "

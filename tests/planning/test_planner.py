@@ -186,6 +186,35 @@ def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
         plan(EXAMPLE, Budget(**HOUR_LONG, disk=5e5), min_epochs=10, **CADENCE)
 
 
+@pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
+def test_automatic_saves_adapt_to_the_disk(mtbf: float | None) -> None:
+    """Room for five checkpoints, all kept, or for two where a third is written before one goes."""
+    wishes = {"epochs": 90, "evaluate": 0, "mtbf_seconds": mtbf}
+    five = plan(EXAMPLE, Budget(disk=5.5e6), keep=0, **wishes)
+    assert (five.chosen.epochs, five.chosen.binding) == (90, None)
+    saves = five.epochs_of("save")
+    assert len(saves) == 5
+    assert saves[-1] == 90
+    assert max(b - a for a, b in zip((0, *saves), saves, strict=False)) <= 18
+    assert five.save_interval_seconds is None
+    assert "disk-spreads-saves" in {w.code for w in five.warnings}
+    assert len(plan(EXAMPLE, Budget(disk=2e6), keep=2, **wishes).epochs_of("save")) == 2
+    roomy = plan(EXAMPLE, Budget(disk=3e6), keep=2, **wishes)
+    assert roomy.epochs_of("save") == plan(EXAMPLE, Budget(), **wishes).epochs_of("save")
+    assert not roomy.warnings
+    with pytest.raises(DoesNotFit, match="977 KiB of disk"):
+        plan(EXAMPLE, Budget(disk=5e5), keep=0, **wishes)
+
+
+def test_fewer_saves_than_failures_ask_for_cost_time() -> None:
+    wishes = {"epochs": 300, "evaluate": 0, "mtbf_seconds": HOUR, "keep": 0}
+    full, little = (plan(EXAMPLE, Budget(disk=disk), **wishes).chosen for disk in (1e9, 5e6))
+    segment = (300 * 55 + 150) / 5 + 4  # seconds
+    expected = 5 * HOUR * math.expm1(segment / HOUR) * math.exp(120 / HOUR)
+    assert full.seconds.p90 < little.seconds.p10
+    assert little.seconds.p50 == pytest.approx(expected, rel=0.1)
+
+
 def test_folds_multiply_the_run() -> None:
     """Five folds of 60 samples train on 48 each and evaluate 12, at one second a sample."""
     model = known.model(**(known.EXAMPLE | {"epoch": 60}), evals=10)
