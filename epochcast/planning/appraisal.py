@@ -236,22 +236,19 @@ class Appraisal:
     def one_fold(self) -> RunDraws:
         return RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
 
-    def spending(self, evaluate: Cadence, save: Cadence) -> Spending:
+    @cached_property
+    def planned(self) -> Spending:
+        """A run of any length."""
         return Spending(
             run=self.run,
-            evaluate=evaluate,
-            save=save,
+            evaluate=self.evaluate,
+            save=self.save_every,
             budget=self.budget,
             devices=self.config.world_size,
             reserve_seconds=self.reserve_seconds,
             save_bytes=self.prices.save_bytes or 0.0,
             keep=self.request.keep,
         )
-
-    @cached_property
-    def planned(self) -> Spending:
-        """A run of any length."""
-        return self.spending(self.evaluate, self.save_every)
 
     @cached_property
     def unhurried(self) -> Spending:
@@ -320,7 +317,7 @@ class Appraisal:
     @cached_property
     def spent(self) -> Spending:
         """A run of the length decided, with its saves placed."""
-        return self.spending(self.evaluate, self.saves)
+        return replace(self.planned, save=self.saves)
 
     def same(self, epochs: int) -> Epochs:
         """The same number in every draw."""

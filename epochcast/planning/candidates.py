@@ -23,9 +23,10 @@ from epochcast.planning.pricing import Candidates, Job, PriceList, Whole
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget
 
-FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64
+FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64: beyond, the optimizer's share of a step is gone
 STEPS_PER_DOUBLING = 2  # of a free batch size in what is shown: 96, 128, 181, 256
-SHORTLIST = 12  # by each of time, money and memory
+SHORTLIST = 12  # by each of time, money and memory: a close look takes milliseconds
+NEVER_FITS = 50.0  # as an exponent: e^50 times anything is beyond every limit, and no overflow
 LENIENT = 0.9  # of the bytes of a rough look: counted exactly, a configuration may need less
 
 
@@ -171,7 +172,7 @@ def _first_of_each(groups: Whole, order: Whole) -> Whole:
 def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
     """The factor from the median to the confidence asked for, wider outside the probed range."""
     z = NormalDist().inv_cdf(budget.confidence)
-    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), 50.0)))
+    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), NEVER_FITS)))
 
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:

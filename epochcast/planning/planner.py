@@ -59,30 +59,44 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     _require_an_end(budget, request)
     _require_confidence(budget.confidence)
     job = _job(model, request)
+    ranked = _ranked(job, budget, request)
+    chosen = replace(ranked[0], chosen=True)
+    _require_epochs_to_list(chosen)
+    options = with_pareto([a.option for a in (chosen, *ranked[1:])])
+    return _written(job, chosen, worth_keeping(options))
+
+
+def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[Appraisal]:
+    """What fits, the best first.
+
+    Raises:
+        DoesNotFit: nothing does.
+    """
     priced = price(job, candidates(job, request))
-    appraisals = [
-        Appraisal(priced, int(i), budget, request) for i in shortlist(priced, budget, request)
-    ]
+    shortlisted = shortlist(priced, budget, request)
+    appraisals = [Appraisal(priced, int(i), budget, request) for i in shortlisted]
     fitting = [a for a in appraisals if a.fits]
     if not fitting:
         raise nearest(appraisals)
-    ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
-    chosen = replace(ranked[0], chosen=True)
-    _require_epochs_to_list(chosen)
+    return sorted(fitting, key=lambda a: request.objective.key(a.option))
+
+
+def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
+    """The plan as a record: the question, and what was found."""
+    model, request = job.model, chosen.request
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
-    forecast = stop_forecast(chosen, request)
     return Plan(
         workload=model.workload,
         device=model.device,
         samples=job.samples,
         folds=request.folds,
-        budget=budget,
+        budget=chosen.budget,
         minimum_epochs=request.min_epochs or 1,
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
-        options=worth_keeping(with_pareto([a.option for a in (chosen, *ranked[1:])])),
-        timeline=timeline(chosen, forecast),
+        options=options,
+        timeline=timeline(chosen, stop_forecast(chosen, request)),
         prices=chosen.unit_prices,
         metric=request.metric,
         mode=request.mode,
