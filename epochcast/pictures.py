@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochcast.board.optional import require
-from epochcast.errors import StoreError, UsageError
+from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,13 +34,13 @@ def write(figure: Figure, path: str | Path) -> None:
     """Write a figure; the same figure gives the same file.
 
     Raises:
-        StoreError: the file cannot be written.
+        UsageError: the file cannot be written.
     """
     undated = {"Date": None} if Path(path).suffix.lower() == ".svg" else None
     try:
         figure.savefig(path, metadata=undated)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+        raise UsageError(f"cannot write {path}: {error}") from error
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -53,9 +53,9 @@ def save_picture(events: Sequence[RunEvent], path: str | Path) -> None:
     """Draw the last run of a log into a file.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg, or no epoch is done.
+        UsageError: the name ends neither in .png nor in .svg, the file cannot be written, or no
+            epoch is done.
         MissingDependency: matplotlib is not installed.
-        StoreError: the file cannot be written.
     """
     require_format(path)
     write(draw(events), path)

@@ -52,9 +52,8 @@ def save_picture(plan: Plan, path: str | Path) -> None:
     """Draw a plan into a file.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg.
+        UsageError: the name ends neither in .png nor in .svg, or the file cannot be written.
         MissingDependency: matplotlib is not installed.
-        StoreError: the file cannot be written.
     """
     require_format(path)
     write(draw(plan), path)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epochcast.errors import StoreError, UsageError
+from epochcast.errors import UsageError
 from epochcast.plots import Point, against
 from epochcast.units import format_percent
 
@@ -28,9 +28,9 @@ def save_picture(runs: Sequence[Comparison], path: str | Path) -> None:
     """Draw runs into a file.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg, or there is nothing to draw.
+        UsageError: the name ends neither in .png nor in .svg, the file cannot be written, or there
+            is nothing to draw.
         MissingDependency: matplotlib is not installed.
-        StoreError: the file cannot be written.
     """
     file = Path(path)
     if file.suffix.lower() not in FORMATS:
@@ -39,7 +39,7 @@ def save_picture(runs: Sequence[Comparison], path: str | Path) -> None:
     try:
         figure.savefig(file, metadata={"Date": None} if file.suffix.lower() == ".svg" else None)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+        raise UsageError(f"cannot write {path}: {error}") from error
 
 
 def draw(runs: Sequence[Comparison]) -> Figure:

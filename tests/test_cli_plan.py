@@ -139,6 +139,14 @@ def test_an_allocation_may_begin_later(worked: Path) -> None:
     assert "lies before the allocation's start" in run(later, *begins, soon, code=2).stderr
 
 
+@pytest.mark.parametrize("other", ["digits-mlp", "--device cuda"])
+def test_a_model_of_something_else_than_asked_for_is_refused(worked: Path, other: str) -> None:
+    failed = run(f"{other} --model model.json --epochs 3", code=2)
+    assert "model.json is a model" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    run("known --device cpu --model model.json --epochs 3")
+
+
 def test_nothing_fits(worked: Path) -> None:
     line = f"--model model.json {WORKED} --epochs 90 --min-epochs 90 --deadline 1h"
     failed = run(line, code=3)
@@ -245,7 +253,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),
         ("--epochs 3 --samples inf", "--samples is a number", 2),
         ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
-        ("--min-epochs 20000000 --deadline 1h", "min_epochs must be at most 10,000,000", 2),
+        ("--min-epochs 2000000 --deadline 1h", "min_epochs must be at most 1,000,000", 2),
         ("--epochs 3 --seed -1", "seed must not be negative, but got -1", 2),
         ("--epochs 3 --output nodir/plan.json", "cannot write the plan to nodir/plan.json", 2),
         ("--epochs 3 --stop target=inf", "needs a value that is finite, but got inf", 2),
@@ -259,6 +267,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
             2,
         ),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
+        ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
     ],
 )

@@ -17,7 +17,7 @@ from strategies import CPU, make_outcome
 from epochcast import plot_runs
 from epochcast.cli import cli
 from epochcast.comparing import Compared, compare, comparison
-from epochcast.errors import MissingDependency, StoreError, UsageError
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.lookup import fitted_model
 from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, make_sizes
@@ -196,7 +196,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     runs = [comparison(ran("1", 10.2))]
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
         plot_runs.save_picture(runs, tmp_path / "runs.pdf")
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         plot_runs.save_picture(runs, tmp_path / "absent" / "runs.png")
     with pytest.raises(UsageError, match="no followed run"):
         plot_runs.draw([comparison(ran("1", 0, epoch_seconds=()))])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 
 from epochcast import plot_following
-from epochcast.errors import MissingDependency, StoreError, UsageError
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.records import EpochDone
 
 DRIFTING = sample_runs.drifting()
@@ -81,7 +81,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         plot_following.draw(DRIFTING[:1])
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
         plot_following.save_picture(DRIFTING, tmp_path / "run.pdf")
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         plot_following.save_picture(DRIFTING, tmp_path / "absent" / "run.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match="pip install"):

@@ -11,7 +11,7 @@ import truths
 
 from epochcast import plot_plan
 from epochcast.costmodel.fitting import fit
-from epochcast.errors import MissingDependency, StoreError, UsageError
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.planning.planner import plan
 from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LearningCurve
@@ -98,7 +98,7 @@ def test_pictures_are_written(
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
         plot_plan.save_picture(FOUND, tmp_path / "plan.pdf")
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         plot_plan.save_picture(FOUND, tmp_path / "absent" / "plan.png")
 
 

@@ -22,7 +22,7 @@ from epochcast.records import (
 )
 from epochcast.report import plan as r
 from epochcast.report.noise import noise_text, print_noise
-from epochcast.report.plan_tables import ROWS, _worth_showing
+from epochcast.report.plan_tables import ROWS, _worth_showing, options_tables
 from epochcast.report.sentences import filled
 
 MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
@@ -105,6 +105,7 @@ def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
 def test_a_maximum_beside_the_target_is_explained() -> None:
     beyond = _text(plan(MODEL, Budget(deadline=300), epochs=20, max_epochs=90))
     assert "Beyond the target of 20, what is left goes into up to 90 epochs." in beyond
+    assert re.match(r"Run [3-8]\d epochs with", beyond)
     assert "would fit" not in beyond
     below = _text(plan(MODEL, Budget(), epochs=90, max_epochs=20))
     assert "The maximum of 20 epochs ends the run before the target of 90." in below
@@ -117,6 +118,14 @@ def test_tables_fit_their_console(width: int) -> None:
     rows = [line for line in lines if line[:12].strip()[:1].isdigit() and line[-1:] != "."]
     assert len(rows) > 15
     assert max(map(len, rows)) <= width
+
+
+def test_options_that_nothing_beats_come_first() -> None:
+    """The chosen one stays on top; each row keeps its rank."""
+    beaten = {0: False, 1: False, 2: True, 3: False, 4: True}
+    options = [replace(FULL.chosen, pareto=beaten[rank]) for rank in beaten]
+    (table,) = options_tables(replace(FULL, options=tuple(options)), 200)
+    assert [cell.strip() for cell in table.columns[0].cells] == ["1", "3*", "5*", "2", "4"]
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:
@@ -170,9 +179,25 @@ def test_another_batch_comes_with_its_learning_rate() -> None:
     found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
                  optimizer="sgd", folds=2, evaluate=0, save=0)  # fmt: skip
     text = _text(found)
-    assert "Multiply the learning rate by 4." in text
+    assert "the learning rate by 4 (linear rule, for SGD: Goyal et al. 2017)." in text
     assert "in each of 2 folds" in text
     assert "checkpoints" not in text
+
+
+def test_a_learning_rate_follows_the_root_of_the_batch_of_an_adaptive_optimizer() -> None:
+    found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
+                 optimizer="adaptive")  # fmt: skip
+    assert found.chosen.learning_rate_rule == "square-root"
+    text = "by 2 (square-root rule, for adaptive optimizers: Malladi et al. 2022)."
+    assert text in _text(found)
+
+
+def test_another_batch_without_an_optimizer_says_what_to_give() -> None:
+    wishes = {"epochs": 3, "batch_sizes": (512,), "noise_scale": 64.0}
+    text = "the batch of 512 is not the 128 at which the learning rate is known"
+    assert text in _text(plan(MODEL, Budget(), reference_batch=128, **wishes))
+    assert text not in _text(plan(MODEL, Budget(), reference_batch=128, optimizer="sgd", **wishes))
+    assert "--optimizer" not in _text(plan(MODEL, Budget(), reference_batch=512, **wishes))
 
 
 def test_one_of_everything_is_singular() -> None:

@@ -22,6 +22,7 @@ from epochcast.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from epochcast.costmodel.model import CostModel
     from epochcast.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
@@ -126,6 +127,20 @@ def reading(store: str | None) -> Store:
     from epochcast.store import Store
 
     return Store.open(store, create=False)
+
+
+def require_same(
+    model: CostModel, model_file: str, workload: str | None, device: str | None
+) -> None:
+    """Refuse a model of another workload or device than was asked for."""
+    from epochcast.profiler.source import canonical
+
+    if workload and canonical(workload) != model.workload:
+        raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
+    if device and not model.device.answers_to(device):
+        raise UsageError(
+            f"{model_file} is a model for {model.device.label}, but got --device {device}"
+        )
 
 
 def console(stderr: bool = False) -> Console:

@@ -19,6 +19,7 @@ from epochcast.cli.options import (
     print_json,
     read_int_list,
     reading,
+    require_same,
     set_option,
     store_option,
     without_collecting,
@@ -78,7 +79,8 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.argument("workload", required=False)
 @click.option("--epochs", type=POSITIVE,
               help="Wanted at the reference batch; the run ends there.")  # fmt: skip
-@click.option("--min-epochs", type=POSITIVE, default=1, help="Fewer are not worth running.")
+@click.option("--min-epochs", type=POSITIVE,
+              help="Fewer are not worth running; default: one of any batch.")  # fmt: skip
 @click.option("--max-epochs", type=POSITIVE,
               help="Never more; above --epochs, what limits leave is used.")  # fmt: skip
 @click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")
@@ -196,7 +198,9 @@ def _model(
     if model_file:
         from epochcast.costmodel.model import CostModel
 
-        return CostModel.load(model_file), ()
+        model = CostModel.load(model_file)
+        require_same(model, model_file, workload, device)
+        return model, ()
     from epochcast.lookup import fitted_model
 
     with reading(store) as archive:

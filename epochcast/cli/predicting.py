@@ -17,6 +17,7 @@ from epochcast.cli.options import (
     knobs_by_name,
     print_json,
     reading,
+    require_same,
     set_option,
     store_option,
     without_collecting,
@@ -24,7 +25,6 @@ from epochcast.cli.options import (
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import Question
 
 
@@ -94,7 +94,7 @@ def predict(
     questions = _questions(options)
     if model_file:
         model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
-        _require_same(model, model_file, workload, device)
+        require_same(model, model_file, workload, device)
     else:
         with reading(store) as archive:
             model, notes = fitted_model(archive, workload, device)
@@ -115,20 +115,6 @@ def predict(
         print_estimate(console(), estimates[0])
     elif estimates:
         print_estimates(console(), estimates)
-
-
-def _require_same(
-    model: CostModel, model_file: str, workload: str | None, device: str | None
-) -> None:
-    """Refuse a model of another workload or device than was asked for."""
-    from epochcast.profiler.source import canonical
-
-    if workload and canonical(workload) != model.workload:
-        raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
-    if device and not model.device.answers_to(device):
-        raise UsageError(
-            f"{model_file} is a model for {model.device.label}, but got --device {device}"
-        )
 
 
 def _questions(options: dict[str, Any]) -> list[Question]:

@@ -25,10 +25,11 @@ from epochcast.planning.budget import (
     joint,
     upper_quantile,
 )
-from epochcast.planning.cadence import At, Cadence, Epochs, Every, evaluation_interval
+from epochcast.planning.cadence import At, AtMost, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import LEVELS, Interruptions, RunDraws, deviates, quantiles
+from epochcast.planning.draws import LEVELS, RunDraws, deviates, quantiles
+from epochcast.planning.failures import Interruptions
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
@@ -143,9 +144,34 @@ class Appraisal:
         asked = self.request.save
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
+        if self.most_saves is None:
+            return Every(self._epochs_between_saves)
+        return AtMost(self._epochs_between_saves, self.most_saves)
+
+    @cached_property
+    def _epochs_between_saves(self) -> int:
+        """As far as time is concerned."""
         if self.save_interval_seconds is None:
-            return Every(1)
-        return Every(max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9)))
+            return 1
+        return max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9))
+
+    @cached_property
+    def most_saves(self) -> int | None:
+        """In one fold, as long as saves are to adapt to the disk; None where there is room.
+
+        A disk without room for a single one is a limit that is not met.
+        """
+        size, disk = self.prices.save_bytes, self.budget.disk
+        if self.request.save != "auto" or disk is None or not size:
+            return None
+        room = int(disk / (size * self.request.folds))
+        return None if room < 1 or 0 < self.request.keep < room else room
+
+    @property
+    def disk_spreads_saves(self) -> bool:
+        """Whether saves of this run are further apart than they would be on a larger disk."""
+        most = self.most_saves
+        return most is not None and self.epochs > most * self._epochs_between_saves
 
     @cached_property
     def _steady_seconds(self) -> float:
@@ -156,14 +182,25 @@ class Appraisal:
     # -- what it can afford ---------------------------------------------------------------------
 
     @cached_property
-    def interruptions(self) -> Interruptions:
-        """Failures, and the work that lies between two saves."""
-        saves = self.save_every.count(MANY)[0]
-        epochs = MANY[0] / saves if saves else MOST_EPOCHS
+    def segment_seconds(self) -> float:
+        """Work from one save to the next, the save included."""
+        if self.request.save == "auto":
+            epochs: float = self._epochs_between_saves
+        else:
+            saves = self.save_every.count(MANY)[0]
+            epochs = MANY[0] / saves if saves else MOST_EPOCHS
+        return float(epochs * self._steady_seconds + self.prices.save.median)
+
+    @property
+    def interruptions(self) -> Interruptions | None:
+        """Failures, and what lies between two saves."""
+        if self.request.mtbf_seconds is None:
+            return None
         return Interruptions(
             mtbf_seconds=self.request.mtbf_seconds,
             restart_seconds=self.restart_seconds,
-            segment_seconds=float(epochs * self._steady_seconds + self.prices.save.median),
+            segment_seconds=self.segment_seconds,
+            most_saves=self.most_saves,
         )
 
     @property
@@ -181,7 +218,7 @@ class Appraisal:
         saves = self.prices.save.median and self.save_every.count(MANY)[0]
         if self.budget.deadline is None or not saves:
             return 0.0
-        at_stake = min(self.interruptions.segment_seconds, deadline)
+        at_stake = min(self.segment_seconds, deadline)
         lead = final_save_lead(at_stake, self.prices.save.quantile)
         return max(0.0, lead - self.prices.save.median)
 
@@ -199,22 +236,19 @@ class Appraisal:
     def one_fold(self) -> RunDraws:
         return RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
 
-    def spending(self, evaluate: Cadence, save: Cadence) -> Spending:
+    @cached_property
+    def planned(self) -> Spending:
+        """A run of any length."""
         return Spending(
             run=self.run,
-            evaluate=evaluate,
-            save=save,
+            evaluate=self.evaluate,
+            save=self.save_every,
             budget=self.budget,
             devices=self.config.world_size,
             reserve_seconds=self.reserve_seconds,
             save_bytes=self.prices.save_bytes or 0.0,
             keep=self.request.keep,
         )
-
-    @cached_property
-    def planned(self) -> Spending:
-        """A run of any length."""
-        return self.spending(self.evaluate, self.save_every)
 
     @cached_property
     def unhurried(self) -> Spending:
@@ -283,7 +317,7 @@ class Appraisal:
     @cached_property
     def spent(self) -> Spending:
         """A run of the length decided, with its saves placed."""
-        return self.spending(self.evaluate, self.saves)
+        return replace(self.planned, save=self.saves)
 
     def same(self, epochs: int) -> Epochs:
         """The same number in every draw."""
@@ -310,7 +344,7 @@ class Appraisal:
             next_epoch_seconds=next_seconds,
             next_epoch_money=self.money_of(next_seconds),
             efficiency=self._efficiency(),
-            learning_rate_factor=self._learning_rate_factor(),
+            **self._learning_rate(),
             steps_per_epoch=steps,
             horizon_steps=steps * self.epochs,
             extrapolated=tuple(name for name, _ in self.place.extrapolated()),
@@ -395,10 +429,12 @@ class Appraisal:
             return None
         return b.efficiency(self.global_batch, self.reference, noise_scale)
 
-    def _learning_rate_factor(self) -> float | None:
-        if self.request.optimizer is None:
-            return None
-        return b.learning_rate_factor(self.global_batch, self.reference, self.request.optimizer)
+    def _learning_rate(self) -> dict[str, Any]:
+        optimizer = self.request.optimizer
+        if optimizer is None:
+            return {"learning_rate_factor": None}
+        factor = b.learning_rate_factor(self.global_batch, self.reference, optimizer)
+        return {"learning_rate_factor": factor, "learning_rate_rule": b.RATE_RULES[optimizer]}
 
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:

@@ -19,14 +19,16 @@ tr Σ   = (|g_b|² − |g_B|²)/(1/b − 1/B)            both averaged before th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, sqrt
 from statistics import fmean
 from typing import Literal
 
 from epochcast.errors import UsageError
-from epochcast.records import GradientNoise
+from epochcast.records import GradientNoise, RateRule
 
 OptimizerKind = Literal["sgd", "adaptive"]
+RATE_RULES: Mapping[OptimizerKind, RateRule] = {"sgd": "linear", "adaptive": "square-root"}
 
 
 def efficiency(batch: float, reference: float, noise_scale: float) -> float:
@@ -47,7 +49,7 @@ def fastest_batch(fixed_seconds: float, sample_seconds: float, noise_scale: floa
 def learning_rate_factor(batch: float, reference: float, optimizer: OptimizerKind) -> float:
     """What to multiply the reference's learning rate with."""
     ratio = batch / reference
-    return ratio if optimizer == "sgd" else sqrt(ratio)
+    return ratio if RATE_RULES[optimizer] == "linear" else sqrt(ratio)
 
 
 def noise_scale(gradients: GradientNoise) -> float:

@@ -4,6 +4,7 @@ A cadence counts occasions up to and including an epoch that is the run's last o
 everything due in the run is done once more:
 
     Every(2)      2, 4, 6, …, last          Rungs(1, 3)      1, 3, 9, 27, …, last
+    AtMost(2, 3)  2, 4, 6, but of 30 epochs 10, 20, 30
 
 Evaluating costs e seconds, an epoch t; with T the epoch of the best value, what evaluation and
 late stopping cost together, e·T/v + (delay in epochs)·t, is smallest at
@@ -52,6 +53,22 @@ class Every:
         if self.interval == 0:
             return ()
         return _with_last(range(self.interval, last + 1, self.interval), last)
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Every so many epochs and at the last one, but only so many times: then evenly apart."""
+
+    interval: int
+    times: int
+
+    def count(self, last: Epochs) -> Epochs:
+        return np.minimum(Every(self.interval).count(last), self.times)
+
+    def epochs(self, last: int) -> tuple[int, ...]:
+        if last <= self.interval * self.times:
+            return Every(self.interval).epochs(last)
+        return tuple(-(-last * k // self.times) for k in range(1, self.times + 1))
 
 
 @dataclass(frozen=True, slots=True)

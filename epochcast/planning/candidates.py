@@ -23,9 +23,10 @@ from epochcast.planning.pricing import Candidates, Job, PriceList, Whole
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget
 
-FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64
+FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64: beyond, the optimizer's share of a step is gone
 STEPS_PER_DOUBLING = 2  # of a free batch size in what is shown: 96, 128, 181, 256
-SHORTLIST = 12  # by each of time, money and memory
+SHORTLIST = 12  # by each of time, money and memory: a close look takes milliseconds
+NEVER_FITS = 50.0  # as an exponent: e^50 times anything is beyond every limit, and no overflow
 LENIENT = 0.9  # of the bytes of a rough look: counted exactly, a configuration may need less
 
 
@@ -108,9 +109,10 @@ def _free(job: Job, request: PlanRequest) -> Candidates:
 
 
 def memory_limit(job: Job, budget: Budget) -> float:
-    """Bytes of one device that a run may fill."""
+    """Bytes of one device that a run may fill: as allowed, and no more than it has."""
     capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
-    return MEMORY_TIGHT * capacity if budget.memory is None else budget.memory
+    allowed = np.inf if budget.memory is None else budget.memory
+    return min(allowed, MEMORY_TIGHT * capacity)
 
 
 def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
@@ -170,7 +172,7 @@ def _first_of_each(groups: Whole, order: Whole) -> Whole:
 def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
     """The factor from the median to the confidence asked for, wider outside the probed range."""
     z = NormalDist().inv_cdf(budget.confidence)
-    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), 50.0)))
+    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), NEVER_FITS)))
 
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
@@ -193,7 +195,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     room = _seconds_allowed(prices, budget) / request.folds - prices.startup
     epochs = np.clip(np.floor(room / epoch), 0, most)
     worth = most if request.most_epochs else 1 / efficiencies
-    least = np.ceil(request.min_epochs / efficiencies - 1e-9)
+    least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
     progress = np.where(epochs < least, 0.0, epochs / worth)
     return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
 
@@ -207,7 +209,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs)
+    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs or 1)
     return np.ceil(most / _efficiencies(prices, request) - 1e-9)
 
 

@@ -14,14 +14,13 @@ every draw (σ ≤ ½ and |w| < 4), which makes the budget monotone. Deviates ar
 each of S equally likely cells) and shared by all configurations, so that two configurations
 differ by what they cost and not by luck: common random numbers (Glasserman & Yao 1992).
 
-Failures come at an exponential rate in wall-clock time; each costs the restart and, on average,
-half of the work between two saves (Young 1974).
+What failures add is in ``failures.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -29,24 +28,28 @@ import numpy as np
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import LOG_REACH, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
+from epochcast.planning.failures import (
+    FailureDeviates,
+    FailureDraws,
+    Interruptions,
+    failure_deviates,
+)
 from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Quantiles
 
 DRAWS = 1000
-NEVER = 1e12  # seconds; finite, because JSON knows no infinity
-FAILURES = 64  # looked at one by one; the rate of a run with more is as good as its mean
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated exactly
 
 
 @dataclass(frozen=True, slots=True)
 class Deviates:
-    """Standard deviates that all configurations share; failures in units of the mean time."""
+    """Standard deviates that all configurations share."""
 
     run: Array
     epoch: Array
     power: Array
-    failures: Array
+    failures: FailureDeviates
 
 
 @lru_cache(maxsize=4)
@@ -56,8 +59,7 @@ def deviates(seed: int, count: int = DRAWS) -> Deviates:
     normal = NormalDist()
     cells = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
     run, epoch, power = (random.permutation(cells) for _ in range(3))
-    failures = random.exponential(size=(count, FAILURES)).cumsum(axis=1)
-    return Deviates(run=run, epoch=epoch, power=power, failures=failures)
+    return Deviates(run=run, epoch=epoch, power=power, failures=failure_deviates(random, count))
 
 
 @lru_cache(maxsize=256)
@@ -79,21 +81,6 @@ def draw(amount: Amount, z: Array) -> Array:
     return np.asarray(amount.median * np.exp(np.clip(reach, -LOG_REACH, LOG_REACH)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interruptions:
-    """How often a run is interrupted, and what that costs.
-
-    Attributes:
-        mtbf_seconds: mean time between failures; None for never.
-        restart_seconds: until training goes on.
-        segment_seconds: of work between two saves, the save included; half of it is repeated.
-    """
-
-    mtbf_seconds: float | None = None
-    restart_seconds: float = 0.0
-    segment_seconds: float = 0.0
-
-
 class RunDraws:
     """The time of one configuration's runs, draw by draw; arrays of shape (S,)."""
 
@@ -104,7 +91,7 @@ class RunDraws:
         z = shared.run
         self.shared = shared
         self.folds = folds
-        self.interruptions = interruptions or Interruptions()
+        self.failures = FailureDraws(interruptions, shared.failures) if interruptions else None
         self.startup = draw(prices.startup, z) + draw(prices.build, z)
         self.first = draw(prices.first, z)
         self.once = self.startup + self.first
@@ -124,35 +111,14 @@ class RunDraws:
         averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
         work = self.once + epochs * (self.training * np.exp(averaged) + self.turn)
         work = self.folds * (work + evaluations * self.evaluation + saves * self.save)
-        return np.asarray(work + self._lost(work))
+        return self._with_failures(work)
 
-    def _lost(self, work: Array) -> Array:
-        """Restarts and repeated work: the k-th failure happens if it comes before the end."""
-        mtbf = self.interruptions.mtbf_seconds
-        if mtbf is None:
-            return np.zeros_like(work)
-        repeated = np.minimum(self.interruptions.segment_seconds, work / self.folds) / 2
-        lost = self.interruptions.restart_seconds + repeated
-        possible = self._failing_work[:, self._failing_work.min(axis=0) <= np.max(work)]
-        happened = (possible <= work[..., None]).sum(axis=-1)
-        share = np.minimum(lost / mtbf, 1 - work / NEVER)  # above: it repeats more than it does
-        mean = work * share / (1 - share)
-        counted = lost * happened
-        return np.asarray(np.where(happened == FAILURES, np.maximum(counted, mean), counted))
-
-    @cached_property
-    def _failing_work(self) -> Array:
-        """The least work in whose time the k-th failure comes, (S, FAILURES).
-
-        It comes at t_k if work + k·(restart + min(segment, work/folds)/2) ≥ t_k, k failures having
-        come before; that is so if it holds for both parts of the minimum.
-        """
-        mtbf, restart = self.interruptions.mtbf_seconds, self.interruptions.restart_seconds
-        before = np.arange(FAILURES)
-        late = (mtbf or 0.0) * self.shared.failures - before * restart
-        in_short_runs = late / (1 + before / (2 * self.folds))
-        in_long_runs = late - before * self.interruptions.segment_seconds / 2
-        return np.asarray(np.maximum.accumulate(np.maximum(in_short_runs, in_long_runs), axis=1))
+    def _with_failures(self, work: Array) -> Array:
+        if self.failures is None:
+            return np.asarray(work)
+        if work.ndim > 1:
+            return np.stack([self._with_failures(row) for row in work])
+        return np.asarray(work + self.failures.lost(work, work / self.folds))
 
 
 def quantiles(samples: Array) -> Quantiles:

@@ -24,16 +24,17 @@ from epochcast.costmodel.prediction import (
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import candidates, reference_batch, shortlist
+from epochcast.planning.candidates import candidates, memory_limit, shortlist
 from epochcast.planning.draws import DRAWS
 from epochcast.planning.pricing import Job, fold_samples, price
-from epochcast.planning.request import PlanRequest, progress
+from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
+from epochcast.units import format_bytes
 
-SHOWN = 8  # options in a plan
+SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
 def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
@@ -58,35 +59,50 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     _require_an_end(budget, request)
     _require_confidence(budget.confidence)
     job = _job(model, request)
+    ranked = _ranked(job, budget, request)
+    chosen = replace(ranked[0], chosen=True)
+    _require_epochs_to_list(chosen)
+    options = with_pareto([a.option for a in (chosen, *ranked[1:])])
+    return _written(job, chosen, worth_keeping(options))
+
+
+def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[Appraisal]:
+    """What fits, the best first.
+
+    Raises:
+        DoesNotFit: nothing does.
+    """
     priced = price(job, candidates(job, request))
-    appraisals = [
-        Appraisal(priced, int(i), budget, request) for i in shortlist(priced, budget, request)
-    ]
+    shortlisted = shortlist(priced, budget, request)
+    appraisals = [Appraisal(priced, int(i), budget, request) for i in shortlisted]
     fitting = [a for a in appraisals if a.fits]
     if not fitting:
         raise nearest(appraisals)
-    ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
-    chosen = replace(ranked[0], chosen=True)
+    return sorted(fitting, key=lambda a: request.objective.key(a.option))
+
+
+def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
+    """The plan as a record: the question, and what was found."""
+    model, request = job.model, chosen.request
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
-    forecast = stop_forecast(chosen, request)
     return Plan(
         workload=model.workload,
         device=model.device,
         samples=job.samples,
         folds=request.folds,
-        budget=budget,
-        minimum_epochs=request.min_epochs,
+        budget=chosen.budget,
+        minimum_epochs=request.min_epochs or 1,
         target_epochs=request.epochs,
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
-        options=with_pareto([a.option for a in (chosen, *ranked[1:])])[:SHOWN],
-        timeline=timeline(chosen, forecast),
+        options=options,
+        timeline=timeline(chosen, stop_forecast(chosen, request)),
         prices=chosen.unit_prices,
         metric=request.metric,
         mode=request.mode,
         stop_rules=tuple(rule_record(rule) for rule in rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
-        save_interval_seconds=chosen.save_interval_seconds,
+        save_interval_seconds=None if chosen.disk_spreads_saves else chosen.save_interval_seconds,
         mtbf_seconds=request.mtbf_seconds,
         keep=request.keep,
         outlook=_outlook(chosen, request),
@@ -102,6 +118,14 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
         raise UsageError(
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
             "e.g. --epochs 90 or --deadline 8h"
+        )
+
+
+def _require_epochs_to_list(chosen: Appraisal) -> None:
+    if chosen.epochs > LONGEST:
+        raise UsageError(
+            f"a run has at most {LONGEST:,} epochs, but {chosen.config.label} would have "
+            f"{chosen.epochs:,}; give fewer"
         )
 
 
@@ -155,6 +179,14 @@ def with_pareto(options: Sequence[Option]) -> tuple[Option, ...]:
     )
 
 
+def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
+    """The first, all that nothing beats, and the best of the others, as long as there is room."""
+    beaten = [position for position, option in enumerate(ranked) if not option.pareto]
+    room = max(SHOWN - (len(ranked) - len(beaten)), 0)
+    dropped = {position for position in beaten[room:] if position > 0}
+    return tuple(option for position, option in enumerate(ranked) if position not in dropped)
+
+
 def _costs(option: Option) -> tuple[float, ...]:
     """Time, money (or device time), memory, and the progress still missing; less is better."""
     device_time = option.seconds.p50 * option.config.world_size
@@ -198,23 +230,36 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     elif request.samples not in (None, chosen.place.samples()):
         details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
         found.append(_note("other-samples", **details))
-    another = chosen.global_batch != reference_batch(job, request) or len(request.batch_sizes) > 1
-    if another and request.noise_scale is None:
+    changed = chosen.global_batch != chosen.reference
+    if changed and request.optimizer is None:
+        details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
+        found.append(_note("no-optimizer", **details))
+    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
         found.append(_note("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+    if chosen.disk_spreads_saves:
+        found.append(_note("disk-spreads-saves", count=f"{chosen.most_saves:,}"))
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(_note("no-checks"))
+    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
     if request.most_epochs is None and chosen.epochs >= chosen.searched:
         found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return found
+
+
+def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
+    if allowed <= usable:
+        return []
+    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
+    return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
 
 
 def _unknown_uses(chosen: Appraisal) -> list[str]:

@@ -12,10 +12,11 @@ from epochcast.planning.cadence import Cadence
 from epochcast.planning.stopping import Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
 
-MOST = {  # more is a slip of the pen: a timeline of as many moments, a number beyond 64 bits
-    "epochs": 10_000_000,
-    "min_epochs": 10_000_000,
-    "max_epochs": 10_000_000,
+LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
+MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 bits
+    "epochs": LONGEST,
+    "min_epochs": LONGEST,
+    "max_epochs": LONGEST,
     "samples": 10**15,
     "batch_sizes": 10**9,
     "micro_batch": 10**9,
@@ -86,7 +87,8 @@ class PlanRequest:
 
     Attributes:
         epochs: wanted at the reference batch; the run ends there, whatever limits leave.
-        min_epochs: fewer are not worth running: the plan then does not fit.
+        min_epochs: fewer are not worth running: the plan then does not fit. At the reference
+            batch, as ``epochs``; default: one of whatever batch is run.
         max_epochs: never more; default: ``epochs``. Above it, what limits leave beyond the target
             is spent on more epochs, up to here.
         batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
@@ -117,7 +119,7 @@ class PlanRequest:
     """
 
     epochs: int | None = None
-    min_epochs: int = 1
+    min_epochs: int | None = None
     max_epochs: int | None = None
     batch_sizes: tuple[int, ...] | Literal["free"] = ()
     micro_batch: int | None = None
@@ -166,7 +168,7 @@ class PlanRequest:
                 "a free batch size needs the gradient noise scale, to weigh larger batches against "
                 "more steps: give --noise-scale, or measure it: epochcast probe --noise-scale"
             )
-        if self.most_epochs is not None and self.min_epochs > self.most_epochs:
+        if self.most_epochs is not None and (self.min_epochs or 1) > self.most_epochs:
             raise UsageError(
                 f"min_epochs must not be above the target or maximum of {self.most_epochs}, "
                 f"but got {self.min_epochs}"

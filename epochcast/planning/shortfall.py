@@ -1,9 +1,10 @@
 """When nothing fits: the nearest thing that would, and which limits to relax by how much.
 
 The nearest configuration is the one whose limits must be raised least: by the smallest factor for
-the limit that is missed most. What each limit would have to be is what the fewest acceptable
-epochs use at the confidence asked for, so that raising the limits to it makes the plan fit. In
-words a need is rounded up, so that the same holds for the number that people read and give back.
+the limit that is missed most, and where that is the same, for the next. What each limit would have
+to be is what the fewest acceptable epochs use at the confidence asked for, so that raising the
+limits to it makes the plan fit. In words a need is rounded up, so that the same holds for the
+number that people read and give back.
 """
 
 from __future__ import annotations
@@ -93,10 +94,11 @@ def _level(a: Appraisal) -> float:
     return 1 - (1 - a.budget.confidence) / len(a.planned.limits())
 
 
-def _missed_by(a: Appraisal) -> tuple[float, float]:
-    """The factor by which the limit that is missed most must grow, and to what."""
+def _missed_by(a: Appraisal) -> tuple[list[float], list[float]]:
+    """The factors by which limits must grow, the largest first, and to what."""
     missed = [(need / has if has > 0 else inf, need) for _, has, need in misses(a)]
-    return max(missed, default=(1.0, 0.0))
+    missed.sort(reverse=True)
+    return [factor for factor, _ in missed], [need for _, need in missed]
 
 
 def misses(a: Appraisal) -> list[Miss]:

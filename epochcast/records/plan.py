@@ -27,6 +27,7 @@ CountedFrom = Literal["now", "start", "total"]
 LimitName = Literal["deadline", "money", "energy", "disk", "memory"]
 Mode = Literal["min", "max"]
 Fit = Literal["underfitting", "overfitting", "settled"]
+RateRule = Literal["linear", "square-root"]
 
 
 class StopReason(str, Enum):
@@ -157,6 +158,7 @@ class Option:
         next_epoch_seconds, next_epoch_money: what one more epoch would take, P50.
         efficiency: progress per sample, relative to the reference batch.
         learning_rate_factor: to multiply the reference's learning rate with.
+        learning_rate_rule: how that follows the batch.
         horizon_steps: optimizer steps of the run: what a schedule must span.
         pareto: no other option is better in time, money, memory and epochs at once.
         extrapolated: what lies outside the probed range.
@@ -184,6 +186,7 @@ class Option:
     steps_per_epoch: int
     horizon_steps: int
     most_epochs: int | None = None
+    learning_rate_rule: RateRule | None = None
     pareto: bool = False
     extrapolated: tuple[str, ...] = ()
 

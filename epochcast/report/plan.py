@@ -16,7 +16,7 @@ from itertools import accumulate
 from rich.console import Console
 from rich.table import Table
 
-from epochcast.records import Budget, Option, Outlook, Plan, StopRule
+from epochcast.records import Budget, Option, Outlook, Plan, RateRule, StopRule
 from epochcast.report.plan_tables import options_tables, timeline_tables, totals_table
 from epochcast.report.sentences import say
 from epochcast.report.warnings import warning_text
@@ -45,6 +45,10 @@ RULES = {
     "divergence": "when {metric} is worse than {value:g}",
     "futility": "when improving {metric} by epoch {horizon:.0f} is less likely than "
     "{probability:.0%}",
+}
+RATE_RULES: Mapping[RateRule, str] = {
+    "linear": "linear rule, for SGD: Goyal et al. 2017",
+    "square-root": "square-root rule, for adaptive optimizers: Malladi et al. 2022",
 }
 FITS = {
     "underfitting": "validation is still improving at epoch {seen:g}: more epochs should help",
@@ -128,7 +132,7 @@ def choice_line(plan: Plan) -> str:
     """``"Run 55 of 200 epochs with batch_size=32"``."""
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
-    wanted = chosen.target_epochs or chosen.epochs
+    wanted = max(chosen.epochs, chosen.target_epochs or 0)
     epochs = "1 epoch" if wanted == 1 else f"{wanted:,} epochs"
     some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
     return f"Run {some}{epochs}{folds} with {chosen.config.label}"
@@ -150,12 +154,17 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     lines += [f"One more epoch would take {more}.", _parts_line(plan)]
     rate = ""
     if (chosen.learning_rate_factor or 1.0) != 1.0:
-        rate = f"Multiply the learning rate by {chosen.learning_rate_factor:.3g}. "
+        rate = f"Multiply the learning rate by {chosen.learning_rate_factor:.3g}{_rule(chosen)}. "
     lines.append(
         f"{rate}A learning-rate schedule spans {chosen.horizon_steps:,} optimizer steps, "
         f"{chosen.steps_per_epoch:,} an epoch."
     )
     return lines + _save_lines(plan)
+
+
+def _rule(option: Option) -> str:
+    rule = option.learning_rate_rule
+    return f" ({RATE_RULES[rule]})" if rule else ""
 
 
 def _beside_target(chosen: Option) -> list[str]:

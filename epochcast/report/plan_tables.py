@@ -23,10 +23,11 @@ EXACT = 10_000  # epochs; more are rounded to three figures
 
 
 def options_tables(plan: Plan, width: int) -> list[Table]:
-    """A row for each option, the best first."""
-    options = plan.options
+    """A row for each option: the chosen one, those that nothing beats, the others; by rank."""
+    ranked = sorted(enumerate(plan.options, start=1), key=lambda r: r[0] > 1 and not r[1].pareto)
+    options = [option for _, option in ranked]
     cells: dict[str, list[str]] = {
-        "": [f"{i}{'*' if o.pareto else ' '}" for i, o in enumerate(options, start=1)],
+        "": [f"{rank}{'*' if option.pareto else ' '}" for rank, option in ranked],
         "batch": [_batch(o) for o in options],
         "epochs": [f"{o.epochs:,}" for o in options],
         "time P50": [format_seconds(o.seconds.p50) for o in options],

@@ -40,11 +40,17 @@ WARNINGS = {
     "same, and evaluation data to stay as it is",
     "equal-epochs": "batch sizes are compared at equal epochs, although larger ones make less "
     "progress in each: give --noise-scale",
+    "no-optimizer": "the batch of {batch} is not the {reference} at which the learning rate is "
+    "known, and how the rate follows depends on the optimizer: give --optimizer, e.g. sgd or adamw",
+    "memory-above-device": "{limit} of memory are allowed, but the device has {all}: what fits is "
+    "decided by {usable} of them, which leaves room for fragmentation",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
     "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
     "curve: that run failed, and only what came before is used",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
+    "disk-spreads-saves": "the disk has room for {count} checkpoints: saves are further apart than "
+    "failures and their cost ask for; give more --disk, or keep fewer: --keep 2",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "

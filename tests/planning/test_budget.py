@@ -13,7 +13,8 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.intervals import Scatter
 from epochcast.planning.budget import MOST_EPOCHS, Spending, guaranteed, joint
 from epochcast.planning.cadence import Cadence, Every, Rungs
-from epochcast.planning.draws import DRAWS, Interruptions, RunDraws, deviates, student
+from epochcast.planning.draws import DRAWS, RunDraws, deviates, student
+from epochcast.planning.failures import FailureDraws, Interruptions
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Budget
@@ -36,10 +37,10 @@ cadences = st.one_of(
     st.builds(Every, st.integers(0, 9)), st.builds(Rungs, st.integers(1, 3), st.integers(2, 4))
 )
 interruptions = st.one_of(
-    st.just(Interruptions()),
+    st.none(),
     st.builds(
         Interruptions,
-        mtbf_seconds=st.floats(1e3, 1e6),
+        mtbf_seconds=st.floats(10, 1e6),
         restart_seconds=st.floats(0, 900),
         segment_seconds=seconds,
     ),
@@ -153,12 +154,14 @@ def _scaled(run: RunDraws, factor: float) -> RunDraws:
     scaled.__dict__ |= run.__dict__
     for name in ("once", "training", "turn", "evaluation", "save"):
         setattr(scaled, name, getattr(run, name) * factor)
-    old = run.interruptions
-    scaled.interruptions = Interruptions(
-        mtbf_seconds=None if old.mtbf_seconds is None else old.mtbf_seconds * factor,
-        restart_seconds=old.restart_seconds * factor,
-        segment_seconds=old.segment_seconds * factor,
-    )
+    if run.failures is not None:
+        often = run.failures.often
+        longer = Interruptions(
+            mtbf_seconds=often.mtbf_seconds * factor,
+            restart_seconds=often.restart_seconds * factor,
+            segment_seconds=often.segment_seconds * factor,
+        )
+        scaled.failures = FailureDraws(longer, run.shared.failures)
     return scaled
 
 
@@ -179,41 +182,6 @@ def test_students_scores_have_students_quantiles() -> None:
     z = norm.ppf([0.01, 0.1, 0.5, 0.9, 0.99])
     for dof in (4.0, 10.0, 50.0):
         assert student(z, dof) == pytest.approx(t.ppf(norm.cdf(z), dof), rel=0.02, abs=1e-6)
-
-
-def test_failures_are_poisson_in_wall_clock_time() -> None:
-    """Each costs 100 s; in 10,000 s of work with a mean of 1,000 s between them: T = 11,111 s."""
-    prices = Prices(training=Amount(100.0))
-    often = Interruptions(mtbf_seconds=1000.0, restart_seconds=100.0)
-    run = RunDraws(prices, deviates(0, 4000), interruptions=often)
-    total = run.until(*(np.full(4000, e) for e in (100, 0, 0)))
-    assert np.mean(total) == pytest.approx(10_000 / (1 - 0.1), rel=0.01)
-    hopeless = Interruptions(mtbf_seconds=10.0, restart_seconds=20.0)
-    never = RunDraws(prices, deviates(0, 100), interruptions=hopeless)
-    assert np.min(never.until(*(np.full(100, e) for e in (100, 0, 0)))) > 1e11
-
-
-@given(
-    st.floats(10, 1e6), st.floats(0, 1e4), st.floats(0, 1e8), st.integers(1, 5), st.floats(1, 1e8)
-)
-def test_failures_happen_one_after_another(
-    mtbf: float, restart: float, segment: float, folds: int, work: float
-) -> None:
-    """Counted failure by failure: each delays the end, and the next one may come before that."""
-    often = Interruptions(mtbf_seconds=mtbf, restart_seconds=restart, segment_seconds=segment)
-    run = RunDraws(Prices(training=Amount(work)), deviates(0, 50), interruptions=often, folds=folds)
-    done = folds * work
-    each = restart + min(segment, work) / 2
-    total = run.until(*(np.full(50, count) for count in (1, 0, 0)))
-    for failures, found in zip(mtbf * run.shared.failures, total, strict=True):
-        end = done
-        for moment in failures:
-            if moment > end:
-                assert found == pytest.approx(end)
-                break
-            end += each
-        else:
-            assert found >= end * (1 - 1e-9)  # all that are drawn: at least those, or their mean
 
 
 def _simulated_seconds(

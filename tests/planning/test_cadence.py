@@ -11,6 +11,7 @@ from epochcast.planning import cadence as c
 
 cadences = st.one_of(
     st.builds(c.Every, st.integers(0, 20)),
+    st.builds(c.AtMost, st.integers(1, 20), st.integers(1, 9)),
     st.builds(c.Rungs, st.integers(1, 9), st.integers(2, 5)),
     st.sets(st.integers(1, 300)).map(lambda s: c.At(tuple(sorted(s)))),
 )

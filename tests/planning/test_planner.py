@@ -16,7 +16,7 @@ from epochcast.costmodel.intervals import Scatter
 from epochcast.errors import PredictionError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
-from epochcast.planning.planner import plan, with_pareto
+from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
 from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import DoesNotFit, describe
 from epochcast.planning.stopping import Futility, Patience
@@ -101,7 +101,7 @@ def test_a_long_timeline_is_drawn_in_part_and_right_all_over(
     for mine, exact in zip(some, every, strict=True):
         for name in ("p05", "p10", "p50", "p90", "p95"):
             assert getattr(mine.seconds, name) == pytest.approx(
-                getattr(exact.seconds, name), rel=2e-3
+                getattr(exact.seconds, name), rel=3e-3
             )
 
 
@@ -186,6 +186,35 @@ def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
         plan(EXAMPLE, Budget(**HOUR_LONG, disk=5e5), min_epochs=10, **CADENCE)
 
 
+@pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
+def test_automatic_saves_adapt_to_the_disk(mtbf: float | None) -> None:
+    """Room for five checkpoints, all kept, or for two where a third is written before one goes."""
+    wishes = {"epochs": 90, "evaluate": 0, "mtbf_seconds": mtbf}
+    five = plan(EXAMPLE, Budget(disk=5.5e6), keep=0, **wishes)
+    assert (five.chosen.epochs, five.chosen.binding) == (90, None)
+    saves = five.epochs_of("save")
+    assert len(saves) == 5
+    assert saves[-1] == 90
+    assert max(b - a for a, b in zip((0, *saves), saves, strict=False)) <= 18
+    assert five.save_interval_seconds is None
+    assert "disk-spreads-saves" in {w.code for w in five.warnings}
+    assert len(plan(EXAMPLE, Budget(disk=2e6), keep=2, **wishes).epochs_of("save")) == 2
+    roomy = plan(EXAMPLE, Budget(disk=3e6), keep=2, **wishes)
+    assert roomy.epochs_of("save") == plan(EXAMPLE, Budget(), **wishes).epochs_of("save")
+    assert not roomy.warnings
+    with pytest.raises(DoesNotFit, match="977 KiB of disk"):
+        plan(EXAMPLE, Budget(disk=5e5), keep=0, **wishes)
+
+
+def test_fewer_saves_than_failures_ask_for_cost_time() -> None:
+    wishes = {"epochs": 300, "evaluate": 0, "mtbf_seconds": HOUR, "keep": 0}
+    full, little = (plan(EXAMPLE, Budget(disk=disk), **wishes).chosen for disk in (1e9, 5e6))
+    segment = (300 * 55 + 150) / 5 + 4  # seconds
+    expected = 5 * HOUR * math.expm1(segment / HOUR) * math.exp(120 / HOUR)
+    assert full.seconds.p90 < little.seconds.p10
+    assert little.seconds.p50 == pytest.approx(expected, rel=0.1)
+
+
 def test_folds_multiply_the_run() -> None:
     """Five folds of 60 samples train on 48 each and evaluate 12, at one second a sample."""
     model = known.model(**(known.EXAMPLE | {"epoch": 60}), evals=10)
@@ -250,6 +279,22 @@ def test_memory_decides_the_micro_batch() -> None:
         plan(model, Budget(memory=1e9 - 2.5e7), epochs=2, batch_sizes=(12,))
 
 
+def test_more_memory_than_the_device_has_does_not_help_and_is_said() -> None:
+    """16 GiB, of which 95 % can be used; a batch of 12 would need 1 + 2·12 GB."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 2e9)))
+    model = replace(model, variants=(grows,))
+    found = plan(model, Budget(memory=24 * 2**30), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert found.chosen.config.batch_size == 6
+    assert found.chosen.memory_share is not None
+    assert found.chosen.memory_share < 0.95
+    (note,) = [w for w in found.warnings if w.code == "memory-above-device"]
+    assert dict(note.details) == {"limit": "24 GiB", "usable": "15.2 GiB", "all": "16 GiB"}
+    less = plan(model, Budget(memory=15e9), epochs=2, batch_sizes=(12,), evaluate=0)
+    assert less.options == found.options
+    assert "memory-above-device" not in {w.code for w in less.warnings}
+
+
 def test_a_free_batch_finds_the_time_optimal_one() -> None:
     """√(a·φ/c) = √(1·400/0.1) = 63.2 with a step of 1 s + 0.1 s·B and a noise scale of 400."""
     probed = (RunConfig(batch_size=1), RunConfig(batch_size=512))
@@ -262,6 +307,24 @@ def test_a_free_batch_finds_the_time_optimal_one() -> None:
     assert best.efficiency == pytest.approx(432 / (400 + best.global_batch))
     assert best.target_epochs == math.ceil(50 / best.efficiency)
     assert best.learning_rate_factor == best.global_batch / 32
+
+
+def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_given() -> None:
+    """An epoch at 32 has the progress of 51 at 4,096 with a noise scale of 50."""
+    model = known.model(epoch=10_000, evaluation=0.0, save=0.0)
+    wishes = {"batch_sizes": (4096,), "micro_batch": 4096, "reference_batch": 32,
+              "noise_scale": 50.0}  # fmt: skip
+    found = plan(model, Budget(deadline=180.0), **wishes)
+    assert (found.chosen.epochs, found.minimum_epochs) == (10, 1)
+    with pytest.raises(DoesNotFit, match="51 epochs"):
+        plan(model, Budget(deadline=180.0), min_epochs=1, **wishes)
+
+
+def test_a_run_of_more_epochs_than_can_be_listed_is_refused() -> None:
+    model = known.model(epoch=10_000)
+    with pytest.raises(UsageError, match="would have 50,560,976; give fewer"):
+        plan(model, Budget(), epochs=1_000_000, batch_sizes=(4096,), reference_batch=32,
+             noise_scale=50.0, evaluate=0, save=0)  # fmt: skip
 
 
 def test_without_a_noise_scale_other_batches_count_as_equal_and_that_is_said() -> None:
@@ -290,6 +353,20 @@ def test_pareto_options_are_beaten_by_none() -> None:
     assert options[0].pareto
     marked = with_pareto([options[0], replace(options[0], seconds=options[0].seconds.scaled(2))])
     assert [o.pareto for o in marked] == [True, False]
+
+
+def test_all_that_nothing_beats_is_kept_and_the_rest_as_long_as_there_is_room() -> None:
+    """Twice the devices cost more and are faster, up to 64, where a step is mostly overhead."""
+    model = fit(truths.sweep())
+    found = plan(model, Budget(price_per_hour=2.0), epochs=90, devices=(1, 2, 4, 8, 16, 32, 64))
+    assert {o.config.world_size for o in found.options if o.pareto} == {1, 2, 4, 8, 16, 32}
+    option = found.options[0]
+    ranked = [replace(option, epochs=i, pareto=i in (8, 14, 19)) for i in range(20)]
+    kept = [o.epochs for o in worth_keeping(ranked)]
+    assert kept == [0, 1, 2, 3, 4, 8, 14, 19]
+    assert len(kept) == SHOWN
+    crowded = [replace(o, pareto=o.epochs > 0) for o in ranked]
+    assert worth_keeping(crowded) == tuple(crowded)
 
 
 def test_saves_follow_failures_and_cost() -> None:
@@ -508,6 +585,15 @@ def test_the_nearest_to_no_time_at_all_is_the_fastest() -> None:
         with pytest.raises(DoesNotFit) as caught:
             plan(model, Budget(deadline=deadline), batch_sizes=(720,), min_epochs=3)
         assert caught.value.shortfall.config.batch_size >= 600  # two steps; smaller take more
+
+
+def test_where_one_limit_is_missed_alike_the_others_decide_what_is_nearest() -> None:
+    """No disk for a checkpoint, whatever is run; of the rest, one device is missed by least."""
+    model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
+    limits = Budget(disk=1e3, money=0.1, price_per_hour=1.0)
+    with pytest.raises(DoesNotFit) as caught:
+        plan(model, limits, batch_sizes=(12,), devices=(1, 2, 4), min_epochs=3, save=1)
+    assert caught.value.shortfall.config == RunConfig(batch_size=12)
 
 
 def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) -> None:
