@@ -36,7 +36,7 @@ _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Euro
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
-_LONGEST = 1e10  # seconds, 317 years: more is a slip of the pen
+_LONGEST = 3000 * 365.25 * 86400  # seconds: more is a slip of the pen
 
 
 def parse_seconds(text: str) -> float:
@@ -52,8 +52,6 @@ def parse_seconds(text: str) -> float:
         seconds = _sum_of_parts(rest, text)
     if not math.isfinite(seconds) or seconds < 0:
         raise UsageError(f"a duration is a number of seconds or like '1h 30m', but got {text!r}")
-    if seconds > _LONGEST:
-        raise UsageError(f"a duration is at most 317 years, but got {text!r}")
     return seconds
 
 
@@ -155,11 +153,13 @@ def parse_deadline(text: str, now: datetime) -> float:
     """Seconds until a deadline: a duration such as ``"8h"``, or a local time.
 
     Raises:
-        UsageError: the text is neither, or the time has passed.
+        UsageError: the text is neither, or the time has passed, or it is beyond all reason.
     """
+    seconds = parse_time(text, now) if is_time(text) else parse_seconds(text)
+    if seconds > _LONGEST:
+        raise UsageError(f"a deadline is at most 3,000 years away, but got {text!r}")
     if not is_time(text):
-        return parse_seconds(text)
-    seconds = parse_time(text, now)
+        return seconds
     if seconds <= 0:
         raise UsageError(f"the deadline {text!r} has passed {format_seconds(-seconds)} ago")
     return seconds

@@ -83,7 +83,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         timeline=timeline(chosen, forecast),
         prices=chosen.unit_prices,
         metric=request.metric,
-        mode=request.mode,
+        mode=request.better,
         stop_rules=tuple(rule_record(rule) for rule in rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
         save_interval_seconds=chosen.save_interval_seconds,
@@ -173,7 +173,7 @@ def _outlook(chosen: Appraisal, request: PlanRequest) -> Outlook | None:
     from epochcast.planning.curves import fit_curve, outlook
 
     longest = max(request.curves, key=lambda curve: curve.epochs[-1])
-    return outlook(fit_curve(longest, request.mode), chosen.epochs, request.min_delta)
+    return outlook(fit_curve(longest, request.better), chosen.epochs, request.min_delta)
 
 
 def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
@@ -205,6 +205,9 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         if curve.non_finite_epoch is not None:
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+    watches = request.rules or request.curves
+    if request.mode is None and request.better == "max" and watches:
+        found.append(_note("larger-is-better", metric=request.metric))
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))

@@ -55,11 +55,11 @@ def stop_forecast(chosen: Appraisal, request: PlanRequest) -> Forecast:
         return {}
     random = np.random.default_rng(request.seed)
     curves = np.concatenate(
-        [_likely(curve, request.mode, epochs, random) for curve in request.curves]
+        [_likely(curve, request.better, epochs, random) for curve in request.curves]
     )
     training = _training(request.curves[0], epochs)
     stopped = np.array([_stopped_at(rules, epochs, curve, training) for curve in curves])
-    return dict(zip(epochs, _chances(stopped, curves, request.mode), strict=True))
+    return dict(zip(epochs, _chances(stopped, curves, request.better), strict=True))
 
 
 def _likely(
