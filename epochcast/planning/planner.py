@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
@@ -32,6 +32,9 @@ from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
+
+if TYPE_CHECKING:
+    from epochcast.planning.curves import FittedCurve
 
 SHOWN = 8  # options in a plan
 
@@ -68,7 +71,8 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     ranked = sorted(fitting, key=lambda a: request.objective.key(a.option))
     chosen = replace(ranked[0], chosen=True)
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
-    forecast = stop_forecast(chosen, request)
+    fitted = _fitted(request)
+    forecast = stop_forecast(chosen, request, fitted)
     return Plan(
         workload=model.workload,
         device=model.device,
@@ -89,7 +93,7 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
         save_interval_seconds=chosen.save_interval_seconds,
         mtbf_seconds=request.mtbf_seconds,
         keep=request.keep,
-        outlook=_outlook(chosen, request),
+        outlook=_outlook(chosen, request, fitted),
         probing_seconds=model.probing_seconds,
         seed=request.seed,
         warnings=tuple(_warnings(job, request, chosen)),
@@ -167,13 +171,24 @@ def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
-def _outlook(chosen: Appraisal, request: PlanRequest) -> Outlook | None:
+def _fitted(request: PlanRequest) -> list[FittedCurve]:
+    """The learning curves, each fitted once."""
     if not request.curves:
-        return None
-    from epochcast.planning.curves import fit_curve, outlook
+        return []
+    from epochcast.planning.curves import fit_curve
 
-    longest = max(request.curves, key=lambda curve: curve.epochs[-1])
-    return outlook(fit_curve(longest, request.better), chosen.epochs, request.min_delta)
+    return [fit_curve(curve, request.better) for curve in request.curves]
+
+
+def _outlook(
+    chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
+) -> Outlook | None:
+    if not fitted:
+        return None
+    from epochcast.planning.curves import outlook
+
+    longest = max(fitted, key=lambda one: one.seen.epochs[-1])
+    return outlook(longest, chosen.epochs, request.min_delta)
 
 
 def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
