@@ -36,6 +36,7 @@ _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Euro
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
+_MOST_MONEY = 1e15
 _LONGEST = 3000 * 365.25 * 86400  # seconds: more is a slip of the pen
 
 
@@ -113,7 +114,10 @@ def parse_money(text: str) -> float:
             "an amount of money is like '$18', '12.50' or '1,200', without other currencies' "
             f"signs, as plans print $; but got {text!r}"
         )
-    return float((match[1] or match[2]).replace(",", ""))
+    amount = float((match[1] or match[2]).replace(",", ""))
+    if amount > _MOST_MONEY:
+        raise UsageError(f"an amount of money is like '$18', and at most 1e15, but got {text!r}")
+    return amount
 
 
 def parse_share(text: str) -> float:

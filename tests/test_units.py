@@ -234,6 +234,7 @@ def test_parse_share(text, share):
         (units.parse_energy, ""),
         (units.parse_money, "free"),
         (units.parse_money, "-3"),
+        (units.parse_money, "1e300"),
         (units.parse_money, ""),
         (units.parse_share, "most"),
         (units.parse_share, "90%%"),
