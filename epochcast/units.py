@@ -22,17 +22,22 @@ _LONG = {
     "us": "usec usecs micros microsecond microseconds",
     "min": "mins minute minutes",
     "h": "hr hrs hour hours",
+    "d": "day days",
     "b": "byte bytes",
 }
 _SHORT = {name: short for short, names in _LONG.items() for name in names.split()}
 _SI = ("", "k", "M", "G", "T", "P", "E")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
-_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_SLURM = {unit: 1024**power for power, unit in enumerate("kmgtp", start=1)}  # 24G is 24GiB
+_NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
+_DURATION = re.compile(rf"{_NUMBER}\s*([a-zµ]+)\s*")
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Z]+)?\s*")
-_MONEY = re.compile(r"\s*[^\w\s.,-]?\s*(\d[\d,]*(?:\.\d+)?)\s*[^\w\s.,-]?\s*")
+_MONEY = re.compile(rf"\s*\$?\s*(?:(\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)|{_NUMBER})\s*\$?\s*")
+_DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Europe
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_JOULES = {"j": 1.0, "kj": 1e3, "mj": 1e6, "wh": 3600.0, "kwh": _KWH, "mwh": 1000 * _KWH}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)?\s*")
+_JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
+_JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
+_MOST_MONEY = 1e15
+_LONGEST = 3000 * 365.25 * 86400  # seconds: more is a slip of the pen
 
 
 def parse_seconds(text: str) -> float:
@@ -55,25 +60,27 @@ def _sum_of_parts(rest: str, text: str) -> float:
     seconds, position = 0.0, 0
     while position < len(rest):
         match = _DURATION.match(rest, position)
-        if match is None or match[2] not in _SECONDS:
+        unit = time_unit(match[2]) if match else None
+        if match is None or unit is None:
             raise UsageError(
                 f"a duration is a number of seconds or like '1h 30m', but got {text!r}; "
                 f"units: {', '.join(_SECONDS)}"
             )
-        seconds += float(match[1]) * _SECONDS[match[2]]
+        seconds += float(match[1]) * unit
         position = match.end()
     return seconds if rest else math.nan
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes in a size such as ``"24GiB"``, ``"800 MB"`` or ``"1024"``.
+    """Bytes in a size such as ``"24GiB"``, ``"24G"`` (the same), ``"800 MB"`` or ``"1024"``.
 
     Raises:
         UsageError: the text is not a size.
     """
-    match = _SIZE.fullmatch(text)
+    match = _QUANTITY.fullmatch(text)
     unit = (match[2] or "B").lower() if match else ""
-    size = float(match[1]) * _BYTES[unit] if match and unit in _BYTES else math.inf
+    scale = size_unit(unit) or _SLURM.get(unit)
+    size = float(match[1]) * scale if match and scale else math.inf
     if not math.isfinite(size):
         raise UsageError(
             f"a size is a number of bytes or like '24GiB' or '800MB', but got {text!r}"
@@ -82,28 +89,35 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_energy(text: str) -> float:
-    """Joules in an energy such as ``"0.25kWh"``, ``"900kJ"`` or ``"5e5"``.
+    """Joules in an energy such as ``"0.25kWh"``, ``"900kJ"`` or ``"5e5"``; m is milli, M mega.
 
     Raises:
         UsageError: the text is not an energy.
     """
     match = _QUANTITY.fullmatch(text)
-    unit = (match[2] or "j").lower() if match else ""
+    name = (match[2] or "j") if match else ""
+    unit = "M" + name[1:].lower() if name.startswith("M") else name.lower()
     if match is None or unit not in _JOULES:
         raise UsageError(f"an energy is like '0.25kWh' or '900kJ', but got {text!r}")
     return float(match[1]) * _JOULES[unit]
 
 
 def parse_money(text: str) -> float:
-    """The amount in ``"$18"``, ``"18.50"`` or ``"€1,200"``.
+    """The amount in ``"$18"``, ``"18.50"`` or ``"$1,200"``.
 
     Raises:
-        UsageError: the text is not an amount.
+        UsageError: the text is not an amount, or may be one of two: ``"18,50"``, ``"1.200"``.
     """
-    match = _MONEY.fullmatch(text)
-    if match is None:
-        raise UsageError(f"an amount of money is like '$18' or '12.50', but got {text!r}")
-    return float(match[1].replace(",", ""))
+    match = _MONEY.fullmatch(text.lower())
+    if match is None or _DOT_GROUPS.fullmatch(match[2] or ""):
+        raise UsageError(
+            "an amount of money is like '$18', '12.50' or '1,200', without other currencies' "
+            f"signs, as plans print $; but got {text!r}"
+        )
+    amount = float((match[1] or match[2]).replace(",", ""))
+    if amount > _MOST_MONEY:
+        raise UsageError(f"an amount of money is like '$18', and at most 1e15, but got {text!r}")
+    return amount
 
 
 def parse_share(text: str) -> float:
@@ -112,9 +126,10 @@ def parse_share(text: str) -> float:
     Raises:
         UsageError: the text is not a number.
     """
-    number, percent, _ = text.strip().partition("%")
+    number = text.strip()
+    percent = number.endswith("%")
     try:
-        return float(number) / (100 if percent else 1)
+        return float(number.removesuffix("%")) / (100 if percent else 1)
     except ValueError:
         raise UsageError(f"a share is like '90%' or '0.9', but got {text!r}") from None
 
@@ -142,11 +157,13 @@ def parse_deadline(text: str, now: datetime) -> float:
     """Seconds until a deadline: a duration such as ``"8h"``, or a local time.
 
     Raises:
-        UsageError: the text is neither, or the time has passed.
+        UsageError: the text is neither, or the time has passed, or it is beyond all reason.
     """
+    seconds = parse_time(text, now) if is_time(text) else parse_seconds(text)
+    if seconds > _LONGEST:
+        raise UsageError(f"a deadline is at most 3,000 years away, but got {text!r}")
     if not is_time(text):
-        return parse_seconds(text)
-    seconds = parse_time(text, now)
+        return seconds
     if seconds <= 0:
         raise UsageError(f"the deadline {text!r} has passed {format_seconds(-seconds)} ago")
     return seconds

@@ -135,6 +135,10 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return budgets()
     if kind is RunConfig:
         return run_configs
+    if kind is records.Option:
+        return _record(kind, epochs=positive)
+    if kind is records.Checkpoint:
+        return _record(kind, epoch=positive)
     if kind in simple:
         return simple[kind]
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -228,7 +232,7 @@ shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
 unit_prices = _record(records.UnitPrices)
 run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA))
-options, checkpoints = _record(records.Option), _record(records.Checkpoint)
+options, checkpoints = _of_type(records.Option), _of_type(records.Checkpoint)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 positions = _record(records.Position)
 runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))

@@ -322,3 +322,12 @@ def test_help_names_every_option_with_its_use() -> None:
     text = CliRunner().invoke(cli, ["plan", "--help"], prog_name="epochcast").stdout
     assert "--deadline DURATION|TIME" in text
     assert not re.search(r"--[a-z-]+ (TEXT|INTEGER|PATH)\s*$", text, re.MULTILINE)
+
+
+def test_accuracy_is_better_when_larger_without_being_told(worked: Path) -> None:
+    rows = "\n".join(f"{e},{1 - 1 / e}" for e in range(1, 11))
+    Path("pilot.csv").write_text(f"epoch,val_accuracy\n{rows}\n")
+    line = "--model model.json --epochs 20 --patience 3 --metric val_accuracy --curve pilot.csv"
+    found = planned(line)
+    assert (found.mode, found.stop_rules[0].mode) == ("max", "max")
+    assert "a larger val_accuracy is taken to be better, by its name" in run(line).output

@@ -27,6 +27,11 @@ from epochcast.errors import UsageError
         ("250ms", 0.25),
         ("7µs", 7e-6),
         ("7us", 7e-6),
+        ("1 day", 86400.0),
+        ("2 hours 5 Minutes", 7500.0),
+        ("90minutes", 5400.0),
+        ("8hr", 28800.0),
+        (".5h", 1800.0),
     ],
 )
 def test_parse_seconds(text, seconds):
@@ -53,6 +58,10 @@ def test_parse_seconds_refuses(text):
         ("1.5KiB", 1536),
         ("12B", 12),
         ("1PB", 10**15),
+        ("24G", 24 * 1024**3),
+        ("512m", 512 * 1024**2),
+        ("12 bytes", 12),
+        ("1e9", 10**9),
     ],
 )
 def test_parse_bytes(text, count):
@@ -163,7 +172,18 @@ def test_format_percent(share, text):
 
 @pytest.mark.parametrize(
     ("text", "joules"),
-    [("0.25kWh", 9e5), ("0.25 kWh", 9e5), ("900kJ", 9e5), ("250 Wh", 9e5), ("5e5", 5e5)],
+    [
+        ("0.25kWh", 9e5),
+        ("0.25 kWh", 9e5),
+        ("900kJ", 9e5),
+        ("250 Wh", 9e5),
+        ("5e5", 5e5),
+        ("5mJ", 5e-3),
+        ("5MJ", 5e6),
+        ("1MWh", 3.6e9),
+        ("1 KWH", 3.6e6),
+        (".25kwh", 9e5),
+    ],
 )
 def test_parse_energy(text, joules):
     assert units.parse_energy(text) == pytest.approx(joules)
@@ -171,10 +191,35 @@ def test_parse_energy(text, joules):
 
 @pytest.mark.parametrize(
     ("text", "amount"),
-    [("$18", 18), ("18.50", 18.5), ("€1,200", 1200), ("20 €", 20)],
+    [
+        ("$18", 18),
+        ("18.50", 18.5),
+        ("$1,200", 1200),
+        ("20 $", 20),
+        ("1,850.00", 1850),
+        ("12,345,678", 12345678),
+        (".2", 0.2),
+        ("1e3", 1000),
+        ("0.125", 0.125),
+        ("1200", 1200),
+    ],
 )
 def test_parse_money(text, amount):
     assert units.parse_money(text) == amount
+
+
+@pytest.mark.parametrize(
+    "text", ["18,50", "€1.200", "1.200", "18€", "¥1800", "1,85", "1,2345", "1234,567", "1,850,0"]
+)
+def test_money_that_may_be_two_amounts_or_another_currency_is_refused(text):
+    with pytest.raises(UsageError, match="as plans print"):
+        units.parse_money(text)
+
+
+@pytest.mark.parametrize("text", ["1e300", "1e7 days"])
+def test_deadlines_beyond_all_reason_are_refused(text):
+    with pytest.raises(UsageError, match="at most 3,000 years"):
+        units.parse_deadline(text, datetime(2026, 11, 30))
 
 
 @pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), ("5 %", 0.05)])
@@ -189,8 +234,11 @@ def test_parse_share(text, share):
         (units.parse_energy, ""),
         (units.parse_money, "free"),
         (units.parse_money, "-3"),
+        (units.parse_money, "1e300"),
         (units.parse_money, ""),
         (units.parse_share, "most"),
+        (units.parse_share, "90%%"),
+        (units.parse_share, "90%5"),
     ],
 )
 def test_quantities_that_are_none_are_refused(parse, text):

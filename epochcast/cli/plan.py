@@ -117,7 +117,8 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--patience", type=POSITIVE, help="Checks without improvement, then stop.")
 @click.option("--min-delta", type=click.FloatRange(min=0), default=0.0, help="Improvement.")
 @click.option("--metric", default="val_loss", show_default=True, help="That is watched.")
-@click.option("--mode", type=click.Choice(["min", "max"]), default="min", help="Better is …")
+@click.option("--mode", type=click.Choice(["min", "max"]),
+              help="Better is …; default: what the metric's name tells.")  # fmt: skip
 @click.option("--stop", "stops", type=STOP, multiple=True,
               help="gl, pq, up, target, divergence, futility; repeatable.")  # fmt: skip
 @click.option("--curve", "curves", type=click.Path(), multiple=True,

@@ -150,9 +150,10 @@ def _mtbf(options: dict[str, Any]) -> float | None:
 
 
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
+    from epochcast.planning.metrics import mode_of
     from epochcast.planning.stopping import RULES, Patience
 
-    mode, delta = options["mode"], options["min_delta"]
+    mode, delta = options["mode"] or mode_of(options["metric"]), options["min_delta"]
     rules: list[Any] = []
     if options["patience"]:
         rules.append(Patience(checks=options["patience"], min_delta=delta, mode=mode))

@@ -120,7 +120,7 @@ class Appraisal:
         everything = joint(affordable, self.searched, len(self._bare.run.once))
         fits = max(1, guaranteed(everything, self.budget.confidence))
         if self.request.curves:
-            best = max if self.request.mode == "max" else min
+            best = max if self.request.better == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
             return min(float(np.median(found)), fits)
         return min(self.most or fits, fits)

@@ -8,17 +8,19 @@
     exponential   y = c + a·e^(−b·x)
 
 pow3, pow4 and mmf are those of Domhan, Springenberg & Hutter 2015 (IJCAI), written for losses. All
-are fitted by least squares with a soft L1 loss (scipy), so that single spikes count little; their
+are fitted by least squares with a soft L1 loss, so that single spikes count little; their
 average has weights exp(−½·BIC), which punishes parameters, and its variance at an epoch is that
 of the fits plus that between the families (Hoeting et al. 1999, equation 3):
 
     var y(x) = Σ_k w_k·(s_k²(x) + (y_k(x) − ȳ(x))²) + σ²         σ: scatter of single checks
+
+All of them fall for ever, so a curve that has turned is handed to ``rising``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log, pi, sqrt
 from statistics import NormalDist
 
@@ -27,6 +29,8 @@ import numpy as np
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import student_t_quantile
 from epochcast.errors import UsageError
+from epochcast.planning.rising import FittedRise, fit_rise
+from epochcast.planning.robust import jacobian, least_squares
 from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
 
 Function = Callable[[Array, Array], Array]
@@ -37,7 +41,8 @@ LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
 FALSE_ALARMS = 0.05  # at most, of curves that show only noise: under 1 % in simulations
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
-EVALUATIONS = 60  # of a family in one fit: it has converged, or another one fits better
+STEPS = 60  # of a family's fit: it has converged, or another one fits better
+LEAST_SPREAD = 1e-3  # of a curve's range: without noise, nothing is a spike
 MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
 
 
@@ -95,6 +100,7 @@ class FittedCurve:
         seen: the curve itself.
         noise: standard deviation of single checks.
         last_offset: how far the last checks lie from the average, which persists.
+        rise: what takes the families' place where the curve has turned.
     """
 
     seen: LearningCurve
@@ -103,18 +109,23 @@ class FittedCurve:
     families: tuple[FittedFamily, ...]
     noise: float
     last_offset: float
+    rise: FittedRise | None = None
 
     def mean_and_sd(self, epochs: Array) -> tuple[Array, Array]:
         """Of the metric at each epoch, where smaller is better, a single check's noise included."""
         x = np.maximum(epochs, 1e-9) / self.scale[0]
-        weights = np.array([f.weight for f in self.families])[:, None]
-        values = np.stack([_values(f.name, x, f.parameters) for f in self.families])
-        own = np.stack([_variance(f, x) for f in self.families])
-        mean = (weights * values).sum(axis=0)
-        variance = (weights * (own + (values - mean) ** 2)).sum(axis=0)
+        mean, variance = self.rise.mean_and_variance(x) if self.rise else self._falling(x)
         _, low, height = self.scale
         sd = np.sqrt(variance * height**2 + self.noise**2)
         return low + height * mean + self.last_offset, sd
+
+    def _falling(self, x: Array) -> tuple[Array, Array]:
+        """Mean and variance of the families' average on the unit square."""
+        weights = np.array([f.weight for f in self.families])
+        values = np.stack([_values(f.name, x, f.parameters) for f in self.families])
+        own = np.stack([_variance(f, x) for f in self.families])
+        mean = weights @ values
+        return mean, weights @ (own + (values - mean) ** 2)
 
     def improvement_probability(self, epoch: float, min_delta: float = 0.0) -> float:
         """That the metric at an epoch beats the best one seen by ``min_delta``."""
@@ -131,6 +142,12 @@ class FittedCurve:
         reach = {p: NormalDist().inv_cdf(p) * sd for p in (0.05, 0.1, 0.5, 0.9, 0.95)}
         p05, p10, p50, p90, p95 = (sign * mean + r for r in reach.values())
         return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+
+    def named_weights(self) -> tuple[tuple[str, float], ...]:
+        """Of what is averaged."""
+        if self.rise:
+            return self.rise.named_weights()
+        return tuple((f.name, f.weight) for f in self.families)
 
     def _without_noise(self) -> Array:
         """The curve seen: the average of families, and what it misses, smoothed."""
@@ -167,16 +184,13 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
             f"({int(np.isfinite(y).sum())} finite)"
         )
     x = np.maximum(np.asarray(curve.epochs, dtype=float), 1e-9)
-    low, height = float(y.min()), float(np.ptp(y)) or 1.0
-    unit_x, unit_y = x / x[-1], (y - low) / height
-    rough = _noise(unit_y)
+    low, height = float(y.min()), float(np.ptp(y))
+    unit_x, unit_y = x / x[-1], (y - low) / (height or 1.0)
+    rough = max(_noise(unit_y), LEAST_SPREAD)
     families = _weighed([_fit_family(name, unit_x, unit_y, rough) for name in FAMILIES])
     mean = sum(f.weight * _values(f.name, unit_x, f.parameters) for f in families)
-    noise = _noise(unit_y - mean)  # a steep beginning bends
-    offset = float(np.median((unit_y - mean)[-FEW_CHECKS:]))
-    if abs(offset) <= NOISES * noise / FEW_CHECKS**0.5:  # noise explains it
-        offset = 0.0
-    return FittedCurve(
+    noise, offset = _noise_and_offset(unit_y - mean)
+    fitted = FittedCurve(
         seen=curve,
         mode=mode,
         scale=(float(x[-1]), low, height),
@@ -184,6 +198,28 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
         noise=noise * height,
         last_offset=offset * height,
     )
+    if _lowest_before_rise(fitted) is None:
+        return fitted
+    return _turned(fitted, unit_x, unit_y)
+
+
+def _turned(fitted: FittedCurve, x: Array, y: Array) -> FittedCurve:
+    """The same with a rise, as the curve on the unit square shows it."""
+    rise = fit_rise(x, y, max(_noise(y), LEAST_SPREAD))
+    if rise is None:
+        return fitted
+    noise, offset = (
+        s * fitted.scale[2] for s in _noise_and_offset(y - rise.mean_and_variance(x)[0])
+    )
+    return replace(fitted, rise=rise, noise=noise, last_offset=offset)
+
+
+def _noise_and_offset(missed: Array) -> tuple[float, float]:
+    """Scatter of single checks around an average, and what their last ones miss beyond that."""
+    noise = _noise(missed)  # not of the checks themselves: a steep beginning bends
+    offset = float(np.median(missed[-FEW_CHECKS:]))
+    explained = abs(offset) <= NOISES * noise / FEW_CHECKS**0.5
+    return noise, 0.0 if explained else offset
 
 
 def _oriented(values: Sequence[float], mode: Mode) -> Array:
@@ -214,27 +250,20 @@ def _values(name: str, x: Array, parameters: Array) -> Array:
     return np.clip(values, -FARTHEST, FARTHEST)
 
 
-def _fit_family(name: str, x: Array, y: Array, noise: float) -> FittedFamily:
-    from scipy.optimize import least_squares
-
-    family = FAMILIES[name]
-
+def _fit_family(name: str, x: Array, y: Array, spread: float) -> FittedFamily:
     def residuals(p: Array) -> Array:
         return _values(name, x, p) - y
 
     fits = [
-        least_squares(
-            residuals, start, loss="soft_l1", f_scale=max(noise, 1e-3),
-            bounds=([-REACH] * len(start), [REACH] * len(start)), max_nfev=EVALUATIONS,
-        )
-        for start in family.starts
-    ]  # fmt: skip
+        least_squares(residuals, np.array(start), spread, REACH, STEPS)
+        for start in FAMILIES[name].starts
+    ]
     best = min(fits, key=lambda fit: fit.cost)
-    n, count = len(x), len(best.x)
+    n, count = len(x), len(best.parameters)
     variance = max(2 * best.cost / max(1, n - count), 1e-12)  # cost is ½Σρ: a robust RSS
-    covariance = variance * np.linalg.pinv(best.jac.T @ best.jac, rcond=1e-8)
+    covariance = np.asarray(variance * np.linalg.pinv(best.curvature, rcond=1e-8), dtype=float)
     bic = n * log(max(2 * best.cost / n, 1e-12)) + count * log(n)
-    return FittedFamily(name, best.x, covariance, bic)
+    return FittedFamily(name, best.parameters, covariance, bic)
 
 
 def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
@@ -247,11 +276,9 @@ def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
 
 
 def _variance(fitted: FittedFamily, x: Array) -> Array:
-    """gᵀ Cov g with the gradient by central differences (the delta method)."""
-    name, p = fitted.name, fitted.parameters
-    steps = np.eye(len(p)) * 1e-5
-    gradient = np.stack([(_values(name, x, p + h) - _values(name, x, p - h)) / 2e-5 for h in steps])
-    return np.asarray(np.einsum("ix,ij,jx->x", gradient, fitted.covariance, gradient))
+    """gᵀ Cov g with the gradient g (the delta method)."""
+    gradient = jacobian(lambda p: _values(fitted.name, x, p), fitted.parameters)
+    return np.asarray(np.einsum("xi,ij,xj->x", gradient, fitted.covariance, gradient))
 
 
 # -- what a curve shows -------------------------------------------------------------------------
@@ -267,7 +294,7 @@ def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outl
         fit = "underfitting"
     return Outlook(
         mode=fitted.mode,
-        families=tuple((f.name, f.weight) for f in fitted.families),
+        families=fitted.named_weights(),
         seen_epochs=fitted.seen.epochs[-1],
         best_value=fitted.seen.validation[best],
         best_epoch=fitted.seen.epochs[best],
@@ -282,9 +309,20 @@ def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outl
 def turning_point(fitted: FittedCurve) -> float | None:
     """The epoch of the best validation value, if it has risen since while training went on falling.
 
+    Where training values are unknown, the rise decides alone.
+    """
+    best = _lowest_before_rise(fitted)
+    training = _oriented(fitted.seen.training, fitted.mode)
+    if best is None or (len(training) and training[-1] >= training[best]):
+        return None
+    return fitted.seen.epochs[best]
+
+
+def _lowest_before_rise(fitted: FittedCurve) -> int | None:
+    """Position of the best validation value, if it has risen since.
+
     The rise is that of the late checks' median above the lowest mean of three: more than noise
-    would show, the lowest being the lowest of many. Where training values are unknown, it decides
-    alone.
+    would show, the lowest being the lowest of many.
     """
     y = _oriented(fitted.seen.validation, fitted.mode)
     smooth = _smooth(y)
@@ -292,12 +330,8 @@ def turning_point(fitted: FittedCurve) -> float | None:
     late = y[best + 1 :][-max(FEW_CHECKS, round(LATE_SHARE * len(y))) :]
     if len(late) < FEW_CHECKS:
         return None
-    if float(np.median(late) - smooth[best]) <= _largest_by_chance(y, len(late), fitted.noise):
-        return None
-    training = _oriented(fitted.seen.training, fitted.mode)
-    if len(training) and training[-1] >= training[best]:
-        return None
-    return fitted.seen.epochs[best]
+    risen = float(np.median(late) - smooth[best])
+    return best if risen > _largest_by_chance(y, len(late), fitted.noise) else None
 
 
 def _largest_by_chance(y: Array, late: int, noise: float) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
@@ -33,6 +33,9 @@ from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
 from epochcast.units import format_bytes
+
+if TYPE_CHECKING:
+    from epochcast.planning.curves import FittedCurve
 
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
@@ -85,6 +88,7 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
     """The plan as a record: the question, and what was found."""
     model, request = job.model, chosen.request
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
+    fitted = _fitted(request)
     return Plan(
         workload=model.workload,
         device=model.device,
@@ -96,16 +100,16 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
         maximum_epochs=request.max_epochs,
         objective=request.objective.name,
         options=options,
-        timeline=timeline(chosen, stop_forecast(chosen, request)),
+        timeline=timeline(chosen, stop_forecast(chosen, request, fitted)),
         prices=chosen.unit_prices,
         metric=request.metric,
-        mode=request.mode,
+        mode=request.better,
         stop_rules=tuple(rule_record(rule) for rule in rules),
         final_save_seconds=chosen.reserve_seconds + chosen.prices.save.median,
         save_interval_seconds=None if chosen.disk_spreads_saves else chosen.save_interval_seconds,
         mtbf_seconds=request.mtbf_seconds,
         keep=request.keep,
-        outlook=_outlook(chosen, request),
+        outlook=_outlook(chosen, request, fitted),
         probing_seconds=model.probing_seconds,
         seed=request.seed,
         warnings=tuple(_warnings(job, request, chosen)),
@@ -199,13 +203,24 @@ def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
-def _outlook(chosen: Appraisal, request: PlanRequest) -> Outlook | None:
+def _fitted(request: PlanRequest) -> list[FittedCurve]:
+    """The learning curves, each fitted once."""
     if not request.curves:
-        return None
-    from epochcast.planning.curves import fit_curve, outlook
+        return []
+    from epochcast.planning.curves import fit_curve
 
-    longest = max(request.curves, key=lambda curve: curve.epochs[-1])
-    return outlook(fit_curve(longest, request.mode), chosen.epochs, request.min_delta)
+    return [fit_curve(curve, request.better) for curve in request.curves]
+
+
+def _outlook(
+    chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
+) -> Outlook | None:
+    if not fitted:
+        return None
+    from epochcast.planning.curves import outlook
+
+    longest = max(fitted, key=lambda one: one.seen.epochs[-1])
+    return outlook(longest, chosen.epochs, request.min_delta)
 
 
 def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
@@ -240,6 +255,9 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         if curve.non_finite_epoch is not None:
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+    watches = request.rules or request.curves
+    if request.mode is None and request.better == "max" and watches:
+        found.append(_note("larger-is-better", metric=request.metric))
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
     if chosen.disk_spreads_saves:
         found.append(_note("disk-spreads-saves", count=f"{chosen.most_saves:,}"))

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from epochcast.errors import UsageError
 from epochcast.planning.batch import OptimizerKind
 from epochcast.planning.cadence import Cadence
+from epochcast.planning.metrics import mode_of
 from epochcast.planning.stopping import Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
 
@@ -109,7 +110,7 @@ class PlanRequest:
         rules: for stopping early.
         curves: of a pilot or of earlier runs.
         metric: that ``rules`` watch and ``curves`` show.
-        mode: whether a smaller or a larger metric is better.
+        mode: whether a smaller or a larger metric is better; None for what its name tells.
         min_delta: improvement that counts.
         noise_scale: of the gradient, in samples.
         reference_batch: at which ``epochs`` and the learning rate are known.
@@ -138,7 +139,7 @@ class PlanRequest:
     rules: tuple[Rule, ...] = ()
     curves: tuple[LearningCurve, ...] = ()
     metric: str = "val_loss"
-    mode: Mode = "min"
+    mode: Mode | None = None
     min_delta: float = 0.0
     noise_scale: float | None = None
     reference_batch: int | None = None
@@ -163,6 +164,12 @@ class PlanRequest:
         for name in ("batch_sizes", "devices"):
             for value in _numbers(getattr(self, name)):
                 _require_positive(name, value)
+        for rule in self.rules:
+            if (mode := getattr(rule, "mode", self.better)) != self.better:
+                raise UsageError(
+                    f"a rule takes the {mode} of {self.metric} as best, and the plan its "
+                    f"{self.better}: give both the same mode"
+                )
         if self.batch_sizes == "free" and self.noise_scale is None:
             raise UsageError(
                 "a free batch size needs the gradient noise scale, to weigh larger batches against "
@@ -173,6 +180,11 @@ class PlanRequest:
                 f"min_epochs must not be above the target or maximum of {self.most_epochs}, "
                 f"but got {self.min_epochs}"
             )
+
+    @property
+    def better(self) -> Mode:
+        """Which metric is, a smaller or a larger one."""
+        return self.mode or mode_of(self.metric)
 
     @property
     def most_epochs(self) -> int | None:

@@ -35,7 +35,9 @@ FINER = 5e-4  # relative: by how much a need grows until its text, read back, is
 
 def _money(amount: float) -> str:
     """Three figures of less than one, without an exponent: what can be read back."""
-    return format_money(amount) if amount >= 1 or not amount else f"${amount:.{_decimals(amount)}f}"
+    if amount >= 0.9995 or not amount:  # what three figures round to 1
+        return format_money(amount)
+    return f"${amount:.{_decimals(amount)}f}"
 
 
 def _decimals(amount: float) -> int:

@@ -287,10 +287,13 @@ def stopping_epoch(rule: Rule | Sequence[Rule], curve: LearningCurve | Sequence[
         curve: what the run showed; a plain sequence is one validation loss per epoch.
 
     Returns:
-        The epoch, counted from 1 in a plain sequence; None if the run would not have stopped.
+        The epoch, counted from 1 in a plain sequence; None if the run would not have stopped, as
+        one without a single value.
     """
     rules = tuple(rule) if isinstance(rule, Sequence) else (rule,)
     if not isinstance(curve, LearningCurve):
+        if not curve:
+            return None
         epochs = tuple(range(1, len(curve) + 1))
         curve = LearningCurve(epochs=epochs, validation=tuple(curve))
     found = stop(rules, curve)

@@ -13,7 +13,7 @@ value by then is worse than the best by the end of the plan, on average over tho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from epochcast.planning.pricing import Whole
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Check, Futility, Rule, Watch
 from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
+
+if TYPE_CHECKING:
+    from epochcast.planning.curves import FittedCurve
 
 REPLAYS = 200  # of the rules: a probability of 10 % is then known within 2 %
 MOST_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
@@ -47,28 +50,21 @@ class Chance(NamedTuple):
 Forecast = Mapping[int, Chance]  # by the epoch of the check
 
 
-def stop_forecast(chosen: Appraisal, request: PlanRequest) -> Forecast:
+def stop_forecast(
+    chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
+) -> Forecast:
     """What the rules are likely to do in this run; empty without rules or curves."""
     rules = [rule for rule in request.rules if not isinstance(rule, Futility)]
     epochs = chosen.evaluate.epochs(chosen.epochs)
-    if not (rules and request.curves and epochs):
+    if not (rules and fitted and epochs):
         return {}
     random = np.random.default_rng(request.seed)
-    curves = np.concatenate(
-        [_likely(curve, request.mode, epochs, random) for curve in request.curves]
-    )
+    replays = int(np.clip(MOST_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
+    at = np.array(epochs, dtype=float)
+    curves = np.concatenate([curve.sample(at, replays, random) for curve in fitted])
     training = _training(request.curves[0], epochs)
     stopped = np.array([_stopped_at(rules, epochs, curve, training) for curve in curves])
-    return dict(zip(epochs, _chances(stopped, curves, request.mode), strict=True))
-
-
-def _likely(
-    curve: LearningCurve, mode: Mode, epochs: Sequence[int], random: np.random.Generator
-) -> Array:
-    from epochcast.planning.curves import fit_curve
-
-    replays = int(np.clip(MOST_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
-    return fit_curve(curve, mode).sample(np.array(epochs, dtype=float), replays, random)
+    return dict(zip(epochs, _chances(stopped, curves, request.better), strict=True))
 
 
 def _training(curve: LearningCurve, epochs: Sequence[int]) -> list[float | None]:

@@ -26,6 +26,7 @@ Action = Literal["evaluate", "save", "decide"]
 CountedFrom = Literal["now", "start", "total"]
 LimitName = Literal["deadline", "money", "energy", "disk", "memory"]
 Mode = Literal["min", "max"]
+RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futility"]
 Fit = Literal["underfitting", "overfitting", "settled"]
 RateRule = Literal["linear", "square-root"]
 
@@ -131,7 +132,7 @@ class StopRule:
         settings: its numbers, by name.
     """
 
-    kind: str
+    kind: RuleKind
     mode: Mode = "min"
     settings: tuple[tuple[str, float], ...] = ()
 
@@ -190,6 +191,9 @@ class Option:
     pareto: bool = False
     extrapolated: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"an option has at least one epoch, but got {self.epochs}")
+
     @property
     def global_batch(self) -> int:
         """Samples of one optimizer step."""
@@ -247,6 +251,9 @@ class Checkpoint:
     saved_seconds: float | None = None
     saved_money: float | None = None
     regret: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.epoch >= 1, f"a timeline begins at epoch 1, but got {self.epoch}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +344,11 @@ class Plan:
     seed: int
     mode: Mode = "min"
     warnings: tuple[Warning_, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = 1 <= self.schema <= SCHEMA
+        require(known, f"schema {self.schema} is none of 1 to {SCHEMA}, which this epochcast reads")
+        require(bool(self.options), "a plan needs at least one option, and has none")
 
     @property
     def chosen(self) -> Option:

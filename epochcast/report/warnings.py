@@ -38,6 +38,8 @@ WARNINGS = {
     "taken to be equally slow or fast",
     "other-samples": "{samples} samples instead of the {probed} probed: each is taken to cost the "
     "same, and evaluation data to stay as it is",
+    "larger-is-better": "a larger {metric} is taken to be better, by its name; --mode min says "
+    "otherwise",
     "equal-epochs": "batch sizes are compared at equal epochs, although larger ones make less "
     "progress in each: give --noise-scale",
     "no-optimizer": "the batch of {batch} is not the {reference} at which the learning rate is "

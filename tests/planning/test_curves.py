@@ -8,8 +8,8 @@ import pytest
 
 from epochcast.errors import UsageError
 from epochcast.planning import curves as c
-from epochcast.planning.stopping import Patience, stopping_epoch
-from epochcast.records import LearningCurve
+from epochcast.planning.stopping import Patience, SuccessiveRises, stopping_epoch
+from epochcast.records import LearningCurve, Quantiles
 
 TRUTHS: dict[str, Callable[[float], float]] = {
     "pow3": lambda e: 0.3 + 2.0 * e**-0.7,
@@ -189,3 +189,94 @@ def test_a_constant_curve_is_flat() -> None:
     fitted = c.fit_curve(_curve(lambda _: 1.0, 8))
     assert fitted.value_quantiles(50).p50 == pytest.approx(1.0, abs=0.05)
     assert c.outlook(fitted, 50).fit == "settled"
+
+
+def _overfit(e: float) -> float:
+    return 0.5 + 0.6 * math.exp(-0.3 * e) + 0.012 * e
+
+
+RISING: dict[str, Callable[[float], float]] = {
+    "line": _overfit,
+    "hinge": lambda e: 0.65 + 0.6 * math.exp(-0.35 * e) + 0.012 * max(0.0, e - 10),
+    "root": lambda e: 0.5 + 0.8 * math.exp(-0.4 * e) + 0.1 * math.sqrt(e),
+    "log": lambda e: 0.5 + 0.8 * math.exp(-0.4 * e) + 0.15 * math.log(1 + e),
+    "square": lambda e: 0.6 + 0.0007 * (e - 12) ** 2,
+}
+
+
+@pytest.mark.parametrize("name", RISING)
+def test_a_rise_goes_on(name: str) -> None:
+    """P05–P95 of curves that rise 0.005 to 0.03 an epoch, seen to epoch 25, holds epoch 60.
+
+    A rise that becomes steeper and steeper, by chance and less often.
+    """
+    truth, random, inside = RISING[name], np.random.default_rng(9), 0
+    for seed in range(40):
+        fitted = c.fit_curve(_curve(truth, 25, noise=0.01, seed=seed))
+        q = fitted.value_quantiles(60)
+        inside += q.p05 <= truth(60) + 0.01 * random.standard_normal() <= q.p95
+        assert q.p50 > fitted.value_quantiles(30).p50 > truth(20)
+        assert fitted.improvement_probability(60) < 0.05
+    assert inside >= (24 if name == "square" else 32)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002, 0.01])
+def test_a_sharp_turn_is_not_taken_for_the_beginning_of_a_square(noise: float) -> None:
+    """From 0.78 to 0.90 by epoch 15, and at 0.017 an epoch to 1.66."""
+    turn = lambda e: 0.78 + 0.25 * math.exp(-0.8 * e) + 0.017 * max(0.0, e - 8)  # noqa: E731
+    q = c.fit_curve(_curve(turn, 15, noise)).value_quantiles(60)
+    assert q.p05 <= 1.66 <= q.p95
+    assert 1.2 < q.p50 < 2.2
+
+
+def test_the_interval_of_a_rise_widens_with_distance() -> None:
+    fitted = c.fit_curve(_curve(_overfit, 25, noise=0.01))
+    _, sd = fitted.mean_and_sd(np.array([25.0, 30.0, 60.0, 200.0]))
+    assert (np.diff(sd) > 0).all()
+
+
+def test_a_rise_is_weighed_by_name_and_turns_with_scores() -> None:
+    loss = _curve(_overfit, 35, noise=0.003)
+    score = LearningCurve(epochs=loss.epochs, validation=tuple(-v for v in loss.validation))
+    a, b = c.fit_curve(loss), c.fit_curve(score, "max")
+    assert dict(c.outlook(a, 60).families)["exponential + line"] > 0.9
+    assert a.value_quantiles(60).p50 == pytest.approx(-b.value_quantiles(60).p50)
+
+
+def test_a_rise_of_both_curves_is_followed_too() -> None:
+    """Training rises with validation: not overfitting, but no less a rise."""
+    curve = _curve(_overfit, 25, noise=0.01)
+    both = LearningCurve(
+        epochs=curve.epochs, validation=curve.validation, training=curve.validation
+    )
+    fitted = c.fit_curve(both)
+    assert c.turning_point(fitted) is None
+    assert fitted.value_quantiles(60).p50 > 0.95
+
+
+def test_a_spike_in_a_rise_moves_little() -> None:
+    clean = _curve(_overfit, 30, noise=0.003)
+    values = list(clean.validation)
+    values[20] += 0.15
+    spiked = LearningCurve(epochs=clean.epochs, validation=tuple(values))
+    a, b = (c.fit_curve(curve).value_quantiles(60).p50 for curve in (clean, spiked))
+    assert a == pytest.approx(b, abs=0.1)
+
+
+def test_rises_stop_forecasts_where_they_stop_runs() -> None:
+    """UP over three strips, of which the pilot shows the first rise alone."""
+    rule, epochs = SuccessiveRises(rises=3), np.arange(1.0, 61.0)
+    runs = [stopping_epoch(rule, _curve(_overfit, 60, 0.01, seed)) for seed in range(100)]
+    random, forecast = np.random.default_rng(0), []
+    for seed in range(20):
+        samples = c.fit_curve(_curve(_overfit, 20, 0.01, seed)).sample(epochs, 40, random)
+        forecast += [stopping_epoch(rule, curve.tolist()) for curve in samples]
+    assert None not in runs
+    assert sum(epoch is not None for epoch in forecast) > 0.8 * len(forecast)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.0, 1e-7])
+def test_a_constant_curve_promises_no_improvement(value: float) -> None:
+    fitted = c.fit_curve(_curve(lambda _: value, 5))
+    assert fitted.improvement_probability(50) == 0.0
+    assert fitted.value_quantiles(50) == Quantiles.exactly(value)

@@ -1,8 +1,10 @@
 """Plans against worked examples with closed-form answers, and what they say."""
 
+import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import known
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.intervals import Scatter
-from epochcast.errors import PredictionError, UsageError
+from epochcast.errors import PredictionError, StoreError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
 from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
@@ -706,3 +708,46 @@ def test_a_size_of_which_nothing_is_known_is_not_planned() -> None:
     model = fit(truths.sweep(widths=(256,)))
     with pytest.raises(PredictionError, match="width was never varied"):
         plan(model, Budget(deadline=HOUR), epochs=3, sizes={"width": 4096})
+
+
+def test_the_direction_is_what_the_metric_says_and_is_told() -> None:
+    epochs = tuple(float(e) for e in range(1, 11))
+    rising = LearningCurve(epochs=epochs, validation=tuple(1 - 1 / e for e in epochs))
+    wishes = {"epochs": 20, "curves": (rising,), "metric": "val_accuracy"}
+    told = plan(EXAMPLE, Budget(), rules=(Patience(checks=3, mode="max"),), **wishes)
+    assert (told.mode, told.outlook and told.outlook.best_value) == ("max", pytest.approx(0.9))
+    assert "larger-is-better" in [note.code for note in told.warnings]
+    asked = plan(EXAMPLE, Budget(), mode="min", **wishes)
+    assert (asked.mode, asked.outlook and asked.outlook.best_value) == ("min", 0.0)
+    assert "larger-is-better" not in [note.code for note in asked.warnings]
+
+
+def test_a_rule_in_the_other_direction_is_refused() -> None:
+    with pytest.raises(UsageError, match="takes the min of val_accuracy as best, and the plan its"):
+        plan(EXAMPLE, Budget(), epochs=5, metric="val_accuracy", rules=(Patience(checks=3),))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("options",), [], "at least one option"),
+        (("options", 0, "epochs"), -90, "at least one epoch, but got -90"),
+        (("timeline", 0, "epoch"), -1, "begins at epoch 1"),
+        (("schema",), 2, "schema 2"),
+        (("schema",), 0, "schema 0"),
+        (("stop_rules", 0, "kind"), "luck", "luck"),
+    ],
+)
+def test_a_document_that_is_no_plan_is_refused(
+    path: tuple[str | int, ...], value: object, says: str, tmp_path: Path
+) -> None:
+    document = json.loads(to_json(plan(EXAMPLE, Budget(), epochs=5, rules=(Patience(checks=3),))))
+    *outer, last = path
+    place = document
+    for step in outer:
+        place = place[step]
+    place[last] = value
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=says) as refused:
+        Plan.load(tmp_path / "plan.json")
+    assert "\n" not in str(refused.value)

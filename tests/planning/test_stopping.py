@@ -139,6 +139,10 @@ def test_a_rule_survives_as_data(rule: s.Rule) -> None:
 
 def test_unknown_rules_and_wrong_modes_are_refused() -> None:
     with pytest.raises(UsageError, match="no stop rule 'luck'; there are: patience, gl"):
-        s.rule_from(StopRule(kind="luck"))
+        s.rule_from(StopRule(kind="luck"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="its mode must be min"):
         s.GeneralizationLoss(percent=5, mode="max")
+
+
+def test_a_curve_without_values_stops_nothing() -> None:
+    assert s.stopping_epoch(s.Patience(checks=1), []) is None
