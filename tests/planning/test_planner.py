@@ -363,11 +363,11 @@ def test_all_that_nothing_beats_is_kept_and_the_rest_as_long_as_there_is_room() 
     found = plan(model, Budget(price_per_hour=2.0), epochs=90, devices=(1, 2, 4, 8, 16, 32, 64))
     assert {o.config.world_size for o in found.options if o.pareto} == {1, 2, 4, 8, 16, 32}
     option = found.options[0]
-    ranked = [replace(option, epochs=i, pareto=i in (8, 14, 19)) for i in range(20)]
+    ranked = [replace(option, epochs=i, pareto=i in (9, 15, 20)) for i in range(1, 21)]
     kept = [o.epochs for o in worth_keeping(ranked)]
-    assert kept == [0, 1, 2, 3, 4, 8, 14, 19]
+    assert kept == [1, 2, 3, 4, 5, 9, 15, 20]
     assert len(kept) == SHOWN
-    crowded = [replace(o, pareto=o.epochs > 0) for o in ranked]
+    crowded = [replace(o, pareto=o.epochs > 1) for o in ranked]
     assert worth_keeping(crowded) == tuple(crowded)
 
 
