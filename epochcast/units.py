@@ -241,8 +241,8 @@ def format_count(count: float, unit: str = "") -> str:
 
 
 def format_money(amount: float, currency: str = "$") -> str:
-    """``"$12.40"``; amounts under a cent keep two figures."""
-    if 0 < amount < 0.01:
+    """``"$12.40"``; amounts under ten cents keep two figures."""
+    if 0 < amount < 0.0995:
         return f"{currency}{amount:.2g}"
     return f"{currency}{amount:,.2f}"
 

@@ -155,7 +155,14 @@ def test_format_count(count, unit, text):
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(12.4, "$12.40"), (0.0, "$0.00"), (0.00123, "$0.0012"), (12345.678, "$12,345.68")],
+    [
+        (12.4, "$12.40"),
+        (0.0, "$0.00"),
+        (0.00123, "$0.0012"),
+        (0.0139, "$0.014"),
+        (0.456, "$0.46"),
+        (12345.678, "$12,345.68"),
+    ],
 )
 def test_format_money(amount, text):
     assert units.format_money(amount) == text
