@@ -82,7 +82,10 @@ class Session:
     def open(self) -> bool:
         """From here signals are watched; whether there is anything left to train."""
         self.signals.__enter__()
-        return self.guard.start()
+        goes_on = self.guard.start()
+        for code, details in self.guard.books.damage:
+            self.guard.note(code, **details)
+        return goes_on
 
     def close(self, failed: bool = False) -> None:
         """The run has ended, or was left.

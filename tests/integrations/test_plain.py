@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import epochcast as ec
 from epochcast.errors import StoreError, UsageError
+from epochcast.guard.archive import CONTENT, Archive
 from epochcast.integrations.plain import FollowedRun
 from epochcast.integrations.state import TorchState
 from epochcast.records import Plan, StopReason
@@ -83,6 +85,12 @@ class Training:
         return [float(x) for p in self.model.parameters() for x in p.flatten()]
 
 
+def newest(folder: Path) -> Path:
+    last = Archive(folder / "checkpoints", keep=0).last()
+    assert last is not None
+    return last[0] / CONTENT
+
+
 def plan(**settings) -> Plan:
     return make_plan(**{"epochs": 6, "deadline": 1e6, "steps": 4, "epoch": about(20.0), **settings})
 
@@ -115,6 +123,30 @@ def test_a_finished_run_trains_nothing_more(tmp_path: Path) -> None:
     assert again.run.reason is StopReason.PLAN_DONE
 
 
+@pytest.mark.parametrize("deadline", [1e6, 70.0])
+def test_a_run_that_is_over_has_its_weights_when_it_is_started_again(
+    tmp_path: Path, deadline: float
+) -> None:
+    limits = {"deadline": deadline, "counted_from": "total"}
+    first = Training(tmp_path, plan(**limits)).loop()
+    again = Training(tmp_path, plan(**limits)).loop()
+    assert (again.trained, again.run.reason) == (0, first.run.reason)
+    assert again.weights() == first.weights()
+    assert again.run.best_checkpoint is not None
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = Training(tmp_path / "whole", plan()).loop()
+    for deadline in (70.0, 90.0):
+        Training(tmp_path / "a", plan(deadline=deadline, counted_from="total")).loop()
+    damaged = newest(tmp_path / "a")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (tmp_path / "a" / "ledger.json").write_text("")
+    second = Training(tmp_path / "a", plan()).loop()
+    assert {"damaged-checkpoint", "damaged-ledger"} <= set(second.listener.notes())
+    assert second.weights() == whole.weights()
+
+
 def test_the_step_of_a_loop_that_ignores_it_leaves_the_loop(tmp_path: Path) -> None:
     training = Training(tmp_path, plan(deadline=70.0))
     with training.run as run:
@@ -128,9 +160,31 @@ def test_the_step_of_a_loop_that_ignores_it_leaves_the_loop(tmp_path: Path) -> N
     assert run.reason is StopReason.BUDGET
     assert training.clock.now - 100 <= 70
     assert run.position.steps == training.trained
-    saved = torch.load(tmp_path / "checkpoints" / f"{training.trained:010d}" / "checkpoint.pt")
+    saved = torch.load(newest(tmp_path))
     model = saved["objects"]["model"]
     assert torch.equal(model["0.weight"], training.model[0].weight)
+
+
+def test_an_epoch_begun_again_is_newer_than_what_went_further(tmp_path: Path) -> None:
+    """Without ``run.batches`` it begins at step 0, on the weights that it had reached."""
+
+    def process(steps: int) -> Training:
+        training = Training(tmp_path, plan(keep=1, evaluate_every=0))
+        training.each_step = lambda: (
+            training.trained == steps and os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with contextlib.suppress(SystemExit), training.run as run:
+            for _ in run.epochs():
+                for batch in training.loader:
+                    training.step(batch)
+                    run.step()
+        return training
+
+    for steps in (3, 2, 1, 2):
+        training = process(steps)
+        assert (training.trained, training.run.reason) == (steps, StopReason.SIGNAL)
+        saved = torch.load(newest(tmp_path))["objects"]["model"]
+        assert torch.equal(saved["0.weight"], training.model[0].weight)
 
 
 def test_batches_that_are_also_stepped_are_counted_once(tmp_path: Path) -> None:
@@ -158,7 +212,7 @@ def test_a_function_that_saves_needs_one_that_loads(tmp_path: Path) -> None:
         assert list(run.epochs()) == [2, 3]
     loaded: list[Path] = []
     Training(tmp_path, plan(epochs=5), **own, load=loaded.append).loop()
-    assert loaded == [tmp_path / "checkpoints" / "0000000008" / "checkpoint.pt"]
+    assert loaded == [tmp_path / "checkpoints" / "00004-0000000008" / "checkpoint.pt"]
 
 
 def test_what_cannot_be_saved_is_said_before_anything_runs(tmp_path: Path) -> None:
