@@ -123,9 +123,10 @@ class FollowedRun:
         self._session.on_signal = self._leave
         self._skip = self._guard.resumed_step
         found = self._guard.checkpoint
-        if self._session.open() and found is not None and self._load is not None:
+        goes_on = self._session.open()
+        if found is not None and self._load is not None:
             self._load(found)
-            if self._keeper is not None and not self._skip:
+            if self._keeper is not None and not (goes_on and self._skip):
                 self._keeper.go_on()
         return self
 
