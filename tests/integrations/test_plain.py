@@ -240,6 +240,50 @@ def test_another_model_than_the_checkpoints_is_named(tmp_path: Path) -> None:
         TorchState({"net": nn.Linear(2, 2)}).read(tmp_path / "a.pt")
 
 
+class Stateful:
+    """Whatever has a state."""
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def state_dict(self) -> object:
+        return self.state
+
+    def load_state_dict(self, state: object) -> None:
+        self.state = state
+
+
+def test_what_numpy_left_in_a_state_can_be_read_again(tmp_path: Path) -> None:
+    state = {"rate": np.float64(0.1), np.int64(3): [np.bool_(True)], "mean": np.arange(3.0),
+             "names": np.array(["a"]), "pair": (1, np.int32(2))}  # fmt: skip
+    TorchState({"it": Stateful(state)}).write(tmp_path / "a.pt")
+    it = Stateful(None)
+    TorchState({"it": it}).read(tmp_path / "a.pt")
+    assert isinstance(it.state, dict)
+    mean = it.state.pop("mean")
+    assert isinstance(mean, np.ndarray)
+    assert list(mean) == [0.0, 1.0, 2.0]
+    assert it.state == {"rate": 0.1, 3: [True], "names": ["a"], "pair": (1, 2)}
+
+
+def test_a_module_keeps_the_versions_of_its_state(tmp_path: Path) -> None:
+    state = nn.BatchNorm1d(2).state_dict()
+    state["rate"] = np.float64(0.5)
+    TorchState({"it": Stateful(state)}).write(tmp_path / "a.pt")
+    it = Stateful(None)
+    TorchState({"it": it}).read(tmp_path / "a.pt")
+    assert it.state._metadata == state._metadata  # type: ignore[attr-defined]
+
+
+def test_a_state_that_could_not_be_read_again_is_named_after_the_first_step(tmp_path: Path) -> None:
+    own = {"state": {"net": nn.Linear(2, 2), "mine": Stateful({"path": tmp_path})}}
+    training = Training(tmp_path, plan(), **own)
+    with pytest.raises(UsageError, match=r"^mine has pathlib\.\w+ in its state, which could not"):
+        training.loop()
+    assert training.trained == 1
+    assert Archive(tmp_path / "checkpoints", keep=0).last() is None
+
+
 class Unpickled:
     """Whoever unpickles this runs its code."""
 
