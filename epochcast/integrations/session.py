@@ -14,6 +14,7 @@ from epochcast.errors import EpochcastError, UsageError
 from epochcast.guard.books import Write
 from epochcast.guard.clock import Clock, SystemClock
 from epochcast.guard.guard import Guard, Options
+from epochcast.guard.holding import hold, release
 from epochcast.guard.limits import Allocation
 from epochcast.guard.outcome import outcome_of
 from epochcast.guard.ranks import Alone, Ranks
@@ -24,7 +25,7 @@ from epochcast.records import Plan, StopReason
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
 SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
 
-_ended_at: dict[int, float] = {}  # process → when the run before this one ended
+_counted: set[int] = set()  # processes whose own start was counted already
 
 
 class Session:
@@ -43,7 +44,7 @@ class Session:
         clock: of tests.
 
     Raises:
-        UsageError: the folder belongs to another workload.
+        UsageError: the folder belongs to another workload, or another process is in it.
         StoreError: the plan, or what is in the folder, cannot be read.
     """
 
@@ -66,18 +67,25 @@ class Session:
         self.signals = Signals(at_once=self._signalled)
         self.on_signal: Callable[[], None] | None = None
         ranks = current_ranks()
-        self.guard = Guard(
-            plan if isinstance(plan, Plan) else Plan.load(plan),
-            self.folder,
-            write,
-            options=options,
-            allocation=Allocation.from_environment(os.environ),
-            watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
-            signals=self.signals,
-            ranks=ranks,
-            clock=self.clock,
-            began=_began() if clock is None else None,
-        )
+        plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        if ranks.rank == 0:
+            hold(self.folder)
+        try:
+            self.guard = Guard(
+                plan,
+                self.folder,
+                write,
+                options=options,
+                allocation=Allocation.from_environment(os.environ),
+                watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
+                signals=self.signals,
+                ranks=ranks,
+                clock=self.clock,
+                began=_began() if clock is None else None,
+            )
+        except BaseException:
+            release(self.folder)
+            raise
 
     def open(self) -> bool:
         """From here signals are watched; whether there is anything left to train."""
@@ -98,7 +106,7 @@ class Session:
             if not failed:
                 self._feed_back()
         finally:
-            _ended_at[os.getpid()] = self.clock.wall()
+            release(self.folder)
             self.signals.__exit__(None, None, None)
 
     def leave_if_signalled(self) -> None:
@@ -162,10 +170,12 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
 
 
 def _began() -> float | None:
-    """When this process began to work for the run: its own start, or the end of an earlier run.
+    """When this process began to work for the run; None for now.
 
-    A notebook's kernel has been there for who knows how long: there it is now.
+    Its own start is part of the first run that it follows. What it did between that and a later one
+    is nobody's, and a notebook's kernel has been there for who knows how long.
     """
-    if not hasattr(sys.modules["__main__"], "__file__"):
+    if not hasattr(sys.modules["__main__"], "__file__") or os.getpid() in _counted:
         return None
-    return _ended_at.get(os.getpid(), psutil.Process().create_time())
+    _counted.add(os.getpid())
+    return psutil.Process().create_time()

@@ -67,7 +67,7 @@ def main(folder: Path, plan: Path) -> None:
         steps += kind == "step"
         sys.stdout.write(f"{kind} {steps}\n")
         sys.stdout.flush()
-        sys.stdin.readline()
+        os.read(0, 1)  # unbuffered: a signal's handler comes here while this waits
 
     def first(kind: str, function: Callable) -> Callable:
         @wraps(function)
