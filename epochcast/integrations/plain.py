@@ -51,6 +51,7 @@ def follow(
     all_ranks_save: bool = False,
     exit_code: int | None = None,
     store: str | bool | None = None,
+    save_in_evaluation: bool = True,
     watchers: Sequence[Watcher] | None = None,
     clock: Clock | None = None,
 ) -> FollowedRun:
@@ -70,6 +71,9 @@ def follow(
             With ``state``, every process saves its random states and the first one the rest.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        save_in_evaluation: whether a signal that comes in an evaluation is acted on at once, or
+            after it. With ``state``, one for which other weights were swapped into a module after
+            ``due`` is waited for in any case; with ``save``, say False if you do that.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
 
@@ -99,10 +103,11 @@ def follow(
     )
     session = Session(
         plan, save, folder=folder, options=options, exit_code=exit_code, store=store,
-        watchers=watchers, clock=clock,
+        save_in_evaluation=save_in_evaluation, watchers=watchers, clock=clock,
     )  # fmt: skip
     if keeper is not None:
         keeper.ranks = session.guard.ranks
+        session.may_save = lambda: keeper.as_trained
     return FollowedRun(session, load, keeper)
 
 
@@ -198,7 +203,10 @@ class FollowedRun:
 
         Saves happen by themselves. Of several processes, all must ask.
         """
-        return self._guard.reason is None and self._guard.due(action)
+        due = self._guard.reason is None and self._guard.due(action)
+        if due and action == "evaluate" and self._keeper is not None:
+            self._keeper.begin_evaluation()
+        return due
 
     def report(self, **values: float) -> StopReason | None:
         """What an evaluation gave, e.g. ``val_loss=0.31``; why the run ends after it, if it does.

@@ -40,8 +40,13 @@ class Session:
             A scheduler that restarts on one code wants that, e.g. HTCondor's
             ``checkpoint_exit_code``.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        save_in_evaluation: whether a signal that comes in an evaluation is acted on at once, or
+            after it.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
+
+    Attributes:
+        may_save: whether the weights are those of the training; asked in an evaluation.
 
     Raises:
         UsageError: the folder belongs to another workload, or another process is in it.
@@ -57,6 +62,7 @@ class Session:
         options: Options | None = None,
         exit_code: int | None = None,
         store: str | bool | None = None,
+        save_in_evaluation: bool = True,
         watchers: Sequence[Watcher] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -66,6 +72,8 @@ class Session:
         self.clock = clock or SystemClock()
         self.signals = Signals(at_once=self._signalled)
         self.on_signal: Callable[[], None] | None = None
+        self.save_in_evaluation = save_in_evaluation
+        self.may_save: Callable[[], bool] = lambda: True
         ranks = current_ranks()
         plan = plan if isinstance(plan, Plan) else Plan.load(plan)
         if ranks.rank == 0:
@@ -120,8 +128,12 @@ class Session:
             raise SystemExit(SIGNALLED + self.signals.received if code is None else code)
 
     def _signalled(self) -> None:
-        """In an evaluation no weights change, so a checkpoint can be made at once."""
-        if self.guard.evaluating and self.guard.ranks.size == 1:
+        """In an evaluation nothing is trained, so a checkpoint can be made at once.
+
+        Unless it is of other weights, e.g. averaged ones: that checkpoint would be wrong.
+        """
+        in_evaluation = self.guard.evaluating and self.guard.ranks.size == 1
+        if in_evaluation and self.save_in_evaluation and self.may_save():
             self.guard.stop(StopReason.SIGNAL)
             if self.on_signal is not None:
                 self.on_signal()

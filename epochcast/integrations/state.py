@@ -29,6 +29,9 @@ from epochcast.guard.ranks import Alone, Ranks
 
 OBJECTS = "objects.pt"  # of several processes
 ARRAY = "numpy.ndarray"
+SAMPLED = (
+    8  # numbers of each parameter: averaged weights differ from the trained ones in nearly all
+)
 
 
 class TorchState:
@@ -51,6 +54,7 @@ class TorchState:
         self._epoch_random = self._random()
         self._later: dict[str, Any] | None = None
         self._proved = False
+        self._sample: list[torch.Tensor] = []
         for name, thing in self._objects.items():
             stateful = hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")
             if not stateful and not isinstance(thing, torch.Generator):
@@ -125,6 +129,20 @@ class TorchState:
         if self._later is not None:
             self._set_random(self._later)
 
+    def begin_evaluation(self) -> None:
+        """Remember a sample of the weights as training left them."""
+        self._sample = self._sampled()
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether the weights are still those, and no averaged ones were swapped in."""
+        before, now = self._sample, self._sampled()
+        return len(before) == len(now) and all(map(torch.equal, before, now))
+
+    def _sampled(self) -> list[torch.Tensor]:
+        modules = (thing for thing in self._objects.values() if isinstance(thing, torch.nn.Module))
+        return [_some_of(weight) for module in modules for weight in module.parameters()]
+
     def _random(self) -> dict[str, Any]:
         state = np.random.get_state()
         found: dict[str, Any] = {
@@ -155,6 +173,11 @@ class TorchState:
             torch.cuda.set_rng_state_all(states["cuda"])
         if "mps" in states and torch.backends.mps.is_available():
             torch.mps.set_rng_state(states["mps"])
+
+
+def _some_of(weight: torch.Tensor) -> torch.Tensor:
+    flat = weight.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // SAMPLED)].clone()
 
 
 def _load(path: Path, mmap: bool = False) -> dict[str, Any]:

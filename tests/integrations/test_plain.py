@@ -328,6 +328,35 @@ def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_again(tmp_pat
     assert second.run.best_checkpoint is not None
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_weights_that_an_evaluation_swaps_in_are_not_saved(tmp_path: Path, own: bool) -> None:
+    training = Training(tmp_path, plan())
+    if own:
+        states = {"model": training.model}
+        training = Training(tmp_path, plan(), state=None, save_in_evaluation=False,
+                            save=lambda path: torch.save({"objects": {
+                                name: thing.state_dict() for name, thing in states.items()
+                            }}, path))  # fmt: skip
+        states["model"] = training.model
+
+    def evaluate() -> float:
+        trained = [p.detach().clone() for p in training.model.parameters()]
+        for weight in training.model.parameters():
+            weight.data.zero_()  # which torch's counter of versions does not see
+        os.kill(os.getpid(), signal.SIGTERM)
+        for weight, before in zip(training.model.parameters(), trained, strict=True):
+            weight.data.copy_(before)
+        return 1.0
+
+    training.evaluate = evaluate  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        training.loop()
+    assert (training.run.reason, training.trained) == (StopReason.SIGNAL, 4)
+    assert training.run.position.epoch == 1  # evaluated
+    saved = torch.load(newest(tmp_path))["objects"]["model"]
+    assert torch.equal(saved["0.weight"], training.model[0].weight)
+
+
 def test_leaving_the_loop_by_oneself_saves(tmp_path: Path) -> None:
     training = Training(tmp_path, plan())
     with training.run as run:
