@@ -122,7 +122,7 @@ class FollowedRun:
         self._load = load
         self._keeper = keeper
         self._taken_up = False
-        self._skip = 0
+        self._skip = 0  # batches of an interrupted epoch that are still to be skipped
 
     def __enter__(self) -> FollowedRun:
         self._session.on_signal = self._leave
@@ -170,24 +170,42 @@ class FollowedRun:
     def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
         """The loader's batches, each counted as a step; ends where the run must stop.
 
-        In an epoch that was interrupted, those that were trained on already are drawn and skipped.
-        A sampler that shuffles by epoch (``set_epoch``) is told which one this is.
+        In an epoch that was interrupted, those that were trained on already are drawn and skipped,
+        from this loader and then from the next one. A sampler that shuffles by epoch
+        (``set_epoch``) is told which one this is. Before a ``break``, call ``step``: nobody else
+        knows whether the last batch was trained on.
         """
         sampler: Any = getattr(loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._guard.position.epoch)
-        drawn = iter(loader)
+        drawn = self._drawn(loader)
         if self._skip:
-            for _ in islice(drawn, self._skip):
-                pass
-            if self._keeper is not None:
-                self._keeper.go_on()
-            self._guard.skip(self._skip)
+            self._catch_up(drawn)
         for batch in drawn:
             steps = self._guard.position.steps
             yield batch
             if self._guard.position.steps == steps and self._guard.step():
                 return
+
+    def _drawn(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The loader's batches, in the order that an uninterrupted run would have.
+
+        A loader whose workers persist draws their seed with its first epoch alone, before the
+        shuffle: where that was in an earlier process, the draw is undone.
+        """
+        late = self._guard.checkpoint is not None and self._guard.position.epoch > 0
+        kept = getattr(loader, "persistent_workers", False)
+        if self._keeper is not None and late and kept and getattr(loader, "_iterator", 0) is None:
+            with self._keeper.undone(getattr(loader, "generator", None)):
+                iter(loader)
+        return iter(loader)
+
+    def _catch_up(self, drawn: Iterator[_Batch]) -> None:
+        """Skip what was done of this epoch, as far as it was done with this loader."""
+        self._skip -= sum(1 for _ in islice(drawn, self._skip))
+        if self._keeper is not None and not self._skip:
+            self._keeper.go_on()
+        self._guard.skip(self._guard.resumed_step)
 
     def step(self) -> None:
         """A step of training is done; leaves the loop where the run must stop.

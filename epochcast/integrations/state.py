@@ -16,7 +16,8 @@ from __future__ import annotations
 import io
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ class TorchState:
         if self._later is not None:
             self._set_random(self._later)
 
+    @contextmanager
+    def undone(self, generator: torch.Generator | None) -> Iterator[None]:
+        """Random states, a loader's own one too, are afterwards as they were before."""
+        before = self._random()
+        own = None if generator is None else (generator, generator.get_state())
+        try:
+            yield
+        finally:
+            self._set_random(before)
+            if own is not None:
+                own[0].set_state(own[1])
+
     def begin_evaluation(self) -> None:
         """Remember a sample of the weights as training left them."""
         self._sample = self._sampled()
@@ -230,9 +243,9 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
         changed.update(parts)
         return changed
     if type(value) in (list, tuple):
-        changed = [function(part) for part in value]
-        same = all(a is b for a, b in zip(changed, value, strict=True))
-        return value if same else type(value)(changed)
+        mapped = [function(part) for part in value]
+        same = all(a is b for a, b in zip(mapped, value, strict=True))
+        return value if same else type(value)(mapped)
     return value
 
 

@@ -107,6 +107,48 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path: Path) -
     assert second.weights() == whole.weights()
 
 
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_a_loader_whose_workers_persist_shuffles_as_if_nothing_had_happened(
+    tmp_path: Path, own_generator: bool
+) -> None:
+    def training(folder: Path, stop_at: int) -> Training:
+        made = Training(folder, plan(epochs=3))
+        made.loader = DataLoader(
+            made.loader.dataset, BATCH, shuffle=True, num_workers=1, persistent_workers=True,
+            generator=made.generator if own_generator else None,
+        )  # fmt: skip
+        made.each_step = lambda: made.trained == stop_at and os.kill(os.getpid(), signal.SIGTERM)
+        with contextlib.suppress(SystemExit):
+            made.loop()
+        return made
+
+    whole = training(tmp_path / "whole", 0)
+    for stop_at in (6, 8):  # within an epoch, and at the end of one
+        folder = tmp_path / str(stop_at)
+        assert training(folder, stop_at).run.reason is StopReason.SIGNAL
+        assert training(folder, 0).weights() == whole.weights()
+
+
+def test_what_was_done_of_an_epoch_is_skipped_over_all_its_loaders(tmp_path: Path) -> None:
+    def process(stop_at: int) -> list[int]:
+        training = Training(tmp_path, plan(epochs=2, steps=8))
+        trained: list[int] = []
+        with contextlib.suppress(SystemExit), training.run as run:
+            for _ in run.epochs():
+                for loader in (range(4), range(4, 8)):
+                    for batch in run.batches(loader):
+                        trained.append(batch)
+                        if len(trained) == stop_at:
+                            os.kill(os.getpid(), signal.SIGTERM)
+        return trained
+
+    for stop_at in (6, 2):  # of the second loader, then of the first one of the next epoch
+        before = process(stop_at)
+        assert len(before) == stop_at
+    assert before == [6, 7]
+    assert process(0) == list(range(8))
+
+
 def test_after_an_error_it_goes_on_from_the_last_save(tmp_path: Path) -> None:
     whole = Training(tmp_path / "whole", plan()).loop()
     with pytest.raises(ValueError, match="the machine is gone"):
