@@ -4,7 +4,8 @@
     python benchmarks/followed.py train PLAN FOLDER
 
 ``budget`` follows the plan in RUNS runs, each in a folder of its own, with a slow-down that begins
-at a random step: from there each step sleeps for a random time. Prints a line of JSON a run.
+at a random step: from there each step sleeps for a random time. Prints a line a run, ``row`` and
+JSON, for frameworks print lines of their own.
 ``train`` is one run in a plain loop, to be killed; it prints a line after every step.
 """
 
@@ -22,9 +23,11 @@ import torch
 from torch.utils.data import DataLoader
 
 import epochcast as ec
+from epochcast.guard.archive import CONTENT, Archive
 from epochcast.profiler.builtin import BUILTIN
 from epochcast.records import Plan
 
+ROW = "row "  # before the JSON of a run
 SLOWEST = 0.02  # seconds that a slow step sleeps at most: several times what it computes
 
 
@@ -80,8 +83,8 @@ def plain(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | Non
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    found = sorted(p for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())
-    return found[-1] / "checkpoint.pt" if found else None
+    last = Archive(folder / "checkpoints", keep=0).last()
+    return last[0] / CONTENT if last else None
 
 
 def loads(path: Path | None) -> bool:
@@ -189,7 +192,8 @@ def in_keras(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | 
         validation_data=load_digits(train=False), validation_freq=follow.validation_freq,
         callbacks=[slow, follow], verbose=0,
     )  # fmt: skip
-    model.load_weights(follow.best_checkpoint or last_checkpoint(folder))
+    if follow.checkpoint is not None:
+        model.load_weights(follow.best_checkpoint or follow.checkpoint)
     return last_checkpoint(folder)
 
 
@@ -214,21 +218,27 @@ TRAININGS = {
 def budget(framework: str, plan: Plan, folder: Path, runs: int, seed: int) -> None:
     train, is_whole = TRAININGS[framework]
     steps = plan.chosen.horizon_steps
-    began = time.monotonic()
     for i in range(runs):
         place = folder / f"{framework}-{i}"
         checkpoint = train(plan, place, SlowDown(seed + i, steps))
-        ended = time.monotonic()
-        end = json.loads((place / "log.jsonl").read_text().splitlines()[-1])
-        row = {
-            "seconds": ended - began,
-            "reason": end["reason"],
-            "epochs": end["position"]["epoch"],
-            "spent": end["spent_seconds"],
-            "whole": is_whole(checkpoint),
-        }
-        print(json.dumps(row), flush=True)
-        began = time.monotonic()
+        print(ROW + json.dumps(row_of(place, time.time(), is_whole(checkpoint))), flush=True)
+
+
+def row_of(folder: Path, ended: float, whole: bool) -> dict[str, Any]:
+    """What a run's log tells, and how long it took by the clock on the wall.
+
+    Args:
+        ended: when the training function had returned, seconds since 1970.
+    """
+    start, *_, end = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {
+        "seconds": ended - (start["wall_time"] - start["spent_seconds"]),
+        "reason": end["reason"],
+        "epochs": end["position"]["epoch"],
+        "steps": end["position"]["steps"],
+        "spent": end["spent_seconds"],
+        "whole": whole,
+    }
 
 
 def train(plan: Plan, folder: Path) -> None:

@@ -111,12 +111,24 @@ def budget(folder: Path, framework: str, runs: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise SystemExit(f"{framework} failed: {done.stderr[-2000:]}")
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    limit = plan.budget.deadline or 0.0
-    later = rows[1:]  # the first run's process start and imports are before its row begins
+    return summed_up(framework, rows_of(done.stdout), plan.budget.deadline or 0.0)
+
+
+def rows_of(output: str) -> list[dict[str, Any]]:
+    """The rows in what a child printed; frameworks print, too."""
+    from followed import ROW
+
+    lines = output.splitlines()
+    return [json.loads(line.removeprefix(ROW)) for line in lines if line.startswith(ROW)]
+
+
+def summed_up(framework: str, rows: list[dict[str, Any]], limit: float) -> dict[str, Any]:
+    """Runs under one deadline; one that began too late for a single step has nothing to save."""
+    later = rows[1:] or rows  # the first one's process start and imports are in what it used
     return {
         "framework": framework,
         "runs": len(rows),
+        "trained_nothing": sum(row["steps"] == 0 for row in rows),
         "in_time": sum(row["spent"] <= limit and row["seconds"] <= limit for row in rows),
         "whole": sum(row["whole"] for row in rows),
         "budget_ended": sum(row["reason"] == "budget" for row in rows),
@@ -153,9 +165,9 @@ def _killed_run(folder: Path, plan_file: Path, seed: int) -> dict[str, Any]:
     return {
         "killed": killed,
         "reason": ledger.reason,
-        "trained_until": max(trained),
+        "trained_until": max(trained, default=0.0),
         "spent": ledger.spent_seconds,  # with the start of a process that found nothing left
-        "in_budget": max(trained) <= limit and ledger.reason is not None,
+        "in_budget": max(trained, default=0.0) <= limit and ledger.reason is not None,
         "kept": kept,
         "epochs": saved(folder).epoch,
     }
@@ -272,9 +284,11 @@ def table(found: dict[str, Any]) -> list[str]:
         step, epoch = found["cost"]["step_microseconds"], found["cost"]["epoch_milliseconds"]
         lines.append(f"a step costs {step:.2f} µs, an epoch {epoch:.2f} ms")
     for row in found.get("budget", ()):
+        nothing = row.get("trained_nothing", 0)
+        late = f", {nothing} began too late to train" if nothing else ""
         lines.append(
-            f"{row['framework']:>13}: {row['in_time']} of {row['runs']} in time, "
-            f"{row['whole']} whole checkpoints, {row['share_used']:.0%} of the budget used (median)"
+            f"{row['framework']:>13}: {row['in_time']} of {row['runs']} in time, {row['whole']} "
+            f"whole checkpoints{late}, {row['share_used']:.0%} of the budget used (median)"
         )
     if "kills" in found:
         k = found["kills"]

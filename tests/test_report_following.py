@@ -30,6 +30,8 @@ NOTICES = {
     "resumed": ("epoch", "step", "spent"),
     "signal": ("name",),
     "save-failed": ("error",),
+    "damaged-checkpoint": ("name", "error"),
+    "damaged-ledger": ("error",),
     "steps-differ": ("planned", "seen"),
     "schedule-shortened": ("steps", "horizon"),
     "could-continue": ("epochs",),

@@ -9,6 +9,7 @@
     schedule  where to evaluate, save and end               schedule.py
     ledger    what must survive: time spent, what was learned, why it ended     ledger.py
     archive   checkpoints, whole or not at all              archive.py
+    holding   one process at a time                         holding.py
 
 ``integrations/`` puts this into a plain loop and into the callbacks of frameworks.
 """

@@ -1,98 +1,117 @@
 """Checkpoints in a folder: each whole or not there, the last ones and the best one kept.
 
-    .writing-<steps>/   checkpoint.pt, state.json ─ fsync ─ rename ─▶ <steps>/
+    .writing-<n>/   checkpoint.pt, state.json ─ fsync ─ rename ─▶ <n>-<steps>/
 
-The user's function writes ``checkpoint.pt``, a file or a folder; what the guard must know of that
-moment lies beside it, so one rename makes both true. Older ones go only afterwards. A kill at any
-moment leaves the previous checkpoint, or the new one, whole.
+``n`` counts saves, and the highest one is the newest: steps may go back, where an epoch is begun
+again. The user's function writes ``checkpoint.pt``, a file or a folder; what the guard must know of
+that moment lies beside it, so one rename makes both true. Older ones go only afterwards. A kill at
+any moment leaves the previous checkpoint, or the new one, whole. What a disk does to one later is
+seen by the sizes and checksums in its ``state.json``: then the one before it is the newest.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.guard.ledger import RunState, write_whole
-from epochcast.records import from_json, to_json
+from epochcast.guard.ledger import Damaged, FileSeen, RunState, read_whole, write_whole
+from epochcast.records import to_json
 
 CONTENT, STATE = "checkpoint.pt", "state.json"
 WRITING = ".writing-"
+CHECKED_BYTES = 2**28  # of a file whose sum is kept: a quarter of a second at 1 GB/s, per save
+BLOCK_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True)
 class Archive:
     """The checkpoints of one run.
 
-    Attributes:
+    Args:
         folder: where they lie.
         keep: that many of the last ones stay; 0 keeps all.
+
+    Attributes:
+        damaged: name → what is wrong with it, of those that ``last`` had to pass over.
     """
 
-    folder: Path
-    keep: int
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.damaged: dict[str, str] = {}
+        self._whole: set[str] = set()  # found so, or written, by this process
 
-    def begin(self, steps: int) -> None:
-        """Make room for a checkpoint; what was left there is gone."""
-        place = self.content(steps).parent
+    def begin(self) -> int:
+        """Make room for a checkpoint; returns its number, higher than that of any before it."""
+        number = 1 + max((number_of(place) for place in self._all()), default=0)
+        place = self.content(number).parent
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
+        return number
 
-    def content(self, steps: int) -> Path:
+    def content(self, number: int) -> Path:
         """Where the content of a checkpoint is written to, a file or a folder."""
-        return self.folder / f"{WRITING}{_name(steps)}" / CONTENT
+        return self.folder / f"{WRITING}{number}" / CONTENT
 
-    def saved(self, steps: int) -> Path:
+    def saved(self, number: int, steps: int) -> Path:
         """Where the content of a finished checkpoint is."""
-        return self.folder / _name(steps) / CONTENT
+        return self.folder / _name(number, steps) / CONTENT
 
-    def finish(self, state: RunState) -> Path:
-        """Make the checkpoint that was written last durable and visible; returns its folder.
+    def finish(self, number: int, state: RunState) -> Path:
+        """Make the checkpoint that was written durable and visible; returns its folder.
 
         Raises:
             OSError: the disk is full or failing; the previous checkpoint stays as it is.
             StoreError: nothing was written.
         """
-        steps = state.position.steps
-        content = self.content(state.position.steps)
-        place, steps = content.parent, state.position.steps
+        content = self.content(number)
+        place = content.parent
         if not content.exists():
             raise StoreError(f"save wrote nothing to {content}, the path that it was given")
+        state = replace(state, files=tuple(_seen(place)))
         write_whole(place / STATE, to_json(state).encode(), durable=False)
         _sync_tree(place)
-        final = self.folder / _name(steps)
-        if final.exists():  # the same step again: nothing is lost if this one is not to be
-            final.replace(self.folder / f"{WRITING}old-{_name(steps)}")
+        final = self.folder / _name(number, state.position.steps)
         place.replace(final)
         _sync(self.folder)
+        self._whole.add(final.name)
         self._prune()
         return final
 
     def abandon(self) -> None:
         """Remove what was not finished, here or by a process that was killed."""
         for left in self.folder.glob(f"{WRITING}*"):
-            old = left.name.removeprefix(f"{WRITING}old-")
-            if left.name != old and not (self.folder / old).exists():
-                left.replace(self.folder / old)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
 
     def last(self) -> tuple[Path, RunState] | None:
-        """The newest checkpoint; None where there is none.
+        """The newest checkpoint that is whole; None where there is none at all.
 
         Raises:
-            StoreError: its state cannot be read.
+            StoreError: there are checkpoints, and none of them is whole; or the newest is of a
+                newer epochcast.
         """
         found = self._all()
-        return (found[-1], self._state(found[-1])) if found else None
+        for place in reversed(found):
+            try:
+                return place, self._checked(place)
+            except Damaged as error:
+                self.damaged[place.name] = str(error)
+        if found:
+            raise StoreError(f"no checkpoint is whole: {self.damaged[found[-1].name]}")
+        return None
 
     def best(self) -> tuple[Path, RunState] | None:
         """The checkpoint with the best value's weights; None where there is none."""
         for place in reversed(self._all()):
-            state = self._state(place)
-            if state.is_best:
+            try:
+                state = _state(place)
+            except Damaged:
+                continue
+            if state.is_best and place.name not in self.damaged:
                 return place, state
         return None
 
@@ -100,26 +119,67 @@ class Archive:
         """Oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(p for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
+        found = (p for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return sorted((p for p in found if p.name.partition("-")[0].isdecimal()), key=number_of)
 
-    def _state(self, place: Path) -> RunState:
-        try:
-            return from_json((place / STATE).read_bytes(), RunState)
-        except (OSError, StoreError) as error:
-            raise StoreError(f"cannot read {place / STATE}: {error}") from error
+    def _checked(self, place: Path) -> RunState:
+        state = _state(place)
+        if place.name not in self._whole:
+            for file in state.files:
+                _check(place / file.name, file)
+            self._whole.add(place.name)
+        return state
 
     def _prune(self) -> None:
-        for left in self.folder.glob(f"{WRITING}old-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        older = self._all()[: -self.keep] if self.keep else []
+        bad = [place for place in self._all() if place.name in self.damaged]
+        whole = [place for place in self._all() if place not in bad]
+        older = whole[: -self.keep] if self.keep else []
         best = self.best() if older else None
-        for place in older:
+        for place in (*bad, *older):
             if best is None or place != best[0]:
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _name(steps: int) -> str:
-    return f"{steps:010d}"
+def number_of(place: Path) -> int:
+    """Which save a checkpoint is of, counted over the whole run."""
+    return int(place.name.partition("-")[0])
+
+
+def _name(number: int, steps: int) -> str:
+    return f"{number:05d}-{steps:010d}"
+
+
+def _state(place: Path) -> RunState:
+    return read_whole(place / STATE, RunState)
+
+
+def _seen(place: Path) -> Iterator[FileSeen]:
+    """All files of a checkpoint as they are now."""
+    for parent, _, files in os.walk(place):
+        for name in sorted(files):
+            path = Path(parent) / name
+            size = path.stat().st_size
+            crc = _crc(path) if size <= CHECKED_BYTES else None
+            yield FileSeen(name=path.relative_to(place).as_posix(), size=size, crc=crc)
+
+
+def _check(path: Path, seen: FileSeen) -> None:
+    try:
+        size = path.stat().st_size
+        if size != seen.size:
+            raise Damaged(f"{path} has {size:,} bytes, and had {seen.size:,} when it was saved")
+        if seen.crc is not None and _crc(path) != seen.crc:
+            raise Damaged(f"{path} is not what it was when it was saved")
+    except OSError as error:
+        raise Damaged(f"cannot read {path}: {error}") from error
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _sync_tree(folder: Path) -> None:

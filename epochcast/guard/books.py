@@ -9,9 +9,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from epochcast.errors import UsageError
-from epochcast.guard.archive import Archive
-from epochcast.guard.ledger import Ledger, RunState, read_ledger, write_ledger
+from epochcast.guard.archive import Archive, number_of
+from epochcast.guard.ledger import Damaged, Ledger, RunState, read_ledger, write_ledger
 from epochcast.guard.pace import Pace
+from epochcast.guard.ranks import Ranks
 from epochcast.records import Plan, Position, StopReason, to_json
 
 Write = Callable[[Path], None]
@@ -33,10 +34,11 @@ class Books:
         spent_before: seconds that earlier processes used.
         resumed: whether there is a checkpoint to go on from.
         another_plan: whether earlier processes followed another one.
+        damage: code → details of a notice, of what could not be read and was passed over.
 
     Raises:
         UsageError: the folder belongs to a run of another workload.
-        StoreError: what is in the folder cannot be read.
+        StoreError: what is in the folder cannot be read, and nothing older is there.
     """
 
     def __init__(self, folder: Path, plan: Plan, began: float, owner: bool = True) -> None:
@@ -48,13 +50,18 @@ class Books:
         newest = self.archive.last() if owner else None
         self.state = newest[1] if newest else RunState(position=Position())
         self.position = self.state.position
+        self._number = number_of(newest[0]) if newest else 0
         self.resumed = newest is not None
+        self.damage: list[tuple[str, dict[str, str]]] = [
+            ("damaged-checkpoint", {"name": name, "error": error})
+            for name, error in self.archive.damaged.items()
+        ]
         self.another_plan = False
         self.ledger = self._open(plan, began)
         self.spent_before = self.ledger.spent_seconds
 
     def _open(self, plan: Plan, began: float) -> Ledger:
-        ledger = (read_ledger(self.folder) if self.owner else None) or self.state.ledger
+        ledger = (self._read_ledger() if self.owner else None) or self.state.ledger
         digest = hashlib.sha256(to_json(plan).encode()).hexdigest()[:12]
         if ledger is None:
             return Ledger(
@@ -69,6 +76,18 @@ class Books:
         self.another_plan = ledger.plan != digest
         pace = Pace.of_plan(plan.prices) if self.another_plan else ledger.pace
         return replace(ledger, processes=ledger.processes + 1, plan=digest, pace=pace)
+
+    def _read_ledger(self) -> Ledger | None:
+        try:
+            return read_ledger(self.folder)
+        except Damaged as error:
+            self.damage.append(("damaged-ledger", {"error": str(error)}))
+            return None
+
+    def checkpoint(self, ranks: Ranks) -> Path | None:
+        """What to go on from, the same for all processes; None where the run begins."""
+        number, steps = ranks.most([self._number, self.position.steps])
+        return self.archive.saved(number, steps) if steps else None
 
     def learn(self, kind: str, seconds: float) -> None:
         """One more epoch, evaluation or save was seen: the forecast follows."""
@@ -103,11 +122,11 @@ class Books:
             )  # fmt: skip
 
     def finish_checkpoint(
-        self, position: Position, watch: tuple[tuple[float, ...], ...], is_best: bool
+        self, number: int, position: Position, watch: tuple[tuple[float, ...], ...], is_best: bool
     ) -> None:
         """Make what was written to ``archive.content`` a checkpoint."""
         self.state = replace(
             self.state, position=position, watch=watch, is_best=is_best, ledger=self.ledger
         )
         if self.owner:
-            self.archive.finish(self.state)
+            self.archive.finish(number, self.state)

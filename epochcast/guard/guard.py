@@ -122,7 +122,7 @@ class Guard:
         self._epoch, step, steps = self.ranks.most([at.epoch, at.step, at.steps])
         self._step, self._steps_before, self._skipped = step, steps - step, 0
         self.resumed_step = step
-        self.checkpoint = self.books.archive.saved(steps) if steps else None
+        self.checkpoint = self.books.checkpoint(self.ranks)
         everyone = self.options.all_ranks_save
         self._keeper = Keeper(self.books, write, self.ranks, everyone, steps > 0, zero)
         self._seen = lines.EpochSeen(began=zero, first=True)

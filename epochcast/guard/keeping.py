@@ -34,14 +34,13 @@ class Keeper:
     def save(self, position: Position, watch: States, is_best: bool) -> None:
         """Write a checkpoint, whole or not at all; of several processes, all call this."""
         archive, first = self._books.archive, self._ranks.rank == 0
-        if first:
-            archive.begin(position.steps)
+        number = archive.begin() if first else 0
         if self._everyone:
-            self._ranks.most([0])  # the folder is there
+            (number,) = self._ranks.most([number])  # the folder is there
         if self._everyone or first:
-            self._write(archive.content(position.steps))
+            self._write(archive.content(number))
         if self._everyone:
             self._ranks.most([0])  # everything is written
-        self._books.finish_checkpoint(position, watch, is_best)
+        self._books.finish_checkpoint(number, position, watch, is_best)
         self._ranks.most([0])  # it is whole
         self.ever = self.here = True

@@ -1,7 +1,7 @@
 """What a run must not forget: how much it used, what it learned, why it ended.
 
     <folder>/ledger.json                       written at least every second, whatever is saved
-    <folder>/checkpoints/<steps>/state.json    with the checkpoint that it belongs to
+    <folder>/checkpoints/…/state.json          with the checkpoint that it belongs to
 
 Time that was used stays used when a run goes back to its last checkpoint, and so does what was
 learned of its pace; the patience of stop rules goes back with the weights.
@@ -12,12 +12,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from epochcast.errors import StoreError
 from epochcast.guard.pace import Pace
 from epochcast.records import SCHEMA, Mode, Position, StopReason, StopRule, from_json, to_json
 
 KEPT_SAMPLES = 1000  # of each kind, the latest: enough to judge a prediction by
+
+_Record = TypeVar("_Record")
+
+
+class Damaged(StoreError):
+    """A file is missing, cut off or overwritten: nobody wrote it like that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,15 @@ class Ledger:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileSeen:
+    """A file of a checkpoint as it was saved; ``crc`` is None of one that is too large for it."""
+
+    name: str
+    size: int
+    crc: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
     """What belongs to one checkpoint.
 
@@ -74,6 +92,7 @@ class RunState:
         is_best: whether this checkpoint holds the best value's weights.
         rules, metric, mode: that ``watch`` and the best value belong to.
         ledger: as it was then, should the newer one be lost.
+        files: of the checkpoint, to find damage by.
     """
 
     schema: int = SCHEMA
@@ -88,20 +107,35 @@ class RunState:
     metric: str = ""
     mode: Mode = "min"
     ledger: Ledger | None = None
+    files: tuple[FileSeen, ...] = ()
 
 
 def read_ledger(folder: Path) -> Ledger | None:
     """The ledger of a run's folder; None where there is none.
 
     Raises:
-        StoreError: what is there is no ledger.
+        Damaged: what is there is no ledger.
+        StoreError: it is one of a newer epochcast.
     """
     path = folder / "ledger.json"
+    return read_whole(path, Ledger) if path.exists() else None
+
+
+def read_whole(path: Path, kind: type[_Record]) -> _Record:
+    """What ``write_whole`` wrote.
+
+    Raises:
+        Damaged: it is not there, or no JSON.
+        StoreError: it is JSON, and no such record: of a newer epochcast, perhaps.
+    """
     try:
-        return from_json(path.read_bytes(), Ledger)
-    except FileNotFoundError:
-        return None
-    except (OSError, StoreError) as error:
+        content = path.read_bytes()
+        msgspec.json.decode(content)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Damaged(f"cannot read {path}: {error}") from error
+    try:
+        return from_json(content, kind)
+    except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 

@@ -28,6 +28,8 @@ class Follower:
             works and how long it takes.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        save_in_evaluation: whether a signal that comes in an evaluation is acted on at once, or
+            after it: False if your evaluation swaps other weights into the model.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
 
@@ -45,6 +47,7 @@ class Follower:
         rehearse: bool = True,
         exit_code: int | None = None,
         store: str | bool | None = None,
+        save_in_evaluation: bool = True,
         watchers: Sequence[Watcher] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -56,6 +59,7 @@ class Follower:
         )
         self._exit_code = exit_code
         self._store = store
+        self._save_in_evaluation = save_in_evaluation
         self._watchers = watchers
         self._clock = clock
         self._archive = Archive(self.folder / "checkpoints", self.plan.keep)
@@ -72,6 +76,7 @@ class Follower:
             options=replace(self._options, all_ranks_save=all_ranks_save, per_update=per_update),
             exit_code=self._exit_code,
             store=self._store,
+            save_in_evaluation=self._save_in_evaluation,
             watchers=self._watchers,
             clock=self._clock,
         )

@@ -89,6 +89,8 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if guard.checkpoint is not None:
             self.model.load_weights(guard.checkpoint / WEIGHTS)
         session.on_signal = self._leave
+        averaged = getattr(self.model.optimizer, "use_ema", False)  # SwapEMAWeights may be there
+        session.save_in_evaluation &= not averaged
         self._thread, self._beside = get_ident(), False
         self._skip, self._resumes = guard.resumed_step, False
         goes_on = self._begin(session)

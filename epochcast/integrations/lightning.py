@@ -77,6 +77,7 @@ class FollowPlan(Follower, Checkpoint):
         self._skip = session.guard.resumed_step
         self._in_epoch = self._reports = False
         session.on_signal = session.leave_if_signalled
+        session.save_in_evaluation &= not _swaps_weights(trainer)
         if self._begin(session) and self._lightning_went_on(trainer):
             self._begin_epoch(session.guard)
             session.guard.end_epoch()
@@ -252,6 +253,12 @@ def _require_loaded(trainer: Trainer, checkpoint: Path | None) -> None:
         f"this run has a checkpoint to go on from, but fit loaded {loaded or 'none'}: "
         "give fit(…, ckpt_path=follow.checkpoint); to begin anew, give another folder"
     )
+
+
+def _swaps_weights(trainer: Trainer) -> bool:
+    """Whether a callback validates with averaged weights; not every Lightning has them all."""
+    kinds = {kind.__name__ for callback in trainer.callbacks for kind in type(callback).__mro__}  # type: ignore[attr-defined]
+    return not kinds.isdisjoint({"WeightAveraging", "StochasticWeightAveraging"})
 
 
 def _may_move_validation(trainer: Trainer) -> bool:

@@ -51,6 +51,7 @@ def follow(
     all_ranks_save: bool = False,
     exit_code: int | None = None,
     store: str | bool | None = None,
+    save_in_evaluation: bool = True,
     watchers: Sequence[Watcher] | None = None,
     clock: Clock | None = None,
 ) -> FollowedRun:
@@ -70,6 +71,9 @@ def follow(
             With ``state``, every process saves its random states and the first one the rest.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        save_in_evaluation: whether a signal that comes in an evaluation is acted on at once, or
+            after it. With ``state``, one for which other weights were swapped into a module after
+            ``due`` is waited for in any case; with ``save``, say False if you do that.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
 
@@ -99,10 +103,11 @@ def follow(
     )
     session = Session(
         plan, save, folder=folder, options=options, exit_code=exit_code, store=store,
-        watchers=watchers, clock=clock,
+        save_in_evaluation=save_in_evaluation, watchers=watchers, clock=clock,
     )  # fmt: skip
     if keeper is not None:
         keeper.ranks = session.guard.ranks
+        session.may_save = lambda: keeper.as_trained
     return FollowedRun(session, load, keeper)
 
 
@@ -117,15 +122,16 @@ class FollowedRun:
         self._load = load
         self._keeper = keeper
         self._taken_up = False
-        self._skip = 0
+        self._skip = 0  # batches of an interrupted epoch that are still to be skipped
 
     def __enter__(self) -> FollowedRun:
         self._session.on_signal = self._leave
         self._skip = self._guard.resumed_step
         found = self._guard.checkpoint
-        if self._session.open() and found is not None and self._load is not None:
+        goes_on = self._session.open()
+        if found is not None and self._load is not None:
             self._load(found)
-            if self._keeper is not None and not self._skip:
+            if self._keeper is not None and not (goes_on and self._skip):
                 self._keeper.go_on()
         return self
 
@@ -164,24 +170,42 @@ class FollowedRun:
     def batches(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
         """The loader's batches, each counted as a step; ends where the run must stop.
 
-        In an epoch that was interrupted, those that were trained on already are drawn and skipped.
-        A sampler that shuffles by epoch (``set_epoch``) is told which one this is.
+        In an epoch that was interrupted, those that were trained on already are drawn and skipped,
+        from this loader and then from the next one. A sampler that shuffles by epoch
+        (``set_epoch``) is told which one this is. Before a ``break``, call ``step``: nobody else
+        knows whether the last batch was trained on.
         """
         sampler: Any = getattr(loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._guard.position.epoch)
-        drawn = iter(loader)
+        drawn = self._drawn(loader)
         if self._skip:
-            for _ in islice(drawn, self._skip):
-                pass
-            if self._keeper is not None:
-                self._keeper.go_on()
-            self._guard.skip(self._skip)
+            self._catch_up(drawn)
         for batch in drawn:
             steps = self._guard.position.steps
             yield batch
             if self._guard.position.steps == steps and self._guard.step():
                 return
+
+    def _drawn(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The loader's batches, in the order that an uninterrupted run would have.
+
+        A loader whose workers persist draws their seed with its first epoch alone, before the
+        shuffle: where that was in an earlier process, the draw is undone.
+        """
+        late = self._guard.checkpoint is not None and self._guard.position.epoch > 0
+        kept = getattr(loader, "persistent_workers", False)
+        if self._keeper is not None and late and kept and getattr(loader, "_iterator", 0) is None:
+            with self._keeper.undone(getattr(loader, "generator", None)):
+                iter(loader)
+        return iter(loader)
+
+    def _catch_up(self, drawn: Iterator[_Batch]) -> None:
+        """Skip what was done of this epoch, as far as it was done with this loader."""
+        self._skip -= sum(1 for _ in islice(drawn, self._skip))
+        if self._keeper is not None and not self._skip:
+            self._keeper.go_on()
+        self._guard.skip(self._guard.resumed_step)
 
     def step(self) -> None:
         """A step of training is done; leaves the loop where the run must stop.
@@ -197,7 +221,10 @@ class FollowedRun:
 
         Saves happen by themselves. Of several processes, all must ask.
         """
-        return self._guard.reason is None and self._guard.due(action)
+        due = self._guard.reason is None and self._guard.due(action)
+        if due and action == "evaluate" and self._keeper is not None:
+            self._keeper.begin_evaluation()
+        return due
 
     def report(self, **values: float) -> StopReason | None:
         """What an evaluation gave, e.g. ``val_loss=0.31``; why the run ends after it, if it does.

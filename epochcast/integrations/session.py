@@ -14,6 +14,7 @@ from epochcast.errors import EpochcastError, UsageError
 from epochcast.guard.books import Write
 from epochcast.guard.clock import Clock, SystemClock
 from epochcast.guard.guard import Guard, Options
+from epochcast.guard.holding import hold, release
 from epochcast.guard.limits import Allocation
 from epochcast.guard.outcome import outcome_of
 from epochcast.guard.ranks import Alone, Ranks
@@ -24,7 +25,7 @@ from epochcast.records import Plan, StopReason
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
 SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
 
-_ended_at: dict[int, float] = {}  # process → when the run before this one ended
+_counted: set[int] = set()  # processes whose own start was counted already
 
 
 class Session:
@@ -39,11 +40,16 @@ class Session:
             A scheduler that restarts on one code wants that, e.g. HTCondor's
             ``checkpoint_exit_code``.
         store: where the outcome goes; None for ``.epochcast/`` if there is one, False for nowhere.
+        save_in_evaluation: whether a signal that comes in an evaluation is acted on at once, or
+            after it.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
 
+    Attributes:
+        may_save: whether the weights are those of the training; asked in an evaluation.
+
     Raises:
-        UsageError: the folder belongs to another workload.
+        UsageError: the folder belongs to another workload, or another process is in it.
         StoreError: the plan, or what is in the folder, cannot be read.
     """
 
@@ -56,6 +62,7 @@ class Session:
         options: Options | None = None,
         exit_code: int | None = None,
         store: str | bool | None = None,
+        save_in_evaluation: bool = True,
         watchers: Sequence[Watcher] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -65,24 +72,36 @@ class Session:
         self.clock = clock or SystemClock()
         self.signals = Signals(at_once=self._signalled)
         self.on_signal: Callable[[], None] | None = None
+        self.save_in_evaluation = save_in_evaluation
+        self.may_save: Callable[[], bool] = lambda: True
         ranks = current_ranks()
-        self.guard = Guard(
-            plan if isinstance(plan, Plan) else Plan.load(plan),
-            self.folder,
-            write,
-            options=options,
-            allocation=Allocation.from_environment(os.environ),
-            watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
-            signals=self.signals,
-            ranks=ranks,
-            clock=self.clock,
-            began=_began() if clock is None else None,
-        )
+        plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        if ranks.rank == 0:
+            hold(self.folder)
+        try:
+            self.guard = Guard(
+                plan,
+                self.folder,
+                write,
+                options=options,
+                allocation=Allocation.from_environment(os.environ),
+                watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
+                signals=self.signals,
+                ranks=ranks,
+                clock=self.clock,
+                began=_began() if clock is None else None,
+            )
+        except BaseException:
+            release(self.folder)
+            raise
 
     def open(self) -> bool:
         """From here signals are watched; whether there is anything left to train."""
         self.signals.__enter__()
-        return self.guard.start()
+        goes_on = self.guard.start()
+        for code, details in self.guard.books.damage:
+            self.guard.note(code, **details)
+        return goes_on
 
     def close(self, failed: bool = False) -> None:
         """The run has ended, or was left.
@@ -95,7 +114,7 @@ class Session:
             if not failed:
                 self._feed_back()
         finally:
-            _ended_at[os.getpid()] = self.clock.wall()
+            release(self.folder)
             self.signals.__exit__(None, None, None)
 
     def leave_if_signalled(self) -> None:
@@ -109,8 +128,12 @@ class Session:
             raise SystemExit(SIGNALLED + self.signals.received if code is None else code)
 
     def _signalled(self) -> None:
-        """In an evaluation no weights change, so a checkpoint can be made at once."""
-        if self.guard.evaluating and self.guard.ranks.size == 1:
+        """In an evaluation nothing is trained, so a checkpoint can be made at once.
+
+        Unless it is of other weights, e.g. averaged ones: that checkpoint would be wrong.
+        """
+        in_evaluation = self.guard.evaluating and self.guard.ranks.size == 1
+        if in_evaluation and self.save_in_evaluation and self.may_save():
             self.guard.stop(StopReason.SIGNAL)
             if self.on_signal is not None:
                 self.on_signal()
@@ -159,10 +182,12 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
 
 
 def _began() -> float | None:
-    """When this process began to work for the run: its own start, or the end of an earlier run.
+    """When this process began to work for the run; None for now.
 
-    A notebook's kernel has been there for who knows how long: there it is now.
+    Its own start is part of the first run that it follows. What it did between that and a later one
+    is nobody's, and a notebook's kernel has been there for who knows how long.
     """
-    if not hasattr(sys.modules["__main__"], "__file__"):
+    if not hasattr(sys.modules["__main__"], "__file__") or os.getpid() in _counted:
         return None
-    return _ended_at.get(os.getpid(), psutil.Process().create_time())
+    _counted.add(os.getpid())
+    return psutil.Process().create_time()

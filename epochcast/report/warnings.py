@@ -69,6 +69,10 @@ WARNINGS = {
     "resumed": "goes on from epoch {epoch}, step {step}; {spent} were spent before",
     "signal": "received {name}: saves after the step that is running, then stops",
     "save-failed": "a checkpoint could not be saved ({error}): the one before it is kept",
+    "damaged-checkpoint": "checkpoint {name} is damaged ({error}): the run goes on from the one "
+    "before it",
+    "damaged-ledger": "how much was used is taken from the newest checkpoint, and what came after "
+    "it is not counted: {error}",
     "steps-differ": "an epoch has {seen} steps, not the {planned} of the plan: from here on its "
     "time is judged by those",
     "schedule-shortened": "the run will end after {steps} steps, but the learning-rate schedule "

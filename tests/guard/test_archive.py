@@ -17,14 +17,15 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-def save(archive: Archive, steps: int, best: bool = False, content: str = "") -> None:
-    archive.begin(steps)
-    archive.content(steps).write_text(content or str(steps))
-    archive.finish(RunState(position=Position(steps=steps), is_best=best))
+def save(archive: Archive, steps: int, best: bool = False, content: str = "") -> Path:
+    number = archive.begin()
+    archive.content(number).write_text(content or str(steps))
+    return archive.finish(number, RunState(position=Position(steps=steps), is_best=best))
 
 
 def names(archive: Archive) -> list[int]:
-    return sorted(int(p.name) for p in archive.folder.iterdir())
+    """The steps of all, oldest save first."""
+    return [int(p.name.split("-")[1]) for p in sorted(archive.folder.iterdir())]
 
 
 def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
@@ -48,32 +49,71 @@ def test_keep_nothing_back(tmp_path: Path) -> None:
 
 def test_a_folder_is_a_checkpoint_too(tmp_path: Path) -> None:
     archive = Archive(tmp_path, keep=1)
-    archive.begin(3)
-    archive.content(3).mkdir()
-    (archive.content(3) / "model.safetensors").write_text("weights")
-    archive.finish(RunState(position=Position(steps=3)))
-    assert (archive.saved(3) / "model.safetensors").read_text() == "weights"
+    number = archive.begin()
+    archive.content(number).mkdir()
+    (archive.content(number) / "model.safetensors").write_text("weights")
+    archive.finish(number, RunState(position=Position(steps=3)))
+    assert (archive.saved(number, 3) / "model.safetensors").read_text() == "weights"
 
 
 def test_a_save_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     archive = Archive(tmp_path, keep=1)
     save(archive, 1)
-    archive.begin(2)
+    number = archive.begin()
     with pytest.raises(StoreError, match="save wrote nothing to"):
-        archive.finish(RunState(position=Position(steps=2)))
+        archive.finish(number, RunState(position=Position(steps=2)))
     archive.abandon()
     assert names(archive) == [1]
 
 
-def test_a_damaged_state_is_named(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, keep=1)
+def test_the_newest_is_the_one_that_was_saved_last(tmp_path: Path) -> None:
+    """An epoch that is begun again has fewer steps behind it than the one that was left."""
+    for steps in (8, 5, 4):
+        save(Archive(tmp_path, keep=1), steps)
+        last = Archive(tmp_path, keep=1).last()
+        assert last is not None
+        assert last[1].position.steps == steps
+    assert names(Archive(tmp_path, keep=1)) == [4]
+
+
+def truncated(place: Path) -> None:
+    (place / CONTENT).write_text("sec")
+
+
+def overwritten(place: Path) -> None:
+    (place / CONTENT).write_text("sec\0\0\0")
+
+
+def without_state(place: Path) -> None:
+    (place / "state.json").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncated, overwritten, without_state])
+def test_the_one_before_a_damaged_one_is_the_newest(tmp_path: Path, damage) -> None:
+    archive = Archive(tmp_path, keep=2)
+    save(archive, 1, content="first")
+    damage(save(archive, 2, content="second"))
+    archive = Archive(tmp_path, keep=2)
+    last = archive.last()
+    assert last is not None
+    assert (last[0] / CONTENT).read_text() == "first"
+    assert list(archive.damaged) == ["00002-0000000002"]
+    save(archive, 2)  # makes room by taking the damaged one, not the whole one
+    assert names(archive) == [1, 2]
+
+
+def test_where_none_is_whole_nothing_is_begun_anew(tmp_path: Path) -> None:
+    truncated(save(Archive(tmp_path, keep=1), 1))
+    with pytest.raises(StoreError, match=r"no checkpoint is whole: .*checkpoint\.pt has 3 bytes"):
+        Archive(tmp_path, keep=1).last()
+
+
+def test_the_state_of_a_newer_version_is_not_taken_for_damage(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, keep=2)
     save(archive, 1)
-    (archive.saved(1).parent / "state.json").write_text("{")
-    with pytest.raises(StoreError, match=r"state\.json"):
-        archive.last()
-
-
-OPERATIONS = ("replace", "fsync", "rmtree")
+    (save(archive, 2) / "state.json").write_text('{"schema": 1000}')
+    with pytest.raises(StoreError, match="written by a newer epochcast"):
+        Archive(tmp_path, keep=2).last()
 
 
 @pytest.mark.parametrize("steps", [1, 2])

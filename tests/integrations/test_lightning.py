@@ -330,6 +330,21 @@ def test_a_signal_in_a_validation_saves_at_once(tmp_path: Path) -> None:
     assert second.follow.reason is StopReason.PLAN_DONE
 
 
+def test_averaged_weights_that_are_validated_are_not_saved(tmp_path: Path) -> None:
+    averaging = pytest.importorskip("lightning.pytorch.callbacks").EMAWeightAveraging
+
+    class Asked(Callback):
+        def on_validation_batch_end(self, trainer: object, *parts: object) -> None:
+            if run.model.epochs == 1 and run.model.evaluations == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run = Run(tmp_path, make_plan(epochs=3), callbacks=[averaging(), Asked()])
+    with pytest.raises(SystemExit):
+        run.fit()
+    assert run.follow.reason is StopReason.SIGNAL
+    assert (run.follow.position.epoch, run.follow.position.step) == (2, 0)  # after it
+
+
 def test_a_signal_in_a_validation_within_an_epoch(tmp_path: Path) -> None:
     class Stopper(Callback):
         def on_validation_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:

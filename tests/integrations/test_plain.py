@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import epochcast as ec
 from epochcast.errors import StoreError, UsageError
+from epochcast.guard.archive import CONTENT, Archive
 from epochcast.integrations.plain import FollowedRun
 from epochcast.integrations.state import TorchState
 from epochcast.records import Plan, StopReason
@@ -83,6 +85,12 @@ class Training:
         return [float(x) for p in self.model.parameters() for x in p.flatten()]
 
 
+def newest(folder: Path) -> Path:
+    last = Archive(folder / "checkpoints", keep=0).last()
+    assert last is not None
+    return last[0] / CONTENT
+
+
 def plan(**settings) -> Plan:
     return make_plan(**{"epochs": 6, "deadline": 1e6, "steps": 4, "epoch": about(20.0), **settings})
 
@@ -97,6 +105,48 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path: Path) -
     second = Training(tmp_path / "parts", plan()).loop()
     assert first.trained + second.trained == whole.trained == 24
     assert second.weights() == whole.weights()
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_a_loader_whose_workers_persist_shuffles_as_if_nothing_had_happened(
+    tmp_path: Path, own_generator: bool
+) -> None:
+    def training(folder: Path, stop_at: int) -> Training:
+        made = Training(folder, plan(epochs=3))
+        made.loader = DataLoader(
+            made.loader.dataset, BATCH, shuffle=True, num_workers=1, persistent_workers=True,
+            generator=made.generator if own_generator else None,
+        )  # fmt: skip
+        made.each_step = lambda: made.trained == stop_at and os.kill(os.getpid(), signal.SIGTERM)
+        with contextlib.suppress(SystemExit):
+            made.loop()
+        return made
+
+    whole = training(tmp_path / "whole", 0)
+    for stop_at in (6, 8):  # within an epoch, and at the end of one
+        folder = tmp_path / str(stop_at)
+        assert training(folder, stop_at).run.reason is StopReason.SIGNAL
+        assert training(folder, 0).weights() == whole.weights()
+
+
+def test_what_was_done_of_an_epoch_is_skipped_over_all_its_loaders(tmp_path: Path) -> None:
+    def process(stop_at: int) -> list[int]:
+        training = Training(tmp_path, plan(epochs=2, steps=8))
+        trained: list[int] = []
+        with contextlib.suppress(SystemExit), training.run as run:
+            for _ in run.epochs():
+                for loader in (range(4), range(4, 8)):
+                    for batch in run.batches(loader):
+                        trained.append(batch)
+                        if len(trained) == stop_at:
+                            os.kill(os.getpid(), signal.SIGTERM)
+        return trained
+
+    for stop_at in (6, 2):  # of the second loader, then of the first one of the next epoch
+        before = process(stop_at)
+        assert len(before) == stop_at
+    assert before == [6, 7]
+    assert process(0) == list(range(8))
 
 
 def test_after_an_error_it_goes_on_from_the_last_save(tmp_path: Path) -> None:
@@ -115,6 +165,30 @@ def test_a_finished_run_trains_nothing_more(tmp_path: Path) -> None:
     assert again.run.reason is StopReason.PLAN_DONE
 
 
+@pytest.mark.parametrize("deadline", [1e6, 70.0])
+def test_a_run_that_is_over_has_its_weights_when_it_is_started_again(
+    tmp_path: Path, deadline: float
+) -> None:
+    limits = {"deadline": deadline, "counted_from": "total"}
+    first = Training(tmp_path, plan(**limits)).loop()
+    again = Training(tmp_path, plan(**limits)).loop()
+    assert (again.trained, again.run.reason) == (0, first.run.reason)
+    assert again.weights() == first.weights()
+    assert again.run.best_checkpoint is not None
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    whole = Training(tmp_path / "whole", plan()).loop()
+    for deadline in (70.0, 90.0):
+        Training(tmp_path / "a", plan(deadline=deadline, counted_from="total")).loop()
+    damaged = newest(tmp_path / "a")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    (tmp_path / "a" / "ledger.json").write_text("")
+    second = Training(tmp_path / "a", plan()).loop()
+    assert {"damaged-checkpoint", "damaged-ledger"} <= set(second.listener.notes())
+    assert second.weights() == whole.weights()
+
+
 def test_the_step_of_a_loop_that_ignores_it_leaves_the_loop(tmp_path: Path) -> None:
     training = Training(tmp_path, plan(deadline=70.0))
     with training.run as run:
@@ -128,9 +202,31 @@ def test_the_step_of_a_loop_that_ignores_it_leaves_the_loop(tmp_path: Path) -> N
     assert run.reason is StopReason.BUDGET
     assert training.clock.now - 100 <= 70
     assert run.position.steps == training.trained
-    saved = torch.load(tmp_path / "checkpoints" / f"{training.trained:010d}" / "checkpoint.pt")
+    saved = torch.load(newest(tmp_path))
     model = saved["objects"]["model"]
     assert torch.equal(model["0.weight"], training.model[0].weight)
+
+
+def test_an_epoch_begun_again_is_newer_than_what_went_further(tmp_path: Path) -> None:
+    """Without ``run.batches`` it begins at step 0, on the weights that it had reached."""
+
+    def process(steps: int) -> Training:
+        training = Training(tmp_path, plan(keep=1, evaluate_every=0))
+        training.each_step = lambda: (
+            training.trained == steps and os.kill(os.getpid(), signal.SIGTERM)
+        )
+        with contextlib.suppress(SystemExit), training.run as run:
+            for _ in run.epochs():
+                for batch in training.loader:
+                    training.step(batch)
+                    run.step()
+        return training
+
+    for steps in (3, 2, 1, 2):
+        training = process(steps)
+        assert (training.trained, training.run.reason) == (steps, StopReason.SIGNAL)
+        saved = torch.load(newest(tmp_path))["objects"]["model"]
+        assert torch.equal(saved["0.weight"], training.model[0].weight)
 
 
 def test_batches_that_are_also_stepped_are_counted_once(tmp_path: Path) -> None:
@@ -158,7 +254,7 @@ def test_a_function_that_saves_needs_one_that_loads(tmp_path: Path) -> None:
         assert list(run.epochs()) == [2, 3]
     loaded: list[Path] = []
     Training(tmp_path, plan(epochs=5), **own, load=loaded.append).loop()
-    assert loaded == [tmp_path / "checkpoints" / "0000000008" / "checkpoint.pt"]
+    assert loaded == [tmp_path / "checkpoints" / "00004-0000000008" / "checkpoint.pt"]
 
 
 def test_what_cannot_be_saved_is_said_before_anything_runs(tmp_path: Path) -> None:
@@ -184,6 +280,50 @@ def test_another_model_than_the_checkpoints_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(StoreError, match="cannot read the checkpoint"):
         TorchState({"net": nn.Linear(2, 2)}).read(tmp_path / "a.pt")
+
+
+class Stateful:
+    """Whatever has a state."""
+
+    def __init__(self, state: object) -> None:
+        self.state = state
+
+    def state_dict(self) -> object:
+        return self.state
+
+    def load_state_dict(self, state: object) -> None:
+        self.state = state
+
+
+def test_what_numpy_left_in_a_state_can_be_read_again(tmp_path: Path) -> None:
+    state = {"rate": np.float64(0.1), np.int64(3): [np.bool_(True)], "mean": np.arange(3.0),
+             "names": np.array(["a"]), "pair": (1, np.int32(2))}  # fmt: skip
+    TorchState({"it": Stateful(state)}).write(tmp_path / "a.pt")
+    it = Stateful(None)
+    TorchState({"it": it}).read(tmp_path / "a.pt")
+    assert isinstance(it.state, dict)
+    mean = it.state.pop("mean")
+    assert isinstance(mean, np.ndarray)
+    assert list(mean) == [0.0, 1.0, 2.0]
+    assert it.state == {"rate": 0.1, 3: [True], "names": ["a"], "pair": (1, 2)}
+
+
+def test_a_module_keeps_the_versions_of_its_state(tmp_path: Path) -> None:
+    state = nn.BatchNorm1d(2).state_dict()
+    state["rate"] = np.float64(0.5)
+    TorchState({"it": Stateful(state)}).write(tmp_path / "a.pt")
+    it = Stateful(None)
+    TorchState({"it": it}).read(tmp_path / "a.pt")
+    assert it.state._metadata == state._metadata  # type: ignore[attr-defined]
+
+
+def test_a_state_that_could_not_be_read_again_is_named_after_the_first_step(tmp_path: Path) -> None:
+    own = {"state": {"net": nn.Linear(2, 2), "mine": Stateful({"path": tmp_path})}}
+    training = Training(tmp_path, plan(), **own)
+    with pytest.raises(UsageError, match=r"^mine has pathlib\.\w+ in its state, which could not"):
+        training.loop()
+    assert training.trained == 1
+    assert Archive(tmp_path / "checkpoints", keep=0).last() is None
 
 
 class Unpickled:
@@ -228,6 +368,35 @@ def test_a_signal_during_an_evaluation_saves_at_once_and_evaluates_again(tmp_pat
     second = Training(tmp_path, plan()).loop()
     assert second.trained == 24 - 4
     assert second.run.best_checkpoint is not None
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_weights_that_an_evaluation_swaps_in_are_not_saved(tmp_path: Path, own: bool) -> None:
+    training = Training(tmp_path, plan())
+    if own:
+        states = {"model": training.model}
+        training = Training(tmp_path, plan(), state=None, save_in_evaluation=False,
+                            save=lambda path: torch.save({"objects": {
+                                name: thing.state_dict() for name, thing in states.items()
+                            }}, path))  # fmt: skip
+        states["model"] = training.model
+
+    def evaluate() -> float:
+        trained = [p.detach().clone() for p in training.model.parameters()]
+        for weight in training.model.parameters():
+            weight.data.zero_()  # which torch's counter of versions does not see
+        os.kill(os.getpid(), signal.SIGTERM)
+        for weight, before in zip(training.model.parameters(), trained, strict=True):
+            weight.data.copy_(before)
+        return 1.0
+
+    training.evaluate = evaluate  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        training.loop()
+    assert (training.run.reason, training.trained) == (StopReason.SIGNAL, 4)
+    assert training.run.position.epoch == 1  # evaluated
+    saved = torch.load(newest(tmp_path))["objects"]["model"]
+    assert torch.equal(saved["0.weight"], training.model[0].weight)
 
 
 def test_leaving_the_loop_by_oneself_saves(tmp_path: Path) -> None:

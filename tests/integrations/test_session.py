@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from rehearsal import Listener, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
+from epochcast.guard import holding
 from epochcast.integrations import session as sessions
 from epochcast.records import EpochDone, Plan, RunEnded, RunStarted, StopReason
 from epochcast.run_log import read_log
@@ -81,14 +85,64 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_process_counts_from_its_own_beginning_once(tmp_path: Path) -> None:
-    sessions._ended_at.clear()
+    sessions._counted.clear()
     first, second = Listener(), Listener()
     followed(quick(), tmp_path / "a", store=False, watchers=[first])
+    time.sleep(0.3)  # idle, for neither run
     before = time.time()
     followed(quick(), tmp_path / "b", store=False, watchers=[second])
-    alive = time.time() - sessions.psutil.Process().create_time()
+    alive = before - sessions.psutil.Process().create_time()
     assert 0.01 < first.events[0].spent_seconds < alive
-    assert second.events[0].spent_seconds <= time.time() - before + 1
+    assert second.events[0].spent_seconds < 0.3
+
+
+OTHER = """
+import sys, time
+from pathlib import Path
+from epochcast.guard.holding import hold
+hold(Path(sys.argv[1]))
+print("here", flush=True)
+if sys.argv[2:]:
+    import os
+    if not os.fork():
+        time.sleep(60)  # as a loader's worker that has not noticed yet
+time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_follows_a_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OTHER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "here\n"
+            with pytest.raises(UsageError, match=rf"is in use by process {other.pid} on .*: a run"):
+                followed(quick(), tmp_path, store=False, watchers=[])
+        finally:
+            other.kill()
+            other.wait()
+    assert followed(quick(), tmp_path, store=False, watchers=[]).reason is StopReason.PLAN_DONE
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert done.stdout is not None
+    assert done.stdout.readline() == "here\n"  # the run has left
+    done.kill()
+    done.communicate()
+
+
+def test_a_lock_is_not_kept_by_what_the_killed_process_has_forked(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OTHER, str(tmp_path), "fork"]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "here\n"
+    time.sleep(0.5)
+    other.kill()
+    other.wait()
+    try:
+        holding.hold(tmp_path)
+    finally:
+        holding.release(tmp_path)
+        os.killpg(other.pid, signal.SIGKILL)
+        other.stdout.close()
 
 
 def test_a_notebook_counts_from_when_following_began(

@@ -203,7 +203,7 @@ def test_patience_stops_where_a_replay_of_the_curve_stops(tmp_path, metric):
     run = Run(plan, tmp_path, losses=list(LOSSES))
     assert run.train() is StopReason.PATIENCE
     assert run.passing.epochs == ec.stopping_epoch(Patience(checks=3), LOSSES) == 5
-    assert run.follow.best_checkpoint.parent.name == "0000000020"
+    assert run.follow.best_checkpoint.parent.name == "00003-0000000020"
 
 
 def test_patience_goes_on_after_an_interruption(tmp_path):
