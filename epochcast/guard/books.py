@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from epochcast.errors import UsageError
 from epochcast.guard.archive import Archive, number_of
+from epochcast.guard.heartbeat import lived_on
 from epochcast.guard.ledger import Damaged, Ledger, RunState, read_ledger, write_ledger
 from epochcast.guard.pace import Pace
 from epochcast.guard.ranks import Ranks
@@ -68,6 +69,8 @@ class Books:
                 run=uuid4().hex[:12], workload=plan.workload, plan=digest, processes=1,
                 began_at=began, spent_seconds=0.0, pace=Pace.of_plan(plan.prices),
             )  # fmt: skip
+        lived = lived_on(self.folder) if self.owner else 0.0
+        ledger = replace(ledger, spent_seconds=ledger.spent_seconds + lived)
         if ledger.workload != plan.workload:
             raise UsageError(
                 f"{self.folder} holds a run of {ledger.workload}, but the plan is for "

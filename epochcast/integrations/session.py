@@ -14,6 +14,7 @@ from epochcast.errors import EpochcastError, UsageError
 from epochcast.guard.books import Write
 from epochcast.guard.clock import Clock, SystemClock
 from epochcast.guard.guard import Guard, Options
+from epochcast.guard.heartbeat import Heartbeat
 from epochcast.guard.holding import hold, release
 from epochcast.guard.limits import Allocation
 from epochcast.guard.outcome import outcome_of
@@ -73,6 +74,7 @@ class Session:
         self.signals = Signals(at_once=self._signalled)
         self.on_signal: Callable[[], None] | None = None
         self.save_in_evaluation = save_in_evaluation
+        self._heart = Heartbeat(self.folder)
         self.may_save: Callable[[], bool] = lambda: True
         ranks = current_ranks()
         plan = plan if isinstance(plan, Plan) else Plan.load(plan)
@@ -101,6 +103,8 @@ class Session:
         goes_on = self.guard.start()
         for code, details in self.guard.books.damage:
             self.guard.note(code, **details)
+        if self.guard.ranks.rank == 0:
+            self._heart.start()
         return goes_on
 
     def close(self, failed: bool = False) -> None:
@@ -114,6 +118,7 @@ class Session:
             if not failed:
                 self._feed_back()
         finally:
+            self._heart.stop()
             release(self.folder)
             self.signals.__exit__(None, None, None)
 
