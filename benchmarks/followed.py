@@ -3,8 +3,9 @@
     python benchmarks/followed.py budget plain|lightning|transformers|keras PLAN FOLDER RUNS SEED
     python benchmarks/followed.py train PLAN FOLDER
 
-``budget`` follows the plan in RUNS runs, each in a folder of its own, with a slow-down that begins
-at a random step: from there each step sleeps for a random time. Prints a line a run, ``row`` and
+``budget`` follows the plan in RUNS runs, each in a folder of its own and after a first one that
+only warms up, with a slow-down that begins at a random step of those that would fit without it:
+from there each step sleeps for a random time. Prints a line a run, ``row`` and
 JSON, for frameworks print lines of their own.
 ``train`` is one run in a plain loop, to be killed; it prints a line after every step.
 """
@@ -16,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +219,18 @@ TRAININGS = {
 
 def budget(framework: str, plan: Plan, folder: Path, runs: int, seed: int) -> None:
     train, is_whole = TRAININGS[framework]
-    steps = plan.chosen.horizon_steps
+    train(one_epoch(plan), folder / f"{framework}-first", lambda: None)  # imports and warms up
+    steps = int((plan.budget.deadline or 0.0) / plan.prices.epoch.p50 * plan.chosen.steps_per_epoch)
     for i in range(runs):
         place = folder / f"{framework}-{i}"
         checkpoint = train(plan, place, SlowDown(seed + i, steps))
         print(ROW + json.dumps(row_of(place, time.time(), is_whole(checkpoint))), flush=True)
+
+
+def one_epoch(plan: Plan) -> Plan:
+    """The plan's first epoch, however long it takes."""
+    chosen = replace(plan.chosen, epochs=1)
+    return replace(plan, budget=ec.Budget(), options=(chosen,), timeline=plan.timeline[:1])
 
 
 def row_of(folder: Path, ended: float, whole: bool) -> dict[str, Any]:
