@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	@echo "    cd $(DEMO) && $(abspath $(BIN))/epochcast tensorboard"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -39,8 +39,8 @@ from epochcast.run_log import read_log
 CHILD = Path(__file__).with_name("followed.py")
 RESULTS = Path(__file__).parent / "results"
 FRAMEWORKS = ("plain", "lightning", "transformers", "keras")
-DEADLINE = 3.0  # seconds a run, in a process that is already there
-KILLED_DEADLINE = 16.0  # seconds in all processes of a run, each of which takes some to start
+DEADLINE = 2.0  # seconds a run, in a process that is already there
+KILLED_DEADLINE = 12.0  # seconds in all processes of a run, each of which takes some to start
 STEPS, EPOCHS = 20_000, 300  # of the cost measurement
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL, as schedulers with little patience have it
 MOST_PROCESSES = 60  # of one run that is killed again and again
