@@ -220,7 +220,8 @@ TRAININGS = {
 def budget(framework: str, plan: Plan, folder: Path, runs: int, seed: int) -> None:
     train, is_whole = TRAININGS[framework]
     train(one_epoch(plan), folder / f"{framework}-first", lambda: None)  # imports and warms up
-    steps = int((plan.budget.deadline or 0.0) / plan.prices.epoch.p50 * plan.chosen.steps_per_epoch)
+    epochs = (plan.budget.deadline or 0.0) / plan.prices.epoch.p50
+    steps = max(1, int(epochs * plan.chosen.steps_per_epoch))
     for i in range(runs):
         place = folder / f"{framework}-{i}"
         checkpoint = train(plan, place, SlowDown(seed + i, steps))

@@ -224,7 +224,10 @@ def test_lost_epochs_do_not_last() -> None:
     assert epochs == list(range(1, 17))
 
 
-def test_a_watcher_prints_what_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_watcher_prints_what_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     seen: list[str] = []
     for watcher in (TerminalWatcher(seen.append), TerminalWatcher()):
         for event in sample_runs.running():

@@ -53,6 +53,8 @@ class Signals:
             self._at_once()
 
     def _restore(self, number: int) -> None:
+        if number not in self._previous:  # restored already: another handler has called ours
+            return
         previous = self._previous.pop(number)
         signal.signal(number, signal.SIG_DFL if previous is None else previous)
 

@@ -17,7 +17,6 @@ weights and optimizer in Keras' own HDF5 file: nothing is unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -171,14 +170,11 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if self._resumes:
             self.model.stop_training = False
         if self._reports or (not self._tested and self.plan.metric in logs and _is_due(guard)):
-            self._report(guard, logs)
-        if guard.end_epoch() is not None:
-            self.model.stop_training = True
-
-    def _report(self, guard: Guard, logs: Mapping[str, Any]) -> None:
-        values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-        try:
+            values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
             guard.report(values)
+        try:
+            if guard.end_epoch() is not None:
+                self.model.stop_training = True
         except UsageError:
             self._end(failed=True)
             raise

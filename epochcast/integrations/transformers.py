@@ -184,14 +184,14 @@ class FollowPlan(Follower, TrainerCallback):
     def _end_epoch(self, guard: Guard, control: TrainerControl) -> None:
         self._ending = False
         if guard.evaluating:
-            try:
-                guard.report(self._values)
-            except UsageError:
-                self._end(failed=True)
-                raise
+            guard.report(self._values)
         self._values = {}
-        if guard.end_epoch() is not None:
-            _stop(guard, control)
+        try:
+            if guard.end_epoch() is not None:
+                _stop(guard, control)
+        except UsageError:
+            self._end(failed=True)
+            raise
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
