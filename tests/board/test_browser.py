@@ -38,7 +38,8 @@ Browser = webdriver.Chrome
 PATIENCE_SECONDS = 60  # Perfetto compiles 11 MB of WebAssembly; alone it takes 3 s on two cores
 
 SERVE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from epochcast.board.server import serve
 serve(Path(sys.argv[1]), port=0, on_ready=lambda url: print(url, flush=True))
