@@ -23,7 +23,7 @@ import numpy as np
 from epochcast.costmodel import design
 from epochcast.costmodel import features as f
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.prediction import Question, choose_variant, place, predict
 from epochcast.profiler.chosen import Choice
 from epochcast.profiler.request import SweepRequest
@@ -108,11 +108,12 @@ class Chooser:
         self.half_width = self._half_width(model)
         if round_ + 1 >= MIN_ROUNDS and self.half_width <= self.until:
             return Choice(stop="sharp")
-        sd_logs, run_sd = self._uncertainties(model)
+        variant, table = self._seen_through(model)
         asked = self._asked()
-        if float(np.mean(sd_logs[asked])) > run_sd:
+        if float(np.mean(variant.micro_step.sd_logs(table)[asked])) > variant.run.sd:
+            learned = variant.micro_step.learned_sds(table)
             best = design.sharpest(
-                self._rows, self._excluding(state), sd_logs, asked, self._costs(state)
+                self._rows, self._excluding(state), learned, asked, self._costs(state)
             )
             if best is not None:
                 return Choice(visit=best)
@@ -185,19 +186,11 @@ class Chooser:
             for at in (place(model, variant, config, self._footprints.get(config)),)
         )
 
-    def _uncertainties(
-        self, model: CostModel
-    ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], float]:
-        """Standard deviation on the log scale: of the model at each candidate; of a run."""
-        question = self.question or Question(epochs=1)
-        variant = choose_variant(model, question)
-        table = f.tabulate(
-            [
-                place(model, variant, config, self._footprints.get(config)).variables
-                for config in self._candidates
-            ]
-        )
-        return variant.micro_step.sd_logs(table), variant.run.sd
+    def _seen_through(self, model: CostModel) -> tuple[Variant, f.Table]:
+        """The variant that answers the question, and the variables of every candidate."""
+        variant = choose_variant(model, self.question or Question(epochs=1))
+        places = (place(model, variant, c, self._footprints.get(c)) for c in self._candidates)
+        return variant, f.tabulate([at.variables for at in places])
 
 
 def chooser_for(request: SweepRequest) -> Chooser | None:

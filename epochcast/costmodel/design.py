@@ -85,7 +85,7 @@ def sharpest(
     that fall off over one standard deviation of the candidates in feature space.)
 
     Args:
-        sd_logs: of the prediction at every candidate, (n,).
+        sd_logs: of the prediction at every candidate, as far as measuring others lowers it, (n,).
         asked: positions of the configurations that the question is about.
         seconds: that measuring each candidate takes, (n,).
 

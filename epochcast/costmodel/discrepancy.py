@@ -3,15 +3,17 @@
     log y(x) = log physics(x; β) + δ(x) + ω(x) + ε
 
 (Kennedy & O'Hagan 2001, "Bayesian calibration of computer models", with β linearised), where δ is
-smooth with covariance s²·k(z, z'), ω belongs to each configuration alone with variance s²·w, and ε
-is measurement noise with variance s²·(λ − w). At a configuration that was measured ω is known too,
-so the prediction is what was measured there, as far as noise lets it.
+smooth with covariance s²·k(z, z'), along each axis at a length scale of its own, ω belongs to each
+configuration alone with variance s²·w, and ε is measurement noise with variance s²·(λ − w). At a
+configuration that was measured ω is known too, so the prediction is what was measured there, as far
+as noise lets it.
 
     name   meaning                                                             shape
     z      log₂ of what places a configuration                                 (n, d)
     r      log y − log ŷ of the configurations fitted                          (n,)
     J      ∂ log ŷ / ∂ log β: the share of each term; a row sums to 1          (n, k)
     U, T   an orthonormal basis of J's columns, U = J T                        (n, p), (k, p)
+    ℓ      length scale of δ along each axis, doublings                        (d,)
     κ      k(z, Z), plus w where z is one of Z                                 (n,)
     R      K + λI, or I (λ = 1) where residuals are not smooth                 (n, n)
     Q      R⁻¹ − R⁻¹U (UᵀR⁻¹U)⁻¹ UᵀR⁻¹                                         (n, n)
@@ -27,8 +29,9 @@ Learning"; without a smooth part, away from the data, var = s²(w + leverage): l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import sqrt
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import log2, sqrt
 from typing import Any
 
 import numpy as np
@@ -37,6 +40,9 @@ from numpy.typing import NDArray
 from epochcast.costmodel.features import Array
 
 LENGTH_SCALES = (1.0, 2.0, 4.0)  # doublings
+STRETCH, MOST_STRETCHED = 2.0, 8.0  # from one trial to the next, and at the end
+UNEVEN = 0.25  # log prior that is lost per squared doubling between the length scales of two axes
+MAX_PASSES = 3  # over the axes: from 1 to MOST_STRETCHED
 NUGGETS = (0.01, 0.1, 1.0)  # λ: of the smooth part's variance
 IMPROVEMENT = 0.9  # of the leave-one-out error; one in ten is noise in small samples
 UNKNOWN_SD = 0.16  # constant throughput misses neighbours by 16 % on average (docs/method.md)
@@ -62,6 +68,7 @@ class Discrepancy:
         plain_sd: s without a smooth part.
         left_out_sd: root mean square of the leave-one-out errors.
         length_scale: of k; None where residuals are not smooth.
+        stretches: of the length scale along each axis; none where it is the same along all.
         own: w.
         centres: Z; none where what was missed nowhere helps anywhere.
         weights: R⁻¹(r − Ub).
@@ -77,6 +84,7 @@ class Discrepancy:
     plain_sd: float
     left_out_sd: float
     length_scale: float | None = None
+    stretches: tuple[float, ...] = ()
     own: float = 0.0
     centres: Rows = ()
     weights: tuple[float, ...] = ()
@@ -95,6 +103,21 @@ class Discrepancy:
         """
         missed = self._likeness(places) @ np.array(self.weights)
         return np.asarray(missed + self._directions(shares) @ np.array(self.offsets))
+
+    def believed(self, outside: Array) -> Array:
+        """How far a correction is believed outside the range, (m,): less and less over the length
+        scale, within which what was missed changes; then not at all.
+
+        Args:
+            outside: doublings outside the fitted range along each axis, (m, d).
+        """
+        distances = outside / self._lengths
+        return np.asarray(np.maximum(0.0, 1.0 - distances.max(axis=1, initial=0.0)))
+
+    @property
+    def _lengths(self) -> float | Array:
+        """ℓ, one for all axes or one for each, (d,)."""
+        return (self.length_scale or 1.0) * np.array(self.stretches or 1.0)
 
     def sd(self, places: Array, shares: Array) -> Array:
         """Standard deviation of what is missed still, on the log scale, (m,)."""
@@ -116,16 +139,20 @@ class Discrepancy:
         alike = self.own * (_squared_distances(places, centres) < SAME_PLACE)
         if self.length_scale is None:
             return np.asarray(alike)
-        return np.asarray(alike + kernel(places, centres, self.length_scale))
+        return np.asarray(alike + kernel(places, centres, self._lengths))
 
     def _directions(self, shares: Array) -> Array:
         """u, (m, p)."""
         return shares @ np.array(self.basis) if self.basis else np.zeros((len(shares), 0))
 
 
-def kernel(Z: Array, C: Array, length_scale: float) -> Array:
-    """exp(−‖z − c‖² / 2ℓ²) for rows z of Z (n, d) and c of C (m, d); shape (n, m)."""
-    return np.asarray(np.exp(-_squared_distances(Z, C) / (2 * length_scale**2)))
+def kernel(Z: Array, C: Array, lengths: float | Array) -> Array:
+    """exp(−‖(z − c)/ℓ‖² / 2) for rows z of Z (n, d) and c of C (m, d); shape (n, m).
+
+    Args:
+        lengths: ℓ, one for all axes or one for each, (d,).
+    """
+    return np.asarray(np.exp(-_squared_distances(Z / lengths, C / lengths) / 2))
 
 
 def _squared_distances(Z: Array, C: Array) -> Array:
@@ -147,15 +174,65 @@ def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Disc
     plain = _Solved(np.eye(len(r)), U, r)
     if plain.left_out_sd <= EXACT_SD or not np.ptp(Z, axis=0).any():
         return plain.discrepancy(plain, Z, T, noise_sd)
-    smooth = [
-        (_Solved(kernel(Z, Z, length) + nugget * np.eye(len(r)), U, r), length, nugget)
-        for length in LENGTH_SCALES
-        for nugget in NUGGETS
-    ]
-    best, length, nugget = max(smooth, key=lambda candidate: candidate[0].likelihood)
+    smooth, best = _most_likely(Z, U, r)
     if best.left_out_sd >= IMPROVEMENT * plain.left_out_sd:
         return plain.discrepancy(plain, Z, T, noise_sd)
-    return best.discrepancy(plain, Z, T, noise_sd, length, nugget)
+    return best.discrepancy(plain, Z, T, noise_sd, smooth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Smooth:
+    """What is assumed of δ: see ``Discrepancy``; ``nugget`` is λ."""
+
+    length_scale: float
+    stretches: tuple[float, ...]
+    nugget: float
+
+    def covariance(self, Z: Array) -> Array:
+        """R, (n, n)."""
+        lengths = self.length_scale * np.array(self.stretches)
+        return kernel(Z, Z, lengths) + self.nugget * np.eye(len(Z))
+
+    @property
+    def log_prior(self) -> float:
+        """Normal in the logarithm of each stretch."""
+        return -UNEVEN * sum(log2(stretch) ** 2 for stretch in self.stretches)
+
+    def neighbours(self, axis: int) -> list[_Smooth]:
+        """Longer and shorter along one axis."""
+        found = []
+        for factor in (1 / STRETCH, STRETCH):
+            moved = list(self.stretches)
+            moved[axis] *= factor
+            if 1 / MOST_STRETCHED <= moved[axis] <= MOST_STRETCHED:
+                found.append(replace(self, stretches=tuple(moved)))
+        return found
+
+
+def _most_likely(Z: Array, U: Array, r: Array) -> tuple[_Smooth, _Solved]:
+    """The best of δ alike along all axes; then along one axis after the other, as far as it helps.
+
+    A batch size changes what is missed more slowly than another width does. Automatic relevance
+    determination (Rasmussen & Williams 2006, section 5.1), by coordinate ascent.
+    """
+
+    def best(candidates: Iterable[_Smooth]) -> tuple[_Smooth, _Solved]:
+        solved = [(smooth, _Solved(smooth.covariance(Z), U, r)) for smooth in candidates]
+        return max(solved, key=lambda pair: pair[1].likelihood + pair[0].log_prior)
+
+    alike = (1.0,) * Z.shape[1]
+    found = best(
+        _Smooth(length_scale=length, stretches=alike, nugget=nugget)
+        for length in LENGTH_SCALES
+        for nugget in NUGGETS
+    )
+    for _ in range(MAX_PASSES if len(alike) > 1 else 0):
+        before = found[0]
+        for axis in range(len(alike)):
+            found = best([found[0], *found[0].neighbours(axis)])
+        if found[0] == before:
+            break
+    return found
 
 
 def _orthonormal(J: Array) -> tuple[Array, Array]:
@@ -210,10 +287,9 @@ class _Solved:
         Z: Array,
         T: Array,
         noise_sd: float,
-        length: float | None = None,
-        nugget: float = 1.0,
+        smooth: _Smooth | None = None,
     ) -> Discrepancy:
-        """As numbers; ``nugget`` is λ, of which measurement noise explains a part."""
+        """As numbers; of λ measurement noise explains a part."""
         variance, dof = self.variance, float(self.dof)
         if noise_sd > 0:  # what was measured is never exactly physics: a prior worth one row
             variance = (dof * variance + MISSED_SD**2) / (dof + 1)
@@ -224,11 +300,12 @@ class _Solved:
             dof=dof,
             plain_sd=sqrt(plain.variance),
             left_out_sd=self.left_out_sd,
-            length_scale=length,
-            own=max(0.0, nugget - noise),
+            length_scale=smooth.length_scale if smooth else None,
+            stretches=smooth.stretches if smooth else (),
+            own=max(0.0, (smooth.nugget if smooth else 1.0) - noise),
             centres=_rows(Z),
             weights=tuple(map(float, self.weights)),
-            inverse=_rows(self.inverse) if length is not None else (),
+            inverse=_rows(self.inverse) if smooth else (),
             basis=_rows(T),
             cross=_rows(self.cross),
             gram_inverse=_rows(self.gram_inverse),

@@ -29,6 +29,7 @@ from epochcast.costmodel.peaks import envelopes
 from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import (
     BYTES_SD_PER_DOUBLING,
+    TIME_SD_BETWEEN,
     TIME_SD_PER_DOUBLING,
     Surface,
 )
@@ -142,7 +143,7 @@ class _Rows:
 
         Args:
             drop: axes on which it does not depend.
-            paced: whether it is as slow or fast as its round; see ``round_pace``.
+            paced: whether it is time of steps, as slow or fast as its round; see ``round_pace``.
             sd_per_doubling: see ``Surface``.
         """
         axes = [axis for axis in self.axes if axis not in drop]
@@ -167,6 +168,7 @@ class _Rows:
             axes,
             noise_sd=self.scatter(value).own.sd / sqrt(repeats),
             sd_per_doubling=sd_per_doubling,
+            sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )
 
     def scatter(self, value: quantities.Value) -> RoundScatter:

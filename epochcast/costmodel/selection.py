@@ -67,7 +67,7 @@ class Data:
         y: the quantity, positive, (n,).
         axes: variables that say where a configuration is.
         noise_sd: of log y, from repeated measurements; 0 for what is counted exactly.
-        sd_per_doubling: see ``Surface``.
+        sd_per_doubling, sd_between: see ``Surface``.
     """
 
     table: Table
@@ -75,6 +75,7 @@ class Data:
     axes: tuple[str, ...]
     noise_sd: float = 0.0
     sd_per_doubling: float = TIME_SD_PER_DOUBLING
+    sd_between: float = 0.0
 
     @property
     def places(self) -> Array:
@@ -90,6 +91,7 @@ def fit_surface(
     axes: Sequence[str],
     noise_sd: float = 0.0,
     sd_per_doubling: float = TIME_SD_PER_DOUBLING,
+    sd_between: float = 0.0,
     careful: bool = False,
 ) -> Surface:
     """The surface of a quantity from its values in some configurations.
@@ -100,7 +102,7 @@ def fit_surface(
         candidates: the first is used where there are too few configurations to choose.
         axes: variables that say where a configuration is.
         noise_sd: of log y, from repeated measurements.
-        sd_per_doubling: see ``Surface``.
+        sd_per_doubling, sd_between: see ``Surface``.
         careful: what a form misses is taken to be no less than its leave-one-out errors say; for
             counts, which have kinks and no noise.
     """
@@ -112,6 +114,7 @@ def fit_surface(
         axes=known,
         noise_sd=noise_sd,
         sd_per_doubling=sd_per_doubling,
+        sd_between=sd_between,
     )
     if len(y) < MIN_ROWS:
         few = f"{candidates[0].name} (too few configurations to choose)"
@@ -187,6 +190,7 @@ def _surface(weighed: Sequence[tuple[Form, float, float]], data: Data, why: str)
         low=tuple(float(data.table[axis].min()) for axis in data.axes),
         high=tuple(float(data.table[axis].max()) for axis in data.axes),
         sd_per_doubling=data.sd_per_doubling,
+        sd_between=data.sd_between,
         chosen=why + (", with a smooth correction" if smooth else ""),
     )
 

@@ -26,8 +26,8 @@ from epochcast.costmodel.intervals import Scatter
 
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
 TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
+TIME_SD_BETWEEN = 0.03  # a doubling from each of two model sizes measured: see docs/method.md
 BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
-FADING = 1.0  # doublings outside the range after which a correction is not believed any more
 SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
 INSIDE = 1e-9  # doublings that are no distance
 
@@ -70,15 +70,14 @@ class FittedForm:
 
         Args:
             places: (n, d).
-            outside: doublings outside the fitted range, (n,).
+            outside: doublings outside the fitted range along each axis, (n, d).
         """
         terms = matrix(self.features, table) * np.array(self.coefficients)
         p = inf if self.exponent is None else self.exponent
         physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
         shares = shares_of(terms, physics, self.groups, p)
         missed = self.discrepancy
-        believed = np.maximum(0.0, 1.0 - outside / FADING)
-        correction = believed * missed.correction(places, shares)
+        correction = missed.believed(outside) * missed.correction(places, shares)
         return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(places, shares)
 
 
@@ -91,6 +90,7 @@ class Surface:
         axes: variables that say where a configuration is.
         low, high: their range in the configurations fitted.
         sd_per_doubling: added to the error for each doubling outside that range.
+        sd_between: likewise for each doubling inside it from the nearest model size fitted.
         chosen: how the forms were weighed, and why, for people.
     """
 
@@ -99,6 +99,7 @@ class Surface:
     low: tuple[float, ...]
     high: tuple[float, ...]
     sd_per_doubling: float = TIME_SD_PER_DOUBLING
+    sd_between: float = 0.0
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
@@ -110,8 +111,8 @@ class Surface:
         return np.asarray(np.exp(self._mixture(table)[0]))
 
     def scatter(self, variables: Mapping[str, float]) -> Scatter:
-        """Of the error in one configuration. What is added outside the range is an assumption: no
-        degrees of freedom that the measurements lack make it wider still."""
+        """Of the error in one configuration. What is added away from what was measured is an
+        assumption: no degrees of freedom that the measurements lack make it wider still."""
         learned, assumed = (float(sds[0]) for sds in self._parts(_one_row(variables)))
         return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed)
 
@@ -123,11 +124,29 @@ class Surface:
         """Standard deviation of the error in n configurations, on the log scale, (n,)."""
         return np.asarray(np.hypot(*self._parts(table)))
 
+    def learned_sds(self, table: Table) -> Array:
+        """The part of ``sd_logs`` that more measurements would lower elsewhere too, (n,)."""
+        return self._parts(table)[0]
+
     def _parts(self, table: Table) -> tuple[Array, Array]:
-        """Standard deviation as learned, and as assumed outside the range, each (n,)."""
+        """Standard deviation as learned, and as assumed where nothing was measured, each (n,)."""
         _, inside = self._mixture(table)
         outside = self._outside(table)
-        return inside * (1.0 + WIDENING_PER_DOUBLING * outside), self.sd_per_doubling * outside
+        assumed = np.hypot(self.sd_per_doubling * outside, self.sd_between * self._between(table))
+        return inside * (1.0 + WIDENING_PER_DOUBLING * outside), assumed
+
+    def _between(self, table: Table) -> Array:
+        """Doublings inside the fitted range from the nearest model size fitted, (n,).
+
+        Kernels and their tiles are chosen by the model's size, so that each size misses the smooth
+        curve by something of its own, which its batch sizes share and no other size tells.
+        """
+        knobs = [i for i, axis in enumerate(self.axes) if axis != "batch_size"]
+        places = np.clip(self.places(table), *np.log2([self.low, self.high]))[:, knobs]
+        if not self.sd_between or not knobs:
+            return np.zeros(len(places))
+        fitted = np.unique(np.array(self.forms[0].discrepancy.centres)[:, knobs], axis=0)
+        return np.asarray(np.min([np.linalg.norm(places - z, axis=1) for z in fitted], axis=0))
 
     def _outside(self, table: Table) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
@@ -135,7 +154,7 @@ class Surface:
 
     def _mixture(self, table: Table) -> tuple[Array, Array]:
         """log v and sd inside the range, each (n,)."""
-        places, outside = self.places(table), self._outside(table)
+        places, outside = self.places(table), np.maximum(self.distances(table), 0.0)
         weights = np.array([form.weight for form in self.forms])
         members = [form.logs(table, places, outside) for form in self.forms]
         logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))

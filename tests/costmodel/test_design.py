@@ -32,7 +32,7 @@ def chosen(count: int, seed: int) -> list[int]:
     everything, equally_long = range(len(ROWS)), np.ones(len(ROWS))
     while len(taken) < count:
         model = fit(simulated.sweep([POINT[i] for i in taken], seed=seed))
-        sd = model.variants[0].micro_step.sd_logs(TABLE)
+        sd = model.variants[0].micro_step.learned_sds(TABLE)
         best = design.sharpest(ROWS, taken, sd, everything, equally_long)
         assert best is not None
         taken.append(best)

@@ -1,5 +1,8 @@
 """What physics misses: textbook identities, and that sd means what it says."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,3 +103,54 @@ def test_what_was_measured_with_noise_alone_says_nothing_of_one_place() -> None:
 def test_it_is_plain_json() -> None:
     found = fit_discrepancy(Z, J, 0.3 * np.sin(Z[:, 0]))
     assert from_json(to_json(found), Discrepancy) == found
+
+
+GRID = np.array([(b, w) for b in range(0, 9, 2) for w in range(5)], float)
+SHARES = np.stack([1 / (1 + 2.0 ** GRID[:, 0]), 2.0 ** GRID[:, 0] / (1 + 2.0 ** GRID[:, 0])], 1)
+
+
+def bent(places: np.ndarray) -> np.ndarray:
+    """What is missed changes slowly along the first axis, quickly along the second."""
+    return 0.2 * np.sin(places[:, 0] / 8) * np.cos(1.5 * places[:, 1])
+
+
+def test_each_axis_has_a_length_scale_of_its_own() -> None:
+    found = fit_discrepancy(GRID, SHARES, bent(GRID))
+    slow, quick = found.stretches
+    assert slow >= 4 * quick
+    between = GRID[:-5] + np.array([1.0, 0.0])  # half-way along the slow axis
+    shares = (SHARES[:-5] + SHARES[5:]) / 2
+    error = found.correction(between, shares) - bent(between)
+    assert np.abs(error).max() < 0.02
+    assert np.sqrt(np.mean(error**2)) < 2 * found.sd(between, shares).mean()
+
+
+def test_a_correction_is_believed_as_far_as_what_is_missed_stays_the_same() -> None:
+    found = fit_discrepancy(GRID, SHARES, bent(GRID))
+    outside = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [100.0, 0.0], [0.0, 100.0]])
+    inside, along_slow, along_quick, *far = found.believed(outside)
+    assert inside == 1.0
+    assert along_slow > along_quick
+    assert far == [0.0, 0.0]
+
+
+@settings(max_examples=10)
+@given(st.permutations(range(len(GRID))), st.sampled_from((0.001, 1.0, 50.0)))
+def test_neither_order_nor_size_of_what_is_missed_matters(order: list[int], size: float) -> None:
+    r = size * bent(GRID)
+    found, mixed = (fit_discrepancy(GRID[o], SHARES[o], r[o]) for o in (range(len(r)), order))
+    assert mixed.stretches == found.stretches
+    at, shares = GRID + 0.3, SHARES
+    expected = found.correction(at, shares)
+    assert mixed.correction(at, shares) == pytest.approx(expected, rel=1e-4, abs=1e-6 * size)
+
+
+def test_models_of_before_had_one_length_scale_for_all_axes() -> None:
+    found = fit_discrepancy(GRID, SHARES, bent(GRID))
+    document = json.loads(to_json(found))
+    del document["stretches"]
+    old = from_json(json.dumps(document), Discrepancy)
+    assert old.stretches == ()
+    same = replace(found, stretches=(1.0, 1.0))
+    assert old.correction(GRID, SHARES) == pytest.approx(same.correction(GRID, SHARES))
+    assert old.believed(np.array([[1.0, 1.0]])) == same.believed(np.array([[1.0, 1.0]]))

@@ -119,3 +119,27 @@ def test_two_values_of_a_knob_do_not_tell_a_line_from_a_square() -> None:
     assert three.sd_log(at) == pytest.approx(0, abs=1e-6)
     assert two.value(at) == pytest.approx(truth, rel=0.1)
     assert abs(math.log(two.value(at) / truth)) < 2 * two.sd_log(at)
+
+
+def test_a_model_size_that_was_not_measured_is_less_certain_however_smooth_the_others_are() -> None:
+    """By so much a doubling from the nearest that was, inside the range; and exactly so."""
+    rows = [
+        {"batch_size": float(b), "size.width": float(w)}
+        for b in (8, 32, 128)
+        for w in (16, 64, 256)
+    ]
+    random = np.random.default_rng(0)
+    y = [r["batch_size"] * r["size.width"] * float(np.exp(random.normal(0, 0.01))) for r in rows]
+    scales = f.knob_monomials(["size.width"])
+    forms = [Form(name="line", groups=(f.times_batch(scales) + scales,))]
+    axes = ["batch_size", "size.width"]
+    plain, wide = (fit_surface(rows, y, forms, axes, 0.01, sd_between=sd) for sd in (0.0, 0.03))
+
+    def added(batch_size: float, width: float) -> float:
+        at = {"batch_size": batch_size, "size.width": width}
+        return math.sqrt(wide.sd_log(at) ** 2 - plain.sd_log(at) ** 2)
+
+    assert added(64, 64) == pytest.approx(0.0, abs=1e-9)  # another batch of a size measured
+    assert added(64, 128) == pytest.approx(0.03)
+    assert added(64, 64 * 2**0.25) == pytest.approx(0.03 / 4)
+    assert added(64, 1024) == pytest.approx(0.0, abs=1e-9)  # outside, where sd_per_doubling is
