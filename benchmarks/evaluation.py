@@ -90,20 +90,20 @@ def evaluate(visits: Path, counts: Path, result: Path, docs: Path) -> None:
     about, measurements = recording.read(visits)
     counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
     cases = all_cases(measurements, counted)
-    document = {
+    head = {
         **about,
         "device": measurements[0].device.label,
         "measuring_seconds": sum(m.probe_seconds for m in measurements),
         "tables": report.tables(cases),
     }
-    result.write_text(_document(document, cases))
+    result.write_text(document(head, cases))
     text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
     print(text)
     report.insert(docs / "accuracy.md", text)
     (docs / "accuracy.png").write_bytes(report.figure(cases))
 
 
-def _document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:
+def document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:
     """JSON with a case on each line, so that versions of it can be compared."""
     lines = ",\n".join(json.dumps(_rounded(to_builtins(case))) for case in cases)
     return (

@@ -18,7 +18,7 @@ from epochcast.units import format_seconds
 if TYPE_CHECKING:
     from evaluation import Case
 
-BEGIN, END = "<!-- written by benchmarks/accuracy.py: begin -->", "<!-- end -->"
+WRITER = "benchmarks/accuracy.py"
 OURS, NOISE = "epochcast", "measured again"
 QUIET = 0.05  # median noise floor up to which errors of a few per cent can be told apart
 LEVEL = 1e-5  # the figure's left edge: exact, or as good as
@@ -44,7 +44,8 @@ def tables(cases: Sequence[Case]) -> list[Row]:
 
 def rows(cases: Sequence[Case]) -> list[Row]:
     """One row per method, of cases that are compared with each other; the best comes first."""
-    methods = dict.fromkeys(method for case in cases for method in case.answers)
+    answering = dict.fromkeys(method for case in cases for method in case.answers)
+    methods = sorted(answering, key=lambda method: method != NOISE)
     found = [row for method in methods if (row := _row(cases, method))]
     floor = next((row["median"] for row in found if row["method"] == NOISE), 0.0)
     for row in found:
@@ -116,9 +117,9 @@ def text(
         for split in SPLITS:
             chosen = [r for r in table if (r["quantity"], r["split"]) == (quantity, split)]
             if chosen:
-                parts.append(_markdown(split, chosen))
+                parts.append(markdown(split, chosen))
     parts += ["### By workload", _by_workload(cases), "### Where epochcast is not ahead"]
-    parts.append(_behind_text(behind(table)))
+    parts.append(behind_text(table))
     return "\n\n".join(parts)
 
 
@@ -134,14 +135,18 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 
 
-def _markdown(split: str, chosen: Sequence[Row]) -> str:
+def markdown(split: str, chosen: Sequence[Row]) -> str:
+    """The rows of one split as a table."""
     ours = next(row for row in chosen if row["method"] == OURS)
     head = [f"{split} ({ours['count']})", *(name for name, _ in COLUMNS)]
     lines = [head, ["---", *["--:"] * len(COLUMNS)]]
     for row in chosen:
         name = row["method"] + ("" if row["count"] == ours["count"] else f" ({row['count']})")
         lines.append([name, *(show(row) for _, show in COLUMNS)])
-    return _lines(lines) + f"\n\nProbing, on average: {format_seconds(ours['probing_seconds'])}."
+    seconds = ours["probing_seconds"]  # nothing for what others measured
+    return _lines(lines) + (
+        f"\n\nProbing, on average: {format_seconds(seconds)}." if seconds else ""
+    )
 
 
 def _disturbed(table: Sequence[Row]) -> list[str]:
@@ -197,7 +202,9 @@ def _by_workload(cases: Sequence[Case]) -> str:
     return _lines(lines)
 
 
-def _behind_text(found: Sequence[Row]) -> str:
+def behind_text(table: Sequence[Row]) -> str:
+    """The same in words."""
+    found = behind(table)
     if not found:
         return "Nowhere in these tables: no other method has a smaller median, P90 or maximum."
     lines = []
@@ -229,12 +236,13 @@ def _lines(cells: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def insert(path: Path, written: str) -> None:
-    """Put text between the markers of a document, which is made if there is none."""
-    around = path.read_text() if path.is_file() else f"{BEGIN}\n{END}\n"
-    before, _, rest = around.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{written}\n\n{END}{after}")
+def insert(path: Path, written: str, writer: str = WRITER) -> None:
+    """Put text between a script's markers in a document, which is made if there is none."""
+    begin, end = f"<!-- written by {writer}: begin -->", "<!-- end -->"
+    around = path.read_text() if path.is_file() else f"{begin}\n{end}\n"
+    before, _, rest = around.partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{written}\n\n{end}{after}")
 
 
 # -- figure -----------------------------------------------------------------------------------

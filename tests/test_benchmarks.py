@@ -158,10 +158,11 @@ def test_a_busy_machine_is_told() -> None:
 
 def test_text_goes_between_the_markers(tmp_path) -> None:
     path = tmp_path / "accuracy.md"
-    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.insert(path, "new")
-    report.insert(path, "newer")
-    assert path.read_text() == (f"before\n{report.BEGIN}\n\nnewer\n\n{report.END}\nafter\n")
+    begin, end = "<!-- written by benchmarks/x.py: begin -->", "<!-- end -->"
+    path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    report.insert(path, "new", "benchmarks/x.py")
+    report.insert(path, "newer", "benchmarks/x.py")
+    assert path.read_text() == (f"before\n{begin}\n\nnewer\n\n{end}\nafter\n")
 
 
 @pytest.mark.parametrize(

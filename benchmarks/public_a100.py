@@ -1,0 +1,236 @@
+"""Predictions beside somebody else's measurements of a real GPU.
+
+    public/a100-cifar-cnn.csv   159 runs of 143 configurations (depth × width × batch size) of a CNN
+                                on CIFAR-10, three epochs each, on an A100
+    count      dry runs of public_cnn.py, the same network   ──▶ results/a100-counts.json
+    evaluate   import, fit on few, predict the others        ──▶ results/a100.json, docs/accuracy.md
+
+    python benchmarks/public_a100.py [count|evaluate]        from the repository root
+
+The times are those of ``runs.csv`` of github.com/amacharla15/Hardware-Aware-Training-Time-\
+Throughput-Prediction, commit ae4832f (Keras, TensorFlow 2.20, an "NVIDIA A100 80GB PCIe"), rounded
+to six digits; ``base_filters`` is called width. A device of its own, quiet: the same configuration
+run again differs by half a per cent. Evaluating needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import alternatives as other
+import msgspec
+import report
+from alternatives import Known
+from evaluation import EPOCHCAST, NOISE, WITHOUT, Answer, Case, document
+from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
+
+import epochcast as ec
+from epochcast import foreign
+from epochcast.costmodel import features, summary
+from epochcast.costmodel.design import spread
+from epochcast.records import Footprint, Measurement, RunConfig, Sizes
+
+HERE = Path(__file__).resolve().parent
+RUNS = HERE / "public" / "a100-cifar-cnn.csv"
+COUNTS, RESULT = HERE / "results" / "a100-counts.json", HERE / "results" / "a100.json"
+OPTIONS = foreign.Options(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
+MARK = "benchmarks/public_a100.py"
+
+EVERYWHERE = (32, 96, 192, 384, 768, 1536)  # batch sizes of all 16 model sizes
+FITTED = (32, 192, 1536)
+FEW, DRAWS = 8, 20
+SPREAD, RANDOM = f"from {FEW} that spread", f"from {FEW} at random"
+SPLITS = (BATCH_SIZES, LARGEST, BETWEEN, BEYOND, SPREAD, RANDOM)
+FIRST = "first epoch (carbontracker, runs it)"
+
+Counts = Mapping[RunConfig, Footprint]
+Visits = Mapping[RunConfig, Sequence[Measurement]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """The dry run of a configuration."""
+
+    config: RunConfig
+    footprint: Footprint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("step", nargs="?", choices=("count", "evaluate"))
+    step = parser.parse_args().step
+    if step in (None, "count"):
+        count()
+    if step in (None, "evaluate"):
+        evaluate()
+
+
+def count() -> None:
+    """Dry runs of every configuration."""
+    from public_cnn import workload
+
+    from epochcast.profiler.dryrun import simulate
+
+    batch_sizes: dict[Sizes, list[int]] = {}
+    for config in dict.fromkeys(m.config for m in measurements({})):
+        batch_sizes.setdefault(config.sizes, []).append(config.batch_size)
+    lines = []
+    for sizes, batches in sorted(batch_sizes.items()):
+        for found in simulate(partial(workload, **dict(sizes)), sorted(batches)):
+            config = RunConfig(batch_size=found.config.batch_size, sizes=sizes)
+            counted = Counted(config=config, footprint=replace(found.footprint, timeline=None))
+            lines.append(msgspec.json.encode(counted).decode())
+    COUNTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def evaluate() -> None:
+    """Compare, print, write."""
+    counted = counts()
+    known = measurements(counted)
+    cases = all_cases(known, counted)
+    tables = [report.rows([c for c in cases if c.split == split]) for split in SPLITS]
+    head = {
+        "device": known[0].device.label,
+        "command": f"python {MARK} evaluate",
+        "source": __doc__.rpartition("The times are ")[2].split(",")[0].replace("\n", " "),
+        "tables": list(chain.from_iterable(tables)),
+    }
+    RESULT.write_text(document(head, [c for c in cases if c.split != RANDOM]))
+    text = _text(known, tables)
+    print(text)
+    report.insert(HERE.parent / "docs" / "accuracy.md", text, MARK)
+
+
+def counts() -> Counts:
+    """The footprint of every configuration, as counted once."""
+    return {
+        c.config: c.footprint for c in msgspec.json.decode(COUNTS.read_bytes(), type=list[Counted])
+    }
+
+
+def measurements(counted: Counts) -> tuple[Measurement, ...]:
+    """The runs, imported as ``epochcast probes import`` does it."""
+    return foreign.read(RUNS.read_text(), OPTIONS, count=counted.get).measurements
+
+
+# -- what is fitted, what is held out -----------------------------------------------------------
+
+
+def splits(configs: Iterable[RunConfig]) -> list[Split]:
+    """Every division of the grid; see ``splits.py`` for the first four kinds."""
+    known = tuple(configs)
+    found = [
+        _split(
+            BATCH_SIZES,
+            [c for c in known if c.batch_size in FITTED],
+            [c for c in known if FITTED[0] < c.batch_size < FITTED[-1] and c.batch_size != 192],
+        ),
+        _split(
+            LARGEST,
+            [c for c in known if c.batch_size in EVERYWHERE[:4]],
+            [c for c in known if c.batch_size > EVERYWHERE[3] and c.batch_size in EVERYWHERE],
+        ),
+    ]
+    for knob in ("depth", "width"):
+        values = sorted({dict(c.sizes)[knob] for c in known})
+        for value in values:
+            name = BEYOND if value in (values[0], values[-1]) else BETWEEN
+            rest = [c for c in known if dict(c.sizes)[knob] != value and c.batch_size in FITTED]
+            found.append(_split(name, rest, [c for c in known if dict(c.sizes)[knob] == value]))
+    return found
+
+
+def few(configs: Iterable[RunConfig], counted: Counts) -> list[Split]:
+    """All from eight: those that ``epochcast probe`` would choose first, and any."""
+    known = tuple(configs)
+    grid = [c for c in known if c.batch_size in EVERYWHERE]
+    places = spread([features.variables(c, counted[c]) for c in grid], FEW)
+    draws = [random.Random(seed).sample(grid, FEW) for seed in range(DRAWS)]
+    chosen = [(SPREAD, [grid[i] for i in places]), *((RANDOM, draw) for draw in draws)]
+    return [_split(name, fit, [c for c in known if c not in fit]) for name, fit in chosen]
+
+
+def _split(name: str, fitted: Sequence[RunConfig], held_out: Sequence[RunConfig]) -> Split:
+    return Split(name=name, fitted=tuple(fitted), held_out=tuple(held_out))
+
+
+# -- cases --------------------------------------------------------------------------------------
+
+
+def all_cases(known: Sequence[Measurement], counted: Counts) -> list[Case]:
+    """Every held-out configuration of every split."""
+    visits = summary.group_by_config(known)
+    return [
+        case
+        for split in (*splits(visits), *few(visits, counted))
+        for case in cases_of(split, visits, counted)
+    ]
+
+
+def cases_of(split: Split, visits: Visits, counted: Counts) -> list[Case]:
+    """Every held-out configuration of one split."""
+    model = ec.fit([m for c in split.fitted for m in visits[c]])
+    fitted = [Known(c, truth(visits[c])) for c in split.fitted]
+    return [_case(split, model, fitted, visits[c], counted[c]) for c in split.held_out]
+
+
+def _case(
+    split: Split,
+    model: ec.CostModel,
+    fitted: Sequence[Known],
+    runs: Sequence[Measurement],
+    footprint: Footprint,
+) -> Case:
+    config = runs[0].config
+    asked: dict[str, Any] = {"epochs": 1, "batch_size": config.batch_size, **dict(config.sizes)}
+    answers: dict[str, Answer] = {
+        EPOCHCAST: model.predict(**asked, footprint=footprint).step_seconds,
+        WITHOUT: model.predict(**asked).step_seconds,
+        "constant throughput": other.constant_throughput(fitted, config),
+        "line per model (DeepView)": other.line(fitted, config),
+        FIRST: other.first_epoch(runs),
+        "log-linear regression": other.log_linear(fitted, config),
+        "Gaussian process": other.gaussian_process(fitted, config),
+    }
+    if len(runs) > 1:  # one of them as if it were a prediction of them all
+        answers[NOISE] = summary.step_seconds(runs[0])
+    return Case(
+        workload=model.workload,
+        split=split.name,
+        quantity="step seconds",
+        config=config,
+        measured=truth(runs),
+        later=tuple(map(summary.step_seconds, runs)),
+        answers=answers,
+        probing_seconds=model.probing_seconds,
+    )
+
+
+def truth(runs: Sequence[Measurement]) -> float:
+    """Seconds of a step: the median over all steady epochs, of which a few were disturbed."""
+    return median(second for m in runs for second in m.step_seconds)
+
+
+# -- text ---------------------------------------------------------------------------------------
+
+
+def _text(known: Sequence[Measurement], tables: Sequence[Sequence[report.Row]]) -> str:
+    parts = [
+        f"{len(known)} runs of {len({m.config for m in known})} configurations. "
+        f"`python {MARK} evaluate` imports the measurements as `epochcast probes import` does."
+    ]
+    parts += [report.markdown(table[0]["split"], table) for table in tables]
+    rows = list(chain.from_iterable(tables))
+    return "\n\n".join([*parts, "Where epochcast is not ahead:", report.behind_text(rows)])
+
+
+if __name__ == "__main__":
+    main()
