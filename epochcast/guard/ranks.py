@@ -44,6 +44,11 @@ class Alone:
         return list(values)
 
 
+def wait_for_all(ranks: Ranks) -> None:
+    """Go on when all processes are here; all must call it."""
+    ranks.most([0])
+
+
 def agree(
     ranks: Ranks, signals: Signals, reason: StopReason | None, number: int = 0
 ) -> tuple[StopReason | None, int]:
