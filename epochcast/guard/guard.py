@@ -15,7 +15,6 @@ All processes of a run call the same methods; the first one decides for all (ran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.guard import lines
@@ -27,6 +26,7 @@ from epochcast.guard.deciding import Situation, next_move
 from epochcast.guard.keeping import Keeper
 from epochcast.guard.ledger import is_over
 from epochcast.guard.limits import Allocation
+from epochcast.guard.options import Options
 from epochcast.guard.ranks import Alone, Ranks, agree
 from epochcast.guard.schedule import Schedule, last_that_fits
 from epochcast.guard.signals import Signals, name_of
@@ -39,28 +39,6 @@ from epochcast.units import format_seconds
 
 BEAT_SECONDS = 1.0  # between notes of the time used: what a kill may forget
 AGREE_SECONDS = 0.25  # between agreements of several processes: well inside a grace of 2 s
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to follow.
-
-    Attributes:
-        partial_epochs: whether to use up the budget with part of an epoch, where no whole one fits.
-        keep_best: whether to save whenever the plan's metric is the best so far.
-        rehearse: whether to save after the very first step, to find out at once that saving works
-            and how long it takes.
-        all_ranks_save: whether every process writes into the checkpoint (sharded models), or the
-            first alone.
-        per_update: whether ``step`` is called after each update of the weights, or after each of
-            the batches that are accumulated for one.
-    """
-
-    partial_epochs: bool = True
-    keep_best: bool = True
-    rehearse: bool = True
-    all_ranks_save: bool = False
-    per_update: bool = False
 
 
 class Guard:

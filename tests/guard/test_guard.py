@@ -15,8 +15,8 @@ from rehearsal import FakeClock, Listener, Rehearsal, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
-from epochcast.guard.guard import Options
 from epochcast.guard.limits import Allocation
+from epochcast.guard.options import Options
 from epochcast.guard.outcome import outcome_of
 from epochcast.guard.signals import Signals
 from epochcast.planning.stopping import Patience, rule_record
