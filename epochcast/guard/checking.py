@@ -47,14 +47,16 @@ class Checks:
         self._before = self.states
 
     @property
-    def states_before(self) -> States:
-        """Of the rules when this epoch began: where a run goes on within it, it checks again."""
-        return self._before
-
-    @property
     def states(self) -> States:
-        """Of the rules, for a checkpoint."""
+        """Of the rules, as they are now."""
         return tuple(self._watch.states)
+
+    def states_at(self, step: int) -> States:
+        """Of the rules, for a checkpoint at a step of an epoch.
+
+        Within one they are those of its beginning: where a run goes on there, it checks again.
+        """
+        return self._before if step else self.states
 
     @property
     def needed(self) -> bool:

@@ -61,3 +61,8 @@ def agree(
     if signal and not code:
         return StopReason.SIGNAL, number
     return (REASONS[code - 1] if code else None), number
+
+
+def agree_flag(ranks: Ranks, flag: bool) -> bool:
+    """The first process's flag, on all; all must call it."""
+    return bool(ranks.most([int(flag and ranks.rank == 0)])[0])
