@@ -3,9 +3,8 @@
     C   seconds that one save takes          M   mean seconds between failures
     R   seconds to restart after one         τ   seconds of work between two saves
 
-    first order   τ = √(2CM)                                         Young 1974, CACM 17(9)
-    series        τ = √(2CM)·(1 + ⅓√(C/2M) + ⅑·C/2M) − C,  C < 2M    Daly 2006, FGCS 22, eq. 37
-    exact         τ = M·(1 + W₀(−e^(−C/M − 1)))                      minimises M(e^((τ+C)/M) − 1)/τ
+    τ = M·(1 + W₀(−e^(−C/M − 1)))            minimises M(e^((τ+C)/M) − 1)/τ
+      ≈ √(2CM) for C ≪ M                     Young 1974, CACM 17(9)
 
 Where saves are possible at epoch ends only, expected completion is minimised over all ways of
 cutting the run into segments (Toueg & Babaoğlu 1984, SIAM J. Computing 13(3)):
@@ -35,20 +34,6 @@ NEWTON_STEPS = 60  # it converges quadratically: fewer than ten are used
 LEAD_GRID = 100  # probabilities at which a last save's duration is looked at, twice
 
 
-def young_interval(save_seconds: float, mtbf_seconds: float) -> float:
-    """√(2CM)."""
-    return sqrt(2 * save_seconds * mtbf_seconds)
-
-
-def daly_interval(save_seconds: float, mtbf_seconds: float) -> float:
-    """Daly's higher-order estimate; M itself where saving takes longer than 2M."""
-    if save_seconds >= 2 * mtbf_seconds:
-        return mtbf_seconds
-    half = save_seconds / (2 * mtbf_seconds)
-    series = 1 + sqrt(half) / 3 + half / 9
-    return young_interval(save_seconds, mtbf_seconds) * series - save_seconds
-
-
 def exact_interval(save_seconds: float, mtbf_seconds: float) -> float:
     """M·(1 + W₀(−e^(−C/M−1))), without losing digits where C is much smaller than M.
 
@@ -69,19 +54,15 @@ def exact_interval(save_seconds: float, mtbf_seconds: float) -> float:
     return mtbf_seconds * x
 
 
-def save_interval(
-    save_seconds: float, mtbf_seconds: float | None = None, durable_seconds: float | None = None
-) -> float:
+def save_interval(save_seconds: float, mtbf_seconds: float | None = None) -> float:
     """Seconds of work between saves: the exact optimum, within what saving may cost.
 
     Args:
         save_seconds: that training waits for a save.
         mtbf_seconds: None never fails: saves are then as frequent as the overhead bound allows.
-        durable_seconds: until a save has reached the disk, where it goes on in the background;
-            the next one must not begin before.
     """
     best = exact_interval(save_seconds, mtbf_seconds) if mtbf_seconds else 0.0
-    return max(best, save_seconds / OVERHEAD_BOUND, durable_seconds or save_seconds)
+    return max(best, save_seconds / OVERHEAD_BOUND)
 
 
 def save_epochs(

@@ -17,8 +17,7 @@ MINUTE, HOUR = 60.0, 3600.0
     ("mtbf", "minutes"), [(24 * HOUR, 117), (6 * HOUR, 57), (15 * MINUTE, 9.1)]
 )
 def test_daly_examples(mtbf: float, minutes: float) -> None:
-    """Daly 2006, C = 5 min; the exact interval is there too, within his series' own error."""
-    assert c.daly_interval(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, rel=0.006)
+    """Daly 2006, C = 5 min: the exact interval is there, within his series' own error."""
     assert c.exact_interval(5 * MINUTE, mtbf) / MINUTE == pytest.approx(minutes, rel=0.01)
 
 
@@ -41,8 +40,7 @@ def test_the_exact_interval_is_a_minimum(save: float, mtbf: float) -> None:
 
 def test_limits_of_the_interval() -> None:
     assert c.exact_interval(0.0, HOUR) == 0.0
-    assert c.daly_interval(10.0, 4.0) == 4.0
-    assert c.young_interval(300, 86400) == pytest.approx(math.sqrt(2 * 300 * 86400))
+    assert c.exact_interval(1e-3, HOUR) == pytest.approx(math.sqrt(2 * 1e-3 * HOUR), rel=1e-3)
 
 
 def test_saving_costs_at_most_the_overhead_bound() -> None:
@@ -50,7 +48,6 @@ def test_saving_costs_at_most_the_overhead_bound() -> None:
     assert c.save_interval(7.0) == pytest.approx(200.0)
     assert c.save_interval(7.0, 60.0) == pytest.approx(200.0)
     assert c.save_interval(7.0, 12 * HOUR) == c.exact_interval(7.0, 12 * HOUR)
-    assert c.save_interval(0.1, 60.0, durable_seconds=500.0) == 500.0
 
 
 def _expected(cuts: tuple[int, ...], epochs: list[float], save: float, mtbf: float) -> float:
