@@ -16,7 +16,6 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
@@ -82,12 +81,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def add(self, measurement: Measurement) -> None:

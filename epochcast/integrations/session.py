@@ -121,7 +121,7 @@ class Session:
         finally:
             self._heart.stop()
             release(self.folder)
-            self.signals.__exit__(None, None, None)
+            self.signals.__exit__()
 
     def leave_if_signalled(self) -> None:
         """End the process as its scheduler wants it, where a signal asked for it.
