@@ -26,7 +26,7 @@ class Checks:
         self._books = books
         self._watch = Watch([rule_from(rule) for rule in plan.stop_rules])
         self._take_up()
-        self._before = self.states
+        self._before = self._states
         self.verdict: StopReason | None = None
         self.improved = False
 
@@ -44,10 +44,10 @@ class Checks:
 
     def begin_epoch(self) -> None:
         """From here on, what is reported belongs to the next epoch."""
-        self._before = self.states
+        self._before = self._states
 
     @property
-    def states(self) -> States:
+    def _states(self) -> States:
         """Of the rules, as they are now."""
         return tuple(self._watch.states)
 
@@ -56,7 +56,7 @@ class Checks:
 
         Within one they are those of its beginning: where a run goes on there, it checks again.
         """
-        return self._before if step else self.states
+        return self._before if step else self._states
 
     @property
     def needed(self) -> bool:
