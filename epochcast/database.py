@@ -1,4 +1,4 @@
-"""One database, SQLite or PostgreSQL: its tables, one writer at a time, plain errors.
+"""One database, SQLite or PostgreSQL: one writer at a time, plain errors.
 
     Address ──▶ Database ──read()──▶  a connection that sees one state
                          └─write()──▶ a transaction alone in writing; durable when it ends
@@ -14,26 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-    func,
-    inspect,
-    select,
-)
+from sqlalchemy import create_engine, event, func, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from epochcast.address import APPLICATION_ID, Address
 from epochcast.errors import MissingDependency, StoreError
 
-STORE_SCHEMA = 3  # of the tables; 2 added the footprints, 3 the outcomes of followed runs
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
 
@@ -46,59 +33,6 @@ _HINTS = (
     ("not a database", "the file is damaged: keep a copy, and name another with --store"),
     ("readonly", "check the permissions of the file and of its folder"),
     ("unable to open", "check the permissions of the file and of its folder"),
-)
-
-_metadata = MetaData()
-META = Table(
-    "epochcast_meta",
-    _metadata,
-    Column("name", String, primary_key=True),
-    Column("value", String, nullable=False),
-)
-MEASUREMENTS = Table(
-    "epochcast_measurements",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("workload", String, nullable=False),
-    Column("source", String, nullable=False),
-    Column("device_key", String, nullable=False),
-    Column("status", String, nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("created_at", String, nullable=False),
-    Column("schema", Integer, nullable=False),
-    Column("document", Text, nullable=False),
-    sqlite_autoincrement=True,  # an id is never used twice, so a fingerprint of ids is safe
-)
-MODELS = Table(
-    "epochcast_models",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("document", Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-FOOTPRINTS = Table(
-    "epochcast_footprints",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("workload", String, nullable=False),
-    Column("source", String, nullable=False),
-    Column("data", String, nullable=False),
-    Column("document", Text, nullable=False),
-    sqlite_autoincrement=True,
-)
-OUTCOMES = Table(
-    "epochcast_outcomes",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run", String, nullable=False, unique=True),
-    Column("workload", String, nullable=False),
-    Column("source", String, nullable=False),
-    Column("device_key", String, nullable=False),
-    Column("document", Text, nullable=False),
-    sqlite_autoincrement=True,
 )
 
 
@@ -188,35 +122,3 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes its lock at once: upgrading a read lock fails without waiting when it is taken.
     writer = connection.get_execution_options().get("epochcast_writer", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
-
-
-def schema_of(connection: Connection, label: str) -> int | None:
-    """The schema of the tables in a database; None where there are none.
-
-    Raises:
-        StoreError: what is written there is no schema; the message names the store by ``label``.
-    """
-    if not inspect(connection).has_table(META.name):
-        return None
-    value = connection.scalar(select(META.c.value).where(META.c.name == "schema"))
-    try:
-        return int(value) if value is not None else None
-    except ValueError as error:
-        raise StoreError(
-            f"the store {label}: its schema is {value!r}, not a number; "
-            "the file is damaged: keep a copy, and name another with --store"
-        ) from error
-
-
-def create_tables(connection: Connection) -> None:
-    """Create the tables of a store, in the transaction of ``connection``."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    _metadata.create_all(connection)
-    connection.execute(META.insert().values(name="schema", value=str(STORE_SCHEMA)))
-
-
-def upgrade_tables(connection: Connection) -> None:
-    """Add the tables that an older schema lacks; nothing that is there is touched."""
-    _metadata.create_all(connection)
-    connection.execute(META.update().where(META.c.name == "schema").values(value=str(STORE_SCHEMA)))

@@ -6,7 +6,8 @@
                    epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
-The same code runs on a SQLite file and on a PostgreSQL server: address.py, database.py.
+tables.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
+address.py, database.py.
 """
 
 from __future__ import annotations
@@ -15,25 +16,17 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
 
 from epochcast.address import Address, check_file, locate, make_folders
-from epochcast.database import (
-    FOOTPRINTS,
-    MEASUREMENTS,
-    MODELS,
-    OUTCOMES,
-    STORE_SCHEMA,
-    Database,
-    create_tables,
-    schema_of,
-    upgrade_tables,
-)
+from epochcast.database import Database
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
+from epochcast.tables import FOOTPRINTS, MEASUREMENTS, MODELS, OUTCOMES, nothing_yet, prepare_tables
+
+_Record = TypeVar("_Record")
 
 KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
 
@@ -72,10 +65,10 @@ class Store:
         if create:
             make_folders(address)
         elif not exists:
-            raise _nothing_yet(address)
+            raise nothing_yet(address)
         database = Database(address)
         try:
-            _check_schema(database, address, create)
+            prepare_tables(database, address, create)
         except StoreError:
             database.close()
             raise
@@ -88,12 +81,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def add(self, measurement: Measurement) -> None:
@@ -317,64 +305,21 @@ class Store:
         return True
 
     def _decode(self, key: str, document: str) -> Measurement:
-        try:
-            return from_json(document, Measurement)
-        except StoreError as error:
-            raise StoreError(
-                f"measurement {key} in {self.label} cannot be read: {error}; "
-                f"remove it: epochcast probes remove {key}{self._option}"
-            ) from error
+        remedy = f"probes remove {key}"
+        return self._read(document, Measurement, f"measurement {key}", remedy)
 
     def _decode_outcome(self, run: str, document: str) -> RunOutcome:
+        remedy = f"calibration --forget {shlex.quote(run)}"
+        return self._read(document, RunOutcome, f"the run {run}", remedy)
+
+    def _read(self, document: str, kind: type[_Record], name: str, remedy: str) -> _Record:
         try:
-            return from_json(document, RunOutcome)
+            return from_json(document, kind)
         except StoreError as error:
             raise StoreError(
-                f"the run {run} in {self.label} cannot be read: {error}; "
-                f"remove it: epochcast calibration --forget {shlex.quote(run)}{self._option}"
+                f"{name} in {self.label} cannot be read: {error}; "
+                f"remove it: epochcast {remedy}{self._option}"
             ) from error
-
-
-def _nothing_yet(address: Address) -> StoreError:
-    return StoreError(
-        f"no measurements yet in {address.label}; "
-        f"run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256{address.option}"
-    )
-
-
-def _check_schema(database: Database, address: Address, create: bool) -> None:
-    with database.read() as connection:
-        found = schema_of(connection, address.label)
-    if found is None and not create:
-        raise _nothing_yet(address)
-    if found is None:
-        found = _create_once(database, address.label)
-    if found > STORE_SCHEMA:
-        raise StoreError(
-            f"the store {address.label}: written by a newer epochcast (schema {found}, this one "
-            f"reads up to {STORE_SCHEMA}); run: pip install --upgrade epochcast"
-        )
-    if found < STORE_SCHEMA:
-        _upgrade(database, address.label, required=create)
-
-
-def _upgrade(database: Database, label: str, required: bool) -> None:
-    """Add what an older schema lacks; a store that is only read may stay as it is."""
-    try:
-        with database.write() as connection:
-            if (schema_of(connection, label) or 0) < STORE_SCHEMA:  # nobody was faster
-                upgrade_tables(connection)
-    except StoreError:
-        if required:
-            raise
-
-
-def _create_once(database: Database, label: str) -> int:
-    with database.write() as connection:
-        found = schema_of(connection, label)  # again: another process may have been faster
-        if found is None:
-            create_tables(connection)
-        return found or STORE_SCHEMA
 
 
 def _row(measurement: Measurement) -> dict[str, Any]:

@@ -16,8 +16,7 @@ import pytest
 import truths
 from strategies import CPU, make_measurement, make_outcome
 
-from epochcast import database
-from epochcast import store as store_module
+from epochcast import tables
 from epochcast.address import APPLICATION_ID, locate
 from epochcast.database import Database
 from epochcast.errors import MissingDependency, StoreError
@@ -559,14 +558,14 @@ def test_a_kill_while_the_store_is_made(tmp_path):
 
 def test_the_file_is_marked_as_ours(store):
     assert execute(file_of(store), "PRAGMA application_id") == [(APPLICATION_ID,)]
-    tables = execute(file_of(store), "SELECT name FROM sqlite_master WHERE type = 'table'")
-    ours = {name for (name,) in tables if not str(name).startswith("sqlite_")}
+    found = execute(file_of(store), "SELECT name FROM sqlite_master WHERE type = 'table'")
+    ours = {name for (name,) in found if not str(name).startswith("sqlite_")}
     tables_of_ours = (
-        database.META,
-        database.MEASUREMENTS,
-        database.MODELS,
-        database.FOOTPRINTS,
-        database.OUTCOMES,
+        tables.META,
+        tables.MEASUREMENTS,
+        tables.MODELS,
+        tables.FOOTPRINTS,
+        tables.OUTCOMES,
     )
     assert ours == {table.name for table in tables_of_ours}
 
@@ -692,7 +691,7 @@ def test_a_store_of_schema_1_that_cannot_be_written_can_be_read(store, monkeypat
     def refuse(connection):
         raise StoreError("read-only")
 
-    monkeypatch.setattr(store_module, "upgrade_tables", refuse)
+    monkeypatch.setattr(tables, "upgrade_tables", refuse)
     with Store.open(folder=store.folder, create=False) as old:
         assert len(old.measurements()) == 1
         assert old.footprints("mnist-mlp", "abc123") == {}

@@ -101,6 +101,16 @@ def store_option(command: Command) -> Command:
     )(command)
 
 
+def model_options(command: Command) -> Command:
+    """Where the fitted model comes from: probes of a device, or a file."""
+    command = click.option(
+        "--model", "model_file", type=click.Path(), help="A model written by `fit -o`."
+    )(command)
+    return click.option("--device", help="Kind, or part of the name, of the device probed.")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
         command

@@ -16,6 +16,7 @@ from epochcast.cli.options import (
     Parsed,
     console,
     json_option,
+    model_options,
     print_json,
     read_int_list,
     reading,
@@ -133,8 +134,7 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=int, default=0, help="Of the draws.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="A picture: .png or .svg.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the plan as JSON.")
-@click.option("--device", help="Kind, or part of the name, of the device probed.")
-@click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
+@model_options
 @store_option
 @json_option
 @without_collecting()

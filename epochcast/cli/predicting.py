@@ -15,6 +15,7 @@ from epochcast.cli.options import (
     console,
     json_option,
     knobs_by_name,
+    model_options,
     print_json,
     reading,
     require_same,
@@ -73,8 +74,7 @@ def fit(
 @click.option("--confidence", type=SHARE, default=0.95, show_default=True,
               help="Probability with which it must fit.")  # fmt: skip
 @click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the device.")
-@click.option("--device", help="Kind, or part of the name, of the device probed.")
-@click.option("--model", "model_file", type=click.Path(), help="A model written by `fit -o`.")
+@model_options
 @store_option
 @json_option
 @without_collecting()

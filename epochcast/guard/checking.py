@@ -26,7 +26,7 @@ class Checks:
         self._books = books
         self._watch = Watch([rule_from(rule) for rule in plan.stop_rules])
         self._take_up()
-        self._before = self.states
+        self._before = self._states
         self.verdict: StopReason | None = None
         self.improved = False
 
@@ -44,17 +44,19 @@ class Checks:
 
     def begin_epoch(self) -> None:
         """From here on, what is reported belongs to the next epoch."""
-        self._before = self.states
+        self._before = self._states
 
     @property
-    def states_before(self) -> States:
-        """Of the rules when this epoch began: where a run goes on within it, it checks again."""
-        return self._before
-
-    @property
-    def states(self) -> States:
-        """Of the rules, for a checkpoint."""
+    def _states(self) -> States:
+        """Of the rules, as they are now."""
         return tuple(self._watch.states)
+
+    def states_at(self, step: int) -> States:
+        """Of the rules, for a checkpoint at a step of an epoch.
+
+        Within one they are those of its beginning: where a run goes on there, it checks again.
+        """
+        return self._before if step else self._states
 
     @property
     def needed(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from epochcast.guard.books import Books, Write
 from epochcast.guard.checking import States
-from epochcast.guard.ranks import Ranks
+from epochcast.guard.ranks import Ranks, wait_for_all
 from epochcast.records import Position
 
 
@@ -40,7 +40,7 @@ class Keeper:
         if self._everyone or first:
             self._write(archive.content(number))
         if self._everyone:
-            self._ranks.most([0])  # everything is written
+            wait_for_all(self._ranks)  # everything is written
         self._books.finish_checkpoint(number, position, watch, is_best)
-        self._ranks.most([0])  # it is whole
+        wait_for_all(self._ranks)  # it is whole
         self.ever = self.here = True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from epochcast.guard.books import Books
 from epochcast.guard.deciding import Situation
 from epochcast.guard.timekeeping import Timekeeper
+from epochcast.guard.watching import EpochSeen
 from epochcast.records import (
     EpochDone,
     LimitName,
@@ -19,32 +18,6 @@ from epochcast.records import (
 )
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
-
-
-@dataclass(slots=True, kw_only=True)
-class EpochSeen:
-    """What happened in an epoch so far.
-
-    Attributes:
-        began: monotonic seconds.
-        first: whether it is the first of its process.
-        predicted: seconds that it was to take, evaluation and saves excluded.
-        aside: seconds that were not training.
-        evaluation, save: seconds; None if there was none.
-        values: reported.
-    """
-
-    began: float
-    first: bool
-    predicted: Quantiles | None = None
-    aside: float = 0.0
-    evaluation: float | None = None
-    save: float | None = None
-    values: dict[str, float] = field(default_factory=dict)
-
-    def training(self, now: float) -> float:
-        """Seconds of it that were training."""
-        return now - self.began - self.aside
 
 
 def started(plan: Plan, books: Books, time: Timekeeper, position: Position, end: int) -> RunStarted:
@@ -78,7 +51,7 @@ def epoch_done(
     return EpochDone(
         wall_time=time.clock.wall(),
         position=position,
-        first=epoch.first,
+        first=here.first,
         predicted=epoch.predicted or here.epoch(),
         seconds=seconds,
         ratio=here.pace.epoch.ratio,

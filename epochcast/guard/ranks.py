@@ -44,6 +44,11 @@ class Alone:
         return list(values)
 
 
+def wait_for_all(ranks: Ranks) -> None:
+    """Go on when all processes are here; all must call it."""
+    ranks.most([0])
+
+
 def agree(
     ranks: Ranks, signals: Signals, reason: StopReason | None, number: int = 0
 ) -> tuple[StopReason | None, int]:
@@ -56,3 +61,8 @@ def agree(
     if signal and not code:
         return StopReason.SIGNAL, number
     return (REASONS[code - 1] if code else None), number
+
+
+def agree_flag(ranks: Ranks, flag: bool) -> bool:
+    """The first process's flag, on all; all must call it."""
+    return bool(ranks.most([int(flag and ranks.rank == 0)])[0])

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from epochcast.errors import StoreError
 from epochcast.guard.clock import Clock
-from epochcast.records import EpochDone, Notice, Position, RunEnded, RunEvent, RunStarted, Warning_
+from epochcast.guard.progress import Progress
+from epochcast.records import EpochDone, Notice, RunEnded, RunEvent, RunStarted, Warning_
 
 
 class Watcher(Protocol):
@@ -27,14 +28,16 @@ class Teller:
 
     Args:
         watchers: in the order in which they are told; none in processes that do not speak.
+        progress: where the run is when something is noted.
 
     Attributes:
         heard: the start, all notices, the latest epoch and the end.
     """
 
-    def __init__(self, watchers: Sequence[Watcher], clock: Clock) -> None:
+    def __init__(self, watchers: Sequence[Watcher], clock: Clock, progress: Progress) -> None:
         self._watchers = list(watchers)
         self._clock = clock
+        self._progress = progress
         self._told: list[RunStarted | Notice] = []
         self._epoch: EpochDone | None = None
         self._end: RunEnded | None = None
@@ -58,11 +61,12 @@ class Teller:
                 watcher.see(event)
             except (OSError, StoreError) as error:  # a full disk must not end a training run
                 self._watchers.remove(watcher)
-                self.note(event.position, "watcher-failed", error=str(error))
+                self.note("watcher-failed", error=str(error))
 
-    def note(self, position: Position, code: str, **details: str) -> None:
+    def note(self, code: str, **details: str) -> None:
         """Something that people should see; its text is in report/warnings.py."""
         notice = Warning_(code=code, details=tuple(details.items()))
+        position = self._progress.position
         self.tell(Notice(wall_time=self._clock.wall(), position=position, notice=notice))
 
     def close(self) -> None:

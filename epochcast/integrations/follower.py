@@ -10,7 +10,8 @@ from epochcast.errors import MissingDependency
 from epochcast.guard.archive import CONTENT, Archive
 from epochcast.guard.books import Write
 from epochcast.guard.clock import Clock
-from epochcast.guard.guard import Guard, Options
+from epochcast.guard.guard import Guard
+from epochcast.guard.options import Options
 from epochcast.guard.telling import Watcher
 from epochcast.integrations.session import FOLDER, Session
 from epochcast.records import Plan, Position, StopReason

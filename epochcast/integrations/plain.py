@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from epochcast.errors import UsageError
 from epochcast.guard.clock import Clock
-from epochcast.guard.guard import Options
+from epochcast.guard.options import Options
 from epochcast.guard.telling import Watcher
 from epochcast.integrations.session import FOLDER, Session
 from epochcast.records import Action, Plan, Position, StopReason

@@ -13,10 +13,11 @@ import psutil
 from epochcast.errors import EpochcastError, UsageError
 from epochcast.guard.books import Write
 from epochcast.guard.clock import Clock, SystemClock
-from epochcast.guard.guard import Guard, Options
+from epochcast.guard.guard import Guard
 from epochcast.guard.heartbeat import Heartbeat
 from epochcast.guard.holding import hold, release
 from epochcast.guard.limits import Allocation
+from epochcast.guard.options import Options
 from epochcast.guard.outcome import outcome_of
 from epochcast.guard.ranks import Alone, Ranks
 from epochcast.guard.signals import Signals
@@ -120,7 +121,7 @@ class Session:
         finally:
             self._heart.stop()
             release(self.folder)
-            self.signals.__exit__(None, None, None)
+            self.signals.__exit__()
 
     def leave_if_signalled(self) -> None:
         """End the process as its scheduler wants it, where a signal asked for it.

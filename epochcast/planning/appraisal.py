@@ -1,6 +1,6 @@
-"""One candidate looked at closely: its cadences, what it can afford, what it is worth.
+"""One candidate looked at closely: its cadences, what it can afford, where it saves.
 
-    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves, Option
+    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves ──▶ option.py
 
 Properties are computed when they are first asked for, each from those above it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, inf
-from typing import Any
 
 import numpy as np
 
@@ -18,22 +17,20 @@ from epochcast.costmodel.place import Place
 from epochcast.planning import batch as b
 from epochcast.planning.budget import (
     HOUR,
-    KWH,
     MOST_EPOCHS,
     Spending,
     guaranteed,
     joint,
-    upper_quantile,
 )
 from epochcast.planning.cadence import At, AtMost, Cadence, Epochs, Every, evaluation_interval
 from epochcast.planning.candidates import memory_limit, reference_batch
 from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import LEVELS, RunDraws, deviates, quantiles
+from epochcast.planning.draws import RunDraws, deviates
 from epochcast.planning.failures import Interruptions
 from epochcast.planning.pricing import PriceList, Prices
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
-from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
+from epochcast.records import Budget, LimitName, RunConfig
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
 LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
@@ -53,6 +50,10 @@ class Appraisal:
     budget: Budget
     request: PlanRequest
     chosen: bool = False
+
+    @cached_property
+    def place(self) -> Place:
+        return self.priced.place(self.position)
 
     @cached_property
     def prices(self) -> Prices:
@@ -289,7 +290,7 @@ class Appraisal:
         memory = self.prices.device_bytes
         return memory.quantile(self.budget.confidence) if memory else 0.0
 
-    # -- the option -----------------------------------------------------------------------------
+    # -- a run of that length -------------------------------------------------------------------
 
     @cached_property
     def saves(self) -> Cadence:
@@ -324,80 +325,6 @@ class Appraisal:
         return np.full(len(self.run.once), epochs, dtype=np.int64)
 
     @cached_property
-    def option(self) -> Option:
-        steps = int(self.priced.division.updates[self.position])
-        more = self.planned.seconds(self.same(self.epochs + 1)) - self.planned.seconds(
-            self.same(self.epochs)
-        )
-        next_seconds = float(np.median(more))
-        return Option(
-            config=self.config,
-            epochs=self.epochs,
-            affordable_epochs=_whole_quantiles(self.affordable_epochs),
-            target_epochs=self.target,
-            target_probability=self._probability(self.target),
-            most_epochs=self.most,
-            probability=self._probability(self.epochs) or 0.0,
-            save_bytes=self.prices.save_bytes,
-            binding=self.binding,
-            slack=self._slack(),
-            next_epoch_seconds=next_seconds,
-            next_epoch_money=self.money_of(next_seconds),
-            efficiency=self._efficiency(),
-            **self._learning_rate(),
-            steps_per_epoch=steps,
-            horizon_steps=steps * self.epochs,
-            extrapolated=tuple(name for name, _ in self.place.extrapolated()),
-            **self._totals(),
-            **self._memory(),
-        )
-
-    def _totals(self) -> dict[str, Any]:
-        """Time, money, energy and carbon of the run, as quantiles where they are known."""
-        budget = self.budget
-        seconds = self.spent.seconds(self.same(self.epochs))
-        joules = self.spent.joules(seconds) if budget.watts else None
-        money = self.spent.money(seconds) if budget.price_per_hour is not None else None
-        grams = None
-        if joules is not None and budget.carbon_per_kwh is not None:
-            grams = joules / KWH * budget.carbon_per_kwh
-        named = {"seconds": seconds, "money": money, "energy_joules": joules, "carbon_grams": grams}
-        return {name: None if x is None else quantiles(x) for name, x in named.items()}
-
-    def _memory(self) -> dict[str, Any]:
-        memory = self.prices.device_bytes
-        if memory is None:
-            return {"device_bytes": None, "memory_share": None}
-        capacity = self.priced.job.model.device.memory_bytes  # 0 where it is not known
-        share = memory.quantile(0.9) / capacity if capacity else None
-        return {"device_bytes": memory.quantiles(), "memory_share": share}
-
-    @cached_property
-    def unit_prices(self) -> UnitPrices:
-        run, calibrations = self.run, self.priced.job.model.calibration
-        return UnitPrices(
-            startup=quantiles(run.startup),
-            first_steps=quantiles(run.first),
-            epoch=quantiles(run.training + run.turn),
-            evaluation=quantiles(run.evaluation),
-            save=quantiles(run.save),
-            epoch_noise=run.noise,
-            calibration=calibrations.epoch.factor,
-            startup_calibration=calibrations.startup.factor,
-            evaluation_calibration=calibrations.evaluation.factor,
-            save_calibration=calibrations.save.factor,
-        )
-
-    @cached_property
-    def place(self) -> Place:
-        return self.priced.place(self.position)
-
-    def _probability(self, epochs: int | None) -> float | None:
-        if epochs is None:
-            return None
-        return float(np.mean(self.affordable_epochs >= epochs))
-
-    @cached_property
     def binding(self) -> LimitName | None:
         """The limit that the next epoch would break; None where something else ends the run."""
         if not self.affordable or self.epochs >= (self.most or self.searched):
@@ -410,34 +337,8 @@ class Appraisal:
             ),
         )  # fmt: skip
 
-    def _slack(self) -> tuple[tuple[LimitName, float], ...]:
-        limits, q, epochs = self.spent.limits(), self.budget.confidence, self.same(self.epochs)
-        return tuple(
-            (name, limit - upper_quantile(self.spent.used(name, epochs), q))
-            for name, limit in limits.items()
-        )
-
     def money_of(self, seconds: float) -> float | None:
         price_per_hour = self.budget.price_per_hour
         if price_per_hour is None:
             return None
         return price_per_hour * self.config.world_size * seconds / HOUR
-
-    def _efficiency(self) -> float | None:
-        noise_scale = self.request.noise_scale
-        if noise_scale is None:
-            return None
-        return b.efficiency(self.global_batch, self.reference, noise_scale)
-
-    def _learning_rate(self) -> dict[str, Any]:
-        optimizer = self.request.optimizer
-        if optimizer is None:
-            return {"learning_rate_factor": None}
-        factor = b.learning_rate_factor(self.global_batch, self.reference, optimizer)
-        return {"learning_rate_factor": factor, "learning_rate_rule": b.RATE_RULES[optimizer]}
-
-
-def _whole_quantiles(epochs: Epochs) -> Quantiles:
-    """Of whole numbers; P10 is what nine draws in ten can afford."""
-    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in LEVELS)
-    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

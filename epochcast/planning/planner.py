@@ -26,6 +26,7 @@ from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import candidates, memory_limit, shortlist
 from epochcast.planning.draws import DRAWS
+from epochcast.planning.option import option_of, unit_prices_of
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import nearest
@@ -63,13 +64,13 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     _require_confidence(budget.confidence)
     job = _job(model, request)
     ranked = _ranked(job, budget, request)
-    chosen = replace(ranked[0], chosen=True)
+    chosen = replace(ranked[0][0], chosen=True)
     _require_epochs_to_list(chosen)
-    options = with_pareto([a.option for a in (chosen, *ranked[1:])])
+    options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
     return _written(job, chosen, worth_keeping(options))
 
 
-def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[Appraisal]:
+def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[tuple[Appraisal, Option]]:
     """What fits, the best first.
 
     Raises:
@@ -78,10 +79,10 @@ def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[Appraisal]:
     priced = price(job, candidates(job, request))
     shortlisted = shortlist(priced, budget, request)
     appraisals = [Appraisal(priced, int(i), budget, request) for i in shortlisted]
-    fitting = [a for a in appraisals if a.fits]
+    fitting = [(a, option_of(a)) for a in appraisals if a.fits]
     if not fitting:
         raise nearest(appraisals)
-    return sorted(fitting, key=lambda a: request.objective.key(a.option))
+    return sorted(fitting, key=lambda found: request.objective.key(found[1]))
 
 
 def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
@@ -101,7 +102,7 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
         objective=request.objective.name,
         options=options,
         timeline=timeline(chosen, stop_forecast(chosen, request, fitted)),
-        prices=chosen.unit_prices,
+        prices=unit_prices_of(chosen),
         metric=request.metric,
         mode=request.better,
         stop_rules=tuple(rule_record(rule) for rule in rules),

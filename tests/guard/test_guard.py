@@ -15,8 +15,8 @@ from rehearsal import FakeClock, Listener, Rehearsal, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
-from epochcast.guard.guard import Options
 from epochcast.guard.limits import Allocation
+from epochcast.guard.options import Options
 from epochcast.guard.outcome import outcome_of
 from epochcast.guard.signals import Signals
 from epochcast.planning.stopping import Patience, rule_record
@@ -382,7 +382,7 @@ def test_what_evaluations_take_is_no_part_of_steps(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(epochs=3, evaluation=about(400.0, 0.1)), tmp_path,
                     evaluation_seconds=repeat(400.0))  # fmt: skip
     run.run()
-    assert run.guard._timer.bound < 6
+    assert run.guard._timers.steady.bound < 6
 
 
 def test_rules_that_are_never_shown_a_value_are_told_about(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from frameworks import needed
 from guard.rehearsal import FakeClock, Listener, about, make_plan
+from signalled import left_after
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = needed("keras")
@@ -252,19 +253,8 @@ def test_a_metric_that_nobody_measures_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_saves_and_leaves(tmp_path: Path, name: str, code: int) -> None:
-    before = signal.getsignal(getattr(signal, name))
     run = Run(tmp_path, make_plan(epochs=3))
-
-    def at_step_15() -> None:
-        if run.passing.steps == 15:
-            os.kill(os.getpid(), getattr(signal, name))
-
-    run.passing.each_step = at_step_15
-    with pytest.raises(SystemExit) as left:
-        run.fit()
-    assert left.value.code == code
-    assert (run.passing.steps, run.follow.reason) == (15, StopReason.SIGNAL)
-    assert signal.getsignal(getattr(signal, name)) is before
+    assert left_after(15, name, run, run.passing) == code
     assert run.model._initial_epoch is None
     other = Run(tmp_path / "other", make_plan())
     other.model.optimizer.build(other.model.trainable_variables)

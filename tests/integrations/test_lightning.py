@@ -14,6 +14,7 @@ import pytest
 import torch
 from frameworks import needed
 from guard.rehearsal import FakeClock, Listener, about, make_plan
+from signalled import left_after
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -294,22 +295,11 @@ def test_a_model_checkpoint_of_the_user_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_saves_and_leaves(tmp_path: Path, name: str, code: int) -> None:
-    before = signal.getsignal(getattr(signal, name))
     run = Run(tmp_path, make_plan(epochs=3))
-
-    def at_step_15() -> None:
-        if run.model.steps == 15:
-            os.kill(os.getpid(), getattr(signal, name))
-
-    run.model.each_step = at_step_15
-    with pytest.raises(SystemExit) as left:
-        run.fit()
-    assert left.value.code == code
-    assert (run.model.steps, run.follow.reason) == (15, StopReason.SIGNAL)
+    assert left_after(15, name, run, run.model) == code
     assert run.follow.checkpoint is not None
     saved = weights(run.follow.checkpoint)
     assert all(torch.equal(saved[n], value) for n, value in run.model.state_dict().items())
-    assert signal.getsignal(getattr(signal, name)) is before
     second = Run(tmp_path, make_plan(epochs=3)).fit()
     assert second.model.steps == 15
 
