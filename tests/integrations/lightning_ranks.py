@@ -50,3 +50,4 @@ if __name__ == "__main__":
     position = follow.position
     text = f"{code} {follow.reason.name} {position.epoch} {position.steps}"
     (folder / f"rank-{os.environ['RANK']}").write_text(text)
+    torch.distributed.destroy_process_group()  # gloo's threads may abort a process that leaves it
