@@ -26,6 +26,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/public_a100.py
+	$(BIN)/python benchmarks/public_memory.py
 	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/planning.py
 	$(BIN)/python benchmarks/following.py
