@@ -31,7 +31,7 @@ from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
-from epochcast.planning.timeline import stop_forecast, timeline
+from epochcast.planning.timeline import looks_at_training, stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
 from epochcast.units import format_bytes
 
@@ -256,6 +256,7 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         if curve.non_finite_epoch is not None:
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+    found += _left_out_notes(request)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:
         found.append(_note("larger-is-better", metric=request.metric))
@@ -272,6 +273,14 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return found
+
+
+def _left_out_notes(request: PlanRequest) -> list[Warning_]:
+    """Learning curves that cannot be part of the forecast, beside others that are."""
+    lacking = sum(not curve.training for curve in request.curves)
+    if not (lacking and looks_at_training(request.rules)):
+        return []
+    return [_note("curves-without-training", count=str(lacking), of=str(len(request.curves)))]
 
 
 def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:

@@ -110,7 +110,7 @@ class ProgressQuotient:
         strip = (*state[1:], check.training)
         if len(strip) < self.strip:
             return (best, *strip), None
-        progress = 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
+        progress = _progress(strip)
         lost = _generalization_loss(check.value, best) > self.quotient * progress
         return (best,), StopReason.PATIENCE if lost else None
 
@@ -225,6 +225,13 @@ RULES: Mapping[str, type[Any]] = {
 
 def _smaller_is_better(value: float, mode: Mode) -> float:
     return value if mode == "min" else -value
+
+
+def _progress(strip: Sequence[float]) -> float:
+    """P_k; without end where losses come down to nothing, none where they are nothing already."""
+    if min(strip) <= 0:
+        return inf if max(strip) > min(strip) else 0.0
+    return 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
 
 
 def _generalization_loss(value: float, best: float) -> float:

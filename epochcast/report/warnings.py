@@ -50,6 +50,8 @@ WARNINGS = {
     "it would fit curves for hours",
     "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
     "curve: that run failed, and only what came before is used",
+    "curves-without-training": "the stop probabilities leave out {count} of {of} learning curves: "
+    "the rule pq looks at training losses, which these do not have",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
     "disk-spreads-saves": "the disk has room for {count} checkpoints: saves are further apart than "
     "failures and their cost ask for; give more --disk, or keep fewer: --keep 2",
