@@ -311,7 +311,8 @@ class Plan:
         timeline: of the chosen option and one fold, from the start of the run.
         prices: of the parts that the timeline is the sum of.
         metric: that they watch.
-        mode: whether a smaller or a larger metric is better.
+        mode: whether a smaller or a larger metric is better; in documents that do not say, what
+            the stop rules take it to be.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
@@ -349,6 +350,8 @@ class Plan:
         known = 1 <= self.schema <= SCHEMA
         require(known, f"schema {self.schema} is none of 1 to {SCHEMA}, which this epochcast reads")
         require(bool(self.options), "a plan needs at least one option, and has none")
+        if {rule.mode for rule in self.stop_rules} == {"max"}:
+            object.__setattr__(self, "mode", "max")  # older documents say it in the rules alone
 
     @property
     def chosen(self) -> Option:
