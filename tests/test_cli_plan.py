@@ -192,7 +192,7 @@ def test_curves_that_count_steps_are_read_as_epochs(probed: Path) -> None:
     rows = (f"{10 * e},{1 + 1 / e}\n" for e in range(1, 13))
     Path("steps.csv").write_text("step,val_loss\n" + "".join(rows))
     assert "--steps-per-epoch" in run("--epochs 3 --curve steps.csv", code=2).stderr
-    found = planned("--epochs 3 --curve steps.csv --steps-per-epoch 10")
+    found = planned("--epochs 30 --curve steps.csv --steps-per-epoch 10")
     assert found.outlook is not None
     assert found.outlook.seen_epochs == 12
 

@@ -124,7 +124,7 @@ class Appraisal:
         if self.request.curves:
             best = max if self.request.better == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
-            return min(float(np.median(found)), fits)
+            return min(float(np.median(found)), self.most or fits, fits)
         return min(self.most or fits, fits)
 
     @cached_property

@@ -19,6 +19,7 @@ All of them fall for ever, so a curve that has turned is handed to ``rising``.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, pi, sqrt
@@ -201,6 +202,22 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     if _lowest_before_rise(fitted) is None:
         return fitted
     return _turned(fitted, unit_x, unit_y)
+
+
+def seen_until(fitted: FittedCurve, epoch: float) -> FittedCurve | None:
+    """The curve as if the run had ended there; None where too few checks came before."""
+    seen = fitted.seen
+    if seen.epochs[-1] <= epoch:
+        return fitted
+    count = bisect_right(seen.epochs, epoch)
+    if count < FEWEST_CHECKS:
+        return None
+    cut = LearningCurve(
+        epochs=seen.epochs[:count],
+        validation=seen.validation[:count],
+        training=seen.training[:count],
+    )
+    return fit_curve(cut, fitted.mode)
 
 
 def _turned(fitted: FittedCurve, x: Array, y: Array) -> FittedCurve:

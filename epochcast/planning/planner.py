@@ -29,7 +29,7 @@ from epochcast.planning.draws import DRAWS
 from epochcast.planning.option import option_of, unit_prices_of
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
-from epochcast.planning.shortfall import nearest
+from epochcast.planning.shortfall import enough, nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import looks_at_training, stop_forecast, timeline
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
@@ -216,12 +216,15 @@ def _fitted(request: PlanRequest) -> list[FittedCurve]:
 def _outlook(
     chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Outlook | None:
+    """Of the longest curve, no further than the plan goes; None if none has enough checks there."""
     if not fitted:
         return None
-    from epochcast.planning.curves import outlook
+    from epochcast.planning.curves import outlook, seen_until
 
-    longest = max(fitted, key=lambda one: one.seen.epochs[-1])
-    return outlook(longest, chosen.epochs, request.min_delta)
+    by_length = sorted(fitted, key=lambda one: -one.seen.epochs[-1])
+    within = filter(None, (seen_until(curve, chosen.epochs) for curve in by_length))
+    longest = next(within, None)
+    return outlook(longest, chosen.epochs, request.min_delta) if longest else None
 
 
 def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
@@ -256,13 +259,12 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
         if curve.non_finite_epoch is not None:
             found.append(_note("curve-not-finite", metric=request.metric,
                                epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
-    found += _left_out_notes(request)
+    found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:
         found.append(_note("larger-is-better", metric=request.metric))
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
-    if chosen.disk_spreads_saves:
-        found.append(_note("disk-spreads-saves", count=f"{chosen.most_saves:,}"))
+    found += _disk_note(chosen)
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
@@ -281,6 +283,34 @@ def _left_out_notes(request: PlanRequest) -> list[Warning_]:
     if not (lacking and looks_at_training(request.rules)):
         return []
     return [_note("curves-without-training", count=str(lacking), of=str(len(request.curves)))]
+
+
+def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
+    """Learning curves that are longer than the plan."""
+    if not request.curves:
+        return []
+    from epochcast.planning.curves import FEWEST_CHECKS
+
+    ends = [c.epochs[-1] for c in request.curves if c.epochs[-1] > last]
+    found = [_note("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}") for end in ends]
+    checks = max(sum(epoch <= last for epoch in c.epochs) for c in request.curves)
+    if checks < FEWEST_CHECKS:
+        found.append(_note("few-checks-in-plan", last=f"{last:,}", needed=str(FEWEST_CHECKS)))
+    return found
+
+
+def _disk_note(chosen: Appraisal) -> list[Warning_]:
+    """That saves are further apart than on a larger disk, and what would put them closer."""
+    most = chosen.most_saves
+    if most is None or not chosen.disk_spreads_saves:
+        return []
+    free = replace(chosen, budget=replace(chosen.budget, disk=None))
+    need = float(free.planned.disk_bytes(free.same(free.epochs)).max())
+    advice = f"--disk {enough('disk', need).replace(' ', '')}"
+    if most > 1:
+        advice += f", or keep fewer: --keep {most - 1}"
+    count = "1 checkpoint" if most == 1 else f"{most:,} checkpoints"
+    return [_note("disk-spreads-saves", count=count, advice=advice)]
 
 
 def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:

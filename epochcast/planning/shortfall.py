@@ -140,11 +140,17 @@ def describe(shortfall: Shortfall) -> str:
     )
 
 
+def enough(name: LimitName, need: float) -> str:
+    """A need in words, rounded up so that they suffice when they are given back."""
+    form, read = FORMS[name]
+    rounded = need
+    while read(form(rounded)) < need:
+        rounded *= 1 + FINER
+    return form(rounded)
+
+
 def _change(name: LimitName, has: float, need: float) -> str:
     form, read = FORMS[name]
-    enough = need
-    while read(form(enough)) < need:
-        enough *= 1 + FINER
-    text = form(enough)
+    text = enough(name, need)
     more = form(read(text) - has)
     return f"{text} of {name}, {more} more than the {form(has)} allowed"

@@ -190,6 +190,35 @@ def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
 
 
 @pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
+@pytest.mark.parametrize(
+    ("keep", "folds", "room", "to_keep"),
+    [(0, 1, 5, 4), (0, 5, 2, 1), (2, 1, 2, 1), (1, 1, 1, None)],
+)
+def test_what_is_said_about_the_disk_helps(
+    keep: int, folds: int, room: int, to_keep: int | None, mtbf: float | None
+) -> None:
+    """More disk, or keeping fewer where that is possible: then saves are where they should be."""
+    wishes = {"epochs": 40, "evaluate": 0, "mtbf_seconds": mtbf, "folds": folds}
+    tight = Budget(disk=(room + 0.5) * folds * 1e6)
+    (note,) = [
+        w for w in plan(EXAMPLE, tight, keep=keep, **wishes).warnings
+        if w.code == "disk-spreads-saves"
+    ]  # fmt: skip
+    details = dict(note.details)
+    assert details["count"] == ("1 checkpoint" if room == 1 else f"{room} checkpoints")
+    enough = re.match(r"--disk (\S+?)(?:, or keep fewer: --keep (\d+))?$", details["advice"])
+    assert enough
+    assert enough[2] == (None if to_keep is None else str(to_keep))
+    free = plan(EXAMPLE, Budget(), keep=keep, **wishes).epochs_of("save")
+    larger = Budget(disk=float(parse_bytes(enough[1])))
+    advised = [plan(EXAMPLE, larger, keep=keep, **wishes)]
+    advised += [plan(EXAMPLE, tight, keep=to_keep, **wishes)] if to_keep else []
+    for found in advised:
+        assert found.epochs_of("save") == free
+        assert "disk-spreads-saves" not in {w.code for w in found.warnings}
+
+
+@pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
 def test_automatic_saves_adapt_to_the_disk(mtbf: float | None) -> None:
     """Room for five checkpoints, all kept, or for two where a third is written before one goes."""
     wishes = {"epochs": 90, "evaluate": 0, "mtbf_seconds": mtbf}
@@ -465,6 +494,43 @@ def test_a_pilot_tells_where_the_run_will_stop() -> None:
     assert found.outlook is not None
     assert (found.outlook.fit, found.outlook.turning_epoch) == ("overfitting", 12)
     assert found.outlook.improve_probability < 0.05
+
+
+def _until(curve: LearningCurve, count: int) -> LearningCurve:
+    values = {name: getattr(curve, name)[:count] for name in ("epochs", "validation", "training")}
+    return LearningCurve(**values)
+
+
+@pytest.mark.parametrize("curve", [FALLING, TURNED])
+@pytest.mark.parametrize("last", [5, 10, 20, 29])
+def test_a_curve_is_judged_no_further_than_the_plan_goes(curve: LearningCurve, last: int) -> None:
+    """As if the pilot had ended with the plan: what it did later is another run's business."""
+    longer = plan(EXAMPLE, Budget(), epochs=last, curves=(curve,))
+    assert (
+        longer.outlook
+        == plan(EXAMPLE, Budget(), epochs=last, curves=(_until(curve, last),)).outlook
+    )
+    assert longer.outlook is not None
+    assert longer.outlook.best_epoch <= longer.outlook.seen_epochs == last
+    assert [w.code for w in longer.warnings] == ["curve-beyond-plan"]
+    assert dict(longer.warnings[0].details) == {"end": "30", "last": str(last)}
+
+
+def test_too_few_checks_within_the_plan_are_said() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=4, curves=(FALLING,), rules=(Patience(checks=2),))
+    assert found.outlook is None
+    assert [w.code for w in found.warnings] == ["curve-beyond-plan", "few-checks-in-plan"]
+    assert found.timeline[0].stop_probability is not None
+    shorter = _until(FALLING, 6)
+    other = plan(EXAMPLE, Budget(), epochs=6, curves=(replace(FALLING, epochs=tuple(
+        10.0 * e for e in FALLING.epochs)), shorter))  # fmt: skip
+    assert other.outlook == plan(EXAMPLE, Budget(), epochs=6, curves=(shorter,)).outlook
+
+
+def test_evaluations_suit_a_best_epoch_within_the_plan() -> None:
+    """A pilot that was best at its end, epoch 30, is one of a run of 10 epochs, best at 10."""
+    found = plan(EXAMPLE, Budget(), epochs=10, curves=(FALLING,), evaluate="auto")
+    assert found.epochs_of("evaluate")[0] == round(math.sqrt(2 * 10 * 8 / 55))
 
 
 def test_a_falling_curve_is_not_stopped() -> None:
