@@ -37,7 +37,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
 _MOST_MONEY = 1e15
-_LONGEST = 3000 * 365.25 * 86400  # seconds: more is a slip of the pen
+LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
 def parse_seconds(text: str) -> float:
@@ -160,7 +160,7 @@ def parse_deadline(text: str, now: datetime) -> float:
         UsageError: the text is neither, or the time has passed, or it is beyond all reason.
     """
     seconds = parse_time(text, now) if is_time(text) else parse_seconds(text)
-    if seconds > _LONGEST:
+    if seconds > LONGEST_SECONDS:
         raise UsageError(f"a deadline is at most 3,000 years away, but got {text!r}")
     if not is_time(text):
         return seconds

@@ -15,9 +15,10 @@ from click.testing import CliRunner, Result
 from epochcast.cli import cli
 from epochcast.cli.plan import plan as command
 from epochcast.lookup import fitted_model
+from epochcast.planning.optimizers import OPTIMIZERS
 from epochcast.planning.planner import plan
 from epochcast.planning.request import PlanRequest
-from epochcast.records import Budget, GradientNoise, Plan
+from epochcast.records import Budget, GradientNoise, Plan, Quantiles
 from epochcast.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
@@ -197,6 +198,23 @@ def test_curves_that_count_steps_are_read_as_epochs(probed: Path) -> None:
     assert found.outlook.seen_epochs == 12
 
 
+def test_what_is_given_twice_is_one(probed: Path) -> None:
+    once = planned("--epochs 3 --batch-size 128 --devices 2")
+    assert planned("--epochs 3 --batch-size 128,128 --devices 2,2,2") == once
+
+
+def test_a_fixed_cost_counts_without_a_price(probed: Path) -> None:
+    line = "--epochs 3 --fixed-cost 5"
+    found = planned(line)
+    assert found.chosen.money == Quantiles.exactly(5.0)
+    assert found == planned(f"{line} --price-per-hour 0")
+
+
+def test_the_optimizers_are_those_of_the_library() -> None:
+    (option,) = [o for o in command.params if o.name == "optimizer"]
+    assert list(option.type.choices) == list(OPTIMIZERS)  # type: ignore[attr-defined]
+
+
 def test_a_score_is_planned_upside_down(probed: Path) -> None:
     Path("scores.csv").write_text(
         "epoch,accuracy\n" + "".join(f"{e},{1 - 1 / e}\n" for e in range(1, 13))
@@ -266,6 +284,12 @@ def test_every_option_has_a_twin_in_the_library() -> None:
             "that is finite and at least 0 and at most 1",
             2,
         ),
+        ("--epochs 3 --stop up=2.5", "counts rises: give a whole number, but got 2.5", 2),
+        ("--epochs 3 --restart 5m", "comes after a failure, and none is expected: give", 2),
+        ("--epochs 3 --bandwidth 10GB", "the plan is for 1 device alone: give others too", 2),
+        ("--epochs 3 --steps-per-epoch 5", "add --curve", 2),
+        ("--epochs 3 --min-delta 0.1", "none of them is given: add --patience or --curve", 2),
+        ("--epochs 3 --stop gl=5 --min-delta 3", "none of them is given: add --patience", 2),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
         ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),

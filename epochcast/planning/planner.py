@@ -32,6 +32,7 @@ from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import enough, nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import looks_at_training, stop_forecast, timeline
+from epochcast.planning.wishes import request_from
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
 from epochcast.units import format_bytes
 
@@ -48,18 +49,21 @@ def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
         model: of the workload, as from ``fit`` or ``fitted_model``.
         budget: the limits; None for none.
         **wishes: the fields of ``planning.request.PlanRequest``, e.g. ``epochs=90``,
-            ``batch_sizes=(256,)``, ``rules=(Patience(checks=5),)``.
+            ``batch_sizes=256``, ``rules=Patience(checks=5)``, ``optimizer="adamw"``; as names and
+            single values where ``planning.wishes`` knows them.
 
     Raises:
         UsageError: wishes that contradict each other.
         PredictionError: the model knows no such knob or precision.
         DoesNotFit: nothing fits; its ``shortfall`` is the nearest thing that would.
     """
-    return make_plan(model, budget or Budget(), PlanRequest(**wishes))
+    return make_plan(model, budget or Budget(), request_from(**wishes))
 
 
 def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     """As ``plan``, with the request as one record."""
+    if budget.fixed_cost and budget.price_per_hour is None:
+        budget = replace(budget, price_per_hour=0.0)
     _require_an_end(budget, request)
     _require_confidence(budget.confidence)
     job = _job(model, request)

@@ -57,7 +57,7 @@ class Patience:
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        _require_between(self, 1, inf, "checks")
+        _require_whole(self, "checks")
         _require_between(self, 0, inf, "min_delta")
 
     def update(self, state: State, check: Check) -> Verdict:
@@ -101,7 +101,7 @@ class ProgressQuotient:
     def __post_init__(self) -> None:
         _require_loss(self)
         _require_between(self, 0, inf, "quotient")
-        _require_between(self, 1, inf, "strip")
+        _require_whole(self, "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
         if check.training is None:
@@ -128,7 +128,7 @@ class SuccessiveRises:
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        _require_between(self, 1, inf, "rises", "strip")
+        _require_whole(self, "rises", "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
         value = _smaller_is_better(check.value, self.mode)
@@ -191,7 +191,7 @@ class Futility:
 
     def __post_init__(self) -> None:
         _require_between(self, 0, 1, "probability")
-        _require_between(self, 1, inf, "first_checks")
+        _require_whole(self, "first_checks")
         if self.horizon is not None:
             _require_between(self, 1, inf, "horizon")
         _require_between(self, 0, inf, "min_delta")
@@ -252,6 +252,16 @@ def _require_between(rule: Any, low: float, high: float, *names: str) -> None:
             bounds += f" and at most {high:g}" if isfinite(high) else ""
             raise UsageError(
                 f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got {value:g}"
+            )
+
+
+def _require_whole(rule: Any, *names: str) -> None:
+    """Settings that count are whole and at least 1."""
+    _require_between(rule, 1, inf, *names)
+    for name in names:
+        if (value := getattr(rule, name)) != int(value):
+            raise UsageError(
+                f"the rule {rule.kind} counts {name}: give a whole number, but got {value:g}"
             )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from epochcast.errors import StoreError
 from epochcast.records.configuration import Device, RunConfig
@@ -89,6 +89,11 @@ class Budget:
             if isinstance(value, int | float):
                 ok = isfinite(value) and value >= 0
                 require(ok, f"{field.name} must be finite and >= 0, but got {value}")
+            elif field.name != "counted_from":
+                require(value is None, f"{field.name} must be a number, but got {value!r}")
+        counts = self.counted_from in get_args(CountedFrom)
+        known = ", ".join(get_args(CountedFrom))
+        require(counts, f"counted_from must be one of {known}, but got {self.counted_from!r}")
         between = 0 < self.confidence < 1
         require(between, f"confidence must lie between 0 and 1, but got {self.confidence}")
         priced = self.money is None or self.price_per_hour is not None

@@ -756,6 +756,8 @@ def test_an_unknown_knob_is_refused() -> None:
         ({"deadline": -1}, "deadline must be finite"),
         ({"deadline": math.inf}, "deadline must be finite"),
         ({"confidence": 1.0}, "between 0 and 1"),
+        ({"counted_from": "x"}, "counted_from must be one of now, start, total, but got 'x'"),
+        ({"deadline": "8h"}, "deadline must be a number, but got '8h'"),
     ],
 )
 def test_budgets_that_make_no_sense_are_refused(limits: dict[str, float], message: str) -> None:
