@@ -26,6 +26,7 @@ from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import candidates, memory_limit, shortlist
 from epochcast.planning.draws import DRAWS
+from epochcast.planning.endless import failure_notes, why_endless
 from epochcast.planning.option import option_of, unit_prices_of
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
@@ -34,11 +35,12 @@ from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import looks_at_training, stop_forecast, timeline
 from epochcast.planning.wishes import request_from
 from epochcast.records import Budget, Option, Outlook, Plan, Warning_
-from epochcast.units import format_bytes
+from epochcast.units import LONGEST_SECONDS, format_bytes
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
 
+SHOWN_LEVEL = 0.9  # P90 is the longest time that people see
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
@@ -65,11 +67,14 @@ def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     if budget.fixed_cost and budget.price_per_hour is None:
         budget = replace(budget, price_per_hour=0.0)
     _require_an_end(budget, request)
+    _require_times(budget)
     _require_confidence(budget.confidence)
     job = _job(model, request)
     ranked = _ranked(job, budget, request)
     chosen = replace(ranked[0][0], chosen=True)
     _require_epochs_to_list(chosen)
+    if endless := why_endless(chosen, chosen.epochs, SHOWN_LEVEL):
+        raise UsageError(endless)
     options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
     return _written(job, chosen, worth_keeping(options))
 
@@ -128,6 +133,13 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
             "e.g. --epochs 90 or --deadline 8h"
         )
+
+
+def _require_times(budget: Budget) -> None:
+    for name in ("deadline", "spent_seconds"):
+        seconds = getattr(budget, name) or 0.0
+        if seconds > LONGEST_SECONDS:
+            raise UsageError(f"{name} must be at most 3,000 years, but got {seconds:g} seconds")
 
 
 def _require_epochs_to_list(chosen: Appraisal) -> None:
@@ -268,7 +280,7 @@ def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning
     if request.mode is None and request.better == "max" and watches:
         found.append(_note("larger-is-better", metric=request.metric))
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
-    found += _disk_note(chosen)
+    found += _disk_note(chosen) + failure_notes(chosen)
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):

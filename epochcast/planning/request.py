@@ -25,7 +25,6 @@ MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 b
     "micro_batch": 10**9,
     "reference_batch": 10**9,
     "devices": 10**6,
-    "mtbf_seconds": LONGEST_SECONDS,
     "restart_seconds": LONGEST_SECONDS,
 }
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
@@ -161,7 +160,7 @@ class PlanRequest:
         self._require_kinds()
         for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
             _require_positive(name, getattr(self, name))
-        for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
+        for name in ("bandwidth", "min_epochs", "folds", "noise_scale"):
             _require_positive(name, getattr(self, name))
         for name, most in MOST.items():
             for value in _numbers(getattr(self, name)):
@@ -176,9 +175,11 @@ class PlanRequest:
             for value in _numbers(getattr(self, name)):
                 _require_positive(name, value)
         self._require_used()
-        if self.mtbf_seconds is not None and self.mtbf_seconds < SHORTEST_MTBF:
+        mtbf = self.mtbf_seconds
+        if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
             raise UsageError(
-                f"mtbf_seconds must be at least {SHORTEST_MTBF:g}, but got {self.mtbf_seconds:g}"
+                "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
+                f"years, but got {mtbf:g}; leave it out for a run that never fails"
             )
         for rule in self.rules:
             if (mode := getattr(rule, "mode", self.better)) != self.better:

@@ -202,9 +202,10 @@ class Futility:
         state = (*state, check.epoch, check.value)
         if len(state) < 2 * self.first_checks:
             return state, None
-        from epochcast.planning.curves import fit_curve
+        from epochcast.planning.curves import LARGEST, fit_curve
 
-        curve = LearningCurve(epochs=state[::2], validation=state[1::2])
+        values = tuple(max(-LARGEST, min(value, LARGEST)) for value in state[1::2])
+        curve = LearningCurve(epochs=state[::2], validation=values)
         chance = fit_curve(curve, self.mode).improvement_probability(self.horizon, self.min_delta)
         return state, StopReason.FUTILE if chance < self.probability else None
 

@@ -51,15 +51,18 @@ def _named(what: str, name: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _several(asked: Any) -> Any:
-    """One value is a tuple of one; None is none; a word stays one."""
-    if asked is None or isinstance(asked, str):
-        return asked or ()
-    return tuple(asked) if isinstance(asked, Iterable) else (asked,)
+    """One value is a tuple of one; None is none."""
+    if asked is None:
+        return ()
+    several = isinstance(asked, Iterable) and not isinstance(asked, str)
+    return tuple(asked) if several else (asked,)
 
 
 def _different(asked: Any) -> Any:
-    several = _several(asked)
-    return several if isinstance(several, str) else tuple(dict.fromkeys(map(_plain, several)))
+    """Each once; a word stays one."""
+    if isinstance(asked, str):
+        return asked
+    return tuple(dict.fromkeys(map(_plain, _several(asked))))
 
 
 def _plain(number: Any) -> Any:

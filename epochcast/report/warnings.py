@@ -59,6 +59,8 @@ WARNINGS = {
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
     "disk-spreads-saves": "the disk has room for {count}: saves are further apart than failures "
     "and their cost ask for; give {advice}",
+    "rarely-saved": "failures come every {mtbf}, but a restart takes {restart} and the way to the "
+    "next save {stretch}: about one attempt in {attempts} gets there",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
