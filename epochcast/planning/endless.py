@@ -32,7 +32,7 @@ def _because(a: Appraisal, epochs: int) -> str:
     return (
         f", as failures come every {format_seconds(a.request.mtbf_seconds)}, and from a save to "
         f"the next it takes {format_seconds(stretch_seconds(a, epochs))}: the run practically "
-        "never ends; save more often, or run where failures are rarer"
+        "never ends, unless failures are rarer or saves closer together"
     )
 
 
