@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from epochcast.errors import UsageError
 from epochcast.planning.cadence import Cadence
 from epochcast.planning.metrics import mode_of
 from epochcast.planning.optimizers import OptimizerKind
+from epochcast.planning.settings import (
+    numbers,
+    require_at_most,
+    require_not_negative,
+    require_number,
+    require_positive,
+    require_whole,
+)
 from epochcast.planning.stopping import RULES, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
 from epochcast.units import LONGEST_SECONDS
@@ -25,6 +32,10 @@ MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 b
     "micro_batch": 10**9,
     "reference_batch": 10**9,
     "devices": 10**6,
+    "keep": 10**9,
+    "evaluate": 10**9,
+    "save": 10**9,
+    "seed": 2**63 - 1,
     "restart_seconds": LONGEST_SECONDS,
 }
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
@@ -159,21 +170,21 @@ class PlanRequest:
     def __post_init__(self) -> None:
         self._require_kinds()
         for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         for name in ("bandwidth", "min_epochs", "folds", "noise_scale"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         for name, most in MOST.items():
-            for value in _numbers(getattr(self, name)):
-                _require_at_most(name, value, most)
+            for value in numbers(getattr(self, name)):
+                require_at_most(name, value, most)
         for name in ("keep", "evaluate", "save", "restart_seconds"):
-            for value in _numbers(getattr(self, name)):
-                _require_not_negative(name, value)
-        _require_not_negative("seed", self.seed)
+            for value in numbers(getattr(self, name)):
+                require_not_negative(name, value)
+        require_not_negative("seed", self.seed)
         if not 0 <= self.min_delta < float("inf"):
             raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
         for name in ("batch_sizes", "devices"):
-            for value in _numbers(getattr(self, name)):
-                _require_positive(name, value)
+            for value in numbers(getattr(self, name)):
+                require_positive(name, value)
         self._require_used()
         mtbf = self.mtbf_seconds
         if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
@@ -204,16 +215,16 @@ class PlanRequest:
             f.name for f in fields(self) if f.default is None and getattr(self, f.name) is None
         }
         for name in (name for name in WHOLE if name not in unset):
-            _require_whole(name, getattr(self, name))
+            require_whole(name, getattr(self, name))
         for name in (name for name in NUMBERS if name not in unset):
-            _require_number(name, getattr(self, name))
+            require_number(name, getattr(self, name))
         for name, word in (("batch_sizes", "free"), ("devices", "")):
             asked = getattr(self, name)
             for value in (asked,) if isinstance(asked, str) else asked:
-                _require_whole(name, value, word)
+                require_whole(name, value, word)
         for name, words in (("evaluate", ("auto", "rungs")), ("save", ("auto",))):
             if not hasattr(getattr(self, name), "epochs"):
-                _require_whole(name, getattr(self, name), *words)
+                require_whole(name, getattr(self, name), *words)
         if self.mode not in (None, *get_args(Mode)):
             raise UsageError(f"mode must be min or max, but got {self.mode!r}")
         if not hasattr(self.objective, "key"):
@@ -258,39 +269,3 @@ class PlanRequest:
     def most_epochs(self) -> int | None:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
-
-
-def _numbers(setting: Any) -> tuple[float, ...]:
-    """Those in a setting that may be one, several, a word, a cadence or None."""
-    values = setting if isinstance(setting, tuple) else (setting,)
-    return tuple(value for value in values if isinstance(value, int | float))
-
-
-def _require_whole(name: str, value: Any, *words: str) -> None:
-    if isinstance(value, str) and value in words:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        others = "".join(f" or {word!r}" for word in words if word)
-        raise UsageError(f"{name} must be a whole number{others}, but got {value!r:.60}")
-
-
-def _require_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UsageError(f"{name} must be a number, but got {value!r:.60}")
-
-
-def _require_not_negative(name: str, value: float) -> None:
-    if value < 0:
-        raise UsageError(f"{name} must not be negative, but got {value}")
-    if not isfinite(value):
-        raise UsageError(f"{name} must be finite, but got {value}")
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise UsageError(f"{name} must be positive, but got {value}")
-
-
-def _require_at_most(name: str, value: float | None, most: float) -> None:
-    if value is not None and value > most:
-        raise UsageError(f"{name} must be at most {most:,}, but got {value:g}")
