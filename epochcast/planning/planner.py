@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
-    FAR_DOUBLINGS,
     Question,
     choose_variant,
     configuration,
@@ -24,10 +23,10 @@ from epochcast.costmodel.prediction import (
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import candidates, memory_limit, shortlist
+from epochcast.planning.candidates import candidates, shortlist
 from epochcast.planning.draws import DRAWS
-from epochcast.planning.endless import failure_notes, why_endless
-from epochcast.planning.notes import beyond_notes, disk_notes, left_out_notes, note
+from epochcast.planning.endless import why_endless
+from epochcast.planning.notes import notes
 from epochcast.planning.option import option_of, unit_prices_of
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
@@ -35,8 +34,8 @@ from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
 from epochcast.planning.wishes import request_from
-from epochcast.records import Budget, Option, Outlook, Plan, Warning_
-from epochcast.units import LONGEST_SECONDS, format_bytes
+from epochcast.records import Budget, Option, Outlook, Plan
+from epochcast.units import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
@@ -123,7 +122,7 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
         outlook=_outlook(chosen, request, fitted),
         probing_seconds=model.probing_seconds,
         seed=request.seed,
-        warnings=tuple(_warnings(job, request, chosen)),
+        warnings=notes(job, request, chosen),
     )
 
 
@@ -242,71 +241,3 @@ def _outlook(
     within = filter(None, (seen_until(curve, chosen.epochs) for curve in by_length))
     longest = next(within, None)
     return outlook(longest, chosen.epochs, request.min_delta) if longest else None
-
-
-def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
-    """What the chosen option assumes."""
-    found = [
-        note("far-extrapolation" if d > FAR_DOUBLINGS else "extrapolation", name=name,
-              factor=f"{2**d:.2g}")
-        for name, d in chosen.place.extrapolated()
-    ]  # fmt: skip
-    if job.variant.rounds == 1:
-        found.append(note("one-round"))
-    found += job.model.calibration.notes(chosen.place.probed_step_scatter())
-    probed = job.variant.world_size
-    if chosen.config.world_size != probed:
-        details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
-        if request.bandwidth is None:
-            found.append(note("assumed-devices", **details))
-        else:
-            found.append(note("assumed-ring", **details))
-    if request.folds > 1:
-        found.append(note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
-    elif request.samples not in (None, chosen.place.samples()):
-        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
-        found.append(note("other-samples", **details))
-    changed = chosen.global_batch != chosen.reference
-    if changed and request.optimizer is None:
-        details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
-        found.append(note("no-optimizer", **details))
-    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
-        found.append(note("equal-epochs"))
-    for curve in request.curves:
-        if curve.non_finite_epoch is not None:
-            found.append(note("curve-not-finite", metric=request.metric,
-                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
-    found += left_out_notes(request) + beyond_notes(request, chosen.epochs)
-    watches = request.rules or request.curves
-    if request.mode is None and request.better == "max" and watches:
-        found.append(note("larger-is-better", metric=request.metric))
-    found += [note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
-    found += disk_notes(chosen) + failure_notes(chosen)
-    if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
-        found.append(note("carbon-without-watts"))
-    if request.rules and not chosen.evaluate.epochs(chosen.epochs):
-        found.append(note("no-checks"))
-    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
-    if request.most_epochs is None and chosen.epochs >= chosen.searched:
-        found.append(note("search-cap", epochs=f"{chosen.epochs:,}"))
-    if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
-        found.append(note("futility-not-replayed"))
-    return found
-
-
-def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
-    if allowed <= usable:
-        return []
-    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
-    return [note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
-
-
-def _unknown_uses(chosen: Appraisal) -> list[str]:
-    """Limits that are set, but of which nobody knows what a run uses."""
-    prices, budget = chosen.prices, chosen.budget
-    saves = chosen.saves.epochs(chosen.epochs)
-    unknown = {
-        "disk": budget.disk is not None and prices.save_bytes is None and bool(saves),
-        "memory": budget.memory is not None and prices.device_bytes is None,
-    }
-    return [name for name, is_unknown in unknown.items() if is_unknown]

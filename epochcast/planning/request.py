@@ -225,6 +225,9 @@ class PlanRequest:
         for name, words in (("evaluate", ("auto", "rungs")), ("save", ("auto",))):
             if not hasattr(getattr(self, name), "epochs"):
                 require_whole(name, getattr(self, name), *words)
+        for name in ("metric", "precision"):
+            if name not in unset and not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be a name, but got {getattr(self, name)!r:.60}")
         if self.mode not in (None, *get_args(Mode)):
             raise UsageError(f"mode must be min or max, but got {self.mode!r}")
         if not hasattr(self.objective, "key"):

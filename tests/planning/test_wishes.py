@@ -84,6 +84,8 @@ class Never:
         ({"seed": 10**400}, "seed must be at most 9,223,372,036,854,775,807"),
         ({"keep": 10**20}, "keep must be at most 1,000,000,000"),
         ({"evaluate": 10**20}, "evaluate must be at most 1,000,000,000"),
+        ({"metric": None}, "metric must be a name, but got None"),
+        ({"precision": 16}, "precision must be a name, but got 16"),
         ({"mode": "foo"}, "mode must be min or max, but got 'foo'"),
         ({"epochs": True}, "epochs must be a whole number, but got True"),
         ({"folds": 2.5}, "folds must be a whole number, but got 2.5"),
