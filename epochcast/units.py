@@ -36,8 +36,8 @@ _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Euro
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
-_MOST_MONEY = 1e15
-_LONGEST = 3000 * 365.25 * 86400  # seconds: more is a slip of the pen
+MOST_MONEY = 1e15
+LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
 def parse_seconds(text: str) -> float:
@@ -115,7 +115,7 @@ def parse_money(text: str) -> float:
             f"signs, as plans print $; but got {text!r}"
         )
     amount = float((match[1] or match[2]).replace(",", ""))
-    if amount > _MOST_MONEY:
+    if amount > MOST_MONEY:
         raise UsageError(f"an amount of money is like '$18', and at most 1e15, but got {text!r}")
     return amount
 
@@ -144,8 +144,11 @@ def parse_time(text: str, now: datetime) -> float:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"a time is like '2026-12-01 08:00', but got {text!r}") from None
-    here = moment if moment.tzinfo else moment.astimezone()
-    return (here - now.astimezone()).total_seconds()
+    try:
+        here = moment if moment.tzinfo else moment.astimezone()
+        return (here - now.astimezone()).total_seconds()
+    except (OverflowError, ValueError):  # beyond the calendar, as UTC: hours do not matter there
+        return (moment.replace(tzinfo=None) - now).total_seconds()
 
 
 def is_time(text: str) -> bool:
@@ -160,7 +163,7 @@ def parse_deadline(text: str, now: datetime) -> float:
         UsageError: the text is neither, or the time has passed, or it is beyond all reason.
     """
     seconds = parse_time(text, now) if is_time(text) else parse_seconds(text)
-    if seconds > _LONGEST:
+    if seconds > LONGEST_SECONDS:
         raise UsageError(f"a deadline is at most 3,000 years away, but got {text!r}")
     if not is_time(text):
         return seconds
@@ -187,6 +190,8 @@ def format_seconds(seconds: float) -> str:
         return "-" + format_seconds(-seconds)
     if not math.isfinite(seconds):
         return "unbounded"
+    if seconds > LONGEST_SECONDS:
+        return "over 3,000 years"
     if seconds < 99.5:
         return _format_small_seconds(seconds)
     whole = round(seconds)
@@ -244,6 +249,8 @@ def format_money(amount: float, currency: str = "$") -> str:
     """``"$12.40"``; amounts under ten cents keep two figures."""
     if 0 < amount < 0.0995:
         return f"{currency}{amount:.2g}"
+    if amount > MOST_MONEY:
+        return f"{currency}{amount:.3g}"
     return f"{currency}{amount:,.2f}"
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,10 @@ from click.testing import CliRunner, Result
 from epochcast.cli import cli
 from epochcast.cli.plan import plan as command
 from epochcast.lookup import fitted_model
+from epochcast.planning.optimizers import OPTIMIZERS
 from epochcast.planning.planner import plan
 from epochcast.planning.request import PlanRequest
-from epochcast.records import Budget, GradientNoise, Plan
+from epochcast.records import Budget, GradientNoise, Plan, Quantiles
 from epochcast.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
@@ -192,9 +194,55 @@ def test_curves_that_count_steps_are_read_as_epochs(probed: Path) -> None:
     rows = (f"{10 * e},{1 + 1 / e}\n" for e in range(1, 13))
     Path("steps.csv").write_text("step,val_loss\n" + "".join(rows))
     assert "--steps-per-epoch" in run("--epochs 3 --curve steps.csv", code=2).stderr
-    found = planned("--epochs 3 --curve steps.csv --steps-per-epoch 10")
+    found = planned("--epochs 30 --curve steps.csv --steps-per-epoch 10")
     assert found.outlook is not None
     assert found.outlook.seen_epochs == 12
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "UTC"])
+def test_the_ends_of_the_calendar_are_times_too(
+    probed: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    first, last = "0001-01-01 00:00", "9999-12-31 23:59"
+    lines = [
+        (("--deadline", first), 2, "has passed"),
+        (("--deadline", last), 2, "at most 3,000 years away"),
+        (("--deadline", "1h", "--counted-from", "start", "--started", first), 3, "nothing fits"),
+    ]
+    try:
+        for more, code, says in lines:
+            stderr = run("", *more, code=code).stderr
+            assert says in stderr
+            assert len(stderr.splitlines()) == 1
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_pilot_that_exploded_is_refused_where_it_did(probed: Path) -> None:
+    rows = "".join(f"{e},{1e300 if e > 8 else 1 / e}\n" for e in range(1, 13))
+    Path("pilot.csv").write_text(f"epoch,val_loss\n{rows}")
+    failed = run("--epochs 20 --patience 3 --curve pilot.csv", code=2)
+    assert "line 10, column 'val_loss': expected at most 1e+100, but got 1e+300" in failed.stderr
+
+
+def test_what_is_given_twice_is_one(probed: Path) -> None:
+    once = planned("--epochs 3 --batch-size 128 --devices 2")
+    assert planned("--epochs 3 --batch-size 128,128 --devices 2,2,2") == once
+
+
+def test_a_fixed_cost_counts_without_a_price(probed: Path) -> None:
+    line = "--epochs 3 --fixed-cost 5"
+    found = planned(line)
+    assert found.chosen.money == Quantiles.exactly(5.0)
+    assert found == planned(f"{line} --price-per-hour 0")
+
+
+def test_the_optimizers_are_those_of_the_library() -> None:
+    (option,) = [o for o in command.params if o.name == "optimizer"]
+    assert list(option.type.choices) == list(OPTIMIZERS)  # type: ignore[attr-defined]
 
 
 def test_a_score_is_planned_upside_down(probed: Path) -> None:
@@ -266,6 +314,18 @@ def test_every_option_has_a_twin_in_the_library() -> None:
             "that is finite and at least 0 and at most 1",
             2,
         ),
+        ("--epochs 3 --stop up=2.5", "counts rises: give a whole number, but got 2.5", 2),
+        ("--epochs 3 --restart 5m", "comes after a failure, and none is expected: give", 2),
+        ("--epochs 3 --bandwidth 10GB", "the plan is for 1 device alone: give others too", 2),
+        ("--epochs 3 --steps-per-epoch 5", "add --curve", 2),
+        ("--epochs 3 --min-delta 0.1", "none of them is given: add --patience or --curve", 2),
+        ("--epochs 3 --stop gl=5 --min-delta 3", "none of them is given: add --patience", 2),
+        ("--epochs 9 --interruptions-per-hour 1e-300", "leave it out for a run that never", 2),
+        ("--epochs 9 --interruptions-per-hour 1e300", "must lie between 1 ms and 3,000 years", 2),
+        ("--epochs 9 --mtbf 10ms", "as failures come every 10 ms, and from a save to the next", 2),
+        ("--deadline 8h --mtbf 10ms", "nothing fits: 1 epoch with", 3),
+        ("--epochs 9 --samples 1e14", "may take over 3,000 years: give fewer epochs", 2),
+        ("--epochs 3 --counted-from total --spent 1e300d", "at most 3,000 years, but got", 2),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
         ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),

@@ -287,3 +287,9 @@ def test_format_energy(joules, text):
 )
 def test_spans_share_a_unit(low, high, text):
     assert units.format_span(low, high) == text
+
+
+def test_what_is_beyond_reason_has_no_digits() -> None:
+    assert units.format_seconds(units.LONGEST_SECONDS).endswith("d 00h")
+    assert units.format_seconds(1.001 * units.LONGEST_SECONDS) == "over 3,000 years"
+    assert units.format_money(2e20) == "$2e+20"

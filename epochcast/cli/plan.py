@@ -26,13 +26,13 @@ from epochcast.cli.options import (
     without_collecting,
 )
 from epochcast.cli.plan_request import (
-    ADAPTIVE,
     STOP_SETTING,
     budget_of,
     plan_request,
     single_knobs,
 )
 from epochcast.errors import UsageError
+from epochcast.planning.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
@@ -128,7 +128,7 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--noise-scale", metavar="SAMPLES|measured",
               help="Of the gradient; measured: by `probe --noise-scale`.")  # fmt: skip
 @click.option("--reference-batch", type=POSITIVE, help="At which epochs and rate are known.")
-@click.option("--optimizer", type=click.Choice(["sgd", *ADAPTIVE]), help="For the rate.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help="For the rate.")
 @click.option("--objective", type=click.Choice(["time", "money", "memory"]), default="time",
               help="What to save, at equal progress.")  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Of the draws.")

@@ -11,12 +11,10 @@ from epochcast.cli.options import knobs_by_name
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.planning.cadence import Cadence
     from epochcast.planning.request import PlanRequest
     from epochcast.planning.stopping import Rule
     from epochcast.records import Budget
 
-ADAPTIVE = ("adam", "adamw", "adaptive", "rmsprop", "adagrad", "lamb")
 STOP_SETTING = {  # the number that ``--stop KIND=NUMBER`` gives
     "gl": "percent",
     "pq": "quotient",
@@ -89,25 +87,22 @@ def _since_start(started: str | None, now: datetime) -> float:
 
 def plan_request(options: dict[str, Any], probed: int) -> PlanRequest:
     """What to plan for; ``probed`` is the number of samples that the cost model knows."""
-    from epochcast.planning.request import OBJECTIVES, PlanRequest
+    from epochcast.planning.wishes import request_from
 
     names = (
         "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
         "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
+        "batch_sizes", "devices", "optimizer", "objective",
     )  # fmt: skip
-    return PlanRequest(
-        batch_sizes=options["batch_sizes"] or (),
-        devices=options["devices"] or (),
+    return request_from(
         samples=_samples(options["samples"], probed),
         sizes=single_knobs(options["knobs"]),
-        evaluate=_cadence(options["eval_every"]),
+        evaluate=options["eval_every"],
         save=options["save_every"],
         mtbf_seconds=_mtbf(options),
         restart_seconds=options["restart"],
         rules=_rules(options),
         curves=_curves(options),
-        optimizer=_optimizer(options["optimizer"]),
-        objective=OBJECTIVES[options["objective"]],
         **{name: options[name] for name in names},
     )
 
@@ -133,12 +128,6 @@ def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]
         if len(values) > 1:
             raise UsageError(f"a plan is for one model: give one value of {name}, not {values}")
     return {name: values[0] for name, values in knobs.items()}
-
-
-def _cadence(asked: Any) -> int | Cadence | Any:
-    from epochcast.planning.cadence import Rungs
-
-    return Rungs() if asked == "rungs" else asked
 
 
 def _mtbf(options: dict[str, Any]) -> float | None:
@@ -167,12 +156,12 @@ def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
 
 def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
     if not options["curves"]:
+        if options["steps_per_epoch"]:
+            raise UsageError(
+                "--steps-per-epoch reads learning curves that count steps: add --curve"
+            )
         return ()
     from epochcast.curve_files import read_curve
 
     steps = options["steps_per_epoch"]
     return tuple(read_curve(path, options["metric"], steps) for path in options["curves"])
-
-
-def _optimizer(name: str | None) -> Any:
-    return "adaptive" if name in ADAPTIVE else name

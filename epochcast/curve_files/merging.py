@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from statistics import fmean
 
 from epochcast.curve_files.columns import Columns
 from epochcast.curve_files.rows import Row
 from epochcast.records import LearningCurve
 
+MOST_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
 Placed = tuple[float, Row]  # epochs done, and what was logged then
 Check = tuple[Row, float]  # of the metric
 
@@ -34,7 +35,7 @@ def merged(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) -
     placed = _placed(rows, columns, steps_per_epoch)
     checks: dict[float, list[Check]] = {}
     for epoch, row in placed:
-        if (value := row.number(columns.metric)) is not None:
+        if (value := _metric(row, columns)) is not None:
             checks.setdefault(epoch, []).append((row, value))
     values = {epoch: _value(found, columns) for epoch, found in checks.items()}
     epochs = [epoch for epoch, value in values.items() if isfinite(value)]
@@ -64,6 +65,9 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
         steps, from_zero = steps_per_epoch, steps_per_epoch == 1
     counted = [(_count(row, counter, columns), row) for row in rows]
     known = [(count / steps, row) for count, row in counted if count is not None]
+    for epoch, row in known:
+        if epoch > MOST_EPOCHS:
+            raise row.wrong(counter, f"expected at most {MOST_EPOCHS:,} epochs, but got {epoch:g}")
     whole = all(epoch == int(epoch) for epoch, _ in known)
     first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
     moved = [(epoch + first, row) for epoch, row in known if epoch + first > 0]
@@ -79,6 +83,15 @@ def _count(row: Row, counter: str, columns: Columns) -> float | None:
         got = "nothing" if count is None else f"{count:g}"
         raise row.wrong(counter, f"expected a number of at least 0, but got {got}")
     return count
+
+
+def _metric(row: Row, columns: Columns) -> float | None:
+    from epochcast.planning.curves import LARGEST
+
+    value = row.number(columns.metric)
+    if value is not None and LARGEST < abs(value) < inf:
+        raise row.wrong(columns.metric, f"expected at most {LARGEST:g}, but got {value:g}")
+    return value
 
 
 def _value(checks: Sequence[Check], columns: Columns) -> float:

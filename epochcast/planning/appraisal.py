@@ -18,6 +18,7 @@ from epochcast.planning import batch as b
 from epochcast.planning.budget import (
     HOUR,
     MOST_EPOCHS,
+    ROUNDING,
     Spending,
     guaranteed,
     joint,
@@ -123,7 +124,7 @@ class Appraisal:
         if self.request.curves:
             best = max if self.request.better == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
-            return min(float(np.median(found)), fits)
+            return min(float(np.median(found)), self.most or fits, fits)
         return min(self.most or fits, fits)
 
     @cached_property
@@ -140,13 +141,21 @@ class Appraisal:
         return save_interval(self.prices.save.median, self.request.mtbf_seconds)
 
     @cached_property
-    def save_every(self) -> Cadence:
-        """When to save, as long as it is not known how long the run will be."""
+    def paid_saves(self) -> Cadence:
+        """When to save if the disk were not limited: what time and money must suffice for.
+
+        Otherwise a smaller disk, with fewer saves, would leave time for more epochs.
+        """
         asked = self.request.save
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
+        return Every(self._epochs_between_saves)
+
+    @cached_property
+    def save_every(self) -> Cadence:
+        """When to save, as long as it is not known how long the run will be."""
         if self.most_saves is None:
-            return Every(self._epochs_between_saves)
+            return self.paid_saves
         return AtMost(self._epochs_between_saves, self.most_saves)
 
     @cached_property
@@ -165,7 +174,7 @@ class Appraisal:
         size, disk = self.prices.save_bytes, self.budget.disk
         if self.request.save != "auto" or disk is None or not size:
             return None
-        room = int(disk / (size * self.request.folds))
+        room = int(disk / (size * self.request.folds) * (1 + ROUNDING))
         return None if room < 1 or 0 < self.request.keep < room else room
 
     @property
@@ -243,12 +252,13 @@ class Appraisal:
         return Spending(
             run=self.run,
             evaluate=self.evaluate,
-            save=self.save_every,
+            save=self.paid_saves,
             budget=self.budget,
             devices=self.config.world_size,
             reserve_seconds=self.reserve_seconds,
             save_bytes=self.prices.save_bytes or 0.0,
             keep=self.request.keep,
+            most_saves=self.most_saves,
         )
 
     @cached_property

@@ -22,12 +22,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, sqrt
 from statistics import fmean
-from typing import Literal
 
 from epochcast.errors import UsageError
+from epochcast.planning.optimizers import OptimizerKind
 from epochcast.records import GradientNoise, RateRule
 
-OptimizerKind = Literal["sgd", "adaptive"]
 RATE_RULES: Mapping[OptimizerKind, RateRule] = {"sgd": "linear", "adaptive": "square-root"}
 
 

@@ -33,6 +33,7 @@ class Spending:
         devices: that are paid and powered.
         reserve_seconds: kept before the deadline for the last save.
         save_bytes: of one checkpoint; 0 if unknown.
+        most_saves: that are on disk, however many are paid for; None for all that ``keep`` leaves.
         keep: checkpoints on disk at once; 0 keeps all.
     """
 
@@ -44,6 +45,7 @@ class Spending:
     reserve_seconds: float = 0.0
     save_bytes: float = 0.0
     keep: int = 0
+    most_saves: int | None = None
 
     def seconds(self, epochs: Epochs) -> Array:
         """Of the run, shape (S,)."""
@@ -68,6 +70,8 @@ class Spending:
         """For checkpoints, one that is being written included."""
         saves = self.save.count(epochs)
         held = saves if self.keep == 0 else np.minimum(saves, self.keep + 1)
+        if self.most_saves is not None:
+            held = np.minimum(held, self.most_saves)
         return np.asarray(self.run.folds * held * self.save_bytes)
 
     def limits(self) -> dict[LimitName, float]:

@@ -54,7 +54,20 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
             f"devices {', '.join(map(str, _devices(job, request)))}; the micro-batch times the "
             "devices must divide the batch and not exceed the samples"
         )
-    return found.pick(usable)
+    chosen = found.pick(usable)
+    _require_use_of_bandwidth(job, chosen)
+    return chosen
+
+
+def _require_use_of_bandwidth(job: Job, chosen: Candidates) -> None:
+    """Refuse a bandwidth where no gradients are averaged, or where that was measured."""
+    probed = job.variant.world_size
+    if job.bandwidth is not None and np.isin(chosen.devices, (1, probed)).all():
+        devices = "1 device" if chosen.devices.max() == 1 else f"the {probed} devices probed"
+        raise UsageError(
+            f"a bandwidth is for averaging gradients over devices, but the plan is for {devices} "
+            f"alone: give others too, --devices {2 * probed}, or leave it out"
+        )
 
 
 def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:

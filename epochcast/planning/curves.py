@@ -19,6 +19,7 @@ All of them fall for ever, so a curve that has turned is handed to ``rising``.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, pi, sqrt
@@ -36,6 +37,7 @@ from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
 Function = Callable[[Array, Array], Array]
 
 FEWEST_CHECKS = 5  # of a curve that can be extrapolated: one more than the largest family needs
+LARGEST = 1e100  # of a value: its square is a number
 FEW_CHECKS = 3  # a median of three is not moved by one
 LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
@@ -178,6 +180,11 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
         UsageError: too few checks, or values that are not finite.
     """
     y = _oriented(curve.validation, mode)
+    if np.isfinite(y).all() and np.abs(y).max() > LARGEST:
+        raise UsageError(
+            f"a learning curve needs values of at most {LARGEST:g}, but got {np.abs(y).max():g}: "
+            "leave out what came after the run diverged"
+        )
     if len(y) < FEWEST_CHECKS or not np.isfinite(y).all():
         raise UsageError(
             f"a learning curve needs at least {FEWEST_CHECKS} finite values, but got {len(y)} "
@@ -201,6 +208,22 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     if _lowest_before_rise(fitted) is None:
         return fitted
     return _turned(fitted, unit_x, unit_y)
+
+
+def seen_until(fitted: FittedCurve, epoch: float) -> FittedCurve | None:
+    """The curve as if the run had ended there; None where too few checks came before."""
+    seen = fitted.seen
+    if seen.epochs[-1] <= epoch:
+        return fitted
+    count = bisect_right(seen.epochs, epoch)
+    if count < FEWEST_CHECKS:
+        return None
+    cut = LearningCurve(
+        epochs=seen.epochs[:count],
+        validation=seen.validation[:count],
+        training=seen.training[:count],
+    )
+    return fit_curve(cut, fitted.mode)
 
 
 def _turned(fitted: FittedCurve, x: Array, y: Array) -> FittedCurve:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
-    FAR_DOUBLINGS,
     Question,
     choose_variant,
     configuration,
@@ -24,20 +23,24 @@ from epochcast.costmodel.prediction import (
 )
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import candidates, memory_limit, shortlist
+from epochcast.planning.candidates import candidates, shortlist
 from epochcast.planning.draws import DRAWS
+from epochcast.planning.endless import why_endless
+from epochcast.planning.notes import notes
 from epochcast.planning.option import option_of, unit_prices_of
 from epochcast.planning.pricing import Job, fold_samples, price
 from epochcast.planning.request import LONGEST, PlanRequest, progress
 from epochcast.planning.shortfall import nearest
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
-from epochcast.records import Budget, Option, Outlook, Plan, Warning_
-from epochcast.units import format_bytes
+from epochcast.planning.wishes import request_from
+from epochcast.records import Budget, Option, Outlook, Plan
+from epochcast.units import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
 
+SHOWN_LEVEL = 0.9  # P90 is the longest time that people see
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
@@ -48,24 +51,30 @@ def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
         model: of the workload, as from ``fit`` or ``fitted_model``.
         budget: the limits; None for none.
         **wishes: the fields of ``planning.request.PlanRequest``, e.g. ``epochs=90``,
-            ``batch_sizes=(256,)``, ``rules=(Patience(checks=5),)``.
+            ``batch_sizes=256``, ``rules=Patience(checks=5)``, ``optimizer="adamw"``; as names and
+            single values where ``planning.wishes`` knows them.
 
     Raises:
         UsageError: wishes that contradict each other.
         PredictionError: the model knows no such knob or precision.
         DoesNotFit: nothing fits; its ``shortfall`` is the nearest thing that would.
     """
-    return make_plan(model, budget or Budget(), PlanRequest(**wishes))
+    return make_plan(model, budget or Budget(), request_from(**wishes))
 
 
 def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
     """As ``plan``, with the request as one record."""
+    if budget.fixed_cost and budget.price_per_hour is None:
+        budget = replace(budget, price_per_hour=0.0)
     _require_an_end(budget, request)
+    _require_times(budget)
     _require_confidence(budget.confidence)
     job = _job(model, request)
     ranked = _ranked(job, budget, request)
     chosen = replace(ranked[0][0], chosen=True)
     _require_epochs_to_list(chosen)
+    if endless := why_endless(chosen, chosen.epochs, SHOWN_LEVEL):
+        raise UsageError(endless)
     options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
     return _written(job, chosen, worth_keeping(options))
 
@@ -113,7 +122,7 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
         outlook=_outlook(chosen, request, fitted),
         probing_seconds=model.probing_seconds,
         seed=request.seed,
-        warnings=tuple(_warnings(job, request, chosen)),
+        warnings=notes(job, request, chosen),
     )
 
 
@@ -124,6 +133,13 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
             "e.g. --epochs 90 or --deadline 8h"
         )
+
+
+def _require_times(budget: Budget) -> None:
+    for name in ("deadline", "spent_seconds"):
+        seconds = getattr(budget, name) or 0.0
+        if seconds > LONGEST_SECONDS:
+            raise UsageError(f"{name} must be at most 3,000 years, but got {seconds:g} seconds")
 
 
 def _require_epochs_to_list(chosen: Appraisal) -> None:
@@ -216,81 +232,12 @@ def _fitted(request: PlanRequest) -> list[FittedCurve]:
 def _outlook(
     chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Outlook | None:
+    """Of the longest curve, no further than the plan goes; None if none has enough checks there."""
     if not fitted:
         return None
-    from epochcast.planning.curves import outlook
+    from epochcast.planning.curves import outlook, seen_until
 
-    longest = max(fitted, key=lambda one: one.seen.epochs[-1])
-    return outlook(longest, chosen.epochs, request.min_delta)
-
-
-def _warnings(job: Job, request: PlanRequest, chosen: Appraisal) -> list[Warning_]:
-    """What the chosen option assumes."""
-    found = [
-        _note("far-extrapolation" if d > FAR_DOUBLINGS else "extrapolation", name=name,
-              factor=f"{2**d:.2g}")
-        for name, d in chosen.place.extrapolated()
-    ]  # fmt: skip
-    if job.variant.rounds == 1:
-        found.append(_note("one-round"))
-    found += job.model.calibration.notes(chosen.place.probed_step_scatter())
-    probed = job.variant.world_size
-    if chosen.config.world_size != probed:
-        details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
-        if request.bandwidth is None:
-            found.append(_note("assumed-devices", **details))
-        else:
-            found.append(_note("assumed-ring", **details))
-    if request.folds > 1:
-        found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
-    elif request.samples not in (None, chosen.place.samples()):
-        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
-        found.append(_note("other-samples", **details))
-    changed = chosen.global_batch != chosen.reference
-    if changed and request.optimizer is None:
-        details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
-        found.append(_note("no-optimizer", **details))
-    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
-        found.append(_note("equal-epochs"))
-    for curve in request.curves:
-        if curve.non_finite_epoch is not None:
-            found.append(_note("curve-not-finite", metric=request.metric,
-                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
-    watches = request.rules or request.curves
-    if request.mode is None and request.better == "max" and watches:
-        found.append(_note("larger-is-better", metric=request.metric))
-    found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
-    if chosen.disk_spreads_saves:
-        found.append(_note("disk-spreads-saves", count=f"{chosen.most_saves:,}"))
-    if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
-        found.append(_note("carbon-without-watts"))
-    if request.rules and not chosen.evaluate.epochs(chosen.epochs):
-        found.append(_note("no-checks"))
-    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
-    if request.most_epochs is None and chosen.epochs >= chosen.searched:
-        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
-    if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
-        found.append(_note("futility-not-replayed"))
-    return found
-
-
-def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
-    if allowed <= usable:
-        return []
-    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
-    return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
-
-
-def _unknown_uses(chosen: Appraisal) -> list[str]:
-    """Limits that are set, but of which nobody knows what a run uses."""
-    prices, budget = chosen.prices, chosen.budget
-    saves = chosen.saves.epochs(chosen.epochs)
-    unknown = {
-        "disk": budget.disk is not None and prices.save_bytes is None and bool(saves),
-        "memory": budget.memory is not None and prices.device_bytes is None,
-    }
-    return [name for name, is_unknown in unknown.items() if is_unknown]
-
-
-def _note(code: str, **details: str) -> Warning_:
-    return Warning_(code=code, details=tuple(details.items()))
+    by_length = sorted(fitted, key=lambda one: -one.seen.epochs[-1])
+    within = filter(None, (seen_until(curve, chosen.epochs) for curve in by_length))
+    longest = next(within, None)
+    return outlook(longest, chosen.epochs, request.min_delta) if longest else None

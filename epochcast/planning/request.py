@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Literal, Protocol, get_args
 
 from epochcast.errors import UsageError
-from epochcast.planning.batch import OptimizerKind
 from epochcast.planning.cadence import Cadence
 from epochcast.planning.metrics import mode_of
-from epochcast.planning.stopping import Rule
+from epochcast.planning.optimizers import OptimizerKind
+from epochcast.planning.settings import (
+    numbers,
+    require_at_most,
+    require_not_negative,
+    require_number,
+    require_positive,
+    require_whole,
+)
+from epochcast.planning.stopping import RULES, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
+from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
 MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 bits
@@ -23,7 +32,18 @@ MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 b
     "micro_batch": 10**9,
     "reference_batch": 10**9,
     "devices": 10**6,
+    "keep": 10**9,
+    "evaluate": 10**9,
+    "save": 10**9,
+    "seed": 2**63 - 1,
+    "restart_seconds": LONGEST_SECONDS,
 }
+SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
+WHOLE = (
+    "epochs", "min_epochs", "max_epochs", "micro_batch", "samples", "folds", "workers", "keep",
+    "reference_batch", "seed",
+)  # fmt: skip
+NUMBERS = ("bandwidth", "mtbf_seconds", "restart_seconds", "min_delta", "noise_scale")
 
 
 class Objective(Protocol):
@@ -148,22 +168,30 @@ class PlanRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._require_kinds()
         for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
-            _require_positive(name, getattr(self, name))
-        for name in ("mtbf_seconds", "bandwidth", "min_epochs", "folds", "noise_scale"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
+        for name in ("bandwidth", "min_epochs", "folds", "noise_scale"):
+            require_positive(name, getattr(self, name))
         for name, most in MOST.items():
-            for value in _numbers(getattr(self, name)):
-                _require_at_most(name, value, most)
+            for value in numbers(getattr(self, name)):
+                require_at_most(name, value, most)
         for name in ("keep", "evaluate", "save", "restart_seconds"):
-            for value in _numbers(getattr(self, name)):
-                _require_not_negative(name, value)
-        _require_not_negative("seed", self.seed)
+            for value in numbers(getattr(self, name)):
+                require_not_negative(name, value)
+        require_not_negative("seed", self.seed)
         if not 0 <= self.min_delta < float("inf"):
             raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
         for name in ("batch_sizes", "devices"):
-            for value in _numbers(getattr(self, name)):
-                _require_positive(name, value)
+            for value in numbers(getattr(self, name)):
+                require_positive(name, value)
+        self._require_used()
+        mtbf = self.mtbf_seconds
+        if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
+            raise UsageError(
+                "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
+                f"years, but got {mtbf:g}; leave it out for a run that never fails"
+            )
         for rule in self.rules:
             if (mode := getattr(rule, "mode", self.better)) != self.better:
                 raise UsageError(
@@ -181,6 +209,60 @@ class PlanRequest:
                 f"but got {self.min_epochs}"
             )
 
+    def _require_kinds(self) -> None:
+        """Refuse what is no number where one is meant, and words and objects of other kinds."""
+        unset = {
+            f.name for f in fields(self) if f.default is None and getattr(self, f.name) is None
+        }
+        for name in (name for name in WHOLE if name not in unset):
+            require_whole(name, getattr(self, name))
+        for name in (name for name in NUMBERS if name not in unset):
+            require_number(name, getattr(self, name))
+        for name, word in (("batch_sizes", "free"), ("devices", "")):
+            asked = getattr(self, name)
+            for value in (asked,) if isinstance(asked, str) else asked:
+                require_whole(name, value, word)
+        for name, words in (("evaluate", ("auto", "rungs")), ("save", ("auto",))):
+            if not hasattr(getattr(self, name), "epochs"):
+                require_whole(name, getattr(self, name), *words)
+        for name in ("metric", "precision"):
+            if name not in unset and not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} must be a name, but got {getattr(self, name)!r:.60}")
+        if self.mode not in (None, *get_args(Mode)):
+            raise UsageError(f"mode must be min or max, but got {self.mode!r}")
+        if not hasattr(self.objective, "key"):
+            raise UsageError(
+                f"objective must be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}"
+            )
+        for curve in self.curves:
+            if not isinstance(curve, LearningCurve):
+                raise UsageError(
+                    f"curves are LearningCurves, as of epochcast.curve_files.read_curve, but got "
+                    f"{curve!r:.60}"
+                )
+        for rule in self.rules:
+            if type(rule) not in RULES.values():
+                raise UsageError(
+                    f"a plan is stored as data, and knows the rules {', '.join(RULES)} of "
+                    f"epochcast.planning.stopping, but got {rule!r:.60}; one of your own can be "
+                    "tried with ec.stopping_epoch"
+                )
+
+    def _require_used(self) -> None:
+        """Refuse what would change nothing."""
+        if self.restart_seconds is not None and self.mtbf_seconds is None:
+            raise UsageError(
+                "a restart comes after a failure, and none is expected: give mtbf_seconds too "
+                "(--mtbf or --interruptions-per-hour)"
+            )
+        deltas = [getattr(rule, "min_delta", None) for rule in self.rules]
+        if self.min_delta and not self.curves and self.min_delta not in deltas:
+            raise UsageError(
+                "min_delta is the improvement that patience and futility wait for, or that a "
+                "learning curve promises, and none of them is given: add --patience or --curve; "
+                "in Python, Patience(checks=5, min_delta=…)"
+            )
+
     @property
     def better(self) -> Mode:
         """Which metric is, a smaller or a larger one."""
@@ -190,24 +272,3 @@ class PlanRequest:
     def most_epochs(self) -> int | None:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
-
-
-def _numbers(setting: Any) -> tuple[float, ...]:
-    """Those in a setting that may be one, several, a word, a cadence or None."""
-    values = setting if isinstance(setting, tuple) else (setting,)
-    return tuple(value for value in values if isinstance(value, int | float))
-
-
-def _require_not_negative(name: str, value: float) -> None:
-    if value < 0:
-        raise UsageError(f"{name} must not be negative, but got {value}")
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise UsageError(f"{name} must be positive, but got {value}")
-
-
-def _require_at_most(name: str, value: float | None, most: float) -> None:
-    if value is not None and value > most:
-        raise UsageError(f"{name} must be at most {most:,}, but got {value:g}")

@@ -9,7 +9,7 @@ number that people read and give back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import floor, inf, log10
 
@@ -17,8 +17,11 @@ from epochcast.errors import EpochcastError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.budget import guaranteed, upper_quantile
 from epochcast.planning.candidates import memory_limit
+from epochcast.planning.endless import why_endless
 from epochcast.records import LimitName, Shortfall
 from epochcast.units import (
+    LONGEST_SECONDS,
+    MOST_MONEY,
     format_bytes,
     format_money,
     format_percent,
@@ -57,6 +60,7 @@ FORMS: dict[LimitName, tuple[Callable[[float], str], Callable[[str], float]]] = 
     "disk": (format_bytes, parse_bytes),
     "memory": (format_bytes, parse_bytes),
 }
+LARGEST: Mapping[LimitName, float] = {"deadline": LONGEST_SECONDS, "money": MOST_MONEY}
 Miss = tuple[LimitName, float, float]  # a limit, what it is, what it would have to be
 
 
@@ -82,7 +86,8 @@ def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:
         if closest.fits_memory
         else 0,
     )
-    return DoesNotFit(describe(shortfall), shortfall)
+    endless = why_endless(closest, closest.minimum, closest.budget.confidence)
+    return DoesNotFit(f"nothing fits: {endless}" if endless else describe(shortfall), shortfall)
 
 
 def _level(a: Appraisal) -> float:
@@ -140,11 +145,19 @@ def describe(shortfall: Shortfall) -> str:
     )
 
 
+def enough(name: LimitName, need: float) -> str:
+    """A need in words, rounded up so that they suffice when they are given back."""
+    form, read = FORMS[name]
+    rounded = need
+    while read(form(rounded)) < need:
+        rounded *= 1 + FINER
+    return form(rounded)
+
+
 def _change(name: LimitName, has: float, need: float) -> str:
     form, read = FORMS[name]
-    enough = need
-    while read(form(enough)) < need:
-        enough *= 1 + FINER
-    text = form(enough)
+    if need * (1 + FINER) > LARGEST.get(name, inf):
+        return f"{form(need)} of {name}, where {form(has)} are allowed"
+    text = enough(name, need)
     more = form(read(text) - has)
     return f"{text} of {name}, {more} more than the {form(has)} allowed"

@@ -57,7 +57,7 @@ class Patience:
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        _require_between(self, 1, inf, "checks")
+        _require_whole(self, "checks")
         _require_between(self, 0, inf, "min_delta")
 
     def update(self, state: State, check: Check) -> Verdict:
@@ -101,7 +101,7 @@ class ProgressQuotient:
     def __post_init__(self) -> None:
         _require_loss(self)
         _require_between(self, 0, inf, "quotient")
-        _require_between(self, 1, inf, "strip")
+        _require_whole(self, "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
         if check.training is None:
@@ -110,7 +110,7 @@ class ProgressQuotient:
         strip = (*state[1:], check.training)
         if len(strip) < self.strip:
             return (best, *strip), None
-        progress = 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
+        progress = _progress(strip)
         lost = _generalization_loss(check.value, best) > self.quotient * progress
         return (best,), StopReason.PATIENCE if lost else None
 
@@ -128,7 +128,7 @@ class SuccessiveRises:
     mode: Mode = "min"
 
     def __post_init__(self) -> None:
-        _require_between(self, 1, inf, "rises", "strip")
+        _require_whole(self, "rises", "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
         value = _smaller_is_better(check.value, self.mode)
@@ -191,7 +191,7 @@ class Futility:
 
     def __post_init__(self) -> None:
         _require_between(self, 0, 1, "probability")
-        _require_between(self, 1, inf, "first_checks")
+        _require_whole(self, "first_checks")
         if self.horizon is not None:
             _require_between(self, 1, inf, "horizon")
         _require_between(self, 0, inf, "min_delta")
@@ -202,9 +202,10 @@ class Futility:
         state = (*state, check.epoch, check.value)
         if len(state) < 2 * self.first_checks:
             return state, None
-        from epochcast.planning.curves import fit_curve
+        from epochcast.planning.curves import LARGEST, fit_curve
 
-        curve = LearningCurve(epochs=state[::2], validation=state[1::2])
+        values = tuple(max(-LARGEST, min(value, LARGEST)) for value in state[1::2])
+        curve = LearningCurve(epochs=state[::2], validation=values)
         chance = fit_curve(curve, self.mode).improvement_probability(self.horizon, self.min_delta)
         return state, StopReason.FUTILE if chance < self.probability else None
 
@@ -227,6 +228,13 @@ def _smaller_is_better(value: float, mode: Mode) -> float:
     return value if mode == "min" else -value
 
 
+def _progress(strip: Sequence[float]) -> float:
+    """P_k; without end where losses come down to nothing, none where they are nothing already."""
+    if min(strip) <= 0:
+        return inf if max(strip) > min(strip) else 0.0
+    return 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
+
+
 def _generalization_loss(value: float, best: float) -> float:
     return 100 * (value / best - 1) if best > 0 else 0.0
 
@@ -245,6 +253,16 @@ def _require_between(rule: Any, low: float, high: float, *names: str) -> None:
             bounds += f" and at most {high:g}" if isfinite(high) else ""
             raise UsageError(
                 f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got {value:g}"
+            )
+
+
+def _require_whole(rule: Any, *names: str) -> None:
+    """Settings that count are whole and at least 1."""
+    _require_between(rule, 1, inf, *names)
+    for name in names:
+        if (value := getattr(rule, name)) != int(value):
+            raise UsageError(
+                f"the rule {rule.kind} counts {name}: give a whole number, but got {value:g}"
             )
 
 

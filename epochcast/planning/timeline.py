@@ -7,7 +7,8 @@
 
 The forecast replays the rules on curves that the pilot makes likely (``FittedCurve.sample``): the
 share of them that a check stops is the probability to stop there; regret is by how much the best
-value by then is worse than the best by the end of the plan, on average over those.
+value by then is worse than the best by the end of the plan, on average over those. Training
+losses, where a rule looks at them, are those of the same pilot, extended alike.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from epochcast.costmodel.features import Array
+from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.cadence import Epochs
 from epochcast.planning.draws import LEVELS
 from epochcast.planning.pricing import Whole
 from epochcast.planning.request import PlanRequest
-from epochcast.planning.stopping import Check, Futility, Rule, Watch
+from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
 from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
 
 if TYPE_CHECKING:
@@ -61,25 +63,48 @@ def stop_forecast(
     random = np.random.default_rng(request.seed)
     replays = int(np.clip(MOST_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
     at = np.array(epochs, dtype=float)
-    curves = np.concatenate([curve.sample(at, replays, random) for curve in fitted])
-    training = _training(request.curves[0], epochs)
-    stopped = np.array([_stopped_at(rules, epochs, curve, training) for curve in curves])
+    watched = looks_at_training(rules)
+    pilots = _with_training(fitted) if watched else fitted
+    curves = np.concatenate([pilot.sample(at, replays, random) for pilot in pilots])
+    training: Sequence[Array | None] = [None] * len(curves)
+    if watched:
+        training = [run for pilot in pilots for run in _training(pilot, at, replays, random)]
+    runs = zip(curves, training, strict=True)
+    stopped = np.array([_stopped_at(rules, epochs, *run) for run in runs])
     return dict(zip(epochs, _chances(stopped, curves, request.better), strict=True))
 
 
-def _training(curve: LearningCurve, epochs: Sequence[int]) -> list[float | None]:
-    """Training values at the checks; the last one seen persists."""
-    if not curve.training:
-        return [None] * len(epochs)
-    return [float(v) for v in np.interp(epochs, curve.epochs, curve.training)]
+def looks_at_training(rules: Sequence[Rule]) -> bool:
+    """Whether a rule needs training losses too."""
+    return any(isinstance(rule, ProgressQuotient) for rule in rules)
+
+
+def _with_training(fitted: Sequence[FittedCurve]) -> list[FittedCurve]:
+    """The pilots whose training losses are known."""
+    pilots = [pilot for pilot in fitted if pilot.seen.training]
+    if not pilots:
+        raise UsageError(
+            "the rule pq needs training losses beside the validation losses, and the learning "
+            "curve has none: give one with both, or leave out the rule"
+        )
+    return pilots
+
+
+def _training(pilot: FittedCurve, epochs: Array, count: int, random: np.random.Generator) -> Array:
+    """Possible training losses of runs like a pilot, shape (count, epochs)."""
+    from epochcast.planning.curves import fit_curve
+
+    losses = LearningCurve(epochs=pilot.seen.epochs, validation=pilot.seen.training)
+    return fit_curve(losses).sample(epochs, count, random)
 
 
 def _stopped_at(
-    rules: Sequence[Rule], epochs: Sequence[int], curve: Array, training: Sequence[float | None]
+    rules: Sequence[Rule], epochs: Sequence[int], curve: Array, training: Array | None
 ) -> int:
     """Position of the check at which the rules stop; the number of checks if they do not."""
     watch = Watch(rules)
-    for i, check in enumerate(map(Check, epochs, curve.tolist(), training)):
+    known = [None] * len(epochs) if training is None else training.tolist()
+    for i, check in enumerate(map(Check, epochs, curve.tolist(), known)):
         if watch.update(check) is not None:
             return i
     return len(epochs)

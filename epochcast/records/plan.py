@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from epochcast.errors import StoreError
 from epochcast.records.configuration import Device, RunConfig
@@ -89,6 +89,11 @@ class Budget:
             if isinstance(value, int | float):
                 ok = isfinite(value) and value >= 0
                 require(ok, f"{field.name} must be finite and >= 0, but got {value}")
+            elif field.name != "counted_from":
+                require(value is None, f"{field.name} must be a number, but got {value!r}")
+        counts = self.counted_from in get_args(CountedFrom)
+        known = ", ".join(get_args(CountedFrom))
+        require(counts, f"counted_from must be one of {known}, but got {self.counted_from!r}")
         between = 0 < self.confidence < 1
         require(between, f"confidence must lie between 0 and 1, but got {self.confidence}")
         priced = self.money is None or self.price_per_hour is not None
@@ -311,7 +316,8 @@ class Plan:
         timeline: of the chosen option and one fold, from the start of the run.
         prices: of the parts that the timeline is the sum of.
         metric: that they watch.
-        mode: whether a smaller or a larger metric is better.
+        mode: whether a smaller or a larger metric is better; in documents that do not say, what
+            the stop rules take it to be.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
@@ -349,6 +355,8 @@ class Plan:
         known = 1 <= self.schema <= SCHEMA
         require(known, f"schema {self.schema} is none of 1 to {SCHEMA}, which this epochcast reads")
         require(bool(self.options), "a plan needs at least one option, and has none")
+        if {rule.mode for rule in self.stop_rules} == {"max"}:
+            object.__setattr__(self, "mode", "max")  # older documents say it in the rules alone
 
     @property
     def chosen(self) -> Option:

@@ -50,9 +50,17 @@ WARNINGS = {
     "it would fit curves for hours",
     "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
     "curve: that run failed, and only what came before is used",
+    "curves-without-training": "the stop probabilities leave out {count} of {of} learning curves: "
+    "the rule pq looks at training losses, which these do not have",
+    "curve-beyond-plan": "a learning curve goes on to epoch {end}, and the plan to epoch {last}: "
+    "what comes after that is left out",
+    "few-checks-in-plan": "no learning curve has {needed} checks by epoch {last}, where the plan "
+    "ends: what to expect there is not told",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
-    "disk-spreads-saves": "the disk has room for {count} checkpoints: saves are further apart than "
-    "failures and their cost ask for; give more --disk, or keep fewer: --keep 2",
+    "disk-spreads-saves": "the disk has room for {count}: saves are further apart than failures "
+    "and their cost ask for; give {advice}",
+    "rarely-saved": "failures come every {mtbf}, but a restart takes {restart} and the way to the "
+    "next save {stretch}: about one attempt in {attempts} gets there",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "

@@ -21,7 +21,7 @@ from epochcast.planning.checkpoints import save_epochs
 from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
 from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import DoesNotFit, describe
-from epochcast.planning.stopping import Futility, Patience
+from epochcast.planning.stopping import Futility, Patience, Rule, Target
 from epochcast.records import (
     Budget,
     LearningCurve,
@@ -29,10 +29,11 @@ from epochcast.records import (
     Quantiles,
     RunConfig,
     Shortfall,
+    StopRule,
     from_json,
     to_json,
 )
-from epochcast.units import parse_bytes, parse_energy, parse_money, parse_seconds
+from epochcast.units import LONGEST_SECONDS, parse_bytes, parse_energy, parse_money, parse_seconds
 
 EXAMPLE = known.model(**known.EXAMPLE)
 CADENCE = {"evaluate": 2, "save": 5}
@@ -186,6 +187,35 @@ def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
     assert plan(EXAMPLE, budget, keep=4, **CADENCE).chosen.epochs == 57
     with pytest.raises(DoesNotFit, match="of disk"):
         plan(EXAMPLE, Budget(**HOUR_LONG, disk=5e5), min_epochs=10, **CADENCE)
+
+
+@pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
+@pytest.mark.parametrize(
+    ("keep", "folds", "room", "to_keep"),
+    [(0, 1, 5, 4), (0, 5, 2, 1), (2, 1, 2, 1), (1, 1, 1, None)],
+)
+def test_what_is_said_about_the_disk_helps(
+    keep: int, folds: int, room: int, to_keep: int | None, mtbf: float | None
+) -> None:
+    """More disk, or keeping fewer where that is possible: then saves are where they should be."""
+    wishes = {"epochs": 40, "evaluate": 0, "mtbf_seconds": mtbf, "folds": folds}
+    tight = Budget(disk=(room + 0.5) * folds * 1e6)
+    (note,) = [
+        w for w in plan(EXAMPLE, tight, keep=keep, **wishes).warnings
+        if w.code == "disk-spreads-saves"
+    ]  # fmt: skip
+    details = dict(note.details)
+    assert details["count"] == ("1 checkpoint" if room == 1 else f"{room} checkpoints")
+    enough = re.match(r"--disk (\S+?)(?:, or keep fewer: --keep (\d+))?$", details["advice"])
+    assert enough
+    assert enough[2] == (None if to_keep is None else str(to_keep))
+    free = plan(EXAMPLE, Budget(), keep=keep, **wishes).epochs_of("save")
+    larger = Budget(disk=float(parse_bytes(enough[1])))
+    advised = [plan(EXAMPLE, larger, keep=keep, **wishes)]
+    advised += [plan(EXAMPLE, tight, keep=to_keep, **wishes)] if to_keep else []
+    for found in advised:
+        assert found.epochs_of("save") == free
+        assert "disk-spreads-saves" not in {w.code for w in found.warnings}
 
 
 @pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
@@ -466,6 +496,43 @@ def test_a_pilot_tells_where_the_run_will_stop() -> None:
     assert found.outlook.improve_probability < 0.05
 
 
+def _until(curve: LearningCurve, count: int) -> LearningCurve:
+    values = {name: getattr(curve, name)[:count] for name in ("epochs", "validation", "training")}
+    return LearningCurve(**values)
+
+
+@pytest.mark.parametrize("curve", [FALLING, TURNED])
+@pytest.mark.parametrize("last", [5, 10, 20, 29])
+def test_a_curve_is_judged_no_further_than_the_plan_goes(curve: LearningCurve, last: int) -> None:
+    """As if the pilot had ended with the plan: what it did later is another run's business."""
+    longer = plan(EXAMPLE, Budget(), epochs=last, curves=(curve,))
+    assert (
+        longer.outlook
+        == plan(EXAMPLE, Budget(), epochs=last, curves=(_until(curve, last),)).outlook
+    )
+    assert longer.outlook is not None
+    assert longer.outlook.best_epoch <= longer.outlook.seen_epochs == last
+    assert [w.code for w in longer.warnings] == ["curve-beyond-plan"]
+    assert dict(longer.warnings[0].details) == {"end": "30", "last": str(last)}
+
+
+def test_too_few_checks_within_the_plan_are_said() -> None:
+    found = plan(EXAMPLE, Budget(), epochs=4, curves=(FALLING,), rules=(Patience(checks=2),))
+    assert found.outlook is None
+    assert [w.code for w in found.warnings] == ["curve-beyond-plan", "few-checks-in-plan"]
+    assert found.timeline[0].stop_probability is not None
+    shorter = _until(FALLING, 6)
+    other = plan(EXAMPLE, Budget(), epochs=6, curves=(replace(FALLING, epochs=tuple(
+        10.0 * e for e in FALLING.epochs)), shorter))  # fmt: skip
+    assert other.outlook == plan(EXAMPLE, Budget(), epochs=6, curves=(shorter,)).outlook
+
+
+def test_evaluations_suit_a_best_epoch_within_the_plan() -> None:
+    """A pilot that was best at its end, epoch 30, is one of a run of 10 epochs, best at 10."""
+    found = plan(EXAMPLE, Budget(), epochs=10, curves=(FALLING,), evaluate="auto")
+    assert found.epochs_of("evaluate")[0] == round(math.sqrt(2 * 10 * 8 / 55))
+
+
 def test_a_falling_curve_is_not_stopped() -> None:
     found = plan(EXAMPLE, Budget(), epochs=60, curves=(FALLING,), rules=(Patience(checks=20),))
     assert found.outlook is not None
@@ -571,6 +638,8 @@ READ_BACK = {
 def test_a_need_in_words_is_enough_when_given_back(name: str, need: float) -> None:
     whole = 1.0 if name in ("disk", "memory") else 0.0  # bytes
     need = max(need, whole)
+    if name == "deadline":
+        need = min(need, 0.999 * LONGEST_SECONDS)  # no deadline is further away
     text = describe(Shortfall(
         epochs=1, confidence=0.9, config=RunConfig(batch_size=1),
         limits=((name, need / 2, need),), fitting_epochs=0,
@@ -653,7 +722,7 @@ def test_no_memory_at_all_is_a_limit() -> None:
         ({"epochs": 5, "keep": -1}, "keep must not be negative"),
         ({"epochs": 5, "evaluate": -1}, "evaluate must not be negative"),
         ({"epochs": 5, "batch_sizes": (4,), "micro_batch": 3}, "no batch to choose from"),
-        ({"epochs": 5, "mtbf_seconds": 0}, "mtbf_seconds must be positive"),
+        ({"epochs": 5, "mtbf_seconds": 0}, "mtbf_seconds, .* must lie between 1 ms and"),
         ({"epochs": 5, "folds": 0}, "folds must be positive"),
     ],
 )
@@ -689,6 +758,8 @@ def test_an_unknown_knob_is_refused() -> None:
         ({"deadline": -1}, "deadline must be finite"),
         ({"deadline": math.inf}, "deadline must be finite"),
         ({"confidence": 1.0}, "between 0 and 1"),
+        ({"counted_from": "x"}, "counted_from must be one of now, start, total, but got 'x'"),
+        ({"deadline": "8h"}, "deadline must be a number, but got '8h'"),
     ],
 )
 def test_budgets_that_make_no_sense_are_refused(limits: dict[str, float], message: str) -> None:
@@ -720,6 +791,27 @@ def test_the_direction_is_what_the_metric_says_and_is_told() -> None:
     asked = plan(EXAMPLE, Budget(), mode="min", **wishes)
     assert (asked.mode, asked.outlook and asked.outlook.best_value) == ("min", 0.0)
     assert "larger-is-better" not in [note.code for note in asked.warnings]
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode"),
+    [
+        ((Patience(checks=3, mode="max"),), "max"),
+        ((Patience(checks=3, mode="max"), Target(value=0.9, mode="max")), "max"),
+        ((), "min"),
+    ],
+)
+def test_documents_from_before_plans_had_a_direction_take_that_of_their_rules(
+    rules: tuple[Rule, ...], mode: str, tmp_path: Path
+) -> None:
+    found = plan(EXAMPLE, Budget(), epochs=5, metric="val_accuracy", rules=rules)
+    document = json.loads(to_json(found))
+    del document["mode"]
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    assert Plan.load(tmp_path / "plan.json").mode == mode
+    document["stop_rules"].append(json.loads(to_json(StopRule(kind="patience"))))
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    assert Plan.load(tmp_path / "plan.json").mode == "min"
 
 
 def test_a_rule_in_the_other_direction_is_refused() -> None:

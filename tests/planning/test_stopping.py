@@ -146,3 +146,13 @@ def test_unknown_rules_and_wrong_modes_are_refused() -> None:
 
 def test_a_curve_without_values_stops_nothing() -> None:
     assert s.stopping_epoch(s.Patience(checks=1), []) is None
+
+
+def test_training_losses_may_come_down_to_nothing() -> None:
+    """Progress is without end while they do, and there is none once they are there."""
+    rule = s.ProgressQuotient(quotient=1, strip=2)
+    validation = (1.0, 2.0, 1.0, 2.0)
+    falls = LearningCurve(epochs=(1, 2, 3, 4), validation=validation, training=(0.5, 0, 0.1, 0))
+    there = LearningCurve(epochs=(1, 2, 3, 4), validation=validation, training=(0.5, 0, 0, 0))
+    assert s.stopping_epoch(rule, falls) is None
+    assert s.stopping_epoch(rule, there) == 4

@@ -1,0 +1,129 @@
+"""What a plan says beside its figures: what it assumes, and what was left out; codes with details.
+
+The words are in ``report.warnings``; advice is reckoned, so that what is given is enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from epochcast.costmodel.prediction import FAR_DOUBLINGS
+from epochcast.planning.appraisal import Appraisal
+from epochcast.planning.candidates import memory_limit
+from epochcast.planning.endless import failure_notes
+from epochcast.planning.pricing import Job
+from epochcast.planning.request import PlanRequest
+from epochcast.planning.shortfall import enough
+from epochcast.planning.stopping import Futility
+from epochcast.planning.timeline import looks_at_training
+from epochcast.records import Warning_
+from epochcast.units import format_bytes
+
+
+def notes(job: Job, request: PlanRequest, chosen: Appraisal) -> tuple[Warning_, ...]:
+    """What the chosen option assumes, in the order in which it is said."""
+    found = [
+        _note("far-extrapolation" if d > FAR_DOUBLINGS else "extrapolation", name=name,
+              factor=f"{2**d:.2g}")
+        for name, d in chosen.place.extrapolated()
+    ]  # fmt: skip
+    if job.variant.rounds == 1:
+        found.append(_note("one-round"))
+    found += job.model.calibration.notes(chosen.place.probed_step_scatter())
+    probed = job.variant.world_size
+    if chosen.config.world_size != probed:
+        details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
+        if request.bandwidth is None:
+            found.append(_note("assumed-devices", **details))
+        else:
+            found.append(_note("assumed-ring", **details))
+    if request.folds > 1:
+        found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
+    elif request.samples not in (None, chosen.place.samples()):
+        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
+        found.append(_note("other-samples", **details))
+    changed = chosen.global_batch != chosen.reference
+    if changed and request.optimizer is None:
+        details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
+        found.append(_note("no-optimizer", **details))
+    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
+        found.append(_note("equal-epochs"))
+    for curve in request.curves:
+        if curve.non_finite_epoch is not None:
+            found.append(_note("curve-not-finite", metric=request.metric,
+                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+    found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
+    watches = request.rules or request.curves
+    if request.mode is None and request.better == "max" and watches:
+        found.append(_note("larger-is-better", metric=request.metric))
+    found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+    found += _disk_notes(chosen) + failure_notes(chosen)
+    if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
+        found.append(_note("carbon-without-watts"))
+    if request.rules and not chosen.evaluate.epochs(chosen.epochs):
+        found.append(_note("no-checks"))
+    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
+    if request.most_epochs is None and chosen.epochs >= chosen.searched:
+        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
+    if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
+        found.append(_note("futility-not-replayed"))
+    return tuple(found)
+
+
+def _left_out_notes(request: PlanRequest) -> list[Warning_]:
+    """Learning curves that cannot be part of the forecast, beside others that are."""
+    lacking = sum(not curve.training for curve in request.curves)
+    if not (lacking and looks_at_training(request.rules)):
+        return []
+    return [_note("curves-without-training", count=str(lacking), of=str(len(request.curves)))]
+
+
+def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
+    """Learning curves that are longer than the plan."""
+    if not request.curves:
+        return []
+    from epochcast.planning.curves import FEWEST_CHECKS
+
+    ends = [c.epochs[-1] for c in request.curves if c.epochs[-1] > last]
+    found = [_note("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}") for end in ends]
+    checks = max(sum(epoch <= last for epoch in c.epochs) for c in request.curves)
+    if checks < FEWEST_CHECKS:
+        found.append(_note("few-checks-in-plan", last=f"{last:,}", needed=str(FEWEST_CHECKS)))
+    return found
+
+
+def _disk_notes(chosen: Appraisal) -> list[Warning_]:
+    """That saves are further apart than on a larger disk, and what would put them closer."""
+    most = chosen.most_saves
+    if most is None or not chosen.disk_spreads_saves:
+        return []
+    free = replace(chosen, budget=replace(chosen.budget, disk=None))
+    need = float(free.planned.disk_bytes(free.same(free.epochs)).max())
+    advice = f"--disk {enough('disk', need).replace(' ', '')}"
+    if most > 1:
+        advice += f", or keep fewer: --keep {most - 1}"
+    count = "1 checkpoint" if most == 1 else f"{most:,} checkpoints"
+    return [_note("disk-spreads-saves", count=count, advice=advice)]
+
+
+def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
+    if allowed <= usable:
+        return []
+    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
+    return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
+
+
+def _unknown_uses(chosen: Appraisal) -> list[str]:
+    """Limits that are set, but of which nobody knows what a run uses."""
+    prices, budget = chosen.prices, chosen.budget
+    saves = chosen.saves.epochs(chosen.epochs)
+    unknown = {
+        "disk": budget.disk is not None and prices.save_bytes is None and bool(saves),
+        "memory": budget.memory is not None and prices.device_bytes is None,
+    }
+    return [name for name, is_unknown in unknown.items() if is_unknown]
+
+
+def _note(code: str, **details: str) -> Warning_:
+    """A code with its details."""
+    return Warning_(code=code, details=tuple(details.items()))
