@@ -1,4 +1,4 @@
-"""Memory of a GPU, measured by somebody else: what the accuracy of the docs is made of, replayed."""
+"""Memory of a GPU, measured by somebody else: what the docs say of its accuracy, replayed."""
 
 from __future__ import annotations
 
