@@ -100,7 +100,7 @@ def evaluate(visits: Path, counts: Path, result: Path, docs: Path) -> None:
     text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
     print(text)
     report.insert(docs / "accuracy.md", text)
-    (docs / "accuracy.png").write_bytes(report.figure(cases))
+    (docs / "accuracy.png").write_bytes(report.figure(report.tables(cases)))
 
 
 def document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:

@@ -4,13 +4,14 @@
                                 on CIFAR-10, three epochs each, on an A100
     count      dry runs of public_cnn.py, the same network   ──▶ results/a100-counts.json
     evaluate   import, fit on few, predict the others        ──▶ results/a100.json, docs/accuracy.md
+                                                                  docs/a100.png
 
     python benchmarks/public_a100.py [count|evaluate]        from the repository root
 
 The times are those of ``runs.csv`` of github.com/amacharla15/Hardware-Aware-Training-Time-\
 Throughput-Prediction, commit ae4832f (Keras, TensorFlow 2.20, an "NVIDIA A100 80GB PCIe"), rounded
 to six digits; ``base_filters`` is called width. A device of its own, quiet: the same configuration
-run again differs by half a per cent. Evaluating needs no torch.
+run again differs by 0.2 % in the median. Evaluating needs no torch.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ HERE = Path(__file__).resolve().parent
 RUNS = HERE / "public" / "a100-cifar-cnn.csv"
 COUNTS, RESULT = HERE / "results" / "a100-counts.json", HERE / "results" / "a100.json"
 OPTIONS = foreign.Options(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
+DOCS = HERE.parent / "docs"
 MARK = "benchmarks/public_a100.py"
 
 EVERYWHERE = (32, 96, 192, 384, 768, 1536)  # batch sizes of all 16 model sizes
@@ -106,7 +108,9 @@ def evaluate() -> None:
     RESULT.write_text(document(head, [c for c in cases if c.split != RANDOM]))
     text = _text(known, tables)
     print(text)
-    report.insert(HERE.parent / "docs" / "accuracy.md", text, MARK)
+    report.insert(DOCS / "accuracy.md", text, MARK)
+    panels = [("step seconds", split) for split in SPLITS]
+    (DOCS / "a100.png").write_bytes(report.figure(list(chain.from_iterable(tables)), panels))
 
 
 def counts() -> Counts:

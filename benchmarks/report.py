@@ -141,12 +141,16 @@ def markdown(split: str, chosen: Sequence[Row]) -> str:
     head = [f"{split} ({ours['count']})", *(name for name, _ in COLUMNS)]
     lines = [head, ["---", *["--:"] * len(COLUMNS)]]
     for row in chosen:
-        name = row["method"] + ("" if row["count"] == ours["count"] else f" ({row['count']})")
-        lines.append([name, *(show(row) for _, show in COLUMNS)])
+        lines.append([named(row, ours), *(show(row) for _, show in COLUMNS)])
     seconds = ours["probing_seconds"]  # nothing for what others measured
     return _lines(lines) + (
         f"\n\nProbing, on average: {format_seconds(seconds)}." if seconds else ""
     )
+
+
+def named(row: Row, ours: Row) -> str:
+    """A method, with in how many cases it answers where these are fewer than ours."""
+    return row["method"] + ("" if row["count"] == ours["count"] else f" ({row['count']})")
 
 
 def _disturbed(table: Sequence[Row]) -> list[str]:
@@ -250,19 +254,25 @@ def insert(path: Path, written: str, writer: str = WRITER) -> None:
 INK, GRID, OUR_COLOR, OTHER_COLOR, FLOOR = "#333333", "#E2E2E2", "#D55E00", "#0072B2", "#EDEDED"
 
 
-def figure(cases: Sequence[Case]) -> bytes:
-    """A PNG: for each split the median error of every method, its P90, and the noise floor."""
+PANELS = (
+    *(("step seconds", split) for split in SPLITS),
+    ("peak bytes", SPLITS[1]),
+    ("device bytes", SPLITS[1]),
+)
+
+
+def figure(table: Sequence[Row], panels: Sequence[tuple[str, str]] = PANELS) -> bytes:
+    """A PNG: for each split the median error of every method, its P90, and the noise floor.
+
+    Args:
+        panels: quantity and split of each; two stand side by side.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    table = tables(cases)
-    panels = [("step seconds", split) for split in SPLITS] + [
-        ("peak bytes", SPLITS[1]),
-        ("device bytes", SPLITS[1]),
-    ]
     made = Figure(figsize=(11, 7.6), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
-    for axes, key in zip(made.subplots(3, 2).flat, panels, strict=True):
+    for axes, key in zip(made.subplots(len(panels) // 2, 2).flat, panels, strict=True):
         _panel(axes, key, [r for r in table if (r["quantity"], r["split"]) == key])
     made.suptitle(
         "Relative error: dot median, line to P90; grey: the same measured again (P50–P90)"
@@ -287,7 +297,7 @@ def _panel(axes: Any, key: tuple[str, str], chosen: Sequence[Row]) -> None:
             axes.annotate("exact", (left, place), (8, -3), textcoords="offset points", color=INK)
     axes.set(xscale="log", ylim=(-0.6, len(shown) - 0.4), axisbelow=True)
     axes.set_xlim(left, max([1.0, *(2 * row["p90"] for row in shown)]))
-    axes.set_yticks(range(len(shown)), [row["method"] for row in shown])
+    axes.set_yticks(range(len(shown)), [named(row, shown[-1]) for row in shown])
     axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

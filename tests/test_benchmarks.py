@@ -141,7 +141,7 @@ def test_the_report_names_who_is_ahead() -> None:
     rival = {**ours, "method": "oracle", "median": 0.0}
     (found,) = report.behind([ours, rival])
     assert (found["method"], found["better"]) == ("oracle", ["median"])
-    assert report.figure(cases).startswith(b"\x89PNG")
+    assert report.figure(report.tables(cases)).startswith(b"\x89PNG")
     about = {"date": "2026-01-01", "machine": "a toy", "versions": {}, "command": "make bench"}
     text = report.text(about, visits, cases, (15, 15))
     assert all(title in text for title in report.TITLES.values())
