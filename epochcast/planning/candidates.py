@@ -55,19 +55,27 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
             "devices must divide the batch and not exceed the samples"
         )
     chosen = found.pick(usable)
-    _require_use_of_bandwidth(job, chosen)
+    _require_use_of_bandwidth(job, request, chosen)
     return chosen
 
 
-def _require_use_of_bandwidth(job: Job, chosen: Candidates) -> None:
+def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates) -> None:
     """Refuse a bandwidth where no gradients are averaged, or where that was measured."""
     probed = job.variant.world_size
-    if job.bandwidth is not None and np.isin(chosen.devices, (1, probed)).all():
-        devices = "1 device" if chosen.devices.max() == 1 else f"the {probed} devices probed"
-        raise UsageError(
-            f"a bandwidth is for averaging gradients over devices, but the plan is for {devices} "
-            f"alone: give others too, --devices {2 * probed}, or leave it out"
+    if job.bandwidth is None or not np.isin(chosen.devices, (1, probed)).all():
+        return
+    asked = _devices(job, request)
+    devices = "1 device" if chosen.devices.max() == 1 else f"the {probed} devices probed"
+    advice = f"give others too, --devices {2 * probed}"
+    if not np.isin(asked, (1, probed)).all():
+        advice = (
+            f"the batch cannot be divided over devices {', '.join(map(str, asked))}, where the "
+            "micro-batch times the devices must divide it; give another batch"
         )
+    raise UsageError(
+        f"a bandwidth is for averaging gradients over devices, but the plan is for {devices} "
+        f"alone: {advice}, or leave the bandwidth out"
+    )
 
 
 def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:

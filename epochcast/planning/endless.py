@@ -7,13 +7,14 @@ number, a run takes ages, which figures with thirty digits do not tell.
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, expm1
 
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.budget import upper_quantile
 from epochcast.records import Warning_
 from epochcast.units import LONGEST_SECONDS, format_seconds
 
+RARELY = 0.1  # of runs fail at all: of the others it is no use to speak
 MANY_ATTEMPTS = 10.0  # of which one gets to the next save: then most of the time is lost
 LARGEST_EXPONENT = 30.0  # as in failures.py
 
@@ -38,19 +39,25 @@ def _because(a: Appraisal, epochs: int) -> str:
 
 def stretch_seconds(a: Appraisal, epochs: int) -> float:
     """From one save to the next, in a run of so many epochs."""
-    work = a.prices.ready_seconds + epochs * a.prices.epoch_seconds
+    work = work_seconds(a, epochs)
     usual = max(a.segment_seconds, work / a.most_saves) if a.most_saves else a.segment_seconds
     return min(usual, work)
 
 
+def work_seconds(a: Appraisal, epochs: int) -> float:
+    """Of a run of so many epochs, without evaluations, saves and failures."""
+    return a.prices.ready_seconds + epochs * a.prices.epoch_seconds
+
+
 def failure_notes(chosen: Appraisal) -> list[Warning_]:
-    """That few attempts get from one save to the next."""
+    """That after a failure, which is likely enough, few attempts get to the next save."""
     mtbf = chosen.request.mtbf_seconds
     if mtbf is None:
         return []
     stretch = stretch_seconds(chosen, chosen.epochs)
     attempts = exp(min((chosen.restart_seconds + stretch) / mtbf, LARGEST_EXPONENT))
-    if attempts < MANY_ATTEMPTS:
+    failing = -expm1(-work_seconds(chosen, chosen.epochs) / mtbf)
+    if attempts < MANY_ATTEMPTS or failing < RARELY:
         return []
     details = {
         "mtbf": format_seconds(mtbf),

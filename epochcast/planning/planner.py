@@ -98,7 +98,7 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
     """The plan as a record: the question, and what was found."""
     model, request = job.model, chosen.request
     rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
-    fitted = _fitted(request)
+    fitted = _fitted(request, chosen.epochs)
     return Plan(
         workload=model.workload,
         device=model.device,
@@ -220,24 +220,23 @@ def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
 
-def _fitted(request: PlanRequest) -> list[FittedCurve]:
-    """The learning curves, each fitted once."""
+def _fitted(request: PlanRequest, epochs: int) -> list[FittedCurve]:
+    """The learning curves as they were by the plan's end, but for those with too few checks."""
     if not request.curves:
         return []
-    from epochcast.planning.curves import fit_curve
+    from epochcast.planning.curves import fit_curve, seen_until
 
-    return [fit_curve(curve, request.better) for curve in request.curves]
+    fitted = (fit_curve(curve, request.better) for curve in request.curves)
+    return [within for curve in fitted if (within := seen_until(curve, epochs)) is not None]
 
 
 def _outlook(
     chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Outlook | None:
-    """Of the longest curve, no further than the plan goes; None if none has enough checks there."""
+    """Of the longest curve; None without one."""
     if not fitted:
         return None
-    from epochcast.planning.curves import outlook, seen_until
+    from epochcast.planning.curves import outlook
 
-    by_length = sorted(fitted, key=lambda one: -one.seen.epochs[-1])
-    within = filter(None, (seen_until(curve, chosen.epochs) for curve in by_length))
-    longest = next(within, None)
-    return outlook(longest, chosen.epochs, request.min_delta) if longest else None
+    longest = max(fitted, key=lambda one: one.seen.epochs[-1])
+    return outlook(longest, chosen.epochs, request.min_delta)

@@ -317,7 +317,7 @@ class Plan:
         prices: of the parts that the timeline is the sum of.
         metric: that they watch.
         mode: whether a smaller or a larger metric is better; in documents that do not say, what
-            the stop rules take it to be.
+            the stop rules and the outlook take it to be.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
@@ -355,8 +355,10 @@ class Plan:
         known = 1 <= self.schema <= SCHEMA
         require(known, f"schema {self.schema} is none of 1 to {SCHEMA}, which this epochcast reads")
         require(bool(self.options), "a plan needs at least one option, and has none")
-        if {rule.mode for rule in self.stop_rules} == {"max"}:
-            object.__setattr__(self, "mode", "max")  # older documents say it in the rules alone
+        elsewhere = {rule.mode for rule in self.stop_rules}
+        elsewhere |= {self.outlook.mode} if self.outlook else set()
+        if elsewhere == {"max"}:  # older documents say it there alone
+            object.__setattr__(self, "mode", "max")
 
     @property
     def chosen(self) -> Option:

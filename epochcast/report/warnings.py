@@ -55,12 +55,12 @@ WARNINGS = {
     "curve-beyond-plan": "a learning curve goes on to epoch {end}, and the plan to epoch {last}: "
     "what comes after that is left out",
     "few-checks-in-plan": "no learning curve has {needed} checks by epoch {last}, where the plan "
-    "ends: what to expect there is not told",
+    "ends: what to expect there, and where rules stop, is not told",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
     "disk-spreads-saves": "the disk has room for {count}: saves are further apart than failures "
     "and their cost ask for; give {advice}",
     "rarely-saved": "failures come every {mtbf}, but a restart takes {restart} and the way to the "
-    "next save {stretch}: about one attempt in {attempts} gets there",
+    "next save {stretch}: after a failure about one attempt in {attempts} gets there",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "

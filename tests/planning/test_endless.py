@@ -30,7 +30,7 @@ def test_attempts_are_counted_as_failures_come() -> None:
     (note,) = plan(EXAMPLE, Budget(), mtbf_seconds=100.0, **wishes).warnings
     assert warning_text(note) == (
         "failures come every 1m 40s, but a restart takes 26 s and the way to the next save "
-        f"9m 14s: about one attempt in {attempts} gets there"
+        f"9m 14s: after a failure about one attempt in {attempts} gets there"
     )
 
 
@@ -81,3 +81,10 @@ def test_huge_values_of_a_curve_are_refused_and_stop_no_live_run() -> None:
     assert stopping_epoch(Futility(probability=0.01, horizon=90), huge) is None
     largest = replace(CURVE, validation=(*CURVE.validation[:-1], 1e100))
     assert math.isfinite(fit_curve(largest).value_quantiles(60).p95)
+
+
+def test_a_run_that_hardly_ever_fails_is_not_told_of_attempts_after_a_failure() -> None:
+    """The first attempt has no restart: a run of 55 min with a failure every 100 h fails in 1 %."""
+    wishes = {"epochs": 60, "evaluate": 0, "save": 10, "mtbf_seconds": 360_000.0}
+    found = plan(EXAMPLE, Budget(), restart_seconds=3_600_000.0, **wishes)
+    assert "rarely-saved" not in {w.code for w in found.warnings}

@@ -520,7 +520,7 @@ def test_too_few_checks_within_the_plan_are_said() -> None:
     found = plan(EXAMPLE, Budget(), epochs=4, curves=(FALLING,), rules=(Patience(checks=2),))
     assert found.outlook is None
     assert [w.code for w in found.warnings] == ["curve-beyond-plan", "few-checks-in-plan"]
-    assert found.timeline[0].stop_probability is not None
+    assert all(moment.stop_probability is None for moment in found.timeline)
     shorter = _until(FALLING, 6)
     other = plan(EXAMPLE, Budget(), epochs=6, curves=(replace(FALLING, epochs=tuple(
         10.0 * e for e in FALLING.epochs)), shorter))  # fmt: skip
@@ -812,6 +812,14 @@ def test_documents_from_before_plans_had_a_direction_take_that_of_their_rules(
     document["stop_rules"].append(json.loads(to_json(StopRule(kind="patience"))))
     (tmp_path / "plan.json").write_text(json.dumps(document))
     assert Plan.load(tmp_path / "plan.json").mode == "min"
+
+
+def test_documents_from_before_without_rules_take_the_direction_of_their_outlook() -> None:
+    rising = LearningCurve(epochs=(1, 2, 3, 4, 5, 6), validation=(0.1, 0.3, 0.4, 0.45, 0.5, 0.52))
+    found = plan(EXAMPLE, Budget(), epochs=9, metric="score", mode="max", curves=(rising,))
+    document = json.loads(to_json(found))
+    del document["mode"]
+    assert from_json(json.dumps(document), Plan).mode == "max"
 
 
 def test_a_rule_in_the_other_direction_is_refused() -> None:

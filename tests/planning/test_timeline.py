@@ -71,3 +71,23 @@ def test_each_pilot_has_its_own_training_losses() -> None:
     rule = ProgressQuotient(quotient=2.0)
     for curves in ((learning, settled), (settled, learning)):
         assert _stopped_early(_forecast(*curves, rule=rule)) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("rule", [Patience(checks=3), ProgressQuotient(quotient=0.3)])
+def test_what_a_pilot_shows_after_the_plans_end_does_not_count(rule: Rule) -> None:
+    """It collapses after epoch 20, where a plan of 20 epochs is over."""
+    early, late = _run(1, 20), _run(1, 60)
+    risen = tuple(
+        v + 3.0 * max(0.0, e - 20) for v, e in zip(late.validation, late.epochs, strict=True)
+    )
+    collapsing = replace(
+        late, validation=early.validation + risen[20:], training=early.training + late.training[20:]
+    )
+    whole, cut = (
+        plan(EXAMPLE, Budget(), epochs=20, curves=(curve,), rules=(rule,))
+        for curve in (collapsing, early)
+    )
+    assert [c.stop_probability for c in whole.timeline] == [
+        c.stop_probability for c in cut.timeline
+    ]
+    assert whole.outlook == cut.outlook

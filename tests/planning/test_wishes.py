@@ -100,7 +100,11 @@ class Never:
         ({"restart_seconds": 60.0}, "give mtbf_seconds too"),
         ({"min_delta": 0.1}, r"Patience\(checks=5, min_delta=…\)"),
         ({"min_delta": 0.1, "rules": PATIENCE}, r"Patience\(checks=5, min_delta=…\)"),
-        ({"bandwidth": 1e9}, "the plan is for 1 device alone"),
+        ({"bandwidth": 1e9}, "the plan is for 1 device alone: give others too, --devices 2"),
+        (
+            {"bandwidth": 1e9, "devices": (1, 7)},
+            "the batch cannot be divided over devices 1, 7",
+        ),
         ({"rules": Never()}, "a plan is stored as data, and knows the rules patience, gl, "),
         ({"curves": "pilot.csv"}, "read_curve, but got 'pilot.csv'"),
     ],
