@@ -4,6 +4,8 @@
     line               a straight line through the batch sizes of one model size, for time and for
                        memory: DeepView (Yu et al. 2020, "Skyline: interactive in-editor
                        computational performance profiling for deep neural network training")
+    counts_nnls        non-negative least squares on relative error over what a dry run counts:
+                       1, FLOPs, bytes, operators, parameters, samples
     log_linear         least squares, log y on the logs of batch size and knobs
     gaussian_process   of log y over the same logs, one length scale for each
     first_epoch        carbontracker (Anthony et al. 2020, "Carbontracker: tracking and predicting
@@ -16,7 +18,7 @@ A method that cannot answer says None.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, exp, log
@@ -24,10 +26,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import nnls
 
 from epochcast.costmodel import summary
 from epochcast.costmodel.features import numeric_knobs
-from epochcast.records import Measurement, Quantiles, RunConfig
+from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -61,6 +64,22 @@ def line(known: Sequence[Known], asked: RunConfig) -> float | None:
         return None
     slope, base = np.polyfit([k.config.batch_size for k in same], [k.value for k in same], 1)
     return float(base + slope * asked.batch_size)
+
+
+def counts_nnls(
+    known: Sequence[Known], asked: RunConfig, counted: Mapping[RunConfig, Footprint]
+) -> float:
+    """Seconds of a step as one sum of physical terms, without anything else."""
+    rows, y = [_terms(k.config, counted[k.config]) for k in known], [k.value for k in known]
+    relative = np.array(rows) / np.array(y)[:, None]
+    scale = relative.max(axis=0)
+    solution, _ = nnls(relative / scale, np.ones(len(y)))
+    return float(_terms(asked, counted[asked]) @ (solution / scale))
+
+
+def _terms(config: RunConfig, counts: Footprint) -> np.ndarray:
+    terms = (1, counts.flops, counts.bytes_moved, counts.operators, counts.parameters)
+    return np.array([*terms, config.batch_size], dtype=float)
 
 
 def log_linear(known: Sequence[Known], asked: RunConfig) -> float:

@@ -183,7 +183,7 @@ def cases_of(split: Split, visits: Visits, counted: Counts) -> list[Case]:
     """Every held-out configuration of one split."""
     model = ec.fit([m for c in split.fitted for m in visits[c]])
     fitted = [Known(c, truth(visits[c])) for c in split.fitted]
-    return [_case(split, model, fitted, visits[c], counted[c]) for c in split.held_out]
+    return [_case(split, model, fitted, visits[c], counted) for c in split.held_out]
 
 
 def _case(
@@ -191,21 +191,22 @@ def _case(
     model: ec.CostModel,
     fitted: Sequence[Known],
     runs: Sequence[Measurement],
-    footprint: Footprint,
+    counted: Counts,
 ) -> Case:
     config = runs[0].config
     asked: dict[str, Any] = {"epochs": 1, "batch_size": config.batch_size, **dict(config.sizes)}
     answers: dict[str, Answer] = {
-        EPOCHCAST: model.predict(**asked, footprint=footprint).step_seconds,
+        EPOCHCAST: model.predict(**asked, footprint=counted[config]).step_seconds,
         WITHOUT: model.predict(**asked).step_seconds,
         "constant throughput": other.constant_throughput(fitted, config),
         "line per model (DeepView)": other.line(fitted, config),
         FIRST: other.first_epoch(runs),
+        "NNLS on the counts": other.counts_nnls(fitted, config, counted),
         "log-linear regression": other.log_linear(fitted, config),
         "Gaussian process": other.gaussian_process(fitted, config),
     }
-    if len(runs) > 1:  # one of them as if it were a prediction of them all
-        answers[NOISE] = summary.step_seconds(runs[0])
+    if len(runs) > 1:  # the first one as if it were a prediction of the others
+        answers[NOISE] = truth(runs) * summary.step_seconds(runs[0]) / truth(runs[1:])
     return Case(
         workload=model.workload,
         split=split.name,

@@ -109,9 +109,8 @@ class Chooser:
         if round_ + 1 >= MIN_ROUNDS and self.half_width <= self.until:
             return Choice(stop="sharp")
         variant, table = self._seen_through(model)
-        asked = self._asked()
-        if float(np.mean(variant.micro_step.sd_logs(table)[asked])) > variant.run.sd:
-            learned = variant.micro_step.learned_sds(table)
+        asked, learned = self._asked(), variant.micro_step.learned_sds(table)
+        if float(np.mean(learned[asked])) > variant.run.sd:
             best = design.sharpest(
                 self._rows, self._excluding(state), learned, asked, self._costs(state)
             )

@@ -34,7 +34,7 @@ from epochcast.costmodel.surface import (
     Surface,
 )
 from epochcast.errors import FitError
-from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome
+from epochcast.records import DeviceKind, Footprint, Measurement, RunConfig, RunOutcome
 
 NOTHING = Scatter(sd=0.0)
 
@@ -125,6 +125,11 @@ class _Rows:
     pace: Mapping[int, float]
 
     @property
+    def kind(self) -> DeviceKind:
+        """Of the device measured."""
+        return next(iter(self.groups.values()))[0].device.kind
+
+    @property
     def axes(self) -> list[str]:
         """What may place a configuration: the batch size and the numeric knobs."""
         config = next(iter(self.groups))
@@ -179,13 +184,13 @@ class _Rows:
         ]
         if not any(len(rounds) > 1 for rounds in logs):
             return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
-        return round_scatter(logs, next(iter(self.groups.values()))[0].device.kind)
+        return round_scatter(logs, self.kind)
 
     def layer(self, value: quantities.Value, candidates: Sequence[Form]) -> Layer | None:
         """What a layer of the memory system needs, beyond the peak where that is known."""
         beyond = quantities.beyond_peak(value)
         tracked = self.surface(
-            beyond, forms.beyond_peak_forms(), sd_per_doubling=BYTES_SD_PER_DOUBLING
+            beyond, forms.beyond_peak_forms(self.kind), sd_per_doubling=BYTES_SD_PER_DOUBLING
         )
         if tracked is not None:
             run = self.scatter(beyond).of_a_later_run()
@@ -296,7 +301,7 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         epoch_turn=_constant([quantities.turn_beyond_wait_seconds(m) for m in visits]),
         eval_turn=_constant([t for m in visits for t in m.eval_turn_seconds]),
         first_steps=_first_steps(visits),
-        run=run.of_a_later_run(),
+        run=run.of_steps_of_a_later_run(),
         step_sd=median(quantities.relative_sd(m) for m in visits),
         configurations=tuple(groups),
         rounds=len({m.round for m in visits}),

@@ -20,6 +20,7 @@ from epochcast.records import DeviceKind, Quantiles
 # log: two rounds of CPU medians differ by 20 % in the median, and 0.20/√2 = 0.14; public A100
 # logs repeat within 0.5 % (both in docs/method.md, "Assumed scatter").
 ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03}
+LEAST_RUN_SD = 0.003  # runs of the quietest device differ by so much, equal as rounded logs may be
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
 KNOWN_DOF = 1e9  # as good as infinitely many (which JSON cannot say)
@@ -74,6 +75,11 @@ class RoundScatter:
         """A later run around the mean of these rounds: its own draw, and the mean's error."""
         stretch = sqrt(1 + 1 / self.rounds)
         return Scatter(sd=self.shared.sd * stretch, dof=self.shared.dof) + self.own
+
+    def of_steps_of_a_later_run(self) -> Scatter:
+        """The same of the time of steps, which never repeats exactly."""
+        found = self.of_a_later_run()
+        return found if found.sd >= LEAST_RUN_SD else Scatter(sd=LEAST_RUN_SD)
 
 
 def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> RoundScatter:

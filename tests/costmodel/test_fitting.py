@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from epochcast.costmodel import features as f
 from epochcast.costmodel import quantities
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.intervals import LEAST_RUN_SD
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import FitError, PredictionError, StoreError
 from epochcast.records import Device, Footprint, Measurement, RunConfig, make_sizes, to_json
@@ -69,7 +70,7 @@ def test_files_that_are_no_models_are_refused(tmp_path: object, text: str) -> No
 def test_rounds_give_the_scatter() -> None:
     model = fit(truths.sweep(rounds=6, round_sd=0.1, visit_sd=0.01, seed=4))
     assert model.variants[0].run.sd == pytest.approx(0.1, rel=0.5)
-    assert EXACT.variants[0].run.sd == pytest.approx(0, abs=1e-12)
+    assert EXACT.variants[0].run.sd == LEAST_RUN_SD
 
 
 @pytest.mark.parametrize("round_sd", [0.02, 0.2])
