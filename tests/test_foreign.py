@@ -24,7 +24,7 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import first_steps_seconds, step_seconds
 from epochcast.errors import EpochcastError, StoreError, UsageError
 from epochcast.foreign import Options
-from epochcast.records import make_sizes
+from epochcast.records import make_sizes, to_json
 from epochcast.records.elsewhere import device_named
 from epochcast.store import Store
 
@@ -655,6 +655,24 @@ def test_a_single_time_is_noted(here: Path) -> None:
         "probes", "import", "log.csv", "--workload", "a", "--device", "A100", "--samples", "9"
     )
     assert "note: 2 of 3 runs have a single time" in said.stderr
+    priced = run("predict", "--epochs", "2")
+    assert "2 of 3 runs behind this have a single time" in priced.output
+
+
+def test_a_prediction_from_single_times_says_so() -> None:
+    model = fit([from_epochs(2.0), from_epochs(3.0, 1.0, batch_size=32)])
+    (note,) = (w for w in model.predict(epochs=1).warnings if w.code == "fitted-one-time")
+    assert note.details == (("count", "1"), ("runs", "2"))
+    steady = fit([from_epochs(2.0, includes_first=False)])
+    assert "fitted-one-time" not in {w.code for w in steady.predict(epochs=1).warnings}
+
+
+def test_models_of_before_single_times_were_counted_are_read() -> None:
+    document = json.loads(to_json(fit([from_epochs(2.0)])))
+    for variant in document["variants"]:
+        del variant["visits"], variant["single_times"]
+    old = ec.CostModel.from_json(json.dumps(document))
+    assert "fitted-one-time" not in {w.code for w in old.predict(epochs=1).warnings}
 
 
 def test_nothing_is_made_of_a_malformed_file(here: Path) -> None:

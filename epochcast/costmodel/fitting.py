@@ -35,6 +35,7 @@ from epochcast.costmodel.surface import (
 )
 from epochcast.errors import FitError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, Sizes
+from epochcast.records.elsewhere import ONE_TIME_ONLY
 
 NOTHING = Scatter(sd=0.0)
 
@@ -317,6 +318,8 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         step_sd=median(quantities.relative_sd(m) for m in visits),
         configurations=tuple(groups),
         rounds=len({m.round for m in visits}),
+        visits=len(visits),
+        single_times=sum(m.message == ONE_TIME_ONLY for m in visits),
     )
 
 
