@@ -24,7 +24,7 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import first_steps_seconds, step_seconds
 from epochcast.errors import EpochcastError, StoreError, UsageError
 from epochcast.foreign import Options
-from epochcast.records import make_sizes
+from epochcast.records import make_sizes, to_json
 from epochcast.records.elsewhere import device_named
 from epochcast.store import Store
 
@@ -107,13 +107,59 @@ def test_steps_instead_of_epochs() -> None:
         ({"epoch_seconds": (1.0, math.nan)}, "epoch_seconds must be positive, but got nan"),
         ({"epoch_seconds": (1.0, -1.0)}, "epoch_seconds must be positive, but got -1.0"),
         ({"epoch_seconds": (1.0,), "samples": 0}, "samples must be positive, but got 0"),
+        ({"epoch_seconds": ("1.0",)}, "epoch_seconds must be a number, but got '1.0'"),
+        ({"epoch_seconds": "12"}, "epoch_seconds must be a series of numbers, but got '12'"),
+        ({"step_seconds": 0.5}, "step_seconds must be a series of numbers, but got 0.5"),
+        ({"epoch_seconds": (True,)}, "epoch_seconds must be a number, but got True"),
+        ({"batch_size": 64.5}, "batch_size must be a whole number, but got 64.5"),
+        ({"batch_size": True}, "batch_size must be a whole number, but got True"),
+        ({"batch_size": np.True_}, "batch_size must be a whole number, but got True"),
+        ({"samples": np.float64(0.5)}, "samples must be a whole number, but got 0.5"),
+        ({"samples": "many"}, "samples must be a whole number, but got 'many'"),
+        ({"sizes": {"width": [1]}}, r"a knob must be a number or a text, but got width=\[1\]"),
+        ({"config": {"workers": 1.5}}, "workers must be a whole number, but got 1.5"),
+        ({"save_seconds": ("1",)}, "save_seconds must be a number, but got '1'"),
+        ({"peak_bytes": "2 GiB"}, "peak_bytes must be a number, but got '2 GiB'"),
         ({"epoch_seconds": (1.0,), "device": "Box 7"}, "kind of device is not clear from 'Box 7'"),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message) -> None:
-    known = {"samples": 6400, "device": "NVIDIA A100"}
+    known = {"batch_size": 64, "samples": 6400, "device": "NVIDIA A100"}
+    times = {"epoch_seconds", "step_seconds"} & set(changes) or not changes
+    known |= {} if times else {"epoch_seconds": (1.0,)}
     with pytest.raises(ValueError, match=message):
-        ec.Measurement.from_epochs("cnn", 64, **{**known, **changes})
+        ec.Measurement.from_epochs("cnn", **{**known, **changes})
+
+
+@pytest.mark.parametrize("times", [np.array, lambda seconds: [np.float64(s) for s in seconds]])
+def test_numbers_of_numpy_become_plain(here: Path, times) -> None:
+    def measured(number, whole, truth, text, series) -> list[ec.Measurement]:
+        return [
+            ec.Measurement.from_epochs(
+                text("cnn"),
+                whole(batch),
+                series([12.0, 0.1 * batch, 0.1 * batch]),
+                samples=whole(6400),
+                device=text("NVIDIA A100"),
+                sizes={text("width"): whole(8), "rate": number(0.5), "wide": truth(True)},
+                config={"workers": whole(2), "drop_last": truth(True)},
+                run=whole(1),
+                peak_bytes=whole(10**9),
+                eval_samples=whole(100),
+                eval_batch_seconds=series([0.1, 0.2]),
+                import_seconds=number(2.0),
+                created_at="2026-01-01T00:00:00+00:00",
+            )
+            for batch in (32, 64, 128)
+        ]
+
+    found = measured(np.float64, np.int64, np.bool_, np.str_, times)
+    assert repr(found) == repr(measured(float, int, bool, str, tuple))
+    with Store.open() as store:
+        store.add_all(found)
+        assert set(store.measurements()) == set(found)
+    fit(found).save("model.json")
+    assert ec.CostModel.load("model.json") == fit(found)
 
 
 @pytest.mark.parametrize(
@@ -609,6 +655,24 @@ def test_a_single_time_is_noted(here: Path) -> None:
         "probes", "import", "log.csv", "--workload", "a", "--device", "A100", "--samples", "9"
     )
     assert "note: 2 of 3 runs have a single time" in said.stderr
+    priced = run("predict", "--epochs", "2")
+    assert "2 of 3 runs behind this have a single time" in priced.output
+
+
+def test_a_prediction_from_single_times_says_so() -> None:
+    model = fit([from_epochs(2.0), from_epochs(3.0, 1.0, batch_size=32)])
+    (note,) = (w for w in model.predict(epochs=1).warnings if w.code == "fitted-one-time")
+    assert note.details == (("count", "1"), ("runs", "2"))
+    steady = fit([from_epochs(2.0, includes_first=False)])
+    assert "fitted-one-time" not in {w.code for w in steady.predict(epochs=1).warnings}
+
+
+def test_models_of_before_single_times_were_counted_are_read() -> None:
+    document = json.loads(to_json(fit([from_epochs(2.0)])))
+    for variant in document["variants"]:
+        del variant["visits"], variant["single_times"]
+    old = ec.CostModel.from_json(json.dumps(document))
+    assert "fitted-one-time" not in {w.code for w in old.predict(epochs=1).warnings}
 
 
 def test_nothing_is_made_of_a_malformed_file(here: Path) -> None:

@@ -5,7 +5,9 @@
 Memory grows with the batch, so doubling finds a batch that does not fit and bisection the last one
 that does. What no probe and no dry run has seen widens the quantile, so an answer far above the
 probed range is a careful one. Below the range the quantile is as far from the median as at its
-lower end: what is less certain there is how much less it needs.
+lower end: what is less certain there is how much less it needs. Between batches that were measured
+the quantile can lie above that of the larger one, but no batch needs more than a larger one does:
+whatever fits at a batch that was measured fits at all smaller ones.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.place import Place
 from epochcast.costmodel.prediction import (
     Question,
@@ -23,7 +25,7 @@ from epochcast.costmodel.prediction import (
     require_known_size,
 )
 from epochcast.errors import PredictionError
-from epochcast.records import Capacity
+from epochcast.records import Capacity, RunConfig
 
 
 def largest_batch(
@@ -55,13 +57,19 @@ def largest_batch(
         median, quantile = _memory(at(batch_size), confidence)
         return quantile if batch_size >= smallest else median * margin / edge
 
+    measured = [b for b in _measured(variant, config) if needed(b) <= memory_bytes]
+    proven = max(measured, default=0)
+
+    def fits(batch_size: int) -> bool:
+        return batch_size <= proven or needed(batch_size) <= memory_bytes
+
     limit = question.samples or at(config.batch_size).samples()
-    if needed(1) > memory_bytes:
+    if not fits(1):
         raise PredictionError(
             f"not even a batch of one fits: {model.workload} needs {needed(1) / 2**20:,.0f} MiB "
             f"with this confidence, of {memory_bytes / 2**20:,.0f} MiB"
         )
-    best = _last(1, limit, lambda batch_size: needed(batch_size) <= memory_bytes)
+    best = _last(1, limit, fits)
     quantiles = at(best).device_bytes() or at(best).peak_bytes()
     return Capacity(
         batch_size=best,
@@ -73,6 +81,12 @@ def largest_batch(
         limited_by="memory" if best < limit else "samples",
         extrapolated=tuple(name for name, _ in at(best).extrapolated()),
     )
+
+
+def _measured(variant: Variant, config: RunConfig) -> set[int]:
+    """Batch sizes at which this model size was probed or counted."""
+    known = (*variant.configurations, *(c for c, _ in variant.counted))
+    return {c.batch_size for c in known if c.sizes == config.sizes}
 
 
 def _memory(at: Place, confidence: float) -> tuple[float, float]:

@@ -34,7 +34,15 @@ from epochcast.costmodel.surface import (
     Surface,
 )
 from epochcast.errors import FitError
-from epochcast.records import DeviceKind, Footprint, Measurement, RunConfig, RunOutcome
+from epochcast.records import (
+    DeviceKind,
+    Footprint,
+    Measurement,
+    RunConfig,
+    RunOutcome,
+    Sizes,
+)
+from epochcast.records.elsewhere import ONE_TIME_ONLY
 
 NOTHING = Scatter(sd=0.0)
 
@@ -96,6 +104,23 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
             raise FitError(
                 f"a cost model belongs to one {name}, but got {len(values)}: "
                 f"{', '.join(sorted(values))}; select one"
+            )
+    _require_one_data_set(good)
+
+
+def _require_one_data_set(good: Sequence[Measurement]) -> None:
+    """Knobs may change the number of samples (char-gpt's context); nothing else does."""
+    known: dict[Sizes, set[int]] = {}
+    for m in good:
+        known.setdefault(m.config.sizes, set()).add(m.samples)
+    for sizes, samples in known.items():
+        if len(samples) > 1:
+            numbers = ", ".join(f"{n:,}" for n in sorted(samples))
+            knobs = " ".join(f"{name}={value}" for name, value in sizes)
+            where = f" with {knobs}" if knobs else ""
+            raise FitError(
+                f"a cost model belongs to one number of training samples, but got {len(samples)}"
+                f"{where}: {numbers}; another data set needs another workload name"
             )
 
 
@@ -305,6 +330,8 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         step_sd=median(quantities.relative_sd(m) for m in visits),
         configurations=tuple(groups),
         rounds=len({m.round for m in visits}),
+        visits=len(visits),
+        single_times=sum(m.message == ONE_TIME_ONLY for m in visits),
     )
 
 

@@ -363,4 +363,7 @@ def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[W
     if len(variant.configurations) < 3:
         count = str(len(variant.configurations))
         found.append(Warning_(code="few-configurations", details=(("count", count),)))
+    if variant.single_times:
+        runs = (("count", str(variant.single_times)), ("runs", str(variant.visits)))
+        found.append(Warning_(code="fitted-one-time", details=runs))
     return found

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from statistics import median
+from typing import Any
 
-from epochcast.records.configuration import Device, DeviceKind, RunConfig
+from epochcast.records.configuration import Device, DeviceKind, RunConfig, Sizes, make_sizes
 from epochcast.records.validation import require
 
 UNKNOWN = "unknown"  # the version of torch, where nobody wrote it down
@@ -83,6 +85,88 @@ def steps_of_steps(step_seconds: Sequence[float], *, includes_first: bool = True
         steps_per_sample=1,
         message=_note(step_seconds, includes_first),
     )
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    is_scalar = hasattr(value, "item") and not getattr(value, "shape", ())
+    return value.item() if is_scalar else value
+
+
+def number(name: str, value: object) -> float:
+    """A number, of whatever library.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = plain(value)
+    is_number = isinstance(found, Real) and not isinstance(found, bool)
+    require(is_number, f"{name} must be a number, but got {found!r}")
+    return float(found)
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number, of whatever library.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = plain(value)
+    is_integer = isinstance(found, Integral) and not isinstance(found, bool)
+    is_whole = is_integer or (isinstance(found, float) and found.is_integer())
+    require(is_whole, f"{name} must be a whole number, but got {found!r}")
+    return int(found)
+
+
+def numbers(name: str, values: Iterable[object]) -> tuple[float, ...]:
+    """A series of numbers.
+
+    Raises:
+        ValueError: it is no series, or one of them is no number.
+    """
+    is_series = not isinstance(values, str) and hasattr(values, "__iter__")
+    require(is_series, f"{name} must be a series of numbers, but got {values!r}")
+    return tuple(number(name, value) for value in values)
+
+
+def knobs(sizes: Mapping[str, Any]) -> Sizes:
+    """Model-size knobs in their canonical form.
+
+    Raises:
+        ValueError: one is neither number nor text nor a truth value.
+    """
+    found = {str(name): plain(value) for name, value in sizes.items()}
+    for name, value in found.items():
+        is_value = isinstance(value, int | float | str)  # a bool is an int
+        require(is_value, f"a knob must be a number or a text, but got {name}={value!r}")
+    return make_sizes(found)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a ``RunConfig`` beside batch size and knobs.
+
+    Raises:
+        ValueError: a number of things is not whole.
+    """
+    counts = ("accumulation", "workers", "world_size")
+    return {k: whole(k, v) if k in counts else plain(v) for k, v in config.items()}
+
+
+def side_fields(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a measurement beside those of its steps.
+
+    Raises:
+        ValueError: a time is no number, or a number of things is not whole.
+    """
+    return {name: _side_field(name, plain(value)) for name, value in known.items()}
+
+
+def _side_field(name: str, value: Any) -> Any:
+    if name in ("eval_samples", "save_bytes", "visit"):
+        return whole(name, value)
+    if name in ("import_seconds", "build_seconds", "probe_seconds"):
+        return number(name, value)
+    return numbers(name, value) if name.endswith("_seconds") else value
 
 
 def _require_times(name: str, seconds: Sequence[float]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from epochcast.records.configuration import Device, RunConfig, SizeValue, make_sizes
+from epochcast.records import elsewhere
+from epochcast.records.configuration import Device, RunConfig, SizeValue
 from epochcast.records.documents import SCHEMA
 from epochcast.records.elsewhere import device_named, steps_of_epochs, steps_of_steps
 from epochcast.records.footprint import Footprint
@@ -158,9 +159,9 @@ class Measurement:
         cls,
         workload: str,
         batch_size: int,
-        epoch_seconds: Sequence[float] = (),
+        epoch_seconds: Iterable[float] = (),
         *,
-        step_seconds: Sequence[float] = (),
+        step_seconds: Iterable[float] = (),
         samples: int,
         device: Device | str,
         sizes: Mapping[str, SizeValue] | None = None,
@@ -176,6 +177,7 @@ class Measurement:
 
         The first epoch of a run is not a steady one: what it took beyond the median of the others
         is a cost of the start, and the others are the samples. See ``records/elsewhere.py``.
+        Numbers may be of numpy's types, and times an array; what is kept are Python's own.
 
         Args:
             workload: what to call it.
@@ -197,27 +199,42 @@ class Measurement:
         Raises:
             ValueError: a value is not possible, or there are not just epochs or just steps.
         """
-        require(bool(epoch_seconds) != bool(step_seconds), "give epoch_seconds or step_seconds")
-        ran = RunConfig(batch_size=batch_size, sizes=make_sizes(sizes or {}), **(config or {}))
-        if epoch_seconds:
-            steps = steps_of_epochs(epoch_seconds, samples, ran, includes_first=includes_first)
+        epochs = elsewhere.numbers("epoch_seconds", epoch_seconds)
+        micro_steps = elsewhere.numbers("step_seconds", step_seconds)
+        require(bool(epochs) != bool(micro_steps), "give epoch_seconds or step_seconds")
+        samples = elsewhere.whole("samples", samples)
+        ran = RunConfig(
+            batch_size=elsewhere.whole("batch_size", batch_size),
+            sizes=elsewhere.knobs(sizes or {}),
+            **elsewhere.settings(config or {}),
+        )
+        if epochs:
+            steps = steps_of_epochs(epochs, samples, ran, includes_first=includes_first)
         else:
-            steps = steps_of_steps(step_seconds, includes_first=includes_first)
-        is_known = peak_bytes is not None or device_bytes is not None
+            steps = steps_of_steps(micro_steps, includes_first=includes_first)
         return cls(
-            workload=workload,
+            workload=elsewhere.plain(workload),
             config=ran,
-            device=device_named(device) if isinstance(device, str) else device,
+            device=device_named(str(device)) if isinstance(device, str) else device,
             samples=samples,
-            round=run,
+            round=elsewhere.whole("run", run),
             data=IMPORTED,
-            memory=MemoryPeaks(allocated_bytes=peak_bytes, device_bytes=device_bytes)
-            if is_known
-            else None,
+            memory=_memory(peak_bytes, device_bytes),
             created_at=created_at or datetime.now(timezone.utc).isoformat(timespec="microseconds"),
             **asdict(steps),
-            **known,
+            **elsewhere.side_fields(known),
         )
+
+
+def _memory(peak_bytes: float | None, device_bytes: float | None) -> MemoryPeaks | None:
+    """What a log knows of memory, to whole bytes."""
+    known = {"peak_bytes": peak_bytes, "device_bytes": device_bytes}
+    found = {k: round(elsewhere.number(k, v)) for k, v in known.items() if v is not None}
+    if not found:
+        return None
+    return MemoryPeaks(
+        allocated_bytes=found.get("peak_bytes"), device_bytes=found.get("device_bytes")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

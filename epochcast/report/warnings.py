@@ -69,6 +69,8 @@ WARNINGS = {
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
+    "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
+    "that is in it is priced as part of every epoch",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
     "drift": "epochs now take {ratio_after} times the planned time; before it was {ratio_before}",

@@ -1,5 +1,7 @@
 """The largest batch that fits: exact on a known truth, monotone, careful."""
 
+from dataclasses import replace
+
 import pytest
 import truths
 from hypothesis import given, settings
@@ -43,6 +45,20 @@ def test_far_outside_the_range_it_is_careful_and_says_so() -> None:
     found = EXACT.largest_batch(needed(4096, 512), width=512)
     assert 256 < found.batch_size < 4096
     assert found.extrapolated == ("batch_size",)
+
+
+def test_a_batch_that_was_measured_to_fit_is_not_overlooked() -> None:
+    """Memory at the 95 % quantile: 308 MB at 8, 440 MB at 40 and 308 MB at 128."""
+    model = fit(truths.sweep((8, 128), (512,)))
+    found = [model.largest_batch(m * 10**6).batch_size for m in (309, 320, 400, 440)]
+    assert found[0] >= 128
+    assert found == sorted(found)
+
+
+def test_a_measured_batch_beyond_the_data_set_is_no_answer() -> None:
+    model = fit([replace(m, samples=100) for m in truths.sweep((8, 128), (512,))])
+    found = model.largest_batch(309 * 10**6)
+    assert (found.batch_size, found.limited_by) == (100, "samples")
 
 
 def test_the_data_set_may_be_the_limit() -> None:

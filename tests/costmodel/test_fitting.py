@@ -145,6 +145,21 @@ def test_measurements_that_do_not_belong_together_are_refused(
         fit([truths.measure(64, 256), stranger])
 
 
+def test_another_number_of_samples_is_another_data_set() -> None:
+    few, many = truths.measure(64, 256, samples=1_000), truths.measure(32, 256, samples=10_000)
+    message = (
+        "one number of training samples, but got 2 with depth=1 width=256: 1,000, 10,000; "
+        "another data set needs another workload name"
+    )
+    with pytest.raises(FitError, match=message):
+        fit([few, many])
+    larger = truths.measure(32, 512, samples=2_000)  # a knob may decide it
+    model = fit([few, larger])
+    assert model.predict(epochs=1, batch_size=32, width=256).samples == 1_000
+    assert model.predict(epochs=1, batch_size=32, width=512).samples == 2_000
+    fit([few, replace(few, eval_samples=0, round=1)])  # an evaluation is no data set
+
+
 def test_nothing_and_nothing_but_failures_are_refused() -> None:
     with pytest.raises(FitError, match="no measurements"):
         fit([])
