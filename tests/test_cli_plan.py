@@ -240,6 +240,40 @@ def test_a_fixed_cost_counts_without_a_price(probed: Path) -> None:
     assert found == planned(f"{line} --price-per-hour 0")
 
 
+def test_a_fixed_cost_alone_is_held_to_a_limit_of_money(worked: Path) -> None:
+    assert planned("--model model.json --epochs 3 --fixed-cost 5 --budget 9").chosen.epochs == 3
+    failed = run("--model model.json --epochs 3 --fixed-cost 5 --budget 4", code=3)
+    assert "$5.00 of money, $1.00 more than the $4.00 allowed" in failed.stderr
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "0", "-1"])
+def test_a_rate_of_interruptions_is_refused_by_its_own_name(probed: Path, rate: str) -> None:
+    failed = run(f"--epochs 3 --interruptions-per-hour {rate}", code=2)
+    assert failed.stderr.startswith("epochcast: --interruptions-per-hour must be above 0")
+    assert f"but got {rate}; leave it out" in failed.stderr
+
+
+def test_steps_per_epoch_of_a_curve_that_has_epochs_is_refused(probed: Path) -> None:
+    rows = [f"{e},{16 * e},{1 / e}\n" for e in range(1, 13)]
+    Path("epochs.csv").write_text("epoch,step,val_loss\n" + "".join(rows))
+    steps = (row.partition(",")[2] for row in rows)
+    Path("steps.csv").write_text("step,val_loss\n" + "".join(steps))
+    line = "--epochs 20 --steps-per-epoch 16 --curve"
+    assert "epochs.csv has epochs, or a line for each" in run(f"{line} epochs.csv", code=2).stderr
+    assert planned(f"{line} steps.csv --curve epochs.csv") == planned(
+        f"{line} steps.csv --curve steps.csv"
+    )
+
+
+def test_an_improvement_that_nothing_waits_for_is_said(probed: Path) -> None:
+    rows = "".join(f"{e},{1 / e}\n" for e in range(1, 13))
+    Path("pilot.csv").write_text(f"epoch,val_loss\n{rows}")
+    line, said = "--min-delta .1 --curve pilot.csv", "--min-delta changes nothing"
+    assert said in run(f"--epochs 2 {line}").stderr
+    assert said not in run(f"--epochs 2 {line} --patience 3").stderr
+    assert said not in run(f"--epochs 20 {line}").stderr
+
+
 def test_the_optimizers_are_those_of_the_library() -> None:
     (option,) = [o for o in command.params if o.name == "optimizer"]
     assert list(option.type.choices) == list(OPTIMIZERS)  # type: ignore[attr-defined]
@@ -288,6 +322,9 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
         ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
         ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
+        ("--epochs 9000 --price-per-hour 1e308", "price_per_hour must be at most 1e+15", 2),
+        ("--epochs 3 --watts 1e306", "watts must be at most 1e+15, but got 1e+306", 2),
+        ("--epochs 3 --watts 9 --carbon 1e308", "carbon_per_kwh must be at most 1e+15", 2),
         ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),

@@ -113,7 +113,7 @@ MEASURED = click.FloatRange(min=0, min_open=True)
 @click.option("--eval-every", type=_int_or("auto", "rungs"), default=1, help="Epochs; 0: never.")
 @click.option("--save-every", type=_int_or("auto"), default="auto", help="Epochs; 0: none.")
 @click.option("--mtbf", type=DURATION, help="Mean time between failures.")
-@click.option("--interruptions-per-hour", type=MEASURED, help="Of a spot instance.")
+@click.option("--interruptions-per-hour", type=float, help="Of a spot instance.")
 @click.option("--restart", type=DURATION, help="After a failure; default: the start-up.")
 @click.option("--patience", type=POSITIVE, help="Checks without improvement, then stop.")
 @click.option("--min-delta", type=click.FloatRange(min=0), default=0.0, help="Improvement.")
@@ -158,6 +158,7 @@ def plan(
     options["noise_scale"], more = _noise_scale(options, workload, device, store)
     notes += more
     found = _plan(model, budget, options, as_json)
+    notes += _unused(found, options)
     if output:
         found.save(output)
     if plot:
@@ -191,6 +192,16 @@ def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
     from epochcast.report.plan import print_plan
 
     print_plan(console(), found)
+
+
+def _unused(found: Plan, options: dict[str, Any]) -> tuple[Warning_, ...]:
+    """That no curve reaches far enough for --min-delta to matter, and no rule waits for it."""
+    from epochcast.records import Warning_
+
+    waiting = any("min_delta" in dict(rule.settings) for rule in found.stop_rules)
+    if not options["min_delta"] or waiting or found.outlook is not None:
+        return ()
+    return (Warning_(code="unused-min-delta"),)
 
 
 def _model(

@@ -135,7 +135,18 @@ def _mtbf(options: dict[str, Any]) -> float | None:
     if rate is not None and options["mtbf"] is not None:
         raise UsageError("give --mtbf or --interruptions-per-hour, not both")
     mtbf: float | None = options["mtbf"]
-    return mtbf if rate is None else 3600 / rate
+    if rate is None:
+        return mtbf
+    from epochcast.planning.request import SHORTEST_MTBF
+    from epochcast.units import LONGEST_SECONDS
+
+    if not 3600 / LONGEST_SECONDS <= rate <= 3600 / SHORTEST_MTBF:  # nor NaN
+        raise UsageError(
+            "--interruptions-per-hour must be above 0, and the time from one to the next must lie "
+            f"between 1 ms and 3,000 years, but got {rate:g}; leave it out for a run that never "
+            "fails"
+        )
+    return float(3600 / rate)
 
 
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
@@ -161,7 +172,13 @@ def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
                 "--steps-per-epoch reads learning curves that count steps: add --curve"
             )
         return ()
-    from epochcast.curve_files import read_curve
+    from epochcast.curve_files import counts_steps, read_curve
 
-    steps = options["steps_per_epoch"]
-    return tuple(read_curve(path, options["metric"], steps) for path in options["curves"])
+    steps, metric = options["steps_per_epoch"], options["metric"]
+    found = tuple(read_curve(path, metric, steps) for path in options["curves"])
+    if steps is not None and not any(counts_steps(path, metric) for path in options["curves"]):
+        raise UsageError(
+            "--steps-per-epoch reads learning curves that count steps alone, and "
+            f"{', '.join(options['curves'])} has epochs, or a line for each: leave it out"
+        )
+    return found

@@ -23,7 +23,7 @@ from epochcast.curve_files.rows import read_rows
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve
 
-__all__ = ["read_curve"]
+__all__ = ["counts_steps", "read_curve"]
 
 
 def read_curve(
@@ -51,3 +51,9 @@ def read_curve(
         return merged(rows, find_columns(names, metric), steps_per_epoch)
     except (ValueError, OSError, csv.Error, RecursionError) as error:
         raise UsageError(f"cannot use {path} as a learning curve: {error}") from error
+
+
+def counts_steps(path: str | Path, metric: str = DEFAULT_METRIC) -> bool:
+    """Whether a file that ``read_curve`` reads has steps and no epochs."""
+    columns = find_columns(read_rows(Path(path))[0], metric)
+    return columns.epoch is None and columns.step is not None

@@ -18,8 +18,9 @@ from epochcast.planning.settings import (
     require_positive,
     require_whole,
 )
-from epochcast.planning.stopping import RULES, Rule
+from epochcast.planning.stopping import RULES, Futility, Patience, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
+from epochcast.records.validation import shown
 from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
@@ -36,7 +37,6 @@ MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 b
     "evaluate": 10**9,
     "save": 10**9,
     "seed": 2**63 - 1,
-    "restart_seconds": LONGEST_SECONDS,
 }
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
 WHOLE = (
@@ -180,6 +180,11 @@ class PlanRequest:
             for value in numbers(getattr(self, name)):
                 require_not_negative(name, value)
         require_not_negative("seed", self.seed)
+        if (self.restart_seconds or 0.0) > LONGEST_SECONDS:
+            raise UsageError(
+                f"restart_seconds must be at most 3,000 years, but got {self.restart_seconds:g} "
+                "seconds"
+            )
         if not 0 <= self.min_delta < float("inf"):
             raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
         for name in ("batch_sizes", "devices"):
@@ -190,7 +195,7 @@ class PlanRequest:
         if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
             raise UsageError(
                 "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
-                f"years, but got {mtbf:g}; leave it out for a run that never fails"
+                f"years, but got {shown(mtbf)}; leave it out for a run that never fails"
             )
         for rule in self.rules:
             if (mode := getattr(rule, "mode", self.better)) != self.better:
@@ -227,26 +232,36 @@ class PlanRequest:
                 require_whole(name, getattr(self, name), *words)
         for name in ("metric", "precision"):
             if name not in unset and not isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} must be a name, but got {getattr(self, name)!r:.60}")
+                raise UsageError(f"{name} must be a name, but got {shown(getattr(self, name))}")
         if self.mode not in (None, *get_args(Mode)):
-            raise UsageError(f"mode must be min or max, but got {self.mode!r}")
+            raise UsageError(f"mode must be min or max, but got {shown(self.mode)}")
+        self._require_sizes()
         if not hasattr(self.objective, "key"):
             raise UsageError(
-                f"objective must be one of {', '.join(OBJECTIVES)}, but got {self.objective!r}"
+                f"objective must be one of {', '.join(OBJECTIVES)}, but got {shown(self.objective)}"
             )
         for curve in self.curves:
             if not isinstance(curve, LearningCurve):
                 raise UsageError(
                     f"curves are LearningCurves, as of epochcast.curve_files.read_curve, but got "
-                    f"{curve!r:.60}"
+                    f"{shown(curve)}"
                 )
         for rule in self.rules:
             if type(rule) not in RULES.values():
                 raise UsageError(
                     f"a plan is stored as data, and knows the rules {', '.join(RULES)} of "
-                    f"epochcast.planning.stopping, but got {rule!r:.60}; one of your own can be "
+                    f"epochcast.planning.stopping, but got {shown(rule)}; one of your own can be "
                     "tried with ec.stopping_epoch"
                 )
+
+    def _require_sizes(self) -> None:
+        if not isinstance(self.sizes, Mapping):
+            raise UsageError(
+                f"sizes are values by name, like {{'width': 512}}, but got {shown(self.sizes)}"
+            )
+        for name, value in self.sizes.items():
+            if not isinstance(value, get_args(SizeValue)):
+                raise UsageError(f"a plan is for one value of {name}, but got {shown(value)}")
 
     def _require_used(self) -> None:
         """Refuse what would change nothing."""
@@ -255,13 +270,20 @@ class PlanRequest:
                 "a restart comes after a failure, and none is expected: give mtbf_seconds too "
                 "(--mtbf or --interruptions-per-hour)"
             )
-        deltas = [getattr(rule, "min_delta", None) for rule in self.rules]
-        if self.min_delta and not self.curves and self.min_delta not in deltas:
+        deltas = {r.kind: r.min_delta for r in self.rules if isinstance(r, Patience | Futility)}
+        if not self.min_delta or self.curves or self.min_delta in deltas.values():
+            return
+        if deltas:
+            kind, delta = next(iter(deltas.items()))
             raise UsageError(
-                "min_delta is the improvement that patience and futility wait for, or that a "
-                "learning curve promises, and none of them is given: add --patience or --curve; "
-                "in Python, Patience(checks=5, min_delta=…)"
+                f"the plan's min_delta is {self.min_delta:g}, but the rule {kind} waits for its "
+                f"own, {delta:g}: give it to the rule, like Patience(checks=5, min_delta=…)"
             )
+        raise UsageError(
+            "min_delta is the improvement that patience and futility wait for, or that a "
+            "learning curve promises, and none of them is given: add --patience or --curve; "
+            "in Python, Patience(checks=5, min_delta=…)"
+        )
 
     @property
     def better(self) -> Mode:

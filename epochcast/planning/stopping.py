@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, StopReason, StopRule
+from epochcast.records.validation import is_finite, is_number, plain, shown
 
 State = tuple[float, ...]
 Verdict = tuple[State, StopReason | None]
@@ -245,14 +246,20 @@ def _require_loss(rule: GeneralizationLoss | ProgressQuotient) -> None:
 
 
 def _require_between(rule: Any, low: float, high: float, *names: str) -> None:
-    """Settings are finite and within bounds."""
+    """Settings are numbers, plain ones from here on, finite and within bounds."""
     for name in names:
-        value = getattr(rule, name)
-        if not (isfinite(value) and low <= value <= high):
+        value = plain(getattr(rule, name))
+        object.__setattr__(rule, name, value)
+        if not is_number(value):
+            raise UsageError(
+                f"the rule {rule.kind} needs a number for {name}, but got {shown(value)}"
+            )
+        if not (is_finite(value) and low <= value <= high):
             bounds = f" and at least {low:g}" if isfinite(low) else ""
             bounds += f" and at most {high:g}" if isfinite(high) else ""
             raise UsageError(
-                f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got {value:g}"
+                f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got "
+                f"{shown(value)}"
             )
 
 

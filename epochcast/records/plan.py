@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
-from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,7 +19,7 @@ from epochcast.errors import StoreError
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA, from_json, write_document
 from epochcast.records.estimate import Quantiles, Warning_
-from epochcast.records.validation import require
+from epochcast.records.validation import is_finite, is_number, plain, require, shown
 
 Action = Literal["evaluate", "save", "decide"]
 CountedFrom = Literal["now", "start", "total"]
@@ -29,6 +28,8 @@ Mode = Literal["min", "max"]
 RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futility"]
 Fit = Literal["underfitting", "overfitting", "settled"]
 RateRule = Literal["linear", "square-root"]
+MOST = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
+RATES = ("price_per_hour", "fixed_cost", "watts", "watts_spread", "carbon_per_kwh")
 
 
 class StopReason(str, Enum):
@@ -85,21 +86,29 @@ class Budget:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float):
-                ok = isfinite(value) and value >= 0
-                require(ok, f"{field.name} must be finite and >= 0, but got {value}")
-            elif field.name != "counted_from":
-                require(value is None, f"{field.name} must be a number, but got {value!r}")
+            if field.name != "counted_from":
+                self._require_amount(field.name, optional=field.default is None)
         counts = self.counted_from in get_args(CountedFrom)
         known = ", ".join(get_args(CountedFrom))
         require(counts, f"counted_from must be one of {known}, but got {self.counted_from!r}")
         between = 0 < self.confidence < 1
         require(between, f"confidence must lie between 0 and 1, but got {self.confidence}")
-        priced = self.money is None or self.price_per_hour is not None
-        require(priced, "a limit of money needs price_per_hour")
+        priced = self.money is None or self.price_per_hour is not None or self.fixed_cost > 0
+        require(priced, "a limit of money needs price_per_hour, or a fixed_cost alone to hold")
         metered = self.energy is None or bool(self.watts)
         require(metered, "a limit of energy needs watts")
+
+    def _require_amount(self, name: str, optional: bool) -> None:
+        """A number of any kind becomes a plain one; what is none, or makes no sense, is refused."""
+        value = plain(getattr(self, name))
+        object.__setattr__(self, name, value)
+        if value is None and optional:
+            return
+        require(is_number(value), f"{name} must be a number, but got {shown(value)}")
+        ok = is_finite(value) and value >= 0
+        require(ok, f"{name} must be finite and >= 0, but got {shown(value)}")
+        most = MOST if name in RATES else value
+        require(value <= most, f"{name} must be at most {MOST:g}, but got {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Wishes as people say them are the request they mean, and others are refused in one line."""
 
 import math
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import known
@@ -39,10 +41,19 @@ CURVE = LearningCurve(epochs=tuple(range(1, 9)), validation=tuple(1 / e for e in
         ({"devices": (2, 2)}, {"devices": (2,)}),
         ({"devices": np.array([1, 2])}, {"devices": (1, 2)}),
         ({"epochs": np.int64(90)}, {"epochs": 90}),
+        ({"epochs": np.array(90)}, {"epochs": 90}),
+        ({"batch_sizes": np.array(128)}, {"batch_sizes": (128,)}),
+        ({"sizes": None}, {}),
+        ({"sizes": {"width": np.int64(512)}}, {"sizes": {"width": 512}}),
+        ({"mtbf_seconds": np.int64(60)}, {"mtbf_seconds": 60}),
+        ({"noise_scale": np.float32(0.5)}, {"noise_scale": 0.5}),
+        ({"bandwidth": np.int32(9)}, {"bandwidth": 9}),
+        ({"mtbf_seconds": 60, "restart_seconds": Fraction(1, 2)},
+         {"mtbf_seconds": 60, "restart_seconds": 0.5}),
         ({"rules": PATIENCE}, {"rules": (PATIENCE,)}),
         ({"curves": CURVE}, {"curves": (CURVE,)}),
     ],
-)
+)  # fmt: skip
 def test_names_and_single_values(said: dict[str, Any], meant: dict[str, Any]) -> None:
     assert request_from(**said) == PlanRequest(**meant)
 
@@ -55,6 +66,20 @@ def test_the_library_takes_them() -> None:
     assert "equal-epochs" not in {
         w.code for w in ec.plan(EXAMPLE, epochs=3, batch_sizes=(1, 1)).warnings
     }
+
+
+def test_numbers_of_numpy_are_stored_as_plain_ones(tmp_path: Path) -> None:
+    whole, real = np.int64(600), np.float64(0.5)
+    found = ec.plan(
+        EXAMPLE,
+        ec.Budget(deadline=np.float32(1e6), money=real, price_per_hour=real, memory=whole * 10**7),
+        epochs=5, mtbf_seconds=np.float64(600), restart_seconds=whole, noise_scale=np.float32(300),
+        min_delta=real, rules=Patience(checks=np.int64(3), min_delta=real), curves=CURVE,
+    )  # fmt: skip
+    numbers = (found.mtbf_seconds, found.budget.deadline, found.budget.memory, found.budget.money)
+    assert {type(number) for number in numbers} == {int, float}
+    found.save(tmp_path / "plan.json")
+    assert ec.Plan.load(tmp_path / "plan.json") == found
 
 
 def test_every_optimizer_has_a_rule() -> None:
@@ -99,12 +124,24 @@ class Never:
         ({"mtbf_seconds": 1e300}, "but got 1e.300; leave it out for a run that never fails"),
         ({"restart_seconds": 60.0}, "give mtbf_seconds too"),
         ({"min_delta": 0.1}, r"Patience\(checks=5, min_delta=…\)"),
-        ({"min_delta": 0.1, "rules": PATIENCE}, r"Patience\(checks=5, min_delta=…\)"),
         ({"bandwidth": 1e9}, "the plan is for 1 device alone: give others too, --devices 2"),
         (
             {"bandwidth": 1e9, "devices": (1, 7)},
             "the batch cannot be divided over devices 1, 7",
         ),
+        ({"min_delta": 0.1, "rules": PATIENCE}, "min_delta is 0.1, but the rule patience waits"),
+        ({"mtbf_seconds": 60, "restart_seconds": 1e12}, "at most 3,000 years, but got 1e.12 sec"),
+        ({"mtbf_seconds": 10**400}, "mtbf_seconds must be at most 1.8e.308, but got a number of"),
+        ({"mtbf_seconds": True}, "mtbf_seconds must be a number, but got True"),
+        ({"epochs": 10**5000}, "epochs must be at most 1,000,000, but got a number of over 300"),
+        ({"epochs": np.array([5])}, r"epochs must be a whole number, but got array\(\[5\]\)"),
+        ({"batch_sizes": [[64]]}, r"a whole number or 'free', but got \[64\]"),
+        ({"devices": np.zeros((40, 40))}, r"a whole number, but got array\(\[0., 0., "),
+        ({"sizes": [("width", 512)]}, "sizes are values by name, like {'width': 512}, but got"),
+        ({"sizes": {"width": [512]}}, r"a plan is for one value of width, but got \[512\]"),
+        ({"foo": 1}, "there is no wish 'foo'; a plan knows epochs, min_epochs, "),
+        ({"batch_size": 1}, "there is no wish 'batch_size'; did you mean batch_sizes?"),
+        ({"deadline": 60}, "deadline is a part of the budget: give it to ec.Budget"),
         ({"rules": Never()}, "a plan is stored as data, and knows the rules patience, gl, "),
         ({"curves": "pilot.csv"}, "read_curve, but got 'pilot.csv'"),
     ],
@@ -133,3 +170,45 @@ def test_an_improvement_that_something_waits_for_is_none_too_many() -> None:
 def test_what_rules_count_is_whole(make: Any) -> None:
     with pytest.raises(UsageError, match=r"counts \w+: give a whole number, but got [128]\.5"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"checks": "5"}, "patience needs a number for checks, but got '5'"),
+        ({"checks": None}, "needs a number for checks, but got None"),
+        ({"checks": True}, "needs a number for checks, but got True"),
+        ({"checks": 3, "min_delta": "a"}, "needs a number for min_delta, but got 'a'"),
+        ({"checks": 3, "min_delta": 10**400}, "a min_delta that is finite and at least 0, but got"),
+    ],
+)
+def test_settings_of_rules_are_numbers(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Patience(**settings)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"confidence": None}, "confidence must be a number, but got None"),
+        ({"spent_seconds": None}, "spent_seconds must be a number, but got None"),
+        ({"fixed_cost": None}, "fixed_cost must be a number, but got None"),
+        ({"deadline": True}, "deadline must be a number, but got True"),
+        ({"deadline": "8h"}, "deadline must be a number, but got '8h'"),
+        ({"deadline": 10**400}, "deadline must be finite and >= 0, but got a number of over 300"),
+        ({"price_per_hour": 1e308}, "price_per_hour must be at most 1e.15, but got 1e.308"),
+        ({"watts": 10**18}, "watts must be at most 1e.15"),
+        ({"carbon_per_kwh": 1e16}, "carbon_per_kwh must be at most 1e.15"),
+        ({"money": 5}, "a limit of money needs price_per_hour"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        ec.Budget(**limits)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["price_per_hour", "fixed_cost", "watts"])
+def test_the_largest_prices_and_powers_can_be_planned_with(name: str) -> None:
+    found = ec.plan(EXAMPLE, ec.Budget(**{name: 1e15}, carbon_per_kwh=1e15), epochs=5)
+    assert found.chosen.epochs == 5
