@@ -11,7 +11,7 @@
 The times are those of ``runs.csv`` of github.com/amacharla15/Hardware-Aware-Training-Time-\
 Throughput-Prediction, commit ae4832f (Keras, TensorFlow 2.20, an "NVIDIA A100 80GB PCIe"), rounded
 to six digits; ``base_filters`` is called width. A device of its own, quiet: the same configuration
-run again differs by 0.2 % in the median. Evaluating needs no torch.
+run again differs by 0.5 % in the median. Evaluating needs no torch.
 """
 
 from __future__ import annotations
