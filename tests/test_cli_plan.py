@@ -311,6 +311,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
     ("line", "message", "code"),
     [
         ("", "nothing ends the run", 2),
+        ("--fixed-cost 5 --budget 6", "nothing ends the run", 2),
         ("--deadline soon", "a duration is a number of seconds", 2),
         ("--deadline 2020-01-01", "has passed", 2),
         ("--epochs 3 --budget $5", "needs price_per_hour", 2),

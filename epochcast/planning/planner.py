@@ -127,7 +127,8 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
 
 
 def _require_an_end(budget: Budget, request: PlanRequest) -> None:
-    ends = (budget.deadline, budget.money, budget.energy, request.most_epochs)
+    money = budget.money if budget.price_per_hour else None  # which hours do not spend
+    ends = (budget.deadline, money, budget.energy, request.most_epochs)
     if all(end is None for end in ends):
         raise UsageError(
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
