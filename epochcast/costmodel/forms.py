@@ -88,8 +88,8 @@ def static_forms(knobs: Sequence[str]) -> list[Form]:
 def beyond_peak_forms(kind: DeviceKind) -> list[Form]:
     """What a layer of memory needs beyond the live tensors: a constant, and a share of the peak.
 
-    An accelerator's caching allocator rounds and fragments in proportion to what it holds: by 13 %
-    in public data (docs/accuracy.md). A CPU's memory goes back to the system.
+    An accelerator's caching allocator rounds and fragments in proportion to what it holds
+    (benchmarks/public_memory.py). A CPU's memory goes back to the system.
     """
     share = (("peak_bytes", 1.0),)
     prior = UNLIKELY if kind == "cpu" else 1.0

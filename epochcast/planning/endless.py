@@ -11,12 +11,12 @@ from math import exp, expm1
 
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.budget import upper_quantile
+from epochcast.planning.failures import HOPELESS
 from epochcast.records import Warning_
 from epochcast.units import LONGEST_SECONDS, format_seconds
 
 RARELY = 0.1  # of runs fail at all: of the others it is no use to speak
 MANY_ATTEMPTS = 10.0  # of which one gets to the next save: then most of the time is lost
-LARGEST_EXPONENT = 30.0  # as in failures.py
 
 
 def why_endless(a: Appraisal, epochs: int, level: float) -> str | None:
@@ -55,7 +55,7 @@ def failure_notes(chosen: Appraisal) -> list[Warning_]:
     if mtbf is None:
         return []
     stretch = stretch_seconds(chosen, chosen.epochs)
-    attempts = exp(min((chosen.restart_seconds + stretch) / mtbf, LARGEST_EXPONENT))
+    attempts = exp(min((chosen.restart_seconds + stretch) / mtbf, HOPELESS))
     failing = -expm1(-work_seconds(chosen, chosen.epochs) / mtbf)
     if attempts < MANY_ATTEMPTS or failing < RARELY:
         return []
