@@ -32,7 +32,7 @@ from scores import coverage, errors, relative_error, under_estimates
 
 from epochcast.costmodel import forms
 from epochcast.costmodel.intervals import Scatter
-from epochcast.costmodel.memory import Layer
+from epochcast.costmodel.memory import Layer, fragmentation
 from epochcast.costmodel.selection import fit_surface
 from epochcast.costmodel.surface import BYTES_SD_PER_DOUBLING
 from epochcast.records import Quantiles
@@ -174,14 +174,16 @@ def _row(method: str, pairs: Sequence[tuple[Quantiles, float]]) -> dict[str, Any
 
 def learn(some: Sequence[Network]) -> Layer:
     """What devices need beyond the peak of live tensors, as ``ec.fit`` learns it."""
+    beyond = [max(1.0, float(n.device_bytes - n.peak_bytes)) for n in some]
     surface = fit_surface(
         [n.variables for n in some],
-        [max(1.0, float(n.device_bytes - n.peak_bytes)) for n in some],
+        beyond,
         forms.beyond_peak_forms("cuda"),
         AXES,
         sd_per_doubling=BYTES_SD_PER_DOUBLING,
     )
-    return Layer(surface=surface, beyond_peak=True, run=NOTHING)
+    broken = fragmentation([n.peak_bytes for n in some], beyond)
+    return Layer(surface=surface, beyond_peak=True, run=NOTHING, fragmentation=broken)
 
 
 def predicted(layer: Layer, n: Network) -> Quantiles:

@@ -6,10 +6,10 @@
     X        one row per configuration, one column per feature   (n, p)
 
 Variables are ``batch_size``, the numeric model-size knobs (``size.width``), and what the dry
-count of operators gives (``flops``, ``bytes_moved``, ``operators``, ``parameters``). Physical time
-is a non-negative combination of such terms: launches, arithmetic, traffic, samples loaded. Counts
-themselves are polynomials in the knobs with non-negative coefficients: a layer of width w has
-w·w weights, depth d repeats it, and so on.
+count of operators gives (``aligned_flops``, ``bytes_moved``, ``operators``, ``parameters``).
+Physical time is a non-negative combination of such terms: launches, arithmetic, traffic, samples
+loaded. Counts themselves are polynomials in the knobs with non-negative coefficients: a layer of
+width w has w·w weights, depth d repeats it, and so on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Feature = tuple[tuple[str, float], ...]
 KNOB_PREFIX = "size."
 COUNTS = (
     "flops",
+    "aligned_flops",
     "bytes_moved",
     "operators",
     "parameters",
@@ -43,17 +44,18 @@ MAX_DEGREE = 3  # of a knob monomial: depth × width × width
 CONSTANT: Feature = ()
 DISPATCHED: tuple[Feature, ...] = ((("operators", 1.0),),)
 LAUNCH: tuple[Feature, ...] = (CONSTANT, *DISPATCHED)
-WORK: tuple[Feature, ...] = (
-    (("flops", 1.0),),
+BESIDE_FLOPS: tuple[Feature, ...] = (
     (("bytes_moved", 1.0),),
     (("batch_size", 1.0),),  # samples loaded and collated
     (("batch_elements", 1.0),),  # and what of them is transferred and padded
     (("parameters", 1.0),),
 )
+WORK: tuple[Feature, ...] = ((("aligned_flops", 1.0),), *BESIDE_FLOPS)
+UNALIGNED_WORK: tuple[Feature, ...] = ((("flops", 1.0),), *BESIDE_FLOPS)
 FLOP_CLASSES = ("attention", "convolution", "matmul", "recurrent")
 WORK_BY_CLASS: tuple[Feature, ...] = (
     *(((f"flops.{name}", 1.0),) for name in FLOP_CLASSES),
-    *WORK[1:],
+    *BESIDE_FLOPS,
 )
 
 
@@ -97,8 +99,11 @@ def counts(footprint: Footprint) -> dict[str, float]:
     """What was counted, by variable name; what was not is absent."""
     made = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
     found = {name: float(count) for name, count in made.items() if count is not None}
-    if not footprint.batch_elements:  # old documents do not know
-        found.pop("batch_elements", None)
+    for name in ("batch_elements", "aligned_flops"):
+        if not getattr(footprint, name):  # old documents do not know
+            found.pop(name, None)
+    if "flops" in found:  # as if all dimensions were whole steps of kernels
+        found.setdefault("aligned_flops", found["flops"])
     return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 
 

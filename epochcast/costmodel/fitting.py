@@ -22,7 +22,7 @@ from epochcast.costmodel.intervals import (
     round_scatter,
 )
 from epochcast.costmodel.loading import fit_loading
-from epochcast.costmodel.memory import Layer
+from epochcast.costmodel.memory import NO_FRAGMENTATION, Layer, fragmentation
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.peaks import envelopes
@@ -211,20 +211,39 @@ class _Rows:
             return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
         return round_scatter(logs, self.kind)
 
-    def layer(self, value: quantities.Value, candidates: Sequence[Form]) -> Layer | None:
-        """What a layer of the memory system needs, beyond the peak where that is known."""
+    def layer(
+        self, value: quantities.Value, candidates: Sequence[Form], *, fragments: bool = False
+    ) -> Layer | None:
+        """What a layer of the memory system needs, beyond the peak where that is known.
+
+        Args:
+            fragments: whether it is handed out in segments that are cut up.
+        """
         beyond = quantities.beyond_peak(value)
         tracked = self.surface(
             beyond, forms.beyond_peak_forms(self.kind), sd_per_doubling=BYTES_SD_PER_DOUBLING
         )
         if tracked is not None:
             run = self.scatter(beyond).of_a_later_run()
-            return Layer(surface=tracked, beyond_peak=True, run=run)
+            broken = self.fragmentation(beyond) if fragments else NO_FRAGMENTATION
+            return Layer(surface=tracked, beyond_peak=True, run=run, fragmentation=broken)
         whole = self.surface(value, candidates)
         if whole is None:
             return None
         run = self.scatter(value).of_a_later_run()
         return Layer(surface=whole, beyond_peak=False, run=run)
+
+    def fragmentation(self, beyond: quantities.Value) -> Scatter:
+        """Of what is needed beyond the peak, from every configuration in which both are known."""
+        known = []
+        for visits in self.groups.values():
+            pairs = [
+                (m.footprint.peak_bytes, b) for m in visits if m.footprint and (b := beyond(m))
+            ]
+            if pairs:
+                known.append(tuple(map(fmean, zip(*pairs, strict=True))))
+        peaks, needed = zip(*known, strict=True)
+        return fragmentation(peaks, needed)
 
     def count_surfaces(self, candidates: Sequence[Form]) -> tuple[tuple[str, Surface], ...]:
         """The surface of everything that was counted wherever anything was."""
@@ -269,9 +288,11 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         config in rows.counted and rows.counted[config].count("flops") is not None
         for config in groups
     )
-    time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts)
+    aligned = has_counts and all(rows.counted[config].aligned_flops for config in groups)
+    time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts, aligned=aligned)
     static, untracked = forms.static_forms(knobs), forms.untracked_forms(knobs)
     samples_of = forms.sample_forms(knobs)
+    fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
     micro_step = _required(rows.surface(quantities.micro_seconds, time, paced=True))
     build = rows.surface(quantities.fresh_build_seconds, static, drop=["batch_size"])
     return Variant(
@@ -317,8 +338,8 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         ),
         evaluation=rows.surface(quantities.eval_batch_seconds, time, paced=True),
         allocated=rows.layer(quantities.allocated_bytes, untracked),
-        reserved=rows.layer(quantities.reserved_bytes, untracked),
-        device_bytes=rows.layer(quantities.device_bytes, untracked),
+        reserved=rows.layer(quantities.reserved_bytes, untracked, fragments=fragments),
+        device_bytes=rows.layer(quantities.device_bytes, untracked, fragments=fragments),
         save_seconds=rows.surface(quantities.save_seconds, static, drop=["batch_size"]),
         save_bytes=rows.surface(quantities.save_bytes, static, drop=["batch_size"]),
         build=build,

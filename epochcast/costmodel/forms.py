@@ -19,11 +19,17 @@ UNLIKELY = 0.3  # prior of a form that the kind of device speaks against
 DOUBTED = 0.1  # of one that is asked for the sake of its disagreement
 
 
-def time_forms(knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool) -> list[Form]:
+def time_forms(
+    knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool, aligned: bool = True
+) -> list[Form]:
     """Seconds of a micro-step or of an evaluation batch.
 
     A CPU finishes what it is told before it is told more, so times add up; an accelerator works
     while the host prepares the next operator, so the slower of the two rules.
+
+    Args:
+        has_counts: whether operators were counted; otherwise only knobs and batch size are known.
+        aligned: whether FLOPs were also counted as kernels work through them.
     """
     scales = f.knob_monomials(knobs)
     if not has_counts:
@@ -31,11 +37,12 @@ def time_forms(knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool) -> l
         floor = (scales, lines)
         hard = Form(name="floor", groups=floor, exponent=inf)
         return [Form(name="line", groups=(lines,)), *_soft_floors(floor), hard]
+    work = f.WORK if aligned else f.UNALIGNED_WORK
     sums = [
-        Form(name="sum", groups=(f.WORK + f.LAUNCH,)),
+        Form(name="sum", groups=(work + f.LAUNCH,)),
         Form(name="sum by class", groups=(f.WORK_BY_CLASS + f.LAUNCH,), prior=UNLIKELY),
     ]
-    floors = _soft_floors((f.LAUNCH, f.WORK + f.DISPATCHED))
+    floors = _soft_floors((f.LAUNCH, work + f.DISPATCHED))
     likely, other = (sums, floors) if kind == "cpu" else (floors, sums)
     return [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
 

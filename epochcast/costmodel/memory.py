@@ -6,19 +6,32 @@
 Beyond the tensors themselves come rounding, fragmentation, workspaces, the context and libraries:
 most of it constant, some of it in proportion to the peak, never less than nothing. So a few
 megabytes of noise cannot tilt a line through peaks that hardly differ.
+
+A caching allocator also fragments, and no two configurations alike: tensors of a gigabyte may
+need a tenth more or less than others, beside a context that never changes. Hence two parts of
+scatter,
+
+    beyond_i = c + s·peak_i + e_i        e_i ~ N(0, σ²·beyond_i² + φ²·peak_i²)
+
+of which σ is the surface's and φ is learned here (``fragmentation``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log1p
+from math import log1p, sqrt
 
 import numpy as np
 
 from epochcast.costmodel.features import Array, Table
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.surface import Surface
+
+NO_FRAGMENTATION = Scatter(sd=0.0)
+FRAGMENTATION = Scatter(sd=0.05, dof=1.0)  # φ before anything is measured: worth one measurement
+LEAST_SD = 1e-4  # σ: counters of devices count in megabytes
+MAX_STEPS, CONVERGED = 200, 1e-4  # of expectation–maximisation, and the change of φ that ends them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +42,13 @@ class Layer:
         surface: of what it needs beyond the peak, or of all of it.
         beyond_peak: which of the two.
         run: scatter of the surface's quantity from run to run.
+        fragmentation: φ, of a configuration that was not measured, as a share of the peak.
     """
 
     surface: Surface
     beyond_peak: bool
     run: Scatter
+    fragmentation: Scatter = NO_FRAGMENTATION
 
     def values(self, table: Table, peak: Array) -> Array:
         """Bytes in n configurations; peak (n,), not negative."""
@@ -52,10 +67,62 @@ class Layer:
         if not self.beyond_peak:
             return own + of_peak
         share = peak / max(self.value(variables, peak), 1.0)
-        return _of_part(own, 1.0 - share) + _of_part(of_peak, share)
+        beyond = _of_part(own, 1.0 - share)
+        if not self.surface.was_fitted_at(known):
+            beyond = max(beyond, _of_part(self.fragmentation, share), key=_reach)
+        return beyond + _of_part(of_peak, share)
 
 
 def _of_part(scatter: Scatter, share: float) -> Scatter:
     """Scatter of a whole of which a share scatters: log(1 + s·(eˢᵈ − 1)), to first order s·sd."""
     reach = float(np.expm1(min(scatter.sd, 30.0)))
     return Scatter(sd=log1p(share * reach), dof=scatter.dof)
+
+
+def _reach(scatter: Scatter) -> float:
+    return scatter.quantile(1.0, 0.95)
+
+
+def fragmentation(
+    peaks: Sequence[float], beyond: Sequence[float], prior: Scatter = FRAGMENTATION
+) -> Scatter:
+    """φ, by expectation–maximisation over the parts of e that are fragmentation.
+
+    Of e_i the share k_i = φ²·peak_i² / (σ²·beyond_i² + φ²·peak_i²) is fragmentation, with what is
+    left uncertain of it (Dempster, Laird & Rubin 1977, section 4.4, variance components); φ² has a
+    scaled inverse-χ² prior. Configurations whose tensors are small beside the context say nothing
+    of φ, and do not make it small.
+
+    Args:
+        peaks: bytes of live tensors in each configuration measured.
+        beyond: bytes that each needed beyond them.
+        prior: of φ.
+    """
+    p, b = np.asarray(peaks, float), np.asarray(beyond, float)
+    n, lines = len(p), min(len(p), 2)
+    spare = max(n - lines, 0)
+    if not spare:
+        return prior
+    phi2, sigma2 = prior.sd**2, prior.sd**2
+    told = np.zeros(n)
+    for _ in range(MAX_STEPS):
+        variance = sigma2 * b**2 + phi2 * p**2
+        e2 = _squared_residuals(p, b, variance) * n / spare  # a line through n rows uses up two
+        told = phi2 * p**2 / variance
+        of_tensors = told**2 * e2 / np.maximum(p, 1.0) ** 2 + phi2 * (1 - told)
+        of_rest = (1 - told) ** 2 * e2 / b**2 + sigma2 * told
+        before = phi2
+        phi2 = (prior.dof * prior.sd**2 + float(of_tensors.sum())) / (prior.dof + n)
+        sigma2 = max(float(of_rest.mean()), LEAST_SD**2)
+        if abs(phi2 - before) < CONVERGED * before:
+            break
+    known = prior.dof + float(told.sum()) * spare / n
+    return Scatter(sd=sqrt(phi2 * (1 + 1 / known)), dof=known)  # s is no better known than that
+
+
+def _squared_residuals(p: Array, b: Array, variance: Array) -> Array:
+    """Of the weighted least squares of b on a constant and p."""
+    weights = 1 / np.sqrt(variance)
+    X = np.stack([np.ones(len(p)), p], axis=1) * weights[:, None]
+    line = np.linalg.lstsq(X, b * weights, rcond=None)[0]
+    return np.asarray((b - line[0] - line[1] * p) ** 2)

@@ -148,11 +148,13 @@ class Place:
             return self.run_scatter(self.variant.micro_step)
         sd = loading.sd_log(self.variables, self.config.workers)
         own = Scatter(sd=sd, dof=loading.compute.dof)
-        return self.variant.run + own + self.count_scatter("flops")
+        return self.variant.run + own + self.count_scatter("aligned_flops")
 
     def run_scatter(self, surface: Surface) -> Scatter:
         """Run-level scatter of any time that was learned as a surface."""
-        return self.variant.run + surface.scatter(self.variables) + self.count_scatter("flops")
+        return (
+            self.variant.run + surface.scatter(self.variables) + self.count_scatter("aligned_flops")
+        )
 
     def build_scatter(self) -> Scatter:
         """Scatter of building: from process to process, and of a size that was never built."""

@@ -122,6 +122,10 @@ def predict(model: CostModel, question: Question) -> Estimate:
     at = place(model, variant, config, question.footprint)
     require_known_size(model, at)
     samples = question.samples or at.samples()
+    asked = config.batch_size
+    if asked > samples and not config.drop_last:  # a loader makes one batch of all there are
+        config = replace(config, batch_size=samples)
+        at = place(model, variant, config, question.footprint)
     plan = schedule(samples, config)
     epochs = question.epochs or (question.steps or 0) / plan.updates
     terms = _terms(model, at, plan, epochs, question)
@@ -152,6 +156,7 @@ def predict(model: CostModel, question: Question) -> Estimate:
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
             *_warnings(variant, extrapolated),
+            *_cut_batch(asked, config.batch_size),
             *_memory_warnings(model, at),
             *_unknown_parts(model, variant),
             *model.calibration.notes(at.probed_step_scatter()),
@@ -341,6 +346,11 @@ def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
         return []
     share = f"{needed.p90 / model.device.memory_bytes:.0%}"
     return [Warning_(code="memory-tight", details=(("share", share),))]
+
+
+def _cut_batch(asked: int, made: int) -> list[Warning_]:
+    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
+    return [Warning_(code="cut-batch", details=details)] if made < asked else []
 
 
 def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:

@@ -8,11 +8,17 @@
 A multiply-add counts as two. Everything else is element-wise, a reduction or a copy, whose cost is
 in the bytes that it moves. An operator that does matrix work and has no formula is not zero but
 unknown: ``is_uncounted`` tells.
+
+Kernels work through channels and inner dimensions in steps: eight float32 fill a vector register of
+AVX2 and a block of oneDNN's ``nChw8c`` layout, and the fragments that tensor cores multiply have
+sides of eight and sixteen (PTX ISA, "Matrix multiply-accumulate using mma instruction"). Twelve
+channels take as long as sixteen, hence the second count, ``aligned_flops``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -25,6 +31,7 @@ from torch.utils.flop_counter import (
 )
 
 aten = torch.ops.aten
+STEP = 8  # elements that a kernel works on together
 
 
 def _cpu_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -95,6 +102,32 @@ def flops_of(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
     """FLOPs of one call of an operator; None if no formula is known."""
     formula = FORMULAS.get(func._overloadpacket)
     return None if formula is None else int(formula(*args, **kwargs, out_val=out))
+
+
+def alignment(func: Any, args: Sequence[Any]) -> float:
+    """By how much an operator's FLOPs grow when dimensions are rounded up to whole steps.
+
+    Of a convolution its channels, except where each has a filter of its own; of products of
+    matrices the rows and columns of the right one; of attention the width of a head. Recurrent
+    weights are packed by the library, and count as they are.
+    """
+    name, kind = func._overloadpacket.__name__, class_of(func)
+    if kind == "attention" and args:
+        return _rounded(args[0].shape[-1:])
+    after_another = "backward" in name or name in ("addmm", "baddbmm")  # a gradient, or a bias
+    position = 2 if after_another else 1
+    if kind == "recurrent" or len(args) <= position:  # operands given by name are not looked for
+        return 1.0
+    right = args[position].shape
+    if kind == "matmul":
+        return _rounded(right[-2:])
+    c_out, c_in = right[:2]
+    return _rounded((c_out, c_in) if c_in > 1 else (c_out,))
+
+
+def _rounded(dimensions: Sequence[int]) -> float:
+    """The product of dimensions when each is rounded up, over their product."""
+    return prod(-(-d // STEP) * STEP / d for d in dimensions if d)
 
 
 def class_of(func: Any) -> str:

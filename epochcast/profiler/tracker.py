@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from epochcast.profiler.allocations import Allocations, Phase, dense_parts, operands
 from epochcast.profiler.batches import Drawn, draw, draw_for, elements
-from epochcast.profiler.flops import class_of, flops_of, is_uncounted
+from epochcast.profiler.flops import alignment, class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.modules import ModuleScopes
 from epochcast.records import Footprint
@@ -47,6 +47,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory: the storages alive and their history.
         operators: dispatched operators by phase, views excluded.
         flops: by phase and class of operator.
+        aligned_flops: by phase, as kernels work through them.
         bytes_moved: read and written by operators, by phase.
         uncounted: names of matrix-like operators without a formula.
     """
@@ -56,6 +57,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.memory = Allocations(device_type)
         self.operators: Counter[Phase] = Counter()
         self.flops: Counter[tuple[Phase, str]] = Counter()
+        self.aligned_flops: Counter[Phase] = Counter()
         self.bytes_moved: Counter[Phase] = Counter()
         self.uncounted: Counter[str] = Counter()
         self._module_of = module_of
@@ -85,7 +87,9 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _count_flops(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         flops = flops_of(func, args, kwargs, out)
         if flops is not None:
-            self.flops[self.memory.phase, class_of(func)] += flops
+            phase = self.memory.phase
+            self.flops[phase, class_of(func)] += flops
+            self.aligned_flops[phase] += round(flops * alignment(func, args))
         elif is_uncounted(func):
             self.uncounted[str(func)] += 1
 
@@ -182,6 +186,7 @@ class _TrackedStep:
     def footprint(self, timeline: bool) -> Footprint:
         tracker, memory, micro_steps = self.tracker, self.memory, len(self.batch_elements)
         operators, moved, peaks = tracker.operators, tracker.bytes_moved, memory.peak_bytes
+        aligned = tracker.aligned_flops
         flops: Counter[str] = Counter()
         for (phase, kind), count in tracker.flops.items():
             flops[kind] += 0 if phase == "update" else count
@@ -189,6 +194,7 @@ class _TrackedStep:
         return Footprint(
             flops=sum(by_class.values()),
             flops_by_class=tuple(by_class.items()),
+            aligned_flops=(aligned["forward"] + aligned["backward"]) // micro_steps,
             bytes_moved=(moved["forward"] + moved["backward"]) // micro_steps,
             operators=(operators["forward"] + operators["backward"]) // micro_steps,
             forward_operators=operators["forward"] // micro_steps,

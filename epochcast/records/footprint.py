@@ -77,6 +77,8 @@ class Footprint:
         flops: floating-point operations of forward and backward; a multiply-add counts as two.
         flops_by_class: the same by class of operator, ``"matmul"``, ``"convolution"``,
             ``"attention"`` or ``"recurrent"``; empty in old documents.
+        aligned_flops: FLOPs with channels and inner dimensions rounded up to multiples of
+            eight, as kernels work through them; 0 in old documents.
         bytes_moved: bytes read and written by all operators, views excluded.
         operators: dispatched operators of forward and backward.
         forward_operators: those of the forward pass alone; 0 in old documents.
@@ -98,6 +100,7 @@ class Footprint:
 
     flops: int
     flops_by_class: tuple[tuple[str, int], ...] = ()
+    aligned_flops: int = 0
     bytes_moved: int
     operators: int
     forward_operators: int = 0

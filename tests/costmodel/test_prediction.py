@@ -208,3 +208,17 @@ def test_a_run_that_may_not_fit_says_so() -> None:
     small = replace(MODEL, device=replace(MODEL.device, memory_bytes=320_000_000))
     assert {w.code for w in small.predict(epochs=1, batch_size=256).warnings} == {"memory-tight"}
     assert MODEL.predict(epochs=1, batch_size=256).warnings == ()
+
+
+def test_a_batch_of_more_than_all_samples_is_one_of_all_of_them() -> None:
+    """Its time always was; its memory was once that of the batch asked for."""
+    all_of_them = MODEL.predict(epochs=3, batch_size=500, samples=500)
+    more = MODEL.predict(epochs=3, batch_size=4000, samples=500)
+    assert more.config.batch_size == 500
+    assert (more.total_seconds, more.device_bytes) == (
+        all_of_them.total_seconds,
+        all_of_them.device_bytes,
+    )
+    notes = {w.code: dict(w.details) for w in more.warnings}
+    assert notes["cut-batch"] == {"asked": "4,000", "made": "500"}
+    assert "cut-batch" not in {w.code for w in all_of_them.warnings}

@@ -99,6 +99,44 @@ def test_flops_of_convolutions(batch, groups, per_group, kernel, stride, transpo
     assert footprint.flops == 2 * first + 3 * second
 
 
+def whole(dimension):
+    return -(-dimension // 8) * 8
+
+
+@given(
+    batch=st.integers(1, 20),
+    widths=st.lists(st.integers(1, 20), min_size=2, max_size=5),
+)
+@settings(max_examples=15, deadline=None)
+def test_aligned_flops_of_an_mlp(batch, widths):
+    """Right operands: forward Wᵀ (a×b), the weight's gradient x (B×a), the input's W (b×a)."""
+    layers = list(pairwise(widths))
+    model = nn.Sequential(*(nn.Linear(a, b) for a, b in layers))
+    footprint = footprint_of(model, torch.randn(batch, widths[0]), torch.randn(batch, widths[-1]))
+    expected = sum(2 * batch * whole(a) * whole(b) for a, b in layers)
+    expected += sum(2 * b * whole(batch) * whole(a) for a, b in layers)
+    expected += sum(2 * batch * whole(b) * whole(a) for a, b in layers[1:])
+    assert footprint.aligned_flops == pytest.approx(expected, abs=len(layers) * 3)
+    assert footprint.aligned_flops >= footprint.flops
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_channels_of_a_convolution_count_in_whole_steps(kind):
+    def of(channels):
+        model = nn.Sequential(nn.Conv2d(16, channels, 1), kind(channels, 16, 3), nn.Flatten())
+        inputs = torch.randn(2, 16, 7, 7)
+        return footprint_of(model, inputs, torch.zeros_like(model(inputs)))
+
+    assert of(12).aligned_flops == of(16).aligned_flops == of(16).flops > of(12).flops
+
+
+def test_channels_with_a_filter_of_their_own_are_not_rounded_but_together():
+    inputs = torch.randn(2, 12, 7, 7)
+    model = nn.Sequential(nn.Conv2d(12, 12, 3, groups=12), nn.Flatten())
+    footprint = footprint_of(model, inputs, torch.zeros_like(model(inputs)))
+    assert footprint.aligned_flops == pytest.approx(footprint.flops * 16 / 12, abs=2)
+
+
 class Attention(nn.Module):
     """Causal self-attention alone, on queries, keys and values that are parameters times inputs."""
 
@@ -130,6 +168,7 @@ def test_flops_of_attention_on_a_cpu(batch, heads, length, depth):
     footprint = footprint_of(Attention(heads, heads * depth), inputs, targets)
     product = 2 * batch * heads * length * length * depth
     assert footprint.flops == (2 + 5) * product
+    assert footprint.aligned_flops == pytest.approx((2 + 5) * product * 8 / depth, abs=2)
     assert footprint.uncounted_operators == ()
 
 
