@@ -25,11 +25,12 @@ from math import log1p, sqrt
 import numpy as np
 
 from epochcast.costmodel.features import Array, Table
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.intervals import ASSUMED_DOF, Scatter
 from epochcast.costmodel.surface import Surface
 
 NO_FRAGMENTATION = Scatter(sd=0.0)
-FRAGMENTATION = Scatter(sd=0.05, dof=1.0)  # φ before anything is measured: worth one measurement
+FRAGMENTATION = Scatter(sd=0.05, dof=ASSUMED_DOF)  # φ before anything is measured
+WORTH = 1.0  # measurements that this counts as
 LEAST_SD = 1e-4  # σ: counters of devices count in megabytes
 MAX_STEPS, CONVERGED = 200, 1e-4  # of expectation–maximisation, and the change of φ that ends them
 
@@ -96,7 +97,7 @@ def fragmentation(
     Args:
         peaks: bytes of live tensors in each configuration measured.
         beyond: bytes that each needed beyond them.
-        prior: of φ.
+        prior: of φ, worth ``WORTH`` measurements.
     """
     p, b = np.asarray(peaks, float), np.asarray(beyond, float)
     n, lines = len(p), min(len(p), 2)
@@ -112,12 +113,13 @@ def fragmentation(
         of_tensors = told**2 * e2 / np.maximum(p, 1.0) ** 2 + phi2 * (1 - told)
         of_rest = (1 - told) ** 2 * e2 / b**2 + sigma2 * told
         before = phi2
-        phi2 = (prior.dof * prior.sd**2 + float(of_tensors.sum())) / (prior.dof + n)
+        phi2 = (WORTH * prior.sd**2 + float(of_tensors.sum())) / (WORTH + n)
         sigma2 = max(float(of_rest.mean()), LEAST_SD**2)
         if abs(phi2 - before) < CONVERGED * before:
             break
-    known = prior.dof + float(told.sum()) * spare / n
-    return Scatter(sd=sqrt(phi2 * (1 + 1 / known)), dof=known)  # s is no better known than that
+    known = WORTH + float(told.sum()) * spare / n
+    # s is no better known than φ; and few measurements do not make an assumption less certain
+    return Scatter(sd=sqrt(phi2 * (1 + 1 / known)), dof=max(prior.dof, known))
 
 
 def _squared_residuals(p: Array, b: Array, variance: Array) -> Array:
