@@ -16,7 +16,6 @@ run again differs by 0.5 % in the median. Evaluating needs no torch.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from typing import Any
 import alternatives as other
 import msgspec
 import report
+import steps
 from alternatives import Known
 from evaluation import EPOCHCAST, NOISE, WITHOUT, Answer, Case, document
 from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
@@ -63,16 +63,6 @@ class Counted:
 
     config: RunConfig
     footprint: Footprint
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", nargs="?", choices=("count", "evaluate"))
-    step = parser.parse_args().step
-    if step in (None, "count"):
-        count()
-    if step in (None, "evaluate"):
-        evaluate()
 
 
 def count() -> None:
@@ -238,4 +228,4 @@ def _text(known: Sequence[Measurement], tables: Sequence[Sequence[report.Row]]) 
 
 
 if __name__ == "__main__":
-    main()
+    steps.run(__doc__, count, evaluate)

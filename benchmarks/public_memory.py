@@ -16,7 +16,6 @@ whole there. Evaluating needs no torch.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import random
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import report
+import steps
 from scores import coverage, errors, relative_error, under_estimates
 
 from epochcast.costmodel import forms
@@ -79,16 +79,6 @@ class Network:
         sizes = {"inputs": self.inputs, "outputs": self.outputs, "depth": self.depth}
         knobs = {f"size.{name}": float(value) for name, value in sizes.items()}
         return {"batch_size": float(self.batch_size), "peak_bytes": float(self.peak_bytes), **knobs}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", nargs="?", choices=("count", "evaluate"))
-    step = parser.parse_args().step
-    if step in (None, "count"):
-        count()
-    if step in (None, "evaluate"):
-        evaluate()
 
 
 def count() -> None:
@@ -227,4 +217,4 @@ def text(known: Sequence[Network], found: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    steps.run(__doc__, count, evaluate)

@@ -100,15 +100,14 @@ def fragmentation(
         prior: of φ, worth ``WORTH`` measurements.
     """
     p, b = np.asarray(peaks, float), np.asarray(beyond, float)
-    n, lines = len(p), min(len(p), 2)
-    spare = max(n - lines, 0)
-    if not spare:
+    n, spare = len(p), len(p) - 2  # a line through them uses up two
+    if spare < 1:
         return prior
     phi2, sigma2 = prior.sd**2, prior.sd**2
     told = np.zeros(n)
     for _ in range(MAX_STEPS):
         variance = sigma2 * b**2 + phi2 * p**2
-        e2 = _squared_residuals(p, b, variance) * n / spare  # a line through n rows uses up two
+        e2 = _squared_residuals(p, b, variance) * n / spare
         told = phi2 * p**2 / variance
         of_tensors = told**2 * e2 / np.maximum(p, 1.0) ** 2 + phi2 * (1 - told)
         of_rest = (1 - told) ** 2 * e2 / b**2 + sigma2 * told
