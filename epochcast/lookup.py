@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import median
 
 from epochcast import __version__
@@ -188,5 +190,13 @@ def fit_key(
     parts = sorted((m.key, m.created_at, m.status) for m in measurements)
     counted = sorted((config.label, repr(footprint)) for config, footprint in footprints.items())
     ran = sorted(to_json(outcome) for outcome in outcomes)
-    text = repr((__version__, parts, counted, ran))
+    text = repr((_code(), parts, counted, ran))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@cache
+def _code() -> str:
+    """Of the cost model itself: another version may fit another model to the same measurements."""
+    files = sorted((Path(__file__).parent / "costmodel").glob("*.py"))
+    text = b"".join(file.read_bytes() for file in files)
+    return f"{__version__} {hashlib.sha256(text).hexdigest()}"

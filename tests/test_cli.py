@@ -94,6 +94,24 @@ def test_the_second_prediction_reads_the_fitted_model(
     assert run("predict", "--epochs", "3", "--json").stdout == first
 
 
+def test_another_version_of_the_cost_model_fits_again(
+    probed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("predict", "--epochs", "3")
+    fitted: list[int] = []
+
+    def fit(measurements, *_):
+        fitted.append(len(measurements))
+        return real(measurements)
+
+    from epochcast.costmodel.fitting import fit as real
+
+    monkeypatch.setattr("epochcast.costmodel.fitting.fit", fit)
+    monkeypatch.setattr("epochcast.lookup._code", lambda: "another")
+    run("predict", "--epochs", "3")
+    assert len(fitted) == 1
+
+
 def test_a_new_measurement_is_fitted(probed: Path) -> None:
     before = json.loads(run("predict", "--epochs", "3", "--json").stdout)
     with Store.open() as store:

@@ -499,7 +499,7 @@ def test_an_absent_count_is_no_feature() -> None:
     found = read("bs,width,step_ms,flops,params\n" + "\n".join(rows))
     model = fit(found)
     variant = model.variants[0]
-    assert {name for name, _ in variant.counts} == {"flops", "aligned_flops", "parameters"}
+    assert {name for name, _ in variant.counts} == {"flops", "parameters"}
     names = {name for form in variant.micro_step.forms for f in form.features for name, _ in f}
     assert names <= {"flops", "parameters", "batch_size"}
     assert "step_peak_bytes" not in dict(variant.counts)

@@ -17,7 +17,7 @@ import numpy as np
 
 from epochcast.costmodel.features import KNOB_PREFIX, Array, tabulate
 
-SPREAD = ("aligned_flops", "bytes_moved", "operators", "parameters", "batch_size")
+SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
 
 Variables = Mapping[str, float]
 
@@ -51,7 +51,7 @@ def feature_space(candidates: Sequence[Variables]) -> Array:
     """
     table = {k: v for k, v in tabulate(candidates).items() if np.ptp(v) > 0 and (v > 0).all()}
     counted = [name for name in SPREAD if name in table]
-    if "aligned_flops" not in counted:
+    if "flops" not in counted:
         counted = [n for n in table if n == "batch_size" or n.startswith(KNOB_PREFIX)]
     if not counted:
         return np.zeros((len(candidates), 1))

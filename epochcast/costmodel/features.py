@@ -102,8 +102,6 @@ def counts(footprint: Footprint) -> dict[str, float]:
     for name in ("batch_elements", "aligned_flops"):
         if not getattr(footprint, name):  # old documents do not know
             found.pop(name, None)
-    if "flops" in found:  # as if all dimensions were whole steps of kernels
-        found.setdefault("aligned_flops", found["flops"])
     return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 
 

@@ -22,7 +22,7 @@ from epochcast.costmodel.intervals import (
     round_scatter,
 )
 from epochcast.costmodel.loading import fit_loading
-from epochcast.costmodel.memory import NO_FRAGMENTATION, Layer, fragmentation
+from epochcast.costmodel.memory import NO_FRAGMENTATION, Layer, fragmentation, is_telling
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.peaks import envelopes
@@ -220,30 +220,33 @@ class _Rows:
             fragments: whether it is handed out in segments that are cut up.
         """
         beyond = quantities.beyond_peak(value)
+        tensors, rest = self._tensors_and_rest(value)
+        broken = fragmentation(tensors, rest) if fragments else NO_FRAGMENTATION
         tracked = self.surface(
-            beyond, forms.beyond_peak_forms(self.kind), sd_per_doubling=BYTES_SD_PER_DOUBLING
+            beyond,
+            forms.beyond_peak_forms(self.kind, shared=is_telling(tensors, rest)),
+            sd_per_doubling=BYTES_SD_PER_DOUBLING,
         )
         if tracked is not None:
             run = self.scatter(beyond).of_a_later_run()
-            broken = self.fragmentation(beyond) if fragments else NO_FRAGMENTATION
             return Layer(surface=tracked, beyond_peak=True, run=run, fragmentation=broken)
         whole = self.surface(value, candidates)
         if whole is None:
             return None
         run = self.scatter(value).of_a_later_run()
-        return Layer(surface=whole, beyond_peak=False, run=run)
+        return Layer(surface=whole, beyond_peak=False, run=run, fragmentation=broken)
 
-    def fragmentation(self, beyond: quantities.Value) -> Scatter:
-        """Of what is needed beyond the peak, from every configuration in which both are known."""
-        known = []
+    def _tensors_and_rest(self, value: quantities.Value) -> tuple[list[float], list[float]]:
+        """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
+        tensors, rest = [], []
         for visits in self.groups.values():
-            pairs = [
-                (m.footprint.peak_bytes, b) for m in visits if m.footprint and (b := beyond(m))
+            known = [
+                (t, v) for m in visits if (t := quantities.tensor_bytes(m)) and (v := value(m))
             ]
-            if pairs:
-                known.append(tuple(map(fmean, zip(*pairs, strict=True))))
-        peaks, needed = zip(*known, strict=True)
-        return fragmentation(peaks, needed)
+            if known:
+                tensors.append(fmean(t for t, _ in known))
+                rest.append(fmean(max(1.0, v - t) for t, v in known))
+        return tensors, rest
 
     def count_surfaces(self, candidates: Sequence[Form]) -> tuple[tuple[str, Surface], ...]:
         """The surface of everything that was counted wherever anything was."""
@@ -288,7 +291,7 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         config in rows.counted and rows.counted[config].count("flops") is not None
         for config in groups
     )
-    aligned = has_counts and all(rows.counted[config].aligned_flops for config in groups)
+    aligned = has_counts and all(footprint.aligned_flops for footprint in counted.values())
     time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts, aligned=aligned)
     static, untracked = forms.static_forms(knobs), forms.untracked_forms(knobs)
     samples_of = forms.sample_forms(knobs)

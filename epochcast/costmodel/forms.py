@@ -92,18 +92,20 @@ def static_forms(knobs: Sequence[str]) -> list[Form]:
     ]
 
 
-def beyond_peak_forms(kind: DeviceKind) -> list[Form]:
+def beyond_peak_forms(kind: DeviceKind, *, shared: bool = True) -> list[Form]:
     """What a layer of memory needs beyond the live tensors: a constant, and a share of the peak.
 
     An accelerator's caching allocator rounds and fragments in proportion to what it holds
     (benchmarks/public_memory.py). A CPU's memory goes back to the system.
+
+    Args:
+        shared: whether peaks differ enough to tell a share of them.
     """
     share = (("peak_bytes", 1.0),)
     prior = UNLIKELY if kind == "cpu" else 1.0
-    return [
-        Form(name="constant", groups=((f.CONSTANT,),)),
-        Form(name="constant and share", groups=((f.CONSTANT, share),), prior=prior),
-    ]
+    constant = Form(name="constant", groups=((f.CONSTANT,),))
+    both = Form(name="constant and share", groups=((f.CONSTANT, share),), prior=prior)
+    return [constant, both] if shared else [constant]
 
 
 def untracked_forms(knobs: Sequence[str]) -> list[Form]:

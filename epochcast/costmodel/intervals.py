@@ -10,7 +10,7 @@ that is itself uncertain: quantiles are Student's, with Welch–Satterthwaite de
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import acos, copysign, cos, exp, inf, log, pi, sqrt, tan
 from statistics import NormalDist, fmean, variance
 
@@ -47,6 +47,12 @@ class Scatter:
         """The quantile at probability ``p`` of a quantity with this scatter around a median."""
         reach = student_t_quantile(p, self.dof) * self.sd
         return median * exp(max(-LOG_REACH, min(reach, LOG_REACH)))
+
+    def narrowed(self, median: float, highest: float) -> Scatter:
+        """The same, no wider than that P95 is at ``highest``, which is above the median."""
+        reach = student_t_quantile(0.95, self.dof)
+        room = log(highest / median) / reach
+        return replace(self, sd=min(self.sd, room)) if room > 0 else self
 
     def quantiles(self, median: float) -> Quantiles:
         """The usual quantiles of a quantity with this scatter around a median."""

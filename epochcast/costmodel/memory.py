@@ -13,7 +13,7 @@ scatter,
 
     beyond_i = c + s·peak_i + e_i        e_i ~ N(0, σ²·beyond_i² + φ²·peak_i²)
 
-of which σ is the surface's and φ is learned here (``fragmentation``).
+of which σ is the surface's and φ is learned here (``fragmentation``). The wider of the two rules.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from epochcast.costmodel.surface import Surface
 NO_FRAGMENTATION = Scatter(sd=0.0)
 FRAGMENTATION = Scatter(sd=0.05, dof=ASSUMED_DOF)  # φ before anything is measured
 WORTH = 1.0  # measurements that this counts as
+TELLING = 0.01  # of what is needed beyond peaks: less than its noise
 LEAST_SD = 1e-4  # σ: counters of devices count in megabytes
 MAX_STEPS, CONVERGED = 200, 1e-4  # of expectation–maximisation, and the change of φ that ends them
 
@@ -61,17 +62,28 @@ class Layer:
         learned = self.surface.value({**variables, "peak_bytes": peak})
         return peak + learned if self.beyond_peak else learned
 
-    def scatter(self, variables: Mapping[str, float], peak: float, of_peak: Scatter) -> Scatter:
-        """Of ``value``: what is learned and the peak scatter by themselves, in proportion."""
+    def scatter(
+        self,
+        variables: Mapping[str, float],
+        peak: float,
+        of_peak: Scatter,
+        *,
+        measured: bool = False,
+    ) -> Scatter:
+        """Of ``value``: what is learned and the peak scatter by themselves, in proportion.
+
+        The surface's own scatter is that of configurations that have fragmented, too. So the wider
+        of the two counts, which is the surface's where the context rules, and not their sum.
+
+        Args:
+            measured: whether this very configuration was, and has fragmented already.
+        """
         known = {**variables, "peak_bytes": peak}
+        share = peak / max(self.value(variables, peak), 1.0) if self.beyond_peak else 1.0
         own = self.run + self.surface.scatter(known)
-        if not self.beyond_peak:
-            return own + of_peak
-        share = peak / max(self.value(variables, peak), 1.0)
-        beyond = _of_part(own, 1.0 - share)
-        if not self.surface.was_fitted_at(known):
-            beyond = max(beyond, _of_part(self.fragmentation, share), key=_reach)
-        return beyond + _of_part(of_peak, share)
+        beyond = _of_part(own, 1.0 - share) if self.beyond_peak else own
+        broken = NO_FRAGMENTATION if measured else _of_part(self.fragmentation, share)
+        return max(beyond, broken, key=_reach) + _of_part(of_peak, share)
 
 
 def _of_part(scatter: Scatter, share: float) -> Scatter:
@@ -102,7 +114,7 @@ def fragmentation(
     p, b = np.asarray(peaks, float), np.asarray(beyond, float)
     n, spare = len(p), len(p) - 2  # a line through them uses up two
     if spare < 1:
-        return prior
+        return Scatter(sd=prior.sd * sqrt(1 + 1 / WORTH), dof=prior.dof)
     phi2, sigma2 = prior.sd**2, prior.sd**2
     told = np.zeros(n)
     for _ in range(MAX_STEPS):
@@ -119,6 +131,11 @@ def fragmentation(
     known = WORTH + float(told.sum()) * spare / n
     # s is no better known than φ; and few measurements do not make an assumption less certain
     return Scatter(sd=sqrt(phi2 * (1 + 1 / known)), dof=max(prior.dof, known))
+
+
+def is_telling(peaks: Sequence[float], beyond: Sequence[float]) -> bool:
+    """Whether peaks differ enough to tell what is needed in proportion to them from a constant."""
+    return bool(peaks) and max(peaks) - min(peaks) >= TELLING * max(beyond)
 
 
 def _squared_residuals(p: Array, b: Array, variance: Array) -> Array:

@@ -100,6 +100,11 @@ class Variant:
     visits: int = 0
     single_times: int = 0
 
+    @property
+    def work(self) -> str:
+        """Which count of FLOPs times were learned from: old documents know only one."""
+        return "aligned_flops" if "aligned_flops" in dict(self.counts) else "flops"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostModel:

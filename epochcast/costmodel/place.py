@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from epochcast.costmodel import features as f
 from epochcast.costmodel.calibration import Calibration, Calibrations
 from epochcast.costmodel.intervals import Scatter
@@ -58,8 +60,7 @@ class Place:
         if self.footprint is not None and batch_size == self.config.batch_size:
             return f.counts(self.footprint)
         for config, counts in self.variant.counted:
-            same = (config.batch_size, config.sizes) == (batch_size, self.config.sizes)
-            if same and (config.accumulation > 1) == (self.config.accumulation > 1):
+            if config.batch_size == batch_size and self._is_alike(config):
                 return dict(counts)
         return None
 
@@ -148,12 +149,14 @@ class Place:
             return self.run_scatter(self.variant.micro_step)
         sd = loading.sd_log(self.variables, self.config.workers)
         own = Scatter(sd=sd, dof=loading.compute.dof)
-        return self.variant.run + own + self.count_scatter("aligned_flops")
+        return self.variant.run + own + self.count_scatter(self.variant.work)
 
     def run_scatter(self, surface: Surface) -> Scatter:
         """Run-level scatter of any time that was learned as a surface."""
         return (
-            self.variant.run + surface.scatter(self.variables) + self.count_scatter("aligned_flops")
+            self.variant.run
+            + surface.scatter(self.variables)
+            + self.count_scatter(self.variant.work)
         )
 
     def build_scatter(self) -> Scatter:
@@ -205,12 +208,36 @@ class Place:
         return self._for_peak(self.variant.device_bytes)
 
     def _for_peak(self, layer: Layer | None) -> tuple[float, Scatter] | None:
-        """What a layer of the memory system needs so that the peak fits."""
+        """What a layer of the memory system needs so that the peak fits.
+
+        Between batches that were measured fragmentation takes hardly more than in the larger one,
+        because no batch needs more than a larger one does.
+        """
         if layer is None:
             return None
-        peak, scatter = self.peak() or (0.0, NOTHING)
-        value = layer.value(self.variables, peak)
-        return value, layer.scatter(self.variables, peak, scatter)
+        value, scatter = self._needed(layer)
+        measured = [c.batch_size for c in self.variant.configurations if self._is_alike(c)]
+        larger = [b for b in measured if b > self.config.batch_size]
+        if larger and self.config.batch_size not in measured and layer.fragmentation.sd:
+            above = Place(self.variant, replace(self.config, batch_size=min(larger)))
+            most, its = above._needed(layer)
+            scatter = scatter.narrowed(value, its.quantile(most, 0.95))
+        return value, scatter
+
+    def _needed(self, layer: Layer) -> tuple[float, Scatter]:
+        """The same of this batch alone."""
+        peak, of_peak = self.peak() or (0.0, NOTHING)
+        measured = any(
+            self._is_alike(c) and c.batch_size == self.config.batch_size
+            for c in self.variant.configurations
+        )
+        scatter = layer.scatter(self.variables, peak, of_peak, measured=measured)
+        return layer.value(self.variables, peak), scatter
+
+    def _is_alike(self, other: RunConfig) -> bool:
+        """Whether another configuration allocates in the same order, whatever its batch size."""
+        accumulates = (c.accumulation > 1 for c in (self.config, other))
+        return self.config.sizes == other.sizes and len(set(accumulates)) == 1
 
     def allocator_bytes(self, layer: Layer | None) -> Quantiles | None:
         """Quantiles of what the allocator hands out, or takes."""

@@ -125,7 +125,7 @@ def predict(model: CostModel, question: Question) -> Estimate:
     asked = config.batch_size
     if asked > samples and not config.drop_last:  # a loader makes one batch of all there are
         config = replace(config, batch_size=samples)
-        at = place(model, variant, config, question.footprint)
+        at = place(model, variant, config)
     plan = schedule(samples, config)
     epochs = question.epochs or (question.steps or 0) / plan.updates
     terms = _terms(model, at, plan, epochs, question)
@@ -197,7 +197,9 @@ def choose_variant(model: CostModel, question: Question) -> Variant:
         fitting.sort(key=lambda v: v.workers != workers)
     if fitting:
         return fitting[0]
-    wanted_text = ", ".join(f"{k}={v}" for k, v in question.sizes.items())
+    ways = {"compiled": question.compiled, "drop_last": question.drop_last}
+    wanted = {**question.sizes, **{k: v for k, v in ways.items() if v is not None}}
+    wanted_text = ", ".join(f"{k}={v}" for k, v in wanted.items())
     raise PredictionError(
         f"{model.workload} was not probed with "
         f"{', '.join(filter(None, (wanted_text, question.precision, _workers(question))))}; "

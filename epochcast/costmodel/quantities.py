@@ -108,6 +108,12 @@ def device_bytes(m: Measurement) -> float | None:
     return float(m.memory.device_bytes) if m.memory and m.memory.device_bytes else None
 
 
+def tensor_bytes(m: Measurement) -> float | None:
+    """The peak of live tensors, or else the allocator's own."""
+    peak = m.footprint.count("peak_bytes") if m.footprint else None
+    return allocated_bytes(m) if peak is None else float(peak)
+
+
 def beyond_peak(value: Value) -> Value:
     """What a layer of memory needed beyond the live tensors; None where they were not tracked."""
 

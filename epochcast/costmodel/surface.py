@@ -135,12 +135,6 @@ class Surface:
         assumed = np.hypot(self.sd_per_doubling * outside, self.sd_between * self._between(table))
         return inside * (1.0 + WIDENING_PER_DOUBLING * outside), assumed
 
-    def was_fitted_at(self, variables: Mapping[str, float]) -> bool:
-        """Whether this very configuration was among those fitted to."""
-        centres = np.array(self.forms[0].discrepancy.centres)
-        place = self.places(_one_row(variables))
-        return bool(len(centres)) and bool((np.abs(centres - place).max(axis=1) < INSIDE).any())
-
     def _between(self, table: Table) -> Array:
         """Doublings inside the fitted range from the nearest model size fitted, (n,).
 

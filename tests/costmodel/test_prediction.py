@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.prediction import Question, schedule
+from epochcast.costmodel.prediction import Question, predict, schedule
 from epochcast.errors import PredictionError
 from epochcast.records import Estimate, RunConfig
 
@@ -219,6 +219,16 @@ def test_a_batch_of_more_than_all_samples_is_one_of_all_of_them() -> None:
         all_of_them.total_seconds,
         all_of_them.device_bytes,
     )
+    of_all_asked = MODEL.predict(  # counted of a batch that is never made
+        epochs=3, batch_size=4000, samples=500, footprint=truths.footprint(4000, 1024)
+    )
+    assert of_all_asked.step_seconds == more.step_seconds
     notes = {w.code: dict(w.details) for w in more.warnings}
     assert notes["cut-batch"] == {"asked": "4,000", "made": "500"}
     assert "cut-batch" not in {w.code for w in all_of_them.warnings}
+
+
+def test_what_was_not_probed_is_named() -> None:
+    """An empty list was once what was not probed."""
+    with pytest.raises(PredictionError, match="not probed with drop_last=True; probe it so"):
+        predict(MODEL, Question(epochs=1, drop_last=True))
