@@ -216,9 +216,8 @@ class Place:
         if layer is None:
             return None
         value, scatter = self._needed(layer)
-        measured = [c.batch_size for c in self.variant.configurations if self._is_alike(c)]
-        larger = [b for b in measured if b > self.config.batch_size]
-        if larger and self.config.batch_size not in measured and layer.fragmentation.sd:
+        larger = [b for b in self._measured() if b > self.config.batch_size]
+        if larger and layer.fragmentation.sd and not self._was_measured:
             above = Place(self.variant, replace(self.config, batch_size=min(larger)))
             most, its = above._needed(layer)
             scatter = scatter.narrowed(value, its.quantile(most, 0.95))
@@ -227,17 +226,21 @@ class Place:
     def _needed(self, layer: Layer) -> tuple[float, Scatter]:
         """The same of this batch alone."""
         peak, of_peak = self.peak() or (0.0, NOTHING)
-        measured = any(
-            self._is_alike(c) and c.batch_size == self.config.batch_size
-            for c in self.variant.configurations
-        )
-        scatter = layer.scatter(self.variables, peak, of_peak, measured=measured)
+        scatter = layer.scatter(self.variables, peak, of_peak, measured=self._was_measured)
         return layer.value(self.variables, peak), scatter
+
+    def _measured(self) -> list[int]:
+        """Batch sizes at which this model size was measured."""
+        return [c.batch_size for c in self.variant.configurations if self._is_alike(c)]
+
+    @property
+    def _was_measured(self) -> bool:
+        return self.config.batch_size in self._measured()
 
     def _is_alike(self, other: RunConfig) -> bool:
         """Whether another configuration allocates in the same order, whatever its batch size."""
-        accumulates = (c.accumulation > 1 for c in (self.config, other))
-        return self.config.sizes == other.sizes and len(set(accumulates)) == 1
+        accumulates = self.config.accumulation > 1
+        return self.config.sizes == other.sizes and accumulates == (other.accumulation > 1)
 
     def allocator_bytes(self, layer: Layer | None) -> Quantiles | None:
         """Quantiles of what the allocator hands out, or takes."""

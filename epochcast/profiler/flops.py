@@ -114,9 +114,9 @@ def alignment(func: Any, args: Sequence[Any]) -> float:
     name, kind = func._overloadpacket.__name__, class_of(func)
     if kind == "attention" and args:
         return _rounded(args[0].shape[-1:])
-    after_another = "backward" in name or name in ("addmm", "baddbmm")  # a gradient, or a bias
-    position = 2 if after_another else 1
-    if kind == "recurrent" or len(args) <= position:  # operands given by name are not looked for
+    # the right operand or the weight comes second, or third after a gradient or a bias
+    position = 2 if "backward" in name or name in ("addmm", "baddbmm") else 1
+    if kind == "recurrent" or len(args) <= position:
         return 1.0
     right = args[position].shape
     if kind == "matmul":
