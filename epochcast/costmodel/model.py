@@ -244,7 +244,7 @@ class CostModel:
             ("micro-step", variant.micro_step),
             ("optimizer update", variant.update),
             ("evaluation batch", variant.evaluation),
-            ("FLOPs", counts.get("flops")),
+            ("FLOPs", counts.get(variant.work)),
             ("forward and backward peak", counts.get("step_peak_bytes")),
             ("update peak", counts.get("update_peak_bytes")),
             ("device memory", variant.device_bytes.surface if variant.device_bytes else None),
