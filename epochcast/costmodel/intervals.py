@@ -49,7 +49,7 @@ class Scatter:
         return median * exp(max(-LOG_REACH, min(reach, LOG_REACH)))
 
     def narrowed(self, median: float, highest: float) -> Scatter:
-        """The same, narrow enough for P95 to be at most ``highest``, if that is above the median."""
+        """The same, but with P95 at most at ``highest``, if that is above the median."""
         reach = student_t_quantile(0.95, self.dof)
         room = log(highest / median) / reach
         return replace(self, sd=min(self.sd, room)) if room > 0 else self
