@@ -20,8 +20,8 @@ import psutil
 import torch
 
 import epochcast
-from epochcast.profiler.dryrun import simulate
-from epochcast.profiler.models import CharGpt
+from epochcast.profiler.builtin.models import CharGpt
+from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.workload import Workload
 
 RESULT = Path(__file__).parent / "results" / "dry-run-cpu.json"

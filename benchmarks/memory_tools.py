@@ -16,7 +16,7 @@ import torch
 from grids import Grid
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from epochcast.profiler.counting import count as dry_runs
+from epochcast.profiler.footprint.counting import count as dry_runs
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
 from epochcast.profiler.request import SweepRequest

@@ -25,7 +25,7 @@ from statistics import fmean, median
 import numpy as np
 
 import epochcast as ec
-from epochcast.store import Store
+from epochcast.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -34,7 +34,7 @@ from evaluation import EPOCHCAST, NOISE, WITHOUT, Answer, Case, document
 from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 
 import epochcast as ec
-from epochcast import foreign
+from epochcast import importers as foreign
 from epochcast.costmodel import features, summary
 from epochcast.costmodel.design import spread
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
@@ -69,7 +69,7 @@ def count() -> None:
     """Dry runs of every configuration."""
     from public_cnn import workload
 
-    from epochcast.profiler.dryrun import simulate
+    from epochcast.profiler.footprint.dry_run import simulate
 
     batch_sizes: dict[Sizes, list[int]] = {}
     for config in dict.fromkeys(m.config for m in measurements({})):

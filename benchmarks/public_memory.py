@@ -85,7 +85,7 @@ def count() -> None:
     """Dry runs of every network as on CUDA, where optimizers update all parameters together."""
     from public_mlp import workload
 
-    from epochcast.profiler.dryrun import simulate
+    from epochcast.profiler.footprint.dry_run import simulate
 
     lines = []
     for row in rows():

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochcast import integrations
-    from epochcast.api import dry_run, probe
+    from epochcast.api.probe import dry_run, probe
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import EpochcastError
     from epochcast.integrations.plain import follow
-    from epochcast.lookup import fitted_model
     from epochcast.planning.planner import plan
     from epochcast.planning.stopping import stopping_epoch
     from epochcast.profiler.request import Range
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
         RunConfig,
         Summary,
     )
-    from epochcast.store import Store
+    from epochcast.storage.query import fitted_model
+    from epochcast.storage.store import Store
 
 __version__ = "0.1.0"
 
@@ -59,15 +59,15 @@ _HOMES = {
     "Quantiles": "records",
     "Range": "profiler.request",
     "RunConfig": "records",
-    "Store": "store",
+    "Store": "storage.store",
     "Summary": "records",
     "Workload": "profiler.workload",
-    "dry_run": "api",
+    "dry_run": "api.probe",
     "fit": "costmodel.fitting",
-    "fitted_model": "lookup",
+    "fitted_model": "storage.query",
     "follow": "integrations.plain",
     "plan": "planning.planner",
-    "probe": "api",
+    "probe": "api.probe",
     "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
 }

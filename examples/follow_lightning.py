@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import epochcast as ec
-from epochcast.profiler.builtin import digits_mlp
+from epochcast.profiler.builtin.workloads import digits_mlp
 
 
 class Digits(lightning.LightningModule):

@@ -12,7 +12,7 @@ import sys
 import torch
 from torch.utils.data import DataLoader
 
-from epochcast.profiler.builtin import digits_mlp
+from epochcast.profiler.builtin.workloads import digits_mlp
 
 
 def main(epochs: int, path: str) -> None:

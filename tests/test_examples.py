@@ -10,7 +10,7 @@ import pytest
 from frameworks import needed
 from guard.rehearsal import about, make_plan
 
-from epochcast.curve_files import read_curve
+from epochcast.importers.curves import read_curve
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -20,8 +20,8 @@ def calibration(
     store: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show predicted against actual over the followed runs of WORKLOAD (default: of all)."""
-    from epochcast.comparing import compare
-    from epochcast.report.calibration import print_compared, print_how_to_follow
+    from epochcast.report.text.calibration import print_compared, print_how_to_follow
+    from epochcast.storage.comparing import compare
 
     with reading(store) as archive:
         if forget is not None and not archive.remove_outcome(forget):
@@ -29,7 +29,7 @@ def calibration(
         compared = compare(archive, workload, device)
         known = [] if compared.runs else sorted({o.workload for o in archive.outcomes()})
     if plot and compared.judged:
-        from epochcast.plot_runs import save_picture
+        from epochcast.report.plots.runs import save_picture
 
         save_picture(compared.judged, plot)
     if as_json:

@@ -11,8 +11,8 @@ from epochcast.cli.options import console, json_option, print_json
 @json_option
 def workloads(as_json: bool) -> None:
     """List the built-in workloads and their knobs."""
-    from epochcast.api import builtin_workloads
-    from epochcast.report.catalogue import print_workloads
+    from epochcast.api.probe import builtin_workloads
+    from epochcast.report.text.catalogue import print_workloads
 
     found = builtin_workloads()
     if as_json:
@@ -27,7 +27,7 @@ def workloads(as_json: bool) -> None:
 def datasets(name: str | None, as_json: bool) -> None:
     """List the known data sets, or show the one called NAME."""
     from epochcast.datasets.catalogue import CATALOGUE, find
-    from epochcast.report.catalogue import print_datasets
+    from epochcast.report.text.catalogue import print_datasets
 
     found = [find(name)] if name else list(CATALOGUE.values())
     if as_json:

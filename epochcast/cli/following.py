@@ -13,8 +13,8 @@ from epochcast.cli.options import json_option, print_json
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
+    from epochcast.guard.log.run_log import LogReader
     from epochcast.records import RunEvent
-    from epochcast.run_log import LogReader
 
 POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs nothing
 
@@ -31,7 +31,7 @@ def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     epochcast follow-log run.jsonl --watch
     epochcast follow-log run.jsonl --plot run.png
     """
-    from epochcast.run_log import LogReader
+    from epochcast.guard.log.run_log import LogReader
 
     if watch and as_json:
         raise UsageError("--json is one document, and --watch goes on: give one of them")
@@ -39,14 +39,14 @@ def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     events = reader.news() if as_json else print_lines(reader, _pause if watch else None)
     _print_document(events) if as_json else _print_summary(events)
     if plot:
-        from epochcast.plot_following import save_picture
+        from epochcast.report.plots.following import save_picture
 
         save_picture(events, plot)
 
 
 def print_lines(reader: LogReader, pause: Callable[[], object] | None) -> list[RunEvent]:
     """Print every event, until there are no more or Ctrl-C; those that were printed."""
-    from epochcast.report.following import TerminalWatcher
+    from epochcast.report.text.following import TerminalWatcher
 
     watcher = TerminalWatcher(click.echo)
     seen: list[RunEvent] = []
@@ -64,7 +64,7 @@ def growing(reader: LogReader, pause: Callable[[], object] | None) -> Iterator[R
         reader: of the log.
         pause: what to do before looking again; None looks once.
     """
-    from epochcast.run_history import ending
+    from epochcast.guard.log.run_history import ending
 
     seen = reader.news()
     yield from seen
@@ -81,8 +81,8 @@ def _pause() -> None:
 
 def _print_summary(events: Sequence[RunEvent]) -> None:
     """The summary; the reason for an end has been printed as the last line."""
-    from epochcast.report.run_summary import summary_lines
-    from epochcast.run_history import ending
+    from epochcast.guard.log.run_history import ending
+    from epochcast.report.text.run_summary import summary_lines
 
     lines = summary_lines(events)
     for line in lines if ending(events) is None else lines[1:]:
@@ -90,9 +90,9 @@ def _print_summary(events: Sequence[RunEvent]) -> None:
 
 
 def _print_document(events: Sequence[RunEvent]) -> None:
-    from epochcast.event_lines import plain
-    from epochcast.report.run_summary import summary_lines
-    from epochcast.run_history import ending
+    from epochcast.guard.log.event_lines import plain
+    from epochcast.guard.log.run_history import ending
+    from epochcast.report.text.run_summary import summary_lines
 
     end = ending(events)
     print_json(

@@ -12,7 +12,7 @@ from epochcast.cli.options import Parsed, console, json_option, say_count, store
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast import foreign
+    from epochcast import importers as foreign
     from epochcast.records import Footprint, RunConfig
 
 MAPPING_NAME = "MEANING=COLUMN[,…]"
@@ -52,10 +52,10 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
     a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the number of
     samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
     """
-    from epochcast import foreign
-    from epochcast.report.probing import print_imported
-    from epochcast.report.warnings import print_warnings
-    from epochcast.store import Store
+    from epochcast import importers as foreign
+    from epochcast.report.text.probing import print_imported
+    from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.store import Store
 
     text = foreign.text_of(file)
     if foreign.is_export(text):
@@ -73,7 +73,7 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
 
 
 def _import_export(text: str, store: str | None, has_options: bool, as_json: bool) -> None:
-    from epochcast.store import Store
+    from epochcast.storage.store import Store
 
     if has_options:
         raise UsageError("what export wrote says everything itself; leave the options out")
@@ -85,7 +85,7 @@ def _import_export(text: str, store: str | None, has_options: bool, as_json: boo
 def _import_options(
     maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
 ) -> foreign.Options:
-    from epochcast import foreign
+    from epochcast import importers as foreign
 
     return foreign.Options(
         unit=unit or "s",
@@ -100,7 +100,7 @@ def _dry_runs(options: foreign.Options) -> foreign.Count:
     workload = options.workload
     if workload is None:
         raise UsageError("--footprints needs --workload, e.g. --workload train.py:workload")
-    from epochcast.api import dry_run
+    from epochcast.api.probe import dry_run
 
     def count(config: RunConfig) -> Footprint | None:
         sizes: dict[str, Any] = dict(config.sizes)

@@ -29,7 +29,7 @@ def probes() -> None:
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the stored measurements, one line each."""
     from epochcast.profiler.source import canonical
-    from epochcast.report.probing import print_measurements
+    from epochcast.report.text.probing import print_measurements
 
     with reading(store) as archive:
         found = archive.measurements(canonical(workload) if workload else None)

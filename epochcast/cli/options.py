@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from epochcast.costmodel.model import CostModel
-    from epochcast.store import Store
+    from epochcast.storage.store import Store
 
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 KNOB_NAME = "NAME=VALUE[,VALUE…]"
@@ -134,7 +134,7 @@ def knobs_by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def reading(store: str | None) -> Store:
     """A store that is there already."""
-    from epochcast.store import Store
+    from epochcast.storage.store import Store
 
     return Store.open(store, create=False)
 
@@ -165,7 +165,7 @@ def console(stderr: bool = False) -> Console:
 
 def print_json(**contents: Any) -> None:
     """One JSON document on stdout."""
-    from epochcast.report.document import document
+    from epochcast.report.text.document import document
 
     click.echo(json.dumps(document(**contents), indent=2, allow_nan=False))
 

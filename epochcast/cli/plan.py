@@ -162,7 +162,7 @@ def plan(
     if output:
         found.save(output)
     if plot:
-        from epochcast.plot_plan import save_picture
+        from epochcast.report.plots.plan import save_picture
 
         save_picture(found, plot)
     _show(found, notes, as_json)
@@ -181,7 +181,7 @@ def _plan(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bo
 
 
 def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
-    from epochcast.report.warnings import print_warnings
+    from epochcast.report.text.warnings import print_warnings
 
     print_warnings(console(stderr=True), notes)
     if as_json:
@@ -189,7 +189,7 @@ def _show(found: Plan, notes: Sequence[Warning_], as_json: bool) -> None:
 
         click.echo(to_json(found, indent=2).encode())
         return
-    from epochcast.report.plan import print_plan
+    from epochcast.report.text.plan import print_plan
 
     print_plan(console(), found)
 
@@ -213,7 +213,7 @@ def _model(
         model = CostModel.load(model_file)
         require_same(model, model_file, workload, device)
         return model, ()
-    from epochcast.lookup import fitted_model
+    from epochcast.storage.query import fitted_model
 
     with reading(store) as archive:
         return fitted_model(archive, workload, device)
@@ -226,8 +226,8 @@ def _noise_scale(
     text = options["noise_scale"]
     if text != "measured":
         return _number("--noise-scale", text), ()
-    from epochcast.lookup import gradient_noise
     from epochcast.planning.batch import noise_scale
+    from epochcast.storage.query import gradient_noise
 
     with reading(store) as archive:
         found, notes = gradient_noise(archive, workload, device, single_knobs(options["knobs"]))
@@ -240,7 +240,7 @@ def _watts(
     """Of one device, as given or as measured."""
     if text != "measured":
         return _number("--watts", text)
-    from epochcast.lookup import measured_watts
+    from epochcast.storage.query import measured_watts
 
     with reading(store) as archive:
         return measured_watts(archive, workload, device)

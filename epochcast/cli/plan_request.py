@@ -172,7 +172,7 @@ def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
                 "--steps-per-epoch reads learning curves that count steps: add --curve"
             )
         return ()
-    from epochcast.curve_files import counts_steps, read_curve
+    from epochcast.importers.curves import counts_steps, read_curve
 
     steps, metric = options["steps_per_epoch"], options["metric"]
     found = tuple(read_curve(path, metric, steps) for path in options["curves"])

@@ -39,9 +39,9 @@ def fit(
     workload: str | None, device: str | None, output: str | None, store: str | None, as_json: bool
 ) -> None:
     """Fit the cost model of WORKLOAD and explain it; `predict` does so by itself."""
-    from epochcast.lookup import fitted_model
-    from epochcast.report.estimate import print_model
-    from epochcast.report.warnings import print_warnings
+    from epochcast.report.text.estimate import print_model
+    from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.query import fitted_model
 
     with reading(store) as archive:
         model, notes = fitted_model(archive, workload, device)
@@ -86,10 +86,10 @@ def predict(
     from epochcast.costmodel.capacity import largest_batch
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import predict as answer
-    from epochcast.lookup import fitted_model
     from epochcast.records import Warning_
-    from epochcast.report.estimate import print_capacities, print_estimate, print_estimates
-    from epochcast.report.warnings import print_warnings
+    from epochcast.report.text.estimate import print_capacities, print_estimate, print_estimates
+    from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
     if model_file:

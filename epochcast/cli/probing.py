@@ -83,11 +83,11 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
     WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
     What is in the store already is not measured again; after Ctrl-C the same command continues.
     """
-    from epochcast import api
+    from epochcast.api import probe as api
     from epochcast.costmodel.summary import summarise
-    from epochcast.report.probing import print_probed, print_summaries
-    from epochcast.report.progress import BarProgress, PlainProgress
-    from epochcast.store import Store
+    from epochcast.report.text.probing import print_probed, print_summaries
+    from epochcast.report.text.progress import BarProgress, PlainProgress
+    from epochcast.storage.store import Store
 
     request = _request(workload, options)
     stderr = console(stderr=True)
@@ -120,13 +120,13 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
 
 def _print_noise(measurements: Sequence[Measurement]) -> None:
     if any(m.gradient_noise is not None for m in measurements):
-        from epochcast.report.noise import print_noise
+        from epochcast.report.text.noise import print_noise
 
         print_noise(console(), measurements)
 
 
 def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
-    from epochcast.api import target_of
+    from epochcast.api.probe import target_of
     from epochcast.profiler.request import SweepRequest
 
     overrides = {
@@ -177,10 +177,10 @@ def dry_run(
 
     Where there is a store, the counts are kept: `predict` prices these configurations by them.
     """
-    from epochcast.api import target_of
-    from epochcast.profiler.counting import count
+    from epochcast.api.probe import target_of
+    from epochcast.profiler.footprint.counting import count
     from epochcast.profiler.request import SweepRequest
-    from epochcast.report.footprint import print_footprints, print_timeline
+    from epochcast.report.text.footprint import print_footprints, print_timeline
 
     overrides = {"accumulation": accumulation, "precision": precision}
     request = SweepRequest(

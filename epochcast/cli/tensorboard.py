@@ -14,8 +14,8 @@ from epochcast.errors import StoreError
 @store_option
 def tensorboard(port: int | None, open_browser: bool, store: str | None) -> None:
     """Open TensorBoard on the store: traces, tables and figures. On localhost only."""
-    from epochcast import api
-    from epochcast.board.server import serve
+    from epochcast.api import probe as api
+    from epochcast.report.tensorboard.server import serve
 
     with reading(store) as archive:
         folder = archive.log_folder

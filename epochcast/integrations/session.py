@@ -149,7 +149,7 @@ class Session:
         if self._store is False or self.guard.ranks.rank > 0 or outcome is None:
             return
         try:
-            from epochcast.store import Store
+            from epochcast.storage.store import Store
 
             url = None if self._store in (None, True) else str(self._store)
             with Store.open(url, create=self._store is not None) as store:
@@ -178,9 +178,9 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     """Terminal, log and, where it is installed, TensorBoard; of one process."""
     if ranks.rank > 0:
         return []
-    from epochcast.board.following import board_watcher
-    from epochcast.report.following import TerminalWatcher
-    from epochcast.run_log import LogWriter
+    from epochcast.guard.log.run_log import LogWriter
+    from epochcast.report.tensorboard.following import board_watcher
+    from epochcast.report.text.following import TerminalWatcher
 
     folder.mkdir(parents=True, exist_ok=True)
     board = board_watcher(folder / "tensorboard")

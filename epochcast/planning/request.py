@@ -243,8 +243,8 @@ class PlanRequest:
         for curve in self.curves:
             if not isinstance(curve, LearningCurve):
                 raise UsageError(
-                    f"curves are LearningCurves, as of epochcast.curve_files.read_curve, but got "
-                    f"{shown(curve)}"
+                    "curves are LearningCurves, as of epochcast.importers.curves.read_curve, "
+                    f"but got {shown(curve)}"
                 )
         for rule in self.rules:
             if type(rule) not in RULES.values():

@@ -27,7 +27,7 @@ def source_of(target: str) -> str:
     """
     place, _ = split_target(target)
     if not place:
-        files = [Path(__file__).with_name(name) for name in ("builtin.py", "models.py")]
+        files = sorted(Path(__file__).with_name("builtin").glob("*.py"))
     elif place.endswith(".py"):
         files = [Path(place)]
     else:

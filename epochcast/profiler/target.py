@@ -58,7 +58,7 @@ def load(target: str) -> WorkloadFunction:
 
 
 def _builtin(name: str) -> WorkloadFunction:
-    from epochcast.profiler.builtin import BUILTIN
+    from epochcast.profiler.builtin.workloads import BUILTIN
 
     if name not in BUILTIN:
         raise UsageError(

@@ -27,11 +27,11 @@ from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
 from epochcast.profiler.failures import is_out_of_memory, naming_layer
+from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
 from epochcast.profiler.protocol import CheckedWorkload, Task, VisitSpec
 from epochcast.profiler.source import source_of
 from epochcast.profiler.target import build, first_line
-from epochcast.profiler.tracker import measure_footprint
 from epochcast.profiler.workload import Workload
 from epochcast.records import Device, Measurement, RunConfig, Status
 

@@ -144,7 +144,7 @@ def describe(task: Task) -> Description:
 
 def count(task: Task) -> Reply:
     """Dry runs of one model; a workload that cannot be traced is an answer, not a failure."""
-    from epochcast.profiler.dryrun import dry_runs
+    from epochcast.profiler.footprint.dry_run import dry_runs
 
     try:
         counted = dry_runs(task.spec, task.batch_sizes or (None,), timeline=task.timeline)

@@ -18,7 +18,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds, calibrate, probed_seconds
 from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, UnitPrices, from_json, make_sizes, to_json
-from epochcast.report.warnings import warning_text
+from epochcast.report.text.warnings import warning_text
 
 SWEEP = truths.sweep(round_sd=0.03, visit_sd=0.02)
 MODEL = ec.fit(SWEEP)

@@ -15,10 +15,10 @@ from rehearsal import Listener, about, make_plan
 import epochcast as ec
 from epochcast.errors import UsageError
 from epochcast.guard import holding
+from epochcast.guard.log.run_log import read_log
 from epochcast.integrations import session as sessions
 from epochcast.records import EpochDone, Plan, RunEnded, RunStarted, StopReason
-from epochcast.run_log import read_log
-from epochcast.store import Store
+from epochcast.storage.store import Store
 
 
 def quick(**settings) -> Plan:

@@ -13,7 +13,7 @@ from epochcast.planning.planner import plan
 from epochcast.planning.shortfall import DoesNotFit
 from epochcast.planning.stopping import Futility, stopping_epoch
 from epochcast.records import Budget, LearningCurve
-from epochcast.report.warnings import warning_text
+from epochcast.report.text.warnings import warning_text
 from epochcast.units import LONGEST_SECONDS
 
 EXAMPLE = known.model(**known.EXAMPLE)

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from epochcast.profiler.batches import DRAWN, draw, elements
 from epochcast.profiler.device import HostClock
-from epochcast.profiler.dryrun import DryRunError, simulate
+from epochcast.profiler.footprint.dry_run import DryRunError, simulate
+from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.timing import Stepper, steady_steps
-from epochcast.profiler.tracker import measure_footprint
 from epochcast.profiler.workload import Workload
 
 

@@ -35,7 +35,7 @@ from epochcast.profiler.request import (
 )
 from epochcast.profiler.sweep import sweep
 from epochcast.records import GradientNoise, Measurement, RunConfig
-from epochcast.store import Store
+from epochcast.storage.store import Store
 
 KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))
 VISIT_SECONDS = 10.0

@@ -13,7 +13,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
-from epochcast.profiler.builtin import BUILTIN
+from epochcast.profiler.builtin.workloads import BUILTIN
 from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
 from epochcast.profiler.source import canonical, source_of, split_target
 from epochcast.profiler.target import build, first_line, knobs_of, load

@@ -1,0 +1,1 @@
+"""What ``import epochcast as ec`` offers that needs several folders."""

@@ -1,0 +1,1 @@
+"""A training step counted, run or not."""

@@ -1,0 +1,197 @@
+"""The dry run: what a training step asks of a device, counted without a step being computed.
+
+    build the workload under a fake mode ──▶ draw one real batch, make it fake
+    │ (or for real, then made fake)                                              for each batch size
+    └▶ step once: the optimizer's state appears ──▶ step once more, tracked ──▶ Footprint
+
+The model never has memory, whatever its size. The data set and its collation are the workload's own
+and run for real.
+
+It is always the CPU's operators that are traced: torch without CUDA has no fake CUDA tensors. On a
+CUDA device FLOPs, parameters, gradients and most activations are the same; attention with dropout
+and recurrent layers are other kernels there, which keep other tensors for the backward pass.
+Optimizers take the form that they would take there (``foreach``).
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from epochcast.errors import WorkloadError
+from epochcast.profiler.batches import draw_for
+from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
+from epochcast.profiler.footprint.tracker import track_drawn, track_step
+from epochcast.profiler.loop import TrainingLoop, config_of, needs_closure, samples_per_epoch
+from epochcast.profiler.protocol import Counted, VisitSpec
+from epochcast.profiler.target import first_line
+from epochcast.profiler.visit import build_checked, require_full_batch
+from epochcast.profiler.workload import Workload
+from epochcast.records import Footprint, RunConfig
+
+_CPU = torch.device("cpu")
+_NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
+
+
+class DryRunError(WorkloadError):
+    """A workload cannot be traced: it needs real values, or an operator without a fake."""
+
+
+def dry_run(spec: VisitSpec, *, timeline: bool = False) -> Footprint:
+    """The footprint of one configuration.
+
+    Args:
+        spec: of which nothing but the workload, its sizes and the batch size is used.
+        timeline: keep every allocation and free.
+
+    Raises:
+        DryRunError: the workload cannot be traced.
+        WorkloadError: it cannot be built.
+    """
+    return dry_runs(spec, [spec.batch_size], timeline=timeline)[0].footprint
+
+
+def dry_runs(
+    spec: VisitSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
+) -> tuple[Counted, ...]:
+    """Footprints of several batch sizes of one model, which is built once; None is its own."""
+    as_on_cuda = spec.workload.device.startswith("cuda")
+    counted = simulate(
+        partial(build_checked, spec), batch_sizes, timeline=timeline, as_on_cuda=as_on_cuda
+    )
+    return tuple(replace(c, config=replace(c.config, sizes=spec.sizes)) for c in counted)
+
+
+def simulate(
+    build: Callable[[], Workload],
+    batch_sizes: Sequence[int | None] = (None,),
+    *,
+    timeline: bool = False,
+    as_on_cuda: bool = False,
+) -> tuple[Counted, ...]:
+    """Footprints of what ``build`` makes. It is called under a fake mode, and once more without
+    if it, or its data, needs real values.
+
+    Args:
+        as_on_cuda: choose the implementation of the optimizer that torch chooses on CUDA.
+    """
+    try:
+        return _Simulation(build, True, as_on_cuda).count(batch_sizes, timeline)
+    except _NeedsRealValues:
+        return _Simulation(build, False, as_on_cuda).count(batch_sizes, timeline)
+
+
+class _NeedsRealValues(Exception):
+    """Building the workload or drawing a batch failed under the fake mode."""
+
+
+class _Simulation:
+    """A workload of fake tensors that can be stepped with any batch size."""
+
+    def __init__(self, build: Callable[[], Workload], fake_build: bool, as_on_cuda: bool) -> None:
+        self._fake_build = fake_build
+        self._mode = fake_mode()
+        self._stand_ins = StandIns(self._mode)
+        with self._needing_values(), self._building():
+            workload = build()
+        if workload.train_step is not None:
+            raise DryRunError("a workload with a train_step of its own cannot be traced")
+        if needs_closure(workload.optimizer):
+            name = type(workload.optimizer).__name__
+            raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
+        self._workload = workload
+        make_fake(self._workload, self._stand_ins.fake)
+        if as_on_cuda:
+            _prefer_foreach(workload.optimizer)
+
+    def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
+        configs = [config_of(self._workload, batch_size, ()) for batch_size in batch_sizes]
+        samples = samples_per_epoch(self._workload)
+        filled = [config for config in configs if config.batch_size <= samples]
+        return tuple(
+            Counted(
+                config=config,
+                footprint=self._footprint(config, timeline),
+                data=self._workload.data_source,
+            )
+            for config in filled or configs
+        )
+
+    def _footprint(self, config: RunConfig, timeline: bool) -> Footprint:
+        require_full_batch(config, samples_per_epoch(self._workload))
+        loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
+        with self._needing_values():
+            drawn = draw_for(loop)
+        fresh = self._stand_ins.fresh
+        with _explaining(), _eager(), self._stand_ins.on():
+            for batch in repeat(drawn.typical, config.accumulation):
+                loop.backward(fresh(batch))
+            loop.update()
+
+            def track(batch: Any) -> Footprint:
+                return track_step(loop, map(fresh, repeat(batch)), timeline=timeline)
+
+            return track_drawn(drawn, track)
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        if not self._fake_build:
+            yield
+            return
+        with self._mode, Building(self._mode):
+            yield
+
+    @contextmanager
+    def _needing_values(self) -> Iterator[None]:
+        """Within it, an error is the workload's own only where tensors are real."""
+        try:
+            yield
+        except WorkloadError:
+            raise
+        except Exception as error:
+            if self._fake_build:
+                raise _NeedsRealValues from error
+            raise WorkloadError(first_line(error)) from error
+
+
+def _prefer_foreach(optimizer: torch.optim.Optimizer) -> None:
+    """As ``torch.optim.optimizer._default_to_fused_or_foreach`` does for CUDA parameters."""
+    for group in optimizer.param_groups:
+        if group.get("foreach", False) is None and not group.get("fused"):
+            group["foreach"] = True
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Within it, what the user compiled runs eagerly. Importing dynamo takes seconds."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    """Within it, any error becomes a ``DryRunError`` that names the user's line."""
+    try:
+        yield
+    except WorkloadError:
+        raise
+    except Exception as error:
+        raise DryRunError(
+            f"cannot be traced without values: {_where(error)}{first_line(error)}"
+        ) from error
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: " if own else ""

@@ -1,0 +1,171 @@
+"""A workload of fake tensors: shapes, types and storages without memory, operators without work.
+
+    operator ──▶ OperatorTracker ──▶ StandIns ──▶ FakeTensorMode ──▶ an empty result
+                 counts              answers where values are asked for
+
+What torch's own optimizers and gradient scaler ask of values has one answer in a steady run: many
+steps were made, and no gradient is infinite. Any other question is the workload's own, and the
+fake tensors refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.cpu_kernels import AFTER
+from epochcast.profiler.footprint.sparse import SPARSE_RULES, is_sparse_call
+from epochcast.profiler.workload import Workload
+
+aten = torch.ops.aten
+
+STEADY_STEP = 1000.0  # beyond the warm-up of every optimizer: RAdam's rectification begins at 6
+_LIFTED = (aten.lift_fresh.default, aten.lift_fresh_copy.default)  # the fake mode makes them fake
+
+
+def fake_mode() -> FakeTensorMode:
+    """A mode in which constants made elsewhere, e.g. from numpy arrays, may take part."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class Building(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it and a fake mode, modules can be built, cast and moved.
+
+    ``Module.to`` swaps fake parameters, which torch refuses while anything refers to them weakly;
+    the fake mode remembers in that way what it has made. (torch 2.13, ``torch.utils.swap_tensors``)
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._remembered = mode.fake_tensor_converter.meta_converter.tensor_memo
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **kwargs or {})
+        self._remembered.clear()
+        return out
+
+
+class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Stands between operators and a fake mode for what the mode cannot do.
+
+    Real tensors become fake ones that live as long as this; sparse gradients keep their entries;
+    an optimizer that asks for its step number, and a scaler that asks for infinities, get answers.
+    """
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._mode = mode
+        self._fakes: dict[int, tuple[Tensor, Tensor]] = {}
+        self._infinities: set[int] = set()
+        self._updating = False
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Run operators on fake tensors."""
+        with ExitStack() as stack:
+            for register, updating in (
+                (register_optimizer_step_pre_hook, True),
+                (register_optimizer_step_post_hook, False),
+            ):
+                stack.callback(register(self._set_updating(updating)).remove)
+            stack.enter_context(self._mode)
+            stack.enter_context(self)
+            yield
+
+    def _set_updating(self, updating: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._updating = updating
+
+        return hook
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace == "prim":
+            return func(*args, **kwargs)
+        if func not in _LIFTED and not _all_fake((args, *kwargs.values())):
+            args, kwargs = tree_map_only(Tensor, self.fake, (args, kwargs))
+        if func is aten._amp_foreach_non_finite_check_and_unscale_.default:
+            self._infinities.add(args[1].untyped_storage()._cdata)
+        if func is aten._local_scalar_dense.default:
+            return self._scalar(args[0])
+        if is_sparse_call(func, args):
+            return SPARSE_RULES[func](*args, **kwargs)
+        out = func(*args, **kwargs)
+        return AFTER[func](out, *args, **kwargs) if func in AFTER else out
+
+    def fake(self, tensor: Tensor) -> Tensor:
+        """A fake of a real tensor, always the same one."""
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        if id(tensor) not in self._fakes:
+            self._fakes[id(tensor)] = tensor, self._mode.from_tensor(tensor)
+        return self._fakes[id(tensor)][1]
+
+    def fresh(self, batch: Any) -> Any:
+        """A fake batch of its own, whose tensors share storages as those of ``batch`` do."""
+        storages: dict[int, Tensor] = {}
+
+        def copy(tensor: Tensor) -> Tensor:
+            if tensor.layout != torch.strided:
+                return self.fake(tensor)
+            storage = tensor.untyped_storage()
+            if storage._cdata not in storages:
+                storages[storage._cdata] = torch.empty(storage.nbytes(), dtype=torch.uint8)
+            flat = storages[storage._cdata]
+            whole = flat[: flat.numel() // tensor.element_size() * tensor.element_size()]
+            layout = tensor.shape, tensor.stride(), tensor.storage_offset()
+            return whole.view(tensor.dtype).as_strided(*layout)
+
+        with self._mode:
+            return tree_map_only(Tensor, copy, batch)
+
+    def _scalar(self, tensor: Tensor) -> Any:
+        if tensor.untyped_storage()._cdata in self._infinities:
+            return 0.0
+        return STEADY_STEP if self._updating else aten._local_scalar_dense.default(tensor)
+
+
+def _all_fake(arguments: Any) -> bool:
+    return all(isinstance(tensor, FakeTensor) for tensor in operands(arguments))
+
+
+def make_fake(workload: Workload, fake: Callable[[Tensor], Tensor]) -> None:
+    """Replace the tensors of a workload's model and optimizer, tied ones by the same fake."""
+    for module in workload.model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = fake(tensor)  # type: ignore[assignment]
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                vars(module)[name] = fake(value)
+    optimizer = workload.optimizer
+    for group in optimizer.param_groups:
+        group["params"] = [fake(parameter) for parameter in group["params"]]
+    state = {fake(key): value for key, value in optimizer.state.items()}
+    optimizer.state.clear()
+    optimizer.state.update(tree_map_only(Tensor, fake, state))

@@ -1,0 +1,247 @@
+"""Counts the operators of a training step and the tensors alive during it.
+
+A dispatch mode sees every operator that reaches a kernel, after autograd and autocast. Each new
+storage is counted when an operator returns it and forgotten when it is freed, so the sum of live
+storages and its peak are exact for all tensors that operators make:
+
+    live bytes    ▁▂▃▅▇█▇▅▃▂▁│▂▄▂        "step": forward and backward, "update": the optimizer
+                  forward backward update
+
+The same function tracks a real step (``measure_footprint``) and one of fake tensors (dryrun.py).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import chain, islice, repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from epochcast.profiler.batches import Drawn, draw, draw_for, elements
+from epochcast.profiler.footprint.allocations import Allocations, Phase, dense_parts, operands
+from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is_uncounted
+from epochcast.profiler.loop import TrainingLoop
+from epochcast.profiler.modules import ModuleScopes
+from epochcast.records import Footprint
+from epochcast.records.footprint import BlockKind
+
+_QUESTIONS = ("profiler", "prim")  # of a tensor's device; the beginning and end of a label
+
+
+class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators, FLOPs, bytes moved and live tensor bytes on one type of device.
+
+    Args:
+        device_type: whose storages are counted.
+        module_of: names the module at work.
+
+    Attributes:
+        memory: the storages alive and their history.
+        operators: dispatched operators by phase, views excluded.
+        flops: by phase and class of operator.
+        aligned_flops: by phase, as kernels work through them.
+        bytes_moved: read and written by operators, by phase.
+        uncounted: names of matrix-like operators without a formula.
+    """
+
+    def __init__(self, device_type: str, module_of: Callable[[], str] = str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.memory = Allocations(device_type)
+        self.operators: Counter[Phase] = Counter()
+        self.flops: Counter[tuple[Phase, str]] = Counter()
+        self.aligned_flops: Counter[Phase] = Counter()
+        self.bytes_moved: Counter[Phase] = Counter()
+        self.uncounted: Counter[str] = Counter()
+        self._module_of = module_of
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if func.namespace in _QUESTIONS:
+            return out
+        arguments, results = [*operands(args), *operands((*kwargs.values(),))], [*operands(out)]
+        self.memory.refresh(arguments)
+        phase = self.memory.phase
+        kind: BlockKind = "activation" if phase == "forward" else "other"
+        self.memory.watch(results, kind, str(func), self._module_of())
+        if func.namespace != "prims" and not _is_view(func):
+            self.operators[phase] += 1
+            self.bytes_moved[phase] += sum(_nbytes(t) for t in chain(arguments, results))
+            self._count_flops(func, args, kwargs, out)
+        return out
+
+    def _count_flops(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        flops = flops_of(func, args, kwargs, out)
+        if flops is not None:
+            phase = self.memory.phase
+            self.flops[phase, class_of(func)] += flops
+            self.aligned_flops[phase] += round(flops * alignment(func, args))
+        elif is_uncounted(func):
+            self.uncounted[str(func)] += 1
+
+
+def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) -> Footprint | None:
+    """The footprint of one optimizer step, run for real; None if the step is the workload's own.
+
+    Must run after at least one update, when the optimizer's state exists.
+
+    Args:
+        batches: default: the loop's own, those that a dry run draws too.
+    """
+    if loop.workload.train_step is not None:
+        return None
+    drawn = draw_for(loop) if batches is None else draw(iter(batches), loop.config.batch_size)
+    return track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
+
+
+def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:
+    """The footprint of a typical batch, with the peak of the largest one."""
+    typical = track(drawn.typical)
+    if not drawn.varies:
+        return typical
+    largest = track(drawn.largest)
+    return replace(
+        typical,
+        batch_elements=round(drawn.mean_elements),
+        step_peak_bytes=max(typical.step_peak_bytes, largest.step_peak_bytes),
+    )
+
+
+def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False) -> Footprint:
+    """Run one optimizer step and count it.
+
+    FLOPs, bytes and operators of forward and backward are means over the micro-steps of the
+    accumulation. Each batch lives until the next one is drawn, the last one through the update.
+    """
+    loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
+    scopes = ModuleScopes(loop.workload.model)
+    with _no_garbage_collection(), scopes.on() if timeline else nullcontext():
+        step = _TrackedStep(loop, scopes.current if timeline else str)
+        for batch in islice(batches, loop.config.accumulation):
+            batch = loop.transfer(batch)
+            step.micro_step(batch)
+        step.update()
+    return step.footprint(timeline)
+
+
+class _TrackedStep:
+    """One optimizer step of a loop while it is counted."""
+
+    def __init__(self, loop: TrainingLoop, module_of: Callable[[], str]) -> None:
+        self.loop = loop
+        self.tracker = OperatorTracker(loop.device.type, module_of)
+        self.memory = self.tracker.memory
+        model = loop.workload.model
+        self.parameters = list(model.parameters())
+        self.parameter_bytes = self._watch_static(self.parameters, "parameter")
+        self._watch_static(model.buffers(), "buffer")
+        self.optimizer_bytes = self._watch_static(_optimizer_tensors(loop.optimizer), "optimizer")
+        self.static_bytes = self.memory.live_bytes
+        self.forward_ends: list[int] = []
+        self.activation_bytes: list[int] = []
+        self.batch_elements: list[int] = []
+        self.step_end = self.gradient_bytes = 0
+
+    def _watch_static(self, tensors: Iterable[Tensor], kind: BlockKind) -> int:
+        before = self.memory.live_bytes
+        self.memory.watch(tensors, kind)
+        return self.memory.live_bytes - before
+
+    def micro_step(self, batch: Any) -> None:
+        self.memory.watch(tensors_in(batch), "input")
+        self.batch_elements.append(elements(batch))
+        self.memory.enter("forward")
+        before = self.memory.live_bytes
+        with self.tracker:
+            loss = self.loop.scaled_loss(batch)
+            self.activation_bytes.append(self.memory.live_bytes - before)
+            self.forward_ends.append(len(self.memory.events))
+            self.memory.enter("backward")
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.memory.watch(gradients, "gradient")
+        self.gradient_bytes = self.memory.relabel(gradients, "gradient")
+        del gradients
+        self.step_end = len(self.memory.events)
+        self.memory.enter("update")
+        with self.tracker:
+            self.loop.update()
+
+    def footprint(self, timeline: bool) -> Footprint:
+        tracker, memory, micro_steps = self.tracker, self.memory, len(self.batch_elements)
+        operators, moved, peaks = tracker.operators, tracker.bytes_moved, memory.peak_bytes
+        aligned = tracker.aligned_flops
+        flops: Counter[str] = Counter()
+        for (phase, kind), count in tracker.flops.items():
+            flops[kind] += 0 if phase == "update" else count
+        by_class = {kind: count // micro_steps for kind, count in sorted(flops.items())}
+        return Footprint(
+            flops=sum(by_class.values()),
+            flops_by_class=tuple(by_class.items()),
+            aligned_flops=(aligned["forward"] + aligned["backward"]) // micro_steps,
+            bytes_moved=(moved["forward"] + moved["backward"]) // micro_steps,
+            operators=(operators["forward"] + operators["backward"]) // micro_steps,
+            forward_operators=operators["forward"] // micro_steps,
+            update_operators=operators["update"],
+            parameters=sum(p.numel() for p in self.parameters),
+            trainable_parameters=sum(p.numel() for p in self.parameters if p.requires_grad),
+            parameter_bytes=self.parameter_bytes,
+            gradient_bytes=self.gradient_bytes,
+            optimizer_bytes=self.optimizer_bytes,
+            activation_bytes=self.activation_bytes[0],
+            static_bytes=self.static_bytes,
+            step_peak_bytes=max(peaks["forward"], peaks["backward"]),
+            update_peak_bytes=peaks["update"],
+            batch_elements=sum(self.batch_elements) // micro_steps,
+            uncounted_operators=tuple(sorted(tracker.uncounted.items())),
+            timeline=memory.timeline(self.forward_ends[0], self.step_end) if timeline else None,
+        )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Within it, memory does not depend on when Python happens to look for cycles."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [leaf for state in optimizer.state.values() for leaf in tensors_in(state)]
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors of nested tuples, lists and mappings."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return sum(part.numel() * part.element_size() for part in dense_parts(tensor))
+
+
+def _is_view(func: Any) -> bool:
+    returns = func._schema.returns
+    return bool(returns) and all(
+        r.alias_info is not None and not r.alias_info.is_write for r in returns
+    )

@@ -1,0 +1,1 @@
+"""Figures: what was probed, planned and followed."""

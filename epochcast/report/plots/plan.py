@@ -1,0 +1,202 @@
+"""A picture of a plan: time over epochs as a fan, the limits as lines, what happens underneath.
+
+    time ┤- - - - - - - - - - - - - - -  deadline, 60 s
+         │                    ▒▒▓▓━━▓▓▒▒ P90 53.1 s     bands: P05–P95, P10–P90; line: P50
+         │          ▒▒▓▓━━▓▓▒▒           P50 36.7 s
+    evaluate │││││││││││││││││││││││││││ every epoch    a bar where marks would touch
+    save     ││  │  │  │  │  │  │  │  ││ 9 times
+    stop       ▂▅█▂▁                     92 %           how likely a stop rule ends it there
+         └──────────────────────────────
+                      epochs
+A limit of money or energy is drawn at the time at which it is used up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from epochcast.records import Checkpoint, Plan
+from epochcast.report.plots.figures import (
+    BLUE,
+    DASHED,
+    GREEN,
+    INK,
+    ORANGE,
+    dress_axes,
+    new_figure,
+    require_format,
+    time_unit,
+    write,
+)
+from epochcast.report.text.plan import choice_line, limits_line
+from epochcast.report.text.sentences import filled
+from epochcast.units import format_energy, format_money, format_percent, format_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE = (7.6, 4.8)
+TITLE = 96  # characters in a line of it
+HEADROOM = 1.06  # above the end of the fan, and above the limits near it
+NEAR = 1.6  # times the P90 of the end: limits and tails further away are not drawn
+LINE = 0.052  # height of a line of text, as a share of the axes
+MARKS = 150  # of one kind that can be told apart
+POINTS = 400  # of the fan's outline
+
+
+def save_picture(plan: Plan, path: str | Path) -> None:
+    """Draw a plan into a file.
+
+    Raises:
+        UsageError: the name ends neither in .png nor in .svg, or the file cannot be written.
+        MissingDependency: matplotlib is not installed.
+    """
+    require_format(path)
+    write(draw(plan), path)
+
+
+def draw(plan: Plan) -> Figure:
+    """The picture as a matplotlib figure."""
+    scale, unit = time_unit(plan.timeline[-1].seconds.p90)
+    rows = _rows(plan)
+    figure = new_figure(*SIZE)
+    heights = [12, max(1, len(rows))]
+    fan, strip = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": heights})
+    _draw_fan(fan, plan, scale)
+    _draw_limits_and_labels(fan, plan, scale)
+    _draw_strip(strip, rows)
+    _dress(fan, strip, plan, unit)
+    return figure
+
+
+def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
+    shown = _thinned(plan.timeline, POINTS)
+    epochs = [0, *(c.epoch for c in shown)]
+    quantiles = [plan.prices.startup, *(c.seconds for c in shown)]
+
+    def band(name: str) -> list[float]:
+        return [getattr(q, name) / scale for q in quantiles]
+
+    for low, high, alpha in (("p05", "p95", 0.14), ("p10", "p90", 0.26)):
+        axes.fill_between(epochs, band(low), band(high), color=BLUE, alpha=alpha, linewidth=0)
+    axes.plot(epochs, band("p50"), color=BLUE, linewidth=1.8)
+
+
+def _thinned(timeline: Sequence[Checkpoint], most: int) -> list[Checkpoint]:
+    """Some in between, and the last one."""
+    step = -(-len(timeline) // most)
+    return [*timeline[:-1:step], timeline[-1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What happens at which epochs, how high each mark is, and what is said at its end."""
+
+    label: str
+    color: str
+    epochs: Sequence[int]
+    heights: Sequence[float]
+    total: str
+
+
+def _rows(plan: Plan) -> list[Row]:
+    rows = []
+    for action, color in (("evaluate", INK), ("save", ORANGE)):
+        epochs = [c.epoch for c in plan.timeline if action in c.actions]
+        count = "once" if len(epochs) == 1 else f"{len(epochs):,} times"
+        rows.append(Row(action, color, epochs, [1.0] * len(epochs), count))
+    stops = {c.epoch: c.stop_probability for c in plan.timeline[:-1] if c.stop_probability}
+    if stops:
+        highest, total = max(stops.values()), format_percent(sum(stops.values()))
+        heights = [p / highest for p in stops.values()]
+        rows.append(Row("stop early", GREEN, list(stops), heights, total))
+    return [row for row in rows if row.epochs]
+
+
+def _draw_strip(axes: Axes, rows: Sequence[Row]) -> None:
+    """A line of marks for each row, the first one on top."""
+    for position, row in enumerate(reversed(rows)):
+        if len(row.epochs) > MARKS and set(row.heights) == {1.0}:
+            ends = [row.epochs[0], row.epochs[-1]]
+            axes.fill_between(
+                ends, position, position + 0.7, color=row.color, alpha=0.5, linewidth=0
+            )
+        else:
+            tops = [position + 0.7 * height for height in row.heights]
+            axes.vlines(row.epochs, position, tops, color=row.color, linewidth=1.2)
+        axes.annotate(
+            row.total, (1.01, position + 0.35), xycoords=("axes fraction", "data"),
+            va="center", color=row.color, fontsize=9,
+        )  # fmt: skip
+    axes.set_yticks(
+        [n + 0.35 for n in range(len(rows))], labels=[row.label for row in reversed(rows)]
+    )
+    axes.set_ylim(-0.2, max(1, len(rows)))
+
+
+def limit_times(plan: Plan) -> dict[str, float]:
+    """When each limit is used up by one fold, in seconds since the run began, with its text."""
+    budget, devices = plan.budget, plan.chosen.config.world_size
+    found: dict[str, float] = {}
+    if budget.deadline is not None:
+        found[f"deadline, {format_seconds(budget.deadline)}"] = budget.deadline
+    if budget.money is not None and budget.price_per_hour:
+        left = budget.money - budget.fixed_cost
+        found[f"budget, {format_money(budget.money)}"] = (
+            left / (budget.price_per_hour * devices) * 3600
+        )
+    if budget.energy is not None and budget.watts:
+        found[f"energy, {format_energy(budget.energy)}"] = budget.energy / (budget.watts * devices)
+    folds = f" in {plan.folds} folds" if plan.folds > 1 else ""
+    return {f"{text}{folds}": (t - budget.spent_seconds) / plan.folds for text, t in found.items()}
+
+
+def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:
+    """The limits that the run comes near; their names, and the run's end, beside the axes."""
+    end = plan.timeline[-1].seconds
+    most = NEAR * end.p90
+    near = {text: t for text, t in limit_times(plan).items() if t <= most}
+    top = HEADROOM * max(min(end.p95, most), *near.values(), 0.0)
+    for seconds in near.values():
+        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
+    axes.set_ylim(0, top / scale)
+    labels = [(t / top, text, INK) for text, t in near.items()]
+    for name in ("p05", "p10", "p50", "p90", "p95"):
+        seconds = getattr(end, name)
+        labels.append((seconds / top, f"{name.upper()} {format_seconds(seconds)}", BLUE))
+    labels.sort()
+    for height, (_, text, color) in zip(_apart([at for at, *_ in labels]), labels, strict=True):
+        axes.annotate(
+            text, (1.01, height), xycoords="axes fraction", va="center", color=color, fontsize=9
+        )
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Heights in ascending order, moved until there is a line of text between each two."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + LINE) if moved else height)
+    highest = 1.0
+    for position in reversed(range(len(moved))):
+        moved[position] = min(moved[position], highest)
+        highest = moved[position] - LINE
+    return moved
+
+
+def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
+    fold = ", one fold" if plan.folds > 1 else ""
+    fan.set(ylabel=f"{unit} since the run began{fold}")
+    choice = choice_line(plan)
+    title = (f"{plan.workload}: {choice[0].lower()}{choice[1:]}", limits_line(plan.budget))
+    fan.set_title("\n".join(filled(text, TITLE) for text in title), loc="left", fontsize=10)
+    strip.set(xlabel="epochs", xlim=(0, plan.chosen.epochs * 1.02))
+    for axes in (fan, strip):
+        dress_axes(axes)
+    strip.grid(visible=False)
+    strip.xaxis.set_major_formatter("{x:,.0f}")
+    strip.tick_params(axis="y", length=0)
+    strip.spines[["left"]].set_visible(False)

@@ -1,0 +1,199 @@
+"""Summaries and predictions to what each TensorBoard run holds; nothing is written here.
+
+tab          run                                 tags
+Time Series  mnist-mlp/width=512                 by batch size/step time (ms), …; step = B
+HParams      mnist-mlp/width=512/batch_size=64   configuration/step time (ms), …
+Images       mnist-mlp                           figures/step time by batch size, …
+Text         epochcast                           prediction
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from epochcast.records import RunConfig, SizeValue, Summary
+from epochcast.report.plots import probes as plots
+from epochcast.report.tensorboard import events
+from epochcast.report.tensorboard.events import Entry
+from epochcast.report.tensorboard.runs import series_runs, session_run, size_label, slug
+from epochcast.report.tensorboard.writer import BoardPrediction
+
+TOP_RUN = "epochcast"  # holds what belongs to no single workload
+# Groups of cards; TensorBoard shows them in alphabetical order.
+CURVE_GROUP, MORE_CURVES_GROUP = "by batch size", "more by batch size"
+SESSION_GROUP, FIGURE_GROUP = "configuration", "figures"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Something to draw: an attribute of a summary times a scale; the unit is in its name."""
+
+    name: str
+    attribute: str
+    scale: float
+    description: str
+
+    def of(self, summary: Summary) -> float | None:
+        """The value in the unit of ``name``; None where it was not measured."""
+        value = getattr(summary, self.attribute)
+        return None if value is None else value * self.scale
+
+
+_MIB = 1 / 2**20
+_QUANTITIES = (
+    Quantity("step time (ms)", "step_seconds", 1e3, "One steady micro-step."),
+    Quantity("samples per second", "samples_per_second", 1, "Of one device, training steadily."),
+    Quantity("peak tensor memory (MiB)", "peak_bytes", _MIB, "Largest sum of live tensors."),
+    Quantity(
+        "device memory (MiB)",
+        "device_bytes",
+        _MIB,
+        "What the device gave away; on a CPU the process's resident memory.",
+    ),
+    Quantity("data wait (% of step)", "data_wait_share", 100, "Waiting for the next batch."),
+    Quantity("optimizer (% of step)", "update_share", 100, "Spent in the optimizer."),
+    Quantity("evaluation pass (s)", "eval_seconds", 1, "One pass over the evaluation data."),
+    Quantity("checkpoint save (ms)", "save_seconds", 1e3, "Writing one checkpoint durably."),
+)
+_METRICS = _QUANTITIES[:4]  # the measured columns of the HParams table
+
+
+def run_files(
+    summaries: Sequence[Summary], predictions: Sequence[BoardPrediction], text: str
+) -> dict[str, bytes]:
+    """The event file of each run, by the run's name."""
+    runs: defaultdict[str, list[Entry]] = defaultdict(list)
+    runs[TOP_RUN] += _top_entries(summaries, text)
+    knobs = shown_knobs(summaries)
+    for name, members in series_runs(summaries).items():
+        runs[name] += _curve_entries(members)
+        for summary in members:
+            run = session_run(name, summary.config)
+            runs[run] += _session_entries(summary, knobs, trial=run)
+    for workload, chosen in _by_workload(predictions).items():
+        runs[slug(workload)] += _figure_entries(chosen, summaries)
+    return {name: events.event_file(entries) for name, entries in runs.items() if entries}
+
+
+def _by_workload(predictions: Sequence[BoardPrediction]) -> dict[str, list[BoardPrediction]]:
+    groups: defaultdict[str, list[BoardPrediction]] = defaultdict(list)
+    for prediction in predictions:
+        groups[prediction.workload].append(prediction)
+    return groups
+
+
+def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[Entry]:
+    if summaries:
+        columns = {f"{SESSION_GROUP}/{metric.name}": metric.name for metric in _METRICS}
+        yield events.hparams_experiment(shown_knobs(summaries), columns)
+    if markdown:
+        yield events.text("prediction", markdown)
+
+
+def _curve_entries(members: Sequence[Summary]) -> Iterator[Entry]:
+    """The curves of one series, its summaries in the order of their batch sizes."""
+    for quantity in _QUANTITIES:
+        group = CURVE_GROUP if quantity in _METRICS else MORE_CURVES_GROUP
+        description = f"{quantity.description} The step axis is the **batch size**."
+        for summary in members:
+            value = quantity.of(summary)
+            if value is not None:
+                step = summary.config.batch_size
+                yield events.scalar(f"{group}/{quantity.name}", value, step, description)
+
+
+def _session_entries(
+    summary: Summary, shown: Mapping[str, Sequence[SizeValue]], trial: str
+) -> Iterator[Entry]:
+    knobs = {
+        name: _as_type_of(shown[name], value)
+        for name, value in all_knobs(summary).items()
+        if name in shown
+    }
+    yield from events.hparams_session(knobs, trial, summary.status == "ok")
+    for metric in _METRICS:
+        value = metric.of(summary)
+        if value is not None:
+            tag = f"{SESSION_GROUP}/{metric.name}"
+            yield events.scalar(tag, value, summary.config.batch_size, metric.description)
+
+
+def all_knobs(summary: Summary) -> dict[str, SizeValue]:
+    """Everything that tells one configuration from others, by name."""
+    knobs: dict[str, SizeValue] = {"workload": summary.workload, "device": summary.device.label}
+    config = summary.config
+    knobs |= {f.name: getattr(config, f.name) for f in fields(RunConfig) if f.name != "sizes"}
+    return knobs | dict(config.sizes)
+
+
+def shown_knobs(summaries: Sequence[Summary]) -> dict[str, list[SizeValue]]:
+    """The columns of the HParams table with the values that occur, in order.
+
+    Batch size and model sizes always; the rest where configurations differ. A column has one
+    type: where numbers and texts meet, all are texts.
+    """
+    values: defaultdict[str, set[SizeValue]] = defaultdict(set)
+    for summary in summaries:
+        for name, value in all_knobs(summary).items():
+            values[name].add(value)
+    always = {"batch_size"} | {name for s in summaries for name, _ in s.config.sizes}
+    return {
+        name: _of_one_type(found)
+        for name, found in values.items()
+        if name in always or len(found) > 1
+    }
+
+
+def _of_one_type(values: set[SizeValue]) -> list[SizeValue]:
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1:
+        return sorted(values)
+    if kinds == {int, float}:
+        return sorted(float(value) for value in values)
+    return sorted({str(value) for value in values})
+
+
+def _as_type_of(column: Sequence[SizeValue], value: SizeValue) -> SizeValue:
+    return str(value) if isinstance(column[0], str) else value
+
+
+def _figure_entries(
+    predictions: Sequence[BoardPrediction], summaries: Sequence[Summary]
+) -> Iterator[Entry]:
+    """The figures of one workload."""
+    yield events.image(
+        f"{FIGURE_GROUP}/step time, predicted against measured",
+        plots.predicted_against_measured(predictions, "time"),
+        "Bars: P10 to P90. On the diagonal the prediction is right.",
+    )
+    if any(p.measured_peak_bytes and p.predicted_peak_bytes for p in predictions):
+        yield events.image(
+            f"{FIGURE_GROUP}/peak memory, predicted against measured",
+            plots.predicted_against_measured(predictions, "memory"),
+            "Bars: P10 to P90. Above the diagonal is safe; below it a run may run out of memory.",
+        )
+    measured = [s for s in summaries if s.workload == predictions[0].workload and s.step_seconds]
+    if measured:
+        yield events.image(
+            f"{FIGURE_GROUP}/step time by batch size",
+            plots.step_time_by_batch_size(measured, _curves(predictions)),
+            "Points: measured. Lines and bands: predicted P50 and P10 to P90.",
+        )
+
+
+def _curves(predictions: Sequence[BoardPrediction]) -> dict[str, plots.Curve]:
+    """Predicted seconds over the batch size, by model size."""
+    groups: defaultdict[str, list[BoardPrediction]] = defaultdict(list)
+    for prediction in sorted(predictions, key=lambda p: p.config.batch_size):
+        groups[size_label(prediction.config)].append(prediction)
+    return {
+        label: (
+            [p.config.batch_size for p in group],
+            [p.predicted_step_seconds.p10 for p in group],
+            [p.predicted_step_seconds.p50 for p in group],
+            [p.predicted_step_seconds.p90 for p in group],
+        )
+        for label, group in groups.items()
+    }

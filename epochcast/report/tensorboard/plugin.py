@@ -1,0 +1,193 @@
+"""The tab "Epochcast" in TensorBoard: the probed configurations, and their traces in Perfetto.
+
+    /data/plugin/epochcast/…      answered with
+    static/index.js, style.css    the tab itself
+    configurations                every epochcast.json below the log folder, as one table
+    trace/<id>.json.gz            a torch.profiler trace that an index lists, as stored
+    perfetto/…                    the Perfetto UI, in whose iframe traces are drawn
+
+A URL holds no path of the log folder: a trace is asked for by the id of its configuration, and the
+index says where it lies. Every answer carries a Content-Security-Policy (responses.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorboard.plugins import base_plugin
+from werkzeug.wrappers import Request, Response
+
+from epochcast.errors import MissingDependency, StoreError
+from epochcast.report.tensorboard.index import BoardIndex, BoardRow, find_indexes, read_index
+from epochcast.report.tensorboard.perfetto import perfetto_folder
+from epochcast.report.tensorboard.responses import (
+    SCRIPT_POLICY,
+    file_answer,
+    file_below,
+    file_really_below,
+    json_answer,
+    page_policy,
+    problem,
+)
+from epochcast.report.tensorboard.runs import slug
+from epochcast.report.tensorboard.table import make_cells, make_columns
+
+_STATIC = Path(__file__).parent / "static"
+_TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
+_TRACE_SUFFIXES = (".json", ".json.gz")
+_KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
+
+View = Callable[[Request, str], Response]  # the second argument: the URL after the route's prefix
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A configuration with the folder of the index that lists it."""
+
+    key: str
+    row: BoardRow
+    folder: Path
+
+    @property
+    def trace(self) -> Path | None:
+        """Its trace; None if it has none, or none that may be served."""
+        name = self.row.trace
+        if name is None or not name.endswith(_TRACE_SUFFIXES):
+            return None
+        return file_really_below(self.folder, name)
+
+
+class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboard is not typed
+    """Serves the tab. It reads files and nothing else; it needs no torch."""
+
+    plugin_name = "epochcast"
+
+    def __init__(self, context: base_plugin.TBContext) -> None:
+        self._folder = Path(context.logdir).expanduser() if context.logdir else None
+        self._read: dict[Path, tuple[tuple[int, int, int], BoardIndex]] = {}
+
+    def is_active(self) -> bool:
+        """Whether there is an index anywhere below the log folder."""
+        return next(self._indexes(), None) is not None
+
+    def frontend_metadata(self) -> base_plugin.FrontendMetadata:
+        """How TensorBoard shows the tab."""
+        return base_plugin.FrontendMetadata(
+            es_module_path="/static/index.js", tab_name="Epochcast", disable_reload=True
+        )
+
+    def get_plugin_apps(self) -> dict[str, Any]:
+        """The routes, as WSGI applications."""
+        return {
+            "/static/*": _application("/static/", self._static),
+            "/configurations": _application("/configurations", self._configurations),
+            "/trace/*": _application("/trace/", self._trace),
+            "/perfetto/*": _application("/perfetto/", self._perfetto),
+        }
+
+    def _static(self, request: Request, name: str) -> Response:
+        path = file_below(_STATIC, name)
+        return file_answer(request, path) if path else problem(404, "no such file")
+
+    def _configurations(self, _: Request, __: str) -> Response:
+        listed, problems = self._listed()
+        rows = [
+            {
+                "key": entry.key,
+                "label": entry.row.config_label,
+                "workload": entry.row.workload,
+                "status": entry.row.status,
+                "message": entry.row.message,
+                "trace": f"trace/{entry.key}{_suffix(entry.trace)}" if entry.trace else None,
+                "cells": make_cells(entry.row),
+            }
+            for entry in listed
+        ]
+        columns = make_columns([entry.row for entry in listed])
+        document = {"columns": columns, "rows": rows, "problems": problems}
+        return json_answer({**document, "perfetto": _perfetto_state()})
+
+    def _trace(self, request: Request, name: str) -> Response:
+        match = _TRACE_NAME.fullmatch(name)
+        listed = self._listed()[0] if match else []
+        entry = next((e for e in listed if match and e.key == match[1]), None)
+        path = entry.trace if entry else None
+        if entry is None or path is None:
+            return problem(404, "no configuration has this trace")
+        label = f"{slug(entry.row.workload)} {slug(entry.row.config_label)}{_suffix(path)}"
+        return file_answer(request, path, download_as=label)
+
+    def _perfetto(self, request: Request, name: str) -> Response:
+        try:
+            path = file_below(perfetto_folder(), name)
+        except MissingDependency as error:
+            return problem(503, str(error))
+        if path is None:
+            return problem(404, "no such file")
+        if path.suffix == ".html":
+            return file_answer(request, path, page_policy(path.read_bytes()))
+        return file_answer(request, path, SCRIPT_POLICY, keep_seconds=_KEEP_SECONDS)
+
+    def _indexes(self) -> Iterator[Path]:
+        return find_indexes(self._folder) if self._folder else iter(())
+
+    def _listed(self) -> tuple[list[_Listed], list[str]]:
+        """All configurations of all indexes, and what is wrong with indexes that cannot be read."""
+        listed: list[_Listed] = []
+        problems: list[str] = []
+        for path in self._indexes():
+            try:
+                index = self._read_again_if_changed(path)
+            except StoreError as error:
+                problems.append(str(error))
+                continue
+            listed += [_Listed(_key(path, row), row, path.parent) for row in index.configurations]
+        return listed, problems
+
+    def _read_again_if_changed(self, path: Path) -> BoardIndex:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        state = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._read.get(path)
+        if known is None or known[0] != state:
+            known = self._read[path] = (state, read_index(path))
+        return known[1]
+
+
+def _application(prefix: str, view: View) -> Any:
+    """A view as the WSGI application of a route; ``prefix`` as in the route, without its star."""
+
+    @Request.application
+    def application(request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return problem(405, "only GET and HEAD")
+        _, _, rest = request.path.partition(f"/plugin/{EpochcastPlugin.plugin_name}{prefix}")
+        return view(request, rest)
+
+    return application
+
+
+def _key(index: Path, row: BoardRow) -> str:
+    """An id that is unique over all indexes, whatever they say."""
+    parts = (str(index), row.id, row.workload, row.device, row.config)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _suffix(trace: Path) -> str:
+    return ".json.gz" if trace.suffix == ".gz" else ".json"
+
+
+def _perfetto_state() -> dict[str, Any]:
+    """Whether traces can be drawn, and if not, what to do."""
+    try:
+        perfetto_folder()
+    except MissingDependency as error:
+        return {"available": False, "message": str(error)}
+    return {"available": True, "message": ""}

@@ -1,0 +1,73 @@
+"""From a store to TensorBoard's log folder: summaries, predictions beside measurements, a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from epochcast.costmodel.model import CostModel, Variant
+from epochcast.costmodel.place import Place
+from epochcast.costmodel.summary import summarise
+from epochcast.errors import FitError, PredictionError
+from epochcast.records import Measurement, Summary
+from epochcast.report.tensorboard.writer import BoardPrediction, write_board
+from epochcast.report.text.estimate import estimate_markdown
+from epochcast.storage.query import fitted_model
+from epochcast.storage.store import Store
+
+EXAMPLE_EPOCHS = 10  # of the run priced in the text
+
+
+def publish(store: Store) -> None:
+    """Bring TensorBoard's log folder up to date with a store.
+
+    Raises:
+        MissingDependency: TensorBoard is not installed.
+    """
+    summaries = summarise(_of_newest_origin(store.measurements()))
+    models = list(_models(store, summaries))
+    predictions = [p for model in models for p in _predictions(model, summaries)]
+    texts = [estimate_markdown(model.predict(epochs=EXAMPLE_EPOCHS)) for model in models]
+    write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
+
+
+def _of_newest_origin(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Of each workload on each device, what was measured of its newest code and data alone."""
+    newest: dict[tuple[str, str], Measurement] = {}
+    for m in sorted(measurements, key=lambda m: m.created_at):
+        newest[m.workload, m.device.key] = m
+    return [m for m in measurements if _origin(m) == _origin(newest[m.workload, m.device.key])]
+
+
+def _origin(measurement: Measurement) -> tuple[str, str]:
+    return measurement.source, measurement.data
+
+
+def _models(store: Store, summaries: Sequence[Summary]) -> Iterator[CostModel]:
+    """One model per workload and device, where there is enough to fit one."""
+    for workload, device in sorted({(s.workload, s.device.key) for s in summaries}):
+        try:
+            yield fitted_model(store, workload, device)[0]
+        except (FitError, PredictionError):
+            continue
+
+
+def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[BoardPrediction]:
+    for s in summaries:
+        if (s.workload, s.device) != (model.workload, model.device) or s.step_seconds is None:
+            continue
+        variant = _variant_of(model, s)
+        if variant is None:
+            continue
+        at = Place(variant, s.config)
+        yield BoardPrediction(
+            config=s.config,
+            workload=s.workload,
+            measured_step_seconds=s.step_seconds,
+            predicted_step_seconds=at.step_scatter().quantiles(at.step()),
+            measured_peak_bytes=s.peak_bytes,
+            predicted_peak_bytes=at.peak_bytes(),
+        )
+
+
+def _variant_of(model: CostModel, summary: Summary) -> Variant | None:
+    return next((v for v in model.variants if summary.config in v.configurations), None)

@@ -1,0 +1,274 @@
+"""A plan for people: the answer first, then why, when to stop, what else could be run, and when.
+
+Run 55 of 200 epochs with …          what to run, within which limits
+                P10  P50  P90        what it takes
+The deadline binds; …                why not more, what is left, what to set
+Stop at the 5th check …              when to end early, what the learning curve promises
+Options                              a row each, the best first
+Timeline                             when it evaluates, saves and decides
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+
+from rich.console import Console
+from rich.table import Table
+
+from epochcast.records import Budget, Option, Outlook, Plan, RateRule, StopRule
+from epochcast.report.text.plan_tables import options_tables, timeline_tables, totals_table
+from epochcast.report.text.sentences import say
+from epochcast.report.text.warnings import warning_text
+from epochcast.units import (
+    format_bytes,
+    format_energy,
+    format_money,
+    format_percent,
+    format_seconds,
+)
+
+LIMIT_FORMS: Mapping[str, Callable[[float], str]] = {
+    "deadline": format_seconds,
+    "money": format_money,
+    "energy": format_energy,
+    "memory": format_bytes,
+    "disk": format_bytes,
+}
+BINDING = {"deadline": "The deadline", "money": "Money", "energy": "Energy", "disk": "Disk space"}
+RULES = {
+    "patience": "at the {checks:.0f}{th} check in a row that does not improve {metric}{delta}",
+    "gl": "when {metric} is {percent:g} % worse than its best (GL)",
+    "pq": "when {metric} is worse than its best by {quotient:g} times the training progress (PQ)",
+    "up": "when {metric} has risen over {rises:.0f} strips of {strip:.0f} checks in a row (UP)",
+    "target": "when {metric} reaches {value:g}",
+    "divergence": "when {metric} is worse than {value:g}",
+    "futility": "when improving {metric} by epoch {horizon:.0f} is less likely than "
+    "{probability:.0%}",
+}
+RATE_RULES: Mapping[RateRule, str] = {
+    "linear": "linear rule, for SGD: Goyal et al. 2017",
+    "square-root": "square-root rule, for adaptive optimizers: Malladi et al. 2022",
+}
+FITS = {
+    "underfitting": "validation is still improving at epoch {seen:g}: more epochs should help",
+    "overfitting": "validation was best at epoch {turning:g} and has become worse since: "
+    "more epochs overfit",
+    "settled": "validation has settled by epoch {seen:g}",
+}
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """The whole plan: the choice, its reasons, its alternatives, its timeline."""
+    say(console, choice_line(plan), "bold")
+    say(console, f"{plan.workload}  on {plan.device.label}")
+    say(console, limits_line(plan.budget))
+    console.print()
+    console.print(totals_table(plan))
+    _print_sentences(console, _reasons(plan, plan.chosen))
+    _print_sentences(console, [*_stop_lines(plan), *_outlook_lines(plan)])
+    if len(plan.options) > 1:
+        title = "Options; nothing beats those with * in time, cost, memory and epochs at once"
+        _print_tables(console, title, options_tables(plan, console.width))
+    moments = timeline_tables(plan, console.width)
+    _print_tables(console, _timeline_title(plan, moments[0].row_count), moments)
+    notes = [f"note: {text}" for text in dict.fromkeys(map(warning_text, plan.warnings))]
+    _print_sentences(console, notes, "yellow")
+
+
+def _print_sentences(console: Console, lines: Sequence[str], style: str = "") -> None:
+    if lines:
+        console.print()
+    for line in lines:
+        say(console, line, style)
+
+
+def _print_tables(console: Console, title: str, tables: Sequence[Table]) -> None:
+    console.print()
+    say(console, title, "bold")
+    for position, table in enumerate(tables):
+        if position:
+            console.print()
+        console.print(table)
+
+
+def _timeline_title(plan: Plan, shown: int) -> str:
+    count = len(plan.timeline)
+    one = " of one fold" if plan.folds > 1 else ""
+    some = f", {shown} of {count:,} moments; --json has all of them" if count > shown else ""
+    return f"Timeline{one}{some}"
+
+
+def limits_line(budget: Budget) -> str:
+    """``"Within 8h 00m, $18.00 and 24 GiB of memory, with 90 % confidence."``"""
+    limits = {name: getattr(budget, name) for name in LIMIT_FORMS}
+    within = within_text({name: limit for name, limit in limits.items() if limit is not None})
+    return f"{within}, with {format_percent(budget.confidence)} confidence{_spent(budget)}."
+
+
+def within_text(limits: Mapping[str, float]) -> str:
+    """``"Within 8h 00m, $18.00 and 24 GiB of memory"``."""
+    texts = {name: form(limits[name]) for name, form in LIMIT_FORMS.items() if name in limits}
+    named = [
+        text if name in ("deadline", "money", "energy") else f"{text} of {name}"
+        for name, text in texts.items()
+    ]
+    return f"Within {_listed(named)}" if named else "Without limits"
+
+
+def _spent(budget: Budget) -> str:
+    if not budget.spent_seconds:
+        return ""
+    since = {"start": "since the allocation began", "total": "in earlier runs"}
+    words = since.get(budget.counted_from, "before")
+    return f"; {format_seconds(budget.spent_seconds)} were spent {words}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def choice_line(plan: Plan) -> str:
+    """``"Run 55 of 200 epochs with batch_size=32"``."""
+    chosen = plan.chosen
+    folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
+    wanted = max(chosen.epochs, chosen.target_epochs or 0)
+    epochs = "1 epoch" if wanted == 1 else f"{wanted:,} epochs"
+    some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
+    return f"Run {some}{epochs}{folds} with {chosen.config.label}"
+
+
+def _reasons(plan: Plan, chosen: Option) -> list[str]:
+    """Why it is as many epochs, what is left, what more would take, what to set."""
+    lines = _beside_target(chosen)
+    if chosen.binding is not None:
+        lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen)}.")
+    elif chosen.slack:
+        lines.append(f"All limits hold with a probability of {format_percent(chosen.probability)}.")
+    if chosen.slack:
+        left = _listed([f"{LIMIT_FORMS[name](left)} of {name}" for name, left in chosen.slack])
+        lines.append(f"Left at {format_percent(plan.budget.confidence)} confidence: {left}.")
+    more = format_seconds(chosen.next_epoch_seconds)
+    if chosen.next_epoch_money is not None:
+        more += f" and {format_money(chosen.next_epoch_money)}"
+    lines += [f"One more epoch would take {more}.", _parts_line(plan)]
+    rate = ""
+    if (chosen.learning_rate_factor or 1.0) != 1.0:
+        rate = f"Multiply the learning rate by {chosen.learning_rate_factor:.3g}{_rule(chosen)}. "
+    lines.append(
+        f"{rate}A learning-rate schedule spans {chosen.horizon_steps:,} optimizer steps, "
+        f"{chosen.steps_per_epoch:,} an epoch."
+    )
+    return lines + _save_lines(plan)
+
+
+def _rule(option: Option) -> str:
+    rule = option.learning_rate_rule
+    return f" ({RATE_RULES[rule]})" if rule else ""
+
+
+def _beside_target(chosen: Option) -> list[str]:
+    """Where a maximum, and not the target, is what ends the run."""
+    target, most = chosen.target_epochs, chosen.most_epochs
+    if target is None or most is None or target == most:
+        return []
+    if most < target:
+        return [f"The maximum of {most:,} epochs ends the run before the target of {target:,}."]
+    if chosen.epochs <= target:
+        return []
+    return [f"Beyond the target of {target:,}, what is left goes into up to {most:,} epochs."]
+
+
+def _parts_line(plan: Plan) -> str:
+    """What an epoch, an evaluation and a save take, P50."""
+    parts = {"An epoch": plan.prices.epoch.p50}
+    for name, action in (("an evaluation", "evaluate"), ("a save", "save")):
+        price = plan.prices.evaluation if action == "evaluate" else plan.prices.save
+        if any(action in c.actions for c in plan.timeline):
+            parts[name] = price.p50
+    listed = [f"{name} {format_seconds(seconds)}" for name, seconds in parts.items()]
+    return f"{_listed(listed)}, after a start of {format_seconds(plan.prices.startup.p50)} (P50)."
+
+
+def _missed_target(chosen: Option) -> str:
+    if chosen.target_epochs is None or chosen.target_probability is None:
+        return ""
+    if chosen.epochs >= chosen.target_epochs:
+        return ""
+    chance = format_percent(chosen.target_probability)
+    return f"; all {chosen.target_epochs:,} epochs would fit with a probability of {chance}"
+
+
+def _save_lines(plan: Plan) -> list[str]:
+    if not plan.epochs_of("save"):
+        return []
+    count = len(plan.epochs_of("save"))
+    line = "1 checkpoint" if count == 1 else f"{count:,} checkpoints"
+    if plan.save_interval_seconds is not None:
+        interval = format_seconds(plan.save_interval_seconds)
+        if plan.mtbf_seconds is None:
+            line += f", at most one in {interval}, so that saving takes 3.5 % of the time at most"
+        else:
+            failures = format_seconds(plan.mtbf_seconds)
+            line += f": with a failure every {failures}, one about every {interval} costs least"
+    if plan.budget.deadline is not None:
+        lead = format_seconds(plan.final_save_seconds)
+        line += f"; the last one must begin {lead} before the deadline"
+    return [f"{line}."]
+
+
+def _stop_lines(plan: Plan) -> list[str]:
+    lines = [f"Stop {rule_text(rule, plan.metric)}." for rule in plan.stop_rules]
+    return lines + _early_end_lines(plan)
+
+
+def _early_end_lines(plan: Plan) -> list[str]:
+    """How likely the rules end the run before its last epoch, and when."""
+    before = plan.timeline[:-1]
+    sums = list(accumulate(c.stop_probability or 0.0 for c in before))
+    if not sums or all(c.stop_probability is None for c in before):
+        return []
+    line = f"That ends the run early with a probability of {format_percent(sums[-1])}"
+    half = next((c for c, ended in zip(before, sums, strict=True) if ended >= 0.5), None)
+    if half is not None:
+        line += (
+            f", half of all runs by epoch {half.epoch:,} after {format_seconds(half.seconds.p50)}"
+        )
+    return [f"{line}."]
+
+
+def rule_text(rule: StopRule, metric: str) -> str:
+    """A stop rule in words."""
+    settings = dict(rule.settings)
+    delta = settings.get("min_delta", 0.0)
+    words = {"metric": metric, "delta": f" by {delta:g}" if delta else ""}
+    return RULES[rule.kind].format(**settings, **words, th=_ordinal(settings.get("checks", 0)))
+
+
+def _ordinal(count: float) -> str:
+    whole = int(count)
+    if whole % 100 in (11, 12, 13):
+        return "th"
+    return {1: "st", 2: "nd", 3: "rd"}.get(whole % 10, "th")
+
+
+def _outlook_lines(plan: Plan) -> list[str]:
+    if plan.outlook is None:
+        return []
+    o = plan.outlook
+    return [
+        f"Learning curve: {fit_text(o)}.",
+        f"At epoch {plan.chosen.epochs} expect {plan.metric} of {o.final_value.p50:.4g} "
+        f"({o.final_value.p10:.4g} to {o.final_value.p90:.4g}); it beats the best so far, "
+        f"{o.best_value:.4g}{_by(o.min_delta)}, with a probability of "
+        f"{format_percent(o.improve_probability)}.",
+    ]
+
+
+def fit_text(outlook: Outlook) -> str:
+    """Under- or overfitting in words, with the epoch where it turns."""
+    return FITS[outlook.fit].format(seen=outlook.seen_epochs, turning=outlook.turning_epoch or 0)
+
+
+def _by(delta: float) -> str:
+    return f", by {delta:g}" if delta else ""

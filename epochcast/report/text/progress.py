@@ -1,0 +1,86 @@
+"""A sweep as it runs: a line per visit, or a bar."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from epochcast.costmodel.summary import step_seconds
+from epochcast.records import Device, Measurement, Warning_
+from epochcast.report.text.warnings import print_warnings
+from epochcast.units import format_seconds
+
+
+class PlainProgress:
+    """One line per visit, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.total = self.count = 0
+
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
+        self.total = visits or 0
+        self.console.print(Text(_opening(visits, done, device, data)), soft_wrap=True)
+
+    def phase(self, label: str, phase: str) -> None:
+        return
+
+    def visited(self, measurement: Measurement) -> None:
+        self.count += 1
+        of = f"/{self.total}" if self.total else ""
+        line = f"[{self.count}{of}] {_visit_line(measurement)}"
+        self.console.print(Text(line), soft_wrap=True)
+
+    def warn(self, warning: Warning_) -> None:
+        print_warnings(self.console, [warning])
+
+    def close(self) -> None:
+        return
+
+
+class BarProgress(PlainProgress):
+    """A bar with the time left, for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("probing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
+        super().begin(visits, done, device, data)
+        self._bar.update(self._task, total=visits)  # None: a bar that only moves
+        self._bar.start()
+
+    def phase(self, label: str, phase: str) -> None:
+        self._bar.update(self._task, description=f"{label}: {phase}")
+
+    def visited(self, measurement: Measurement) -> None:
+        self._bar.advance(self._task)
+        self.count += 1
+        if measurement.status != "ok":
+            self.console.print(Text(_visit_line(measurement), style="red"), soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def _opening(visits: int | None, done: int, device: Device, data: str) -> str:
+    todo = "Choosing what to visit" if visits is None else f"{visits} visits to make"
+    continued = f" ({done} more are in the store already)" if done else ""
+    source = f", {data} data" if data else ""
+    return f"{todo}{continued}; on {device.label}{source}"
+
+
+def _visit_line(m: Measurement) -> str:
+    if m.status != "ok":
+        return f"{m.config.label}: {m.status}: {m.message} (log: {m.log})"
+    return f"{m.config.label}: {format_seconds(step_seconds(m))} a step"

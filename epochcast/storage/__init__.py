@@ -1,0 +1,1 @@
+"""Measurements on disk, and which of them answer a question."""

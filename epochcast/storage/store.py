@@ -1,0 +1,376 @@
+"""Measurements on disk: each is saved at once, survives a kill, and is found again by its key.
+
+    probe ──add──▶ epochcast_measurements (columns to filter by + the record as JSON) ──▶ fit
+    dry-run ────▶ epochcast_footprints   (what was counted without measuring)         ──▶ fit
+    follow ─────▶ epochcast_outcomes     (what runs were predicted to take, and took) ──▶ fit
+                   epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
+                   epochcast_meta         (the schema of these tables)
+
+tables.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
+address.py, database.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
+
+from epochcast.errors import StoreError
+from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
+from epochcast.storage.database import Database
+from epochcast.storage.schema import (
+    FOOTPRINTS,
+    MEASUREMENTS,
+    MODELS,
+    OUTCOMES,
+    nothing_yet,
+    prepare_tables,
+)
+from epochcast.storage.url import Address, check_file, locate, make_folders
+
+_Record = TypeVar("_Record")
+
+KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
+
+
+class Store:
+    """The measurements of one folder or server. A context manager; ``open`` makes one.
+
+    Attributes:
+        label: the store's name for people, without a password.
+        folder: where files that go with the store live; absolute.
+        log_folder: what TensorBoard opens; traces are kept relative to it.
+    """
+
+    def __init__(self, database: Database, address: Address) -> None:
+        self._database = database
+        self.label = address.label
+        self._option = address.option
+        self.folder = address.folder
+        self.log_folder = address.folder / "tensorboard"
+
+    @classmethod
+    def open(cls, url: str | None = None, folder: Path | None = None, create: bool = True) -> Store:
+        """Open the store at a path or URL, by default ``.epochcast/measurements.sqlite``.
+
+        Args:
+            url: a path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/NAME``.
+            folder: for the default file, and for the files that go with any store.
+            create: whether to make a store where there is none; False touches nothing.
+
+        Raises:
+            StoreError: it cannot be opened, is not a store, or is of a newer schema.
+            MissingDependency: PostgreSQL's driver is not installed.
+        """
+        address = locate(url, folder)
+        exists = check_file(address)
+        if create:
+            make_folders(address)
+        elif not exists:
+            raise nothing_yet(address)
+        database = Database(address)
+        try:
+            prepare_tables(database, address, create)
+        except StoreError:
+            database.close()
+            raise
+        return cls(database, address)
+
+    def close(self) -> None:
+        """Close the connections; the store can no longer be used."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def add(self, measurement: Measurement) -> None:
+        """Save a measurement durably; one with the same key is replaced.
+
+        Raises:
+            StoreError: it could not be saved; the store is as it was before.
+        """
+        self.add_all([measurement])
+
+    def add_all(self, measurements: Iterable[Measurement]) -> None:
+        """Save measurements durably, all or none; those with the same keys are replaced.
+
+        Raises:
+            StoreError: they could not be saved; the store is as it was before.
+        """
+        rows = {measurement.key: _row(measurement) for measurement in measurements}
+        with self._database.write() as connection:
+            for key, row in rows.items():
+                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key))
+                connection.execute(insert(MEASUREMENTS).values(row))
+
+    def measurements(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+        status: str | None = None,
+    ) -> tuple[Measurement, ...]:
+        """All measurements that match, in the order they were added.
+
+        Raises:
+            StoreError: the store cannot be read, or holds a record of a newer schema.
+        """
+        where = _where(
+            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
+        )
+        columns = MEASUREMENTS.c
+        query = select(columns.key, columns.document).where(*where).order_by(columns.id)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return tuple(self._decode(key, document) for key, document in rows)
+
+    def latest(self) -> Measurement | None:
+        """The measurement that was added last; None in an empty store."""
+        columns = MEASUREMENTS.c
+        query = select(columns.key, columns.document).order_by(columns.id.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return self._decode(*row) if row else None
+
+    def get(self, key_prefix: str) -> Measurement:
+        """The one measurement whose key starts with ``key_prefix``.
+
+        Raises:
+            StoreError: none does, or several do.
+        """
+        key = self.whole_key(key_prefix)
+        query = select(MEASUREMENTS.c.document).where(MEASUREMENTS.c.key == key)
+        with self._database.read() as connection:
+            return self._decode(key, connection.scalars(query).one())
+
+    def whole_key(self, key_prefix: str) -> str:
+        """The one key that starts with ``key_prefix``, even if its record cannot be read.
+
+        Raises:
+            StoreError: none does, or several do.
+        """
+        column = MEASUREMENTS.c.key
+        query = select(column).where(column.startswith(key_prefix, autoescape=True))
+        with self._database.read() as connection:
+            keys = connection.scalars(query.order_by(MEASUREMENTS.c.id)).all()
+        if not keys:
+            raise StoreError(f"no measurement in {self.label} has a key like {key_prefix!r}")
+        if len(keys) > 1:
+            some = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+            raise StoreError(
+                f"{len(keys)} measurements have a key like {key_prefix!r} ({some}); "
+                "give more characters"
+            )
+        return str(keys[0])
+
+    def remove(self, keys: Iterable[str]) -> int:
+        """Remove measurements by their whole keys, all at once; how many there were."""
+        with self._database.write() as connection:
+            return sum(
+                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key)).rowcount
+                for key in keys
+            )
+
+    def export(self, stream: TextIO) -> int:
+        """Write every measurement as a line of JSON, as it is stored; how many there are."""
+        query = select(MEASUREMENTS.c.document).order_by(MEASUREMENTS.c.id)
+        with self._database.read() as connection:
+            documents = connection.scalars(query).all()
+        stream.writelines(f"{document}\n" for document in documents)
+        return len(documents)
+
+    def import_(self, stream: Iterable[str]) -> int:
+        """Add the measurements that ``export`` wrote, all or none; how many lines there were.
+
+        Raises:
+            StoreError: a line is not a measurement, or of a newer schema; nothing is imported.
+        """
+        measurements = _parse_lines(stream)
+        self.add_all(measurements)
+        return len(measurements)
+
+    def add_footprints(
+        self,
+        workload: str,
+        source: str,
+        footprints: Mapping[RunConfig, Footprint],
+        data: str = "",
+    ) -> None:
+        """Save what was counted in dry runs, all or none; older counts are replaced.
+
+        Args:
+            data: where its batches came from, as in ``Measurement.data``.
+
+        Raises:
+            StoreError: they could not be saved; the store is as it was before.
+        """
+        with self._database.write() as connection:
+            for config, footprint in footprints.items():
+                key = _footprint_key(workload, source, data, config)
+                row = {"key": key, "workload": workload, "source": source, "data": data}
+                document = to_json((config, footprint))
+                connection.execute(delete(FOOTPRINTS).where(FOOTPRINTS.c.key == key))
+                connection.execute(insert(FOOTPRINTS).values(**row, document=document))
+
+    def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
+        """What was counted in dry runs of one version of a workload's code on the same data.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._database.read() as connection:
+            if not inspect(connection).has_table(FOOTPRINTS.name):
+                return {}  # of an older schema, on a disk that cannot be written
+            query = select(FOOTPRINTS.c.document).order_by(FOOTPRINTS.c.id)
+            of = FOOTPRINTS.c
+            query = query.where(of.workload == workload, of.source == source, of.data == data)
+            documents = connection.scalars(query).all()
+        return dict(from_json(document, tuple[RunConfig, Footprint]) for document in documents)
+
+    def add_outcome(self, outcome: RunOutcome) -> None:
+        """Save what a followed run was predicted to take and took; an earlier one is replaced.
+
+        Raises:
+            StoreError: it could not be saved; the store is as it was before.
+        """
+        row = {
+            "run": outcome.run,
+            "workload": outcome.workload,
+            "source": outcome.source,
+            "device_key": outcome.device.key,
+            "document": to_json(outcome),
+        }
+        with self._database.write() as connection:
+            connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == outcome.run))
+            connection.execute(insert(OUTCOMES).values(row))
+
+    def outcomes(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+    ) -> tuple[RunOutcome, ...]:
+        """What followed runs were predicted to take and took, in the order they were added.
+
+        Raises:
+            StoreError: the store cannot be read, or holds a record of a newer schema.
+        """
+        where = _where(OUTCOMES, workload=workload, source=source, device_key=device_key)
+        columns = OUTCOMES.c
+        query = select(columns.run, columns.document).where(*where).order_by(columns.id)
+        with self._database.read() as connection:
+            if not inspect(connection).has_table(OUTCOMES.name):
+                return ()  # of an older schema, on a disk that cannot be written
+            rows = connection.execute(query).all()
+        return tuple(self._decode_outcome(run, document) for run, document in rows)
+
+    def remove_outcome(self, run: str) -> bool:
+        """Forget what a run took; whether there was anything to forget."""
+        with self._database.write() as connection:
+            found = connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == run))
+            return found.rowcount > 0
+
+    def fingerprint(
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        device_key: str | None = None,
+        status: str | None = None,
+    ) -> str:
+        """A key of the set of measurements that match: another one after any change to the set."""
+        where = _where(
+            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
+        )
+        columns = MEASUREMENTS.c
+        query = select(columns.id, columns.key, columns.created_at).where(*where)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(columns.id)).all()
+        return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()[:16]
+
+    def cached_model(self, key: str) -> str | None:
+        """The document cached under ``key``; None if there is none."""
+        with self._database.read() as connection:
+            return connection.scalar(select(MODELS.c.document).where(MODELS.c.key == key))
+
+    def cache_model(self, key: str, document: str) -> bool:
+        """Cache a fitted model's document; False where the store cannot be written."""
+        try:
+            with self._database.write() as connection:
+                connection.execute(delete(MODELS).where(MODELS.c.key == key))
+                connection.execute(insert(MODELS).values(key=key, document=document))
+                _forget_old_models(connection)
+        except StoreError:
+            return False
+        return True
+
+    def _decode(self, key: str, document: str) -> Measurement:
+        remedy = f"probes remove {key}"
+        return self._read(document, Measurement, f"measurement {key}", remedy)
+
+    def _decode_outcome(self, run: str, document: str) -> RunOutcome:
+        remedy = f"calibration --forget {shlex.quote(run)}"
+        return self._read(document, RunOutcome, f"the run {run}", remedy)
+
+    def _read(self, document: str, kind: type[_Record], name: str, remedy: str) -> _Record:
+        try:
+            return from_json(document, kind)
+        except StoreError as error:
+            raise StoreError(
+                f"{name} in {self.label} cannot be read: {error}; "
+                f"remove it: epochcast {remedy}{self._option}"
+            ) from error
+
+
+def _row(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "key": measurement.key,
+        "workload": measurement.workload,
+        "source": measurement.source,
+        "device_key": measurement.device.key,
+        "status": measurement.status,
+        "round": measurement.round,
+        "created_at": measurement.created_at,
+        "schema": measurement.schema,
+        "document": to_json(measurement),
+    }
+
+
+def _where(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+def _parse_lines(stream: Iterable[str]) -> list[Measurement]:
+    try:
+        lines = list(stream)
+    except UnicodeDecodeError as error:
+        raise StoreError(f"not UTF-8 text ({error.reason}); nothing was imported") from error
+    numbered = ((number, _bare(line)) for number, line in enumerate(lines, start=1))
+    return [_parse_line(number, text) for number, text in numbered if text]
+
+
+def _bare(line: str) -> str:
+    return line.removeprefix("\ufeff").strip()  # a byte order mark, as Windows editors add
+
+
+def _parse_line(number: int, text: str) -> Measurement:
+    try:
+        return from_json(text, Measurement)
+    except StoreError as error:
+        raise StoreError(f"line {number}: {error}; nothing was imported") from error
+
+
+def _footprint_key(workload: str, source: str, data: str, config: RunConfig) -> str:
+    return hashlib.sha256(repr((workload, source, data, config)).encode()).hexdigest()[:16]
+
+
+def _forget_old_models(connection: Connection) -> None:
+    newest = connection.scalar(select(func.max(MODELS.c.id))) or 0
+    connection.execute(delete(MODELS).where(MODELS.c.id <= newest - KEPT_MODELS))

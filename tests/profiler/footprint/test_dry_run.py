@@ -1,0 +1,525 @@
+"""A dry run counts what the real step counts: every field, and every allocation in its order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from random_workloads import Checkpointed, workloads
+from torch import nn
+from torch.nn import functional
+from torch.optim import optimizer as optimizer_module
+from torch.utils.data import TensorDataset
+
+import epochcast
+from epochcast.cli import cli
+from epochcast.costmodel.peaks import envelopes
+from epochcast.errors import UsageError, WorkloadError
+from epochcast.profiler.archive import with_outer_timelines
+from epochcast.profiler.footprint.dry_run import DryRunError, dry_run, dry_runs, simulate
+from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
+from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
+from epochcast.profiler.visit import build_checked
+from epochcast.profiler.workload import Workload
+from epochcast.records import make_sizes
+
+
+def real_footprint(build, batch_size=None):
+    """Of the same step run for real, after the two updates that a probe makes first."""
+    workload = build()
+    loop = TrainingLoop(workload, config_of(workload, batch_size, ()), torch.device("cpu"))
+    first = next(iter(loop.train_loader()))
+    for _ in range(2):
+        for _ in range(loop.config.accumulation):
+            loop.backward(first)
+        loop.update()
+    return track_step(loop, loop.train_loader(), timeline=True)
+
+
+def history(timeline):
+    """Allocations in their order; what is freed at one moment has no order."""
+    moments, freed = [], []
+    for event in timeline.events:
+        if event < 0:
+            freed.append(event)
+        else:
+            moments += [sorted(freed), event]
+            freed = []
+    return [*moments, sorted(freed)]
+
+
+def assert_same(fake, real):
+    assert replace(fake, timeline=None) == replace(real, timeline=None)
+    assert history(fake.timeline) == history(real.timeline)
+    for name in ("block_bytes", "block_kinds", "block_modules", "modules", "operators"):
+        assert getattr(fake.timeline, name) == getattr(real.timeline, name), name
+    assert fake.timeline.peak_bytes() == fake.peak_bytes
+
+
+@given(drawn=workloads())
+@settings(max_examples=60, deadline=None)
+def test_random_modules(drawn):
+    (counted,) = simulate(drawn.build, timeline=True)
+    assert_same(counted.footprint, real_footprint(drawn.build))
+
+
+BUILT_IN = [
+    ("mnist-mlp", {}),
+    ("mnist-mlp", {"width": 96, "depth": 3}),
+    ("digits-mlp", {}),
+    ("digits-mlp", {"width": 48, "depth": 1}),
+    ("char-gpt", {"layers": 2, "width": 64, "context": 32}),
+    ("char-gpt", {"layers": 1, "width": 32, "context": 128, "heads": 2}),
+    ("cifar10-resnet", {}),
+    ("cifar10-resnet", {"depth": 8, "width": 4}),
+    ("cifar10-cnn", {"image_size": 32}),
+    ("cifar10-cnn", {"image_size": 20, "width": 3}),
+]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"precision": "bf16"}, {"accumulation": 3}], ids=str)
+@pytest.mark.parametrize(("target", "sizes"), BUILT_IN, ids=str)
+def test_built_in_workloads(target, sizes, overrides):
+    workload = WorkloadSpec(target=target, overrides=make_sizes(overrides))
+    spec = VisitSpec(workload=workload, sizes=make_sizes(sizes), batch_size=8)
+    fake = dry_run(spec, timeline=True)
+    assert_same(fake, real_footprint(lambda: build_checked(spec), 8))
+
+
+def workload_of(model, *, loss=functional.cross_entropy, optimizer=None, data=None, **options):
+    """Four features to three classes, eight samples, in batches of four."""
+    inputs = torch.linspace(0, 1, 32).view(8, 4) if data is None else data
+    return Workload(
+        model=model,
+        train_data=TensorDataset(inputs, torch.arange(8) % 3),
+        optimizer=optimizer or torch.optim.Adam(model.parameters()),
+        loss=loss,
+        batch_size=4,
+        shuffle=False,
+        **options,
+    )
+
+
+def counted(build, *batch_sizes, **options):
+    found = simulate(build, batch_sizes or (None,), timeline=True, **options)
+    return [c.footprint for c in found] if len(found) > 1 else found[0].footprint
+
+
+# -- what a model may do ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_activation_written_into_a_view(precision):
+    """Autograd replays the view of a fake tensor and strides that of a real one: two operators
+    more, of which the first frees what it copies, so that the peak is the same."""
+
+    def build():
+        torch.manual_seed(0)
+        layers = nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)
+        model = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.Linear(2, 4), nn.ReLU(inplace=True))
+        model.extend([nn.Flatten(), nn.Linear(8, 4), *layers])
+        return workload_of(model, precision=precision)
+
+    fake, real = counted(build), real_footprint(build)
+    same = ("flops", "activation_bytes", "gradient_bytes", "step_peak_bytes", "update_peak_bytes")
+    assert [getattr(fake, name) for name in same] == [getattr(real, name) for name in same]
+
+
+def test_a_gradient_scaler_finds_no_infinities():
+    def build():
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        return workload_of(model, loss=lambda y, _: 1e-4 * y.mean(), precision="fp16")
+
+    assert_same(counted(build), real_footprint(build))
+
+
+def test_a_model_in_half_precision_is_cast_and_moved_without_memory():
+    def build():
+        model = nn.Sequential(nn.Linear(2**20, 2**20), nn.Linear(4, 3)).to(torch.bfloat16).to("cpu")
+        return workload_of(model[1], data=torch.zeros(8, 4, dtype=torch.bfloat16))
+
+    assert counted(build).parameter_bytes == 2 * 15
+
+
+def test_a_compiled_model_is_traced_eagerly():
+    spec = WorkloadSpec(target="digits-mlp", overrides=(("compile", True),))
+    plain = WorkloadSpec(target="digits-mlp")
+    assert dry_run(VisitSpec(workload=spec)) == dry_run(VisitSpec(workload=plain))
+
+
+def test_the_optimizer_of_a_cuda_device_updates_all_parameters_at_once():
+    def build():
+        return workload_of(nn.Sequential(*(nn.Linear(4, 4) for _ in range(9)), nn.Linear(4, 3)))
+
+    assert counted(build, as_on_cuda=True).update_operators < counted(build).update_operators / 3
+
+
+def test_batches_whose_tensors_share_a_storage():
+    """As of a text and the same text shifted by one."""
+
+    def collate(items):
+        text = torch.stack([tokens for tokens, _ in items])
+        return text[:, :-1], text[:, 1:]
+
+    def build():
+        model = nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 32))
+        loss = lambda y, targets: functional.cross_entropy(y.transpose(1, 2), targets)  # noqa: E731
+        data = torch.arange(32).view(8, 4)
+        return workload_of(model, loss=loss, data=data, collate=collate, accumulation=2)
+
+    fake = counted(build)
+    assert_same(fake, real_footprint(build))
+    assert fake.batch_elements == 2 * 4 * 3
+    inputs = [
+        size
+        for size, kind in zip(fake.timeline.block_bytes, fake.timeline.block_kinds, strict=True)
+        if kind == "input"
+    ]
+    assert inputs == [4 * 4 * 8, 4 * 4 * 8]  # of two micro-steps, int64
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_flops_of_an_lstm(layers, batch_first):
+    """Each weight once per position, a multiply and an add; twice that in the backward pass."""
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.LSTM(4, 5, layers, batch_first=batch_first)
+            self.out = nn.Linear(5, 3)
+
+        def forward(self, x):
+            x = x.unsqueeze(1 if batch_first else 0).expand(4, 4, 4)
+            return self.out(self.cell(x)[0].flatten(0, 1)[:4])
+
+    weights = 4 * 5 * (4 + 5) + (layers - 1) * 4 * 5 * (5 + 5)
+    footprint = counted(lambda: workload_of(Last()))
+    assert dict(footprint.flops_by_class)["recurrent"] == 3 * 2 * (4 * 4) * weights
+    assert footprint.uncounted_operators == ()
+
+
+# -- building -----------------------------------------------------------------------------------
+
+
+def test_several_batch_sizes_of_one_model():
+    built = []
+
+    def build():
+        built.append(1)
+        return workload_of(nn.Linear(4, 3))
+
+    footprints = counted(build, 2, 4, 8)
+    assert built == [1]
+    assert [f.batch_elements for f in footprints] == [2 * 5, 4 * 5, 8 * 5]
+    assert footprints[1] == counted(build)
+
+
+def test_a_constructor_that_needs_values_is_given_them():
+    """A tied, partly frozen model, whose optimizer has its state before the first step."""
+    built = []
+
+    def build():
+        torch.manual_seed(0)
+        classes = int(torch.arange(6).view(2, 3).sum(0).max().item()) - 4
+        built.append(classes)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, classes))
+        model[2].weight = model[0].weight
+        model[0].bias.requires_grad_(False)
+        model.constant = torch.ones(3)
+        return workload_of(model, optimizer=torch.optim.Adagrad(model.parameters()))
+
+    fake = counted(build)
+    assert built == [3]  # the fake constructor failed before it got there
+    assert_same(fake, real_footprint(build))
+
+
+def test_data_that_are_read_as_values_are_built_for_real():
+    def collate(items):
+        longest = max(int(length) for _, length in items) + 1
+        return torch.stack([x for x, _ in items])[:, :longest], torch.zeros(4, dtype=torch.int64)
+
+    def build():
+        return workload_of(nn.Linear(3, 3), collate=collate)
+
+    assert counted(build).batch_elements == 4 * 3 + 4
+
+
+def test_errors_of_the_workload_itself():
+    spec = VisitSpec(workload=WorkloadSpec(target="mnist-mlp"), sizes=(("width", 0),))
+    with pytest.raises(WorkloadError, match="width must be a whole number"):
+        dry_run(spec)
+    with pytest.raises(WorkloadError, match="batch size 9 is more than the data set's 8 samples"):
+        counted(lambda: workload_of(nn.Linear(4, 3)), 9)
+
+    def broken():
+        raise OSError("no such file: train.bin")
+
+    with pytest.raises(WorkloadError, match=r"OSError: no such file: train\.bin"):
+        counted(broken)
+
+
+class Routed(nn.Module):
+    """Looks at its values to choose a path, as mixtures of experts may."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.out(x)
+        return self.out(-x)
+
+
+class Selected(Routed):
+    def forward(self, x):
+        return self.out(x[x.sum(1) > -1])
+
+
+@pytest.mark.parametrize(
+    ("model", "operator"), [(Routed, "_local_scalar_dense"), (Selected, "nonzero")]
+)
+def test_what_depends_on_values_cannot_be_traced(model, operator):
+    message = rf"cannot be traced.*test_dryrun\.py, line \d+: .*aten\.{operator}"
+    with pytest.raises(DryRunError, match=message):
+        counted(lambda: workload_of(model()))
+
+
+def test_a_step_of_ones_own_cannot_be_traced():
+    def build():
+        return replace(workload_of(nn.Linear(4, 3)), loss=None, train_step=lambda batch: None)
+
+    with pytest.raises(DryRunError, match="train_step of its own"):
+        counted(build)
+
+
+# -- the timeline -------------------------------------------------------------------------------
+
+
+def test_blocks_are_named_by_kind_and_module():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    timeline = counted(lambda: workload_of(model)).timeline
+    found = {
+        (kind, timeline.modules[module], timeline.operators[operator], size)
+        for kind, module, operator, size in zip(
+            timeline.block_kinds,
+            timeline.block_modules,
+            timeline.block_operators,
+            timeline.block_bytes,
+            strict=True,
+        )
+        if module >= 0
+    }
+    assert ("activation", "1", "aten.tanh.default", 4 * 6 * 4) in found
+    assert ("other", "1", "aten.tanh_backward.default", 4 * 6 * 4) in found
+    assert ("gradient", "0", "aten.mm.default", 4 * 6 * 4) in found
+    assert ("gradient", "2", "aten.mm.default", 6 * 3 * 4) in found
+    before = [k for k, m in zip(timeline.block_kinds, timeline.block_modules, strict=True) if m < 0]
+    assert before == ["parameter"] * 4 + ["optimizer"] * 12 + ["input"] * 2
+
+
+def test_checkpointing_trades_activations_for_operators():
+    def build(wrapped):
+        torch.manual_seed(0)
+        inner = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(8)))
+        body = Checkpointed(inner, False) if wrapped else inner
+        return workload_of(nn.Sequential(nn.Linear(4, 4), body, nn.Linear(4, 3)))
+
+    plain, saved = counted(lambda: build(False)), counted(lambda: build(True))
+    assert saved.activation_bytes < plain.activation_bytes / 3
+    assert saved.flops > plain.flops
+    assert saved.parameter_bytes == plain.parameter_bytes
+
+
+def test_no_hook_is_left_behind():
+    model = nn.Sequential(nn.Linear(4, 3))
+    before = dict(optimizer_module._global_optimizer_pre_hooks)
+    counted(lambda: workload_of(model))
+    assert not model._forward_hooks
+    assert not model[0]._forward_pre_hooks
+    assert optimizer_module._global_optimizer_pre_hooks == before
+
+
+def test_a_resized_storage_is_two_blocks_for_a_moment():
+    tracker = OperatorTracker("cpu")
+    with tracker:
+        a = torch.ones(10)
+        a.resize_(1000)
+    assert tracker.memory.events == [1, 2, -1]
+    assert tracker.memory.live_bytes == 4000
+    assert tracker.memory.peak_bytes == {"forward": 4040}
+
+
+# -- GPT-2 --------------------------------------------------------------------------------------
+
+GPT2 = """
+import resource, torch
+from torch.nn import functional
+from epochcast.profiler.footprint.dry_run import simulate
+from epochcast.profiler.builtin.models import CharGpt
+from epochcast.profiler.workload import Workload
+
+class Tokens(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        return torch.zeros(1024, dtype=torch.int64), torch.zeros(1024, dtype=torch.int64)
+
+def build():
+    model = CharGpt(
+        vocabulary=50257, context=1024, layers=12, width=768, heads=12, dropout=0.0
+    )
+    return Workload(
+        model=model, train_data=Tokens(), optimizer=torch.optim.AdamW(model.parameters()),
+        loss=lambda y, t: functional.cross_entropy(y.flatten(0, 1), t.flatten()), batch_size=8,
+    )
+
+(counted,) = simulate(build, timeline=True)
+print(counted.footprint.parameters, counted.footprint.flops, counted.footprint.peak_bytes)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_gpt2_takes_no_memory():
+    """FLOPs: 6 per parameter of a matrix and token, and 2 + 5 products of attention per layer."""
+    done = subprocess.run(
+        [sys.executable, "-c", GPT2], capture_output=True, text=True, check=True
+    ).stdout.split()
+    parameters, flops, peak, rss = map(int, done)
+    assert parameters == 124_439_808
+    matrices = 12 * 12 * 768**2 + 50257 * 768
+    attention = 12 * 7 * 2 * 8 * 1024**2 * 768
+    assert flops == 6 * matrices * 8 * 1024 + attention
+    assert peak > 10 * 2**30
+    assert rss < 2**30
+
+
+# -- in a worker process ------------------------------------------------------------------------
+
+
+def test_the_library_asks_a_worker_process():
+    footprint = epochcast.dry_run("digits-mlp", 16, width=32, timeline=True)
+    spec = VisitSpec(
+        workload=WorkloadSpec(target="digits-mlp"), sizes=(("width", 32),), batch_size=16
+    )
+    assert footprint == dry_run(spec, timeline=True)
+    with pytest.raises(UsageError, match="no knob 'height'"):
+        epochcast.dry_run("digits-mlp", height=3)
+
+
+UNTRACEABLE = """
+import torch
+from epochcast import Workload
+
+def workload(width: int = 4):
+    model = torch.nn.Linear(4, width)
+    return Workload(
+        model=model,
+        train_data=torch.utils.data.TensorDataset(torch.ones(8, 4)),
+        optimizer=torch.optim.SGD(model.parameters()),
+        forward=lambda model, batch: model(batch[0]).sum() / float(batch[0].sum()),
+    )
+"""
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "char-gpt", "cifar10-resnet"])
+def test_timelines_of_two_batch_sizes_give_the_peak_of_all(name):
+    spec = VisitSpec(workload=WorkloadSpec(target=name))
+    known = dry_runs(spec, [4, 16], timeline=True)
+    (lines,) = envelopes({c.config: c.footprint for c in known})
+    for other in dry_runs(spec, [2, 7, 96]):  # one sample may take other kernels
+        peaks = lines.peaks(other.config.batch_size)
+        for count, peak in peaks.items():
+            assert peak == pytest.approx(getattr(other.footprint, count), abs=0.5)
+
+
+def test_of_each_model_the_timelines_of_two_batch_sizes_are_kept():
+    spec = VisitSpec(workload=WorkloadSpec(target="digits-mlp"))
+    counted = {c.config: c.footprint for c in dry_runs(spec, [4, 8, 16], timeline=True)}
+    kept = with_outer_timelines(counted)
+    assert {c.batch_size for c, x in kept.items() if x.timeline} == {4, 16}
+    assert all(
+        replace(x, timeline=None) == replace(kept[c], timeline=None) for c, x in counted.items()
+    )
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    one = run(cli, ["dry-run", "digits-mlp", "--batch-size", "16", "--timeline"])
+    assert one.exit_code == 0, one.output
+    for part in (
+        "26,122",
+        "matmul",
+        "7 forward",
+        "The peak is",
+        "alive, by kind",
+        "addmm.default  0",
+    ):
+        assert part in one.stdout
+    two = run(cli, ["dry-run", "digits-mlp", "--batch-size", "8,16", "--set", "width=32,64"])
+    assert [line.split()[:3] for line in two.stdout.splitlines()[2:]] == [
+        ["8", "2", "32"],
+        ["16", "2", "32"],
+        ["8", "2", "64"],
+        ["16", "2", "64"],
+    ]
+    document = json.loads(run(cli, ["dry-run", "digits-mlp", "--json"]).stdout)
+    assert document["counted"][0]["footprint"]["timeline"] is None
+    assert document["counted"][0]["config"]["batch_size"] == 32
+
+
+def test_the_command_line_says_why_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(UNTRACEABLE)
+    failed = CliRunner().invoke(cli, ["dry-run", "train.py:workload", "--batch-size", "4"])
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("epochcast: cannot be traced without values: train.py, line 11")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+class Bags(nn.Module):
+    def __init__(self, mode, sparse):
+        super().__init__()
+        self.bag = nn.EmbeddingBag(96, 8, mode=mode, sparse=sparse)
+
+    def forward(self, tokens):
+        return self.bag(tokens)
+
+
+@pytest.mark.parametrize(
+    ("mode", "optimizer"),
+    [
+        ("mean", torch.optim.SparseAdam),
+        ("sum", torch.optim.SparseAdam),
+        ("mean", torch.optim.SGD),
+        ("sum", torch.optim.SGD),
+        ("max", torch.optim.Adam),
+    ],
+)
+def test_bags_of_embeddings(mode, optimizer):
+    """Once 8 bytes short, and without entries in the gradient of a sum."""
+
+    def build():
+        model = Bags(mode, sparse=optimizer is not torch.optim.Adam)
+        tokens = torch.arange(96).reshape(24, 4)
+        return Workload(
+            model=model,
+            train_data=TensorDataset(tokens),
+            optimizer=optimizer(model.parameters(), lr=0.1),
+            forward=lambda model, batch: model(batch[0]).sum(),
+            batch_size=4,
+        )
+
+    (fake,) = simulate(build, timeline=True)
+    assert_same(fake.footprint, real_footprint(build))

@@ -1,0 +1,141 @@
+"""The figures: what is drawn, and that it is drawn without matplotlib's global state."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib import image, rcParams
+
+from epochcast.errors import MissingDependency
+from epochcast.records import Device, Quantiles, RunConfig, Summary, make_sizes
+from epochcast.report.plots import probes as plots
+from epochcast.report.tensorboard.writer import BoardPrediction
+
+DEVICE = Device(kind="cpu", name="Xeon", memory_bytes=2**33, torch="2.13.0", threads=2)
+WHITE = 0.99
+
+
+def _around(value: float) -> Quantiles:
+    return Quantiles(p05=0.85 * value, p10=0.9 * value, p50=value, p90=1.1 * value, p95=1.2 * value)
+
+
+def predictions_of(widths: tuple[int, ...]) -> list[BoardPrediction]:
+    return [
+        BoardPrediction(
+            config=RunConfig(batch_size=batch, sizes=make_sizes({"width": width})),
+            workload="mnist-mlp",
+            measured_step_seconds=1e-6 * batch * width,
+            predicted_step_seconds=_around(1e-6 * batch * width),
+            measured_peak_bytes=batch * width * 100,
+            predicted_peak_bytes=_around(batch * width * 100.0),
+        )
+        for width in widths
+        for batch in (32, 64, 128)
+    ]
+
+
+def summaries_of(widths: tuple[int, ...]) -> list[Summary]:
+    return [
+        Summary(
+            workload="mnist-mlp",
+            config=p.config,
+            device=DEVICE,
+            status="ok",
+            step_seconds=p.measured_step_seconds,
+        )
+        for p in predictions_of(widths)
+    ]
+
+
+def pixels(png: bytes, tmp_path) -> np.ndarray:  # type: ignore[no-untyped-def, type-arg]
+    path = tmp_path / "figure.png"
+    path.write_bytes(png)
+    return image.imread(path)[..., :3]
+
+
+def has_color(picture: np.ndarray, color: str) -> bool:  # type: ignore[type-arg]
+    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return bool((np.abs(picture - wanted).max(axis=-1) < 0.02).sum() > 20)
+
+
+@pytest.mark.parametrize("subject", ["time", "memory"])
+def test_every_model_size_has_its_colour(subject: plots.Subject, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    picture = pixels(
+        plots.predicted_against_measured(predictions_of((64, 512, 4096)), subject), tmp_path
+    )
+    blue, vermilion, green, purple = plots._PALETTE[:4]
+    assert [has_color(picture, c) for c in (blue, vermilion, green, purple)] == [True] * 3 + [False]
+
+
+def test_measured_points_lie_over_curves_and_bands(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    curve = ([16, 256], [0.5e-3, 9e-3], [1e-3, 16e-3], [2e-3, 20e-3])
+    with_curve = pixels(
+        plots.step_time_by_batch_size(summaries_of((64,)), {"width=64": curve}), tmp_path
+    )
+    without = pixels(plots.step_time_by_batch_size(summaries_of((64,))), tmp_path)
+    coloured = [(p.min(axis=-1) < WHITE).mean() for p in (with_curve, without)]
+    assert coloured[0] > 1.5 * coloured[1]
+    assert has_color(with_curve, plots._PALETTE[0])
+
+
+def test_it_is_a_png_of_a_legible_size() -> None:
+    png = plots.predicted_against_measured(predictions_of((64,)))
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    assert 500 < width < 1200
+    assert 400 < height < 1000
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "base"),
+    [
+        (1e-6, 1e3, 1000),
+        (1.0, 1.01, 1000),
+        (3e-3, 4e-3, 1000),
+        (2**20, 2**34, 1024),
+        (1e7, 1.1e7, 1024),
+    ],
+)
+def test_ticks_are_few_and_inside(low: float, high: float, base: float) -> None:
+    ticks = plots._ticks(low, high, base)
+    assert 2 <= len(ticks) <= 9
+    assert all(low <= tick <= high for tick in ticks)
+    assert ticks == sorted(set(ticks))
+
+
+def test_sizes_are_ordered_by_number() -> None:
+    labels = ["width=1024", "width=64", "", "depth=2 width=8", "width=512"]
+    ordered = sorted(labels, key=plots._natural)
+    assert ordered == ["", "depth=2 width=8", "width=64", "width=512", "width=1024"]
+
+
+@pytest.mark.parametrize("widths", [(64,), tuple(range(1, 41))])
+def test_one_and_many_sizes_can_be_drawn(widths: tuple[int, ...]) -> None:
+    assert plots.predicted_against_measured(predictions_of(widths))
+    assert plots.step_time_by_batch_size(summaries_of(widths))
+
+
+def test_global_state_stays_as_it_is() -> None:
+    before = dict(rcParams)
+    plots.predicted_against_measured(predictions_of((64, 512)))
+    assert dict(rcParams) == before
+
+
+def test_nothing_to_draw_is_an_error() -> None:
+    [first, *_] = predictions_of((64,))
+    with pytest.raises(ValueError, match="no prediction of time"):
+        plots.predicted_against_measured([])
+    with pytest.raises(ValueError, match="no prediction of memory"):
+        plots.predicted_against_measured([replace(first, measured_peak_bytes=None)], "memory")
+    with pytest.raises(ValueError, match="no summary has a step time"):
+        plots.step_time_by_batch_size([])
+
+
+def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependency, match=r"matplotlib is not installed; next: pip install"):
+        plots.predicted_against_measured(predictions_of((64,)))

@@ -1,0 +1,53 @@
+"""What of a store TensorBoard is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import truths
+
+from epochcast.api.probe import run_sweep
+from epochcast.errors import StoreError
+from epochcast.profiler.request import SweepRequest
+from epochcast.report.tensorboard import publish
+from epochcast.storage.store import Store
+
+
+@pytest.mark.parametrize("changed", [{"source": "older"}, {"data": "another folder"}])
+def test_older_code_and_other_data_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    written = []
+    monkeypatch.setattr(publish, "write_board", lambda _, *contents: written.append(contents))
+    newest = {"created_at": "2027-01-01T00:00:00+00:00"}
+    with Store.open(folder=tmp_path) as store:
+        store.add(truths.measure(32, 256, **newest))
+        store.add(truths.measure(32, 256, factor=9.0, **changed))
+        store.add(truths.measure(64, 256, **changed))
+        store.add(truths.measure(64, 512, workload="another", **changed))
+        publish.publish(store)
+    ((summaries, *_),) = written
+    assert [(s.workload, s.config.batch_size) for s in summaries] == [
+        ("another", 64),
+        ("imaginary", 32),
+    ]
+    assert summaries[1].visits == 1
+
+
+def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(message: str) -> object:
+        def fail(*_: object, **__: object) -> None:
+            raise StoreError(message)
+
+        return fail
+
+    monkeypatch.setattr("epochcast.api.probe.sweep", failing("the sweep"))
+    monkeypatch.setattr("epochcast.report.tensorboard.publish.publish", failing("the board"))
+    with (
+        Store.open(folder=tmp_path) as store,
+        pytest.raises(StoreError, match=r"^the sweep$"),
+    ):
+        run_sweep(SweepRequest(target="mnist-mlp"), store)

@@ -1,0 +1,157 @@
+"""What people read: every warning has words, tables fit, progress counts."""
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import truths
+from rich.console import Console
+
+import epochcast
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.summary import summarise
+from epochcast.profiler.sweep import SweepResult
+from epochcast.records import Warning_
+from epochcast.report.text.document import document
+from epochcast.report.text.estimate import estimate_markdown, print_capacities, print_estimate
+from epochcast.report.text.probing import print_probed, print_summaries
+from epochcast.report.text.progress import BarProgress, PlainProgress
+from epochcast.report.text.warnings import WARNINGS, print_warnings
+
+PACKAGE = Path(epochcast.__file__).parent
+
+
+def _console(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width, highlight=False)
+
+
+def _text(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_every_warning_code_in_the_package_has_a_text() -> None:
+    source = "\n".join(p.read_text() for p in PACKAGE.rglob("*.py"))
+    calls = r'code="([a-z-]+)"|note\((?:[a-z.]+, )?"([a-z-]+)"|\("(damaged-[a-z]+)", \{'
+    codes = {a or b or c for a, b, c in re.findall(calls, source)} | {
+        "extrapolation",
+        "far-extrapolation",
+    }
+    assert codes == set(WARNINGS)
+
+
+def test_equal_warnings_are_printed_once() -> None:
+    console = _console()
+    print_warnings(console, [Warning_(code="one-round")] * 3)
+    assert _text(console).count("only one round") == 1
+
+
+def test_the_table_of_a_sweep_fits_eighty_columns() -> None:
+    console = _console(80)
+    print_summaries(console, summarise(truths.sweep()))
+    lines = _text(console).splitlines()
+    assert len(lines) == 2 + 12
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "imaginary  depth=1"
+    assert lines[1].split()[:3] == ["batch", "width", "step"]
+    assert lines[2].split()[:2] == ["32", "256"]
+
+
+def test_failed_configurations_are_listed_with_message_and_log() -> None:
+    failed = truths.measure(512, 256, status="oom", message="no memory", log="a.log")
+    console = _console()
+    print_summaries(console, summarise([failed]))
+    assert _text(console).strip() == "batch_size=512 depth=1 width=256: oom: no memory (log: a.log)"
+
+
+def test_markup_in_user_text_is_text() -> None:
+    failed = truths.measure(512, 256, status="crashed", message="[red]x[/nope]", log="[b].log")
+    console = _console(200)
+    print_summaries(console, summarise([failed]))
+    progress = PlainProgress(console)
+    progress.begin(1, 0, replace(truths.DEVICE, name="[i]GPU"), "synthetic")
+    progress.visited(failed)
+    assert _text(console).count("[red]x[/nope]") == 2
+    assert "[i]GPU" in _text(console)
+
+
+def test_plain_progress_counts_visits() -> None:
+    console = _console(200)
+    progress = PlainProgress(console)
+    progress.begin(2, 3, truths.DEVICE, "synthetic")
+    for measurement in truths.sweep((32, 64), (256,), rounds=1):
+        progress.visited(measurement)
+    lines = _text(console).splitlines()
+    assert lines[0].startswith("2 visits to make (3 more are in the store already); on Imaginary")
+    assert lines[0].endswith("synthetic data")
+    assert lines[1].startswith("[1/2] batch_size=32 depth=1 width=256: ")
+
+
+def test_a_bar_shows_failures_and_ends() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, highlight=False)
+    progress = BarProgress(console)
+    progress.begin(2, 0, truths.DEVICE, "synthetic")
+    progress.phase("batch_size=32", "warm up")
+    progress.visited(truths.measure(32, 256))
+    progress.visited(truths.measure(64, 256, status="crashed", message="it broke"))
+    progress.close()
+    assert "it broke" in _text(console)
+    assert progress.count == 2
+
+
+def test_an_estimate_as_markdown_is_a_table() -> None:
+    text = estimate_markdown(fit(truths.sweep()).predict(epochs=3))
+    assert "| total, 3 epochs |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {5}
+
+
+def test_documents_name_their_knobs() -> None:
+    found = document(estimates=[fit(truths.sweep()).predict(epochs=3)])
+    assert found["schema"] == 1
+    assert found["estimates"][0]["config"]["sizes"] == {"depth": 1, "width": 1024}
+
+
+def test_what_a_sweep_cost_and_why_it_ended() -> None:
+    def said(visits: int, stopped: str, half_width: float | None = None) -> str:
+        console = _console(200)
+        result = SweepResult(measurements=(), seconds=3.0, stopped=stopped, half_width=half_width)
+        print_probed(console, visits, result, 0.05)
+        return _text(console)
+
+    assert "3 visits took 3 s." in said(3, "complete")
+    assert "Nothing was left to measure." in said(0, "complete")
+    assert "3 visits took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
+    assert "--max-seconds left no time for one" in said(0, "max-seconds")
+    assert "Next:" not in said(0, "max-seconds")
+    assert "the 90 % interval of the answer is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)
+    assert "after the last round: the 90 % interval of the answer is ±27 %" in said(
+        9, "max-rounds", 0.27
+    )
+
+
+def test_what_rules_a_step_is_said_where_loading_matters() -> None:
+    estimate = fit(truths.sweep()).predict(epochs=3)
+
+    def said(compute: float, loader: float, workers: int) -> str:
+        console = _console(200)
+        config = replace(estimate.config, workers=workers)
+        print_estimate(
+            console,
+            replace(estimate, config=config, compute_seconds=compute, loader_seconds=loader),
+        )
+        return _text(console)
+
+    assert "computing 1 ms, loading 3 ms: loading rules" in said(1e-3, 3e-3, 2)
+    assert "loading 2 ms: computing rules" in said(3e-3, 2e-3, 2)
+    assert "one after the other" in said(3e-3, 2e-3, 0)
+    assert "loading" not in said(3e-3, 1e-6, 0)
+
+
+def test_the_largest_batch_in_words() -> None:
+    console = _console(200)
+    found = fit(truths.sweep()).largest_batch(2**30, width=512)
+    print_capacities(console, [found])
+    text = _text(console)
+    assert f"Largest batch that fits 1 GiB with 95 % confidence: {found.batch_size:,}" in text
+    assert "outside the probed range: batch_size" in text

@@ -1,0 +1,700 @@
+"""A SQLite store keeps what it acknowledged, through kills, full disks, and company."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import truths
+from strategies import CPU, make_measurement, make_outcome
+
+from epochcast.errors import MissingDependency, StoreError
+from epochcast.records import RunConfig, Timeline
+from epochcast.storage import schema as tables
+from epochcast.storage.database import Database
+from epochcast.storage.store import KEPT_MODELS, Store
+from epochcast.storage.url import APPLICATION_ID, locate
+
+# In a process of its own: open the store in argv[1], add argv[2] measurements of the workload
+# argv[3], and acknowledge each on stdout once add() has returned.
+ADDER = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from pathlib import Path
+from epochcast.errors import StoreError
+from epochcast.storage.store import Store
+from strategies import make_measurement
+with Store.open(folder=Path(sys.argv[1])) as store:
+    print("opened", flush=True)
+    for i in range(int(sys.argv[2])):
+        measurement = make_measurement(workload=sys.argv[3], round=i, log="x" * 4000)
+        try:
+            store.add(measurement)
+        except StoreError as error:
+            sys.exit(str(error))
+        print(measurement.key, flush=True)
+"""
+
+
+def start_adder(folder: Path, count: int, workload: str, *prefix: str) -> subprocess.Popen[str]:
+    command = [*prefix, sys.executable, "-c", ADDER, str(folder), str(count), workload]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(folder=tmp_path / ".epochcast") as opened:
+        yield opened
+
+
+def file_of(store: Store) -> Path:
+    return store.folder / "measurements.sqlite"
+
+
+def execute(path: Path, *statements: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    rows = [row for statement in statements for row in connection.execute(statement).fetchall()]
+    connection.commit()
+    connection.close()
+    return rows
+
+
+def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "sqlalche" not in text.lower()
+    return text
+
+
+# What it does
+
+
+def test_what_is_added_is_there_after_reopening(tmp_path):
+    measurements = [make_measurement(size) for size in (64, 32, 128)]
+    with Store.open(folder=tmp_path) as store:
+        for measurement in measurements:
+            store.add(measurement)
+    with Store.open(folder=tmp_path, create=False) as store:
+        assert store.measurements() == tuple(measurements)
+        assert store.latest() == measurements[-1]
+
+
+def test_an_empty_store_is_empty(store):
+    assert store.measurements() == ()
+    assert store.latest() is None
+    assert store.log_folder.name == "tensorboard"
+
+
+def test_the_same_key_replaces_and_becomes_the_latest(store):
+    first, second = make_measurement(32), make_measurement(64)
+    again = replace(first, step_seconds=(0.5,))
+    for measurement in (first, second, again):
+        store.add(measurement)
+    assert store.measurements() == (second, again)
+    assert store.latest() == again
+
+
+def test_filters(store):
+    other_device = replace(CPU, name="Other CPU")
+    failed = make_measurement(256, status="oom", message="out of memory", step_seconds=())
+    elsewhere = make_measurement(device=other_device)
+    changed = make_measurement(source="def456")
+    for measurement in (failed, elsewhere, changed, make_measurement(workload="char-gpt")):
+        store.add(measurement)
+    assert store.measurements(status="oom") == (failed,)
+    assert store.measurements(device_key=other_device.key) == (elsewhere,)
+    assert store.measurements(workload="mnist-mlp", source="def456") == (changed,)
+    assert store.measurements(workload="nothing") == ()
+
+
+def test_get_by_the_start_of_a_key(store):
+    measurements = [make_measurement(round=i) for i in range(20)]  # 20 keys, 16 first characters
+    for measurement in measurements:
+        store.add(measurement)
+    assert store.get(measurements[3].key[:10]) == measurements[3]
+    with pytest.raises(StoreError, match=r"20 measurements have a key like '' .*more characters"):
+        store.get("")
+    for nothing in ("zz", "%", "_"):
+        with pytest.raises(StoreError, match=r"no measurement in .* has a key like"):
+            store.get(nothing)
+
+
+def test_remove_counts_what_there_was(store):
+    measurements = [make_measurement(size) for size in (32, 64, 128)]
+    for measurement in measurements:
+        store.add(measurement)
+    assert store.remove([measurements[0].key, measurements[2].key, "nothing"]) == 2
+    assert store.measurements() == (measurements[1],)
+
+
+def test_a_path_or_a_url_names_another_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for url in (
+        "a.sqlite",
+        "sqlite:///b.sqlite",
+        "c #?%.sqlite",
+        f"sqlite:///{tmp_path}/e.db",
+        "new/d.db",
+    ):
+        with Store.open(url) as store:
+            store.add(make_measurement())
+            assert store.folder.is_absolute()
+            assert store.folder.name.endswith(".files")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"a.sqlite", "b.sqlite", "c #?%.sqlite", "new"} <= names
+
+
+def test_the_default_is_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Store.open() as store:
+        assert store.label == ".epochcast"
+        assert store.folder == tmp_path / ".epochcast"
+    assert (tmp_path / ".epochcast" / "measurements.sqlite").exists()
+
+
+# Export and import
+
+
+def test_export_then_import_is_the_same_store(store, tmp_path):
+    failed = make_measurement(64, status="oom", step_seconds=(), message="\u2028 \n é")
+    for measurement in (make_measurement(32), failed):
+        store.add(measurement)
+    path = tmp_path / "export.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        assert store.export(stream) == 2
+    with Store.open(folder=tmp_path / "other") as other, path.open(encoding="utf-8") as stream:
+        assert other.import_(stream) == 2
+        assert other.measurements() == store.measurements()
+
+
+def exported(store: Store) -> str:
+    stream = io.StringIO()
+    store.export(stream)
+    return stream.getvalue()
+
+
+def test_import_replaces_duplicates_and_ignores_blank_lines(store):
+    store.add(make_measurement())
+    line = exported(store)
+    assert store.import_(io.StringIO(f"\ufeff{line}\n  \n{line}")) == 2
+    assert len(store.measurements()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"batch_size":32', '"batch_size":"x"', r"line 3: not a valid Measurement.*config\.batch_"),
+        ('"samples":60000,', "", "line 3: .*missing required field `samples`"),
+        ('"schema":1', '"schema":99', "line 3: written by a newer epochcast .schema 99"),
+        ("{", "", "line 3: not a valid Measurement"),
+        ('"round":0', f'"round":{2**70}', "int too large"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_imported(store, old, new, message):
+    store.add(make_measurement())
+    line = exported(store)
+    other = line.replace('"round":0', '"round":1')
+    with pytest.raises(StoreError, match=message) as caught:
+        store.import_(io.StringIO(f"{other}\n{line.replace(old, new, 1)}"))
+    one_line(caught)
+    assert store.measurements() == (make_measurement(),)
+
+
+def test_importing_what_is_not_text(store):
+    with pytest.raises(StoreError, match="not UTF-8 text"):
+        store.import_(io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00"), encoding="utf-8"))
+
+
+# Fitted models
+
+
+def test_a_fingerprint_changes_with_the_set(store):
+    measurement = make_measurement()
+    seen = [store.fingerprint()]
+    store.add(measurement)
+    seen.append(store.fingerprint())
+    store.add(measurement)  # measured again in the same second
+    seen.append(store.fingerprint())
+    store.add(make_measurement(64))
+    seen.append(store.fingerprint())
+    assert len(set(seen)) == 4
+    assert store.fingerprint() == seen[-1]
+
+
+def test_a_fingerprint_sees_only_what_matches(store):
+    store.add(make_measurement())
+    before = store.fingerprint(workload="mnist-mlp", status="ok")
+    store.add(make_measurement(workload="char-gpt"))
+    store.add(make_measurement(64, status="oom", step_seconds=()))
+    assert store.fingerprint(workload="mnist-mlp", status="ok") == before
+
+
+def test_models_are_cached_and_old_ones_forgotten(store):
+    for i in range(KEPT_MODELS + 5):
+        assert store.cache_model(f"key {i}", f"model {i}")
+    assert store.cached_model("key 0") is None
+    assert store.cached_model("key 5") == "model 5"
+    assert store.cache_model("key 5", "better")
+    assert store.cached_model("key 5") == "better"
+
+
+# What goes wrong
+
+
+def test_nothing_is_made_for_reading(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError) as caught:
+        Store.open(create=False)
+    assert one_line(caught) == (
+        "no measurements yet in .epochcast; "
+        "run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_is_a_store_to_be(tmp_path):
+    path = tmp_path / "empty.sqlite"
+    path.touch()
+    with pytest.raises(StoreError, match="no measurements yet"):
+        Store.open(str(path), create=False)
+    with Store.open(str(path)) as store:
+        store.add(make_measurement())
+
+
+def foreign_text(path: Path) -> None:
+    path.write_text("batch_size,seconds\n" * 1000)
+
+
+def foreign_database(path: Path) -> None:
+    execute(path, "CREATE TABLE runs (id INTEGER)", "INSERT INTO runs VALUES (1)")
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize("make", [foreign_text, foreign_database])
+def test_a_foreign_file_is_refused_and_untouched(tmp_path, make, create):
+    path = tmp_path / "theirs.db"
+    make(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="left untouched") as caught:
+        Store.open(str(path), create=create)
+    one_line(caught)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_file_is_a_clear_error(store):
+    for i in range(50):
+        store.add(make_measurement(round=i))
+    store.close()
+    path = file_of(store)
+    content = bytearray(path.read_bytes())
+    content[4096:] = random.Random(0).randbytes(len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged") as caught:
+        Store.open(folder=store.folder).measurements()
+    one_line(caught)
+    path.write_bytes(content[:5000])
+    with pytest.raises(StoreError, match="damaged") as caught:
+        Store.open(folder=store.folder).measurements()
+    one_line(caught)
+
+
+def test_a_damaged_record_is_named_with_the_way_out(store):
+    good, bad = make_measurement(32), make_measurement(64)
+    store.add(good)
+    store.add(bad)
+    statement = f"UPDATE epochcast_measurements SET document = '{{' WHERE key = '{bad.key}'"
+    execute(file_of(store), statement)
+    with pytest.raises(StoreError, match=f"epochcast probes remove {bad.key}") as caught:
+        store.measurements()
+    one_line(caught)
+    assert store.whole_key(bad.key[:12]) == bad.key
+    store.remove([bad.key])
+    assert store.measurements() == (good,)
+
+
+def test_hints_name_the_store_that_was_named(tmp_path):
+    path = tmp_path / "my probes.sqlite"
+    measurement = make_measurement()
+    for url in (str(path), f"sqlite:///{path}"):
+        with pytest.raises(StoreError, match=f"256 --store '{path}'$"):
+            Store.open(url, create=False)
+    with Store.open(str(path)) as store:
+        store.add(measurement)
+        execute(path, "UPDATE epochcast_measurements SET document = ''")
+        with pytest.raises(StoreError, match=f"remove {measurement.key} --store '{path}'$"):
+            store.measurements()
+
+
+@pytest.mark.parametrize("value", ["abc", "", "9" * 5000])
+def test_a_schema_that_is_no_number_is_a_clear_error(store, value):
+    store.close()
+    execute(file_of(store), f"UPDATE epochcast_meta SET value = '{value}' WHERE name = 'schema'")
+    with pytest.raises(StoreError, match="not a number; the file is damaged") as caught:
+        Store.open(folder=store.folder)
+    one_line(caught)
+
+
+def test_text_that_is_not_unicode_is_a_clear_error(store):
+    store.add(make_measurement())
+    execute(file_of(store), "UPDATE epochcast_measurements SET document = CAST(x'ff' AS TEXT)")
+    with pytest.raises(StoreError) as caught:
+        store.measurements()
+    one_line(caught)
+
+
+def test_a_newer_store_is_refused(store):
+    store.close()
+    execute(file_of(store), "UPDATE epochcast_meta SET value = '7' WHERE name = 'schema'")
+    before = file_of(store).read_bytes()
+    with pytest.raises(StoreError, match=r"newer epochcast .schema 7, this one reads up to 3"):
+        Store.open(folder=store.folder)
+    assert file_of(store).read_bytes() == before
+
+
+def test_a_newer_record_is_refused_and_kept(store):
+    store.add(make_measurement())
+    execute(
+        file_of(store),
+        'UPDATE epochcast_measurements SET schema = 9, document = \'{"schema":9,"x":1}\'',
+    )
+    with pytest.raises(StoreError, match=r"newer epochcast .schema 9"):
+        store.measurements()
+    assert '"x":1' in exported(store)
+
+
+def test_an_older_record_without_optional_fields_is_read(store):
+    document = (
+        '{"schema":1,"workload":"old","config":{"batch_size":8},"samples":10,"step_seconds":[0.5],'
+        '"device":{"kind":"cpu","name":"Old","memory_bytes":1,"torch":"2.6.0","threads":1}}'
+    )
+    execute(
+        file_of(store),
+        "INSERT INTO epochcast_measurements (key, workload, source, device_key, status, round, "
+        f"created_at, schema, document) VALUES ('k', 'old', '', 'd', 'ok', 0, '', 1, '{document}')",
+    )
+    (measurement,) = store.measurements(workload="old")
+    assert (measurement.config.batch_size, measurement.step_seconds) == (8, (0.5,))
+
+
+def test_a_folder_where_a_file_is_expected(tmp_path):
+    with pytest.raises(StoreError, match=r"a file is expected.*did you mean .*measurements.sqlite"):
+        Store.open(str(tmp_path))
+
+
+def test_a_file_where_a_folder_is_expected(tmp_path):
+    (tmp_path / ".epochcast").touch()
+    with pytest.raises(StoreError, match="cannot make its folder") as caught:
+        Store.open(folder=tmp_path / ".epochcast")
+    one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:secret@host/name",
+        "postgresql+nosuch://user:secret@host/name",
+        "postgresql://user:secret@host:port/name",
+        "://secret",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///what?.sqlite",
+        "sqlite:///file:x?mode=ro&uri=true&password=secret",
+    ],
+)
+def test_a_bad_url_is_refused_without_showing_a_password(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError) as caught:
+        Store.open(url)
+    assert "secret" not in one_line(caught)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_driver_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for url in ("postgresql://user:secret@host/name", "postgresql+psycopg://user:secret@host/name"):
+        with pytest.raises(MissingDependency) as caught:
+            Store.open(url, folder=tmp_path)
+        assert "pip install 'epochcast[postgresql]'" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+def test_another_writer_that_does_not_end(store, monkeypatch):
+    blocker = sqlite3.connect(file_of(store), isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    impatient = Store(Database(locate(folder=store.folder), busy_seconds=0.01), locate())
+    with pytest.raises(StoreError, match="another process kept it busy") as caught:
+        impatient.add(make_measurement())
+    one_line(caught)
+    assert impatient.cache_model("key", "model") is False
+    assert impatient.measurements() == ()
+    blocker.execute("ROLLBACK")
+    impatient.add(make_measurement())
+    impatient.close()
+    blocker.close()
+    assert store.measurements() == (make_measurement(),)
+
+
+def without_root_powers() -> list[str]:
+    """A command prefix under which file permissions hold, even for root."""
+    if os.getuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("needs setpriv (util-linux) to test permissions as root")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+READER = """
+import sys
+from pathlib import Path
+from epochcast.errors import StoreError
+from epochcast.storage.store import Store
+folder = Path(sys.argv[1])
+with Store.open(folder=folder, create=False) as store:
+    (measurement,) = store.measurements()
+    print(store.cache_model("key", "model"))
+    for action in (lambda: store.add(measurement), lambda: Store.open("new.sqlite", folder / "x")):
+        try:
+            action()
+        except StoreError as error:
+            print(error)
+"""
+
+
+def test_a_read_only_folder_can_be_read(store):
+    store.add(make_measurement())
+    store.close()
+    file_of(store).chmod(0o444)
+    store.folder.chmod(0o555)
+    command = [*without_root_powers(), sys.executable, "-c", READER, str(store.folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    store.folder.chmod(0o755)
+    assert result.returncode == 0, result.stderr
+    cached, added, opened = result.stdout.splitlines()
+    assert cached == "False"
+    assert "check the permissions" in added
+    assert "cannot make its folder" in opened
+
+
+FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))" + ADDER
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), "1000", "mnist-mlp"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    opened, *acknowledged = result.stdout.splitlines()
+    assert opened == "opened"
+    assert result.returncode == 1
+    assert "what was saved before is kept" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert acknowledged
+    with Store.open(folder=tmp_path, create=False) as store:
+        assert [m.key for m in store.measurements()] == acknowledged
+        store.add(make_measurement(workload="after"))
+        assert execute(file_of(store), "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_full_disk_does_not_fail_a_prediction(store):
+    small = Database(locate(folder=store.folder))
+    (pages,) = execute(file_of(store), "PRAGMA page_count")[0]
+    with small.read() as connection:  # the limit belongs to this connection, which is used again
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    limited = Store(small, locate(folder=store.folder))
+    assert limited.cache_model("key", "x" * 100_000) is False
+    with pytest.raises(StoreError, match="free some space") as caught:
+        limited.add(make_measurement(log="x" * 100_000))
+    one_line(caught)
+    assert limited.cached_model("key") is None
+    limited.close()
+
+
+def test_sweeps_at_once_share_a_new_store(tmp_path):
+    names = ("first", "second", "third")
+    adders = [start_adder(tmp_path, 20, name) for name in names]
+    outputs = [adder.communicate() for adder in adders]
+    assert [adder.returncode for adder in adders] == [0, 0, 0], outputs
+    with Store.open(folder=tmp_path, create=False) as store:
+        for name, (output, _) in zip(names, outputs, strict=True):
+            keys = [measurement.key for measurement in store.measurements(workload=name)]
+            assert ["opened", *keys] == output.split()
+            assert len(keys) == 20
+
+
+def test_a_kill_at_any_moment_loses_nothing(tmp_path):
+    moments = random.Random(1)
+    acknowledged: list[str] = []
+    for i in range(6):
+        with start_adder(tmp_path, 10_000, f"workload {i}") as adder:
+            assert adder.stdout is not None
+            lines = [adder.stdout.readline() for _ in range(moments.randrange(1, 30))]
+            for _ in range(moments.randrange(100_000)):  # somewhere within the next add
+                pass
+            adder.kill()
+            lines += adder.stdout.readlines()
+        acknowledged += [line.strip() for line in lines if line.endswith("\n")]
+    with Store.open(folder=tmp_path) as store:
+        present = {measurement.key for measurement in store.measurements()}
+        assert set(acknowledged) - {"opened"} <= present
+        assert execute(file_of(store), "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_kill_while_the_store_is_made(tmp_path):
+    for i in range(3):
+        folder = tmp_path / str(i)
+        with start_adder(folder, 1, "killed") as adder:
+            while not (folder / "measurements.sqlite").exists() and adder.poll() is None:
+                os.sched_yield()
+            adder.kill()
+        with Store.open(folder=folder) as store:
+            store.add(make_measurement())
+
+
+def test_the_file_is_marked_as_ours(store):
+    assert execute(file_of(store), "PRAGMA application_id") == [(APPLICATION_ID,)]
+    found = execute(file_of(store), "SELECT name FROM sqlite_master WHERE type = 'table'")
+    ours = {name for (name,) in found if not str(name).startswith("sqlite_")}
+    tables_of_ours = (
+        tables.META,
+        tables.MEASUREMENTS,
+        tables.MODELS,
+        tables.FOOTPRINTS,
+        tables.OUTCOMES,
+    )
+    assert ours == {table.name for table in tables_of_ours}
+
+
+def test_a_name_that_is_not_unicode_is_a_clear_error(store):
+    with pytest.raises(StoreError, match="cannot be written as JSON"):
+        store.add(make_measurement(workload="train\udcff.py"))
+    with pytest.raises(StoreError) as caught:
+        store.measurements(workload="train\udcff.py")
+    one_line(caught)
+
+
+def test_no_torch_is_loaded():
+    code = "import sys, epochcast.storage.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- footprints ---------------------------------------------------------------------------------
+
+
+def test_footprints_are_kept_by_code_and_configuration_and_replaced(store):
+    a = RunConfig(batch_size=8, sizes=(("width", 4),))
+    b = RunConfig(batch_size=16, sizes=(("width", 4),))
+    small, large = truths.footprint(8, 4), truths.footprint(16, 4)
+    store.add_footprints("w", "code", {a: large, b: large})
+    store.add_footprints("w", "code", {a: small})
+    store.add_footprints("w", "other code", {b: small})
+    assert store.footprints("w", "code") == {a: small, b: large}
+    assert store.footprints("w", "other code") == {b: small}
+    assert store.footprints("another", "code") == {}
+    store.add_footprints("w", "code", {a: large}, data="local files")
+    assert store.footprints("w", "code") == {a: small, b: large}
+    assert store.footprints("w", "code", "local files") == {a: large}
+
+
+def test_a_timeline_is_kept(store):
+    timeline = Timeline(
+        block_bytes=(8,),
+        block_kinds=("input",),
+        block_operators=(-1,),
+        block_modules=(-1,),
+        operators=(),
+        modules=(),
+        events=(1,),
+        forward_end=1,
+        step_end=1,
+    )
+    config, counted = RunConfig(batch_size=8), truths.footprint(8, 4)
+    counted = replace(counted, timeline=timeline)
+    store.add_footprints("w", "", {config: counted})
+    assert store.footprints("w", "") == {config: counted}
+
+
+# What followed runs took
+
+
+def test_outcomes_are_kept_and_the_last_of_a_run_counts(store):
+    first, second = make_outcome("a"), make_outcome("b")
+    again = replace(first, epochs=7)
+    for outcome in (first, second, again):
+        store.add_outcome(outcome)
+    assert store.outcomes() == (second, again)
+
+
+def test_outcomes_by_workload_code_and_device(store):
+    mine, other_device = make_outcome("a"), replace(CPU, name="Other CPU")
+    elsewhere = make_outcome("b", device=other_device)
+    changed = make_outcome("c", source="def456")
+    other = make_outcome("d", workload="char-gpt")
+    for outcome in (mine, elsewhere, changed, other):
+        store.add_outcome(outcome)
+    assert store.outcomes("char-gpt") == (other,)
+    assert store.outcomes("mnist-mlp", source="abc123", device_key=CPU.key) == (mine,)
+    assert store.outcomes(device_key=other_device.key) == (elsewhere,)
+
+
+def test_an_outcome_that_cannot_be_read_is_named(store):
+    store.add_outcome(make_outcome("night"))
+    execute(file_of(store), "UPDATE epochcast_outcomes SET document = '{}'")
+    with pytest.raises(StoreError, match=r"run night in .* read: .*--forget night") as caught:
+        store.outcomes()
+    one_line(caught)
+    assert (store.remove_outcome("night"), store.remove_outcome("night")) == (True, False)
+    assert store.outcomes() == ()
+
+
+def as_schema_2(store):
+    execute(file_of(store), "DROP TABLE epochcast_outcomes")
+    execute(file_of(store), "UPDATE epochcast_meta SET value = '2' WHERE name = 'schema'")
+
+
+def test_a_store_of_schema_2_is_upgraded_when_it_is_opened(store):
+    measurement = make_measurement()
+    store.add(measurement)
+    as_schema_2(store)
+    with Store.open(folder=store.folder) as upgraded:
+        upgraded.add_outcome(make_outcome())
+        assert upgraded.outcomes() == (make_outcome(),)
+        assert upgraded.measurements() == (measurement,)
+    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("3",)]
+
+
+def as_schema_1(store):
+    as_schema_2(store)
+    execute(file_of(store), "DROP TABLE epochcast_footprints")
+    execute(file_of(store), "UPDATE epochcast_meta SET value = '1' WHERE name = 'schema'")
+
+
+def test_a_store_of_schema_1_is_upgraded_and_keeps_everything(store):
+    measurement = make_measurement()
+    store.add(measurement)
+    as_schema_1(store)
+    with Store.open(folder=store.folder) as upgraded:
+        assert upgraded.measurements() == (measurement,)
+        upgraded.add_footprints("w", "", {RunConfig(batch_size=8): truths.footprint(8, 4)})
+    assert execute(file_of(store), "SELECT value FROM epochcast_meta") == [("3",)]
+
+
+def test_a_store_of_schema_1_that_cannot_be_written_can_be_read(store, monkeypatch):
+    store.add(make_measurement())
+    as_schema_1(store)
+
+    def refuse(connection):
+        raise StoreError("read-only")
+
+    monkeypatch.setattr(tables, "upgrade_tables", refuse)
+    with Store.open(folder=store.folder, create=False) as old:
+        assert len(old.measurements()) == 1
+        assert old.footprints("mnist-mlp", "abc123") == {}
+        assert old.outcomes() == ()
+    with pytest.raises(StoreError, match="read-only"):
+        Store.open(folder=store.folder)
