@@ -21,10 +21,30 @@ if TYPE_CHECKING:
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
-    from epochcast.errors import EpochcastError
+    from epochcast.errors import (
+        EpochcastError,
+        FitError,
+        MissingDependency,
+        PredictionError,
+        StoreError,
+        UsageError,
+        WorkloadError,
+    )
+    from epochcast.importers.curves import read_curve
     from epochcast.integrations.plain import follow
+    from epochcast.planning.cadence import At, AtMost, Every, Rungs
     from epochcast.planning.planner import plan
-    from epochcast.planning.stopping import stopping_epoch
+    from epochcast.planning.request import Cheapest, Fastest, Smallest
+    from epochcast.planning.stopping import (
+        Divergence,
+        Futility,
+        GeneralizationLoss,
+        Patience,
+        ProgressQuotient,
+        SuccessiveRises,
+        Target,
+        stopping_epoch,
+    )
     from epochcast.profiler.request import Range
     from epochcast.profiler.workload import Workload
     from epochcast.records import (
@@ -34,6 +54,7 @@ if TYPE_CHECKING:
         Device,
         Estimate,
         Footprint,
+        LearningCurve,
         Measurement,
         Plan,
         Quantiles,
@@ -46,49 +67,92 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "At": "planning.cadence",
+    "AtMost": "planning.cadence",
     "Budget": "records",
     "Capacity": "records",
+    "Cheapest": "planning.request",
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
     "Device": "records",
+    "Divergence": "planning.stopping",
     "EpochcastError": "errors",
     "Estimate": "records",
+    "Every": "planning.cadence",
+    "Fastest": "planning.request",
+    "FitError": "errors",
     "Footprint": "records",
+    "Futility": "planning.stopping",
+    "GeneralizationLoss": "planning.stopping",
+    "LearningCurve": "records",
     "Measurement": "records",
+    "MissingDependency": "errors",
+    "Patience": "planning.stopping",
     "Plan": "records",
+    "PredictionError": "errors",
+    "ProgressQuotient": "planning.stopping",
     "Quantiles": "records",
     "Range": "profiler.request",
     "RunConfig": "records",
+    "Rungs": "planning.cadence",
+    "Smallest": "planning.request",
     "Store": "storage.store",
+    "StoreError": "errors",
+    "SuccessiveRises": "planning.stopping",
     "Summary": "records",
+    "Target": "planning.stopping",
+    "UsageError": "errors",
     "Workload": "profiler.workload",
+    "WorkloadError": "errors",
     "dry_run": "api.probe",
     "fit": "costmodel.fitting",
     "fitted_model": "storage.query",
     "follow": "integrations.plain",
     "plan": "planning.planner",
     "probe": "api.probe",
+    "read_curve": "importers.curves",
     "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
 }
 
 __all__ = [
+    "At",
+    "AtMost",
     "Budget",
     "Capacity",
+    "Cheapest",
     "CostModel",
     "DatasetSpec",
     "Device",
+    "Divergence",
     "EpochcastError",
     "Estimate",
+    "Every",
+    "Fastest",
+    "FitError",
     "Footprint",
+    "Futility",
+    "GeneralizationLoss",
+    "LearningCurve",
     "Measurement",
+    "MissingDependency",
+    "Patience",
     "Plan",
+    "PredictionError",
+    "ProgressQuotient",
     "Quantiles",
     "Range",
     "RunConfig",
+    "Rungs",
+    "Smallest",
     "Store",
+    "StoreError",
+    "SuccessiveRises",
     "Summary",
+    "Target",
+    "UsageError",
     "Workload",
+    "WorkloadError",
     "dry_run",
     "fit",
     "fitted_model",
@@ -96,6 +160,7 @@ __all__ = [
     "integrations",
     "plan",
     "probe",
+    "read_curve",
     "stopping_epoch",
     "summarise",
 ]

@@ -22,7 +22,6 @@ from typing import IO, cast
 
 import psutil
 
-import epochcast
 from epochcast.errors import EpochcastError, WorkloadError, named
 from epochcast.profiler.protocol import Reply, Task
 from epochcast.records import from_json, to_json
@@ -72,7 +71,7 @@ class WorkerProcess:
         self.log = log
         self.visits = 0
         self._scratch = tempfile.mkdtemp(prefix="epochcast-")
-        package = str(Path(epochcast.__file__).parents[1])
+        package = str(Path(__file__).parents[2])
         with log.open("ab") as sink:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOTSTRAP, package, self._scratch],
