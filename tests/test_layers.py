@@ -20,16 +20,12 @@ FOUNDATIONS = {
     "errors": set(),
     "units": {"errors"},
     "records": {"errors", "records"},
-    "address": {"errors"},
-    "database": {"address", "errors"},
-    "tables": {"address", "database", "errors"},
-    "store": {"address", "database", "errors", "records", "tables", "units"},
 }
 FORBIDDEN = {
-    "costmodel": {"planning", "profiler", "integrations", "store", "report", "cli", "board", "api"},
-    "planning": {"profiler", "integrations", "store", "report", "cli", "board", "api"},
-    "profiler": {"planning", "costmodel", "integrations", "report", "cli", "board", "api"},
-    "datasets": {"costmodel", "profiler", "integrations", "store", "report", "cli", "board", "api"},
+    "costmodel": {"planning", "profiler", "integrations", "storage", "report", "cli", "api"},
+    "planning": {"profiler", "integrations", "storage", "report", "cli", "api"},
+    "profiler": {"planning", "integrations", "report", "cli", "api"},
+    "datasets": {"costmodel", "profiler", "integrations", "storage", "report", "cli", "api"},
     "report": {"profiler", "integrations", "cli"},
     "board": {"profiler", "integrations", "cli"},
     "integrations": {"cli"},
@@ -85,7 +81,7 @@ def test_torch_is_imported_in_few_places(path):
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_sqlalchemy_is_imported_by_the_store_alone(path):
     tops = {name.split(".")[0] for name in imported_modules(ast.parse(path.read_text("utf-8")))}
-    assert "sqlalchemy" not in tops or layer(path) in {"address", "database", "store", "tables"}
+    assert "sqlalchemy" not in tops or layer(path) in {"storage"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
