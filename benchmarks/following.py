@@ -33,7 +33,7 @@ from typing import Any
 import epochcast as ec
 from epochcast.guard.archive import Archive
 from epochcast.guard.ledger import read_ledger
-from epochcast.guard.log.run_log import read_log
+from epochcast.guard.log import read_log
 from epochcast.records import EpochDone, Plan, Position
 
 CHILD = Path(__file__).with_name("followed.py")

@@ -13,7 +13,7 @@ from epochcast.cli.options import json_option, print_json
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.guard.log.run_log import LogReader
+    from epochcast.guard.log import LogReader
     from epochcast.records import RunEvent
 
 POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs nothing
@@ -31,7 +31,7 @@ def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     epochcast follow-log run.jsonl --watch
     epochcast follow-log run.jsonl --plot run.png
     """
-    from epochcast.guard.log.run_log import LogReader
+    from epochcast.guard.log import LogReader
 
     if watch and as_json:
         raise UsageError("--json is one document, and --watch goes on: give one of them")
@@ -64,7 +64,7 @@ def growing(reader: LogReader, pause: Callable[[], object] | None) -> Iterator[R
         reader: of the log.
         pause: what to do before looking again; None looks once.
     """
-    from epochcast.guard.log.run_history import ending
+    from epochcast.guard.log import ending
 
     seen = reader.news()
     yield from seen
@@ -81,7 +81,7 @@ def _pause() -> None:
 
 def _print_summary(events: Sequence[RunEvent]) -> None:
     """The summary; the reason for an end has been printed as the last line."""
-    from epochcast.guard.log.run_history import ending
+    from epochcast.guard.log import ending
     from epochcast.report.text.run_summary import summary_lines
 
     lines = summary_lines(events)
@@ -90,8 +90,7 @@ def _print_summary(events: Sequence[RunEvent]) -> None:
 
 
 def _print_document(events: Sequence[RunEvent]) -> None:
-    from epochcast.guard.log.event_lines import plain
-    from epochcast.guard.log.run_history import ending
+    from epochcast.guard.log import ending, event_document
     from epochcast.report.text.run_summary import summary_lines
 
     end = ending(events)
@@ -99,5 +98,5 @@ def _print_document(events: Sequence[RunEvent]) -> None:
         ended=end is not None,
         reason=end.reason if end else None,
         summary=summary_lines(events),
-        events=[plain(event) for event in events],
+        events=[event_document(event) for event in events],
     )

@@ -72,17 +72,18 @@ def _spent(options: dict[str, Any], now: datetime) -> float:
 
 
 def _since_start(started: str | None, now: datetime) -> float:
+    from epochcast.guard.limits import Allocation
     from epochcast.units import parse_time
 
     if started is not None:
         return -parse_time(started, now)
-    from_slurm = os.environ.get("SLURM_JOB_START_TIME", "")  # seconds since 1970
-    if not from_slurm.isdecimal():
+    began = Allocation.from_environment(os.environ).start
+    if began is None:
         raise UsageError(
             "--counted-from start needs the allocation's start: give --started '2026-12-01 08:00', "
             "or run inside a SLURM job"
         )
-    return now.timestamp() - float(from_slurm)
+    return now.timestamp() - began
 
 
 def plan_request(options: dict[str, Any], probed: int) -> PlanRequest:

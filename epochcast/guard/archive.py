@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.guard.ledger import Damaged, FileSeen, RunState, read_whole, write_whole
+from epochcast.guard.ledger import Damaged, FileSeen, RunState, read_whole
 from epochcast.records import to_json
+from epochcast.records.files import write_atomic
 
 CONTENT, STATE = "checkpoint.pt", "state.json"
 WRITING = ".writing-"
@@ -73,7 +74,7 @@ class Archive:
         if not content.exists():
             raise StoreError(f"save wrote nothing to {content}, the path that it was given")
         state = replace(state, files=tuple(_seen(place)))
-        write_whole(place / STATE, to_json(state).encode(), durable=False)
+        write_atomic(place / STATE, to_json(state).encode())
         _sync_tree(place)
         final = self.folder / _name(number, state.position.steps)
         place.replace(final)

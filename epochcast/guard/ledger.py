@@ -9,7 +9,6 @@ learned of its pace; the patience of stop rules goes back with the weights.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ import msgspec
 from epochcast.errors import StoreError
 from epochcast.guard.pace import Pace
 from epochcast.records import SCHEMA, Mode, Position, StopReason, StopRule, from_json, to_json
+from epochcast.records.files import write_atomic
 
 KEPT_SAMPLES = 1000  # of each kind, the latest: enough to judge a prediction by
 
@@ -122,7 +122,7 @@ def read_ledger(folder: Path) -> Ledger | None:
 
 
 def read_whole(path: Path, kind: type[_Record]) -> _Record:
-    """What ``write_whole`` wrote.
+    """A record that was written as JSON.
 
     Raises:
         Damaged: it is not there, or no JSON.
@@ -148,18 +148,7 @@ def write_ledger(folder: Path, ledger: Ledger, durable: bool) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    write_whole(folder / "ledger.json", to_json(ledger).encode(), durable)
-
-
-def write_whole(path: Path, content: bytes, durable: bool) -> None:
-    """Replace a file so that a reader, or a kill, finds the old content or the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomic(folder / "ledger.json", to_json(ledger).encode(), durable=durable)
 
 
 def is_over(reason: StopReason | None, more: bool, time_left: bool) -> bool:

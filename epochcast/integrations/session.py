@@ -178,7 +178,7 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     """Terminal, log and, where it is installed, TensorBoard; of one process."""
     if ranks.rank > 0:
         return []
-    from epochcast.guard.log.run_log import LogWriter
+    from epochcast.guard.log import LogWriter
     from epochcast.report.tensorboard.following import board_watcher
     from epochcast.report.text.following import TerminalWatcher
 

@@ -40,7 +40,6 @@ class StopReason(str, Enum):
     DIVERGED = "diverged"
     PATIENCE = "patience"
     FUTILE = "futile"
-    NOT_WORTH = "not-worth"
     BUDGET = "budget"
     PLAN_DONE = "plan-done"
     SIGNAL = "signal"

@@ -16,8 +16,7 @@ from click.testing import CliRunner, Result
 
 from epochcast.cli import cli, following
 from epochcast.cli.following import growing, print_lines
-from epochcast.guard.log.event_lines import event_of
-from epochcast.guard.log.run_log import LogReader, LogWriter
+from epochcast.guard.log import LogReader, LogWriter, decode_event
 from epochcast.records import EpochDone, RunEvent
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas", "sqlalchemy")
@@ -73,7 +72,7 @@ def test_json_is_one_document(tmp_path: Path) -> None:
     assert found["summary"][0].startswith("Stopped after epoch 48 of 50")
     assert len(found["events"]) == len(EVENTS)
     assert found["events"][1]["values"] == [["val_loss", "NaN"]]
-    assert event_of(json.dumps(found["events"][-1]).encode()) == EVENTS[-1]
+    assert decode_event(json.dumps(found["events"][-1]).encode()) == EVENTS[-1]
 
 
 def test_watching_goes_on_until_the_run_stops(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rehearsal import Listener, about, make_plan
 import epochcast as ec
 from epochcast.errors import UsageError
 from epochcast.guard import holding
-from epochcast.guard.log.run_log import read_log
+from epochcast.guard.log import read_log
 from epochcast.integrations import session as sessions
 from epochcast.records import EpochDone, Plan, RunEnded, RunStarted, StopReason
 from epochcast.storage.store import Store

@@ -20,7 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from epochcast.errors import UsageError
-from epochcast.guard.log.run_history import first_start, last_run, lasting_epochs
+from epochcast.guard.log import first_start, last_run, lasting_epochs
 from epochcast.records import EpochDone, Notice, RunEvent, RunStarted
 from epochcast.report.plots.figures import (
     BLUE,

@@ -27,7 +27,6 @@ STOPS = {
     StopReason.DIVERGED: "too bad",
     StopReason.PATIENCE: "no progress",
     StopReason.FUTILE: "little hope",
-    StopReason.NOT_WORTH: "not worth it",
     StopReason.BUDGET: "limit",
     StopReason.PLAN_DONE: "all done",
     StopReason.SIGNAL: "signal",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from statistics import median
 
-from epochcast.guard.log.run_history import (
+from epochcast.guard.log import (
     ending,
     first_start,
     last_run,
@@ -38,7 +38,6 @@ REASONS = {
     StopReason.DIVERGED: "{metric} is worse than the plan tolerates",
     StopReason.PATIENCE: "{metric} has stopped improving",
     StopReason.FUTILE: "{metric} is unlikely to improve by the end of the plan",
-    StopReason.NOT_WORTH: "what more epochs would gain is not worth their cost",
     StopReason.BUDGET: "more might not have fitted {limit}",
     StopReason.PLAN_DONE: "all planned epochs are done",
     StopReason.SIGNAL: "it was told to{by}",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from epochcast.guard.log.run_history import lasting_epochs
+from epochcast.guard.log import lasting_epochs
 from epochcast.records import EpochDone, Notice, Position, RunEnded, StopReason, Warning_
 from epochcast.report.text.epoch_line import STOPS
 from epochcast.report.text.following import HEADING_EVERY, WIDTH, Narrator, TerminalWatcher

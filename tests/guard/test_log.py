@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.errors import StoreError
-from epochcast.guard.log.event_lines import event_of, line_of
-from epochcast.guard.log.run_log import LogReader, LogWriter, read_log
+from epochcast.guard.log import LogReader, LogWriter, decode_event, encode_event, read_log
 from epochcast.records import EpochDone, Notice, Quantiles, RunStarted
 
 EVENTS = sample_runs.drifting()
@@ -36,9 +35,9 @@ def write(path: Path, events: list) -> Path:
 
 @given(strategies.run_events)
 def test_a_line_is_its_event(event) -> None:
-    line = line_of(event)
+    line = encode_event(event)
     assert line.count(b"\n") == 1
-    assert event_of(line) == event
+    assert decode_event(line) == event
     assert next(iter(json.loads(line))) == "event"
 
 
@@ -48,18 +47,18 @@ def test_infinite_numbers_come_back(event, number, name) -> None:
         event, ratio=number, spent_money=number, values=((name, number), ("NaN", 1.0)),
         projected_seconds=Quantiles(p05=0, p10=1, p50=2, p90=3, p95=inf),
     )  # fmt: skip
-    assert event_of(line_of(wild)) == wild
-    json.loads(line_of(wild), parse_constant=pytest.fail)
+    assert decode_event(encode_event(wild)) == wild
+    json.loads(encode_event(wild), parse_constant=pytest.fail)
 
 
 def test_nan_comes_back_as_a_number_and_texts_stay_texts() -> None:
     done = next(e for e in EVENTS if isinstance(e, EpochDone))
-    read = event_of(line_of(replace(done, values=(("val_loss", nan), ("NaN", 0.5)))))
+    read = decode_event(encode_event(replace(done, values=(("val_loss", nan), ("NaN", 0.5)))))
     assert isinstance(read, EpochDone)
     assert isnan(dict(read.values)["val_loss"])
     assert dict(read.values)["NaN"] == 0.5
     start = replace(EVENTS[0], workload="NaN", metric="Infinity")
-    assert event_of(line_of(start)) == start
+    assert decode_event(encode_event(start)) == start
 
 
 @given(st.lists(strategies.run_events, max_size=4), st.data())
@@ -78,7 +77,7 @@ def test_a_file_cut_anywhere_is_read_to_its_last_whole_line(tmp_path_factory, ev
 
 @given(st.data())
 def test_a_damaged_line_is_named(tmp_path_factory, data) -> None:
-    lines = [line_of(event) for event in EVENTS]
+    lines = [encode_event(event) for event in EVENTS]
     bad = data.draw(st.integers(0, len(lines) - 2))
     kept = data.draw(st.integers(0, len(lines[bad]) - 2))
     lines[bad] = lines[bad][:kept] + b"\n"
@@ -98,7 +97,7 @@ def test_a_damaged_line_is_named(tmp_path_factory, data) -> None:
 )  # fmt: skip
 def test_what_is_no_event_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_bytes(line_of(EVENTS[0]) + line + b"\n")
+    path.write_bytes(encode_event(EVENTS[0]) + line + b"\n")
     with pytest.raises(StoreError, match="line 2 of") as error:
         read_log(path)
     assert "\n" not in str(error.value)
@@ -106,7 +105,7 @@ def test_what_is_no_event_is_refused_in_one_line(tmp_path: Path, line: bytes) ->
 
 def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_bytes(line_of(replace(EVENTS[0], schema=99)))
+    path.write_bytes(encode_event(replace(EVENTS[0], schema=99)))
     with pytest.raises(StoreError, match=r"schema 99.*pip install --upgrade"):
         read_log(path)
 
@@ -125,8 +124,8 @@ def test_an_event_of_a_newer_kind_becomes_a_notice(tmp_path: Path) -> None:
 
 
 def test_a_field_of_a_newer_version_is_left_out() -> None:
-    line = line_of(EVENTS[0]).replace(b'{"event"', b'{"extra":[1],"event"')
-    assert event_of(line) == EVENTS[0]
+    line = encode_event(EVENTS[0]).replace(b'{"event"', b'{"extra":[1],"event"')
+    assert decode_event(line) == EVENTS[0]
 
 
 def test_a_reader_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -134,7 +133,7 @@ def test_a_reader_goes_on_where_it_was(tmp_path: Path) -> None:
     reader = LogReader(path)
     assert reader.news() == EVENTS[:3]
     assert reader.news() == ()
-    line = line_of(EVENTS[3])
+    line = encode_event(EVENTS[3])
     with path.open("ab") as file:
         file.write(line[:20])
     assert reader.news() == ()
@@ -170,7 +169,7 @@ def test_after_a_full_disk_the_next_line_is_whole(tmp_path: Path, monkeypatch) -
 
 KILLED = """
 import sys, os, signal, sample_runs
-from epochcast.guard.log.run_log import LogWriter
+from epochcast.guard.log import LogWriter
 writer = LogWriter(sys.argv[1])
 for event in sample_runs.drifting()[:4]:
     writer.see(event)
