@@ -30,7 +30,7 @@ ROUNDS = 4  # two to fit on, two to be compared with
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", nargs="?", choices=STEPS)
-    parser.add_argument("--seconds", type=float, default=0.5, help="timed in each visit")
+    parser.add_argument("--seconds", type=float, default=0.5, help="timed in each trial")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--quick", action="store_true", help="two small grids, into build/accuracy")
     options = parser.parse_args()
@@ -39,13 +39,13 @@ def main() -> None:
         results = docs = ROOT / "build" / "accuracy"
     results.mkdir(parents=True, exist_ok=True)
     grids = _quick(GRIDS) if options.quick else GRIDS
-    visits, counts = results / "accuracy-cpu.jsonl.gz", results / "accuracy-cpu-counts.json"
+    trials, counts = results / "accuracy-cpu.jsonl.gz", results / "accuracy-cpu-counts.json"
     command = "python benchmarks/accuracy.py " + " ".join(sys.argv[1:])
     if options.step in (None, "measure"):
         import measuring
 
         found = measuring.measure(grids, ROUNDS, options.seconds, options.threads)
-        recording.write(visits, measuring.about(command.strip()), found)
+        recording.write(trials, measuring.about(command.strip()), found)
     if options.step in (None, "count"):
         import memory_tools
 
@@ -54,7 +54,7 @@ def main() -> None:
     if options.step in (None, "evaluate"):
         import evaluation
 
-        evaluation.evaluate(visits, counts, results / "accuracy-cpu.json", docs)
+        evaluation.evaluate(trials, counts, results / "accuracy-cpu.json", docs)
 
 
 def _quick(grids: tuple[Grid, ...]) -> tuple[Grid, ...]:

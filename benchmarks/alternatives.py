@@ -114,10 +114,10 @@ def _process(known: tuple[Known, ...]) -> GaussianProcessRegressor:
         return process.fit(x, y)
 
 
-def first_epoch(visits: Sequence[Measurement]) -> float:
+def first_epoch(trials: Sequence[Measurement]) -> float:
     """Seconds of a mean step of the first epoch of the very configuration asked for."""
-    steps = ceil(visits[0].samples / visits[0].config.batch_size)
-    return median(summary.step_seconds(m) + summary.first_steps_seconds(m) / steps for m in visits)
+    steps = ceil(trials[0].samples / trials[0].config.batch_size)
+    return median(summary.step_seconds(m) + summary.first_steps_seconds(m) / steps for m in trials)
 
 
 def _nearest(known: Sequence[Known], asked: RunConfig) -> Known:

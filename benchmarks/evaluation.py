@@ -39,7 +39,7 @@ TOOLS = {
 }
 
 Answer = float | Quantiles | None
-Visits = Mapping[RunConfig, Sequence[Measurement]]
+Trials = Mapping[RunConfig, Sequence[Measurement]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +85,9 @@ class Case:
         return relative_error(middle, self.measured)
 
 
-def evaluate(visits: Path, counts: Path, result: Path, docs: Path) -> None:
+def evaluate(trials: Path, counts: Path, result: Path, docs: Path) -> None:
     """Read, compare, print, write."""
-    about, measurements = recording.read(visits)
+    about, measurements = recording.read(trials)
     counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
     cases = all_cases(measurements, counted)
     head = {
@@ -153,13 +153,13 @@ def all_cases(measurements: Iterable[Measurement], counted: Sequence[Counts] = (
 
 
 def _split_cases(
-    split: Split, visits: Visits, counted: Mapping[RunConfig, Counts]
+    split: Split, trials: Trials, counted: Mapping[RunConfig, Counts]
 ) -> Iterable[Case]:
-    fitted = [m for c in split.fitted for m in visits[c] if m.round in FIT_ROUNDS]
+    fitted = [m for c in split.fitted for m in trials[c] if m.round in FIT_ROUNDS]
     model = ec.fit(fitted)
     for config in split.held_out:
-        first = [m for m in visits[config] if m.round in FIT_ROUNDS]
-        later = [m for m in visits[config] if m.round not in FIT_ROUNDS]
+        first = [m for m in trials[config] if m.round in FIT_ROUNDS]
+        later = [m for m in trials[config] if m.round not in FIT_ROUNDS]
         if first and later:
             counts = counted.get(config)
             yield _time_case(split, model, fitted, first, later, counts)
@@ -258,8 +258,8 @@ def _case(
     )
 
 
-def _known(visits: Sequence[Measurement], value: Any) -> list[Known]:
-    groups = summary.group_by_config(visits)
+def _known(trials: Sequence[Measurement], value: Any) -> list[Known]:
+    groups = summary.group_by_config(trials)
     return [Known(config, median(value(m) for m in group)) for config, group in groups.items()]
 
 

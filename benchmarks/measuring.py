@@ -45,10 +45,10 @@ def measure(
                 )
                 good = sum(m.status == "ok" for m in found[grid.target])
                 load = psutil.getloadavg()[0]
-                print(f"round {round_}: {grid.name}: {good} visits, load {load:.1f}", flush=True)
-    for m in (m for visits in found.values() for m in visits if m.status != "ok"):
+                print(f"round {round_}: {grid.name}: {good} trials, load {load:.1f}", flush=True)
+    for m in (m for trials in found.values() for m in trials if m.status != "ok"):
         print(f"{m.workload} {m.config.label}: {m.status}: {m.message}", file=sys.stderr)
-    return [m for visits in found.values() for m in visits]
+    return [m for trials in found.values() for m in trials]
 
 
 def about(command: str) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from epochcast.profiler.footprint.counting import count as dry_runs
 from epochcast.profiler.loop import TrainingLoop, config_of
-from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.visit import build_checked
+from epochcast.profiler.trial import build_checked
 from epochcast.records import RunConfig
 from epochcast.records.documents import to_builtins
 
@@ -53,7 +53,7 @@ def count(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _loop(target: str, config: RunConfig) -> TrainingLoop:
-    spec = VisitSpec(
+    spec = TrialSpec(
         workload=WorkloadSpec(target=target), sizes=config.sizes, batch_size=config.batch_size
     )
     workload = build_checked(spec)

@@ -40,7 +40,7 @@ CANDIDATES = {"batch_sizes": "free", "noise_scale": 500.0, "devices": tuple(rang
 
 
 def main() -> None:
-    model = ec.fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
+    model = ec.fit(truths.sweep(round_sd=0.05, trial_sd=0.02))
     budget = ec.Budget(deadline=400.0)
     result = {
         "machine": platform.processor() or platform.machine(),
@@ -74,7 +74,7 @@ def shell_seconds(model: ec.CostModel) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.json")
         with Store.open(str(Path(folder) / ".epochcast" / "measurements.sqlite")) as store:
-            for measurement in truths.sweep(round_sd=0.05, visit_sd=0.02):
+            for measurement in truths.sweep(round_sd=0.05, trial_sd=0.02):
                 store.add(measurement)
 
         def run(*more: str) -> None:

@@ -54,7 +54,7 @@ SPLITS = (BATCH_SIZES, LARGEST, BETWEEN, BEYOND, SPREAD, RANDOM)
 FIRST = "first epoch (carbontracker, runs it)"
 
 Counts = Mapping[RunConfig, Footprint]
-Visits = Mapping[RunConfig, Sequence[Measurement]]
+Trials = Mapping[RunConfig, Sequence[Measurement]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,19 +161,19 @@ def _split(name: str, fitted: Sequence[RunConfig], held_out: Sequence[RunConfig]
 
 def all_cases(known: Sequence[Measurement], counted: Counts) -> list[Case]:
     """Every held-out configuration of every split."""
-    visits = summary.group_by_config(known)
+    trials = summary.group_by_config(known)
     return [
         case
-        for split in (*splits(visits), *few(visits, counted))
-        for case in cases_of(split, visits, counted)
+        for split in (*splits(trials), *few(trials, counted))
+        for case in cases_of(split, trials, counted)
     ]
 
 
-def cases_of(split: Split, visits: Visits, counted: Counts) -> list[Case]:
+def cases_of(split: Split, trials: Trials, counted: Counts) -> list[Case]:
     """Every held-out configuration of one split."""
-    model = ec.fit([m for c in split.fitted for m in visits[c]])
-    fitted = [Known(c, truth(visits[c])) for c in split.fitted]
-    return [_case(split, model, fitted, visits[c], counted) for c in split.held_out]
+    model = ec.fit([m for c in split.fitted for m in trials[c]])
+    fitted = [Known(c, truth(trials[c])) for c in split.fitted]
+    return [_case(split, model, fitted, trials[c], counted) for c in split.held_out]
 
 
 def _case(

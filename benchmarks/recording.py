@@ -1,4 +1,4 @@
-"""Measurements of the accuracy benchmark as a file: one line about the machine, one per visit.
+"""Measurements of the accuracy benchmark as a file: one line about the machine, one per trial.
 
 Long series are thinned by averaging neighbours, which is what ``steps_per_sample`` is for, and
 numbers are cut to six digits: the file is for a repository.
@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[Measurement]]:
 
 
 def thinned(m: Measurement) -> Measurement:
-    """The same visit in fewer samples, without what only makes sense on its own machine."""
+    """The same trial in fewer samples, without what only makes sense on its own machine."""
     every = max(1, -(-len(m.step_seconds) // MOST_SAMPLES))
     series = ("step_seconds", "data_wait_seconds", "update_seconds")
     changes: dict[str, Any] = {name: averaged(getattr(m, name), every) for name in series}

@@ -103,7 +103,7 @@ def text(
     seconds = sum(m.probe_seconds for m in measurements)
     parts = [
         f"Measured on {about['date']}: {measurements[0].device.label}; {about['machine']}; "
-        f"{versions}.\n`{about['command']}`: {len(measurements)} visits, "
+        f"{versions}.\n`{about['command']}`: {len(measurements)} trials, "
         f"{format_seconds(seconds)} of measuring.",
     ]
     parts += [*_disturbed(table), "### In short", _in_short(table)]

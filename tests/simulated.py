@@ -115,9 +115,9 @@ def footprint(depth: int, width: int, batch: int) -> Footprint:
 
 
 def measure(
-    depth: int, width: int, batch: int, *, round_: int = 0, factor: float = 1.0, visit: int = 0
+    depth: int, width: int, batch: int, *, round_: int = 0, factor: float = 1.0, trial: int = 0
 ) -> Measurement:
-    """One visit of a configuration; ``factor`` slows all of it down alike."""
+    """One trial of a configuration; ``factor`` slows all of it down alike."""
     update = update_seconds(depth, width) * factor
     step = micro_seconds(depth, width, batch) * factor + update
     return Measurement(
@@ -125,7 +125,7 @@ def measure(
         config=RunConfig(batch_size=batch, sizes=make_sizes({"depth": depth, "width": width})),
         device=GPU,
         round=round_,
-        visit=visit,
+        trial=trial,
         samples=SAMPLES,
         data="synthetic",
         import_seconds=3.0,
@@ -135,7 +135,7 @@ def measure(
         data_wait_seconds=(LOADER_PER_SAMPLE * batch * factor,) * 50,
         footprint=footprint(depth, width, batch),
         probe_seconds=5.0,
-        created_at=f"2026-01-01T00:00:{round_:02d}.{visit:06d}+00:00",
+        created_at=f"2026-01-01T00:00:{round_:02d}.{trial:06d}+00:00",
     )
 
 
@@ -152,7 +152,7 @@ def sweep(
     found = []
     for round_ in range(rounds):
         shared = random.normal(0, run_sd) if run_sd else 0.0
-        for visit, (d, w, b) in enumerate(configurations):
+        for trial, (d, w, b) in enumerate(configurations):
             factor = exp(shared + random.normal(0, own_sd))
-            found.append(measure(d, w, b, round_=round_, factor=factor, visit=visit))
+            found.append(measure(d, w, b, round_=round_, factor=factor, trial=trial))
     return found

@@ -3,7 +3,7 @@
     compute(B, w) = launch + B·(784w + 10w)·6·c_flop + traffic      one micro-step without update
     update(w)     = u₀ + u₁·parameters(w)
 
-multiplied by exp(u_r + ε), one u for each round and one ε for each visit.
+multiplied by exp(u_r + ε), one u for each round and one ε for each trial.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def measure(
     *,
     round_: int = 0,
     factor: float = 1.0,
-    visit: int = 0,
+    trial: int = 0,
     **changes: object,
 ) -> Measurement:
-    """One visit; ``factor`` slows everything down alike."""
+    """One trial; ``factor`` slows everything down alike."""
     compute, update = compute_seconds(batch_size, width) * factor, update_seconds(width) * factor
     counted = footprint(batch_size, width)
     fields: dict[str, object] = {
@@ -81,7 +81,7 @@ def measure(
         "config": RunConfig(batch_size=batch_size, sizes=make_sizes({"depth": 1, "width": width})),
         "device": DEVICE,
         "round": round_,
-        "visit": visit,
+        "trial": trial,
         "samples": SAMPLES,
         "eval_samples": EVAL_SAMPLES,
         "data": "synthetic",
@@ -91,15 +91,15 @@ def measure(
         "step_seconds": (compute + update,) * STEPS,
         "data_wait_seconds": (0.0001 * factor,) * STEPS,
         "update_seconds": (update,) * STEPS,
-        "epoch_turn_seconds": (0.0101 * factor,) * 3,
+        "loader_restart_seconds": (0.0101 * factor,) * 3,
         "eval_batch_seconds": (compute / 3,) * 5,
-        "eval_turn_seconds": (0.02 * factor,),
+        "eval_restart_seconds": (0.02 * factor,),
         "save_seconds": (0.05 * factor,) * 3,
         "save_bytes": counted.static_bytes,
         "probe_seconds": 3.0,
         "memory": MemoryPeaks(device_bytes=300_000_000 + counted.peak_bytes),
         "footprint": counted,
-        "created_at": f"2026-01-01T00:00:{round_:02d}.{visit:06d}+00:00",
+        "created_at": f"2026-01-01T00:00:{round_:02d}.{trial:06d}+00:00",
     }
     return Measurement(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -110,7 +110,7 @@ def sweep(
     *,
     rounds: int = 3,
     round_sd: float = 0.0,
-    visit_sd: float = 0.0,
+    trial_sd: float = 0.0,
     seed: int = 0,
 ) -> list[Measurement]:
     """Every configuration in every round, with noise of known size."""
@@ -119,8 +119,8 @@ def sweep(
     for round_ in range(rounds):
         shared = random.normal(0, round_sd) if round_sd else 0.0
         configs = [(b, w) for w in widths for b in batch_sizes]
-        for visit, (b, w) in enumerate(configs):
-            own = random.normal(0, visit_sd) if visit_sd else 0.0
+        for trial, (b, w) in enumerate(configs):
+            own = random.normal(0, trial_sd) if trial_sd else 0.0
             factor = float(np.exp(shared + own))
-            found.append(measure(b, w, round_=round_, factor=factor, visit=visit))
+            found.append(measure(b, w, round_=round_, factor=factor, trial=trial))
     return found

@@ -51,15 +51,15 @@ def probe(
     Args:
         workload: a built-in's name, ``"file.py:function"``, ``"package.module:function"``, or the
             function itself, which worker processes must be able to import.
-        batch_sizes: micro-batches to visit; empty for a few around the workload's own.
-        sizes: values to visit for each model-size knob, or an ``ec.Range``, of which the sweep
+        batch_sizes: micro-batches to measure; empty for a few around the workload's own.
+        sizes: values to measure of each model-size knob, or an ``ec.Range``, of which the sweep
             chooses some: those that spread, then those that sharpen the answer most per second.
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         threads: intra-operator CPU threads; torch's own choice if not given.
         rounds: passes over all configurations, each in a fresh process.
-        seconds: for which each visit times steady steps.
-        max_seconds: begin no visit that would end later.
+        seconds: for which each trial times steady steps.
+        max_seconds: begin no trial that would end later.
         threads: intra-operator CPU threads; None leaves torch's choice.
         asked: a question to choose configurations for, e.g.
             ``{"epochs": 90, "batch_size": 256, "width": 512}``.

@@ -54,7 +54,7 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 
 @click.command()
 @click.argument("workload")
-@click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to visit.")
+@click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to measure.")
 @click.option("--set", "knobs", type=KNOB_OR_RANGE, multiple=True,
               help="Values of a model-size knob, or a range to choose from.")  # fmt: skip
 @click.option("--for", "asked", type=QUESTION,
@@ -63,9 +63,9 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Fresh processes per configuration.")
-@click.option("--seconds", type=DURATION, help="Steady timing per visit.")
+@click.option("--seconds", type=DURATION, help="Steady timing per trial.")
 @click.option("--max-seconds", type=DURATION, help="Budget of the whole sweep.")
-@click.option("--timeout", type=DURATION, help="Limit of one visit.")
+@click.option("--timeout", type=DURATION, help="Limit of one trial.")
 @click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
 @click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
@@ -97,7 +97,7 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
             result = api.run_sweep(request, archive, progress)
         except KeyboardInterrupt:
             progress.close()
-            stderr.print(f"stopped after {progress.count} visits; the same command continues")
+            stderr.print(f"stopped after {progress.count} trials; the same command continues")
             sys.exit(INTERRUPTED)
         finally:
             progress.close()

@@ -1,6 +1,6 @@
 """Measurements to a cost model: one surface per quantity, one set of surfaces per variant.
 
-visits ──▶ means over rounds, per configuration ──▶ counts(B, knobs)   exact where counted
+trials ──▶ means over rounds, per configuration ──▶ counts(B, knobs)   exact where counted
                                                ├──▶ micro-step(counts), update(counts), …
                                                └──▶ run-level scatter from round to round
 """
@@ -77,10 +77,10 @@ def fit(
         data=newest.data,
         samples=newest.samples,
         eval_samples=newest.eval_samples,
-        imports=_constant([m.import_seconds for m in good if m.visit == 0]),
-        variants=tuple(_variant(visits, footprints or {}) for visits in _by_variant(good)),
+        imports=_constant([m.import_seconds for m in good if m.trial == 0]),
+        variants=tuple(_variant(trials, footprints or {}) for trials in _by_variant(good)),
         probing_seconds=sum(m.probe_seconds for m in known)
-        + sum(m.import_seconds for m in known if m.visit == 0),
+        + sum(m.import_seconds for m in known if m.trial == 0),
         measured_at=newest.created_at,
     )
     return replace(model, calibration=calibrate(model, outcomes))
@@ -125,12 +125,12 @@ def _require_one_data_set(good: Sequence[Measurement]) -> None:
 
 
 def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Visits that differ in numbers only belong together; the most recent variant comes first."""
+    """Trials that differ in numbers only belong together; the most recent variant comes first."""
     groups: dict[object, list[Measurement]] = {}
     for m in good:
         c = m.config
         groups.setdefault((*_way(c), c.workers, c.drop_last), []).append(m)
-    return sorted(groups.values(), key=lambda visits: visits[-1].created_at, reverse=True)
+    return sorted(groups.values(), key=lambda trials: trials[-1].created_at, reverse=True)
 
 
 def _way(c: RunConfig) -> tuple[object, ...]:
@@ -142,7 +142,7 @@ def _way(c: RunConfig) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """The visits of a variant by configuration, what was counted, and how to fit to them."""
+    """The trials of a variant by configuration, what was counted, and how to fit to them."""
 
     groups: Mapping[RunConfig, Sequence[Measurement]]
     counted: Footprints
@@ -178,8 +178,8 @@ class _Rows:
         """
         axes = [axis for axis in self.axes if axis not in drop]
         places: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
-        for config, visits in self.groups.items():
-            pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in visits)
+        for config, trials in self.groups.items():
+            pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in trials)
             values = [v / pace for v, pace in pairs if v is not None and v > 0]
             row = f.variables(config, self.counted.get(config))
             if values:
@@ -204,8 +204,8 @@ class _Rows:
     def scatter(self, value: quantities.Value) -> RoundScatter:
         """Of a quantity from round to round; nothing where it was not repeated."""
         logs = [
-            {m.round: log(v) for m in visits if (v := value(m)) is not None and v > 0}
-            for visits in self.groups.values()
+            {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
+            for trials in self.groups.values()
         ]
         if not any(len(rounds) > 1 for rounds in logs):
             return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
@@ -239,9 +239,9 @@ class _Rows:
     def _tensors_and_rest(self, value: quantities.Value) -> tuple[list[float], list[float]]:
         """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
         tensors, rest = [], []
-        for visits in self.groups.values():
+        for trials in self.groups.values():
             known = [
-                (t, v) for m in visits if (t := quantities.tensor_bytes(m)) and (v := value(m))
+                (t, v) for m in trials if (t := quantities.tensor_bytes(m)) and (v := value(m))
             ]
             if known:
                 tensors.append(fmean(t for t, _ in known))
@@ -269,8 +269,8 @@ def _counted(
     What was measured goes before what a dry run said of the same; its timeline is kept.
     """
     found = {}
-    for config, visits in groups.items():
-        footprint = next((m.footprint for m in visits if m.footprint), None)
+    for config, trials in groups.items():
+        footprint = next((m.footprint for m in trials if m.footprint), None)
         if footprint is not None:
             dry = footprints.get(config, footprint)
             found[config] = replace(footprint, timeline=footprint.timeline or dry.timeline)
@@ -279,10 +279,10 @@ def _counted(
     return {**same, **found}
 
 
-def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
-    groups = summary.group_by_config(visits)
+def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
+    groups = summary.group_by_config(trials)
     logs = [{m.round: log(summary.step_seconds(m)) for m in g} for g in groups.values()]
-    newest = visits[-1]
+    newest = trials[-1]
     run = round_scatter(logs, newest.device.kind)
     counted = _counted(groups, footprints)
     rows = _Rows(groups=groups, counted=counted, run=run, pace=round_pace(logs))
@@ -321,11 +321,11 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
             rows.surface(quantities.loader_seconds, forms.loader_forms(knobs)),
             [
                 (f.variables(config, rows.counted.get(config)), geometric_mean(micro))
-                for config, visits_ in groups.items()
+                for config, trials_ in groups.items()
                 if (
                     micro := [
                         v / rows.pace[m.round]
-                        for m in visits_
+                        for m in trials_
                         if (v := quantities.micro_seconds(m))
                     ]
                 )
@@ -347,15 +347,15 @@ def _variant(visits: Sequence[Measurement], footprints: Footprints) -> Variant:
         save_bytes=rows.surface(quantities.save_bytes, static, drop=["batch_size"]),
         build=build,
         build_scatter=_build_scatter(build, rows),
-        epoch_turn=_constant([quantities.turn_beyond_wait_seconds(m) for m in visits]),
-        eval_turn=_constant([t for m in visits for t in m.eval_turn_seconds]),
-        first_steps=_first_steps(visits),
+        epoch_turn=_constant([quantities.turn_beyond_wait_seconds(m) for m in trials]),
+        eval_turn=_constant([t for m in trials for t in m.eval_restart_seconds]),
+        first_steps=_first_steps(trials),
         run=run.of_steps_of_a_later_run(),
-        step_sd=median(quantities.relative_sd(m) for m in visits),
+        step_sd=median(quantities.relative_sd(m) for m in trials),
         configurations=tuple(groups),
-        rounds=len({m.round for m in visits}),
-        visits=len(visits),
-        single_times=sum(m.message == ONE_TIME_ONLY for m in visits),
+        rounds=len({m.round for m in trials}),
+        trials=len(trials),
+        single_times=sum(m.message == ONE_TIME_ONLY for m in trials),
     )
 
 
@@ -370,17 +370,17 @@ def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
     if build is None:
         return Scatter(sd=0.0)
     errors = []
-    for config, visits in rows.groups.items():
-        fresh = [t for m in visits if (t := quantities.fresh_build_seconds(m))]
+    for config, trials in rows.groups.items():
+        fresh = [t for m in trials if (t := quantities.fresh_build_seconds(m))]
         if fresh:
             expected = build.value(f.variables(config, rows.counted.get(config)))
             errors += [log(seconds / expected) for seconds in fresh]
     return constant_scatter(errors)
 
 
-def _first_steps(visits: Sequence[Measurement]) -> Constant:
-    """What a process's first steps cost: those of its first visit, which pays for everything."""
-    fresh = [m for m in visits if m.visit == 0] or list(visits)
+def _first_steps(trials: Sequence[Measurement]) -> Constant:
+    """What a process's first steps cost: those of its first trial, which pays for everything."""
+    fresh = [m for m in trials if m.trial == 0] or list(trials)
     return _constant([summary.first_steps_seconds(m) for m in fresh])
 
 

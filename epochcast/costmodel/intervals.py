@@ -1,6 +1,6 @@
 """From scatter to quantiles, on the log scale, with small samples taken seriously.
 
-A visit of configuration c in round r has log y_cr = μ_c + u_r + ε_cr: all configurations of a
+A trial of configuration c in round r has log y_cr = μ_c + u_r + ε_cr: all configurations of a
 round share what the machine and the process were like (u), the rest is their own (ε). A later run
 is one more draw of both, so its run-level variance is s_u² = s_round² + s_own². With few rounds
 that is itself uncertain: quantiles are Student's, with Welch–Satterthwaite degrees of freedom
@@ -69,7 +69,7 @@ class RoundScatter:
 
     Attributes:
         shared: u, of all configurations of a round alike.
-        own: ε, of each visit.
+        own: ε, of each trial.
         rounds: whose mean the cost model is fitted to.
     """
 

@@ -62,7 +62,7 @@ class Variant:
         first_steps: what the first steps take beyond steady ones.
         run: run-level scatter of step times; shared by all epochs of a run.
         step_sd: noise of one micro-step as a long series of them feels it, relative.
-        visits: successful ones; 0 in models of before this was kept.
+        trials: successful ones; 0 in models of before this was kept.
         single_times: those of them that are known by one time, a slow start perhaps included.
     """
 
@@ -97,7 +97,7 @@ class Variant:
     step_sd: float
     configurations: tuple[RunConfig, ...]
     rounds: int
-    visits: int = 0
+    trials: int = 0
     single_times: int = 0
 
     @property

@@ -376,6 +376,6 @@ def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[W
         count = str(len(variant.configurations))
         found.append(Warning_(code="few-configurations", details=(("count", count),)))
     if variant.single_times:
-        runs = (("count", str(variant.single_times)), ("runs", str(variant.visits)))
+        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
         found.append(Warning_(code="fitted-one-time", details=runs))
     return found

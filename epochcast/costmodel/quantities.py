@@ -89,8 +89,8 @@ def save_bytes(m: Measurement) -> float | None:
 
 def fresh_build_seconds(m: Measurement) -> float | None:
     """Building in a process that has built nothing yet, as a real run does: what the user's code
-    imports on the way is paid once, by the first visit."""
-    return m.build_seconds if m.visit == 0 else None
+    imports on the way is paid once, by the first trial."""
+    return m.build_seconds if m.trial == 0 else None
 
 
 def allocated_bytes(m: Measurement) -> float | None:
@@ -126,9 +126,9 @@ def beyond_peak(value: Value) -> Value:
 
 def turn_beyond_wait_seconds(m: Measurement) -> float:
     """Starting a pass over the loader, beyond the wait that every step's own time includes."""
-    if not m.epoch_turn_seconds or not m.data_wait_seconds:
+    if not m.loader_restart_seconds or not m.data_wait_seconds:
         return 0.0
-    return max(0.0, median(m.epoch_turn_seconds) - fmean(m.data_wait_seconds))
+    return max(0.0, median(m.loader_restart_seconds) - fmean(m.data_wait_seconds))
 
 
 def relative_sd(m: Measurement) -> float:

@@ -1,4 +1,4 @@
-"""Raw samples of a visit to robust numbers, and the visits of a configuration to one row.
+"""Raw samples of a trial to robust numbers, and the trials of a configuration to one row.
 
 A step's cost is a mean, because an epoch is a sum of steps; but single glitches of the machine
 must not move it, and a loader with W workers delivers in bursts of W batches, so a median over
@@ -52,13 +52,13 @@ def block_means(samples: Sequence[float], period: int = 1) -> tuple[list[float],
 
 
 def step_seconds(measurement: Measurement) -> float:
-    """Seconds of one steady micro-step of a successful visit."""
+    """Seconds of one steady micro-step of a successful trial."""
     period = measurement.config.period if measurement.steps_per_sample == 1 else 1
     return steady_mean(measurement.step_seconds, period)
 
 
 def first_steps_seconds(measurement: Measurement) -> float:
-    """Seconds that the warm-up steps of a visit took beyond as many steady ones; not negative."""
+    """Seconds that the warm-up steps of a trial took beyond as many steady ones; not negative."""
     if not measurement.warmup_seconds:
         return 0.0
     steady = step_seconds(measurement)
@@ -70,7 +70,7 @@ def eval_seconds(measurement: Measurement) -> float | None:
     if not measurement.eval_batch_seconds:
         return None
     batches = math.ceil(measurement.eval_samples / measurement.config.batch_size)
-    turn = median(measurement.eval_turn_seconds) if measurement.eval_turn_seconds else 0.0
+    turn = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
     return turn + batches * steady_mean(
         measurement.eval_batch_seconds, max(1, measurement.config.workers)
     )
@@ -100,13 +100,13 @@ def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
         key = (measurement.workload, measurement.device.key)
         groups.setdefault(key, []).append(measurement)
     configs = (group_by_config(groups[key]).values() for key in sorted(groups))
-    return tuple(_summary(visits) for visits in chain.from_iterable(configs))
+    return tuple(_summary(trials) for trials in chain.from_iterable(configs))
 
 
-def _summary(visits: Sequence[Measurement]) -> Summary:
-    good = [visit for visit in visits if visit.status == "ok"]
-    latest = visits[-1]
-    probe_seconds = sum(visit.probe_seconds for visit in visits)
+def _summary(trials: Sequence[Measurement]) -> Summary:
+    good = [trial for trial in trials if trial.status == "ok"]
+    latest = trials[-1]
+    probe_seconds = sum(trial.probe_seconds for trial in trials)
     if not good:
         return Summary(
             workload=latest.workload,
@@ -117,7 +117,7 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
             probe_seconds=probe_seconds,
             log=latest.log,
         )
-    steps = [step_seconds(visit) for visit in good]
+    steps = [step_seconds(trial) for trial in good]
     step = median(steps)
     footprint = next((v.footprint for v in reversed(good) if v.footprint), None)
     return Summary(
@@ -125,7 +125,7 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
         config=latest.config,
         device=latest.device,
         status="ok",
-        visits=len(good),
+        trials=len(good),
         step_seconds=step,
         step_spread=(max(steps) - min(steps)) / (2 * step),
         samples_per_second=latest.config.batch_size / step,
@@ -146,13 +146,13 @@ def _summary(visits: Sequence[Measurement]) -> Summary:
         parameters=footprint.count("parameters") if footprint else None,
         flops=footprint.count("flops") if footprint else None,
         probe_seconds=probe_seconds,
-        trace=next((v.trace for v in reversed(visits) if v.trace), None),
+        trace=next((v.trace for v in reversed(trials) if v.trace), None),
         log=latest.log,
     )
 
 
-def _share(part: Sequence[float], visit: Measurement) -> float | None:
-    return min(1.0, sum(part) / sum(visit.step_seconds)) if part else None
+def _share(part: Sequence[float], trial: Measurement) -> float | None:
+    return min(1.0, sum(part) / sum(trial.step_seconds)) if part else None
 
 
 def _median_of(values: Iterable[float | None]) -> float | None:

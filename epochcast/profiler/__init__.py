@@ -2,10 +2,10 @@
 
 prepare.py: check ─▶ sweep.py: rounds ─▶ follow_ups.py: noise, traces
                         │  chosen.py: rounds of a sweep that chooses
-                     visits.py: one visit ──▶ process.py ══ JSON lines ══▶ worker.py
+                     trials.py: one trial ──▶ process.py ══ JSON lines ══▶ worker.py
   archive.py, observer.py: what it needs of the store, and who is told      │
   (no torch up to here)                                                     │
-                         target.py: find the workload ◀── visit.py ─────────┤
+                         target.py: find the workload ◀── trial.py ─────────┤
                          loop.py: step it, timing.py: time it               ├── trace.py
                          tracker.py: count its operators and live tensors   ┘
 """

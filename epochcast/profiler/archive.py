@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from epochcast.profiler.prepare import Prepared
-from epochcast.profiler.protocol import VisitSpec
+from epochcast.profiler.protocol import TrialSpec
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 
 
@@ -34,17 +34,17 @@ class Archive(Protocol):
 
 
 def stored(
-    archive: Archive, prepared: Prepared, specs: Sequence[VisitSpec]
+    archive: Archive, prepared: Prepared, specs: Sequence[TrialSpec]
 ) -> tuple[Measurement, ...]:
-    """All visits of these configurations, by this sweep or an earlier one."""
+    """All trials of these configurations, by this sweep or an earlier one."""
     requests = {spec.request for spec in specs}
     found = archive.measurements(prepared.request.target, source=prepared.source)
     key = prepared.device.key
     return tuple(m for m in found if m.request in requests and m.device.key == key)
 
 
-def visits_done(archive: Archive, prepared: Prepared) -> set[tuple[str, int]]:
-    """Visits not to be made again, as request and round.
+def trials_done(archive: Archive, prepared: Prepared) -> set[tuple[str, int]]:
+    """Trials not to be made again, as request and round.
 
     Those that succeeded, and all of a request that ran out of memory. Crashes and timeouts are
     tried again.

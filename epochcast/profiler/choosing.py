@@ -5,7 +5,7 @@
     round 1…  a fresh process: all of them again, and again the sharpest where the model is at fault
     stop      when the 90 % interval of the answer is narrow enough, or nothing would narrow it
 
-The profiler makes the visits and this decides on them (``profiler.chosen.Chooser``); the decision
+The profiler makes the trials and this decides on them (``profiler.chosen.Chooser``); the decision
 is a function of the measurements, so a sweep that was stopped goes on where it was.
 """
 
@@ -40,21 +40,21 @@ class State:
     """What the measurements so far say about every candidate.
 
     Attributes:
-        visited: candidate → rounds in which it succeeded.
+        measured: candidate → rounds in which it succeeded.
         failed: candidates that ran out of memory, crashed or hung.
         out_of_memory: those of them that ran out of memory.
-        seconds: candidate → median wall-clock time of a visit.
+        seconds: candidate → median wall-clock time of a trial.
     """
 
-    visited: Mapping[int, frozenset[int]]
+    measured: Mapping[int, frozenset[int]]
     failed: frozenset[int]
     out_of_memory: frozenset[int]
     seconds: Mapping[int, float]
 
     @property
     def taken(self) -> list[int]:
-        """Candidates that need no first visit, in order of position."""
-        return sorted({*self.visited, *self.failed})
+        """Candidates that need no first trial, in order of position."""
+        return sorted({*self.measured, *self.failed})
 
 
 class Chooser:
@@ -63,7 +63,7 @@ class Chooser:
     Args:
         question: what will be asked of the model; None is every candidate alike.
         until: half the width of the answer's 90 % interval at which to stop, relative.
-        seed: of the order of visits within a round.
+        seed: of the order of trials within a round.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class Chooser:
         if any(m.round > round_ for m in measurements):  # over: no later process is part of it
             return Choice(next_round=True)
         state = self._state(measurements)
-        if len(state.visited) < FIRST:
+        if len(state.measured) < FIRST:
             more = design.spread(self._rows, 1, self._excluding(state))
             if more:
-                return Choice(visit=more[0])
-        again = [i for i, rounds in state.visited.items() if round_ not in rounds]
+                return Choice(trial=more[0])
+        again = [i for i, rounds in state.measured.items() if round_ not in rounds]
         if again:
-            return Choice(visit=random.Random(f"{self.seed}/{round_}/{len(again)}").choice(again))
-        if not state.visited:
+            return Choice(trial=random.Random(f"{self.seed}/{round_}/{len(again)}").choice(again))
+        if not state.measured:
             return Choice(stop="nothing-succeeded")
         return self._after_round(measurements, state, round_)
 
@@ -115,7 +115,7 @@ class Chooser:
                 self._rows, self._excluding(state), learned, asked, self._costs(state)
             )
             if best is not None:
-                return Choice(visit=best)
+                return Choice(trial=best)
         if round_ + 1 >= MAX_ROUNDS:
             return Choice(stop="max-rounds")
         return Choice(next_round=True)
@@ -124,7 +124,7 @@ class Chooser:
 
     def _state(self, measurements: Sequence[Measurement]) -> State:
         position = {(c.batch_size, c.sizes): i for i, c in enumerate(self._candidates)}
-        visited: dict[int, frozenset[int]] = {}
+        measured: dict[int, frozenset[int]] = {}
         failed: set[int] = set()
         out_of_memory: set[int] = set()
         seconds: dict[int, list[float]] = {}
@@ -134,19 +134,19 @@ class Chooser:
                 continue
             seconds.setdefault(index, []).append(m.probe_seconds)
             if m.status == "ok":
-                visited[index] = visited.get(index, frozenset()) | {m.round}
+                measured[index] = measured.get(index, frozenset()) | {m.round}
             else:
                 failed.add(index)
                 out_of_memory |= {index} if m.status == "oom" else set()
         return State(
-            visited={i: rounds for i, rounds in visited.items() if i not in failed},
+            measured={i: rounds for i, rounds in measured.items() if i not in failed},
             failed=frozenset(failed),
             out_of_memory=frozenset(out_of_memory),
             seconds={i: median(values) for i, values in seconds.items()},
         )
 
     def _excluding(self, state: State) -> list[int]:
-        """Not to be chosen: what was visited, and what is no smaller than what did not fit."""
+        """Not to be chosen: what was measured, and what is no smaller than what did not fit."""
         peaks = [row.get("peak_bytes", 0.0) for row in self._rows]
         enough = min((peaks[i] for i in state.out_of_memory if peaks[i]), default=float("inf"))
         return state.taken + [
@@ -154,7 +154,7 @@ class Chooser:
         ]
 
     def _costs(self, state: State) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Seconds of a visit of each candidate: as measured, else as the others take."""
+        """Seconds of a trial of each candidate: as measured, else as the others take."""
         usual = fmean(state.seconds.values())
         return np.array([state.seconds.get(i, usual) for i in range(len(self._rows))])
 
@@ -193,7 +193,7 @@ class Chooser:
 
 
 def chooser_for(request: SweepRequest) -> Chooser | None:
-    """The chooser that a request asks for; None where it wants every configuration visited.
+    """The chooser that a request asks for; None where it wants every configuration measured.
 
     Raises:
         PredictionError: the question makes no sense.

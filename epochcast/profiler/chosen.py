@@ -16,8 +16,8 @@ from epochcast.profiler.archive import Archive, stored, with_outer_timelines
 from epochcast.profiler.observer import Observer, note
 from epochcast.profiler.prepare import Prepared
 from epochcast.profiler.process import WorkerProcess, Workers, ask_or_refuse
-from epochcast.profiler.protocol import Task, VisitSpec
-from epochcast.profiler.visits import Visits
+from epochcast.profiler.protocol import Task, TrialSpec
+from epochcast.profiler.trials import Trials
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
@@ -25,15 +25,15 @@ UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not withou
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What a chooser wants: a visit of a candidate, a fresh process, or to stop.
+    """What a chooser wants: a trial of a candidate, a fresh process, or to stop.
 
     Attributes:
-        visit: position of a candidate.
+        trial: position of a candidate.
         next_round: go on in a fresh process.
         stop: why to stop; empty to go on.
     """
 
-    visit: int | None = None
+    trial: int | None = None
     next_round: bool = False
     stop: str = ""
 
@@ -51,43 +51,43 @@ class Chooser(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A configuration that may be visited, and what a dry run counted of it."""
+    """A configuration that may be measured, and what a dry run counted of it."""
 
-    spec: VisitSpec
+    spec: TrialSpec
     config: RunConfig
     footprint: Footprint | None = None
 
 
-def chosen_rounds(chooser: Chooser, visits: Visits, workers: Workers) -> str:
-    """Visit what the chooser wants, round after round; why it stopped."""
-    prepared, archive = visits.prepared, visits.archive
-    found = candidates(prepared, visits.observer, workers)
+def chosen_rounds(chooser: Chooser, trials: Trials, workers: Workers) -> str:
+    """Measure what the chooser wants, round after round; why it stopped."""
+    prepared, archive = trials.prepared, trials.archive
+    found = candidates(prepared, trials.observer, workers)
     done = sum(m.status == "ok" for m in stored(archive, prepared, prepared.specs))
-    visits.observer.begin(None, done, prepared.device, prepared.trial.data)
+    trials.observer.begin(None, done, prepared.device, prepared.checked.data)
     chooser.begin([c.config for c in found], _remember(prepared, archive, found))
     round_, stop = 0, ""
     while not stop:
         with workers.start(f"round-{round_}") as worker:
-            choice = _choices(chooser, visits, [c.spec for c in found], worker, round_)
+            choice = _choices(chooser, trials, [c.spec for c in found], worker, round_)
         stop, round_ = choice.stop, round_ + choice.next_round
     return stop
 
 
 def _choices(
     chooser: Chooser,
-    visits: Visits,
-    specs: Sequence[VisitSpec],
+    trials: Trials,
+    specs: Sequence[TrialSpec],
     worker: WorkerProcess,
     round_: int,
 ) -> Choice:
-    """Visits in one process, until another is needed; the choice that ended them."""
+    """Trials in one process, until another is needed; the choice that ended them."""
     while True:
-        choice = chooser.next(stored(visits.archive, visits.prepared, specs), round_)
-        if choice.visit is None:
+        choice = chooser.next(stored(trials.archive, trials.prepared, specs), round_)
+        if choice.trial is None:
             return choice
-        if visits.limit.reached:
+        if trials.limit.reached:
             return Choice(stop="max-seconds")
-        if visits.make(worker, specs[choice.visit], round_).status != "ok":
+        if trials.make(worker, specs[choice.trial], round_).status != "ok":
             return Choice()
 
 
@@ -154,6 +154,6 @@ def _remember(
     counted = {c.config: c.footprint for c in found if c.footprint is not None}
     footprints = with_outer_timelines(counted)
     archive.add_footprints(
-        prepared.request.target, prepared.source, footprints, prepared.trial.data
+        prepared.request.target, prepared.source, footprints, prepared.checked.data
     )
     return footprints

@@ -17,8 +17,8 @@ from epochcast.profiler.archive import Archive, stored
 from epochcast.profiler.observer import Observer, note
 from epochcast.profiler.prepare import Prepared
 from epochcast.profiler.process import WorkerDied, WorkerProcess, Workers, WorkerTimeout
-from epochcast.profiler.protocol import Task, VisitSpec
-from epochcast.profiler.visits import TimeLimit
+from epochcast.profiler.protocol import Task, TrialSpec
+from epochcast.profiler.trials import TimeLimit
 from epochcast.records import Measurement
 
 MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
@@ -67,14 +67,14 @@ class Traces:
                         break
         return True
 
-    def _missing(self) -> list[tuple[VisitSpec, Measurement]]:
+    def _missing(self) -> list[tuple[TrialSpec, Measurement]]:
         specs = self.prepared.specs
         found = stored(self.archive, self.prepared, specs)
         latest = {m.request: m for m in found if m.status == "ok"}
         pairs = [(spec, latest[spec.request]) for spec in specs if spec.request in latest]
         return [(s, m) for s, m in pairs if not _has_trace(m, self.archive.log_folder)]
 
-    def _trace(self, worker: WorkerProcess, spec: VisitSpec, measured: Measurement) -> bool:
+    def _trace(self, worker: WorkerProcess, spec: TrialSpec, measured: Measurement) -> bool:
         request, root, label = self.prepared.request, self.archive.log_folder, spec.config.label
         self.observer.phase(label, "trace")
         place = Path(slug(request.target)) / f"{slug(label)}-{spec.request[:6]}"

@@ -23,12 +23,12 @@ from epochcast.profiler import device as devices
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
 from epochcast.profiler.protocol import Task
 from epochcast.profiler.timing import Stepper
-from epochcast.profiler.visit import build_checked
+from epochcast.profiler.trial import build_checked
 from epochcast.records import GradientNoise
 
 MICRO_BATCHES = 16  # of one large batch: the two sizes must differ by much
 GROUPS = 24  # large batches: |G|² is a small difference of large numbers
-MOST_TIMES = 10  # the steady time of a visit, for each of training and gradients
+MOST_TIMES = 10  # the steady time of a trial, for each of training and gradients
 
 
 def measure_noise(task: Task) -> GradientNoise:

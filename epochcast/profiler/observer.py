@@ -10,22 +10,22 @@ from epochcast.records import Device, Measurement, Warning_
 class Observer(Protocol):
     """Is told how a sweep goes."""
 
-    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None: ...
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None: ...
     def phase(self, label: str, phase: str) -> None: ...
-    def visited(self, measurement: Measurement) -> None: ...
+    def finished(self, measurement: Measurement) -> None: ...
     def warn(self, warning: Warning_) -> None: ...
 
 
 class SilentObserver:
     """Ignores everything."""
 
-    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
         return
 
     def phase(self, label: str, phase: str) -> None:
         return
 
-    def visited(self, measurement: Measurement) -> None:
+    def finished(self, measurement: Measurement) -> None:
         return
 
     def warn(self, warning: Warning_) -> None:

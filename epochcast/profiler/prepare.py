@@ -1,8 +1,8 @@
-"""Before the first round: load the workload, try a step, and write out the visits it means.
+"""Before the first round: load the workload, try a step, and write out the trials it means.
 
     request ── describe ──▶ knobs, source, device    one process, which is then left
-            ── check ─────▶ a trial step: own batch size, samples, what is wrong
-            ── grid ──────▶ Prepared: one VisitSpec for each configuration
+            ── check ─────▶ a first step: own batch size, samples, what is wrong
+            ── grid ──────▶ Prepared: one TrialSpec for each configuration
 
 A broken workload stops here, and nothing is stored.
 """
@@ -27,7 +27,7 @@ from epochcast.profiler.protocol import (
     Description,
     Reply,
     Task,
-    VisitSpec,
+    TrialSpec,
 )
 from epochcast.profiler.request import (
     SweepRequest,
@@ -46,19 +46,19 @@ class Prepared:
     Attributes:
         request: with its device by name.
         source: fingerprint of the workload's code.
-        trial: what the trial step showed.
+        checked: what the first step showed.
         specs: every configuration asked for, or to choose among.
     """
 
     request: SweepRequest
     source: str
     device: Device
-    trial: CheckedWorkload
-    specs: Sequence[VisitSpec]
+    checked: CheckedWorkload
+    specs: Sequence[TrialSpec]
 
-    def config(self, spec: VisitSpec) -> RunConfig:
-        """How a visit will run."""
-        return replace(self.trial.config, batch_size=spec.batch_size or 1, sizes=spec.sizes)
+    def config(self, spec: TrialSpec) -> RunConfig:
+        """How a trial will run."""
+        return replace(self.checked.config, batch_size=spec.batch_size or 1, sizes=spec.sizes)
 
 
 def prepare(request: SweepRequest, workers: Workers) -> Prepared:
@@ -74,27 +74,27 @@ def prepare(request: SweepRequest, workers: Workers) -> Prepared:
         if request.device == AUTO:  # so that asking for it by name continues this sweep
             request = replace(request, device=known.device.kind)
         first = grid(request, known, request.batch_sizes[:1] or (0,))[0]
-        trial = _try(worker, replace(first, batch_size=first.batch_size or None), request)
-    batch_sizes = _batch_sizes(request, trial, worker.log)
+        checked = _try(worker, replace(first, batch_size=first.batch_size or None), request)
+    batch_sizes = _batch_sizes(request, checked, worker.log)
     return Prepared(
         request=request,
         source=known.source,
         device=known.device,
-        trial=trial,
+        checked=checked,
         specs=grid(request, known, batch_sizes),
     )
 
 
 def _describe(request: SweepRequest, worker: WorkerProcess) -> Description:
-    task = Task(kind="describe", spec=VisitSpec(workload=request.workload))
+    task = Task(kind="describe", spec=TrialSpec(workload=request.workload))
     known = ask_or_refuse(worker, task, request.timeout_seconds).described
     if known is None:
         raise EpochcastError("the worker process did not describe the workload")
     return known
 
 
-def _try(worker: WorkerProcess, spec: VisitSpec, request: SweepRequest) -> CheckedWorkload:
-    """A trial step. If it hangs or kills its process, the sweep will find out which ones do."""
+def _try(worker: WorkerProcess, spec: TrialSpec, request: SweepRequest) -> CheckedWorkload:
+    """A first step. If it hangs or kills its process, the sweep will find out which ones do."""
     try:
         reply = worker.ask(Task(kind="check", spec=spec), request.timeout_seconds)
     except (WorkerTimeout, WorkerDied):
@@ -102,21 +102,21 @@ def _try(worker: WorkerProcess, spec: VisitSpec, request: SweepRequest) -> Check
     return reply.checked or CheckedWorkload(config=spec.config)
 
 
-def _batch_sizes(request: SweepRequest, trial: CheckedWorkload, log: Path) -> Sequence[int]:
+def _batch_sizes(request: SweepRequest, checked: CheckedWorkload, log: Path) -> Sequence[int]:
     """Those asked for, or around the workload's own; refused if there are none to be had."""
-    own = trial.config.batch_size
-    batch_sizes = request.batch_sizes or default_batch_sizes(own, trial.samples)
+    own = checked.config.batch_size
+    batch_sizes = request.batch_sizes or default_batch_sizes(own, checked.samples)
     if request.chooses and batch_sizes:
-        batch_sizes = candidate_batch_sizes(request, own, trial.samples)
+        batch_sizes = candidate_batch_sizes(request, own, checked.samples)
     largest = max(batch_sizes, default=own)
-    if trial.samples and largest > trial.samples:
+    if checked.samples and largest > checked.samples:
         raise UsageError(
-            f"batch size {largest} is more than the data set's {trial.samples} samples; "
+            f"batch size {largest} is more than the data set's {checked.samples} samples; "
             "leave it out"
         )
-    if trial.problem:
-        raise WorkloadError(f"{trial.problem} (log: {log})")
+    if checked.problem:
+        raise WorkloadError(f"{checked.problem} (log: {log})")
     if not batch_sizes:
-        why = trial.trouble or "the trial step ended or blocked its process"
+        why = checked.trouble or "the first step ended or blocked its process"
         raise WorkloadError(f"{why}; so its batch size is not known (log: {log})")
     return batch_sizes

@@ -69,7 +69,7 @@ class WorkerProcess:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        self.visits = 0
+        self.trials = 0
         self._scratch = tempfile.mkdtemp(prefix="epochcast-")
         package = str(Path(__file__).parents[2])
         with log.open("ab") as sink:

@@ -1,6 +1,6 @@
 """What a sweep and its worker processes say to each other, one JSON document per line.
 
-    sweep ── Task(describe | check | visit | trace | noise | dry-run) ──▶ worker
+    sweep ── Task(describe | check | trial | trace | noise | dry-run) ──▶ worker
     sweep ◀── Reply(phase)* Reply(described | checked | measured | traced) ── worker
     sweep ◀── Reply(phase)* Reply(noise | counted | failed) ── worker
 
@@ -48,7 +48,7 @@ class WorkloadSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VisitSpec:
+class TrialSpec:
     """One configuration to measure. ``batch_size`` None means the workload's own."""
 
     workload: WorkloadSpec
@@ -74,17 +74,17 @@ class Task:
 
     Attributes:
         round: which pass over the configurations this is.
-        visit: how many configurations this process has seen before.
+        trial: how many configurations this process has seen before.
         folder: where files may be written: checkpoints for a moment, traces for good.
         log: the log file of the process that runs this task.
         batch_sizes: of a dry run, which builds the model once for all; empty for the spec's own.
         timeline: whether a dry run keeps every allocation.
     """
 
-    kind: Literal["describe", "check", "visit", "trace", "noise", "dry-run"]
-    spec: VisitSpec
+    kind: Literal["describe", "check", "trial", "trace", "noise", "dry-run"]
+    spec: TrialSpec
     round: int = 0
-    visit: int = 0
+    trial: int = 0
     folder: str = ""
     log: str = ""
     batch_sizes: tuple[int, ...] = ()
@@ -108,7 +108,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedWorkload:
-    """What one trial step showed: how the workload runs, or what is wrong.
+    """What one first step showed: how the workload runs, or what is wrong.
 
     Attributes:
         problem: an error of the workload itself; probing it is pointless.

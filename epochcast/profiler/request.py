@@ -1,4 +1,4 @@
-"""What a user asks a sweep for, checked against the workload, and the grid of visits it means."""
+"""What a user asks a sweep for, checked against the workload, and the grid of trials it means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from epochcast.errors import UsageError
-from epochcast.profiler.protocol import Description, VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import Description, TrialSpec, WorkloadSpec
 from epochcast.records import SizeValue, make_sizes
 
 DEFAULT_ROUNDS = (
@@ -53,20 +53,20 @@ class SweepRequest:
 
     Attributes:
         batch_sizes: empty for a few around the workload's own.
-        sizes: values to visit for each model-size knob, or a range of which some are chosen; knobs
+        sizes: values to measure of each model-size knob, or a range of which some are chosen; knobs
             left out keep their defaults.
         overrides: attributes of the workload to change, among ``OVERRIDES``.
         device: as torch names it.
         threads: intra-operator CPU threads; None leaves torch's choice.
         rounds: passes over all configurations, each in a fresh process.
-        steady_seconds: how long each visit times steady steps.
-        max_seconds: begin no visit that would end later than this.
-        timeout_seconds: for one visit; then its process is ended.
+        steady_seconds: how long each trial times steady steps.
+        max_seconds: begin no trial that would end later than this.
+        timeout_seconds: for one trial; then its process is ended.
         data: folder of local data.
         fresh: forget stored measurements of the same configurations first.
         noise_scale: whether to take gradients at two batch sizes, once for each model size.
         traces: whether to write a torch.profiler trace of each configuration.
-        seed: of the order of visits.
+        seed: of the order of trials.
         asked: a question to choose configurations for: ``epochs``, ``batch_size`` and knobs.
         until: half the relative width of the answer's 90 % interval at which to stop.
     """
@@ -103,13 +103,13 @@ class SweepRequest:
 
     @property
     def chooses(self) -> bool:
-        """Whether the sweep chooses among its configurations instead of visiting all."""
+        """Whether the sweep chooses among its configurations instead of measuring all."""
         ranges = any(isinstance(values, Range) for values in self.sizes.values())
         return ranges or bool(self.asked) or self.until is not None
 
     @property
     def workload(self) -> WorkloadSpec:
-        """The part that all visits share."""
+        """The part that all trials share."""
         return WorkloadSpec(
             target=self.target,
             data=self.data,
@@ -119,12 +119,12 @@ class SweepRequest:
         )
 
 
-def grid(request: SweepRequest, known: Description, batch_sizes: Sequence[int]) -> list[VisitSpec]:
+def grid(request: SweepRequest, known: Description, batch_sizes: Sequence[int]) -> list[TrialSpec]:
     """Every configuration once, in the order given; ``check_knobs`` has passed."""
     knobs = dict(known.knobs)
     values = [_values(request, name, default) for name, default in known.knobs]
     return [
-        VisitSpec(
+        TrialSpec(
             workload=request.workload,
             sizes=make_sizes(dict(zip(knobs, combination, strict=True))),
             batch_size=batch_size,

@@ -1,17 +1,17 @@
-"""A sweep: every configuration once a round, every round in a fresh process, every visit kept.
+"""A sweep: every configuration once a round, every round in a fresh process, every trial kept.
 
-    check    one trial step: a broken workload stops here, and nothing is stored
-    round 0  [worker] config 3 │ config 1 │ config 4 │ config 2       every visit is stored
+    check    one first step: a broken workload stops here, and nothing is stored
+    round 0  [worker] config 3 │ config 1 │ config 4 │ config 2       every trial is stored
     round 1  [worker] config 2 │ config 4 │ config 1 │ config 3       the moment it ends
     …
     noise    [worker] gradients at two batch sizes, of each model size, where asked for
     traces   [worker] one short profile of each configuration
 
-prepare.py checks, visits.py visits, chosen.py has the rounds of a sweep that chooses, follow_ups.py
-takes noise and traces; here is what calls them.
+prepare.py checks, trials.py makes the trials, chosen.py has the rounds of a sweep that chooses,
+follow_ups.py takes noise and traces; here is what calls them.
 
 A configuration that runs out of memory, crashes or hangs costs its worker process; the next
-configuration gets a new one. Visits found in the store are not made again. No torch in here.
+configuration gets a new one. Trials found in the store are not made again. No torch in here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.profiler.archive import Archive, stored, visits_done
+from epochcast.profiler.archive import Archive, stored, trials_done
 from epochcast.profiler.chosen import Chooser, chosen_rounds
 from epochcast.profiler.follow_ups import Traces, take_noise
 from epochcast.profiler.observer import Observer, SilentObserver
 from epochcast.profiler.prepare import prepare
 from epochcast.profiler.process import WorkerProcess, Workers
 from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.visits import TimeLimit, Visits
+from epochcast.profiler.trials import TimeLimit, Trials
 from epochcast.records import Measurement
 
 
@@ -73,7 +73,7 @@ def sweep(
     Args:
         archive: where measurements go; what it has already is not measured again.
         observer: is told how it goes.
-        chooser: decides which of the configurations to visit; without one, all of them.
+        chooser: decides which of the configurations to measure; without one, all of them.
         start_worker: starts a worker process that logs to a file.
         clock: monotonic seconds.
 
@@ -88,11 +88,11 @@ def sweep(
     prepared = prepare(request, workers)
     if request.fresh:
         archive.remove([m.key for m in stored(archive, prepared, prepared.specs)])
-    visits = Visits(prepared, archive, observer, limit)
+    trials = Trials(prepared, archive, observer, limit)
     if chooser is None:
-        stopped = _every_round(visits, workers)
+        stopped = _every_round(trials, workers)
     else:
-        stopped = chosen_rounds(chooser, visits, workers)
+        stopped = chosen_rounds(chooser, trials, workers)
     if request.noise_scale and stopped != "nothing-succeeded":
         take_noise(prepared, archive, observer, workers)
     if request.traces and stopped != "nothing-succeeded":
@@ -118,19 +118,19 @@ def _make_log_folder(archive: Archive) -> Path:
     return logs
 
 
-def _every_round(visits: Visits, workers: Workers) -> str:
+def _every_round(trials: Trials, workers: Workers) -> str:
     """Every configuration in every round, in an order drawn for each; why it stopped."""
-    prepared, archive = visits.prepared, visits.archive
+    prepared, archive = trials.prepared, trials.archive
     request, specs = prepared.request, prepared.specs
-    done = visits_done(archive, prepared)
+    done = trials_done(archive, prepared)
     todo = len(specs) * request.rounds - len(done)
-    visits.observer.begin(todo, len(done), prepared.device, prepared.trial.data)
+    trials.observer.begin(todo, len(done), prepared.device, prepared.checked.data)
     for round_ in range(request.rounds):
         order = [
-            s for s in specs if (s.request, round_) not in done and s.request not in visits.failed
+            s for s in specs if (s.request, round_) not in done and s.request not in trials.failed
         ]
         random.Random(f"{request.seed}/{round_}").shuffle(order)
-        made = list(visits.in_order(order, round_, workers))
+        made = list(trials.in_order(order, round_, workers))
         if len(made) < len(order):
             return "max-seconds"
         if made and not any(m.status == "ok" for m in stored(archive, prepared, specs)):

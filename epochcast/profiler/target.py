@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from epochcast.errors import UsageError, WorkloadError
-from epochcast.profiler.protocol import VisitSpec
+from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.workload import Workload
 from epochcast.records import Sizes, SizeValue, make_sizes
 
@@ -115,7 +115,7 @@ def knobs_of(function: WorkloadFunction) -> tuple[Sizes, bool]:
     return make_sizes(knobs), takes_data
 
 
-def build(spec: VisitSpec) -> Workload:
+def build(spec: TrialSpec) -> Workload:
     """Call the workload function of a spec and apply the user's overrides.
 
     Raises:

@@ -1,13 +1,13 @@
 """Drives a loop and times it: warm-up to stability, steady steps, the loader alone, evaluation.
 
     one pass over the loader          │ next pass
-    first batch │ step │ step │ … step │ turn, first batch │ step │ …
+    first batch │ step │ step │ … step │ restart, first batch │ step │ …
                   ▲ every step lasts from the end of the one before to its own end,
                     so waiting for data and queued device work are in it
 
-Starting a pass is measured apart, as ``epoch_turn_seconds``: what the first step of a pass waits
-beyond an ordinary step is taken out of it. The step itself stays in the series, so that every k-th
-still has its update, and steps and turns together are what a pass takes. Evaluation likewise.
+Starting a pass, a loader restart, is measured apart: what the first step of a pass waits beyond an
+ordinary step is taken out of it. The step itself stays in the series, so that every k-th still has
+its update, and steps and restarts together are what a pass takes. Evaluation likewise.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Stepper:
     """Steps a loop through one pass of its loader after another and marks the moments.
 
     Attributes:
-        turns: seconds from the end of each pass to the first batch of the next.
+        restarts: seconds from the end of each pass to the first batch of the next.
         updated: optimizer updates so far.
         elements: of the batch stepped last, padding included.
     """
@@ -78,7 +78,7 @@ class Stepper:
         self.loop = loop
         self.clock = clock
         self.loader = loop.train_loader()
-        self.turns: list[float] = []
+        self.restarts: list[float] = []
         self.updated = 0
         self.elements = 0
         self._batches: Iterator[Any] = iter(self.loader)
@@ -105,8 +105,8 @@ class Stepper:
             synchronize(self.loop.device)
             start = time.perf_counter()
             batch = self._start_pass()
-            self.turns.append(time.perf_counter() - start)
-            return batch, self.turns[-1]
+            self.restarts.append(time.perf_counter() - start)
+            return batch, self.restarts[-1]
 
     def _start_pass(self) -> Any:
         self._batches = iter(())  # frees the old pass and its workers first, as a for loop does
@@ -114,12 +114,12 @@ class Stepper:
         self._first_of_pass = True
         return next(self._batches)
 
-    def turn(self) -> None:
+    def restart(self) -> None:
         """End this pass early and start the next, to time it."""
         synchronize(self.loop.device)
         start = time.perf_counter()
         self._start_pass()
-        self.turns.append(time.perf_counter() - start)
+        self.restarts.append(time.perf_counter() - start)
 
     def batches(self) -> Iterator[Any]:
         """Further batches, untimed."""
@@ -182,10 +182,11 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
         began.append(is_first)
         comparable = comparable or not is_first
         start = end
-    turns = beyond_ordinary([waited for *_, waited in moments], began)
+    restarts = beyond_ordinary([waited for *_, waited in moments], began)
+    pairs = list(zip(moments, restarts, strict=True))
     series = Series(
-        step=[clock.seconds(s, e) - turn for (s, e, _), turn in zip(moments, turns, strict=True)],
-        wait=[waited - turn for (*_, waited), turn in zip(moments, turns, strict=True)],
+        step=[clock.seconds(start, end) - restart for (start, end, _), restart in pairs],
+        wait=[waited - restart for (*_, waited), restart in pairs],
     )
     if len(set(sizes)) > 1:
         series.elements = sizes
@@ -232,7 +233,7 @@ def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[f
 
     A long pass is sampled batch by batch, once those that were ready before time are used up, and
     without its partial batch. A pass of few batches is timed whole, again and again: each sample
-    is the mean over a pass, the partial batch included. So turn + batches × sample is the pass.
+    is the mean over a pass, the partial batch included. So restart + batches × sample is the pass.
     """
     loader = loop.eval_loader()
     if loader is None:
@@ -244,9 +245,9 @@ def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[f
     enough = max(MIN_STEADY_STEPS, MIN_EVAL_PERIODS * period)
     few = len(loader) <= ready_before_time(loader) + enough
     timed = _whole_evaluations if few else _long_evaluation
-    samples, turns = timed(loop, loader, clock, seconds)
+    samples, restarts = timed(loop, loader, clock, seconds)
     loop.workload.model.train()
-    return _run_means(samples, _run_length(len(samples), period)), turns
+    return _run_means(samples, _run_length(len(samples), period)), restarts
 
 
 def _whole_evaluations(
@@ -258,20 +259,20 @@ def _whole_evaluations(
     """
     full = len(loader.dataset) // loop.config.batch_size
     samples: list[float] = []
-    turns: list[float] = []
+    restarts: list[float] = []
     begun = time.perf_counter()
     while not _enough(len(samples), 1, time.perf_counter() - begun, seconds):
         moments = list(_evaluate(loop, loader, clock))
-        turns.append(_turn(moments[: max(1, full)]))
+        restarts.append(_restart(moments[: max(1, full)]))
         whole = clock.seconds(moments[0][0], moments[-1][1])
-        samples.append((whole - turns[-1]) / len(moments))
-    return samples, turns
+        samples.append((whole - restarts[-1]) / len(moments))
+    return samples, restarts
 
 
 def _long_evaluation(
     loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Seconds of full batches of one pass, once the loader is in its stride; and its turn."""
+    """Seconds of full batches of one pass, once the loader is in its stride; and its restart."""
     ready, period = 1 + ready_before_time(loader), max(1, loader.num_workers)
     moments: list[Moment] = []
     begun = time.perf_counter()
@@ -284,7 +285,7 @@ def _long_evaluation(
     if len(moments) == len(loader) and len(loader.dataset) % loop.config.batch_size:
         moments.pop()
     steady = moments[ready:]
-    return [clock.seconds(s, e) for s, e, _ in steady], [_turn([moments[0], *steady])]
+    return [clock.seconds(s, e) for s, e, _ in steady], [_restart([moments[0], *steady])]
 
 
 def _evaluate(loop: TrainingLoop, loader: Any, clock: Clock) -> Iterator[Moment]:
@@ -299,7 +300,7 @@ def _evaluate(loop: TrainingLoop, loader: Any, clock: Clock) -> Iterator[Moment]
         start, begun = end, time.perf_counter()
 
 
-def _turn(moments: Sequence[Moment]) -> float:
+def _restart(moments: Sequence[Moment]) -> float:
     """What the first step of a pass waited beyond the others; 0 where there are no others."""
     began = [True] + [False] * (len(moments) - 1)
     return beyond_ordinary([waited for *_, waited in moments], began)[0]

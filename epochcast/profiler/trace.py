@@ -20,7 +20,7 @@ from epochcast.profiler import device as devices
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import Task
 from epochcast.profiler.timing import Stepper
-from epochcast.profiler.visit import build_checked
+from epochcast.profiler.trial import build_checked
 
 UNPROFILED_STEPS = 3  # lazily allocated state, tuned kernels
 WAIT, WARMUP, ACTIVE = 1, 1, 2

@@ -101,12 +101,12 @@ def run(task: Task, report: object) -> Reply:
     """Do one task in this process."""
     if task.kind == "describe":
         return Reply(kind="described", described=describe(task))
-    from epochcast.profiler import visit
+    from epochcast.profiler import trial as trials
     from epochcast.profiler.device import open_device
     from epochcast.profiler.target import load
 
     if task.kind == "check":
-        return Reply(kind="checked", checked=visit.check(task))
+        return Reply(kind="checked", checked=trials.check(task))
     if task.kind == "trace":
         from epochcast.profiler.trace import trace
 
@@ -117,11 +117,11 @@ def run(task: Task, report: object) -> Reply:
         return Reply(kind="noise", noise=measure_noise(task))
     if task.kind == "dry-run":
         return count(task)
-    if task.visit == 0:
+    if task.trial == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)
         _startup.append(time.time() - psutil.Process().create_time())
-    measured = visit.visit(task, _startup[0] if _startup else 0.0, report)  # type: ignore[arg-type]
+    measured = trials.run_trial(task, _startup[0] if _startup else 0.0, report)  # type: ignore[arg-type]
     return Reply(kind="measured", measured=measured)
 
 

@@ -1,4 +1,4 @@
-"""From what a log of a real run knows to what a visit of a probe knows.
+"""From what a log of a real run knows to what a trial of a probe knows.
 
     epochs      12.0   1.00   1.02   0.99   …      seconds, as logged
                   │      └──────┴──────┴─────▶ step_seconds      each divided by N/B
@@ -162,7 +162,7 @@ def side_fields(known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side_field(name: str, value: Any) -> Any:
-    if name in ("eval_samples", "save_bytes", "visit"):
+    if name in ("eval_samples", "save_bytes", "trial"):
         return whole(name, value)
     if name in ("import_seconds", "build_seconds", "probe_seconds"):
         return number(name, value)

@@ -1,4 +1,4 @@
-"""What was measured: one visit with its raw samples, and many visits as one row."""
+"""What was measured: one trial with its raw samples, and many trials as one row."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class GradientNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One visit of one configuration in one worker process: raw samples, in the order taken.
+    """One trial of one configuration in one worker process: raw samples, in the order taken.
 
     A measurement that did not succeed has a ``status`` other than ``"ok"``, a ``message``, and
     whatever had been measured by then; one that did may have a message on what it lacks. Lists
@@ -69,7 +69,7 @@ class Measurement:
         source: fingerprint of the code that defined the workload.
         request: fingerprint of what was asked for; a sweep that continues looks for it.
         round: which pass over all configurations; every round is a fresh process.
-        visit: position of this configuration within its process, from 0.
+        trial: position of this configuration within its process, from 0.
         samples: training samples per epoch.
         eval_samples: evaluation samples; 0 if the workload has no evaluation data.
         data: where the data came from, e.g. ``"synthetic"``.
@@ -86,21 +86,21 @@ class Measurement:
             all batches are of one size.
         steps_per_sample: micro-steps that each entry of the series above is the mean of.
         loader_seconds: batches drawn from the loader alone, without computing.
-        epoch_turn_seconds: end of one pass over the loader until the next pass's first batch.
+        loader_restart_seconds: end of one pass over the loader until the next pass's first batch.
         eval_batch_seconds: evaluation micro-steps, forward only; of a pass of few batches, the mean
             over the pass.
-        eval_turn_seconds: starting one pass over the evaluation loader until its first batch,
+        eval_restart_seconds: starting one pass over the evaluation loader until its first batch,
             beyond the wait that every evaluation micro-step has in it.
         save_seconds: writing one checkpoint (model and optimizer) durably to disk.
         save_bytes: size of that checkpoint.
-        probe_seconds: wall-clock time this visit took, all of the above included.
+        probe_seconds: wall-clock time this trial took, all of the above included.
         memory: what the device reported.
         footprint: what the operators say; absent where it could not be counted.
         power_watts: that the device drew at the end of the steady steps, by its own sensor.
         gradient_noise: how much single gradients differ, where it was asked for.
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
-        created_at: when the visit ended, ISO 8601 in UTC.
+        created_at: when the trial ended, ISO 8601 in UTC.
     """
 
     schema: int = SCHEMA
@@ -112,7 +112,7 @@ class Measurement:
     status: Status = "ok"
     message: str = ""
     round: int = 0
-    visit: int = 0
+    trial: int = 0
     samples: int
     eval_samples: int = 0
     data: str = ""
@@ -125,9 +125,9 @@ class Measurement:
     batch_elements: tuple[float, ...] = ()
     steps_per_sample: int = 1
     loader_seconds: tuple[float, ...] = ()
-    epoch_turn_seconds: tuple[float, ...] = ()
+    loader_restart_seconds: tuple[float, ...] = ()
     eval_batch_seconds: tuple[float, ...] = ()
-    eval_turn_seconds: tuple[float, ...] = ()
+    eval_restart_seconds: tuple[float, ...] = ()
     save_seconds: tuple[float, ...] = ()
     save_bytes: int = 0
     probe_seconds: float = 0.0
@@ -149,7 +149,7 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """Identifies the visit: the same key measured again replaces the older measurement."""
+        """Identifies the trial: the same key measured again replaces the older measurement."""
         what = self.request or (self.config, self.data)
         parts = (self.workload, self.source, what, self.device.key, self.round)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -239,12 +239,12 @@ def _memory(peak_bytes: float | None, device_bytes: float | None) -> MemoryPeaks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """All visits of one configuration as one row of a table; medians over visits.
+    """All trials of one configuration as one row of a table; medians over trials.
 
     Attributes:
-        visits: successful visits.
-        step_seconds: one steady micro-step; None if no visit succeeded.
-        step_spread: half the range of ``step_seconds`` over visits, relative to their median.
+        trials: successful trials.
+        step_seconds: one steady micro-step; None if no trial succeeded.
+        step_spread: half the range of ``step_seconds`` over trials, relative to their median.
         samples_per_second: of one device, in steady training.
         data_wait_share: share of a step spent waiting for data.
         update_share: share of a step spent in the optimizer.
@@ -253,7 +253,7 @@ class Summary:
         startup_seconds: process start until the first step can begin.
         first_steps_seconds: what the first steps took beyond steady ones.
         peak_bytes: largest sum of live tensors; None where it was not tracked.
-        probe_seconds: wall-clock time of all visits, failed ones included.
+        probe_seconds: wall-clock time of all trials, failed ones included.
     """
 
     workload: str
@@ -261,7 +261,7 @@ class Summary:
     device: Device
     status: Status
     message: str = ""
-    visits: int = 0
+    trials: int = 0
     step_seconds: float | None = None
     step_spread: float | None = None
     samples_per_second: float | None = None

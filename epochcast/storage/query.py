@@ -167,7 +167,7 @@ def gradient_noise(
 
 
 def measured_watts(store: Store, workload: str | None = None, device: str | None = None) -> float:
-    """What the device drew while it was probed: the median over all visits.
+    """What the device drew while it was probed: the median over all trials.
 
     Raises:
         PredictionError: it has no sensor that could be read.

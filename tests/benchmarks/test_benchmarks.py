@@ -76,9 +76,9 @@ def test_the_nearest_is_near_in_ratios() -> None:
 
 
 def test_the_first_epoch_includes_the_first_steps() -> None:
-    visit = measure(600, 256)  # an epoch of 100 steps; the first of all took half a second
-    step = visit.step_seconds[0]
-    assert first_epoch([visit]) == pytest.approx(step + (0.5 - step) / 100)
+    trial = measure(600, 256)  # an epoch of 100 steps; the first of all took half a second
+    step = trial.step_seconds[0]
+    assert first_epoch([trial]) == pytest.approx(step + (0.5 - step) / 100)
 
 
 def test_errors_are_relative_and_summed_up() -> None:
@@ -101,10 +101,10 @@ def test_coverage_counts_single_values() -> None:
 
 def test_thinning_keeps_the_mean_and_the_number_of_steps() -> None:
     samples = tuple(0.001 * (i % 7 + 1) for i in range(700))
-    visit = measure(
+    trial = measure(
         64, 256, step_seconds=samples, data_wait_seconds=samples, update_seconds=samples, log="x"
     )
-    thin = recording.thinned(visit)
+    thin = recording.thinned(trial)
     assert len(thin.step_seconds) <= recording.MOST_SAMPLES
     steps = len(thin.step_seconds) * thin.steps_per_sample
     assert steps <= len(samples) < steps + thin.steps_per_sample
@@ -114,18 +114,18 @@ def test_thinning_keeps_the_mean_and_the_number_of_steps() -> None:
 
 
 def test_a_recording_is_read_as_written(tmp_path) -> None:
-    visits = [recording.thinned(m) for m in sweep(rounds=2)]
-    recording.write(tmp_path / "x.jsonl.gz", {"date": "2026-01-01"}, visits)
+    trials = [recording.thinned(m) for m in sweep(rounds=2)]
+    recording.write(tmp_path / "x.jsonl.gz", {"date": "2026-01-01"}, trials)
     about, found = recording.read(tmp_path / "x.jsonl.gz")
     assert about == {"date": "2026-01-01"}
-    assert sorted(found, key=lambda m: m.key) == sorted(visits, key=lambda m: m.key)
+    assert sorted(found, key=lambda m: m.key) == sorted(trials, key=lambda m: m.key)
 
 
 def test_without_noise_everything_is_predicted() -> None:
-    visits = sweep(BATCHES, WIDTHS, rounds=4)
+    trials = sweep(BATCHES, WIDTHS, rounds=4)
     counted = [counts(c) for c in GRID]
-    cases = all_cases(visits, counted)
-    assert exact_dry_runs(visits, counted) == (15, 15)
+    cases = all_cases(trials, counted)
+    assert exact_dry_runs(trials, counted) == (15, 15)
     assert len(cases) == 3 * (6 + 6 + 15)  # three quantities; every model size once
     assert all(case.error(NOISE) == 0 for case in cases)
     assert max(c.error(EPOCHCAST) for c in cases if c.quantity == "step seconds") < 0.02
@@ -133,8 +133,8 @@ def test_without_noise_everything_is_predicted() -> None:
 
 
 def test_the_report_names_who_is_ahead() -> None:
-    visits = sweep(BATCHES, WIDTHS, rounds=4, visit_sd=0.02)
-    cases = all_cases(visits, [counts(c) for c in GRID])
+    trials = sweep(BATCHES, WIDTHS, rounds=4, trial_sd=0.02)
+    cases = all_cases(trials, [counts(c) for c in GRID])
     table = report.tables(cases)
     assert {row["split"] for row in table} == {BATCH_SIZES, LARGEST, BETWEEN, BEYOND}
     ours = next(row for row in table if row["method"] == EPOCHCAST)
@@ -143,7 +143,7 @@ def test_the_report_names_who_is_ahead() -> None:
     assert (found["method"], found["better"]) == ("oracle", ["median"])
     assert report.figure(report.tables(cases)).startswith(b"\x89PNG")
     about = {"date": "2026-01-01", "machine": "a toy", "versions": {}, "command": "make bench"}
-    text = report.text(about, visits, cases, (15, 15))
+    text = report.text(about, trials, cases, (15, 15))
     assert all(title in text for title in report.TITLES.values())
     assert "15 of 15" in text
     assert "not quiet" not in text

@@ -11,25 +11,25 @@ from epochcast.costmodel import summary
 
 COUNTED = public_a100.counts()
 KNOWN = public_a100.measurements(COUNTED)
-VISITS = summary.group_by_config(KNOWN)
+TRIALS = summary.group_by_config(KNOWN)
 
 
 def rows(name: str, position: int = 0) -> dict[str, report.Row]:
     """The row of each method, over the held-out configurations of one split."""
-    found = [s for s in (*splits(VISITS), *few(VISITS, COUNTED)) if s.name == name][position]
-    return {row["method"]: row for row in report.rows(cases_of(found, VISITS, COUNTED))}
+    found = [s for s in (*splits(TRIALS), *few(TRIALS, COUNTED)) if s.name == name][position]
+    return {row["method"]: row for row in report.rows(cases_of(found, TRIALS, COUNTED))}
 
 
 def test_every_run_is_imported_and_every_configuration_was_counted() -> None:
-    assert (len(KNOWN), len(VISITS)) == (159, 143)
-    assert set(COUNTED) == set(VISITS)
+    assert (len(KNOWN), len(TRIALS)) == (159, 143)
+    assert set(COUNTED) == set(TRIALS)
     assert all(len(m.step_seconds) == 2 for m in KNOWN)  # the first of three epochs is not steady
 
 
 def test_the_counts_are_those_of_the_network_that_was_measured() -> None:
     """Two blocks of 16 and 32 filters at batch 32, by hand; a multiply-add is two FLOPs, and
     backward is twice forward but for the gradient of the images, which nobody needs."""
-    small = min(VISITS, key=lambda c: (c.sizes, c.batch_size))
+    small = min(TRIALS, key=lambda c: (c.sizes, c.batch_size))
     layers = [(32, 3, 16), (32, 16, 16), (16, 16, 32), (16, 32, 32)]  # side, channels in and out
     forward = [2 * 9 * side**2 * into * out for side, into, out in layers]
     dense = [2 * 8 * 8 * 32 * 128, 2 * 128 * 10]

@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def probed(here: Path) -> Path:
     """A working directory whose store has a sweep."""
     with Store.open() as store:
-        for measurement in truths.sweep(round_sd=0.02, visit_sd=0.01):
+        for measurement in truths.sweep(round_sd=0.02, trial_sd=0.01):
             store.add(measurement)
     return here
 

@@ -31,7 +31,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory whose store has a sweep."""
     monkeypatch.chdir(tmp_path)
     with Store.open() as store:
-        for measurement in truths.sweep(round_sd=0.05, visit_sd=0.02):
+        for measurement in truths.sweep(round_sd=0.05, trial_sd=0.02):
             store.add(measurement)
     return tmp_path
 

@@ -12,7 +12,7 @@ from epochcast.errors import PredictionError
 
 CONTEXT = 300_000_000  # truths.measure: a device takes this beyond the live tensors
 EXACT = fit(truths.sweep())
-NOISY = fit(truths.sweep(round_sd=0.05, visit_sd=0.02, seed=3))
+NOISY = fit(truths.sweep(round_sd=0.05, trial_sd=0.02, seed=3))
 
 
 def needed(batch_size: int, width: int) -> int:

@@ -92,11 +92,11 @@ def test_peaks_that_hardly_differ_tell_no_share_of_them() -> None:
     assert not is_telling([], [])
     assert is_telling([100.0 * MIB, 900.0 * MIB], [1450.0 * MIB, 1600.0 * MIB])
     noise = iter((0, 4, 4, 5, 4, 1, 4, 4, 4, 4, 4, 4, 4, 4))
-    visits = [
+    trials = [
         replace(m, memory=MemoryPeaks(device_bytes=(383 + next(noise)) * MIB))
         for b in (1, 2, 4, 8, 16, 32, 64)
         for m in (truths.measure(b, 64, round_=r) for r in (0, 1))
     ]
-    needed = fit(visits).predict(1, 1437, depth=1, width=64).device_bytes
+    needed = fit(trials).predict(1, 1437, depth=1, width=64).device_bytes
     assert needed is not None
     assert needed.p95 == pytest.approx(needed.p50, rel=0.3)

@@ -34,7 +34,7 @@ def test_without_noise_unseen_configurations_are_exact(batch_size: int, width: i
 @settings(max_examples=10)
 @given(st.randoms())
 def test_the_order_of_measurements_does_not_matter(random: object) -> None:
-    measurements = truths.sweep(round_sd=0.05, visit_sd=0.02)
+    measurements = truths.sweep(round_sd=0.05, trial_sd=0.02)
     shuffled = list(measurements)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert to_json(fit(shuffled)) == to_json(fit(measurements))
@@ -68,7 +68,7 @@ def test_files_that_are_no_models_are_refused(tmp_path: object, text: str) -> No
 
 
 def test_rounds_give_the_scatter() -> None:
-    model = fit(truths.sweep(rounds=6, round_sd=0.1, visit_sd=0.01, seed=4))
+    model = fit(truths.sweep(rounds=6, round_sd=0.1, trial_sd=0.01, seed=4))
     assert model.variants[0].run.sd == pytest.approx(0.1, rel=0.5)
     assert EXACT.variants[0].run.sd == LEAST_RUN_SD
 
@@ -78,7 +78,7 @@ def test_intervals_cover_runs_of_unseen_configurations(round_sd: float) -> None:
     """P10–P90 of a step holds a further run's in about 80 % of simulated sweeps, P5–P95 in 90 %."""
     random, inside, well_inside, trials = np.random.default_rng(0), 0, 0, 60
     for seed in range(trials):
-        model = fit(truths.sweep(rounds=4, round_sd=round_sd, visit_sd=0.02, seed=seed))
+        model = fit(truths.sweep(rounds=4, round_sd=round_sd, trial_sd=0.02, seed=seed))
         q = model.predict(epochs=1, batch_size=96, width=700).step_seconds
         truth = truths.compute_seconds(96, 700) + truths.update_seconds(700)
         run = truth * math.exp(random.normal(0, round_sd) + random.normal(0, 0.02))
@@ -100,18 +100,18 @@ def test_intervals_of_five_configurations_cover_runs_inside_and_beyond(
 
     random, inside, update = np.random.default_rng(8), [], truths.update_seconds(512)
     for _ in range(12):
-        visits = []
+        trials = []
         for round_ in range(3):
             shared = random.normal(0, noise)
-            for visit, b in enumerate((16, 32, 64, 128, 256)):
+            for trial, b in enumerate((16, 32, 64, 128, 256)):
                 compute = truth(b) * math.exp(shared + random.normal(0, noise))
                 steps = {"step_seconds": (compute + update,), "update_seconds": (update,)}
-                visits.append(
+                trials.append(
                     truths.measure(
-                        b, 512, round_=round_, visit=visit, **steps, data_wait_seconds=(1e-4,)
+                        b, 512, round_=round_, trial=trial, **steps, data_wait_seconds=(1e-4,)
                     )
                 )
-        model = fit(visits)
+        model = fit(trials)
         for b in (24, 96, 180, 384, 512):
             q = model.predict(epochs=1, batch_size=b, width=512).step_seconds
             runs = truth(b) * np.exp(random.normal(0, noise * 2**0.5, 20)) + update
@@ -197,11 +197,11 @@ def test_a_single_measurement_gives_wide_intervals_and_says_why() -> None:
 
 
 def test_knobs_that_are_no_numbers_make_variants() -> None:
-    def visit(norm: str, batch_size: int, factor: float) -> Measurement:
+    def trial(norm: str, batch_size: int, factor: float) -> Measurement:
         config = RunConfig(batch_size=batch_size, sizes=make_sizes({"norm": norm, "width": 256}))
         return replace(truths.measure(batch_size, 256, factor=factor), config=config)
 
-    model = fit([visit(n, b, f) for n, f in (("batch", 1.0), ("layer", 3.0)) for b in (32, 64)])
+    model = fit([trial(n, b, f) for n, f in (("batch", 1.0), ("layer", 3.0)) for b in (32, 64)])
     assert len(model.variants) == 2
     fast = model.predict(epochs=1, batch_size=32, norm="batch").step_seconds.p50
     slow = model.predict(epochs=1, batch_size=32, norm="layer").step_seconds.p50
@@ -211,7 +211,7 @@ def test_knobs_that_are_no_numbers_make_variants() -> None:
 def test_building_is_priced_as_in_a_fresh_process() -> None:
     """A process's first build also imports what the workload's function imports."""
     measurements = [
-        replace(m, build_seconds=2.0 if m.visit == 0 else 0.001) for m in truths.sweep()
+        replace(m, build_seconds=2.0 if m.trial == 0 else 0.001) for m in truths.sweep()
     ]
     startup = next(t for t in fit(measurements).predict(epochs=1).terms if t.name == "start-up")
     assert startup.seconds.p50 == pytest.approx(2.0 + 2.0, rel=1e-6)
@@ -241,13 +241,13 @@ def test_padding_grows_with_the_logarithm_of_the_batch() -> None:
     def elements(b: int) -> int:
         return round(b * (20 + 5 * math.log2(2 * b)))
 
-    def visit(b: int) -> Measurement:
+    def trial(b: int) -> Measurement:
         counted = replace(truths.footprint(b, 256), batch_elements=elements(b))
         return truths.measure(
             b, 256, footprint=counted, update_seconds=(), step_seconds=(1e-4 + 1e-6 * elements(b),)
         )
 
-    model = fit([visit(b) for b in (4, 8, 16, 32, 64, 128, 256)])
+    model = fit([trial(b) for b in (4, 8, 16, 32, 64, 128, 256)])
     for b in (6, 48, 200):
         got = model.predict(epochs=1, batch_size=b).step_seconds.p50
         assert got == pytest.approx(1e-4 + 1e-6 * elements(b), rel=0.02)

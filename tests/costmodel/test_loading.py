@@ -18,7 +18,7 @@ from epochcast.records import Measurement
 PER_SAMPLE = 200e-6  # the loader alone, in one process
 
 
-def visit(batch_size: int, width: int, workers: int, round_: int = 0) -> Measurement:
+def trial(batch_size: int, width: int, workers: int, round_: int = 0) -> Measurement:
     """The slower of computing and loading rules; without workers they add up."""
     compute, update = truths.compute_seconds(batch_size, width), truths.update_seconds(width)
     loader = PER_SAMPLE * batch_size / max(1, workers)
@@ -37,13 +37,13 @@ def visit(batch_size: int, width: int, workers: int, round_: int = 0) -> Measure
 
 def model_of(*workers: int) -> CostModel:
     return fit(
-        [visit(b, w, n) for n in workers for b in (16, 32, 64, 128) for w in (256, 1024, 4096)]
+        [trial(b, w, n) for n in workers for b in (16, 32, 64, 128) for w in (256, 1024, 4096)]
     )
 
 
 def truth(batch_size: int, width: int, workers: int) -> float:
     return truths.update_seconds(width) + (
-        sum(visit(batch_size, width, workers).step_seconds) / 60 - truths.update_seconds(width)
+        sum(trial(batch_size, width, workers).step_seconds) / 60 - truths.update_seconds(width)
     )
 
 
@@ -85,7 +85,7 @@ def test_two_numbers_of_workers_show_how_loading_scales() -> None:
     """Where four workers are no faster than two, eight are not either."""
     slow = [
         replace(m, loader_seconds=(PER_SAMPLE * m.config.batch_size / 2,) * 60)
-        for m in (visit(b, 256, n) for n in (2, 4) for b in (16, 32, 64, 128))
+        for m in (trial(b, 256, n) for n in (2, 4) for b in (16, 32, 64, 128))
     ]
     estimate = fit(slow).predict(epochs=1, batch_size=64, width=256, workers=8)
     assert estimate.loader_seconds == pytest.approx(PER_SAMPLE * 32, rel=0.05)
@@ -98,7 +98,7 @@ def test_apart_is_better_only_if_what_is_left_out_is_predicted_better() -> None:
     better = []
     for _ in range(10):
         noisy = []
-        for m in (visit(b, w, 2) for b in (16, 32, 64, 128) for w in (1024, 2048, 4096)):
+        for m in (trial(b, w, 2) for b in (16, 32, 64, 128) for w in (1024, 2048, 4096)):
             factor = math.exp(random.normal(0, 0.1))
             waits = tuple(w * factor for w in m.data_wait_seconds)
             steps = tuple(s * factor for s in m.step_seconds)

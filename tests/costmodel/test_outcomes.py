@@ -20,7 +20,7 @@ from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, UnitPrices, from_json, make_sizes, to_json
 from epochcast.report.text.warnings import warning_text
 
-SWEEP = truths.sweep(round_sd=0.03, visit_sd=0.02)
+SWEEP = truths.sweep(round_sd=0.03, trial_sd=0.02)
 MODEL = ec.fit(SWEEP)
 PLAN = plan(MODEL, epochs=10, batch_sizes=(64,))
 

@@ -14,7 +14,7 @@ from epochcast.errors import PredictionError
 from epochcast.records import Estimate, RunConfig
 
 MODEL = fit(truths.sweep())
-NOISY = fit(truths.sweep(round_sd=0.1, visit_sd=0.05))
+NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 
 
 def _term(estimate: Estimate, name: str) -> float:

@@ -17,7 +17,7 @@ CPU = Device(kind="cpu", name="Test CPU", memory_bytes=2**33, torch="2.13.0", th
 durations = st.floats(1e-6, 1e3)
 
 
-def visit(**changes: Any) -> Measurement:
+def trial(**changes: Any) -> Measurement:
     values: dict[str, Any] = {
         "workload": "mnist-mlp",
         "config": RunConfig(batch_size=100),
@@ -61,42 +61,42 @@ def test_nothing_has_no_mean():
 
 
 def test_first_steps_are_what_they_took_beyond_steady_ones():
-    assert summary.first_steps_seconds(visit(warmup_seconds=(3.0, 1.0))) == pytest.approx(3.0)
-    assert summary.first_steps_seconds(visit(warmup_seconds=(0.1,))) == 0.0
-    assert summary.first_steps_seconds(visit()) == 0.0
+    assert summary.first_steps_seconds(trial(warmup_seconds=(3.0, 1.0))) == pytest.approx(3.0)
+    assert summary.first_steps_seconds(trial(warmup_seconds=(0.1,))) == 0.0
+    assert summary.first_steps_seconds(trial()) == 0.0
 
 
 def test_an_evaluation_is_its_batches_and_its_turn():
-    measured = visit(eval_samples=250, eval_batch_seconds=(0.2,) * 3, eval_turn_seconds=(0.1,))
+    measured = trial(eval_samples=250, eval_batch_seconds=(0.2,) * 3, eval_restart_seconds=(0.1,))
     assert summary.eval_seconds(measured) == pytest.approx(0.1 + 3 * 0.2)
-    assert summary.eval_seconds(visit()) is None
+    assert summary.eval_seconds(trial()) is None
 
 
 def test_a_row_for_each_configuration_in_order():
     large, small = RunConfig(batch_size=200), RunConfig(batch_size=100)
-    rows = summarise([visit(config=large), visit(config=small), visit(config=large, round=1)])
-    assert [(row.config.batch_size, row.visits) for row in rows] == [(100, 1), (200, 2)]
+    rows = summarise([trial(config=large), trial(config=small), trial(config=large, round=1)])
+    assert [(row.config.batch_size, row.trials) for row in rows] == [(100, 1), (200, 2)]
 
 
 def test_devices_and_workloads_are_not_mixed():
     other = Device(kind="cpu", name="Other", memory_bytes=2**33, torch="2.13.0", threads=2)
-    rows = summarise([visit(), visit(device=other), visit(workload="char-gpt")])
+    rows = summarise([trial(), trial(device=other), trial(workload="char-gpt")])
     assert len(rows) == 3
 
 
-def test_a_row_takes_medians_over_visits():
-    rounds = [visit(round=i, step_seconds=(value,) * 9) for i, value in enumerate((0.4, 0.5, 0.8))]
+def test_a_row_takes_medians_over_trials():
+    rounds = [trial(round=i, step_seconds=(value,) * 9) for i, value in enumerate((0.4, 0.5, 0.8))]
     (row,) = summarise(rounds)
     assert row.step_seconds == pytest.approx(0.5)
     assert row.step_spread == pytest.approx(0.4)  # (0.8 − 0.4) / 2 / 0.5
     assert row.samples_per_second == pytest.approx(200.0)
 
 
-def test_a_row_of_one_full_visit():
+def test_a_row_of_one_full_trial():
     zeros = dict.fromkeys(
         ("bytes_moved", "operators", "update_operators", "trainable_parameters"), 0
     )
-    full = visit(
+    full = trial(
         data_wait_seconds=(0.1,) * 9,
         update_seconds=(0.05,) * 9,
         loader_seconds=(0.02,) * 9,
@@ -123,21 +123,21 @@ def test_a_row_of_one_full_visit():
     assert (row.trace, row.log) == ("a.json.gz", "a.log")
 
 
-def test_a_failed_visit_does_not_hide_a_good_one():
-    failed = visit(
+def test_a_failed_trial_does_not_hide_a_good_one():
+    failed = trial(
         status="oom", message="out of memory", step_seconds=(), round=1, probe_seconds=2.0
     )
-    (row,) = summarise([visit(probe_seconds=1.0), failed])
-    assert (row.status, row.visits, row.probe_seconds) == ("ok", 1, 3.0)
+    (row,) = summarise([trial(probe_seconds=1.0), failed])
+    assert (row.status, row.trials, row.probe_seconds) == ("ok", 1, 3.0)
 
 
-def test_only_failed_visits_show_the_latest_failure():
+def test_only_failed_trials_show_the_latest_failure():
     failures = [
-        visit(status="oom", message="first", step_seconds=()),
-        visit(status="timeout", message="second", step_seconds=(), round=1),
+        trial(status="oom", message="first", step_seconds=()),
+        trial(status="timeout", message="second", step_seconds=(), round=1),
     ]
     (row,) = summarise(failures)
-    assert (row.status, row.message, row.step_seconds, row.visits) == ("timeout", "second", None, 0)
+    assert (row.status, row.message, row.step_seconds, row.trials) == ("timeout", "second", None, 0)
 
 
 def test_nothing_has_no_rows():

@@ -670,7 +670,7 @@ def test_a_prediction_from_single_times_says_so() -> None:
 def test_models_of_before_single_times_were_counted_are_read() -> None:
     document = json.loads(to_json(fit([from_epochs(2.0)])))
     for variant in document["variants"]:
-        del variant["visits"], variant["single_times"]
+        del variant["trials"], variant["single_times"]
     old = ec.CostModel.from_json(json.dumps(document))
     assert "fitted-one-time" not in {w.code for w in old.predict(epochs=1).warnings}
 

@@ -32,7 +32,7 @@ from epochcast.planning.pricing import (
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, RunConfig
 
-MODEL = fit(truths.sweep(round_sd=0.1, visit_sd=0.05))
+MODEL = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 VARIANT = choose_variant(MODEL, Question(epochs=1))
 JOB = Job(
     MODEL, VARIANT, configuration(MODEL, VARIANT, Question(epochs=1)), MODEL.samples,
@@ -130,7 +130,7 @@ def test_loading_apart_is_priced_in_one_pass_too() -> None:
     measured = [
         truths.measure(
             b, w, config=replace(truths.measure(b, w).config, workers=2),
-            loader_seconds=(0.0004 * b / 32,) * 20, visit=n,
+            loader_seconds=(0.0004 * b / 32,) * 20, trial=n,
         )
         for n, (b, w) in enumerate((b, w) for b in (32, 64, 128, 256) for w in (256, 1024))
     ]  # fmt: skip

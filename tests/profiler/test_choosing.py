@@ -24,13 +24,13 @@ FOOTPRINTS = {c: truths.footprint(c.batch_size, dict(c.sizes)["width"]) for c in
 ASKED = Question(epochs=50, batch_size=128, sizes={"width": 512})
 
 
-def visit(index: int, round_: int, position: int, factor: float = 1.0) -> Measurement:
+def trial(index: int, round_: int, position: int, factor: float = 1.0) -> Measurement:
     config = CANDIDATES[index]
     return truths.measure(
         config.batch_size,
         dict(config.sizes)["width"],
         round_=round_,
-        visit=position,
+        trial=position,
         factor=factor,
         import_seconds=2.0,
         build_seconds=0.1,
@@ -50,7 +50,7 @@ def run(
     limit: int = 200,
     kink: float = 1.0,
 ) -> tuple[list[Measurement], str]:
-    """Everything that a sweep would visit, and why it stops.
+    """Everything that a sweep would trial, and why it stops.
 
     Args:
         kink: factor from a batch size of 128 on, which no form of the model knows.
@@ -62,13 +62,13 @@ def run(
         choice = chooser.next(found, round_)
         if choice.stop:
             return found, choice.stop
-        if choice.visit is None:
+        if choice.trial is None:
             round_ += 1
             continue
         factor = math.exp(random.normal(0, noise)) if noise else 1.0
-        if CANDIDATES[choice.visit].batch_size >= 128:
+        if CANDIDATES[choice.trial].batch_size >= 128:
             factor *= kink
-        found.append(visit(choice.visit, round_, len(found), factor))
+        found.append(trial(choice.trial, round_, len(found), factor))
     return found, "limit"
 
 
@@ -76,7 +76,7 @@ def configs(found: list[Measurement]) -> set[RunConfig]:
     return {m.config for m in found}
 
 
-def test_a_quiet_machine_needs_few_visits_of_few_configurations() -> None:
+def test_a_quiet_machine_needs_few_trials_of_few_configurations() -> None:
     chooser = begun()
     found, stop = run(chooser)
     assert stop == "sharp"
@@ -99,13 +99,13 @@ def test_noise_asks_for_more_rounds_and_ends_all_the_same() -> None:
     assert {m.round for m in found} == set(range(MAX_ROUNDS))
 
 
-def test_what_is_asked_for_is_visited_where_the_model_is_not_sure() -> None:
+def test_what_is_asked_for_is_measured_where_the_model_is_not_sure() -> None:
     found, _ = run(begun(question=ASKED, until=0.01), noise=0.002, kink=1.4)
     asked = RunConfig(batch_size=128, sizes=make_sizes({"depth": 1, "width": 512}))
     assert asked in configs(found)
 
 
-def test_a_wider_tolerance_never_takes_more_visits() -> None:
+def test_a_wider_tolerance_never_takes_more_trials() -> None:
     counts = [len(run(begun(until=until), noise=0.02)[0]) for until in (0.5, 0.1, 0.02)]
     assert counts == sorted(counts)
 
@@ -119,8 +119,8 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(kept: int) -> None:
 
 
 @pytest.mark.parametrize("kept", [11, 14, 20])
-def test_nothing_is_visited_under_the_number_of_an_earlier_round(kept: int) -> None:
-    """What round 1 was the first to visit was not in round 0, and no later process is."""
+def test_nothing_is_measured_under_the_number_of_an_earlier_round(kept: int) -> None:
+    """What round 1 was the first to measure was not in round 0, and no later process is."""
     whole, _ = run(begun(until=0.003), noise=0.01, limit=kept)
     late = {m.config for m in whole if m.round == 1} - {m.config for m in whole if m.round == 0}
     assert late
@@ -132,7 +132,7 @@ def test_nothing_larger_is_tried_once_memory_ran_out() -> None:
     chooser = begun(until=0.001)
     largest = max(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)
     second = sorted(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)[-2]
-    failed = replace(visit(second, 0, 0), status="oom", message="out of memory", step_seconds=())
+    failed = replace(trial(second, 0, 0), status="oom", message="out of memory", step_seconds=())
     found, _ = run(chooser, noise=0.05, found=[failed])
     assert CANDIDATES[largest] not in configs(found)
     assert [m.config for m in found].count(CANDIDATES[second]) == 1
@@ -142,8 +142,8 @@ def test_a_sweep_in_which_everything_fails_stops() -> None:
     found: list[Measurement] = []
     chooser = begun()
     while not (choice := chooser.next(found, 0)).stop:
-        assert choice.visit is not None
-        broken = visit(choice.visit, 0, len(found))
+        assert choice.trial is not None
+        broken = trial(choice.trial, 0, len(found))
         found.append(replace(broken, status="crashed", message="broken", step_seconds=()))
         assert len(found) <= len(CANDIDATES)
     assert choice.stop == "nothing-succeeded"

@@ -10,7 +10,7 @@ import torch
 from epochcast.errors import WorkloadError
 from epochcast.planning.batch import noise_scale
 from epochcast.profiler.noise import measure_noise
-from epochcast.profiler.protocol import Task, VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import load
 
 # The loss ½|w − x|² has the gradient w − x: at w = 0 and rate 0 its mean is −E x, its noise x's.
@@ -50,7 +50,7 @@ def task_of(tmp_path):
         workload = WorkloadSpec(target=f"{file}:workload", threads=1)
         return Task(
             kind="noise",
-            spec=VisitSpec(
+            spec=TrialSpec(
                 workload=workload,
                 sizes=tuple(sizes.items()),
                 batch_size=batch_size,

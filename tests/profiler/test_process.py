@@ -21,7 +21,7 @@ from epochcast.profiler.process import (
     WorkerTimeout,
     out_of_memory_kills,
 )
-from epochcast.profiler.protocol import Task, VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and sessions")
 
@@ -31,7 +31,7 @@ DONE = '{"kind": "traced", "text": "done"}'
 
 
 def task_of(target="mnist-mlp", kind="describe"):
-    return Task(kind=kind, spec=VisitSpec(workload=WorkloadSpec(target=target, threads=1)))
+    return Task(kind=kind, spec=TrialSpec(workload=WorkloadSpec(target=target, threads=1)))
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from epochcast.records import GradientNoise, Measurement, RunConfig
 from epochcast.storage.store import Store
 
 KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))
-VISIT_SECONDS = 10.0
+TRIAL_SECONDS = 10.0
 NOISE = GradientNoise(small_batch=8, large_batch=64, small_norms=(2.0,), large_norms=(1.0,))
 OWN_BATCH_SIZE, SAMPLES = 32, 1000
 
@@ -73,7 +73,7 @@ class Machine:
     Attributes:
         outcomes: what happens to a configuration, by batch size; else it succeeds.
         asked: every task, with the number of the worker that got it.
-        stored_before: how many measurements the archive held when each visit began.
+        stored_before: how many measurements the archive held when each trial began.
     """
 
     def __init__(self, archive, outcomes=None, **description):
@@ -96,11 +96,11 @@ class Machine:
         self.workers.append(Worker(self, log, len(self.workers)))
         return self.workers[-1]
 
-    def visits(self, kind="visit"):
+    def trials(self, kind="trial"):
         return [task for _, task in self.asked if task.kind == kind]
 
-    def visited(self):
-        return [(task.spec.batch_size, task.spec.sizes, task.round) for task in self.visits()]
+    def measured(self):
+        return [(task.spec.batch_size, task.spec.sizes, task.round) for task in self.trials()]
 
     def answer(self, task):
         if task.kind == "describe":
@@ -112,8 +112,8 @@ class Machine:
             return Reply(kind="checked", checked=self.checked)
         if task.kind == "dry-run":
             return self.count(task)
-        if task.kind == "visit":
-            self.now += VISIT_SECONDS
+        if task.kind == "trial":
+            self.now += TRIAL_SECONDS
             self.stored_before.append(len(self.archive.kept))
         outcome = self.outcomes.get((task.kind, task.spec.batch_size), "ok")
         if isinstance(outcome, BaseException):
@@ -147,7 +147,7 @@ class Worker:
 
     def __init__(self, machine, log, number):
         self.machine, self.log, self.number = machine, log, number
-        self.visits = 0
+        self.trials = 0
         self.alive = True
 
     def __enter__(self):
@@ -173,7 +173,7 @@ def measurement_of(task, status="ok", source="abc", device=CPU):
         status=status,
         message="" if status == "ok" else "it failed",
         round=task.round,
-        visit=task.visit,
+        trial=task.trial,
         samples=SAMPLES,
         step_seconds=(0.1,) if status == "ok" else (),
         log=task.log,
@@ -186,13 +186,13 @@ class Noting(SilentObserver):
     def __init__(self):
         self.begun, self.seen, self.warnings, self.phases = None, [], [], []
 
-    def begin(self, visits, done, device, data):
-        self.begun = (visits, done, device, data)
+    def begin(self, trials, done, device, data):
+        self.begun = (trials, done, device, data)
 
     def phase(self, label, phase):
         self.phases.append((label, phase))
 
-    def visited(self, measurement):
+    def finished(self, measurement):
         self.seen.append(measurement)
 
     def warn(self, warning):
@@ -243,17 +243,17 @@ def test_every_configuration_once_a_round(folder, batch_sizes, widths, rounds, s
     expected = {
         (b, (*others, ("width", w)), r) for b, w, r in product(batch_sizes, widths, range(rounds))
     }
-    assert Counter(machine.visited()) == Counter(expected)
-    assert [task.round for task in machine.visits()] == sorted(r for _, _, r in expected)
+    assert Counter(machine.measured()) == Counter(expected)
+    assert [task.round for task in machine.trials()] == sorted(r for _, _, r in expected)
     assert len(result.measurements) == len(expected)
     assert (result.stopped, result.succeeded) == ("complete", True)
-    assert result.seconds == VISIT_SECONDS * len(expected)
+    assert result.seconds == TRIAL_SECONDS * len(expected)
 
 
 def order_of(folder, seed, round_):
     machine = machine_of(folder)
     swept(request_of(batch_sizes=range(1, 30), seed=seed), machine)
-    return [batch_size for batch_size, _, r in machine.visited() if r == round_]
+    return [batch_size for batch_size, _, r in machine.measured() if r == round_]
 
 
 def test_the_order_is_the_seeds_and_another_one_in_every_round(folder):
@@ -266,13 +266,13 @@ def test_the_order_is_the_seeds_and_another_one_in_every_round(folder):
 def test_a_round_is_one_fresh_worker(folder):
     machine = machine_of(folder)
     swept(request_of(), machine)
-    assert [n for n, task in machine.asked if task.kind == "visit"] == [1, 1, 1, 2, 2, 2]
-    assert [task.visit for task in machine.visits()] == [0, 1, 2] * 2
+    assert [n for n, task in machine.asked if task.kind == "trial"] == [1, 1, 1, 2, 2, 2]
+    assert [task.trial for task in machine.trials()] == [0, 1, 2] * 2
     assert not any(worker.alive for worker in machine.workers)
     assert len({worker.log for worker in machine.workers}) == 3
 
 
-def test_each_visit_is_stored_before_the_next_begins(folder):
+def test_each_trial_is_stored_before_the_next_begins(folder):
     machine, observer = machine_of(folder), Noting()
     result = swept(request_of(), machine, observer)
     assert machine.stored_before == list(range(6))
@@ -295,18 +295,18 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_costs_its_worker_and_is_not_tried_again_in_this_sweep(folder, name):
     outcome, status, message = FAILURES[name]
-    machine = machine_of(folder, outcomes={("visit", 16): outcome})
+    machine = machine_of(folder, outcomes={("trial", 16): outcome})
     result = swept(request_of(rounds=3, seed=1), machine)
-    assert Counter(b for b, _, _ in machine.visited()) == {8: 3, 16: 1, 32: 3}
+    assert Counter(b for b, _, _ in machine.measured()) == {8: 3, 16: 1, 32: 3}
     assert (result.stopped, result.succeeded) == ("complete", True)
     (failed,) = [m for m in result.measurements if m.status != "ok"]
     assert (failed.status, failed.round) == (status, 0)
     assert message in failed.message
     assert failed.config.batch_size == 16
-    assert failed.request in {task.spec.request for task in machine.visits()}
-    assert failed.probe_seconds == VISIT_SECONDS
+    assert failed.request in {task.spec.request for task in machine.trials()}
+    assert failed.probe_seconds == TRIAL_SECONDS
     assert failed.log is not None
-    first = [(n, task) for n, task in machine.asked if task.kind == "visit" and task.round == 0]
+    first = [(n, task) for n, task in machine.asked if task.kind == "trial" and task.round == 0]
     position = [task.spec.batch_size for _, task in first].index(16)
     assert position < 2  # so that others come after it: another seed, if the order ever changes
     assert [n for n, _ in first] == [1] * (position + 1) + [2] * (2 - position)
@@ -314,18 +314,18 @@ def test_a_failure_costs_its_worker_and_is_not_tried_again_in_this_sweep(folder,
 
 @pytest.mark.parametrize(("name", "again"), [(n, n != "memory") for n in FAILURES])
 def test_only_out_of_memory_is_final(folder, name, again):
-    machine = machine_of(folder, outcomes={("visit", 16): FAILURES[name][0]})
+    machine = machine_of(folder, outcomes={("trial", 16): FAILURES[name][0]})
     swept(request_of(rounds=2), machine)
     later = Machine(machine.archive)
     result = swept(request_of(rounds=2), later)
-    assert later.visited() == [(16, KNOBS, 0), (16, KNOBS, 1)] * again
+    assert later.measured() == [(16, KNOBS, 0), (16, KNOBS, 1)] * again
     assert [m.status for m in result.measurements].count("ok") == 4 + 2 * again
 
 
 def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
     kills = iter(range(100))
-    monkeypatch.setattr("epochcast.profiler.visits.out_of_memory_kills", lambda: next(kills))
-    machine = machine_of(folder, outcomes={("visit", 16): WorkerDied(-9)})
+    monkeypatch.setattr("epochcast.profiler.trials.out_of_memory_kills", lambda: next(kills))
+    machine = machine_of(folder, outcomes={("trial", 16): WorkerDied(-9)})
     result = swept(request_of(rounds=2), machine)
     (failed,) = [m for m in result.measurements if m.status != "ok"]
     assert failed.status == "oom"
@@ -367,18 +367,18 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(folder):
 
 
 def test_when_nothing_succeeds_the_sweep_says_so_and_stops(folder):
-    machine = machine_of(folder, outcomes={("visit", b): WorkerDied(1) for b in (8, 16, 32)})
+    machine = machine_of(folder, outcomes={("trial", b): WorkerDied(1) for b in (8, 16, 32)})
     result = swept(request_of(rounds=5, traces=True), machine)
     assert (result.stopped, result.succeeded) == ("nothing-succeeded", False)
-    assert len(machine.visited()) == 3
-    assert machine.visits("trace") == []
+    assert len(machine.measured()) == 3
+    assert machine.trials("trace") == []
     assert len(result.measurements) == 3
 
 
 def test_what_succeeded_earlier_counts(folder):
     done = swept(request_of(rounds=1), machine_of(folder)).measurements
     machine = machine_of(
-        folder, stored=done, outcomes={("visit", b): WorkerDied(1) for b in (8, 16, 32)}
+        folder, stored=done, outcomes={("trial", b): WorkerDied(1) for b in (8, 16, 32)}
     )
     result = swept(request_of(rounds=2), machine)
     assert (result.stopped, result.succeeded) == ("complete", True)
@@ -389,13 +389,13 @@ def test_what_succeeded_earlier_counts(folder):
 
 @given(st.sets(st.tuples(st.sampled_from((8, 16, 32)), st.integers(0, 2))))
 @settings(max_examples=40, deadline=None)
-def test_a_sweep_makes_exactly_the_visits_that_are_missing(folder, have):
+def test_a_sweep_makes_exactly_the_trials_that_are_missing(folder, have):
     everything = swept(request_of(rounds=3), machine_of(folder)).measurements
     stored = [m for m in everything if (m.config.batch_size, m.round) in have]
     machine, observer = machine_of(folder, stored=stored), Noting()
     result = swept(request_of(rounds=3), machine, observer)
-    made = {(b, r) for b, _, r in machine.visited()}
-    assert len(made) == len(machine.visited())
+    made = {(b, r) for b, _, r in machine.measured()}
+    assert len(made) == len(machine.measured())
     assert made | have == set(product((8, 16, 32), range(3)))
     assert made & have == set()
     assert len(result.measurements) == 9
@@ -408,7 +408,7 @@ def test_an_interrupt_keeps_what_is_stored_and_ends_the_worker(folder, after):
     machine, answer = machine_of(folder), Machine.answer
 
     def interrupted(task):
-        if len(machine.visits()) > after:
+        if len(machine.trials()) > after:
             raise KeyboardInterrupt
         return answer(machine, task)
 
@@ -419,18 +419,18 @@ def test_an_interrupt_keeps_what_is_stored_and_ends_the_worker(folder, after):
     assert not any(worker.alive for worker in machine.workers)
     later = Machine(machine.archive)
     assert len(swept(request_of(), later).measurements) == 6
-    assert len(later.visited()) == 6 - after
+    assert len(later.measured()) == 6 - after
 
 
 def test_more_rounds_continue(folder):
     done = swept(request_of(rounds=1), machine_of(folder)).measurements
     machine = machine_of(folder, stored=done)
     swept(request_of(rounds=3), machine)
-    assert {r for _, _, r in machine.visited()} == {1, 2}
+    assert {r for _, _, r in machine.measured()} == {1, 2}
     again = machine_of(folder, stored=machine.archive.kept.values())
     observer = Noting()
     assert len(swept(request_of(rounds=1), again, observer).measurements) == 9
-    assert again.visited() == []
+    assert again.measured() == []
     assert observer.begun[:2] == (0, 3)
 
 
@@ -444,10 +444,10 @@ def test_more_rounds_continue(folder):
 def test_measurements_of_other_code_or_another_device_do_not_count(folder, changed):
     tasks = machine_of(folder)
     swept(request_of(), tasks)
-    other = [measurement_of(task, **changed) for task in tasks.visits()]
+    other = [measurement_of(task, **changed) for task in tasks.trials()]
     machine = machine_of(folder, stored=other)
     result = swept(request_of(), machine)
-    assert len(machine.visited()) == len(result.measurements) == 6
+    assert len(machine.measured()) == len(result.measurements) == 6
     assert len(machine.archive.kept) == 12
 
 
@@ -464,7 +464,7 @@ def test_another_request_is_measured_anew(folder, changes):
     done = swept(request_of(), machine_of(folder)).measurements
     machine = machine_of(folder, stored=done)
     swept(request_of(**changes), machine)
-    assert len(machine.visited()) == 6
+    assert len(machine.measured()) == 6
 
 
 @pytest.mark.parametrize("changes", [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}])
@@ -472,7 +472,7 @@ def test_how_it_is_measured_does_not_make_it_another_request(folder, changes):
     done = swept(request_of(), machine_of(folder)).measurements
     machine = machine_of(folder, stored=done)
     swept(request_of(**changes), machine)
-    assert machine.visited() == []
+    assert machine.measured() == []
 
 
 def test_fresh_forgets_these_configurations_and_no_others(folder):
@@ -483,20 +483,20 @@ def test_fresh_forgets_these_configurations_and_no_others(folder):
     later = Machine(machine.archive)
     result = swept(request_of(batch_sizes=(8, 16), fresh=True), later)
     assert sorted(later.archive.removed) == sorted(gone)
-    assert len(later.visited()) == len(result.measurements) == 4
+    assert len(later.measured()) == len(result.measurements) == 4
     assert [m for m in later.archive.kept.values() if m.config.batch_size == 64] == kept
 
 
 # -- time ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "visits"), [(1, 1), (10, 1), (20, 2), (39, 3), (60, 6), (99, 6)])
-def test_no_visit_begins_that_would_end_too_late(folder, limit, visits):
+@pytest.mark.parametrize(("limit", "trials"), [(1, 1), (10, 1), (20, 2), (39, 3), (60, 6), (99, 6)])
+def test_no_trial_begins_that_would_end_too_late(folder, limit, trials):
     machine = machine_of(folder)
     result = swept(request_of(max_seconds=limit), machine)
-    assert len(machine.visited()) == visits
-    assert result.stopped == ("complete" if visits == 6 else "max-seconds")
-    assert result.seconds <= max(limit, VISIT_SECONDS)
+    assert len(machine.measured()) == trials
+    assert result.stopped == ("complete" if trials == 6 else "max-seconds")
+    assert result.seconds <= max(limit, TRIAL_SECONDS)
 
 
 def test_a_sweep_that_ran_out_of_time_continues(folder):
@@ -504,7 +504,7 @@ def test_a_sweep_that_ran_out_of_time_continues(folder):
     swept(request_of(max_seconds=40), machine)
     later = Machine(machine.archive)
     assert swept(request_of(max_seconds=40), later).stopped == "complete"
-    assert len(later.visited()) == 2
+    assert len(later.measured()) == 2
 
 
 # -- gradient noise -----------------------------------------------------------------------------
@@ -512,17 +512,17 @@ def test_a_sweep_that_ran_out_of_time_continues(folder):
 
 def test_each_model_size_shows_its_gradient_noise_once(folder):
     """At the smallest batch that was measured; asked again, nothing is left to do."""
-    machine = machine_of(folder, outcomes={("visit", 8): "oom"})
+    machine = machine_of(folder, outcomes={("trial", 8): "oom"})
     request = request_of(noise_scale=True, sizes={"width": (4, 8)})
     result = swept(request, machine)
-    asked = [(t.spec.batch_size, dict(t.spec.sizes)["width"]) for t in machine.visits("noise")]
+    asked = [(t.spec.batch_size, dict(t.spec.sizes)["width"]) for t in machine.trials("noise")]
     assert sorted(asked) == [(16, 4), (16, 8)]
     noisy = [m for m in result.measurements if m.gradient_noise is not None]
     assert [m.gradient_noise for m in noisy] == [NOISE, NOISE]
-    later = machine_of(folder, machine.archive.kept.values(), outcomes={("visit", 8): "oom"})
+    later = machine_of(folder, machine.archive.kept.values(), outcomes={("trial", 8): "oom"})
     swept(request, later)
-    assert later.visits("noise") == []
-    assert machine_of(folder).visits("noise") == []
+    assert later.trials("noise") == []
+    assert machine_of(folder).trials("noise") == []
 
 
 def test_gradient_noise_that_fails_costs_itself_alone(folder):
@@ -539,10 +539,10 @@ def test_gradient_noise_that_fails_costs_itself_alone(folder):
 
 
 def test_each_measured_configuration_is_traced_once(folder):
-    machine = machine_of(folder / "traced", outcomes={("visit", 16): "oom"})
+    machine = machine_of(folder / "traced", outcomes={("trial", 16): "oom"})
     result = swept(request_of(traces=True), machine)
-    assert {task.spec.batch_size for task in machine.visits("trace")} == {8, 32}
-    assert len(machine.visits("trace")) == 2
+    assert {task.spec.batch_size for task in machine.trials("trace")} == {8, 32}
+    assert len(machine.trials("trace")) == 2
     traced = [m for m in result.measurements if m.trace]
     assert sorted((m.config.batch_size, m.round) for m in traced) == [(8, 1), (32, 1)]
     assert all(m.trace.startswith("mine.py-workload/batch_size=") for m in traced)
@@ -552,10 +552,10 @@ def test_each_measured_configuration_is_traced_once(folder):
         path.touch()
     later = Machine(machine.archive)
     swept(request_of(traces=True), later)
-    assert later.visits("trace") == []
+    assert later.trials("trace") == []
     path.unlink()  # of a trace that someone removed
     swept(request_of(traces=True), later)
-    assert len(later.visits("trace")) == 1
+    assert len(later.trials("trace")) == 1
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_names_too_long_for_a_folder_are_cut_and_stay_apart(folder):
     machine = machine_of(folder)
     swept(request_of(target=f"{long}/mine.py:workload", traces=True, rounds=1), machine)
     swept(request_of(target=f"a{long}/mine.py:workload", traces=True, rounds=1), machine)
-    traced = machine.visits("trace")
+    traced = machine.trials("trace")
     parents = {
         Path(task.folder).relative_to(machine.archive.log_folder).parts[0] for task in traced
     }
@@ -620,7 +620,7 @@ def test_the_users_mistakes(folder, changes, said):
         swept(request_of(**changes), machine)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert machine.visited() == []
+    assert machine.measured() == []
     assert machine.archive.kept == {}
     assert not any(worker.alive for worker in machine.workers)
 
@@ -645,8 +645,8 @@ def test_requests_that_make_no_sense(changes):
 def test_whole_numbers_do_for_a_real_knob_and_data_for_who_takes_it(folder):
     machine = machine_of(folder, takes_data=True)
     swept(request_of(sizes={"rate": (1, 0.25)}, data="/somewhere"), machine)
-    assert {dict(sizes)["rate"] for _, sizes, _ in machine.visited()} == {1, 0.25}
-    assert {task.spec.workload.data for task in machine.visits()} == {"/somewhere"}
+    assert {dict(sizes)["rate"] for _, sizes, _ in machine.measured()} == {1, 0.25}
+    assert {task.spec.workload.data for task in machine.trials()} == {"/somewhere"}
 
 
 def test_a_workload_that_does_not_run_stores_nothing(folder):
@@ -654,16 +654,16 @@ def test_a_workload_that_does_not_run_stores_nothing(folder):
     machine.checked = replace(machine.checked, problem="layer '2' failed on …")
     with pytest.raises(WorkloadError, match=r"^layer '2' failed on … \(log: .*check.*\.log\)$"):
         swept(request_of(), machine)
-    assert machine.visited() == []
+    assert machine.measured() == []
     assert machine.archive.kept == {}
 
 
 @pytest.mark.parametrize("failure", [WorkerDied(-11), WorkerTimeout()])
 def test_a_trial_step_that_ends_its_process_leaves_the_verdict_to_the_sweep(folder, failure):
-    machine = machine_of(folder, outcomes={("visit", 8): failure})
+    machine = machine_of(folder, outcomes={("trial", 8): failure})
     machine.answer = dying("check", failure, machine.answer)
     result = swept(request_of(), machine)
-    assert Counter(b for b, _, _ in machine.visited()) == {8: 1, 16: 2, 32: 2}
+    assert Counter(b for b, _, _ in machine.measured()) == {8: 1, 16: 2, 32: 2}
     assert result.succeeded
 
 
@@ -703,8 +703,8 @@ def dying(kind, failure, answer):
 def test_default_batch_sizes_are_around_the_workloads_own(folder):
     machine = machine_of(folder)
     swept(request_of(batch_sizes=(), rounds=1), machine)
-    assert sorted(b for b, _, _ in machine.visited()) == [8, 16, 32, 64]
-    (trial,) = machine.visits("check")
+    assert sorted(b for b, _, _ in machine.measured()) == [8, 16, 32, 64]
+    (trial,) = machine.trials("check")
     assert trial.spec.batch_size is None
 
 
@@ -820,7 +820,7 @@ def test_kill_9_in_the_middle_of_a_sweep_and_the_same_command_again(real):
     assert sorted(m.config.batch_size for m in measurements) == [4, 5, 6]
     assert {m.status for m in measurements} == {"ok"}
     calls = (real / "calls").read_text().splitlines()
-    assert len(calls) == (1 + 1 + 1) + (1 + 2)  # trial, visit, killed visit; trial, two visits
+    assert len(calls) == (1 + 1 + 1) + (1 + 2)  # trial, trial, killed trial; trial, two trials
 
 
 def wait_for(path, running):
@@ -852,41 +852,41 @@ class Script:
         return self.choices.pop(0) if self.choices else Choice(stop="sharp")
 
 
-def visits(*positions):
-    return [Choice(visit=position) for position in positions]
+def trials(*positions):
+    return [Choice(trial=position) for position in positions]
 
 
 WIDTHS = {"sizes": {"width": Range(8, 32)}}
 
 
-def test_a_chooser_gets_counted_candidates_and_its_visits_in_processes_by_round(folder):
+def test_a_chooser_gets_counted_candidates_and_its_trials_in_processes_by_round(folder):
     machine, observer = machine_of(folder), Noting()
-    script = Script(*visits(0, 3), Choice(next_round=True), *visits(3))
+    script = Script(*trials(0, 3), Choice(next_round=True), *trials(3))
     result = swept(request_of(**WIDTHS), machine, observer, script)
     assert len(script.candidates) == 9  # three widths of a doubling each, three batch sizes
     assert script.footprints == machine.archive.counted
     assert set(script.footprints) == set(script.candidates)
     assert script.known == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1)]
-    assert [(b, r) for b, _, r in machine.visited()] == [(8, 0), (8, 0), (8, 1)]
-    processes = [number for number, task in machine.asked if task.kind == "visit"]
+    assert [(b, r) for b, _, r in machine.measured()] == [(8, 0), (8, 0), (8, 1)]
+    processes = [number for number, task in machine.asked if task.kind == "trial"]
     assert processes[0] == processes[1] != processes[2]
     assert (result.stopped, result.half_width) == ("sharp", 0.04)
     assert observer.begun[0] is None
 
 
 def test_a_failure_costs_a_choosing_sweep_its_worker_only(folder):
-    machine = machine_of(folder, outcomes={("visit", 16): "oom"})
-    result = swept(request_of(**WIDTHS), machine, None, Script(*visits(1, 0)))
+    machine = machine_of(folder, outcomes={("trial", 16): "oom"})
+    result = swept(request_of(**WIDTHS), machine, None, Script(*trials(1, 0)))
     assert [m.status for m in result.measurements] == ["oom", "ok"]
-    processes = [number for number, task in machine.asked if task.kind == "visit"]
+    processes = [number for number, task in machine.asked if task.kind == "trial"]
     assert processes[0] != processes[1]
 
 
 def test_a_choosing_sweep_keeps_to_its_time(folder):
     machine = machine_of(folder)
-    limited = request_of(**WIDTHS, max_seconds=2.5 * VISIT_SECONDS)
-    result = swept(limited, machine, None, Script(*visits(0, 1, 2, 3, 4)))
-    assert (result.stopped, len(machine.visits())) == ("max-seconds", 2)
+    limited = request_of(**WIDTHS, max_seconds=2.5 * TRIAL_SECONDS)
+    result = swept(limited, machine, None, Script(*trials(0, 1, 2, 3, 4)))
+    assert (result.stopped, len(machine.trials())) == ("max-seconds", 2)
 
 
 def test_sizes_that_cannot_be_built_are_left_out_and_named(folder):

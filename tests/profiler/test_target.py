@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin.workloads import BUILTIN
-from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.source import canonical, source_of, split_target
 from epochcast.profiler.target import build, first_line, knobs_of, load
 
@@ -84,7 +84,7 @@ def file(tmp_path):
 
 def spec_of(target, sizes=(), data=None, **overrides):
     workload = WorkloadSpec(target=target, data=data, overrides=tuple(sorted(overrides.items())))
-    return VisitSpec(workload=workload, sizes=sizes)
+    return TrialSpec(workload=workload, sizes=sizes)
 
 
 def refused(kind, target):

@@ -1,4 +1,4 @@
-"""Timing under a fake clock: when warm-up ends, what is a sample, what is a turn."""
+"""Timing under a fake clock: when warm-up ends, what is a sample, what is a restart."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Loader:
     """
 
     def __init__(
-        self, world: World, length: int, turn=0.0, wait=0.0, samples=None, workers=0
+        self, world: World, length: int, restart=0.0, wait=0.0, samples=None, workers=0
     ) -> None:
-        self.world, self.length, self.turn, self.wait = world, length, turn, wait
+        self.world, self.length, self.restart, self.wait = world, length, restart, wait
         self.dataset = range(samples if samples is not None else length)
         self.num_workers, self.prefetch_factor = workers, 2 if workers else None
         self.passes = 0
@@ -55,7 +55,7 @@ class Loader:
 
     def __iter__(self) -> Iterator[int]:
         self.passes += 1
-        self.world.now += self.turn
+        self.world.now += self.restart
         for index in range(self.length):
             in_burst = self.num_workers and index % self.num_workers
             in_stock = 0 < index <= timing.ready_before_time(self)
@@ -105,7 +105,7 @@ class Loop:
 
 
 @contextmanager
-def fake(cost=lambda step: 1.0, batches=10, turn=0.0, wait=0.0, **options):
+def fake(cost=lambda step: 1.0, batches=10, restart=0.0, wait=0.0, **options):
     """A stepper, its loop and its world, with the timing module's clock replaced."""
     own_step = options.pop("own_step", False)
     eval_loader = options.pop("eval_loader", None)
@@ -113,7 +113,7 @@ def fake(cost=lambda step: 1.0, batches=10, turn=0.0, wait=0.0, **options):
     config = RunConfig(batch_size=4, **options)
     if eval_loader is not None:
         eval_loader.world = world
-    loader = Loader(world, batches, turn, wait, workers=config.workers)
+    loader = Loader(world, batches, restart, wait, workers=config.workers)
     loop = Loop(world, cost, loader, config, own_step, eval_loader)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "time", SimpleNamespace(perf_counter=world.perf_counter))
@@ -201,19 +201,19 @@ def test_slow_steps_may_stretch_a_phase_but_not_for_ever():
     assert loop.steps == len(series.step) == 2  # the first of a pass has nothing to compare to
 
 
-def test_the_first_step_of_a_pass_is_a_sample_without_the_turn():
-    with fake(batches=4, turn=7.0, wait=0.25) as (stepper, loop, _):
+def test_the_first_step_of_a_pass_is_a_sample_without_the_restart():
+    with fake(batches=4, restart=7.0, wait=0.25) as (stepper, loop, _):
         began = [stepper.step()[2] for _ in range(9)]
         assert began == [True, False, False, False] * 2 + [True]
-        assert stepper.turns == [7.25, 7.25]
+        assert stepper.restarts == [7.25, 7.25]
         assert loop.loader.passes == 3
         series = timing.steady_steps(stepper, 60.0)
     assert series.step == pytest.approx([1.75] * len(series.step))
     assert series.wait == pytest.approx([0.25] * len(series.wait))
 
 
-def test_passes_of_a_single_batch_hold_their_turn():
-    with fake(batches=1, turn=7.0) as (stepper, _, _):
+def test_passes_of_a_single_batch_hold_their_restart():
+    with fake(batches=1, restart=7.0) as (stepper, _, _):
         assert all(stepper.step()[2] for _ in range(4))
         assert set(timing.steady_steps(stepper, 1.0).step) == {8.5}
 
@@ -222,26 +222,26 @@ def test_passes_of_a_single_batch_hold_their_turn():
     accumulation=st.integers(1, 5),
     workers=st.integers(0, 4),
     batches=st.integers(2, 12),
-    turn=st.floats(0, 20),
+    restart=st.floats(0, 20),
 )
-def test_short_passes_do_not_change_the_share_of_updates(accumulation, workers, batches, turn):
+def test_short_passes_do_not_change_the_share_of_updates(accumulation, workers, batches, restart):
     config = {"accumulation": accumulation, "workers": workers}
-    with fake(batches=batches, turn=turn, wait=0.25, **config) as (stepper, _, _):
+    with fake(batches=batches, restart=restart, wait=0.25, **config) as (stepper, _, _):
         series = timing.steady_steps(stepper, 200.0)
     updates = [update > 0 for update in series.update]
     assert sum(updates) * accumulation == len(updates)
 
 
-@given(batches=st.integers(2, 12), turn=st.floats(0, 20), accumulation=st.integers(1, 5))
-def test_steps_and_turns_add_up_to_the_time_of_the_passes(batches, turn, accumulation):
-    with fake(batches=batches, turn=turn, wait=0.25, accumulation=accumulation) as (
+@given(batches=st.integers(2, 12), restart=st.floats(0, 20), accumulation=st.integers(1, 5))
+def test_steps_and_turns_add_up_to_the_time_of_the_passes(batches, restart, accumulation):
+    with fake(batches=batches, restart=restart, wait=0.25, accumulation=accumulation) as (
         *(stepper, _, world),
     ):
         stepper.step()
         begun = world.now
         series = timing.steady_steps(stepper, 200.0)
         elapsed = world.now - begun
-    assert sum(series.step) + turn * len(stepper.turns) == pytest.approx(elapsed)
+    assert sum(series.step) + restart * len(stepper.restarts) == pytest.approx(elapsed)
 
 
 def test_an_optimizer_that_evaluates_the_loss_has_no_update_of_its_own():
@@ -249,11 +249,11 @@ def test_an_optimizer_that_evaluates_the_loss_has_no_update_of_its_own():
         assert timing.steady_steps(stepper, 6.0).update == []
 
 
-def test_a_turn_can_be_forced():
-    with fake(batches=4, turn=7.0, wait=0.5) as (stepper, loop, _):
+def test_a_restart_can_be_forced():
+    with fake(batches=4, restart=7.0, wait=0.5) as (stepper, loop, _):
         stepper.step()
-        stepper.turn()
-        assert stepper.turns == [7.5]
+        stepper.restart()
+        assert stepper.restarts == [7.5]
         assert loop.loader.passes == 2
         assert stepper.step()[2] is True
 
@@ -312,7 +312,7 @@ def test_a_long_phase_is_thinned():
 
 
 def test_the_loader_alone_computes_nothing_and_leaves_out_its_start():
-    with fake(batches=50, turn=9.0, wait=0.25) as (stepper, loop, _):
+    with fake(batches=50, restart=9.0, wait=0.25) as (stepper, loop, _):
         assert timing.loader_alone(stepper, 5.0) == [0.25] * 2
         assert loop.steps == 0
 
@@ -320,18 +320,18 @@ def test_the_loader_alone_computes_nothing_and_leaves_out_its_start():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_alone_ends_with_its_pass(workers):
     expected = {0: [0.25] * 7, 2: [0.0, 0.25, 0.0]}[workers]  # in bursts
-    with fake(batches=8, turn=1.0, wait=0.25, workers=workers) as (stepper, _, _):
+    with fake(batches=8, restart=1.0, wait=0.25, workers=workers) as (stepper, _, _):
         assert timing.loader_alone(stepper, 100.0) == expected
 
 
 def test_a_pass_too_short_to_leave_out_anything_is_kept():
-    with fake(batches=1, turn=1.0, wait=0.25) as (stepper, _, _):
+    with fake(batches=1, restart=1.0, wait=0.25) as (stepper, _, _):
         assert timing.loader_alone(stepper, 1.0) == [1.25]
 
 
 def evaluated(seconds=1e6, **loader):
     """What timing an evaluation finds, and the loop it was found on."""
-    options = {"turn": 3.0, "wait": 0.5, **loader}
+    options = {"restart": 3.0, "wait": 0.5, **loader}
     length = options.setdefault("samples", 400)
     loader = Loader(World(), -(-length // 4), **options)
     with fake(eval_loader=loader) as (_, loop, world):
@@ -342,24 +342,24 @@ def evaluated(seconds=1e6, **loader):
     ("samples", "full"), [(400, 100), (399, 99), (24, 6), (23, 5)], ids=lambda n: str(n)
 )
 def test_a_long_evaluation_is_sampled_in_full_batches_after_its_first(samples, full):
-    seconds, turns, loop = evaluated(samples=samples)
+    seconds, restarts, loop = evaluated(samples=samples)
     assert seconds == [2.5] * (full - 1)
-    assert turns == [3.0]
+    assert restarts == [3.0]
     assert loop.workload.model.training
     assert not any(training for _, training in loop.evaluated)
 
 
 @given(samples=st.integers(1, 40), workers=st.integers(0, 4))
 def test_a_short_evaluation_is_timed_whole(samples, workers):
-    """Its turn and its samples add up to the pass, the partial batch included."""
+    """Its restart and its samples add up to the pass, the partial batch included."""
     batches = -(-samples // 4)
     if batches > 2 * workers + max(5, 3 * workers):
         batches, samples = 1, 4
-    seconds, turns, loop = evaluated(50.0, samples=samples, workers=workers)
+    seconds, restarts, loop = evaluated(50.0, samples=samples, workers=workers)
     waits = 1 + sum(i > 2 * workers and i % max(1, workers) == 0 for i in range(1, batches))
-    for sample, turn in zip(seconds, turns, strict=True):
-        assert turn + batches * sample == pytest.approx(3.0 + 2.0 * batches + 0.5 * waits)
-    assert (turns[0] > 0) == (samples >= 8)  # two full batches
+    for sample, restart in zip(seconds, restarts, strict=True):
+        assert restart + batches * sample == pytest.approx(3.0 + 2.0 * batches + 0.5 * waits)
+    assert (restarts[0] > 0) == (samples >= 8)  # two full batches
     whole = len(loop.evaluated) - min(2, batches)
     assert whole == len(seconds) * batches
 
@@ -367,10 +367,10 @@ def test_a_short_evaluation_is_timed_whole(samples, workers):
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_with_workers_a_long_evaluation_is_priced_in_whole_bursts(workers):
     """Nothing that was ready before time is a sample."""
-    seconds, turns, _ = evaluated(seconds=40.0, workers=workers, wait=6.0)
+    seconds, restarts, _ = evaluated(seconds=40.0, workers=workers, wait=6.0)
     assert len(seconds) % workers == 0
     assert sum(seconds) / len(seconds) == pytest.approx(2.0 + 6.0 / workers)
-    assert turns == pytest.approx([3.0 + 6.0 - 6.0 / workers])
+    assert restarts == pytest.approx([3.0 + 6.0 - 6.0 / workers])
 
 
 def test_evaluation_stops_after_its_time():

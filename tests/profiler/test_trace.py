@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from epochcast.profiler.protocol import Task, VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import load
 from epochcast.profiler.trace import ACTIVE, TRACE_NAME, trace
 
@@ -44,7 +44,7 @@ def task_of(tmp_path):
 
     def make(**sizes):
         workload = WorkloadSpec(target=f"{file}:workload", threads=1)
-        spec = VisitSpec(workload=workload, sizes=tuple(sizes.items()))
+        spec = TrialSpec(workload=workload, sizes=tuple(sizes.items()))
         return Task(kind="trace", spec=spec, folder=str(tmp_path / "deep" / "in" / "folders"))
 
     yield make

@@ -51,7 +51,7 @@ def test_frozen_and_slotted(record):
 @given(strategies.measurements)
 def test_equal_measurements_have_equal_keys(measurement):
     assert from_json(to_json(measurement), Measurement).key == measurement.key
-    later = dataclasses.replace(measurement, created_at="later", message="other", visit=9)
+    later = dataclasses.replace(measurement, created_at="later", message="other", trial=9)
     assert later.key == measurement.key
 
 

@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a sweep in its store, and no run yet."""
     monkeypatch.chdir(tmp_path)
     with Store.open() as store:
-        store.add_all(truths.sweep(round_sd=0.03, visit_sd=0.02))
+        store.add_all(truths.sweep(round_sd=0.03, trial_sd=0.02))
     return tmp_path
 
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from epochcast.errors import EpochcastError, WorkloadError
 from epochcast.profiler.process import WorkerDied, WorkerProcess, WorkerTimeout
-from epochcast.profiler.protocol import Counted, Reply, Task, VisitSpec
+from epochcast.profiler.protocol import Counted, Reply, Task, TrialSpec
 from epochcast.profiler.request import SweepRequest, check_knobs, grid
 
 _OWN = (0,)  # stands for the workload's own batch size in a grid
@@ -47,8 +47,8 @@ def count(
         )
 
 
-def _specs(worker: WorkerProcess, request: SweepRequest) -> list[VisitSpec]:
-    first = VisitSpec(workload=request.workload)
+def _specs(worker: WorkerProcess, request: SweepRequest) -> list[TrialSpec]:
+    first = TrialSpec(workload=request.workload)
     known = _ask(worker, Task(kind="describe", spec=first), request).described
     if known is None:
         raise EpochcastError("the worker process did not describe the workload")
@@ -57,7 +57,7 @@ def _specs(worker: WorkerProcess, request: SweepRequest) -> list[VisitSpec]:
 
 
 def _count(
-    worker: WorkerProcess, specs: list[VisitSpec], request: SweepRequest, timeline: bool
+    worker: WorkerProcess, specs: list[TrialSpec], request: SweepRequest, timeline: bool
 ) -> tuple[Counted, ...]:
     """Several batch sizes of one model size."""
     batch_sizes = tuple(spec.batch_size for spec in specs if spec.batch_size)

@@ -32,9 +32,9 @@ from epochcast.profiler.batches import draw_for
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step
 from epochcast.profiler.loop import TrainingLoop, config_of, needs_closure, samples_per_epoch
-from epochcast.profiler.protocol import Counted, VisitSpec
+from epochcast.profiler.protocol import Counted, TrialSpec
 from epochcast.profiler.target import first_line
-from epochcast.profiler.visit import build_checked, require_full_batch
+from epochcast.profiler.trial import build_checked, require_full_batch
 from epochcast.profiler.workload import Workload
 from epochcast.records import Footprint, RunConfig
 
@@ -46,7 +46,7 @@ class DryRunError(WorkloadError):
     """A workload cannot be traced: it needs real values, or an operator without a fake."""
 
 
-def dry_run(spec: VisitSpec, *, timeline: bool = False) -> Footprint:
+def dry_run(spec: TrialSpec, *, timeline: bool = False) -> Footprint:
     """The footprint of one configuration.
 
     Args:
@@ -61,7 +61,7 @@ def dry_run(spec: VisitSpec, *, timeline: bool = False) -> Footprint:
 
 
 def dry_runs(
-    spec: VisitSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
+    spec: TrialSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
 ) -> tuple[Counted, ...]:
     """Footprints of several batch sizes of one model, which is built once; None is its own."""
     as_on_cuda = spec.workload.device.startswith("cuda")

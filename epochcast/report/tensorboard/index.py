@@ -29,7 +29,7 @@ class BoardRow:
         id: tells the configuration from all others of the index; 16 hexadecimal digits.
         device: the device's label.
         config_label: the configuration's label.
-        step_spread: half the range of ``step_seconds`` over visits, relative to their median.
+        step_spread: half the range of ``step_seconds`` over trials, relative to their median.
         trace: the torch.profiler trace, relative to the index's folder; None if there is none.
     """
 

@@ -67,17 +67,17 @@ def _varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
 
 
 def print_probed(
-    console: Console, visits: int, result: SweepResult, until: float | None = None
+    console: Console, trials: int, result: SweepResult, until: float | None = None
 ) -> None:
     """What the sweep cost, why it stopped, and what to do next."""
     console.print()
-    if not visits and result.stopped not in ("complete", "sharp", "max-rounds"):
-        line = "No visit was made: --max-seconds left no time for one; give more, or leave it out."
+    if not trials and result.stopped not in ("complete", "sharp", "max-rounds"):
+        line = "No trial was made: --max-seconds left no time for one; give more, or leave it out."
         console.print(Text(line))
         return
-    took = f"{visits} visits took {format_seconds(result.seconds)}"
+    took = f"{trials} trials took {format_seconds(result.seconds)}"
     why = _why_stopped(result, until)
-    console.print(Text(f"{took if visits else 'Nothing was left to measure'}{why}."))
+    console.print(Text(f"{took if trials else 'Nothing was left to measure'}{why}."))
     if result.stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
 

@@ -1,4 +1,4 @@
-"""A sweep as it runs: a line per visit, or a bar."""
+"""A sweep as it runs: a line per trial, or a bar."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from epochcast.units import format_seconds
 
 
 class PlainProgress:
-    """One line per visit, for logs and pipes."""
+    """One line per trial, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = self.count = 0
 
-    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
-        self.total = visits or 0
-        self.console.print(Text(_opening(visits, done, device, data)), soft_wrap=True)
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        self.total = trials or 0
+        self.console.print(Text(_opening(trials, done, device, data)), soft_wrap=True)
 
     def phase(self, label: str, phase: str) -> None:
         return
 
-    def visited(self, measurement: Measurement) -> None:
+    def finished(self, measurement: Measurement) -> None:
         self.count += 1
         of = f"/{self.total}" if self.total else ""
-        line = f"[{self.count}{of}] {_visit_line(measurement)}"
+        line = f"[{self.count}{of}] {_trial_line(measurement)}"
         self.console.print(Text(line), soft_wrap=True)
 
     def warn(self, warning: Warning_) -> None:
@@ -55,32 +55,32 @@ class BarProgress(PlainProgress):
         )
         self._task = self._bar.add_task("starting", total=None)
 
-    def begin(self, visits: int | None, done: int, device: Device, data: str) -> None:
-        super().begin(visits, done, device, data)
-        self._bar.update(self._task, total=visits)  # None: a bar that only moves
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        super().begin(trials, done, device, data)
+        self._bar.update(self._task, total=trials)  # None: a bar that only moves
         self._bar.start()
 
     def phase(self, label: str, phase: str) -> None:
         self._bar.update(self._task, description=f"{label}: {phase}")
 
-    def visited(self, measurement: Measurement) -> None:
+    def finished(self, measurement: Measurement) -> None:
         self._bar.advance(self._task)
         self.count += 1
         if measurement.status != "ok":
-            self.console.print(Text(_visit_line(measurement), style="red"), soft_wrap=True)
+            self.console.print(Text(_trial_line(measurement), style="red"), soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
 
 
-def _opening(visits: int | None, done: int, device: Device, data: str) -> str:
-    todo = "Choosing what to visit" if visits is None else f"{visits} visits to make"
+def _opening(trials: int | None, done: int, device: Device, data: str) -> str:
+    todo = "Choosing what to measure" if trials is None else f"{trials} trials to make"
     continued = f" ({done} more are in the store already)" if done else ""
     source = f", {data} data" if data else ""
     return f"{todo}{continued}; on {device.label}{source}"
 
 
-def _visit_line(m: Measurement) -> str:
+def _trial_line(m: Measurement) -> str:
     if m.status != "ok":
         return f"{m.config.label}: {m.status}: {m.message} (log: {m.log})"
     return f"{m.config.label}: {format_seconds(step_seconds(m))} a step"

@@ -25,8 +25,8 @@ from epochcast.profiler.archive import with_outer_timelines
 from epochcast.profiler.footprint.dry_run import DryRunError, dry_run, dry_runs, simulate
 from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
 from epochcast.profiler.loop import TrainingLoop, config_of
-from epochcast.profiler.protocol import VisitSpec, WorkloadSpec
-from epochcast.profiler.visit import build_checked
+from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
+from epochcast.profiler.trial import build_checked
 from epochcast.profiler.workload import Workload
 from epochcast.records import make_sizes
 
@@ -88,7 +88,7 @@ BUILT_IN = [
 @pytest.mark.parametrize(("target", "sizes"), BUILT_IN, ids=str)
 def test_built_in_workloads(target, sizes, overrides):
     workload = WorkloadSpec(target=target, overrides=make_sizes(overrides))
-    spec = VisitSpec(workload=workload, sizes=make_sizes(sizes), batch_size=8)
+    spec = TrialSpec(workload=workload, sizes=make_sizes(sizes), batch_size=8)
     fake = dry_run(spec, timeline=True)
     assert_same(fake, real_footprint(lambda: build_checked(spec), 8))
 
@@ -152,7 +152,7 @@ def test_a_model_in_half_precision_is_cast_and_moved_without_memory():
 def test_a_compiled_model_is_traced_eagerly():
     spec = WorkloadSpec(target="digits-mlp", overrides=(("compile", True),))
     plain = WorkloadSpec(target="digits-mlp")
-    assert dry_run(VisitSpec(workload=spec)) == dry_run(VisitSpec(workload=plain))
+    assert dry_run(TrialSpec(workload=spec)) == dry_run(TrialSpec(workload=plain))
 
 
 def test_the_optimizer_of_a_cuda_device_updates_all_parameters_at_once():
@@ -254,7 +254,7 @@ def test_data_that_are_read_as_values_are_built_for_real():
 
 
 def test_errors_of_the_workload_itself():
-    spec = VisitSpec(workload=WorkloadSpec(target="mnist-mlp"), sizes=(("width", 0),))
+    spec = TrialSpec(workload=WorkloadSpec(target="mnist-mlp"), sizes=(("width", 0),))
     with pytest.raises(WorkloadError, match="width must be a whole number"):
         dry_run(spec)
     with pytest.raises(WorkloadError, match="batch size 9 is more than the data set's 8 samples"):
@@ -409,7 +409,7 @@ def test_gpt2_takes_no_memory():
 
 def test_the_library_asks_a_worker_process():
     footprint = epochcast.dry_run("digits-mlp", 16, width=32, timeline=True)
-    spec = VisitSpec(
+    spec = TrialSpec(
         workload=WorkloadSpec(target="digits-mlp"), sizes=(("width", 32),), batch_size=16
     )
     assert footprint == dry_run(spec, timeline=True)
@@ -434,7 +434,7 @@ def workload(width: int = 4):
 
 @pytest.mark.parametrize("name", ["digits-mlp", "char-gpt", "cifar10-resnet"])
 def test_timelines_of_two_batch_sizes_give_the_peak_of_all(name):
-    spec = VisitSpec(workload=WorkloadSpec(target=name))
+    spec = TrialSpec(workload=WorkloadSpec(target=name))
     known = dry_runs(spec, [4, 16], timeline=True)
     (lines,) = envelopes({c.config: c.footprint for c in known})
     for other in dry_runs(spec, [2, 7, 96]):  # one sample may take other kernels
@@ -444,7 +444,7 @@ def test_timelines_of_two_batch_sizes_give_the_peak_of_all(name):
 
 
 def test_of_each_model_the_timelines_of_two_batch_sizes_are_kept():
-    spec = VisitSpec(workload=WorkloadSpec(target="digits-mlp"))
+    spec = TrialSpec(workload=WorkloadSpec(target="digits-mlp"))
     counted = {c.config: c.footprint for c in dry_runs(spec, [4, 8, 16], timeline=True)}
     kept = with_outer_timelines(counted)
     assert {c.batch_size for c, x in kept.items() if x.timeline} == {4, 16}

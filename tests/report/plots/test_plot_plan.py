@@ -17,7 +17,7 @@ from epochcast.records import Budget, LearningCurve
 from epochcast.report.plots import plan as plot_plan
 from epochcast.units import format_seconds
 
-MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
+MODEL = fit(truths.sweep(round_sd=0.05, trial_sd=0.02))
 PILOT = LearningCurve(
     epochs=tuple(range(1, 31)), validation=tuple(0.002 * (e - 12) ** 2 for e in range(1, 31))
 )

@@ -16,7 +16,7 @@ def make_summary(batch_size: int, width: int, *, trace: str | None = None) -> Su
         config=RunConfig(batch_size=batch_size, sizes=make_sizes({"width": width})),
         device=DEVICE,
         status="ok",
-        visits=2,
+        trials=2,
         step_seconds=step,
         step_spread=0.02,
         samples_per_second=batch_size / step,

@@ -32,7 +32,7 @@ def test_older_code_and_other_data_are_left_out(
         ("another", 64),
         ("imaginary", 32),
     ]
-    assert summaries[1].visits == 1
+    assert summaries[1].trials == 1
 
 
 def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(

@@ -70,19 +70,19 @@ def test_markup_in_user_text_is_text() -> None:
     print_summaries(console, summarise([failed]))
     progress = PlainProgress(console)
     progress.begin(1, 0, replace(truths.DEVICE, name="[i]GPU"), "synthetic")
-    progress.visited(failed)
+    progress.finished(failed)
     assert _text(console).count("[red]x[/nope]") == 2
     assert "[i]GPU" in _text(console)
 
 
-def test_plain_progress_counts_visits() -> None:
+def test_plain_progress_counts_trials() -> None:
     console = _console(200)
     progress = PlainProgress(console)
     progress.begin(2, 3, truths.DEVICE, "synthetic")
     for measurement in truths.sweep((32, 64), (256,), rounds=1):
-        progress.visited(measurement)
+        progress.finished(measurement)
     lines = _text(console).splitlines()
-    assert lines[0].startswith("2 visits to make (3 more are in the store already); on Imaginary")
+    assert lines[0].startswith("2 trials to make (3 more are in the store already); on Imaginary")
     assert lines[0].endswith("synthetic data")
     assert lines[1].startswith("[1/2] batch_size=32 depth=1 width=256: ")
 
@@ -92,8 +92,8 @@ def test_a_bar_shows_failures_and_ends() -> None:
     progress = BarProgress(console)
     progress.begin(2, 0, truths.DEVICE, "synthetic")
     progress.phase("batch_size=32", "warm up")
-    progress.visited(truths.measure(32, 256))
-    progress.visited(truths.measure(64, 256, status="crashed", message="it broke"))
+    progress.finished(truths.measure(32, 256))
+    progress.finished(truths.measure(64, 256, status="crashed", message="it broke"))
     progress.close()
     assert "it broke" in _text(console)
     assert progress.count == 2
@@ -113,15 +113,15 @@ def test_documents_name_their_knobs() -> None:
 
 
 def test_what_a_sweep_cost_and_why_it_ended() -> None:
-    def said(visits: int, stopped: str, half_width: float | None = None) -> str:
+    def said(trials: int, stopped: str, half_width: float | None = None) -> str:
         console = _console(200)
         result = SweepResult(measurements=(), seconds=3.0, stopped=stopped, half_width=half_width)
-        print_probed(console, visits, result, 0.05)
+        print_probed(console, trials, result, 0.05)
         return _text(console)
 
-    assert "3 visits took 3 s." in said(3, "complete")
+    assert "3 trials took 3 s." in said(3, "complete")
     assert "Nothing was left to measure." in said(0, "complete")
-    assert "3 visits took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
+    assert "3 trials took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
     assert "--max-seconds left no time for one" in said(0, "max-seconds")
     assert "Next:" not in said(0, "max-seconds")
     assert "the 90 % interval of the answer is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)

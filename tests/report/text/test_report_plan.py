@@ -25,7 +25,7 @@ from epochcast.report.text.noise import noise_text, print_noise
 from epochcast.report.text.plan_tables import ROWS, _worth_showing, options_tables
 from epochcast.report.text.sentences import filled
 
-MODEL = fit(truths.sweep(round_sd=0.05, visit_sd=0.02))
+MODEL = fit(truths.sweep(round_sd=0.05, trial_sd=0.02))
 PILOT = LearningCurve(
     epochs=tuple(range(1, 31)),
     validation=tuple(0.4 + 0.002 * (e - 12) ** 2 for e in range(1, 31)),

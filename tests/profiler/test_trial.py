@@ -1,4 +1,4 @@
-"""Real visits of tiny workloads, in this process: what a Measurement holds, whatever happens."""
+"""Real trials of tiny workloads, in this process: what a Measurement holds, whatever happens."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import UsageError
 from epochcast.profiler import timing
-from epochcast.profiler.protocol import Task, VisitSpec, WorkloadSpec
+from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import build, first_line, load
-from epochcast.profiler.visit import SAVES, TURNS, check, visit
+from epochcast.profiler.trial import RESTARTS, SAVES, check, run_trial
 from epochcast.records import from_json, to_json
 
 HEAD = """
@@ -171,14 +171,14 @@ def one_thread_and_clean_imports():
 
 @pytest.fixture
 def task_of(tmp_path):
-    def make(text, kind="visit", name="workload", batch_size=None, sizes=(), **overrides):
+    def make(text, kind="trial", name="workload", batch_size=None, sizes=(), **overrides):
         path = tmp_path / "tiny_workload.py"
         path.write_text(HEAD + text)
         workload = WorkloadSpec(
             target=f"{path}:{name}", overrides=tuple(sorted(overrides.items())), threads=1
         )
-        spec = VisitSpec(workload=workload, batch_size=batch_size, sizes=sizes, steady_seconds=0.02)
-        return Task(kind=kind, spec=spec, folder=str(tmp_path), log="some.log", round=1, visit=2)
+        spec = TrialSpec(workload=workload, batch_size=batch_size, sizes=sizes, steady_seconds=0.02)
+        return Task(kind=kind, spec=spec, folder=str(tmp_path), log="some.log", round=1, trial=2)
 
     return make
 
@@ -191,10 +191,10 @@ def timed(measurement):
 
 
 def checked(measurement, task):
-    """The facts that hold for every successful visit."""
+    """The facts that hold for every successful trial."""
     assert (measurement.status, measurement.message) == ("ok", "")
     assert measurement.request == task.spec.request
-    assert (measurement.round, measurement.visit, measurement.log) == (1, 2, "some.log")
+    assert (measurement.round, measurement.trial, measurement.log) == (1, 2, "some.log")
     for name, series in timed(measurement).items():
         assert all(math.isfinite(s) and s >= 0 for s in series), name
     steps = len(measurement.step_seconds)
@@ -202,7 +202,7 @@ def checked(measurement, task):
     assert len(measurement.data_wait_seconds) == steps
     assert len(measurement.update_seconds) in (0, steps)
     assert len(measurement.warmup_seconds) >= timing.MIN_WARMUP_UPDATES
-    assert len(measurement.epoch_turn_seconds) >= TURNS
+    assert len(measurement.loader_restart_seconds) >= RESTARTS
     assert len(measurement.loader_seconds) > 0
     assert len(measurement.save_seconds) == SAVES
     assert measurement.memory is not None
@@ -215,7 +215,7 @@ def checked(measurement, task):
 
 
 def made(task):
-    return checked(visit(task, import_seconds=1.5), task)
+    return checked(run_trial(task, import_seconds=1.5), task)
 
 
 # -- what works ---------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def made(task):
 
 def test_a_plain_workload(task_of):
     task, phases = task_of(WORKLOADS["plain"], sizes=(("width", 5),)), []
-    measurement = checked(visit(task, 1.5, phases.append), task)
+    measurement = checked(run_trial(task, 1.5, phases.append), task)
     assert phases == [
         *("build", "warm up", "time steps", "loader alone", "evaluate", "save", "count operators")
     ]
@@ -233,7 +233,7 @@ def test_a_plain_workload(task_of):
     assert measurement.config.sizes == (("width", 5),)
     assert len(measurement.update_seconds) == len(measurement.step_seconds)
     assert all(update > 0 for update in measurement.update_seconds)
-    assert len(measurement.eval_batch_seconds) == len(measurement.eval_turn_seconds) > 0
+    assert len(measurement.eval_batch_seconds) == len(measurement.eval_restart_seconds) > 0
     assert measurement.footprint.parameters == 6 * 5 + 5 + 5 * 2 + 2
 
 
@@ -341,7 +341,7 @@ def test_a_full_disk_costs_the_checkpoint_alone(task_of, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(torch, "save", save)
-    measurement = visit(task_of(WORKLOADS["plain"]))
+    measurement = run_trial(task_of(WORKLOADS["plain"]))
     assert measurement.status == "ok"
     assert measurement.message == first_line(error)
     assert measurement.save_seconds == ()
@@ -352,7 +352,7 @@ def test_a_full_disk_costs_the_checkpoint_alone(task_of, monkeypatch, error):
 def test_without_evaluation_data(task_of):
     measurement = made(task_of(WORKLOADS["no_evaluation"]))
     assert measurement.eval_samples == 0
-    assert measurement.eval_batch_seconds == measurement.eval_turn_seconds == ()
+    assert measurement.eval_batch_seconds == measurement.eval_restart_seconds == ()
 
 
 def test_batches_that_are_dictionaries(task_of):
@@ -365,7 +365,7 @@ def test_a_data_set_of_a_single_batch(task_of):
     assert len(measurement.loader_seconds) == 1
 
 
-def test_equal_visits_have_equal_footprints(task_of):
+def test_equal_trials_have_equal_footprints(task_of):
     task = task_of(WORKLOADS["plain"], accumulation=3)
     assert made(task).footprint == made(task).footprint
 
@@ -376,7 +376,7 @@ def test_cuda(task_of):
     task = task_of(WORKLOADS["plain"])
     task = Task(
         **{f.name: getattr(task, f.name) for f in fields(task) if f.name != "spec"},
-        spec=VisitSpec(workload=WorkloadSpec(target=task.spec.workload.target, device="cuda")),
+        spec=TrialSpec(workload=WorkloadSpec(target=task.spec.workload.target, device="cuda")),
     )
     memory = made(task).memory
     assert memory.device_bytes >= memory.reserved_bytes >= memory.allocated_bytes > 0
@@ -389,7 +389,7 @@ def test_cuda(task_of):
 def test_a_failure_is_a_measurement_of_what_was_known(task_of, name, capsys):
     text, status, message = FAILURES[name]
     task = task_of(text)
-    measurement = visit(task, 1.5)
+    measurement = run_trial(task, 1.5)
     assert measurement.status == status
     assert message in measurement.message
     assert "\n" not in measurement.message
@@ -407,18 +407,18 @@ def test_a_failure_is_a_measurement_of_what_was_known(task_of, name, capsys):
 def test_a_device_that_is_not_there_is_the_users_error(task_of):
     task = task_of(WORKLOADS["plain"])
     for name in ("cuda:99", "tpu", "xpu", "no such thing"):
-        spec = VisitSpec(workload=WorkloadSpec(target=task.spec.workload.target, device=name))
+        spec = TrialSpec(workload=WorkloadSpec(target=task.spec.workload.target, device=name))
         with pytest.raises(UsageError):
-            visit(Task(kind="visit", spec=spec, folder=task.folder))
+            run_trial(Task(kind="trial", spec=spec, folder=task.folder))
 
 
 def test_after_a_failure_the_process_can_go_on(task_of):
-    visit(task_of(FAILURES["loss"][0]))
+    run_trial(task_of(FAILURES["loss"][0]))
     load.cache_clear()
     made(task_of(WORKLOADS["plain"]))
 
 
-# -- the trial step -----------------------------------------------------------------------------
+# -- the first step -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -1,6 +1,6 @@
 """One configuration, measured once: a plain function of a task that returns a Measurement.
 
-    build │ warm-up │ steady steps │ loader alone │ turns │ evaluation │ save │ operators
+    build │ warm-up │ steady steps │ loader alone, its restarts │ evaluation │ save │ operators
     └ with imports: the start-up    └ nothing runs under a profiler ┘
 
 Whatever happens, what had been measured by then is in the Measurement.
@@ -29,14 +29,14 @@ from epochcast.profiler import timing
 from epochcast.profiler.failures import is_out_of_memory, naming_layer
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
-from epochcast.profiler.protocol import CheckedWorkload, Task, VisitSpec
+from epochcast.profiler.protocol import CheckedWorkload, Task, TrialSpec
 from epochcast.profiler.source import source_of
 from epochcast.profiler.target import build, first_line
 from epochcast.profiler.workload import Workload
 from epochcast.records import Device, Measurement, RunConfig, Status
 
 SIDE_SHARE = 0.25  # of the steady phase's time, for each of loader alone and evaluation
-TURNS = 3
+RESTARTS = 3
 SAVES = 3
 SLOW_SAVE_SECONDS = 5.0  # a checkpoint this slow is written once
 
@@ -44,8 +44,8 @@ Report = Callable[[str], None]
 
 
 @dataclass
-class _Visit:
-    """What is known so far; becomes a Measurement at the end, or wherever the visit failed."""
+class _Trial:
+    """What is known so far; becomes a Measurement at the end, or wherever the trial failed."""
 
     task: Task
     device: Device
@@ -53,7 +53,7 @@ class _Visit:
     import_seconds: float
     begun: float = field(default_factory=time.perf_counter)
     fields: dict[str, Any] = field(default_factory=dict)
-    message: str = ""  # what could not be measured, though the visit succeeds
+    message: str = ""  # what could not be measured, though the trial succeeds
 
     def measurement(self, status: Status, message: str = "") -> Measurement:
         spec = self.task.spec
@@ -66,7 +66,7 @@ class _Visit:
             status=status,
             message=message or self.message,
             round=self.task.round,
-            visit=self.task.visit,
+            trial=self.task.trial,
             import_seconds=self.import_seconds,
             probe_seconds=time.perf_counter() - self.begun,
             log=self.task.log or None,
@@ -75,7 +75,7 @@ class _Visit:
         )
 
 
-def visit(
+def run_trial(
     task: Task, import_seconds: float = 0.0, report: Report = lambda phase: None
 ) -> Measurement:
     """Measure one configuration.
@@ -91,32 +91,32 @@ def visit(
     spec = task.spec
     device = devices.open_device(spec.workload.device, spec.workload.threads)
     asked = RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
-    visit = _Visit(task, devices.fingerprint(device), asked, import_seconds)
+    trial = _Trial(task, devices.fingerprint(device), asked, import_seconds)
     try:
-        _measure(visit, device, report)
+        _measure(trial, device, report)
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - user code may raise anything; it is recorded
         traceback.print_exc()  # into the worker's log
         status: Status = "oom" if is_out_of_memory(error) else "crashed"
         message = str(error) if isinstance(error, WorkloadError) else first_line(error)
-        return visit.measurement(status, message)
+        return trial.measurement(status, message)
     finally:
         gc.collect()
-    return visit.measurement("ok")
+    return trial.measurement("ok")
 
 
-def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
-    seconds, fields = visit.task.spec.steady_seconds, visit.fields
+def _measure(trial: _Trial, device: torch.device, report: Report) -> None:
+    seconds, fields = trial.task.spec.steady_seconds, trial.fields
     report("build")
     devices.reset_peaks(device)
     clock = devices.clock_for(device)
     begun = time.perf_counter()
-    workload = build_checked(visit.task.spec)
-    visit.config = config_of(workload, visit.task.spec.batch_size, visit.task.spec.sizes)
+    workload = build_checked(trial.task.spec)
+    trial.config = config_of(workload, trial.task.spec.batch_size, trial.task.spec.sizes)
     fields |= _about(workload)
-    require_full_batch(visit.config, fields["samples"])
-    loop = TrainingLoop(workload, visit.config, device)
+    require_full_batch(trial.config, fields["samples"])
+    loop = TrainingLoop(workload, trial.config, device)
     devices.synchronize(device)
     fields["build_seconds"] = time.perf_counter() - begun
 
@@ -135,25 +135,25 @@ def _measure(visit: _Visit, device: torch.device, report: Report) -> None:
     fields["memory"] = devices.read_peaks(device)
     report("loader alone")
     fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
-    while len(stepper.turns) < TURNS:
-        stepper.turn()
-    fields["epoch_turn_seconds"] = tuple(stepper.turns)
+    while len(stepper.restarts) < RESTARTS:
+        stepper.restart()
+    fields["loader_restart_seconds"] = tuple(stepper.restarts)
     report("evaluate")
-    if visit.config.compiled:
+    if trial.config.compiled:
         fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, clock))
-    samples, turns = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
-    fields["eval_batch_seconds"], fields["eval_turn_seconds"] = tuple(samples), tuple(turns)
+    samples, restarts = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
+    fields["eval_batch_seconds"], fields["eval_restart_seconds"] = tuple(samples), tuple(restarts)
     report("save")
     try:
-        saves = time_saves(workload, Path(visit.task.folder))
+        saves = time_saves(workload, Path(trial.task.folder))
     except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
         if is_out_of_memory(error):
             raise
-        visit.message = first_line(error)
+        trial.message = first_line(error)
     else:
         fields["save_seconds"], fields["save_bytes"] = saves
     report("count operators")
-    eager = torch.compiler.set_stance("force_eager") if visit.config.compiled else nullcontext()
+    eager = torch.compiler.set_stance("force_eager") if trial.config.compiled else nullcontext()
     with eager:
         fields["footprint"] = measure_footprint(loop)
 
@@ -178,7 +178,7 @@ def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
     return [*first, *timing.warm_up(stepper, end)]
 
 
-def build_checked(spec: VisitSpec) -> Workload:
+def build_checked(spec: TrialSpec) -> Workload:
     """Build the workload of a spec afresh, with the same random numbers every time."""
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:  # importing it takes seconds: only where it was used

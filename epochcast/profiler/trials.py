@@ -1,4 +1,4 @@
-"""One visit: a configuration measured in a worker, stored the moment it ends, whatever happens.
+"""One trial: a configuration measured in a worker, stored the moment it ends, whatever happens.
 
     worker answers            ──▶  its Measurement
     worker dies or is silent  ──▶  a Measurement with status oom, crashed or timeout
@@ -23,7 +23,7 @@ from epochcast.profiler.process import (
     WorkerTimeout,
     out_of_memory_kills,
 )
-from epochcast.profiler.protocol import Task, VisitSpec
+from epochcast.profiler.protocol import Task, TrialSpec
 from epochcast.records import Measurement, Status
 
 
@@ -34,7 +34,7 @@ class TimeLimit:
         self.max_seconds = max_seconds
         self.clock = clock
         self.begun = clock()
-        self.longest_visit = 0.0
+        self.longest_trial = 0.0
 
     @property
     def seconds(self) -> float:
@@ -43,14 +43,14 @@ class TimeLimit:
 
     @property
     def reached(self) -> bool:
-        """Whether another visit, as long as the longest so far, would end too late."""
+        """Whether another trial, as long as the longest so far, would end too late."""
         if self.max_seconds is None:
             return False
-        return self.seconds + self.longest_visit > self.max_seconds
+        return self.seconds + self.longest_trial > self.max_seconds
 
 
-class Visits:
-    """Makes visits and stores them.
+class Trials:
+    """Makes trials and stores them.
 
     Attributes:
         failed: requests that gave no measurement in this sweep.
@@ -67,9 +67,9 @@ class Visits:
         self._warned = False  # of a checkpoint that could not be timed
 
     def in_order(
-        self, order: Sequence[VisitSpec], round_: int, workers: Workers
+        self, order: Sequence[TrialSpec], round_: int, workers: Workers
     ) -> Iterator[Measurement]:
-        """Visit configurations until all are done or time is up; replace a worker that failed."""
+        """Measure configurations until all are done or time is up; replace a worker that failed."""
         remaining = list(order)
         while remaining:
             with workers.start(f"round-{round_}") as worker:
@@ -81,29 +81,29 @@ class Visits:
                     if measurement.status != "ok":
                         break
 
-    def make(self, worker: WorkerProcess, spec: VisitSpec, round_: int) -> Measurement:
-        """Visit one configuration in a worker, store and tell it."""
+    def make(self, worker: WorkerProcess, spec: TrialSpec, round_: int) -> Measurement:
+        """Measure one configuration in a worker, store and tell it."""
         begun = self.limit.seconds
         measurement = self._measure(worker, self._task(worker, spec, round_))
-        worker.visits += 1
+        worker.trials += 1
         seconds = self.limit.seconds - begun
-        self.limit.longest_visit = max(self.limit.longest_visit, seconds)
+        self.limit.longest_trial = max(self.limit.longest_trial, seconds)
         if measurement.status != "ok":
             self.failed.add(spec.request)
             measurement = replace(measurement, probe_seconds=seconds)
         self.archive.add(measurement)
-        self.observer.visited(measurement)
+        self.observer.finished(measurement)
         if measurement.status == "ok" and measurement.message and not self._warned:
             self._warned = True
             note(self.observer, "no-save", why=measurement.message)
         return measurement
 
-    def _task(self, worker: WorkerProcess, spec: VisitSpec, round_: int) -> Task:
+    def _task(self, worker: WorkerProcess, spec: TrialSpec, round_: int) -> Task:
         return Task(
-            kind="visit",
+            kind="trial",
             spec=spec,
             round=round_,
-            visit=worker.visits,
+            trial=worker.trials,
             folder=str(self.archive.folder),
             log=str(worker.log),
         )
@@ -125,7 +125,7 @@ class Visits:
 
 
 def _failure(prepared: Prepared, task: Task, status: Status, message: str) -> Measurement:
-    """The record of a visit whose process could not write one itself."""
+    """The record of a trial whose process could not write one itself."""
     return Measurement(
         workload=prepared.request.target,
         source=prepared.source,
@@ -135,9 +135,9 @@ def _failure(prepared: Prepared, task: Task, status: Status, message: str) -> Me
         status=status,
         message=message,
         round=task.round,
-        visit=task.visit,
-        samples=prepared.trial.samples,
-        data=prepared.trial.data,
+        trial=task.trial,
+        samples=prepared.checked.samples,
+        data=prepared.checked.data,
         log=task.log or None,
         created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
     )
