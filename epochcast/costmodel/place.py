@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.calibration import Calibration, Calibrations
+from epochcast.costmodel.epoch import divide
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, doublings
 from epochcast.costmodel.memory import Layer
@@ -134,9 +135,10 @@ class Place:
         surface = self.variant.evaluation
         if surface is None:
             return 0.0
-        full, rest = divmod(self.eval_samples(), self.config.batch_size)
-        seconds = full * surface.value(self.variables)
-        return seconds + (surface.value(self._variables(rest)) if rest else 0.0)
+        division = divide(self.eval_samples(), self.config.batch_size, 1, 1)
+        rest = self._variables(max(1, division.partial))
+        full = division.full_seconds(surface.value(self.variables), 0.0)
+        return full + division.partial_seconds(surface.value(rest))
 
     def step_scatter(self) -> Scatter:
         """Run-level scatter of a micro-step: what probes say, and what runs say about that."""

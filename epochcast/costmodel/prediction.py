@@ -1,7 +1,4 @@
-"""A cost model and a question to an estimate: the epoch equation, term by term.
-
-    T_run(E) = T_startup + T_first + E·T_epoch + n_eval·T_eval + n_save·T_save
-    T_epoch  = ⌊N/B⌋·t(B) + [r > 0]·t(r) + u·t_update + T_turn          r = N mod B, u = ⌈⌈N/B⌉/k⌉
+"""A cost model and a question to an estimate: the equation of ``epoch.py``, term by term.
 
 Training carries two errors: one of the run, shared by all its epochs, and one of each epoch, which
 averages out: var log T(E) = s_u² + σ²/E. Terms are added quantile by quantile, as if whatever makes
@@ -14,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, log2, sqrt
 
+import numpy as np
+
+from epochcast.costmodel.epoch import Division, RunParts, Seconds, division_of
+from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, worker_scaling
 from epochcast.costmodel.model import Constant, CostModel, Variant
@@ -36,6 +37,7 @@ EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken 
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # of an epoch, in counting evaluations
+ALWAYS = ("start-up", "first steps", "training steps")  # terms that are shown even where they are 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,38 +81,6 @@ def _is_within(value: object, least: float) -> bool:
     return isinstance(value, int | float) and least <= value <= LARGEST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """How one epoch is divided, as a DataLoader does it.
-
-    Attributes:
-        full: micro-batches of full size.
-        partial: samples in the last, smaller one; 0 if there is none.
-        updates: optimizer steps.
-    """
-
-    full: int
-    partial: int
-    updates: int
-
-
-def schedule(samples: int, config: RunConfig) -> Schedule:
-    """Divide an epoch: 50,000 samples at 128 are 391 steps, 390 with drop_last.
-
-    Raises:
-        PredictionError: drop_last leaves no batch at all.
-    """
-    full, rest = divmod(samples, config.batch_size)
-    partial = 0 if config.drop_last else rest
-    batches = full + (partial > 0)
-    if batches == 0:
-        raise PredictionError(
-            f"with drop_last, a batch size of {config.batch_size} leaves no batch in "
-            f"{samples} samples"
-        )
-    return Schedule(full=full, partial=partial, updates=ceil(batches / config.accumulation))
-
-
 def predict(model: CostModel, question: Question) -> Estimate:
     """Price a run.
 
@@ -126,9 +96,9 @@ def predict(model: CostModel, question: Question) -> Estimate:
     if asked > samples and not config.drop_last:  # a loader makes one batch of all there are
         config = replace(config, batch_size=samples)
         at = place(model, variant, config)
-    plan = schedule(samples, config)
-    epochs = question.epochs or (question.steps or 0) / plan.updates
-    terms = _terms(model, at, plan, epochs, question)
+    division = _division(samples, config)
+    epochs = question.epochs or (question.steps or 0) / division.updates
+    terms = _terms(model, at, division, epochs, question)
     total = sum((term.seconds for term in terms), ZERO)
     cost = None
     if question.price_per_hour is not None:
@@ -140,9 +110,9 @@ def predict(model: CostModel, question: Question) -> Estimate:
         config=config,
         samples=samples,
         epochs=epochs,
-        steps_per_epoch=plan.updates,
+        steps_per_epoch=division.updates,
         step_seconds=at.step_scatter().quantiles(at.step()),
-        epoch_seconds=_training(at, plan, 1.0),
+        epoch_seconds=_quantiles(_parts(model, at, division, 1.0).epoch),
         total_seconds=total,
         terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),
         peak_bytes=at.peak_bytes(),
@@ -162,6 +132,16 @@ def predict(model: CostModel, question: Question) -> Estimate:
             *model.calibration.notes(at.probed_step_scatter()),
         ),
     )
+
+
+def _division(samples: int, config: RunConfig) -> Division[int]:
+    found = division_of(samples, config)
+    if not found.micro_batches:
+        raise PredictionError(
+            f"with drop_last, a batch size of {config.batch_size} leaves no batch in "
+            f"{samples} samples"
+        )
+    return found
 
 
 def require_known_size(model: CostModel, at: Place) -> None:
@@ -272,52 +252,68 @@ def configuration(model: CostModel, variant: Variant, question: Question) -> Run
     )
 
 
-def _training(at: Place, plan: Schedule, epochs: float) -> Quantiles:
-    return sum((t.seconds for t in _training_terms(at, plan, epochs)), ZERO)
-
-
-def _training_terms(at: Place, plan: Schedule, epochs: float) -> list[Term]:
-    steps = plan.full + (plan.partial > 0)
-    noise = min(EPOCH_NOISE_CAP, at.variant.step_sd / sqrt(steps))
-    scatter = at.step_scatter() + Scatter(sd=noise / sqrt(epochs))
-    full = plan.full * at.micro_step() + plan.updates * at.update()
-    terms = [_term("training steps", epochs * plan.full, scatter, epochs * full)]
-    if plan.partial:
-        seconds = at.micro_step(plan.partial)
-        terms.append(_term("last partial batches", epochs, scatter, epochs * seconds))
-    turn = at.epoch_turn()
-    if turn.seconds:
-        terms.append(_term("starting epochs", epochs, turn.scatter, epochs * turn.seconds))
-    return terms
-
-
 def _terms(
-    model: CostModel, at: Place, plan: Schedule, epochs: float, question: Question
+    model: CostModel, at: Place, division: Division[int], epochs: float, question: Question
 ) -> list[Term]:
-    variant, runs = at.variant, model.calibration
-    terms = [
-        _startup(model, at),
-        _term("first steps", 1, variant.first_steps.scatter, variant.first_steps.seconds),
-        *_training_terms(at, plan, epochs),
-    ]
+    """What the run is made of, without what it has nothing of."""
     evaluations = _occasions(epochs, question.eval_every)
-    if variant.evaluation is not None and evaluations and at.eval_samples():
-        seconds = runs.evaluation.factor * (at.evaluation() + variant.eval_turn.seconds)
-        scatter = runs.evaluation.scatter(at.run_scatter(variant.evaluation))
-        terms.append(_term("evaluation", evaluations, scatter, evaluations * seconds))
     saves = _occasions(epochs, question.save_every)
-    if variant.save_seconds is not None and saves:
-        seconds = runs.save.factor * variant.save_seconds.value(at.variables)
-        scatter = runs.save.scatter(at.run_scatter(variant.save_seconds))
-        terms.append(_term("checkpoints", saves, scatter, saves * seconds))
-    return terms
+    parts = _parts(model, at, division, epochs).terms(epochs, evaluations, saves)
+    counts = {
+        "start-up": 1.0,
+        "first steps": 1.0,
+        "training steps": epochs * division.full,
+        "last partial batches": epochs,
+        "starting epochs": epochs,
+        "evaluation": evaluations,
+        "checkpoints": saves,
+    }
+    return [
+        Term(name=name, count=ceil(counts[name]), seconds=_quantiles(seconds), share=0.0)
+        for name, seconds in parts.items()
+        if np.any(seconds) or name in ALWAYS
+    ]
 
 
-def _startup(model: CostModel, at: Place) -> Term:
-    """Imports, then building; each has its own scatter from process to process."""
-    imports, build = startup(model, at)
-    seconds = imports.scatter.quantiles(imports.seconds) + build.scatter.quantiles(build.seconds)
-    return Term(name="start-up", count=1, seconds=seconds, share=0.0)
+def _parts(model: CostModel, at: Place, division: Division[int], epochs: float) -> RunParts:
+    """The parts of a run of so many epochs, each at the five levels of ``Quantiles``."""
+    variant, runs = at.variant, model.calibration
+    noise = min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(division.micro_batches))
+    training = at.step_scatter() + Scatter(sd=noise / sqrt(epochs))
+    restart, (imports, build) = at.epoch_turn(), startup(model, at)
+    evaluation, save = variant.evaluation, variant.save_seconds
+    return RunParts(
+        startup=_levels(imports.seconds, imports.scatter) + _levels(build.seconds, build.scatter),
+        first_steps=_levels(variant.first_steps.seconds, variant.first_steps.scatter),
+        full_batches=_levels(division.full_seconds(at.micro_step(), at.update()), training),
+        partial_batch=_levels(
+            division.partial_seconds(at.micro_step(max(1, division.partial))), training
+        ),
+        loader_restart=_levels(restart.seconds, restart.scatter),
+        evaluation=0.0
+        if evaluation is None or not at.eval_samples()
+        else _levels(
+            runs.evaluation.factor * (at.evaluation() + variant.eval_turn.seconds),
+            runs.evaluation.scatter(at.run_scatter(evaluation)),
+        ),
+        save=0.0
+        if save is None
+        else _levels(
+            runs.save.factor * save.value(at.variables), runs.save.scatter(at.run_scatter(save))
+        ),
+    )
+
+
+def _levels(median: float, scatter: Scatter) -> Array:
+    """P05, P10, P50, P90 and P95, (5,)."""
+    found = scatter.quantiles(median)
+    return np.array([found.p05, found.p10, found.p50, found.p90, found.p95])
+
+
+def _quantiles(levels: Seconds) -> Quantiles:
+    """The reverse of ``_levels``."""
+    p05, p10, p50, p90, p95 = np.broadcast_to(levels, 5).tolist()
+    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
 
 
 def startup(model: CostModel, at: Place) -> tuple[Constant, Constant]:
@@ -334,10 +330,6 @@ def _occasions(epochs: float, every: float) -> int:
         return 0
     whole = floor(epochs / every + EPSILON)
     return whole + (epochs - whole * every > EPSILON)
-
-
-def _term(name: str, count: float, scatter: Scatter, seconds: float) -> Term:
-    return Term(name=name, count=ceil(count), seconds=scatter.quantiles(seconds), share=0.0)
 
 
 def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:

@@ -12,11 +12,11 @@ with blocks that hold whole periods of the loop:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from statistics import fmean, median
 
+from epochcast.costmodel.epoch import divide
 from epochcast.records import Measurement, RunConfig, Summary
 
 BLOCKS = 9  # enough for a median that up to four glitches do not move
@@ -69,7 +69,7 @@ def eval_seconds(measurement: Measurement) -> float | None:
     """Seconds of one pass over the evaluation data; None where it was not measured."""
     if not measurement.eval_batch_seconds:
         return None
-    batches = math.ceil(measurement.eval_samples / measurement.config.batch_size)
+    batches = divide(measurement.eval_samples, measurement.config.batch_size, 1, 1).micro_batches
     turn = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
     return turn + batches * steady_mean(
         measurement.eval_batch_seconds, max(1, measurement.config.workers)

@@ -10,6 +10,7 @@ stay in the bound through the slowest one of this epoch and the one before.
 
 from __future__ import annotations
 
+from epochcast.costmodel.epoch import division_of
 from epochcast.records import Plan
 
 GAIN, SPREAD_GAIN, SPREADS = 1 / 8, 1 / 4, 4.0  # RFC 6298, section 2
@@ -116,6 +117,4 @@ def planned_steps(plan: Plan, per_update: bool) -> int:
     """Calls of ``Guard.step`` in an epoch: one for each update, or for each of its batches."""
     if per_update:
         return plan.chosen.steps_per_epoch
-    config = plan.chosen.config
-    whole, rest = divmod(-(-plan.samples // config.world_size), config.batch_size)
-    return max(1, whole + int(rest > 0 and not config.drop_last))
+    return max(1, division_of(plan.samples, plan.chosen.config).micro_batches)

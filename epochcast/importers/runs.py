@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
-from math import ceil
 
+from epochcast.costmodel.epoch import divide
 from epochcast.importers.entries import Entry
 from epochcast.importers.table import malformed
 from epochcast.records import Measurement
@@ -88,7 +88,7 @@ def _require_same_knobs(before: Entry | None, entry: Entry) -> None:
 def _measurement(run: Run, created_at: str) -> Measurement:
     first, config = run[0], run[0].config
     evaluated = [e.eval_seconds for e in run if e.eval_seconds is not None]
-    batches = ceil(first.eval_samples / config.batch_size)
+    batches = divide(first.eval_samples, config.batch_size, 1, 1).micro_batches
     try:
         return Measurement.from_epochs(
             first.workload,

@@ -14,12 +14,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from epochcast.costmodel.epoch import Whole
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.prediction import MEMORY_TIGHT
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.budget import HOUR, MOST_EPOCHS
-from epochcast.planning.pricing import Candidates, Job, PriceList, Whole
+from epochcast.planning.pricing import Candidates, Job, PriceList
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget
 

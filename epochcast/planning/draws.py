@@ -25,6 +25,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import LOG_REACH, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
@@ -109,9 +110,15 @@ class RunDraws:
         Counts of shape (m, 1) give (m, S).
         """
         averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
-        work = self.once + epochs * (self.training * np.exp(averaged) + self.turn)
-        work = self.folds * (work + evaluations * self.evaluation + saves * self.save)
-        return self._with_failures(work)
+        run = RunParts(
+            startup=self.startup,
+            first_steps=self.first,
+            full_batches=self.training * np.exp(averaged),
+            loader_restart=self.turn,
+            evaluation=self.evaluation,
+            save=self.save,
+        )
+        return self._with_failures(self.folds * run.total(epochs, evaluations, saves))
 
     def _with_failures(self, work: Array) -> Array:
         if self.failures is None:

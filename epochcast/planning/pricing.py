@@ -5,10 +5,9 @@
     N, D     samples of an epoch, devices: each sees ⌈N/D⌉            as a distributed sampler pads
     b, k     micro-batch, accumulation                               an update sees b·k·D samples
 
-    T_epoch = ⌊N/(D·b)⌋·t(b) + [r > 0]·t(r) + u·(t_update + t_reduce) + T_turn
-
-is the equation of ``costmodel.prediction``: from surfaces for all candidates at once, and for the
-few that matter from a ``Place``, which knows what was counted in exactly that configuration.
+The equation is that of ``costmodel.epoch``: asked with the values of surfaces for all candidates at
+once, and for the few that matter of a ``Place``, which knows what was counted in exactly that
+configuration.
 Devices beyond those probed are taken to be as fast as one; averaging gradients over D of them is
 priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth,
 or nothing where the bandwidth is not given. Evaluation and saves are done by one device.
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.model import CostModel, Variant
@@ -32,7 +32,6 @@ from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place, startup
 from epochcast.costmodel.surface import Surface, join
 from epochcast.records import Quantiles, RunConfig
 
-Whole = NDArray[np.int64]
 Table = Mapping[str, Array]
 
 EXACTLY = Scatter(sd=0.0)
@@ -112,24 +111,6 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
-    """How each candidate divides an epoch on one device, as a DataLoader does it."""
-
-    full: Whole
-    partial: Whole
-    updates: Whole
-
-
-def divide(samples: int, candidates: Candidates, drop_last: bool) -> Division:
-    """50,000 samples at 128 are 391 steps, 390 with drop_last; 98 with accumulation 4."""
-    shard = -(-samples // candidates.devices)
-    full, rest = np.divmod(shard, candidates.batch_size)
-    partial = np.zeros_like(rest) if drop_last else rest
-    updates = -(-(full + (partial > 0)) // candidates.accumulation)
-    return Division(full=full, partial=partial, updates=updates)
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """What is trained, whatever the batch: the same for all candidates."""
 
@@ -153,7 +134,7 @@ class PriceList:
 
     job: Job
     candidates: Candidates
-    division: Division
+    division: Division[Whole]
     startup: Array
     training: Array
     evaluation: Array
@@ -176,15 +157,13 @@ class PriceList:
     def prices(self, i: int, at: Place) -> Prices:
         """One candidate at its place, exactly and with its scatter."""
         model, variant = self.job.model, self.job.variant
-        full, partial, updates = (
-            int(x[i]) for x in (self.division.full, self.division.partial, self.division.updates)
-        )
+        division = division_of(self.job.samples, self.config(i))
         imports, build = startup(model, at)
         turn, runs = at.epoch_turn(), model.calibration
         reduce = _reduce_seconds(self.job, at.config.world_size, at.variables)
         update = at.update() + runs.epoch.factor * reduce
-        training = full * at.micro_step() + updates * update
-        training += at.micro_step(partial) if partial else 0.0
+        training = division.full_seconds(at.micro_step(), update)
+        training += division.partial_seconds(at.micro_step(max(1, division.partial)))
         memory = at.device_memory() or at.peak()
         save_bytes = variant.save_bytes
         return Prices(
@@ -195,7 +174,9 @@ class PriceList:
             turn=Amount(turn.seconds, turn.scatter),
             evaluation=_evaluation(self.job, at),
             save=_save(self.job, at),
-            epoch_noise=min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, full + (partial > 0)))),
+            epoch_noise=min(
+                EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, division.micro_batches))
+            ),
             save_bytes=None if save_bytes is None else save_bytes.value(at.variables),
             device_bytes=Amount(*memory) if memory else None,
         )
@@ -214,11 +195,11 @@ def _evaluation(job: Job, at: Place) -> Amount:
     surface, runs = job.variant.evaluation, job.model.calibration.evaluation
     if surface is None or not job.eval_samples:
         return Amount()
-    full, rest = divmod(job.eval_samples, at.config.batch_size)
-    seconds = full * surface.value(at.variables) + job.variant.eval_turn.seconds
-    if rest:
-        partial = replace(at.config, batch_size=rest)
-        seconds += surface.value(Place(job.variant, partial).variables)
+    division = divide(job.eval_samples, at.config.batch_size, 1, 1)
+    rest = Place(job.variant, replace(at.config, batch_size=max(1, division.partial)))
+    seconds = division.full_seconds(surface.value(at.variables), 0.0)
+    seconds += division.partial_seconds(surface.value(rest.variables))
+    seconds += job.variant.eval_turn.seconds
     return Amount(runs.factor * seconds, runs.scatter(at.run_scatter(surface)))
 
 
@@ -240,14 +221,20 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     those: each is looked up once.
     """
     variant, runs = job.variant, job.model.calibration
-    division = divide(job.samples, candidates, job.config.drop_last)
+    division = divide(
+        job.samples,
+        candidates.batch_size,
+        candidates.accumulation,
+        candidates.devices,
+        drop_last=job.config.drop_last,
+    )
     sizes, of = np.unique(candidates.batch_size, return_inverse=True)
     table = _table(job, sizes)
     partial_sizes, of_partial = np.unique(np.maximum(division.partial, 1), return_inverse=True)
     partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
-    rest = np.where(division.partial > 0, partial, 0.0)
     update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
-    training = division.full * _micro_step(job, table)[of] + rest + division.updates * update
+    training = division.full_seconds(_micro_step(job, table)[of], update)
+    training = training + division.partial_seconds(partial)
     evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
     starting = job.model.imports.seconds + _values(variant.build, table)
     distances = np.maximum(variant.micro_step.distances(table), 0.0)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from epochcast.costmodel.epoch import Whole
 from epochcast.costmodel.features import Array
 from epochcast.errors import UsageError
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.cadence import Epochs
 from epochcast.planning.draws import LEVELS
-from epochcast.planning.pricing import Whole
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
 from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles

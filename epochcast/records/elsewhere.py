@@ -178,9 +178,10 @@ def _require_times(name: str, seconds: Sequence[float]) -> None:
 def _steps_per_epoch(samples: int, config: RunConfig) -> float:
     """How many full batches' worth of work an epoch is."""
     require(samples > 0, f"samples must be positive, but got {samples}")
+    each = math.ceil(samples / config.world_size)  # as a distributed sampler pads
     if not config.drop_last:
-        return samples / config.batch_size
-    whole = samples // config.batch_size
+        return each / config.batch_size
+    whole = each // config.batch_size
     require(
         whole > 0,
         f"with drop_last, a batch size of {config.batch_size} leaves no batch in {samples} samples",

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.prediction import Question, predict, schedule
+from epochcast.costmodel.prediction import Question, predict
 from epochcast.errors import PredictionError
-from epochcast.records import Estimate, RunConfig
+from epochcast.records import Estimate
 
 MODEL = fit(truths.sweep())
 NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
@@ -19,28 +19,6 @@ NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 
 def _term(estimate: Estimate, name: str) -> float:
     return next((t.seconds.p50 for t in estimate.terms if t.name == name), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "updates"),
-    [({}, 391), ({"drop_last": True}, 390), ({"accumulation": 4}, 98)],
-)
-def test_an_epoch_is_divided_as_a_loader_does_it(changes: dict[str, int], updates: int) -> None:
-    """50,000 samples at 128: 391 steps, 390 with drop_last, 98 with accumulation 4."""
-    assert schedule(50_000, RunConfig(batch_size=128, **changes)).updates == updates  # type: ignore[arg-type]
-
-
-@given(st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 16), st.booleans())
-def test_a_schedule_accounts_for_every_sample(n: int, b: int, k: int, drop: bool) -> None:
-    config = RunConfig(batch_size=b, accumulation=k, drop_last=drop)
-    if drop and n < b:
-        with pytest.raises(PredictionError, match="leaves no batch"):
-            schedule(n, config)
-        return
-    plan = schedule(n, config)
-    seen = plan.full * b + plan.partial
-    assert seen == (n - n % b if drop else n)
-    assert plan.updates == math.ceil((plan.full + (plan.partial > 0)) / k)
 
 
 def test_every_term_of_a_run_in_closed_form() -> None:
@@ -232,3 +210,9 @@ def test_what_was_not_probed_is_named() -> None:
     """An empty list was once what was not probed."""
     with pytest.raises(PredictionError, match="not probed with drop_last=True; probe it so"):
         predict(MODEL, Question(epochs=1, drop_last=True))
+
+
+def test_an_epoch_without_a_batch_is_refused() -> None:
+    dropping = fit([replace(m, config=replace(m.config, drop_last=True)) for m in truths.sweep()])
+    with pytest.raises(PredictionError, match="leaves no batch in 30 samples"):
+        dropping.predict(epochs=1, batch_size=64, samples=30)

@@ -15,7 +15,6 @@ from epochcast.costmodel.prediction import (
     choose_variant,
     configuration,
     predict,
-    schedule,
 )
 from epochcast.costmodel.surface import Surface
 from epochcast.planning.candidates import shortlist
@@ -25,12 +24,11 @@ from epochcast.planning.pricing import (
     Job,
     PriceList,
     Prices,
-    divide,
     fold_samples,
     price,
 )
 from epochcast.planning.request import PlanRequest
-from epochcast.records import Budget, RunConfig
+from epochcast.records import Budget
 
 MODEL = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 VARIANT = choose_variant(MODEL, Question(epochs=1))
@@ -42,25 +40,6 @@ JOB = Job(
 
 def one(batch_size: int, accumulation: int = 1, devices: int = 1) -> Candidates:
     return Candidates(np.array([batch_size]), np.array([accumulation]), np.array([devices]))
-
-
-@pytest.mark.parametrize(
-    ("accumulation", "drop_last", "updates"), [(1, False, 391), (1, True, 390), (4, False, 98)]
-)
-def test_an_epoch_is_divided_as_a_loader_does_it(
-    accumulation: int, drop_last: bool, updates: int
-) -> None:
-    """50,000 samples at 128: 391 steps, 390 with drop_last, 98 with accumulation 4."""
-    assert divide(50_000, one(128, accumulation), drop_last).updates.tolist() == [updates]
-
-
-@given(st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 16))
-def test_divisions_are_those_of_a_prediction(samples: int, batch: int, accumulation: int) -> None:
-    expected = schedule(samples, RunConfig(batch_size=batch, accumulation=accumulation))
-    found = divide(samples, one(batch, accumulation), drop_last=False)
-    assert (found.full[0], found.partial[0], found.updates[0]) == (
-        expected.full, expected.partial, expected.updates,
-    )  # fmt: skip
 
 
 def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> None:
@@ -79,11 +58,6 @@ def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> No
     assert new.save.median / old.save.median == pytest.approx(0.9)
     assert new.first == old.first
     assert new.training.scatter == found["epoch"].scatter(old.training.scatter)
-
-
-def test_devices_share_the_samples_as_a_distributed_sampler_does() -> None:
-    found = divide(1001, one(10, 1, 4), drop_last=False)
-    assert (found.full[0], found.partial[0], found.updates[0]) == (25, 1, 26)
 
 
 def _alone(priced: PriceList, i: int) -> Prices:

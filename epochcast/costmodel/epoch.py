@@ -1,0 +1,142 @@
+"""How a loader divides an epoch, and what a run of several epochs takes: both equations, once.
+
+    symbol   meaning
+    N, D     training samples; devices, each of which sees ⌈N/D⌉, as a distributed sampler pads
+    B, k     micro-batch of one device; micro-batches of one update (accumulation)
+    r        samples of the last, smaller micro-batch; 0 with drop_last
+
+    ⌈N/D⌉    = full·B + r
+    updates  = ⌈(full + [r > 0]) / k⌉
+    T_epoch  = full·t(B) + updates·t_update  +  [r > 0]·t(r)  +  T_loader
+    T_run(E) = T_startup + T_first + E·T_epoch + n_eval·T_eval + n_save·T_save
+
+Everything here works on plain numbers and on arrays alike: ``predict`` asks with one configuration
+and quantiles, the planner with a hundred thousand candidates or a thousand draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from epochcast.costmodel.features import Array
+from epochcast.records import RunConfig
+
+Whole = NDArray[np.int64]
+Count = TypeVar("Count", int, Whole)
+Value = TypeVar("Value", float, Array)
+Seconds = float | Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division(Generic[Count]):
+    """How one epoch is divided on each device, as a DataLoader does it.
+
+    Attributes:
+        full: micro-batches of full size.
+        partial: samples in the last, smaller one; 0 if there is none.
+        updates: optimizer steps.
+    """
+
+    full: Count
+    partial: Count
+    updates: Count
+
+    @property
+    def micro_batches(self) -> Count:
+        """Full ones and the last, smaller one."""
+        return self.full + (self.partial > 0)
+
+    def full_seconds(self, step: Value, update: Value | float) -> Value:
+        """Seconds of an epoch's full micro-batches, with all its updates.
+
+        Args:
+            step: seconds of one full micro-batch without update.
+            update: seconds of one optimizer update.
+        """
+        return cast(Value, self.full * step + self.updates * update)
+
+    def partial_seconds(self, step: Value) -> Value:
+        """Seconds of the last, smaller micro-batch, if there is one, which takes ``step``."""
+        return cast(Value, (self.partial > 0) * step)
+
+
+def divide(
+    samples: int, batch_size: Count, accumulation: Count, devices: Count, *, drop_last: bool = False
+) -> Division[Count]:
+    """Divide an epoch: 50,000 samples at 128 are 391 steps, 390 with drop_last.
+
+    Args:
+        samples: of the whole epoch, on all devices together.
+        batch_size: samples of a micro-batch on one device.
+        accumulation: micro-batches of one optimizer step.
+        devices: that share the samples.
+        drop_last: whether a last, smaller micro-batch is left out.
+    """
+    each = -(-samples // devices)
+    full = each // batch_size
+    partial = each % batch_size * (not drop_last)
+    updates = -(-(full + (partial > 0)) // accumulation)
+    return Division(full=full, partial=partial, updates=updates)
+
+
+def division_of(samples: int, config: RunConfig) -> Division[int]:
+    """How an epoch is divided in one configuration; drop_last may leave no batch at all."""
+    return divide(
+        samples,
+        config.batch_size,
+        config.accumulation,
+        config.world_size,
+        drop_last=config.drop_last,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunParts:
+    """Seconds of the parts of a run; each a number, or an array of draws or quantiles.
+
+    Attributes:
+        startup: process start until the first step can begin.
+        first_steps: what a process's first steps take beyond steady ones.
+        full_batches: one epoch's micro-batches of full size, with all updates.
+        partial_batch: one epoch's last, smaller micro-batch.
+        loader_restart: from one epoch to the next.
+        evaluation, save: one of each.
+    """
+
+    startup: Seconds = 0.0
+    first_steps: Seconds = 0.0
+    full_batches: Seconds
+    partial_batch: Seconds = 0.0
+    loader_restart: Seconds = 0.0
+    evaluation: Seconds = 0.0
+    save: Seconds = 0.0
+
+    @property
+    def epoch(self) -> Seconds:
+        """One steady epoch, evaluation and saves excluded."""
+        return self.full_batches + self.partial_batch + self.loader_restart
+
+    def terms(self, epochs: Any, evaluations: Any, saves: Any) -> dict[str, Seconds]:
+        """The terms of a run by the names that people see; their sum is the run.
+
+        Args:
+            epochs: passes over the data; a number, or an array that broadcasts with the parts.
+            evaluations, saves: how many there are in the whole run, likewise.
+        """
+        return {
+            "start-up": self.startup,
+            "first steps": self.first_steps,
+            "training steps": epochs * self.full_batches,
+            "last partial batches": epochs * self.partial_batch,
+            "starting epochs": epochs * self.loader_restart,
+            "evaluation": evaluations * self.evaluation,
+            "checkpoints": saves * self.save,
+        }
+
+    def total(self, epochs: Any, evaluations: Any, saves: Any) -> Array:
+        """Seconds of the whole run; arguments as of ``terms``."""
+        return np.asarray(sum(self.terms(epochs, evaluations, saves).values()))
