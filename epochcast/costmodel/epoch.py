@@ -17,7 +17,7 @@ and quantiles, the planner with a hundred thousand candidates or a thousand draw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from epochcast.records import RunConfig
 
 Whole = NDArray[np.int64]
 Count = TypeVar("Count", int, Whole)
-Value = TypeVar("Value", float, Array)
 Seconds = float | Array
 
 
@@ -50,18 +49,18 @@ class Division(Generic[Count]):
         """Full ones and the last, smaller one."""
         return self.full + (self.partial > 0)
 
-    def full_seconds(self, step: Value, update: Value | float) -> Value:
+    def full_seconds(self, step: Seconds, update: Seconds) -> Any:
         """Seconds of an epoch's full micro-batches, with all its updates.
 
         Args:
             step: seconds of one full micro-batch without update.
             update: seconds of one optimizer update.
         """
-        return cast(Value, self.full * step + self.updates * update)
+        return self.full * step + self.updates * update
 
-    def partial_seconds(self, step: Value) -> Value:
+    def partial_seconds(self, step: Seconds) -> Any:
         """Seconds of the last, smaller micro-batch, if there is one, which takes ``step``."""
-        return cast(Value, (self.partial > 0) * step)
+        return (self.partial > 0) * step
 
 
 def divide(
