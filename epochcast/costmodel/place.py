@@ -137,8 +137,8 @@ class Place:
             return 0.0
         division = divide(self.eval_samples(), self.config.batch_size, 1, 1)
         rest = self._variables(max(1, division.partial))
-        full = division.full_seconds(surface.value(self.variables), 0.0)
-        return full + division.partial_seconds(surface.value(rest))
+        full: float = division.full_seconds(surface.value(self.variables), 0.0)
+        return full + float(division.partial_seconds(surface.value(rest)))
 
     def step_scatter(self) -> Scatter:
         """Run-level scatter of a micro-step: what probes say, and what runs say about that."""
