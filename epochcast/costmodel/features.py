@@ -100,7 +100,7 @@ def counts(footprint: Footprint) -> dict[str, float]:
     made = {name: footprint.count(name) for name in (*COUNTS, "peak_bytes")}
     found = {name: float(count) for name, count in made.items() if count is not None}
     for name in ("batch_elements", "aligned_flops"):
-        if not getattr(footprint, name):  # old documents do not know
+        if not getattr(footprint, name):  # imported ones may not know
             found.pop(name, None)
     return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
 

@@ -12,7 +12,6 @@ from epochcast.costmodel.loading import Loading
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.peaks import Envelope
 from epochcast.costmodel.surface import Surface
-from epochcast.errors import StoreError
 from epochcast.records import (
     SCHEMA,
     Capacity,
@@ -23,7 +22,7 @@ from epochcast.records import (
     RunConfig,
     Sizes,
     SizeValue,
-    from_json,
+    read_document,
     write_document,
 )
 
@@ -62,7 +61,7 @@ class Variant:
         first_steps: what the first steps take beyond steady ones.
         run: run-level scatter of step times; shared by all epochs of a run.
         step_sd: noise of one micro-step as a long series of them feels it, relative.
-        trials: successful ones; 0 in models of before this was kept.
+        trials: successful ones.
         single_times: those of them that are known by one time, a slow start perhaps included.
     """
 
@@ -102,7 +101,7 @@ class Variant:
 
     @property
     def work(self) -> str:
-        """Which count of FLOPs times were learned from: old documents know only one."""
+        """Which count of FLOPs times were learned from: imported ones may know only one."""
         return "aligned_flops" if "aligned_flops" in dict(self.counts) else "flops"
 
 
@@ -214,27 +213,9 @@ class CostModel:
         """Read a model written by ``save``.
 
         Raises:
-            StoreError: there is no such file, or it is not a cost model.
+            StoreError: there is no such file, or it is not a cost model that this version reads.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"cannot read a cost model from {path}: {error}") from error
-        return cls.from_json(text)
-
-    @classmethod
-    def from_json(cls, text: str) -> CostModel:
-        """The model in a JSON document.
-
-        Raises:
-            StoreError: it is not a cost model, or of a newer schema.
-        """
-        model = from_json(text, cls)
-        if model.schema > SCHEMA:
-            raise StoreError(
-                f"the cost model has schema {model.schema}, but this epochcast reads up to {SCHEMA}"
-            )
-        return model
+        return read_document(path, cls, "a cost model")
 
     def explain(self) -> Sequence[tuple[str, str]]:
         """For each learned quantity, which form was chosen and why."""

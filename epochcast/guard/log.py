@@ -1,6 +1,6 @@
 """The log of a followed run: JSON Lines, one event a line, written at once and read back whole.
 
-    {"event":"started","schema":1,"run":"a1b2",…}      every process that continues the run
+    {"event":"started","schema":2,"run":"a1b2",…}      every process that continues the run
     {"event":"epoch","wall_time":1.76e9,…}             adds to the same file
     {"event":"notice",…}
     {"event":"ended",…}
@@ -33,7 +33,6 @@ import msgspec
 
 from epochcast.errors import StoreError
 from epochcast.records import (
-    SCHEMA,
     EpochDone,
     Notice,
     Position,
@@ -41,6 +40,7 @@ from epochcast.records import (
     RunEvent,
     RunStarted,
     Warning_,
+    require_schema,
     to_builtins,
 )
 
@@ -103,7 +103,7 @@ def decode_event(line: bytes) -> RunEvent:
         raw = msgspec.json.decode(line)
         kind = _kind(raw)
         return msgspec.convert(_heard(raw, kind), kind)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (StoreError, msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -111,12 +111,8 @@ def _kind(raw: Any) -> type[RunEvent]:
     name = raw.get("event") if isinstance(raw, dict) else None
     if not isinstance(name, str):
         raise ValueError('expected an object with "event"')
-    schema = raw.get("schema", SCHEMA)
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise ValueError(
-            f"written by a newer epochcast (schema {schema}, this one reads up to {SCHEMA}); "
-            "run: pip install --upgrade epochcast"
-        )
+    if isinstance(schema := raw.get("schema"), int):
+        require_schema(schema)
     if name not in KINDS:
         raise UnknownEvent(name)
     return KINDS[name]

@@ -26,8 +26,11 @@ from epochcast.records.configuration import (
     parse_size_value,
 )
 from epochcast.records.documents import (
+    OLDEST_SCHEMA,
     SCHEMA,
     from_json,
+    read_document,
+    require_schema,
     to_builtins,
     to_json,
     write_document,
@@ -78,6 +81,7 @@ from epochcast.records.plan import (
 )
 
 __all__ = [
+    "OLDEST_SCHEMA",
     "SCHEMA",
     "Action",
     "BlockKind",
@@ -123,6 +127,8 @@ __all__ = [
     "from_json",
     "make_sizes",
     "parse_size_value",
+    "read_document",
+    "require_schema",
     "to_builtins",
     "to_json",
     "write_document",

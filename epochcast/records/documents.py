@@ -1,4 +1,10 @@
-"""Records to and from JSON; the only way in and out. Every document carries a schema number."""
+"""Records to and from JSON; the only way in and out.
+
+Every document that is kept carries a schema number. The policy, from epochcast 0.2.0 on: what was
+written stays readable. When a field changes its meaning, ``SCHEMA`` is raised, and whoever raises
+it also teaches ``from_json`` to read documents from ``OLDEST_SCHEMA`` on. Schema 1 was written by
+versions that were never released; it is refused, like a schema that is newer than this version.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,8 @@ import msgspec
 
 from epochcast.errors import StoreError, UsageError
 
-SCHEMA = 1  # of Measurement and CostModel documents; raised when a field changes its meaning
+SCHEMA = 2  # of every document that is written
+OLDEST_SCHEMA = 2  # of the documents that can be read
 
 _Record = TypeVar("_Record")
 
@@ -31,35 +38,52 @@ def from_json(text: str | bytes, kind: type[_Record]) -> _Record:
     """The record of type ``kind`` in a JSON document.
 
     Raises:
-        StoreError: the document is not such a record, or of a newer schema.
+        StoreError: the document is not such a record, or of a schema that cannot be read.
     """
     try:
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.MsgspecError as error:
-        _refuse_newer(text)  # first: it explains whatever else is unexpected
+        record = msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        require_schema(_schema_of(text))  # first: it explains whatever else is unexpected
         raise StoreError(f"not a valid {kind.__name__}: {error}") from error
+    require_schema(getattr(record, "schema", SCHEMA))
+    return record
+
+
+def require_schema(found: int) -> None:
+    """Refuse a document by its schema number.
+
+    Raises:
+        StoreError: this version reads no such documents; says what to do.
+    """
+    if found > SCHEMA:
+        raise StoreError(
+            f"written by a newer epochcast (schema {found}, this one reads up to {SCHEMA}); "
+            "run: pip install --upgrade epochcast"
+        )
+    if found < OLDEST_SCHEMA:
+        raise StoreError(
+            f"written by an earlier epochcast (schema {found}, this one reads from "
+            f"{OLDEST_SCHEMA} on): make it again with this version"
+        )
 
 
 class _Head(msgspec.Struct):
     schema: int = SCHEMA
 
 
-def _refuse_newer(text: str | bytes) -> None:
+def _schema_of(text: str | bytes) -> int:
     try:
-        head = msgspec.json.decode(text, type=_Head)
-    except msgspec.MsgspecError:
-        return
-    if head.schema > SCHEMA:
-        raise StoreError(
-            f"written by a newer epochcast (schema {head.schema}, this one reads up to {SCHEMA}); "
-            "run: pip install --upgrade epochcast"
-        )
+        return msgspec.json.decode(text, type=_Head).schema
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return SCHEMA
 
 
 def write_document(record: object, path: str | Path, what: str) -> None:
     """Write a record as a JSON file.
 
     Args:
+        record: to be written.
+        path: of the file; one that is there is replaced.
         what: names it in an error, e.g. ``"plan"``.
 
     Raises:
@@ -69,6 +93,25 @@ def write_document(record: object, path: str | Path, what: str) -> None:
         Path(path).write_text(to_json(record) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the {what} to {path}: {error.strerror}") from error
+
+
+def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
+    """The record in a JSON file.
+
+    Args:
+        path: of the file.
+        kind: of the record.
+        what: names it in an error, e.g. ``"a plan"``.
+
+    Raises:
+        StoreError: there is no such file, or it holds no such record, or one of a schema that
+            cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read {what} from {path}: {error}") from error
+    return from_json(text, kind)
 
 
 def to_builtins(record: object) -> Any:

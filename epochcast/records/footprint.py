@@ -76,12 +76,12 @@ class Footprint:
     Attributes:
         flops: floating-point operations of forward and backward; a multiply-add counts as two.
         flops_by_class: the same by class of operator, ``"matmul"``, ``"convolution"``,
-            ``"attention"`` or ``"recurrent"``; empty in old documents.
+            ``"attention"`` or ``"recurrent"``; empty where nobody told them apart.
         aligned_flops: FLOPs with channels and inner dimensions rounded up to multiples of
-            eight, as kernels work through them; 0 in old documents.
+            eight, as kernels work through them; 0 if unknown.
         bytes_moved: bytes read and written by all operators, views excluded.
         operators: dispatched operators of forward and backward.
-        forward_operators: those of the forward pass alone; 0 in old documents.
+        forward_operators: those of the forward pass alone; 0 if unknown.
         update_operators: dispatched operators of one optimizer update.
         parameters: parameters of the model, tied ones once.
         trainable_parameters: those that receive gradients.

@@ -140,7 +140,6 @@ class Measurement:
     created_at: str = ""
 
     def __post_init__(self) -> None:
-        require(self.schema <= SCHEMA, f"schema {self.schema} is newer than this epochcast reads")
         require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")
         require_seconds(self, *(f.name for f in fields(self) if f.name.endswith("_seconds")))
         if self.status == "ok":

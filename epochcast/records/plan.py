@@ -15,9 +15,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, get_args
 
-from epochcast.errors import StoreError
 from epochcast.records.configuration import Device, RunConfig
-from epochcast.records.documents import SCHEMA, from_json, write_document
+from epochcast.records.documents import SCHEMA, read_document, write_document
 from epochcast.records.estimate import Quantiles, Warning_
 from epochcast.records.validation import is_finite, is_number, plain, require, shown
 
@@ -324,8 +323,7 @@ class Plan:
         timeline: of the chosen option and one fold, from the start of the run.
         prices: of the parts that the timeline is the sum of.
         metric: that they watch.
-        mode: whether a smaller or a larger metric is better; in documents that do not say, what
-            the stop rules and the outlook take it to be.
+        mode: whether a smaller or a larger metric is better.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
@@ -360,13 +358,7 @@ class Plan:
     warnings: tuple[Warning_, ...] = ()
 
     def __post_init__(self) -> None:
-        known = 1 <= self.schema <= SCHEMA
-        require(known, f"schema {self.schema} is none of 1 to {SCHEMA}, which this epochcast reads")
         require(bool(self.options), "a plan needs at least one option, and has none")
-        elsewhere = {rule.mode for rule in self.stop_rules}
-        elsewhere |= {self.outlook.mode} if self.outlook else set()
-        if elsewhere == {"max"}:  # older documents say it there alone
-            object.__setattr__(self, "mode", "max")
 
     @property
     def chosen(self) -> Option:
@@ -390,10 +382,6 @@ class Plan:
         """Read a plan written by ``save``.
 
         Raises:
-            StoreError: there is no such file, or it is not a plan.
+            StoreError: there is no such file, or it is not a plan that this version reads.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"cannot read a plan from {path}: {error}") from error
-        return from_json(text, cls)
+        return read_document(path, cls, "a plan")

@@ -25,6 +25,7 @@ from epochcast.records import (
     RunOutcome,
     SizeValue,
     Warning_,
+    from_json,
     to_json,
 )
 from epochcast.storage.store import Store
@@ -132,7 +133,7 @@ def fitted_model(
     document = store.cached_model(key)
     if document is not None:
         try:
-            return CostModel.from_json(document), selection.warnings
+            return from_json(document, CostModel), selection.warnings
         except EpochcastError:
             pass  # written by another version: fit again
     from epochcast.costmodel.fitting import fit

@@ -1,4 +1,4 @@
-"""The tables of a store: made where there are none, and brought up to this version's schema.
+"""The tables of a store: made where there are none, and refused where they are of another schema.
 
 epochcast_measurements, _footprints, _outcomes, _models    a record as JSON, by its key
 epochcast_meta                                             the schema of these tables
@@ -13,7 +13,7 @@ from epochcast.errors import StoreError
 from epochcast.storage.database import Database
 from epochcast.storage.url import APPLICATION_ID, Address
 
-STORE_SCHEMA = 3  # of the tables; 2 added the footprints, 3 the outcomes of followed runs
+STORE_SCHEMA = 4  # of the tables; those up to 3 were of versions that were never released
 
 
 def _text(name: str) -> Column[str]:
@@ -72,10 +72,12 @@ def prepare_tables(database: Database, address: Address, create: bool) -> None:
     """Have the tables of this version in a database.
 
     Args:
-        create: whether to make them where there are none, and whether older ones must be upgraded.
+        database: that they are in.
+        address: names the store in an error.
+        create: whether to make them where there are none.
 
     Raises:
-        StoreError: there are none, they are of a newer version, or they cannot be written.
+        StoreError: there are none, they are of another version, or they cannot be written.
     """
     with database.read() as connection:
         found = schema_of(connection, address.label)
@@ -89,18 +91,10 @@ def prepare_tables(database: Database, address: Address, create: bool) -> None:
             f"reads up to {STORE_SCHEMA}); run: pip install --upgrade epochcast"
         )
     if found < STORE_SCHEMA:
-        _upgrade(database, address.label, required=create)
-
-
-def _upgrade(database: Database, label: str, required: bool) -> None:
-    """Add what an older schema lacks; a store that is only read may stay as it is."""
-    try:
-        with database.write() as connection:
-            if (schema_of(connection, label) or 0) < STORE_SCHEMA:  # nobody was faster
-                upgrade_tables(connection)
-    except StoreError:
-        if required:
-            raise
+        raise StoreError(
+            f"the store {address.label}: written by an earlier epochcast (schema {found}, this one "
+            f"reads {STORE_SCHEMA}); move it away, or name another with --store, and probe again"
+        )
 
 
 def _create_once(database: Database, label: str) -> int:
@@ -135,9 +129,3 @@ def create_tables(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     _metadata.create_all(connection)
     connection.execute(META.insert().values(name="schema", value=str(STORE_SCHEMA)))
-
-
-def upgrade_tables(connection: Connection) -> None:
-    """Add the tables that an older schema lacks; nothing that is there is touched."""
-    _metadata.create_all(connection)
-    connection.execute(META.update().where(META.c.name == "schema").values(value=str(STORE_SCHEMA)))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
 
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
@@ -64,7 +64,7 @@ class Store:
             create: whether to make a store where there is none; False touches nothing.
 
         Raises:
-            StoreError: it cannot be opened, is not a store, or is of a newer schema.
+            StoreError: it cannot be opened, is not a store, or is of another schema.
             MissingDependency: PostgreSQL's driver is not installed.
         """
         address = locate(url, folder)
@@ -227,8 +227,6 @@ class Store:
             StoreError: the store cannot be read.
         """
         with self._database.read() as connection:
-            if not inspect(connection).has_table(FOOTPRINTS.name):
-                return {}  # of an older schema, on a disk that cannot be written
             query = select(FOOTPRINTS.c.document).order_by(FOOTPRINTS.c.id)
             of = FOOTPRINTS.c
             query = query.where(of.workload == workload, of.source == source, of.data == data)
@@ -267,8 +265,6 @@ class Store:
         columns = OUTCOMES.c
         query = select(columns.run, columns.document).where(*where).order_by(columns.id)
         with self._database.read() as connection:
-            if not inspect(connection).has_table(OUTCOMES.name):
-                return ()  # of an older schema, on a disk that cannot be written
             rows = connection.execute(query).all()
         return tuple(self._decode_outcome(run, document) for run, document in rows)
 

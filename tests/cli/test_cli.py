@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from epochcast.cli import cli
 from epochcast.errors import StoreError
+from epochcast.records import SCHEMA
 from epochcast.storage.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
@@ -200,9 +201,12 @@ def test_counts_as_documents(probed: Path) -> None:
     with Store.open() as store:
         key = store.measurements()[0].key
     assert json.loads(run("probes", "show", key, "--json").stdout)["measurement"]["samples"]
-    assert json.loads(run("probes", "remove", key, "--json").stdout) == {"schema": 1, "removed": 1}
+    assert json.loads(run("probes", "remove", key, "--json").stdout) == {
+        "schema": SCHEMA,
+        "removed": 1,
+    }
     imported = json.loads(run("probes", "import", "all.jsonl", "--json").stdout)
-    assert imported == {"schema": 1, "imported": 36}
+    assert imported == {"schema": SCHEMA, "imported": 36}
 
 
 def test_a_record_that_cannot_be_read_can_be_removed(probed: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from epochcast.errors import StoreError
 from epochcast.guard.log import LogReader, LogWriter, decode_event, encode_event, read_log
-from epochcast.records import EpochDone, Notice, Quantiles, RunStarted
+from epochcast.records import OLDEST_SCHEMA, SCHEMA, EpochDone, Notice, Quantiles, RunStarted
 
 EVENTS = sample_runs.drifting()
 ANY_FLOAT = st.floats() | st.sampled_from((inf, -inf))
@@ -103,10 +103,14 @@ def test_what_is_no_event_is_refused_in_one_line(tmp_path: Path, line: bytes) ->
     assert "\n" not in str(error.value)
 
 
-def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [(SCHEMA + 1, "pip install --upgrade"), (OLDEST_SCHEMA - 1, "make it again")],
+)
+def test_another_schema_says_what_to_do(tmp_path: Path, schema: int, advice: str) -> None:
     path = tmp_path / "run.jsonl"
-    path.write_bytes(encode_event(replace(EVENTS[0], schema=99)))
-    with pytest.raises(StoreError, match=r"schema 99.*pip install --upgrade"):
+    path.write_bytes(encode_event(replace(EVENTS[0], schema=schema)))
+    with pytest.raises(StoreError, match=rf"schema {schema}.*{advice}"):
         read_log(path)
 
 

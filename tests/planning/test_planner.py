@@ -23,6 +23,8 @@ from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import DoesNotFit, describe
 from epochcast.planning.stopping import Futility, Patience, Rule, Target
 from epochcast.records import (
+    OLDEST_SCHEMA,
+    SCHEMA,
     Budget,
     LearningCurve,
     Plan,
@@ -814,14 +816,6 @@ def test_documents_from_before_plans_had_a_direction_take_that_of_their_rules(
     assert Plan.load(tmp_path / "plan.json").mode == "min"
 
 
-def test_documents_from_before_without_rules_take_the_direction_of_their_outlook() -> None:
-    rising = LearningCurve(epochs=(1, 2, 3, 4, 5, 6), validation=(0.1, 0.3, 0.4, 0.45, 0.5, 0.52))
-    found = plan(EXAMPLE, Budget(), epochs=9, metric="score", mode="max", curves=(rising,))
-    document = json.loads(to_json(found))
-    del document["mode"]
-    assert from_json(json.dumps(document), Plan).mode == "max"
-
-
 def test_a_rule_in_the_other_direction_is_refused() -> None:
     with pytest.raises(UsageError, match="takes the min of val_accuracy as best, and the plan its"):
         plan(EXAMPLE, Budget(), epochs=5, metric="val_accuracy", rules=(Patience(checks=3),))
@@ -833,8 +827,8 @@ def test_a_rule_in_the_other_direction_is_refused() -> None:
         (("options",), [], "at least one option"),
         (("options", 0, "epochs"), -90, "at least one epoch, but got -90"),
         (("timeline", 0, "epoch"), -1, "begins at epoch 1"),
-        (("schema",), 2, "schema 2"),
-        (("schema",), 0, "schema 0"),
+        (("schema",), SCHEMA + 1, "written by a newer epochcast"),
+        (("schema",), OLDEST_SCHEMA - 1, "written by an earlier epochcast"),
         (("stop_rules", 0, "kind"), "luck", "luck"),
     ],
 )

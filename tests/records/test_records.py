@@ -96,7 +96,6 @@ def test_a_clock_does_not_make_another_device():
         ({"import_seconds": math.nan}, "import_seconds must be finite and not negative"),
         ({"probe_seconds": -1.0}, "probe_seconds must be finite and not negative"),
         ({"samples": -1}, "samples must be >= 0, but got -1"),
-        ({"schema": records.SCHEMA + 1}, "newer"),
     ],
 )
 def test_a_bad_measurement_says_why(changes, message):
@@ -161,13 +160,32 @@ def test_quantiles_are_in_order():
         (to_json(make_measurement()).replace('"batch_size":32', '"batch_size":"x"'), r"\$\.config"),
         (to_json(make_measurement()).replace('"batch_size":32', '"batch_size":0'), "at least 1"),
         ('{"schema":99,"renamed":true}', "written by a newer epochcast .schema 99"),
-        (to_json(make_measurement()).replace('"schema":1', '"schema":99'), "newer epochcast"),
+        ('{"schema":1,"renamed":true}', "written by an earlier epochcast .schema 1"),
+        ("[" * 100_000, "not a valid Measurement"),
+        (b"\xff", "not a valid Measurement"),
+        ("\udcff", "not a valid Measurement"),
     ],
 )
 def test_a_bad_document_is_one_clear_line(document, message):
     with pytest.raises(StoreError, match=message) as caught:
         from_json(document, Measurement)
     assert "\n" not in str(caught.value)
+
+
+@given(st.one_of(strategies.measurements, strategies.plans, strategies.run_outcomes))
+def test_a_document_one_schema_newer_or_older_than_what_is_read_is_refused_in_one_line(record):
+    newer = to_json(dataclasses.replace(record, schema=records.SCHEMA + 1))
+    older = to_json(dataclasses.replace(record, schema=records.OLDEST_SCHEMA - 1))
+    for document, advice in ((newer, "pip install --upgrade"), (older, "make it again")):
+        with pytest.raises(StoreError, match=advice) as caught:
+            from_json(document, type(record))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", range(records.OLDEST_SCHEMA, records.SCHEMA + 1))
+def test_every_schema_since_the_oldest_is_read(schema):
+    written = dataclasses.replace(make_measurement(), schema=schema)
+    assert from_json(to_json(written), Measurement) == written
 
 
 def test_what_json_cannot_hold_is_a_clear_error():

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.records import RunConfig, Status, Summary, from_json, to_json
+from epochcast.records import SCHEMA, RunConfig, Status, Summary, from_json, to_json
 
 INDEX_NAME = "epochcast.json"
-INDEX_SCHEMA = 1  # raised when a field changes its meaning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +51,8 @@ class BoardRow:
 class BoardIndex:
     """All configurations of one log folder."""
 
-    schema: int = INDEX_SCHEMA
+    schema: int = SCHEMA
     configurations: tuple[BoardRow, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Head:
-    schema: int = INDEX_SCHEMA
 
 
 def make_index(summaries: Sequence[Summary]) -> BoardIndex:
@@ -108,18 +102,12 @@ def read_index(path: Path) -> BoardIndex:
     """The index in a file.
 
     Raises:
-        StoreError: the file cannot be read, is no index, or is one of a newer epochcast.
+        StoreError: the file cannot be read, is no index, or is one of another epochcast.
     """
     try:
-        text = path.read_bytes()
-        schema = from_json(text, _Head).schema
-        if schema > INDEX_SCHEMA:
-            raise StoreError(f"its schema is {schema}, this epochcast reads up to {INDEX_SCHEMA}")
-        return from_json(text, BoardIndex)
+        return from_json(path.read_bytes(), BoardIndex)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise StoreError(f"cannot read {path}: it is nested too deeply to be an index") from error
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}; next: probe again to replace it") from error
 

@@ -19,7 +19,7 @@ from tensorboard.backend.application import TensorBoardWSGI
 from werkzeug.test import Client, TestResponse
 
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
-from epochcast.records import Summary
+from epochcast.records import SCHEMA, Summary
 from epochcast.report.tensorboard import plugin as plugin_module
 from epochcast.report.tensorboard.index import make_index, write_index
 from epochcast.report.tensorboard.perfetto import perfetto_folder
@@ -345,5 +345,5 @@ def test_the_index_is_replaced_in_one_step(board: Path, summaries: list[Summary]
     before = os.stat(board / "epochcast.json").st_ino
     write_index(board, make_index(summaries))
     assert os.stat(board / "epochcast.json").st_ino != before
-    assert json.loads((board / "epochcast.json").read_text())["schema"] == 1
+    assert json.loads((board / "epochcast.json").read_text())["schema"] == SCHEMA
     assert [p.name for p in board.iterdir() if p.name.startswith(".")] == []

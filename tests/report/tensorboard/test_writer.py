@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util import tensor_util
 
 from epochcast.errors import MissingDependency, StoreError
-from epochcast.records import RunConfig, Summary, make_sizes
+from epochcast.records import SCHEMA, RunConfig, Summary, make_sizes
 from epochcast.report.tensorboard import writer
 from epochcast.report.tensorboard.runs import series_runs, slug
 from epochcast.report.tensorboard.writer import BoardPrediction, write_board
@@ -108,7 +108,7 @@ def test_the_index_holds_raw_numbers(folder: Path, summaries: list[Summary]) -> 
     write_board(folder, [replace(summaries[0], trace="mnist-mlp/a/trace.json.gz"), summaries[-1]])
     index = json.loads((folder / "epochcast.json").read_text())
     good, failed = index["configurations"]
-    assert index["schema"] == 1
+    assert index["schema"] == SCHEMA
     assert good["config"]["batch_size"] == 32
     assert good["config_label"] == "batch_size=32 width=256"
     assert good["step_seconds"] == summaries[0].step_seconds

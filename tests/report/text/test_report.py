@@ -12,7 +12,7 @@ import epochcast
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import summarise
 from epochcast.profiler.sweep import SweepResult
-from epochcast.records import Warning_
+from epochcast.records import SCHEMA, Warning_
 from epochcast.report.text.document import document
 from epochcast.report.text.estimate import estimate_markdown, print_capacities, print_estimate
 from epochcast.report.text.probing import print_probed, print_summaries
@@ -108,7 +108,7 @@ def test_an_estimate_as_markdown_is_a_table() -> None:
 
 def test_documents_name_their_knobs() -> None:
     found = document(estimates=[fit(truths.sweep()).predict(epochs=3)])
-    assert found["schema"] == 1
+    assert found["schema"] == SCHEMA
     assert found["estimates"][0]["config"]["sizes"] == {"depth": 1, "width": 1024}
 
 
