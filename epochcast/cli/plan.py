@@ -31,7 +31,7 @@ from epochcast.cli.plan_request import (
     plan_request,
     single_knobs,
 )
-from epochcast.errors import UsageError
+from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -170,7 +170,6 @@ def plan(
 
 def _plan(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bool) -> Plan:
     from epochcast.planning.planner import make_plan
-    from epochcast.planning.shortfall import DoesNotFit
 
     try:
         return make_plan(model, budget, plan_request(options, model.samples))

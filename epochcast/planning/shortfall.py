@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import floor, inf, log10
 
-from epochcast.errors import EpochcastError
+from epochcast.errors import DoesNotFit
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.budget import guaranteed, upper_quantile
 from epochcast.planning.candidates import memory_limit
@@ -62,16 +62,6 @@ FORMS: dict[LimitName, tuple[Callable[[float], str], Callable[[str], float]]] = 
 }
 LARGEST: Mapping[LimitName, float] = {"deadline": LONGEST_SECONDS, "money": MOST_MONEY}
 Miss = tuple[LimitName, float, float]  # a limit, what it is, what it would have to be
-
-
-class DoesNotFit(EpochcastError):
-    """No configuration fits the budget; ``shortfall`` is the nearest one."""
-
-    exit_code = 3
-
-    def __init__(self, message: str, shortfall: Shortfall) -> None:
-        super().__init__(message)
-        self.shortfall = shortfall
 
 
 def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:

@@ -7,10 +7,9 @@ from dataclasses import replace
 import known
 import pytest
 
-from epochcast.errors import UsageError
+from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.curves import fit_curve
 from epochcast.planning.planner import plan
-from epochcast.planning.shortfall import DoesNotFit
 from epochcast.planning.stopping import Futility, stopping_epoch
 from epochcast.records import Budget, LearningCurve
 from epochcast.report.text.warnings import warning_text

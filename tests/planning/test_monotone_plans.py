@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.intervals import Scatter
-from epochcast.planning.shortfall import DoesNotFit
+from epochcast.errors import DoesNotFit
 
 SAVE_BYTES = 1e6
 MODEL = known.model(

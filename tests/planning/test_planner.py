@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.intervals import Scatter
-from epochcast.errors import PredictionError, StoreError, UsageError
+from epochcast.errors import DoesNotFit, PredictionError, StoreError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs
 from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
 from epochcast.planning.request import OBJECTIVES
-from epochcast.planning.shortfall import DoesNotFit, describe
-from epochcast.planning.stopping import Futility, Patience, Rule, Target
+from epochcast.planning.shortfall import describe
+from epochcast.planning.stopping import Futility, Patience
 from epochcast.records import (
     OLDEST_SCHEMA,
     SCHEMA,
@@ -31,7 +31,6 @@ from epochcast.records import (
     Quantiles,
     RunConfig,
     Shortfall,
-    StopRule,
     from_json,
     to_json,
 )
@@ -793,27 +792,6 @@ def test_the_direction_is_what_the_metric_says_and_is_told() -> None:
     asked = plan(EXAMPLE, Budget(), mode="min", **wishes)
     assert (asked.mode, asked.outlook and asked.outlook.best_value) == ("min", 0.0)
     assert "larger-is-better" not in [note.code for note in asked.warnings]
-
-
-@pytest.mark.parametrize(
-    ("rules", "mode"),
-    [
-        ((Patience(checks=3, mode="max"),), "max"),
-        ((Patience(checks=3, mode="max"), Target(value=0.9, mode="max")), "max"),
-        ((), "min"),
-    ],
-)
-def test_documents_from_before_plans_had_a_direction_take_that_of_their_rules(
-    rules: tuple[Rule, ...], mode: str, tmp_path: Path
-) -> None:
-    found = plan(EXAMPLE, Budget(), epochs=5, metric="val_accuracy", rules=rules)
-    document = json.loads(to_json(found))
-    del document["mode"]
-    (tmp_path / "plan.json").write_text(json.dumps(document))
-    assert Plan.load(tmp_path / "plan.json").mode == mode
-    document["stop_rules"].append(json.loads(to_json(StopRule(kind="patience"))))
-    (tmp_path / "plan.json").write_text(json.dumps(document))
-    assert Plan.load(tmp_path / "plan.json").mode == "min"
 
 
 def test_a_rule_in_the_other_direction_is_refused() -> None:

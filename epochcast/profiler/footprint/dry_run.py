@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from epochcast.errors import WorkloadError
+from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.batches import draw_for
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step
@@ -40,10 +40,6 @@ from epochcast.records import Footprint, RunConfig
 
 _CPU = torch.device("cpu")
 _NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
-
-
-class DryRunError(WorkloadError):
-    """A workload cannot be traced: it needs real values, or an operator without a fake."""
 
 
 def dry_run(spec: TrialSpec, *, timeline: bool = False) -> Footprint:

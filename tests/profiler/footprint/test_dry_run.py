@@ -20,9 +20,9 @@ from torch.utils.data import TensorDataset
 import epochcast
 from epochcast.cli import cli
 from epochcast.costmodel.peaks import envelopes
-from epochcast.errors import UsageError, WorkloadError
+from epochcast.errors import DryRunError, UsageError, WorkloadError
 from epochcast.profiler.archive import with_outer_timelines
-from epochcast.profiler.footprint.dry_run import DryRunError, dry_run, dry_runs, simulate
+from epochcast.profiler.footprint.dry_run import dry_run, dry_runs, simulate
 from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
