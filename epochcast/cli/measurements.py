@@ -27,19 +27,21 @@ def probes() -> None:
 @store_option
 @json_option
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
-    """List the stored measurements, one line each."""
+    """List the stored measurements, one line each, and which of them predictions rest on."""
     from epochcast.profiler.source import canonical
     from epochcast.report.text.probing import print_measurements
+    from epochcast.storage.query import selections
 
     with reading(store) as archive:
         found = archive.measurements(canonical(workload) if workload else None)
         if workload and not found:
             known = ", ".join(sorted({m.workload for m in archive.measurements()})) or "nothing"
             click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
+    used = [m.key for selection in selections(found) for m in selection.measurements]
     if as_json:
-        print_json(measurements=found)
+        print_json(measurements=found, used=used)
     elif found:
-        print_measurements(console(), found)
+        print_measurements(console(), found, used)
 
 
 @probes.command()

@@ -1,14 +1,18 @@
 """From a store to the cost model that answers a question: which measurements, fitted or cached.
 
-store ──select──▶ one workload, one version of its code, one device ──fit once──▶ CostModel
-                  (and a note wherever there was a choice)             cached in the store
+measurements ──selections──▶ of each workload on each device, its newest code and data
+             ──select──────▶ the one asked for, and a note wherever there was a choice
+             ──model_of────▶ CostModel, fitted once and cached in the store
+
+predict, plan, fit, calibration, TensorBoard and the listing of probes all go by ``selections``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -31,18 +35,48 @@ from epochcast.records import (
 from epochcast.storage.store import Store
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """The measurements that answer a question, and what to say about the choice."""
 
     measurements: tuple[Measurement, ...]
     warnings: tuple[Warning_, ...] = ()
 
+    @property
+    def newest(self) -> Measurement:
+        """The newest that succeeded, if any did: a failure is no reason to forget what is known."""
+        return max(self.measurements, key=lambda m: (m.status == "ok", m.created_at))
+
+
+def selections(measurements: Iterable[Measurement]) -> tuple[Selection, ...]:
+    """The rule of which measurements count: of each workload on each device, one selection.
+
+    It has what was measured of the newest code and data that succeeded, and the failures of that
+    code, which may not know their data. The last selection holds the newest success of all.
+    """
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault((m.workload, m.device.key), []).append(m)
+    wholes = (Selection(measurements=tuple(group)) for group in reversed(groups.values()))
+    found = map(_of_newest_origin, wholes)
+    return tuple(sorted(found, key=lambda s: (s.newest.status == "ok", s.newest.created_at)))
+
+
+def _of_newest_origin(group: Selection) -> Selection:
+    newest = group.newest
+    kept = [
+        m
+        for m in group.measurements
+        if m.source == newest.source and (m.data == newest.data or m.status != "ok")
+    ]
+    return Selection(measurements=tuple(kept))
+
 
 def select(store: Store, workload: str | None = None, device: str | None = None) -> Selection:
-    """The measurements of one workload, one version of its code, one device.
+    """The measurements that answer a question about one workload on one device.
 
     Args:
+        store: where they are.
         workload: default: the one probed most recently.
         device: a kind (``"cuda"``), a key, or part of a name; default: the one probed last.
 
@@ -50,58 +84,41 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
         PredictionError: there are none; the message has the command that would make some.
     """
     target = canonical(workload) if workload else None
-    found = store.measurements(target)
+    found = selections(store.measurements(target))
     if not found:
         raise PredictionError(_nothing_stored(store, target))
-    newest = _newest(found)
-    mine = [m for m in found if m.workload == newest.workload]
-    on_device = [m for m in mine if _is_on(m, device)]
-    if not on_device:
-        known = ", ".join(sorted({m.device.label for m in mine}))
+    name = found[-1].newest.workload
+    mine = [s for s in found if s.newest.workload == name]
+    chosen = next((s for s in reversed(mine) if _is_on(s, device)), None)
+    if chosen is None:
+        known = ", ".join(sorted({s.newest.device.label for s in mine}))
         raise PredictionError(
-            f"{newest.workload} was not probed on {device!r}, only on: {known}; "
-            f"run there: epochcast probe {newest.workload} --device {device}"
+            f"{name} was not probed on {device!r}, only on: {known}; "
+            f"run there: epochcast probe {name} --device {device}"
         )
-    newest = _newest(on_device)
-    chosen = [m for m in on_device if _same_origin(m, newest)]
-    return Selection(
-        measurements=tuple(chosen), warnings=tuple(_choices(store, found, chosen, workload))
-    )
+    return replace(chosen, warnings=tuple(_choices(found, chosen, workload)))
 
 
-def _is_on(m: Measurement, device: str | None) -> bool:
-    return device is None or m.device.answers_to(device)
-
-
-def _newest(found: Sequence[Measurement]) -> Measurement:
-    """The newest that succeeded, if any did: a failure is no reason to forget what is known."""
-    good = [m for m in found if m.status == "ok"]
-    return max(good or found, key=lambda m: m.created_at)
-
-
-def _same_origin(m: Measurement, newest: Measurement) -> bool:
-    """Of the same code and device; of the same data too, which a failure may not know."""
-    same_data = m.data == newest.data or m.status != "ok"
-    return (m.source, m.device.key) == (newest.source, newest.device.key) and same_data
+def _is_on(selection: Selection, device: str | None) -> bool:
+    return device is None or selection.newest.device.answers_to(device)
 
 
 def _choices(
-    store: Store, found: Iterable[Measurement], chosen: Sequence[Measurement], asked: str | None
-) -> list[Warning_]:
+    found: Sequence[Selection], chosen: Selection, asked: str | None
+) -> Iterator[Warning_]:
     """What was chosen where there was a choice, and whether the code has changed since."""
-    newest, notes = _newest(chosen), []
-    workloads = {m.workload for m in found}
+    newest = chosen.newest
+    workloads = {s.newest.workload for s in found}
     if asked is None and len(workloads) > 1:
         others = ", ".join(sorted(workloads - {newest.workload}))
-        notes.append(_note("chose-workload", workload=newest.workload, others=others))
-    devices = {m.device.label for m in found if m.workload == newest.workload}
+        yield _note("chose-workload", workload=newest.workload, others=others)
+    devices = {s.newest.device.label for s in found if s.newest.workload == newest.workload}
     if len(devices) > 1:
         others = ", ".join(sorted(devices - {newest.device.label}))
-        notes.append(_note("chose-device", device=newest.device.label, others=others))
+        yield _note("chose-device", device=newest.device.label, others=others)
     present = source_of(newest.workload)
     if newest.source and present and present != newest.source:
-        notes.append(_note("code-changed", workload=newest.workload))
-    return notes
+        yield _note("code-changed", workload=newest.workload)
 
 
 def _note(code: str, **details: str) -> Warning_:
@@ -126,21 +143,28 @@ def fitted_model(
         FitError: they do not determine a model.
     """
     selection = select(store, workload, device)
-    newest = _newest(selection.measurements)
+    return model_of(store, selection), selection.warnings
+
+
+def model_of(store: Store, selection: Selection) -> CostModel:
+    """The cost model of a selection of the store's measurements, fitted or as it was cached.
+
+    Raises:
+        FitError: they do not determine a model.
+    """
+    newest = selection.newest
     footprints = store.footprints(newest.workload, newest.source, newest.data)
     outcomes = store.outcomes(newest.workload, device_key=newest.device.key)
     key = fit_key(selection.measurements, footprints, outcomes)
     document = store.cached_model(key)
     if document is not None:
-        try:
-            return from_json(document, CostModel), selection.warnings
-        except EpochcastError:
-            pass  # written by another version: fit again
+        with suppress(EpochcastError):  # written by another version: fit again
+            return from_json(document, CostModel)
     from epochcast.costmodel.fitting import fit
 
     model = fit(selection.measurements, footprints, outcomes)
     store.cache_model(key, to_json(model))
-    return model, selection.warnings
+    return model
 
 
 def gradient_noise(
@@ -155,10 +179,14 @@ def gradient_noise(
         PredictionError: it took none.
     """
     wanted = (sizes or {}).items()
-    measurements = select(store, workload, device).measurements
-    found = [m for m in measurements if m.gradient_noise and wanted <= dict(m.config.sizes).items()]
+    selection = select(store, workload, device)
+    found = [
+        m
+        for m in selection.measurements
+        if m.gradient_noise and wanted <= dict(m.config.sizes).items()
+    ]
     if not found or found[-1].gradient_noise is None:
-        name = measurements[-1].workload
+        name = selection.newest.workload
         raise PredictionError(
             f"no gradient noise of {name} was measured; run: epochcast probe {name} --noise-scale"
         )
@@ -173,11 +201,11 @@ def measured_watts(store: Store, workload: str | None = None, device: str | None
     Raises:
         PredictionError: it has no sensor that could be read.
     """
-    measurements = select(store, workload, device).measurements
-    watts = [m.power_watts for m in measurements if m.power_watts]
+    selection = select(store, workload, device)
+    watts = [m.power_watts for m in selection.measurements if m.power_watts]
     if not watts:
         raise PredictionError(
-            f"the power of {measurements[-1].device.label} was not measured; give it: --watts 300"
+            f"the power of {selection.newest.device.label} was not measured; give it: --watts 300"
         )
     return median(watts)
 

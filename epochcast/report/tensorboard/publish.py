@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
 
 from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.place import Place
 from epochcast.costmodel.summary import summarise
-from epochcast.errors import FitError, PredictionError
-from epochcast.records import Measurement, Summary
+from epochcast.errors import FitError
+from epochcast.records import Summary
 from epochcast.report.tensorboard.writer import BoardPrediction, write_board
 from epochcast.report.text.estimate import estimate_markdown
-from epochcast.storage.query import fitted_model
+from epochcast.storage.query import Selection, model_of, selections
 from epochcast.storage.store import Store
 
 EXAMPLE_EPOCHS = 10  # of the run priced in the text
@@ -23,32 +25,19 @@ def publish(store: Store) -> None:
     Raises:
         MissingDependency: TensorBoard is not installed.
     """
-    summaries = summarise(_of_newest_origin(store.measurements()))
-    models = list(_models(store, summaries))
+    found = selections(store.measurements())
+    summaries = summarise(chain.from_iterable(s.measurements for s in found))
+    models = list(_models(store, found))
     predictions = [p for model in models for p in _predictions(model, summaries)]
     texts = [estimate_markdown(model.predict(epochs=EXAMPLE_EPOCHS)) for model in models]
     write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
 
 
-def _of_newest_origin(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Of each workload on each device, what was measured of its newest code and data alone."""
-    newest: dict[tuple[str, str], Measurement] = {}
-    for m in sorted(measurements, key=lambda m: m.created_at):
-        newest[m.workload, m.device.key] = m
-    return [m for m in measurements if _origin(m) == _origin(newest[m.workload, m.device.key])]
-
-
-def _origin(measurement: Measurement) -> tuple[str, str]:
-    return measurement.source, measurement.data
-
-
-def _models(store: Store, summaries: Sequence[Summary]) -> Iterator[CostModel]:
-    """One model per workload and device, where there is enough to fit one."""
-    for workload, device in sorted({(s.workload, s.device.key) for s in summaries}):
-        try:
-            yield fitted_model(store, workload, device)[0]
-        except (FitError, PredictionError):
-            continue
+def _models(store: Store, found: Iterable[Selection]) -> Iterator[CostModel]:
+    """One model per workload and device, where there is enough to fit one; by their names."""
+    for selection in sorted(found, key=lambda s: (s.newest.workload, s.newest.device.key)):
+        with suppress(FitError):
+            yield model_of(store, selection)
 
 
 def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[BoardPrediction]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -96,16 +96,25 @@ def _why_stopped(result: SweepResult, until: float | None) -> str:
     return reasons[result.stopped]
 
 
-def print_measurements(console: Console, measurements: Sequence[Measurement]) -> None:
-    """One line per measurement."""
+def print_measurements(
+    console: Console, measurements: Sequence[Measurement], used: Collection[str]
+) -> None:
+    """One line per measurement.
+
+    Args:
+        console: where to print.
+        measurements: in the order to list them.
+        used: the keys of those that predictions rest on; the others are of older code or data.
+    """
     table = plain_table()
-    for heading in ("key", "workload", "round", "status", "step", "configuration", "device"):
+    headings = ("key", "workload", "round", "status", "used", "step", "configuration", "device")
+    for heading in headings:
         table.add_column(heading, no_wrap=heading in ("key", "status"))
     for m in measurements:
         step = format_seconds(step_seconds(m)) if m.status == "ok" else "–"
-        table.add_row(
-            m.key[:8], m.workload, str(m.round), m.status, step, m.config.label, m.device.label
-        )
+        about = m.config.label, m.device.label
+        is_used = "yes" if m.key in used else "no"
+        table.add_row(m.key[:8], m.workload, str(m.round), m.status, is_used, step, *about)
     console.print(table)
 
 

@@ -11,6 +11,7 @@ from epochcast.api.probe import run_sweep
 from epochcast.errors import StoreError
 from epochcast.profiler.request import SweepRequest
 from epochcast.report.tensorboard import publish
+from epochcast.storage.query import select
 from epochcast.storage.store import Store
 
 
@@ -33,6 +34,28 @@ def test_older_code_and_other_data_are_left_out(
         ("imaginary", 32),
     ]
     assert summaries[1].trials == 1
+
+
+def test_a_configuration_that_crashed_last_removes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure knows no data: its configuration was never built."""
+    written = []
+    monkeypatch.setattr(publish, "write_board", lambda _, *contents: written.append(contents))
+    last = {"created_at": "2027-01-01T00:00:00+00:00", "data": "", "step_seconds": ()}
+    with Store.open(folder=tmp_path) as store:
+        store.add_all(truths.sweep())
+        store.add(truths.measure(32, 13, status="crashed", message="unlucky", **last))
+        publish.publish(store)
+        used = select(store).measurements
+    ((summaries, predictions, text),) = written
+    assert [s.config.label for s in summaries if s.status != "ok"] == [
+        "batch_size=32 depth=1 width=13"
+    ]
+    assert {s.config for s in summaries} == {m.config for m in used}
+    assert len(summaries) > 1
+    assert len(predictions) == len(summaries) - 1
+    assert "imaginary" in text
 
 
 def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(
