@@ -125,11 +125,8 @@ def predict(model: CostModel, question: Question) -> Estimate:
         probing_seconds=model.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
-            *_warnings(variant, extrapolated),
             *_cut_batch(asked, config.batch_size),
-            *_memory_warnings(model, at),
-            *_unknown_parts(model, variant),
-            *model.calibration.notes(at.probed_step_scatter()),
+            *configuration_warnings(model, at),
         ),
     )
 
@@ -332,6 +329,44 @@ def _occasions(epochs: float, every: float) -> int:
     return whole + (epochs - whole * every > EPSILON)
 
 
+def _cut_batch(asked: int, made: int) -> list[Warning_]:
+    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
+    return [Warning_(code="cut-batch", details=details)] if made < asked else []
+
+
+def configuration_warnings(model: CostModel, at: Place) -> list[Warning_]:
+    """What people are told of any figure about a configuration, in an estimate and in a plan."""
+    return [
+        *_extrapolation_warnings(at),
+        *_sparse_data_warnings(at.variant),
+        *_memory_warnings(model, at),
+        *_unknown_parts(model, at.variant),
+        *model.calibration.notes(at.probed_step_scatter()),
+    ]
+
+
+def _extrapolation_warnings(at: Place) -> list[Warning_]:
+    found = []
+    for name, doublings in at.extrapolated():
+        details = (("name", name), ("factor", f"{2**doublings:.2g}"))
+        code = "far-extrapolation" if doublings > FAR_DOUBLINGS else "extrapolation"
+        found.append(Warning_(code=code, details=details))
+    return found
+
+
+def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
+    found = []
+    if variant.rounds == 1:
+        found.append(Warning_(code="one-round"))
+    if len(variant.configurations) < 3:
+        count = str(len(variant.configurations))
+        found.append(Warning_(code="few-configurations", details=(("count", count),)))
+    if variant.single_times:
+        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
+        found.append(Warning_(code="fitted-one-time", details=runs))
+    return found
+
+
 def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
     needed = at.device_bytes()
     if not model.device.memory_bytes:  # not known where measurements were made elsewhere
@@ -342,11 +377,6 @@ def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
     return [Warning_(code="memory-tight", details=(("share", share),))]
 
 
-def _cut_batch(asked: int, made: int) -> list[Warning_]:
-    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
-    return [Warning_(code="cut-batch", details=details)] if made < asked else []
-
-
 def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:
     """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
     if model.imports.seconds:
@@ -354,20 +384,3 @@ def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:
     parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
     names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
     return [Warning_(code="not-measured", details=(("parts", names),))]
-
-
-def _warnings(variant: Variant, extrapolated: list[tuple[str, float]]) -> list[Warning_]:
-    found = []
-    for name, doublings in extrapolated:
-        details = (("name", name), ("factor", f"{2**doublings:.2g}"))
-        code = "far-extrapolation" if doublings > FAR_DOUBLINGS else "extrapolation"
-        found.append(Warning_(code=code, details=details))
-    if variant.rounds == 1:
-        found.append(Warning_(code="one-round"))
-    if len(variant.configurations) < 3:
-        count = str(len(variant.configurations))
-        found.append(Warning_(code="few-configurations", details=(("count", count),)))
-    if variant.single_times:
-        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
-        found.append(Warning_(code="fitted-one-time", details=runs))
-    return found

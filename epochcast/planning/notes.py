@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from epochcast.costmodel.prediction import FAR_DOUBLINGS
+from epochcast.costmodel.prediction import configuration_warnings
 from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.candidates import memory_limit
 from epochcast.planning.endless import failure_notes
@@ -22,14 +22,7 @@ from epochcast.units import format_bytes
 
 def notes(job: Job, request: PlanRequest, chosen: Appraisal) -> tuple[Warning_, ...]:
     """What the chosen option assumes, in the order in which it is said."""
-    found = [
-        _note("far-extrapolation" if d > FAR_DOUBLINGS else "extrapolation", name=name,
-              factor=f"{2**d:.2g}")
-        for name, d in chosen.place.extrapolated()
-    ]  # fmt: skip
-    if job.variant.rounds == 1:
-        found.append(_note("one-round"))
-    found += job.model.calibration.notes(chosen.place.probed_step_scatter())
+    found = configuration_warnings(job.model, chosen.place)
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}

@@ -96,7 +96,7 @@ def model(
         first_steps=Constant(seconds=first, scatter=EXACTLY),
         run=run or EXACTLY,
         step_sd=step_sd,
-        configurations=configurations,
+        configurations=3 * configurations,  # fewer would be warned of
         rounds=3,
     )  # fmt: skip
     values: dict[str, Any] = {

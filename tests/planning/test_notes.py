@@ -1,0 +1,52 @@
+"""What a plan says beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import truths
+
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.model import CostModel
+from epochcast.planning.planner import plan
+
+
+def few() -> CostModel:
+    """One round of two configurations."""
+    return fit([truths.measure(batch, 256) for batch in (32, 64)])
+
+
+def parts_unknown() -> CostModel:
+    """As of a table of epochs: nobody timed a start-up, and some runs have a single time."""
+    model = few()
+    variants = tuple(replace(v, single_times=1, save_seconds=None) for v in model.variants)
+    return replace(model, variants=variants, imports=replace(model.imports, seconds=0.0))
+
+
+def many() -> CostModel:
+    """As it should be."""
+    return fit(truths.sweep())
+
+
+FEW = {"one-round", "few-configurations"}
+
+
+@pytest.mark.parametrize(
+    ("model", "width", "codes"),
+    [
+        (few, 256, FEW),
+        (parts_unknown, 256, FEW | {"not-measured", "fitted-one-time"}),
+        (many, 256, set()),
+        (many, 100_000, {"far-extrapolation"}),
+    ],
+)
+def test_a_plan_hides_no_warning_of_the_estimate_of_what_it_chose(
+    model: Callable[[], CostModel], width: int, codes: set[str]
+) -> None:
+    found = model()
+    planned = plan(found, epochs=2, batch_sizes=(64,), micro_batch=64, sizes={"width": width})
+    said = found.predict(epochs=2, batch_size=64, width=width).warnings
+    assert {w.code for w in said} == codes
+    assert set(said) <= set(planned.warnings)
