@@ -21,7 +21,7 @@ import recording
 import report
 from alternatives import Known
 from scores import relative_error
-from splits import Split, splits
+from splits import SPLITS, Split, splits
 
 import epochcast as ec
 from epochcast.costmodel import quantities, summary
@@ -134,8 +134,18 @@ def exact_dry_runs(
     return sum(real == simulated for (_, real), simulated in pairs.items()), len(pairs)
 
 
-def all_cases(measurements: Iterable[Measurement], counted: Sequence[Counts] = ()) -> list[Case]:
-    """Every held-out configuration of every split of every workload."""
+def all_cases(
+    measurements: Iterable[Measurement],
+    counted: Sequence[Counts] = (),
+    names: Sequence[str] = SPLITS,
+) -> list[Case]:
+    """Every held-out configuration of every split of every workload.
+
+    Args:
+        measurements: of full grids.
+        counted: dry runs of the configurations.
+        names: of the splits.
+    """
     by_workload: dict[str, list[Measurement]] = defaultdict(list)
     for m in measurements:
         if m.status == "ok":
@@ -144,6 +154,7 @@ def all_cases(measurements: Iterable[Measurement], counted: Sequence[Counts] = (
         case
         for workload, group in by_workload.items()
         for split in splits(m.config for m in group)
+        if split.name in names
         for case in _split_cases(
             split,
             summary.group_by_config(group),
