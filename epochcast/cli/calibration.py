@@ -20,7 +20,7 @@ def calibration(
     store: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show predicted against actual over the followed runs of WORKLOAD (default: of all)."""
-    from epochcast.report.text.calibration import print_compared, print_how_to_follow
+    from epochcast.report.text.estimate import print_compared, print_how_to_follow
     from epochcast.storage.comparing import compare
 
     with reading(store) as archive:
@@ -29,9 +29,10 @@ def calibration(
         compared = compare(archive, workload, device)
         known = [] if compared.runs else sorted({o.workload for o in archive.outcomes()})
     if plot and compared.judged:
-        from epochcast.report.plots.runs import save_picture
+        from epochcast.report.plots.comparison import draw_runs
+        from epochcast.report.plots.pictures import save_picture
 
-        save_picture(compared.judged, plot)
+        save_picture(draw_runs(compared.judged), plot)
     if as_json:
         print_json(runs=compared.runs, corrections=compared.corrections)
     elif compared.runs:

@@ -12,7 +12,7 @@ from epochcast.cli.options import console, json_option, print_json
 def workloads(as_json: bool) -> None:
     """List the built-in workloads and their knobs."""
     from epochcast.api.probe import builtin_workloads
-    from epochcast.report.text.catalogue import print_workloads
+    from epochcast.report.text.probing import print_workloads
 
     found = builtin_workloads()
     if as_json:
@@ -27,7 +27,7 @@ def workloads(as_json: bool) -> None:
 def datasets(name: str | None, as_json: bool) -> None:
     """List the known data sets, or show the one called NAME."""
     from epochcast.datasets.catalogue import CATALOGUE, find
-    from epochcast.report.text.catalogue import print_datasets
+    from epochcast.report.text.probing import print_datasets
 
     found = [find(name)] if name else list(CATALOGUE.values())
     if as_json:

@@ -39,9 +39,10 @@ def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     events = reader.news() if as_json else print_lines(reader, _pause if watch else None)
     _print_document(events) if as_json else _print_summary(events)
     if plot:
-        from epochcast.report.plots.following import save_picture
+        from epochcast.report.plots.following import draw
+        from epochcast.report.plots.pictures import save_picture
 
-        save_picture(events, plot)
+        save_picture(draw(events), plot)
 
 
 def print_lines(reader: LogReader, pause: Callable[[], object] | None) -> list[RunEvent]:
@@ -82,7 +83,7 @@ def _pause() -> None:
 def _print_summary(events: Sequence[RunEvent]) -> None:
     """The summary; the reason for an end has been printed as the last line."""
     from epochcast.guard.log import ending
-    from epochcast.report.text.run_summary import summary_lines
+    from epochcast.report.text.following import summary_lines
 
     lines = summary_lines(events)
     for line in lines if ending(events) is None else lines[1:]:
@@ -91,7 +92,7 @@ def _print_summary(events: Sequence[RunEvent]) -> None:
 
 def _print_document(events: Sequence[RunEvent]) -> None:
     from epochcast.guard.log import ending, event_document
-    from epochcast.report.text.run_summary import summary_lines
+    from epochcast.report.text.following import summary_lines
 
     end = ending(events)
     print_json(

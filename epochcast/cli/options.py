@@ -165,9 +165,27 @@ def console(stderr: bool = False) -> Console:
 
 def print_json(**contents: Any) -> None:
     """One JSON document on stdout."""
-    from epochcast.report.text.document import document
-
     click.echo(json.dumps(document(**contents), indent=2, allow_nan=False))
+
+
+def document(**contents: Any) -> dict[str, Any]:
+    """A JSON document: records as objects, knobs as an object by name, a schema number."""
+    from epochcast.records import SCHEMA, to_builtins
+
+    plain = {name: _with_named_pairs(to_builtins(value)) for name, value in contents.items()}
+    return {"schema": SCHEMA, **plain}
+
+
+def _with_named_pairs(value: Any) -> Any:
+    if isinstance(value, dict):
+        named = {k: _with_named_pairs(v) for k, v in value.items()}
+        for pairs in ("sizes", "details"):
+            if isinstance(named.get(pairs), list | tuple):
+                named[pairs] = dict(named[pairs])
+        return named
+    if isinstance(value, list | tuple):
+        return [_with_named_pairs(item) for item in value]
+    return value
 
 
 def say_count(done: str, count: int, as_json: bool) -> None:

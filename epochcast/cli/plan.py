@@ -162,9 +162,10 @@ def plan(
     if output:
         found.save(output)
     if plot:
-        from epochcast.report.plots.plan import save_picture
+        from epochcast.report.plots.pictures import save_picture
+        from epochcast.report.plots.plan import draw
 
-        save_picture(found, plot)
+        save_picture(draw(found), plot)
     _show(found, notes, as_json)
 
 

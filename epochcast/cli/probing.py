@@ -85,8 +85,12 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
     """
     from epochcast.api import probe as api
     from epochcast.costmodel.summary import summarise
-    from epochcast.report.text.probing import print_probed, print_summaries
-    from epochcast.report.text.progress import BarProgress, PlainProgress
+    from epochcast.report.text.probing import (
+        BarProgress,
+        PlainProgress,
+        print_probed,
+        print_summaries,
+    )
     from epochcast.storage.store import Store
 
     request = _request(workload, options)
@@ -120,7 +124,7 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
 
 def _print_noise(measurements: Sequence[Measurement]) -> None:
     if any(m.gradient_noise is not None for m in measurements):
-        from epochcast.report.text.noise import print_noise
+        from epochcast.report.text.probing import print_noise
 
         print_noise(console(), measurements)
 

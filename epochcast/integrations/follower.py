@@ -132,7 +132,7 @@ class Follower:
 
     def summary(self) -> str:
         """What was predicted, what happened, and why it ended, in words."""
-        from epochcast.report.text.run_summary import summary_lines
+        from epochcast.report.text.following import summary_lines
 
         return "\n".join(summary_lines(self._session.guard.events)) if self._session else ""
 

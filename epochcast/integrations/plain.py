@@ -270,7 +270,7 @@ class FollowedRun:
 
     def summary(self) -> str:
         """What was predicted, what happened, and why it ended, in words."""
-        from epochcast.report.text.run_summary import summary_lines
+        from epochcast.report.text.following import summary_lines
 
         return "\n".join(summary_lines(self._guard.events))
 

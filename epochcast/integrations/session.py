@@ -179,7 +179,7 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     if ranks.rank > 0:
         return []
     from epochcast.guard.log import LogWriter
-    from epochcast.report.tensorboard.following import board_watcher
+    from epochcast.report.tensorboard import board_watcher
     from epochcast.report.text.following import TerminalWatcher
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,27 +15,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from epochcast.errors import UsageError
 from epochcast.guard.log import first_start, last_run, lasting_epochs
 from epochcast.records import EpochDone, Notice, RunEvent, RunStarted
-from epochcast.report.plots.figures import (
+from epochcast.report.plots.pictures import (
     BLUE,
     DASHED,
     GREEN,
     INK,
     ORANGE,
+    count_epochs,
     dress_axes,
     new_figure,
-    require_format,
     time_unit,
-    write,
 )
+from epochcast.report.text.following import summary_lines
 from epochcast.report.text.plan import LIMIT_FORMS
-from epochcast.report.text.run_summary import summary_lines
 from epochcast.units import format_seconds
 
 if TYPE_CHECKING:
@@ -49,20 +47,13 @@ MARKED = {"drift": "drift", "replanned": "planned again"}  # notices, by their c
 MARKERS = 80  # epochs that are drawn as points; more are a line alone
 
 
-def save_picture(events: Sequence[RunEvent], path: str | Path) -> None:
-    """Draw the last run of a log into a file.
+def draw(events: Sequence[RunEvent]) -> Figure:
+    """The last run of a log as a matplotlib figure: two panels, or three with a metric.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg, the file cannot be written, or no
-            epoch is done.
+        UsageError: no epoch is done.
         MissingDependency: matplotlib is not installed.
     """
-    require_format(path)
-    write(draw(events), path)
-
-
-def draw(events: Sequence[RunEvent]) -> Figure:
-    """The picture as a matplotlib figure: two panels, or three with a metric."""
     run = last_run(events)
     epochs, start = lasting_epochs(run), first_start(run)
     if not epochs:
@@ -77,6 +68,7 @@ def draw(events: Sequence[RunEvent]) -> Figure:
         _draw_metric(panels[2], values, start.metric)
     for axes in panels:
         dress_axes(axes)
+        count_epochs(axes)
         _draw_marks(axes, run, named=axes is panels[0])
         if axes.get_legend_handles_labels()[1]:
             axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")

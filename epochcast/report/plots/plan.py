@@ -15,24 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from epochcast.records import Checkpoint, Plan
-from epochcast.report.plots.figures import (
+from epochcast.report.plots.pictures import (
     BLUE,
     DASHED,
     GREEN,
     INK,
     ORANGE,
+    count_epochs,
     dress_axes,
     new_figure,
-    require_format,
     time_unit,
-    write,
 )
+from epochcast.report.text.layout import filled
 from epochcast.report.text.plan import choice_line, limits_line
-from epochcast.report.text.sentences import filled
 from epochcast.units import format_energy, format_money, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -48,19 +46,12 @@ MARKS = 150  # of one kind that can be told apart
 POINTS = 400  # of the fan's outline
 
 
-def save_picture(plan: Plan, path: str | Path) -> None:
-    """Draw a plan into a file.
+def draw(plan: Plan) -> Figure:
+    """The picture as a matplotlib figure.
 
     Raises:
-        UsageError: the name ends neither in .png nor in .svg, or the file cannot be written.
         MissingDependency: matplotlib is not installed.
     """
-    require_format(path)
-    write(draw(plan), path)
-
-
-def draw(plan: Plan) -> Figure:
-    """The picture as a matplotlib figure."""
     scale, unit = time_unit(plan.timeline[-1].seconds.p90)
     rows = _rows(plan)
     figure = new_figure(*SIZE)
@@ -196,6 +187,7 @@ def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
     strip.set(xlabel="epochs", xlim=(0, plan.chosen.epochs * 1.02))
     for axes in (fan, strip):
         dress_axes(axes)
+        count_epochs(axes)
     strip.grid(visible=False)
     strip.xaxis.set_major_formatter("{x:,.0f}")
     strip.tick_params(axis="y", length=0)

@@ -5,20 +5,24 @@ Time Series  mnist-mlp/width=512                 by batch size/step time (ms), �
 HParams      mnist-mlp/width=512/batch_size=64   configuration/step time (ms), …
 Images       mnist-mlp                           figures/step time by batch size, …
 Text         epochcast                           prediction
+
+A run is a folder below the log folder. One holds the curves over the batch size of one model size,
+one below it a single configuration. A workload measured on several devices has the device's label
+between its name and the size.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from epochcast.records import RunConfig, SizeValue, Summary
-from epochcast.report.plots import probes as plots
+from epochcast.report.plots import comparison
+from epochcast.report.plots.comparison import ProbedPrediction, size_label
 from epochcast.report.tensorboard import events
 from epochcast.report.tensorboard.events import Entry
-from epochcast.report.tensorboard.runs import series_runs, session_run, size_label, slug
-from epochcast.report.tensorboard.writer import BoardPrediction
+from epochcast.report.tensorboard.index import slug, summary_id
 
 TOP_RUN = "epochcast"  # holds what belongs to no single workload
 # Groups of cards; TensorBoard shows them in alphabetical order.
@@ -61,7 +65,7 @@ _METRICS = _QUANTITIES[:4]  # the measured columns of the HParams table
 
 
 def run_files(
-    summaries: Sequence[Summary], predictions: Sequence[BoardPrediction], text: str
+    summaries: Sequence[Summary], predictions: Sequence[ProbedPrediction], text: str
 ) -> dict[str, bytes]:
     """The event file of each run, by the run's name."""
     runs: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -70,15 +74,47 @@ def run_files(
     for name, members in series_runs(summaries).items():
         runs[name] += _curve_entries(members)
         for summary in members:
-            run = session_run(name, summary.config)
+            run = f"{name}/batch_size={summary.config.batch_size}"
             runs[run] += _session_entries(summary, knobs, trial=run)
     for workload, chosen in _by_workload(predictions).items():
         runs[slug(workload)] += _figure_entries(chosen, summaries)
     return {name: events.event_file(entries) for name, entries in runs.items() if entries}
 
 
-def _by_workload(predictions: Sequence[BoardPrediction]) -> dict[str, list[BoardPrediction]]:
-    groups: defaultdict[str, list[BoardPrediction]] = defaultdict(list)
+def series_runs(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Summaries that differ in their batch size alone, by the name of their run, sizes in order."""
+    devices = defaultdict(set)
+    for summary in summaries:
+        devices[summary.workload].add(summary.device.key)
+    series: dict[str, list[Summary]] = {}
+    owners: dict[str, tuple[str, str, str]] = {}
+    for summary in sorted(summaries, key=lambda s: s.config.batch_size):
+        owner = (summary.workload, summary.device.key, size_label(summary.config))
+        name = _series_name(summary, with_device=len(devices[summary.workload]) > 1)
+        if owners.setdefault(name, owner) != owner:  # two labels with the same slug
+            name = f"{name}-{summary_id(_at_batch_one(summary))[:6]}"
+            owners[name] = owner
+        series.setdefault(name, []).append(summary)
+    return dict(sorted(series.items()))
+
+
+def _at_batch_one(summary: Summary) -> Summary:
+    """The summary as if its batch size were 1: equal for all members of a series."""
+    return replace(summary, config=replace(summary.config, batch_size=1))
+
+
+def _series_name(summary: Summary, with_device: bool) -> str:
+    parts = [slug(summary.workload)]
+    if with_device:
+        parts.append(slug(summary.device.label))
+    size = size_label(summary.config)
+    if size:
+        parts.append(slug(size))
+    return "/".join(parts)
+
+
+def _by_workload(predictions: Sequence[ProbedPrediction]) -> dict[str, list[ProbedPrediction]]:
+    groups: defaultdict[str, list[ProbedPrediction]] = defaultdict(list)
     for prediction in predictions:
         groups[prediction.workload].append(prediction)
     return groups
@@ -160,32 +196,32 @@ def _as_type_of(column: Sequence[SizeValue], value: SizeValue) -> SizeValue:
 
 
 def _figure_entries(
-    predictions: Sequence[BoardPrediction], summaries: Sequence[Summary]
+    predictions: Sequence[ProbedPrediction], summaries: Sequence[Summary]
 ) -> Iterator[Entry]:
     """The figures of one workload."""
     yield events.image(
         f"{FIGURE_GROUP}/step time, predicted against measured",
-        plots.predicted_against_measured(predictions, "time"),
+        comparison.predicted_against_measured(predictions, "time"),
         "Bars: P10 to P90. On the diagonal the prediction is right.",
     )
     if any(p.measured_peak_bytes and p.predicted_peak_bytes for p in predictions):
         yield events.image(
             f"{FIGURE_GROUP}/peak memory, predicted against measured",
-            plots.predicted_against_measured(predictions, "memory"),
+            comparison.predicted_against_measured(predictions, "memory"),
             "Bars: P10 to P90. Above the diagonal is safe; below it a run may run out of memory.",
         )
     measured = [s for s in summaries if s.workload == predictions[0].workload and s.step_seconds]
     if measured:
         yield events.image(
             f"{FIGURE_GROUP}/step time by batch size",
-            plots.step_time_by_batch_size(measured, _curves(predictions)),
+            comparison.step_time_by_batch_size(measured, _curves(predictions)),
             "Points: measured. Lines and bands: predicted P50 and P10 to P90.",
         )
 
 
-def _curves(predictions: Sequence[BoardPrediction]) -> dict[str, plots.Curve]:
+def _curves(predictions: Sequence[ProbedPrediction]) -> dict[str, comparison.Curve]:
     """Predicted seconds over the batch size, by model size."""
-    groups: defaultdict[str, list[BoardPrediction]] = defaultdict(list)
+    groups: defaultdict[str, list[ProbedPrediction]] = defaultdict(list)
     for prediction in sorted(predictions, key=lambda p: p.config.batch_size):
         groups[size_label(prediction.config)].append(prediction)
     return {

@@ -125,6 +125,12 @@ def layout(title: str, charts: Sequence[Proto]) -> Entry:
     return Entry(proto=proto)
 
 
+def new_stamp() -> str:
+    """The time in an event file's name: TensorBoard reads the files of a run in its order."""
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{seconds:010d}.{nanoseconds:09d}"
+
+
 def opening(wall_time: float, step: int = 0) -> bytes:
     """The beginning of an event file; what earlier files of the run have from ``step`` on is void.
 

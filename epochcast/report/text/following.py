@@ -1,32 +1,81 @@
 """A run as it is followed: a few words at its start, a line per epoch, what happens in between.
 
 Following the plan of digits-mlp: 57 epochs with batch_size=32 width=512. Within 1h 00m, …
-epoch  took (predicted)      ratio  time → total       …                     (epoch_line.py)
-12/57  55.3 s (54.1–57.2 s)  ×1.02  11m 20s → 52m 30s  …
-note: epochs now take 1.45 times the planned time; before it was 1.00         (warnings.py)
-Stopped after epoch 48 of 50: more might not have fitted the deadline.     (run_summary.py)
+epoch  took (predicted)      ratio  time → total       money → total    on plan  val_loss  then
+12/57  55.3 s (54.1–57.2 s)  ×1.02  11m 20s → 52m 30s  $0.47 → $2.18    97 %     0.412*    go on
+note: epochs now take 1.45 times the planned time; before it was 1.00
+Stopped after epoch 48 of 50: more might not have fitted the deadline.
+Time 59m 08s of 1h 00m; money $2.46 of $3.00; planned for 57 epochs: 53.6–56.9 min.
+An epoch took 56.1 s (median of 47); predicted: 53.4–56.7 s.
+
+Predicted is P10 to P90, by what was known before the epoch. The ratio is that of the whole run,
+actual over planned. After the arrow: what the whole run will take, P50. On plan: how likely it is
+that all limits hold. A star: the best value so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from io import StringIO
 from shutil import get_terminal_size
+from statistics import median
 
 import click
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from epochcast.records import EpochDone, Notice, RunEnded, RunEvent, RunStarted
-from epochcast.report.text.epoch_line import epoch_cells, fitted, printable
-from epochcast.report.text.plan import within_text
-from epochcast.report.text.run_summary import ended_line, span
+from epochcast.guard.log import ending, first_start, last_run, lasting_epochs, steady_seconds
+from epochcast.records import (
+    EpochDone,
+    LimitName,
+    Notice,
+    Quantiles,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    StopReason,
+)
+from epochcast.report.text.plan import LIMIT_FORMS, within_text
 from epochcast.report.text.warnings import warning_text
-from epochcast.units import format_percent
+from epochcast.units import format_money, format_percent, format_seconds, format_span
 
 WIDTH = 100
 HEADING_EVERY = 20  # lines: so that a heading is in sight on most terminals
+NAME_WIDTH = 12  # of a metric in the heading; longer names are cut
+GAP = "  "
+STOPS = {
+    StopReason.TARGET: "target reached",
+    StopReason.NON_FINITE: "not finite",
+    StopReason.DIVERGED: "too bad",
+    StopReason.PATIENCE: "no progress",
+    StopReason.FUTILE: "little hope",
+    StopReason.BUDGET: "limit",
+    StopReason.PLAN_DONE: "all done",
+    StopReason.SIGNAL: "signal",
+}
+REASONS = {
+    StopReason.TARGET: "{metric} has reached the target",
+    StopReason.NON_FINITE: "{metric} is not a finite number",
+    StopReason.DIVERGED: "{metric} is worse than the plan tolerates",
+    StopReason.PATIENCE: "{metric} has stopped improving",
+    StopReason.FUTILE: "{metric} is unlikely to improve by the end of the plan",
+    StopReason.BUDGET: "more might not have fitted {limit}",
+    StopReason.PLAN_DONE: "all planned epochs are done",
+    StopReason.SIGNAL: "it was told to{by}",
+    None: "the training loop was left before the plan's end",
+}
+LIMITS = {
+    "deadline": "the deadline",
+    "money": "the money",
+    "energy": "the energy",
+    "disk": "the disk",
+    "memory": "the memory",
+    None: "the limits",
+}
+SPENT = {"deadline": "Time", "money": "money", "energy": "energy"}
 
 
 class Narrator:
@@ -111,3 +160,214 @@ def notice_text(event: Notice) -> str:
     except KeyError:
         details = ", ".join(f"{name}: {value}" for name, value in event.notice.details)
         return f"{event.notice.code}{f' ({details})' if details else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands under a heading; of cells without room the highest ``rank`` is left out first."""
+
+    heading: str
+    text: str
+    width: int
+    rank: int = 0
+
+    @property
+    def space(self) -> int:
+        """Columns of the terminal, the gap to the next one included."""
+        return max(self.width, cell_len(self.heading)) + len(GAP)
+
+
+def epoch_cells(event: EpochDone, metric: str) -> list[Cell]:
+    """An epoch, column by column; without money where nothing is paid."""
+    count = len(f"{event.end_epochs:,}")
+    name = set_cell_size(metric, min(cell_len(metric), NAME_WIDTH))
+    cells = [
+        Cell("epoch", _epoch(event), 2 * count + 1),
+        Cell("took (predicted)", _took(event), 20),
+        Cell("ratio", f"×{event.ratio:.2f}", 5, rank=4),
+        Cell("time → total", _time(event), 17),
+        Cell("money → total", _money(event), 15, rank=3),
+        Cell("on plan", format_percent(event.on_plan_probability), 7, rank=1),
+        Cell(name, _value(event, metric), 8, rank=2),
+        Cell("then", _decision(event), 5),
+    ]
+    named = [replace(c, heading=printable(c.heading), text=printable(c.text)) for c in cells]
+    return [cell for cell in named if cell.heading and cell.text]
+
+
+def _epoch(event: EpochDone) -> str:
+    at = event.position
+    return f"{at.epoch + 1:,} cut" if at.step else f"{at.epoch:,}/{event.end_epochs:,}"
+
+
+def _took(event: EpochDone) -> str:
+    return f"{format_seconds(event.seconds)} ({span(event.predicted)})"
+
+
+def _time(event: EpochDone) -> str:
+    spent = format_seconds(event.spent_seconds)
+    return spent if event.reason else f"{spent} → {format_seconds(event.projected_seconds.p50)}"
+
+
+def _money(event: EpochDone) -> str:
+    if event.spent_money is None:
+        return ""
+    spent, total = format_money(event.spent_money), event.projected_money
+    return spent if event.reason or total is None else f"{spent} → {format_money(total)}"
+
+
+def _value(event: EpochDone, metric: str) -> str:
+    values = dict(event.values)
+    return f"{values[metric]:.4g}{'*' * event.best}" if metric in values else "–"
+
+
+def _decision(event: EpochDone) -> str:
+    if event.reason:
+        return f"stop: {STOPS[event.reason]}"
+    return "go on" if event.save_seconds is None else "saved"
+
+
+def fitted(cells: Sequence[Cell], width: int) -> str:
+    """Cells as a line: in their columns, else side by side, else without the least important."""
+    least = max(cells, key=lambda cell: cell.rank)
+    fewer = [cell for cell in cells if cell is not least] if least.rank else []
+    if fewer and sum(cell.space for cell in cells) - len(GAP) > width:
+        return fitted(fewer, width)
+    for line in (_in_columns(cells), GAP.join(cell.text for cell in cells)):
+        if cell_len(line) <= width:
+            return line
+    return fitted(fewer, width) if fewer else set_cell_size(line, width - 1) + "…"
+
+
+def _in_columns(cells: Sequence[Cell]) -> str:
+    """Each where its column begins, or after its neighbour where that is wide."""
+    line, start = "", 0
+    for cell in cells:
+        gap = len(GAP) if line else 0
+        line += " " * max(gap, start - cell_len(line)) + cell.text
+        start += cell.space
+    return line
+
+
+def printable(text: str) -> str:
+    """A text without control characters, which would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def summary_lines(events: Sequence[RunEvent]) -> list[str]:
+    """The last run of a log, finished or not, in a few sentences; a line each."""
+    run = last_run(events)
+    if not run:
+        return ["Nothing has happened yet."]
+    return [_state_line(run), _spent_line(run), *_part_lines(run), *_result_lines(run)]
+
+
+def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") -> str:
+    """Why a process stopped: ``"Stopped after epoch 48 of 50: …"``."""
+    by = f" by {signal}" if signal else ""
+    limit = LIMITS[event.limit]
+    why = REASONS[event.reason].format(metric=metric, limit=limit, by=by)
+    return f"Stopped after {place(event)}: {why}."
+
+
+def place(event: EpochDone | RunEnded) -> str:
+    """``"epoch 11 of 57 and 37 steps of the next"``."""
+    steps = event.position.step
+    more = f" and {steps:,} step{'s' * (steps != 1)} of the next" if steps else ""
+    return f"epoch {event.position.epoch:,} of {event.end_epochs:,}{more}"
+
+
+def _state_line(run: Sequence[RunEvent]) -> str:
+    end, start = ending(run), first_start(run)
+    if end is not None:
+        return ended_line(end, start.metric if start else "the metric", _signal(run))
+    epochs = lasting_epochs(run)
+    at = f"after {place(epochs[-1])}" if epochs else "in its first epoch"
+    heard = datetime.fromtimestamp(run[-1].wall_time).astimezone()
+    return f"Running, or killed: {at}; last heard of at {heard:%Y-%m-%d %H:%M:%S %Z}."
+
+
+def _signal(run: Sequence[RunEvent]) -> str:
+    told = [e.notice for e in run if isinstance(e, Notice) and e.notice.code == "signal"]
+    return dict(told[-1].details).get("name", "") if told else ""
+
+
+def _spent_line(run: Sequence[RunEvent]) -> str:
+    """What was used of each limit, and what was planned."""
+    start, used = first_start(run), _used(run)
+    limits = dict(start.limits) if start else {}
+    texts = [
+        f"{SPENT[name]} {LIMIT_FORMS[name](amount)}"
+        + (f" of {LIMIT_FORMS[name](limits[name])}" if name in limits else "")
+        for name, amount in used.items()
+    ]
+    if start and start.planned_seconds:
+        planned = span(start.planned_seconds)
+        texts.append(f"planned for {start.end_epochs:,} epochs: {planned}")
+    return f"{'; '.join(texts)}."
+
+
+def _used(run: Sequence[RunEvent]) -> dict[LimitName, float]:
+    """What was spent by the last event that says, by limit."""
+    used: dict[LimitName, float] = {}
+    for event in run:
+        if not isinstance(event, Notice):
+            used["deadline"] = event.spent_seconds
+        if isinstance(event, EpochDone | RunEnded):
+            money, joules = event.spent_money, event.spent_joules
+            used |= {} if money is None else {"money": money}
+            used |= {} if joules is None else {"energy": joules}
+    return used
+
+
+def span(quantiles: Quantiles) -> str:
+    """``"54.1–57.2 s"``: P10 to P90."""
+    return format_span(quantiles.p10, quantiles.p90)
+
+
+def _part_lines(run: Sequence[RunEvent]) -> Iterator[str]:
+    """What the parts took, and what was predicted of them."""
+    start = first_start(run)
+    if start is None:
+        return
+    prices = start.predicted
+    done = [e for e in run if isinstance(e, EpochDone)]
+    evaluations = [e.evaluation_seconds for e in done if e.evaluation_seconds is not None]
+    saves = [e.save_seconds for e in done if e.save_seconds is not None]
+    yield from _part_line("An epoch", steady_seconds(run), prices.epoch)
+    yield from _part_line("An evaluation", evaluations, prices.evaluation)
+    yield from _part_line("A save", saves, prices.save)
+
+
+def _part_line(name: str, seconds: Sequence[float], predicted: Quantiles) -> Iterator[str]:
+    if not seconds:
+        return
+    middle = f" (median of {len(seconds):,})" if len(seconds) > 1 else ""
+    said = f"; predicted: {span(predicted)}" if predicted.p90 else ""
+    yield f"{name} took {format_seconds(median(seconds))}{middle}{said}."
+
+
+def _result_lines(run: Sequence[RunEvent]) -> Iterator[str]:
+    start, end = first_start(run), ending(run)
+    yield _best_line(run, start.metric if start else "")
+    if end is not None:
+        named = {"last": end.last_checkpoint, "best": end.best_checkpoint}
+        found = [f"{which} {name}" for which, name in named.items() if name]
+        yield f"Checkpoints: {', '.join(found)}." if found else "No checkpoint was written."
+    processes = max((e.process for e in run if isinstance(e, RunStarted)), default=1)
+    lost = sum(isinstance(e, EpochDone) for e in run) - len(lasting_epochs(run))
+    if processes > 1:
+        again = f"; {lost:,} epoch{'s' * (lost != 1)} had to be trained again" if lost else ""
+        yield f"It took {processes} processes{again}."
+
+
+def _best_line(run: Sequence[RunEvent], metric: str) -> str:
+    """The best value, as the end tells it, or as the epochs do."""
+    end = ending(run)
+    best = [e for e in lasting_epochs(run) if e.best]
+    if end is not None and end.best_value is not None and end.best_epoch is not None:
+        return f"Best {metric}: {end.best_value:.4g}, after epoch {end.best_epoch:,}."
+    if best and metric in dict(best[-1].values):
+        value = dict(best[-1].values)[metric]
+        return f"Best {metric}: {value:.4g}, after epoch {best[-1].position.epoch:,}."
+    return f"No value of {metric or 'the metric'} was reported."

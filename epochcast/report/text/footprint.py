@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epochcast.records import Footprint, RunConfig, Timeline
-from epochcast.report.text.tables import columns
+from epochcast.report.text.layout import columns
 from epochcast.units import format_bytes, format_count, format_percent
 
 LARGEST = 6  # rows of the tables of what is alive at the peak

@@ -1,17 +1,34 @@
-"""What a sweep found, what the store has, what an import brought."""
+"""Measurements for people: a sweep as it runs, what it found, what is stored, what is built in.
+
+[3/12] batch_size=64 width=512: 8.16 ms a step             a line for each trial, or a bar
+batch  width     step      ±  samples/s  …                 a row for each configuration
+width=512: gradient noise scale 1,024 samples, from 32 …   where gradients were taken
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from epochcast.costmodel.summary import step_seconds
-from epochcast.records import Measurement, RunConfig, Summary
-from epochcast.report.text.tables import columns, maybe, plain_table
+from epochcast.errors import UsageError
+from epochcast.planning.batch import noise_scale
+from epochcast.records import (
+    DatasetSpec,
+    Device,
+    GradientNoise,
+    Measurement,
+    RunConfig,
+    Summary,
+    Warning_,
+)
+from epochcast.report.text.layout import columns, maybe, plain_table
+from epochcast.report.text.warnings import print_warnings
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -19,6 +36,80 @@ if TYPE_CHECKING:
     from epochcast.profiler.sweep import SweepResult
 
 WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
+
+
+class PlainProgress:
+    """One line per trial, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.total = self.count = 0
+
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        self.total = trials or 0
+        self.console.print(Text(_opening(trials, done, device, data)), soft_wrap=True)
+
+    def phase(self, label: str, phase: str) -> None:
+        return
+
+    def finished(self, measurement: Measurement) -> None:
+        self.count += 1
+        of = f"/{self.total}" if self.total else ""
+        line = f"[{self.count}{of}] {_trial_line(measurement)}"
+        self.console.print(Text(line), soft_wrap=True)
+
+    def warn(self, warning: Warning_) -> None:
+        print_warnings(self.console, [warning])
+
+    def close(self) -> None:
+        return
+
+
+class BarProgress(PlainProgress):
+    """A bar with the time left, for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._bar = Progress(
+            TextColumn("probing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        super().begin(trials, done, device, data)
+        self._bar.update(self._task, total=trials)  # None: a bar that only moves
+        self._bar.start()
+
+    def phase(self, label: str, phase: str) -> None:
+        self._bar.update(self._task, description=f"{label}: {phase}")
+
+    def finished(self, measurement: Measurement) -> None:
+        self._bar.advance(self._task)
+        self.count += 1
+        if measurement.status != "ok":
+            self.console.print(Text(_trial_line(measurement), style="red"), soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def _opening(trials: int | None, done: int, device: Device, data: str) -> str:
+    todo = "Choosing what to measure" if trials is None else f"{trials} trials to make"
+    continued = f" ({done} more are in the store already)" if done else ""
+    source = f", {data} data" if data else ""
+    return f"{todo}{continued}; on {device.label}{source}"
+
+
+def _trial_line(m: Measurement) -> str:
+    if m.status != "ok":
+        return f"{m.config.label}: {m.status}: {m.message} (log: {m.log})"
+    return f"{m.config.label}: {format_seconds(step_seconds(m))} a step"
 
 
 def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
@@ -126,3 +217,48 @@ def print_imported(
     knobs = ", ".join(c.knob for c in columns if not c.role) or "none"
     console.print(Text(f"read {read}; knobs: {knobs}"), soft_wrap=True)
     console.print(Text(f"imported {len(measurements)} measurements"), soft_wrap=True)
+
+
+def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:
+    """The gradient noise scale of each model size where gradients were taken."""
+    for m in measurements:
+        if m.gradient_noise is not None:
+            console.print(Text(f"{_size(m)}: {noise_text(m.gradient_noise)}"), soft_wrap=True)
+    if any(m.data == "synthetic" for m in measurements if m.gradient_noise is not None):
+        print_warnings(console, [Warning_(code="noise-of-synthetic-data")])
+
+
+def _size(m: Measurement) -> str:
+    return " ".join(f"{k}={v}" for k, v in m.config.sizes) or m.workload
+
+
+def noise_text(gradients: GradientNoise) -> str:
+    """A gradient noise scale and what it rests on, or why there is none."""
+    basis = (
+        f"from {len(gradients.large_norms)} gradients at batch sizes {gradients.small_batch} and "
+        f"{gradients.large_batch}, after {gradients.trained_steps:,} optimizer steps"
+    )
+    try:
+        return f"gradient noise scale {noise_scale(gradients):,.0f} samples, {basis}"
+    except UsageError as error:
+        return f"no gradient noise scale: {error}"
+
+
+def print_workloads(console: Console, workloads: Iterable[Mapping[str, Any]]) -> None:
+    """The built-in workloads with their knobs."""
+    for workload in workloads:
+        knobs = " ".join(f"{k}={v}" for k, v in workload["knobs"].items())
+        console.print(Text(f"{workload['name']:16} {knobs}", style="bold"))
+        console.print(Text(f"{'':16} {workload['description']}"))
+
+
+def print_datasets(console: Console, datasets: Iterable[DatasetSpec]) -> None:
+    """The catalogue of data sets."""
+    table = plain_table()
+    for heading in ("name", "samples", "evaluation", "shape", "type", "classes", "source"):
+        table.add_column(heading)
+    for d in datasets:
+        shape = "×".join(map(str, d.shape)) or "varies"
+        evaluation, classes = f"{d.eval_samples:,}", f"{d.classes:,}" if d.classes else "–"
+        table.add_row(d.name, f"{d.samples:,}", evaluation, shape, d.dtype, classes, d.source)
+    console.print(table)

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from epochcast.errors import MissingDependency, UsageError
 from epochcast.records import EpochDone
 from epochcast.report.plots import following as plot_following
+from epochcast.report.plots.pictures import save_picture
 
 DRIFTING = sample_runs.drifting()
 
@@ -80,9 +81,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UsageError, match="no epoch is done"):
         plot_following.draw(DRIFTING[:1])
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        plot_following.save_picture(DRIFTING, tmp_path / "run.pdf")
+        save_picture(plot_following.draw(DRIFTING), tmp_path / "run.pdf")
     with pytest.raises(UsageError, match="cannot write"):
-        plot_following.save_picture(DRIFTING, tmp_path / "absent" / "run.png")
+        save_picture(plot_following.draw(DRIFTING), tmp_path / "absent" / "run.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match="pip install"):
         plot_following.draw(DRIFTING)
@@ -93,7 +94,7 @@ def test_pictures_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
 ) -> None:
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    plot_following.save_picture(sample_runs.running(), tmp_path / name)
+    save_picture(plot_following.draw(sample_runs.running()), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules
 

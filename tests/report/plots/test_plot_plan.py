@@ -15,6 +15,7 @@ from epochcast.planning.planner import plan
 from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LearningCurve
 from epochcast.report.plots import plan as plot_plan
+from epochcast.report.plots.pictures import save_picture
 from epochcast.units import format_seconds
 
 MODEL = fit(truths.sweep(round_sd=0.05, trial_sd=0.02))
@@ -90,16 +91,16 @@ def test_pictures_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
 ) -> None:
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    plot_plan.save_picture(FOUND, tmp_path / name)
+    save_picture(plot_plan.draw(FOUND), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        plot_plan.save_picture(FOUND, tmp_path / "plan.pdf")
+        save_picture(plot_plan.draw(FOUND), tmp_path / "plan.pdf")
     with pytest.raises(UsageError, match="cannot write"):
-        plot_plan.save_picture(FOUND, tmp_path / "absent" / "plan.png")
+        save_picture(plot_plan.draw(FOUND), tmp_path / "absent" / "plan.png")
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

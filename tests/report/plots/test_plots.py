@@ -12,8 +12,8 @@ from matplotlib import image, rcParams
 
 from epochcast.errors import MissingDependency
 from epochcast.records import Device, Quantiles, RunConfig, Summary, make_sizes
-from epochcast.report.plots import probes as plots
-from epochcast.report.tensorboard.writer import BoardPrediction
+from epochcast.report.plots import comparison as plots
+from epochcast.report.plots.comparison import ProbedPrediction
 
 DEVICE = Device(kind="cpu", name="Xeon", memory_bytes=2**33, torch="2.13.0", threads=2)
 WHITE = 0.99
@@ -23,9 +23,9 @@ def _around(value: float) -> Quantiles:
     return Quantiles(p05=0.85 * value, p10=0.9 * value, p50=value, p90=1.1 * value, p95=1.2 * value)
 
 
-def predictions_of(widths: tuple[int, ...]) -> list[BoardPrediction]:
+def predictions_of(widths: tuple[int, ...]) -> list[ProbedPrediction]:
     return [
-        BoardPrediction(
+        ProbedPrediction(
             config=RunConfig(batch_size=batch, sizes=make_sizes({"width": width})),
             workload="mnist-mlp",
             measured_step_seconds=1e-6 * batch * width,
@@ -67,7 +67,7 @@ def test_every_model_size_has_its_colour(subject: plots.Subject, tmp_path) -> No
     picture = pixels(
         plots.predicted_against_measured(predictions_of((64, 512, 4096)), subject), tmp_path
     )
-    blue, vermilion, green, purple = plots._PALETTE[:4]
+    blue, vermilion, green, purple = plots.PALETTE[:4]
     assert [has_color(picture, c) for c in (blue, vermilion, green, purple)] == [True] * 3 + [False]
 
 
@@ -79,7 +79,7 @@ def test_measured_points_lie_over_curves_and_bands(tmp_path) -> None:  # type: i
     without = pixels(plots.step_time_by_batch_size(summaries_of((64,))), tmp_path)
     coloured = [(p.min(axis=-1) < WHITE).mean() for p in (with_curve, without)]
     assert coloured[0] > 1.5 * coloured[1]
-    assert has_color(with_curve, plots._PALETTE[0])
+    assert has_color(with_curve, plots.PALETTE[0])
 
 
 def test_it_is_a_png_of_a_legible_size() -> None:

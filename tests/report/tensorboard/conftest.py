@@ -8,7 +8,7 @@ import pytest
 from board_records import DEVICE, HOSTILE, make_summary
 
 from epochcast.records import Quantiles, RunConfig, Summary, make_sizes
-from epochcast.report.tensorboard.writer import BoardPrediction
+from epochcast.report.plots.comparison import ProbedPrediction
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def summaries() -> list[Summary]:
 
 
 @pytest.fixture
-def predictions(summaries: list[Summary]) -> list[BoardPrediction]:
+def predictions(summaries: list[Summary]) -> list[ProbedPrediction]:
     """For each good configuration: the step 10 % too long, the memory right."""
     return [
-        BoardPrediction(
+        ProbedPrediction(
             config=s.config,
             workload=s.workload,
             measured_step_seconds=s.step_seconds,

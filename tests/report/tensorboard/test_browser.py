@@ -31,8 +31,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 from torch.profiler import profile, record_function
 
 from epochcast.records import Quantiles
+from epochcast.report.plots.comparison import ProbedPrediction
 from epochcast.report.tensorboard.following import BoardWatcher
-from epochcast.report.tensorboard.writer import BoardPrediction, write_board
+from epochcast.report.tensorboard.publish import write_board
 
 Browser = webdriver.Chrome
 PATIENCE_SECONDS = 60  # Perfetto compiles 11 MB of WebAssembly; alone it takes 3 s on two cores
@@ -109,7 +110,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         summaries.append(make_summary(64, width))
     failed = replace(make_summary(128, 256), status="oom", message=HOSTILE, step_seconds=None)
     predictions = [
-        BoardPrediction(
+        ProbedPrediction(
             config=s.config,
             workload=s.workload,
             measured_step_seconds=1e-3,

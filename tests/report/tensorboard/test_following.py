@@ -18,8 +18,9 @@ from tensorboard.util import tensor_util
 
 from epochcast.errors import StoreError
 from epochcast.records import EpochDone, Position, RunEvent, Summary
-from epochcast.report.tensorboard.following import BoardWatcher, board_watcher
-from epochcast.report.tensorboard.writer import write_board
+from epochcast.report.tensorboard import board_watcher
+from epochcast.report.tensorboard.following import BoardWatcher
+from epochcast.report.tensorboard.publish import write_board
 
 DRIFTING = sample_runs.drifting()
 BANDS = [f"{group} {q}" for group in ("epoch seconds/predicted", "run seconds/expected")
@@ -143,5 +144,5 @@ def test_without_tensorboard_there_is_no_watcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(board_watcher(tmp_path), BoardWatcher)
-    monkeypatch.setattr("epochcast.report.tensorboard.following.find_spec", lambda name: None)
+    monkeypatch.setattr("epochcast.report.tensorboard.find_spec", lambda name: None)
     assert board_watcher(tmp_path) is None

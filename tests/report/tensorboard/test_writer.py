@@ -17,9 +17,11 @@ from tensorboard.util import tensor_util
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Summary, make_sizes
-from epochcast.report.tensorboard import writer
-from epochcast.report.tensorboard.runs import series_runs, slug
-from epochcast.report.tensorboard.writer import BoardPrediction, write_board
+from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.tensorboard import publish
+from epochcast.report.tensorboard.contents import series_runs
+from epochcast.report.tensorboard.index import slug
+from epochcast.report.tensorboard.publish import write_board
 
 MIB = 2**20
 
@@ -84,7 +86,7 @@ def _hparams(board: EventMultiplexer, run: str, tag: str):  # type: ignore[no-un
 
 
 def test_figures_and_text_are_shown(
-    folder: Path, summaries: list[Summary], predictions: list[BoardPrediction]
+    folder: Path, summaries: list[Summary], predictions: list[ProbedPrediction]
 ) -> None:
     write_board(folder, summaries, predictions, "| epochs | total |")
     board = read(folder)
@@ -120,7 +122,7 @@ def test_the_index_holds_raw_numbers(folder: Path, summaries: list[Summary]) -> 
 
 
 def test_writing_twice_shows_everything_once(
-    folder: Path, summaries: list[Summary], predictions: list[BoardPrediction]
+    folder: Path, summaries: list[Summary], predictions: list[ProbedPrediction]
 ) -> None:
     write_board(folder, summaries, predictions, "text")
     first = event_files(folder)
@@ -160,7 +162,7 @@ def test_killed_between_writing_and_removing_the_newer_values_win(
     folder: Path, summaries: list[Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_board(folder, summaries)
-    monkeypatch.setattr(writer, "_own_event_files", lambda folder, before: iter(()))
+    monkeypatch.setattr(publish, "_own_event_files", lambda folder, before: iter(()))
     write_board(folder, [replace(s, step_seconds=5e-3) for s in summaries])
     times = points(read(folder), "mnist-mlp/width=256", "by batch size/step time (ms)")
     assert times == pytest.approx({32: 5, 64: 5, 128: 5})
@@ -195,9 +197,9 @@ def test_killed_while_writing_a_file_the_rest_is_readable(
 def test_one_that_began_later_wins(
     folder: Path, summaries: list[Summary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer.time, "time_ns", lambda: 2 * 10**18)
+    monkeypatch.setattr(publish.time, "time_ns", lambda: 2 * 10**18)
     write_board(folder, [replace(s, step_seconds=2e-3) for s in summaries])
-    monkeypatch.setattr(writer.time, "time_ns", lambda: 1 * 10**18)
+    monkeypatch.setattr(publish.time, "time_ns", lambda: 1 * 10**18)
     write_board(folder, summaries)
     times = points(read(folder), "mnist-mlp/width=256", "by batch size/step time (ms)")
     assert times == pytest.approx(dict.fromkeys((32, 64, 128), 2.0))
@@ -267,7 +269,7 @@ def test_neither_torch_nor_tensorflow_is_loaded() -> None:
     code = (
         "import sys; import epochcast.report.tensorboard.contents, "
         "epochcast.report.tensorboard.plugin, "
-        "epochcast.report.tensorboard.server, epochcast.report.plots.probes; "
+        "epochcast.report.tensorboard.server, epochcast.report.plots.comparison; "
         "from tensorboard import default; "
         "default.get_static_plugins(); "
         "print({'torch', 'tensorflow', 'matplotlib.pyplot'} & set(sys.modules))"

@@ -9,14 +9,13 @@ import truths
 from rich.console import Console
 
 import epochcast
+from epochcast.cli.options import document
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import summarise
 from epochcast.profiler.sweep import SweepResult
 from epochcast.records import SCHEMA, Warning_
-from epochcast.report.text.document import document
 from epochcast.report.text.estimate import estimate_markdown, print_capacities, print_estimate
-from epochcast.report.text.probing import print_probed, print_summaries
-from epochcast.report.text.progress import BarProgress, PlainProgress
+from epochcast.report.text.probing import BarProgress, PlainProgress, print_probed, print_summaries
 from epochcast.report.text.warnings import WARNINGS, print_warnings
 
 PACKAGE = Path(epochcast.__file__).parent

@@ -15,9 +15,16 @@ from rich.cells import cell_len
 
 from epochcast.guard.log import lasting_epochs
 from epochcast.records import EpochDone, Notice, Position, RunEnded, StopReason, Warning_
-from epochcast.report.text.epoch_line import STOPS
-from epochcast.report.text.following import HEADING_EVERY, WIDTH, Narrator, TerminalWatcher
-from epochcast.report.text.run_summary import REASONS, ended_line, summary_lines
+from epochcast.report.text.following import (
+    HEADING_EVERY,
+    REASONS,
+    STOPS,
+    WIDTH,
+    Narrator,
+    TerminalWatcher,
+    ended_line,
+    summary_lines,
+)
 from epochcast.report.text.warnings import WARNINGS
 
 START = sample_runs.started()

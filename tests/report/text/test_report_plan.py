@@ -21,9 +21,9 @@ from epochcast.records import (
     StopRule,
 )
 from epochcast.report.text import plan as r
-from epochcast.report.text.noise import noise_text, print_noise
-from epochcast.report.text.plan_tables import ROWS, _worth_showing, options_tables
-from epochcast.report.text.sentences import filled
+from epochcast.report.text.layout import filled
+from epochcast.report.text.plan import ROWS, _worth_showing, options_tables
+from epochcast.report.text.probing import noise_text, print_noise
 
 MODEL = fit(truths.sweep(round_sd=0.05, trial_sd=0.02))
 PILOT = LearningCurve(

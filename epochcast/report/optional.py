@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from epochcast.errors import MissingDependency
 
 
-def require(*packages: str) -> None:
+def require_packages(*packages: str) -> None:
     """Make sure that packages of the ``tensorboard`` extra are installed, without importing them.
 
     Raises:

@@ -1,24 +1,32 @@
-"""Figures as PNG files: predictions beside measurements. matplotlib without its global state.
+"""Predicted beside measured: configurations that were probed, and runs that were followed.
 
     predicted_against_measured   every configuration a point; the diagonal is a right prediction
     step_time_by_batch_size      measured points over fitted curves with their P10–P90 bands
+    draw_runs                    every followed run a point, by the epoch it had
 
 One colour and marker is one model size. Axes are logarithmic: cost spans decades, and equal
-distances are equal ratios.
+distances are equal ratios. A bar is P10–P90 and should cross the diagonal in 8 cases of 10.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from epochcast.records import Quantiles, Summary
-from epochcast.report.tensorboard.optional import require
-from epochcast.report.tensorboard.runs import size_label
+from epochcast.errors import UsageError
+from epochcast.records import Quantiles, RunConfig, Summary
+from epochcast.report.plots.pictures import (
+    DASHED,
+    INK,
+    PALETTE,
+    dress_axes,
+    new_figure,
+    png,
+    round_numbers,
+)
 from epochcast.units import format_bytes, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -26,18 +34,33 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from epochcast.report.tensorboard.writer import BoardPrediction
+    from epochcast.storage.comparing import Comparison
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]
 Subject = Literal["time", "memory"]
 
-# Okabe & Ito 2008, "Color universal design": told apart with any colour vision; black left out.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX"  # coprime with the palette: 42 combinations before one repeats
-_INK, _GRID = "#333333", "#E2E2E2"
 _LEGEND_ROWS = 14  # of more model sizes than this the rest is counted, not named
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-_DPI = 120  # legible on a page, and where TensorBoard halves it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedPrediction:
+    """What a cost model says about a configuration that was measured.
+
+    Attributes:
+        measured_step_seconds: one steady micro-step.
+        predicted_step_seconds: the same, as predicted.
+        measured_peak_bytes: largest sum of live tensors; None where it was not tracked.
+        predicted_peak_bytes: the same, as predicted.
+    """
+
+    config: RunConfig
+    workload: str
+    measured_step_seconds: float
+    predicted_step_seconds: Quantiles
+    measured_peak_bytes: int | None = None
+    predicted_peak_bytes: Quantiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +73,7 @@ class Point:
 
 
 def predicted_against_measured(
-    predictions: Sequence[BoardPrediction], subject: Subject = "time"
+    predictions: Sequence[ProbedPrediction], subject: Subject = "time"
 ) -> bytes:
     """A PNG: every configuration's prediction, with its P10–P90 bar, over its measurement.
 
@@ -68,23 +91,39 @@ def predicted_against_measured(
     what = "step time" if subject == "time" else "peak tensor memory"
     error = median(abs(p.predicted.p50 / p.measured - 1) for p in points)
     title = f"{predictions[0].workload}: median error {format_percent(error)}"
-    return _png(against(points, subject, (f"measured {what}", f"predicted {what}"), title))
+    return png(_against(points, subject, (f"measured {what}", f"predicted {what}"), title))
 
 
-def against(
-    points: Sequence[Point], subject: Subject, names: tuple[str, str], title: str
-) -> Figure:
-    """Predicted over measured, both positive, and the diagonal on which they are equal.
-
-    Args:
-        names: of what was measured, and of what was predicted.
+def draw_runs(runs: Sequence[Comparison]) -> Figure:
+    """The epochs of followed runs, predicted over actual.
 
     Raises:
+        UsageError: no run has an epoch beside a prediction.
         MissingDependency: matplotlib is not installed.
     """
+    shown = [run for run in runs if run.actual and run.predicted.p10 > 0]
+    if not shown:
+        raise UsageError("no followed run has a whole steady epoch to draw beside its prediction")
+    workloads = {run.workload for run in shown}
+    points = [
+        Point(run.workload if len(workloads) > 1 else run.config.label, run.actual, run.predicted)
+        for run in shown
+        if run.actual
+    ]
+    inside = sum(bool(run.inside_80) for run in shown) / len(shown)
+    what = next(iter(workloads)) if len(workloads) == 1 else f"{len(workloads)} workloads"
+    plural = "" if len(shown) == 1 else "s"
+    title = f"{what}, {len(shown)} run{plural}: {format_percent(inside)} between P10 and P90"
+    return _against(points, "time", ("actual epoch", "predicted epoch"), title)
+
+
+def _against(
+    points: Sequence[Point], subject: Subject, names: tuple[str, str], title: str
+) -> Figure:
+    """Predicted over measured, both positive, and the diagonal on which they are equal."""
     figure, axes = _canvas(5.4, 5.2)
     low, high = _limits(v for p in points for v in (p.measured, p.predicted.p10, p.predicted.p90))
-    axes.plot([low, high], [low, high], color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=DASHED, zorder=1)
     for position, label in enumerate(sorted({p.label for p in points}, key=_natural)):
         _draw_points(axes, [p for p in points if p.label == label], label, position)
     axes.set(xlabel=names[0], ylabel=f"{names[1]} (P50; bar: P10–P90)")
@@ -130,10 +169,15 @@ def step_time_by_batch_size(
     note = "points: measured; lines: predicted P50, bands: P10–P90" if curves else "measured"
     axes.set_title(f"{measured[0].workload}: {note}", loc="left")
     _add_legend(axes, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
-def _points(predictions: Sequence[BoardPrediction], subject: Subject) -> Iterable[Point]:
+def size_label(config: RunConfig) -> str:
+    """All of a configuration but its batch size: ``"width=512"``; empty if nothing else is set."""
+    return replace(config, batch_size=1).label.removeprefix("batch_size=1").strip()
+
+
+def _points(predictions: Sequence[ProbedPrediction], subject: Subject) -> Iterable[Point]:
     for p in predictions:
         label = size_label(p.config)
         if subject == "time":
@@ -159,60 +203,47 @@ def _limits(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of a size in inches, and its axes."""
-    require("matplotlib")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    """An empty figure of a size in inches, and its logarithmic axes."""
+    figure = new_figure(width, height)
     axes = figure.add_subplot()
-    axes.set(xscale="log", yscale="log", axisbelow=True)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.tick_params(colors=_INK, which="both")
+    axes.set(xscale="log", yscale="log")
+    dress_axes(axes)
     axes.minorticks_off()
     return figure, axes
 
 
+def _look(label: str, position: int) -> dict[str, Any]:
+    """How the points of one model size are drawn."""
+    return {
+        "label": label or "measured",
+        "color": PALETTE[position % len(PALETTE)],
+        "marker": _MARKERS[position % len(_MARKERS)],
+        "markersize": 6,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "linestyle": "none",
+    }
+
+
 def _draw_points(axes: Axes, points: Sequence[Point], label: str, position: int) -> None:
     predicted = [point.predicted for point in points]
+    bars = ([q.p50 - q.p10 for q in predicted], [q.p90 - q.p50 for q in predicted])
+    measured, middle = [point.measured for point in points], [q.p50 for q in predicted]
     axes.errorbar(
-        [point.measured for point in points],
-        [q.p50 for q in predicted],
-        yerr=([q.p50 - q.p10 for q in predicted], [q.p90 - q.p50 for q in predicted]),
-        label=label or "measured",
-        color=_PALETTE[position % len(_PALETTE)],
-        marker=_MARKERS[position % len(_MARKERS)],
-        markersize=6,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        linestyle="none",
-        elinewidth=1.4,
-        capsize=2.5,
+        measured, middle, yerr=bars, elinewidth=1.4, capsize=2.5, **_look(label, position)
     )
 
 
 def _draw_curve(axes: Axes, curve: Curve, position: int) -> None:
     batch_sizes, p10, p50, p90 = curve
-    color = _PALETTE[position % len(_PALETTE)]
+    color = PALETTE[position % len(PALETTE)]
     axes.fill_between(batch_sizes, p10, p90, color=color, alpha=0.16, linewidth=0)
     axes.plot(batch_sizes, p50, color=color, linewidth=1.6)
 
 
 def _draw_steps(axes: Axes, summaries: Sequence[Summary], label: str, position: int) -> None:
-    axes.plot(
-        [s.config.batch_size for s in summaries],
-        [s.step_seconds or 0.0 for s in summaries],
-        label=label or "measured",
-        color=_PALETTE[position % len(_PALETTE)],
-        marker=_MARKERS[position % len(_MARKERS)],
-        markersize=6.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        linestyle="none",
-    )
+    sizes = [s.config.batch_size for s in summaries]
+    axes.plot(sizes, [s.step_seconds or 0.0 for s in summaries], **_look(label, position))
 
 
 def _set_ticks(axis: Axis, low: float, high: float, subject: Subject) -> None:
@@ -227,10 +258,8 @@ def _ticks(low: float, high: float, base: float) -> list[float]:
     ticks = [step * unit for unit in units for step in _LADDER if low <= step * unit <= high]
     if len(ticks) >= 3:
         return ticks[:: -(-len(ticks) // 9)]
-    from matplotlib.ticker import MaxNLocator
-
     unit = max(unit for unit in units if unit <= high)
-    even = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low / unit, high / unit)
+    even = round_numbers(nbins=5).tick_values(low / unit, high / unit)
     return [tick * unit for tick in even if low <= tick * unit <= high]
 
 
@@ -251,9 +280,3 @@ def _add_legend(axes: Axes, **place: Any) -> None:
         title = f"first {_LEGEND_ROWS} of {len(handles)} sizes"
         handles, labels = handles[:_LEGEND_ROWS], labels[:_LEGEND_ROWS]
     axes.legend(handles, labels, title=title, frameon=False, alignment="left", **place)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -1,13 +1,25 @@
-"""What the tables of all reports share."""
+"""What all reports share on a terminal: tables that fit it, and sentences that break between words.
+
+    At epoch 55 expect val_loss of 0.09356 (0.08193 to 0.1052); it beats the best so
+      far, 0.09357, with a probability of 50 %.
+
+A number stays beside its unit. In a file or a pipe sentences are not broken.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 GAP = 2  # columns of a terminal between those of a table
+NO_BREAK = "\N{NO-BREAK SPACE}"
+_INSIDE_QUANTITY = re.compile(r"(?<=\d) (?=\S{1,4}(?:\s|$))|(?<=\d[dhm]) (?=\d\d[hms])")
 
 
 def plain_table() -> Table:
@@ -49,3 +61,18 @@ def _width(cells: Mapping[str, Sequence[str]], names: Sequence[str]) -> int:
 def maybe(form: Callable[[float], str], value: float | None) -> str:
     """A cell, or a dash where nothing is known."""
     return "–" if value is None else form(value)
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a sentence or two; further lines of them are indented."""
+    lines = filled(text, console.width) if console.is_terminal else text
+    console.print(Text(lines, style=style), soft_wrap=True)
+
+
+def filled(text: str, width: int) -> str:
+    """A text in lines of at most so many columns, where its words allow it."""
+    glued = _INSIDE_QUANTITY.sub(NO_BREAK, text)
+    lines = textwrap.fill(
+        glued, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return lines.replace(NO_BREAK, " ")
