@@ -23,6 +23,7 @@ import argparse
 import signal
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from gpu_parts.recording import Recording, read_folder  # noqa: E402
 from gpu_parts.running import run_parts  # noqa: E402
 
 MOST_SECONDS = 480
+BEGAN = time.monotonic()
 
 
 def main() -> int:
@@ -56,7 +58,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="epochcast-gpu-") as work:
         launcher = Launcher(Path(work), device="cpu" if options.dry else "cuda", dry=options.dry)
         try:
-            run_parts(parts, recording, launcher, seconds=options.seconds, dry=options.dry)
+            left = options.seconds - (time.monotonic() - BEGAN)
+            run_parts(parts, recording, launcher, seconds=left, dry=options.dry)
         except KeyboardInterrupt:
             recording.close("interrupted")
         else:

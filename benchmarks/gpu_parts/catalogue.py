@@ -60,7 +60,7 @@ class Part:
 PARTS = (
     Part(
         name="device",
-        share=0.09,
+        share=0.08,
         module="gpu_parts.device",
         needs=TORCH,
         scenarios=(
@@ -72,13 +72,13 @@ PARTS = (
     ),
     Part(
         name="probes",
-        share=0.46,
+        share=0.50,
         module="gpu_parts.probes",
         needs=PACKAGE,
         scenarios=(
-            Scenario(name="mnist-mlp", seconds=70.0, dry=True),
-            Scenario(name="char-gpt", seconds=80.0),
-            Scenario(name="cifar10-resnet", seconds=80.0),
+            Scenario(name="mnist-mlp", seconds=60.0, dry=True),
+            Scenario(name="char-gpt", seconds=70.0),
+            Scenario(name="cifar10-resnet", seconds=70.0),
             Scenario(name="char-gpt-bf16", seconds=40.0),
             Scenario(name="char-gpt-fp16", seconds=40.0),
             Scenario(name="char-gpt-compiled", seconds=75.0),
@@ -87,7 +87,7 @@ PARTS = (
     ),
     Part(
         name="snapshots",
-        share=0.24,
+        share=0.20,
         module="gpu_parts.snapshots",
         needs=PACKAGE,
         scenarios=(
@@ -106,7 +106,7 @@ PARTS = (
     ),
     Part(
         name="guard",
-        share=0.09,
+        share=0.10,
         module="gpu_parts.guard",
         needs=PACKAGE,
         scenarios=(

@@ -6,6 +6,7 @@ Each record is a line of JSON, written at once: what was recorded survives whate
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 import traceback
@@ -65,8 +66,23 @@ class Situation:
         self.emit("skipped", what=what, why=why)
 
 
+class OutOfTime(Exception):
+    """The time of this process is over; what is known can still be recorded."""
+
+
+def out_of_time(*_: object) -> None:
+    """Called by the alarm.
+
+    Raises:
+        OutOfTime: always.
+    """
+    raise OutOfTime("the time of the scenario was over")
+
+
 def main(spec: Mapping[str, Any]) -> int:
     """Play the scenarios one after the other; 1 if one of them failed."""
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, spec["seconds"])
     run = import_module(spec["module"]).run
     until = time.monotonic() + spec["seconds"]
     failed = 0

@@ -86,8 +86,8 @@ def cuda() -> dict[str, Any]:
         "cudnn": known(torch.backends.cudnn.version),
         "nccl": known(lambda: torch.cuda.nccl.version()),
         "allocator": known(torch.cuda.get_allocator_backend),
-        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-        "tf32_convolution": torch.backends.cudnn.allow_tf32,
+        "tf32_matmul": known(lambda: torch.backends.cuda.matmul.allow_tf32),
+        "tf32_convolution": known(lambda: torch.backends.cudnn.allow_tf32),
         "attention": {
             "flash": known(torch.backends.cuda.flash_sdp_enabled),
             "efficient": known(torch.backends.cuda.mem_efficient_sdp_enabled),
@@ -229,8 +229,7 @@ def speed(here: Situation) -> None:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     if here.on_cuda:
-        torch.backends.cuda.matmul.allow_tf32 = True
-        found["matmul_tf32_flops_per_second"] = matmul_speed(torch.float32, side, here.device)
+        found["matmul_tf32_flops_per_second"] = known(lambda: tf32_speed(side, here.device))
         found |= {f"copy_{name}_bytes_per_second": known(ask) for name, ask in COPIES.items()}
     else:
         here.skip("TF32, copies to and from the device", "needs CUDA")
@@ -254,6 +253,12 @@ def matmul_speed(dtype: torch.dtype, side: int, device: str) -> float:
     """Floating-point operations per second of a product of square matrices of random numbers."""
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / timed(lambda: a @ b, device)
+
+
+def tf32_speed(side: int, device: str) -> float:
+    """The same of fp32 where tensor cores may round its inputs."""
+    torch.set_float32_matmul_precision("high")
+    return matmul_speed(torch.float32, side, device)
 
 
 def launch_seconds(device: str) -> float:

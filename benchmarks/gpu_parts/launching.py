@@ -17,7 +17,7 @@ from gpu_parts.running import Ended
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 TOLD = 3000  # characters of what a process wrote to stderr before it ended badly
-GRACE_SECONDS = 2.0  # kept by the child before it is ended from outside
+GRACE_SECONDS = 3.0  # for the child to record what it knows before it is ended from outside
 
 
 class Launcher:
@@ -45,7 +45,7 @@ class Launcher:
             "dry": self.dry,
             "work": str(self.work),
             "records": str(records),
-            "seconds": max(0.0, seconds - GRACE_SECONDS),
+            "seconds": max(0.1, seconds - GRACE_SECONDS),
         }
         environment = {k: v for s in scenarios for k, v in s.environment.items()}
         began = time.monotonic()

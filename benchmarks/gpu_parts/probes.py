@@ -39,7 +39,7 @@ class Probed:
     sizes: Mapping[str, tuple[SizeValue, ...]]
     overrides: Mapping[str, SizeValue] = field(default_factory=dict)
     rounds: int = 2
-    seconds: float = 0.4
+    seconds: float = 0.25
     traces: bool = False
     truth: Mapping[str, Any] | None = None
 
@@ -103,19 +103,22 @@ def run(here: Situation) -> None:
     """Play a scenario."""
     probed = DRY if here.dry else SCENARIOS[here.scenario]
     folder = store_folder(here.work, here.scenario)
-    measurements = ec.probe(
-        probed.workload,
-        batch_sizes=probed.batch_sizes,
-        sizes=probed.sizes,
-        overrides=probed.overrides,
-        device=here.device,
-        rounds=probed.rounds,
-        seconds=probed.seconds,
-        max_seconds=PROBING_SHARE * here.seconds_left,
-        traces=probed.traces,
-        store=str(folder / "store.sqlite"),
-    )
-    here.emit("measurements", workload=probed.workload, measurements=as_documents(measurements))
+    store = str(folder / "store.sqlite")
+    try:
+        measurements = ec.probe(
+            probed.workload,
+            batch_sizes=probed.batch_sizes,
+            sizes=probed.sizes,
+            overrides=probed.overrides,
+            device=here.device,
+            rounds=probed.rounds,
+            seconds=probed.seconds,
+            max_seconds=PROBING_SHARE * here.seconds_left,
+            traces=probed.traces,
+            store=store,
+        )
+    finally:  # also where it hung, or failed: each visit was stored when it ended
+        here.emit("measurements", workload=probed.workload, measurements=stored(store))
     for trace in sorted(folder.rglob("trace.json.gz")):
         if is_whole(trace):
             here.emit("trace", name=str(trace.parent.relative_to(folder)), attached=trace)
@@ -179,6 +182,12 @@ def store_folder(work: Path, scenario: str) -> Path:
 def as_document(record: object) -> Any:
     """A record as its own JSON, for a record of this benchmark."""
     return json.loads(to_json(record))
+
+
+def stored(store: str) -> list[Any]:
+    """All measurements in a store, as documents."""
+    with ec.Store.open(store) as opened:
+        return as_documents(opened.measurements())
 
 
 def as_documents(measurements: Sequence[ec.Measurement]) -> list[Any]:

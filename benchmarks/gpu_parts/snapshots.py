@@ -210,7 +210,7 @@ def start_history(*, frames: bool) -> None:
     torch.cuda.memory._record_memory_history(
         "all",
         context="alloc" if frames else None,
-        stacks="all",
+        stacks="all" if frames else "python",
         max_entries=HISTORY,
     )
 

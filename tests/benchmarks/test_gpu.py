@@ -166,6 +166,12 @@ def test_what_was_recorded_survives_however_the_process_ends(
         assert ended.records[1]["message"] == "RuntimeError: CUDA error"
 
 
+def test_a_process_can_tell_what_it_knows_before_it_is_ended(tmp_path, monkeypatch) -> None:
+    text = "signal.raise_signal(signal.SIGALRM)"
+    ended = launched(tmp_path, text, 60.0, monkeypatch)
+    assert ended.records[1]["message"].startswith("OutOfTime")
+
+
 def test_a_line_that_was_cut_is_left_out(tmp_path) -> None:
     (tmp_path / "x").write_text('{"kind": "a"}\n{"kind": "b')
     assert read_records(tmp_path / "x") == ({"kind": "a"},)
@@ -396,6 +402,17 @@ def unpacked(packed: dict[str, Any]) -> dict[str, Any]:
         for s in packed["segments"]
     ]  # fmt: skip
     return {"segments": segments, "device_traces": [events]}
+
+
+COMMITTED = sorted((ROOT / "benchmarks" / "results").glob("gpu-*/"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_a_recording_of_a_gpu_is_replayed(path: Path) -> None:
+    folder = read_folder(path)
+    assert not folder.summary["dry"]
+    assert folder.of("device", "cuda")
+    assert summary.lines(folder, predict_again=True)
 
 
 def test_names_in_the_catalogue_are_those_of_the_modules() -> None:
