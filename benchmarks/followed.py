@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import epochcast as ec
-from epochcast.guard.archive import CONTENT, Archive
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore
 from epochcast.profiler.builtin.workloads import BUILTIN
 from epochcast.records import Plan
 
@@ -85,7 +85,7 @@ def plain(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | Non
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    last = Archive(folder / "checkpoints", keep=0).last()
+    last = CheckpointStore(folder / "checkpoints", keep=0).last()
     return last[0] / CONTENT if last else None
 
 

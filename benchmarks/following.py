@@ -31,9 +31,9 @@ from statistics import median
 from typing import Any
 
 import epochcast as ec
-from epochcast.guard.archive import Archive
-from epochcast.guard.ledger import read_ledger
+from epochcast.guard.checkpoints import CheckpointStore
 from epochcast.guard.log import read_log
+from epochcast.guard.run_folder import read_ledger
 from epochcast.records import EpochDone, Plan, Position
 
 CHILD = Path(__file__).with_name("followed.py")
@@ -181,7 +181,7 @@ def _told(folder: Path) -> int:
 
 def saved(folder: Path) -> Position:
     """Where the newest whole checkpoint is."""
-    newest = Archive(folder / "checkpoints", keep=0).last()
+    newest = CheckpointStore(folder / "checkpoints", keep=0).last()
     return newest[1].position if newest else Position()
 
 

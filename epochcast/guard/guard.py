@@ -1,43 +1,46 @@
 """The guard: what follows one run from its first step to its last checkpoint.
 
-                     begin_epoch                        may the next segment begin?
-    elapsed ──┬──────────┬─────────────────────┬───────────────┬──────────────▶ limit
-              │  step … step                   │ evaluation    │ last save    │
-              │  each: now + bound < limit − reserve           │◀── reserve ─▶│
+    loop or framework ─▶ Guard ─┬─▶ Controller    what to do: a function of state and moment
+                                ├─▶ clock, StepTimer, Account      what time it is, and is left
+                                ├─▶ CheckpointStore, ledger        what survives
+                                ├─▶ EventBus                       what people see
+                                └─▶ Ranks                          all processes do the same
 
-At an epoch's end the next segment (epoch, evaluation if one is planned, save) must fit into what is
-left with the plan's confidence (course.py); where it does not, as many steps are taken as fit.
-At every step, the bound of the next one must end before the last save has to begin: one comparison.
+This is the shell: it looks at the clock, asks the controller, and does what was decided. At every
+step, the bound of the next one must end before the last save has to begin: one comparison.
 
 All processes of a run call the same methods; the first one decides for all (ranks.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from epochcast.guard import lines
-from epochcast.guard.archive import CONTENT
-from epochcast.guard.bookkeeping import Bookkeeper
-from epochcast.guard.books import Books, Write
-from epochcast.guard.checking import Checks
-from epochcast.guard.clock import Clock, SystemClock
-from epochcast.guard.course import Course
-from epochcast.guard.keeping import Keeper
-from epochcast.guard.limits import Allocation
-from epochcast.guard.options import Options
-from epochcast.guard.progress import Progress
-from epochcast.guard.ranks import Alone, Ranks, agree, agree_flag
-from epochcast.guard.remarks import Remarks
-from epochcast.guard.signals import Signals, name_of
-from epochcast.guard.stepping import StepTimers, planned_steps
-from epochcast.guard.telling import Teller, Watcher
-from epochcast.guard.timekeeping import Timekeeper
-from epochcast.guard.watching import EpochWatch
-from epochcast.records import Action, EpochDone, Plan, Position, RunEvent, StopReason
+from epochcast.errors import UsageError
+from epochcast.guard import events
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
+from epochcast.guard.controller import Controller, Moment, Policy, notice
+from epochcast.guard.events import EventBus, Watcher
+from epochcast.guard.limits import Account, Allocation, Clock, SystemClock
+from epochcast.guard.ranks import Alone, Ranks, Signals, agree, agree_flag
+from epochcast.guard.run_folder import begin, resume, write_ledger
+from epochcast.guard.run_state import Epoch, RunState
+from epochcast.guard.step_timer import StepTimer
+from epochcast.records import (
+    Action,
+    Notice,
+    Plan,
+    Position,
+    RunEvent,
+    RunOutcome,
+    StopReason,
+    Warning_,
+)
+from epochcast.units import format_seconds
 
 AGREE_SECONDS = 0.25  # between agreements of several processes: well inside a grace of 2 s
+NOTE_SECONDS = 1.0  # between notes of the time used in the ledger: what a kill may forget
 
 
 class Guard:
@@ -47,14 +50,18 @@ class Guard:
         plan: what to follow.
         folder: of this run: its ledger and checkpoints; the same one to go on after a stop.
         write: writes a checkpoint to the path that it is given, a file or a folder.
+        policy: how to follow.
         allocation: when the scheduler ends this job.
         watchers: whom to tell what happens.
         signals: that ask the run to leave.
         ranks: the processes that train together.
+        clock: where time comes from.
         began: when this process began, seconds since 1970; default: now.
 
     Attributes:
-        reason: why the run stops; None while it goes on.
+        state: of the run, as it stands.
+        account: of its time, money and energy.
+        checkpoints: that were written.
         resumed_step: of the epoch in which the run goes on; see ``skip``.
         checkpoint: what to go on from; None where the run begins.
 
@@ -69,7 +76,7 @@ class Guard:
         folder: Path,
         write: Write,
         *,
-        options: Options | None = None,
+        policy: Policy | None = None,
         allocation: Allocation | None = None,
         watchers: Sequence[Watcher] = (),
         signals: Signals | None = None,
@@ -77,85 +84,105 @@ class Guard:
         clock: Clock | None = None,
         began: float | None = None,
     ) -> None:
-        self.plan = plan
-        self.options = options or Options()
-        self.ranks = ranks or Alone()
-        self.signals = signals or Signals(())
-        self.reason: StopReason | None = None
-        self._clock = clock or SystemClock()
+        self.plan, self.policy = plan, policy or Policy()
+        self.ranks, self.signals = ranks or Alone(), signals or Signals(())
+        self._clock, self._folder, self._write = clock or SystemClock(), folder, write
         self._alone, self._decides = self.ranks.size == 1, self.ranks.rank == 0
-        self._time = Timekeeper(plan, self._clock, began, allocation or Allocation())
-        self.books = Books(folder, plan, self._time.began, owner=self._decides)
-        self._time.count_from(self.books.ledger.began_at, self.books.spent_before)
-        self._take_up(write, watchers if self._decides else ())
+        self._bus = EventBus(watchers if self._decides else ())
+        self._controller = Controller.of_plan(plan, self.policy)
+        self._ledger_failed = False
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        began = wall if began is None else min(began, wall)
+        self._resume(allocation or Allocation(), began, now - (wall - began))
+        self._note_at = now
 
-    def _take_up(self, write: Write, watchers: Sequence[Watcher]) -> None:
+    def _resume(self, allocation: Allocation, began: float, zero: float) -> None:
         """Go on from the newest checkpoint, all processes alike."""
-        plan, at, time = self.plan, self.books.position, self._time
-        epoch, step, steps = self.ranks.most([at.epoch, at.step, at.steps])
-        planned = planned_steps(plan, self.options.per_update)
-        self._progress = Progress(epoch, step, steps, planned)
-        self._timers = StepTimers.of_plan(plan, planned)
-        self.resumed_step = step
-        self.checkpoint = self.books.checkpoint(self.ranks)
-        self._watch = EpochWatch(self.books, self._progress, self._timers, time.zero)
-        self._teller = Teller(watchers, self._clock, self._progress)
-        self._remarks = Remarks(plan, self.books, self._progress, self._teller)
-        self._bookkeeper = Bookkeeper(self.books, time, self._progress, self._teller)
-        self._checks = Checks(plan, self.books)
-        everyone = self.options.all_ranks_save
-        self._keeper = Keeper(self.books, write, self.ranks, everyone, steps > 0, time.zero)
-        self._course = Course(
-            plan=plan, options=self.options, books=self.books, time=time, progress=self._progress,
-            timers=self._timers, keeper=self._keeper, signals=self.signals, teller=self._teller,
+        plan, ranks = self.plan, self.ranks
+        self.checkpoints = CheckpointStore(self._folder / "checkpoints", plan.keep)
+        found = (
+            resume(self._folder, self.checkpoints, plan, began)
+            if self._decides
+            else begin(plan, began)
+        )
+        at = found.checkpoint.position
+        number, epoch, step, steps = ranks.most([found.number, at.epoch, at.step, at.steps])
+        self.checkpoint = self.checkpoints.saved(number, steps) if steps else None
+        self.resumed_step, self._resumed = step, found
+        self.account = Account(
+            plan=plan, allocation=allocation, run_began=found.ledger.began_at, process_began=began,
+            process_zero=zero, spent_before=found.ledger.spent_seconds,
         )  # fmt: skip
+        self.state = RunState(
+            ledger=found.ledger, metrics=found.checkpoint.metrics.followed_by(plan),
+            end=plan.chosen.epochs, done=epoch, steps_before=steps - step,
+            epoch=Epoch(began=zero), saved_at=self._clock.monotonic(), has_checkpoint=steps > 0,
+        )  # fmt: skip
+        planned = self._controller.planned_steps
+        self._timer = StepTimer(plan.prices.epoch, planned, plan.prices.first_steps.p95)
+        self._timer.resume(step, unsaved=steps == 0)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> bool:
         """Whether there is anything left to train; a run that is over stays over."""
-        end = self.end_epochs
-        self._teller.tell(lines.started(self.plan, self.books, self._time, self.position, end))
-        self._remarks.of_beginning()
-        now = self._clock.monotonic()
-        self.reason = self._agree(self._course.over_already(now))
-        if self.reason is None:
-            self.books.sample("startup", self._time.head_start)
-            self.reason = self._agree(self._course.why_not_begin(now))
-        if self.reason is None:
-            self._course.replan(now)
-        self._bookkeeper.beat(now, self.reason)
-        return self.reason is None
+        moment = self._moment()
+        spent, wall = self.account.spent(moment.now), self._clock.wall()
+        self._bus.send(
+            events.run_started(self.plan, self.state, self.position, spent=spent, wall_time=wall)
+        )
+        self._tell(self._first_notices())
+        reason = self._agree(self._controller.over_already(self.state, moment))
+        if reason is None:
+            startup = moment.now - self.account.process_zero
+            self.state = self.state.sample("startup", startup)
+            reason = self._decide_next_epoch(moment)
+        if reason is None:
+            self.state, decision = self._controller.replan(self.state, moment)
+            self._tell(decision.notices)
+        self.state = self.state.stopped(reason)
+        self._note_if_due(moment.now)
+        return reason is None
+
+    def _first_notices(self) -> Iterable[Warning_]:
+        """Where the run goes on, and by which plan."""
+        found, spent = self._resumed, format_seconds(self.account.spent_before)
+        if found.number:
+            epoch, step = str(self.state.done), str(self.resumed_step)
+            yield notice("resumed", epoch=epoch, step=step, spent=spent)
+        if found.another_plan:
+            yield notice("other-plan")
+        if self.plan.prices.save.p50 <= 0 and not found.number:
+            yield notice("save-time-unknown")
+        yield from found.damage
 
     def begin_epoch(self) -> bool:
         """Whether the next epoch is to be trained; False ends the run."""
-        if self.reason is not None:
+        if self.state.reason is not None:
             return False
-        now = self._clock.monotonic()
-        self._watch.begin_epoch(now, self._course.situation(now).epoch())
-        self._progress.begin_epoch()
-        self._checks.begin_epoch()
+        moment = self._moment()
+        self.state = self._controller.begin_epoch(self.state, moment)
+        self._timer.begin_epoch(moment.now, self.state.first)
         self._until_agreement = 1
-        self._stop_at = self._course.last_save_at(now)
+        self._stop_at = self._controller.last_save_at(self.state, moment)
         if self._rehearses():
-            self._bookkeeper.due_at = now
+            self._note_at = moment.now
         return True
 
     def skip(self, steps: int) -> None:
         """The first steps of this epoch were done by an earlier process."""
-        self._progress.skip(steps)
-        self._watch.skip(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self.state = self.state.skip(now, steps)
+        self._timer.skip(now, steps)
 
     def step(self) -> bool:
         """After every step of training; whether to stop here, with a checkpoint in hand."""
-        now = self._clock.monotonic()
-        self._timers.saw(now)
-        self._progress.step += 1
-        self._keeper.here = False
+        now, timer = self._clock.monotonic(), self._timer
+        timer.saw(now)
         if self._alone:
             if (
-                now < self._bookkeeper.due_at
-                and now + self._timers.steady.bound < self._stop_at
+                now < self._note_at
+                and now + timer.steady.bound < self._stop_at
                 and self.signals.received is None
             ):
                 return False
@@ -167,22 +194,22 @@ class Guard:
 
     def _look(self, now: float) -> bool:
         """The slow path of a step: agree, stop if need be, note the time used."""
-        bound = self._timers.steady.bound
+        bound = self._timer.steady.bound
         fitting = (self._stop_at - now) / bound
         apart = max(1, int(min(AGREE_SECONDS / bound, fitting, 1e6)))
         short = StopReason.BUDGET if fitting < 1 else None
         reason, self._until_agreement = agree(self.ranks, self.signals, short, apart)
         if reason is not None:
-            seconds = self._watch.seen.training(now)
+            seconds = self.state.epoch.training(now)
             self.stop(reason)
-            self._teller.tell(self._epoch_line(seconds, reason))
+            self._send_epoch(seconds)
             return True
         if self._rehearses():
             self.save()
             now = self._clock.monotonic()
-        if now >= self._bookkeeper.due_at:
-            self._stop_at = self._course.last_save_at(now)
-            self._bookkeeper.beat(now, self.reason)
+        if now >= self._note_at:
+            self._stop_at = self._controller.last_save_at(self.state, self._moment(now))
+            self._note_if_due(now)
         return False
 
     def due(self, action: Action) -> bool:
@@ -191,11 +218,11 @@ class Guard:
         From an evaluation that is due until ``report`` or the epoch's end, time is taken to be
         spent on it.
         """
-        now = self._clock.monotonic()
-        self._bookkeeper.beat(now, self.reason)
+        moment = self._moment()
+        self._note_if_due(moment.now)
         if action == "evaluate":
-            return self._begin_evaluation(now, self._course.evaluation_is_due(now))
-        planned = self._course.save_is_planned(now, self._progress.epoch + 1)
+            return self._begin_evaluation(moment, planned=True)
+        planned = self._controller.saves(self.state, moment, self.state.done + 1)
         return agree_flag(self.ranks, planned)
 
     def may_evaluate(self) -> bool:
@@ -203,25 +230,30 @@ class Guard:
 
         Time is taken to be spent on it until ``end_evaluation``, ``report`` or the epoch's end.
         """
-        now = self._clock.monotonic()
-        return self._begin_evaluation(now, self._course.evaluation_fits(now))
+        return self._begin_evaluation(self._moment(), planned=False)
 
-    def _begin_evaluation(self, now: float, begins: bool) -> bool:
-        begins = agree_flag(self.ranks, begins)
-        self._watch.evaluating_since = now if begins else None
+    def _begin_evaluation(self, moment: Moment, planned: bool) -> bool:
+        decision = self._controller.evaluation(self.state, moment, planned)
+        self._tell(decision.notices)
+        begins = agree_flag(self.ranks, decision.evaluate)
+        self.state = self.state.evaluate_since(moment.now if begins else None)
         return begins
 
     def report(self, values: Mapping[str, float]) -> StopReason | None:
         """What an evaluation gave; may decide that the run stops after this epoch."""
-        self._watch.end_evaluation(self._clock.monotonic(), aside=True)
-        seen = self._watch.seen.values
-        seen.update({name: float(value) for name, value in values.items()})
-        self._checks.report(self._progress.epoch + 1, values, seen)
-        return self._checks.verdict
+        self._end_evaluation(self._clock.monotonic(), aside=True)
+        self.state = self.state.report(values)
+        return self.state.verdict
 
     def end_evaluation(self) -> None:
         """An evaluation within an epoch is over; it is part of the epoch, but of no step."""
-        self._watch.end_evaluation(self._clock.monotonic(), aside=False)
+        self._end_evaluation(self._clock.monotonic(), aside=False)
+
+    def _end_evaluation(self, now: float, aside: bool) -> None:
+        since = self.state.epoch.evaluating_since
+        if since is not None:
+            self._timer.leave_out(now - since)
+            self.state = self.state.end_evaluation(now, aside)
 
     def end_epoch(self) -> StopReason | None:
         """After training, evaluation and report of an epoch; why the run stops here, if it does.
@@ -230,38 +262,41 @@ class Guard:
             UsageError: the plan's stop rules watch a metric that was never reported; a checkpoint
                 of this moment is there.
         """
-        now = self._clock.monotonic()
-        self._watch.end_evaluation(now, aside=True)
-        seconds = self._watch.seen.training(now)
-        self._remarks.of_steps()
-        before, jumped = self.books.ledger.pace.epoch.ratio, self._watch.learn_epoch(seconds)
-        self._progress.end_epoch()
-        self._keeper.here = False
-        self._checks.begin_epoch()
-        self._miss_reports()
-        if jumped:
-            self._remarks.of_drift(before)
-        self._course.replan(now, jumped)
-        reason = self._agree(self._checks.verdict or self._course.why_end())
-        if reason is not None or agree_flag(self.ranks, self._save_is_due(now)):
+        moment, step = self._moment(), self._timer.step
+        self._end_evaluation(moment.now, aside=True)
+        seconds = self.state.epoch.training(moment.now)
+        self.state, decision = self._controller.end_epoch(self.state, moment, step)
+        self._timer.end_epoch()
+        self._tell(decision.notices)
+        if decision.error is not None:
+            self.save()
+            raise UsageError(decision.error)
+        reason = self._agree(decision.reason)
+        if reason is not None or agree_flag(self.ranks, decision.save):
             self._save(required=reason is not None)
         if reason is StopReason.PLAN_DONE:
-            self._course.offer_more(now)
-        reason = reason or self._agree(self._course.why_not_begin(self._clock.monotonic()))
+            self._tell(self._controller.more(self.state, moment).notices)
+        reason = reason or self._decide_next_epoch(self._moment())
         if reason is not None:
             self.stop(reason)
-        self._teller.tell(self._epoch_line(seconds, reason))
-        self._progress.first = self._checks.improved = False
-        self._bookkeeper.beat(self._clock.monotonic(), self.reason)
+        self._send_epoch(seconds)
+        self.state = self.state.forget_improvement()
+        self._note_if_due(self._clock.monotonic())
         return reason
+
+    def _decide_next_epoch(self, moment: Moment) -> StopReason | None:
+        """Why no further epoch, or part of one, is to be trained; None where one is."""
+        self.state, decision = self._controller.next_epoch(self.state, moment)
+        self._tell(decision.notices)
+        return self._agree(decision.reason)
 
     def stop(self, reason: StopReason) -> None:
         """Stop here, with a checkpoint of this moment, whatever is planned."""
         if reason is StopReason.SIGNAL and self.signals.received is not None:
-            self.note("signal", name=name_of(self.signals.received))
-        self.reason = reason
+            self.note("signal", name=self.signals.name)
+        self.state = self.state.stopped(reason)
         self.save()
-        self._bookkeeper.note(self._clock.monotonic(), self.reason, durable=True)
+        self._note(self._clock.monotonic(), durable=True)
 
     def close(self, failed: bool = False) -> None:
         """The loop was left.
@@ -271,46 +306,58 @@ class Guard:
         """
         if not failed and self.reason is None:  # the loop ended by itself, or was broken out of
             self.save()
-        self._bookkeeper.note(self._clock.monotonic(), self.reason, durable=True)
+        now = self._clock.monotonic()
+        self._note(now, durable=True)
         if self._decides:
-            end, position = self.end_epochs, self.position
-            self._teller.tell(lines.ended(self.books, self._time, position, end, self.reason))
-        self._teller.close()
+            ended = events.run_ended(
+                self.state, self.account, self.checkpoints, position=self.position, now=now,
+                wall_time=self._clock.wall(),
+            )  # fmt: skip
+            self._bus.send(ended)
+        self._bus.close()
 
     # ── what can be asked ────────────────────────────────────────────────────────────────────
 
     @property
-    def position(self) -> Position:
-        """How far the run has come."""
-        return self._progress.position
+    def reason(self) -> StopReason | None:
+        """Why the run stops; None while it goes on."""
+        return self.state.reason
 
     @property
-    def end_epochs(self) -> int:
-        """After which epoch the run is to end, as planned now."""
-        return self._course.schedule.end
+    def position(self) -> Position:
+        """How far the run has come."""
+        return self.state.position(self._timer.step)
 
     @property
     def evaluating(self) -> bool:
         """Whether an evaluation goes on, in which no weights change."""
-        return self._watch.evaluating_since is not None
+        return self.state.epoch.evaluating_since is not None
 
     @property
     def best_checkpoint(self) -> Path | None:
         """What was written when the plan's metric was at its best; None where there is none."""
-        best = self.books.archive.best()
+        best = self.checkpoints.best()
         return best[0] / CONTENT if best else None
 
     @property
     def events(self) -> tuple[RunEvent, ...]:
         """What a summary is made of: the start, all notices, the latest epoch and the end."""
-        return self._teller.heard
+        return self._bus.summary
 
     @property
-    def wall_time(self) -> float:
-        """Seconds since 1970, UTC."""
-        return self._clock.wall()
+    def outcome(self) -> RunOutcome | None:
+        """What the run teaches later predictions; None where nothing was trained."""
+        return events.run_outcome(self.plan, self.state, self.position, self._clock.wall())
 
     # ── agreeing, saving and telling ─────────────────────────────────────────────────────────
+
+    def _moment(self, now: float | None = None) -> Moment:
+        now = self._clock.monotonic() if now is None else now
+        return Moment(
+            now=now, left=self.account.left(now), first_bound=self._timer.first_bound(
+                self.state.first), step_bound=self._timer.steady.bound,
+            signalled=self.signals.received is not None,
+        )  # fmt: skip
 
     def _agree(self, reason: StopReason | None) -> StopReason | None:
         return agree(self.ranks, self.signals, reason)[0]
@@ -321,43 +368,54 @@ class Guard:
 
     def _save(self, required: bool) -> None:
         """Write a checkpoint of this moment; a failure ends the run only where it must not be."""
-        if self._keeper.here and not self._checks.improved:
+        if not self._timer.unsaved and not self.state.improved:
             return
         began = self._clock.monotonic()
         try:
-            self._bookkeeper.note(began, self.reason)
-            states = self._checks.states_at(self._progress.step)
-            self._keeper.save(self.position, states, self._checks.improved)
+            self._note(began)
+            checkpoint = self.state.checkpoint(self._timer.step)
+            self.checkpoints.save(self._write, checkpoint, self.ranks, self.policy.all_ranks_save)
         except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
-            if required or not self._keeper.ever:
+            if required or not self.state.has_checkpoint:
                 raise
             self.note("save-failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
             return
-        self._keeper.at = self._timers.at = self._clock.monotonic()
-        self._checks.improved = False
-        self._watch.put_aside("save", self._keeper.at - began)
-
-    def _save_is_due(self, now: float) -> bool:
-        best = self.options.keep_best and self._checks.improved
-        return best or self._course.save_is_planned(now, self._progress.epoch)
+        now = self._clock.monotonic()
+        self._timer.saved(now)
+        self.state = self.state.saved(began, now)
 
     def _rehearses(self) -> bool:
-        return self.options.rehearse and not self._keeper.ever
+        return self.policy.rehearse and not self.state.has_checkpoint
+
+    def _note_if_due(self, now: float) -> None:
+        if now >= self._note_at:
+            self._note(now)
+            self._note_at = now + NOTE_SECONDS
+
+    def _note(self, now: float, durable: bool = False) -> None:
+        """Write down the time used; where that fails, the run goes on: a checkpoint has a copy."""
+        self.state = self.state.note(self.account.spent(now), self._timer.step)
+        if not self._decides:
+            return
+        try:
+            write_ledger(self._folder, self.state.ledger, durable)
+        except OSError as error:
+            if not self._ledger_failed:
+                self._ledger_failed = True
+                self.note("ledger-failed", error=str(error))
 
     def note(self, code: str, **details: str) -> None:
-        """Something that people should see; its text is in report/warnings.py."""
-        self._teller.note(code, **details)
+        """Something that people should see; its text is in report."""
+        self._tell((notice(code, **details),))
 
-    def _miss_reports(self) -> None:
-        """Values that are not the one that the rules need: an error, with a checkpoint in hand."""
-        seen, epoch = self._watch.seen.values, self._progress.epoch
-        watched = self._checks.needed and self._course.schedule.evaluates(epoch)
-        if watched and self._remarks.of_missing(seen):
-            self.save()
-            self._checks.require(seen)
+    def _tell(self, notices: Iterable[Warning_]) -> None:
+        for told in notices:
+            wall, position = self._clock.wall(), self.position
+            self._bus.send(Notice(wall_time=wall, position=position, notice=told))
 
-    def _epoch_line(self, seconds: float, reason: StopReason | None) -> EpochDone:
-        here = self._course.situation(self._clock.monotonic())
-        return lines.epoch_done(
-            here, self.books, self._time, self.position, self._watch.seen, seconds, reason
-        )
+    def _send_epoch(self, seconds: float) -> None:
+        done = events.epoch_done(
+            self._controller, self.state, self._moment(), self.account, position=self.position,
+            seconds=seconds, wall_time=self._clock.wall(),
+        )  # fmt: skip
+        self._bus.send(done)

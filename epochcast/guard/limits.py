@@ -16,9 +16,12 @@ With k folds, each of k runs may use a k-th of a budget.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import NormalDist
+from typing import Protocol
 
 from epochcast.errors import UsageError
 from epochcast.records import LimitName, Plan
@@ -26,6 +29,25 @@ from epochcast.records import LimitName, Plan
 HOUR = 3600.0
 STARTS = ("EPOCHCAST_JOB_START_TIME", "SLURM_JOB_START_TIME", "COBALT_STARTTIME")
 ENDS = ("EPOCHCAST_JOB_END_TIME", "SLURM_JOB_END_TIME", "COBALT_ENDTIME")
+
+
+class Clock(Protocol):
+    """Where time comes from; a protocol, so that tests can replay any run."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary moment; never goes back."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since 1970, UTC."""
+        ...
+
+
+class SystemClock:
+    """This machine's clocks."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,21 +79,6 @@ def _moment(environment: Mapping[str, str], names: tuple[str, ...]) -> float | N
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginnings:
-    """When what began; wall-clock seconds since 1970.
-
-    Attributes:
-        run: the first process of the run.
-        process: this one.
-        spent_before: seconds that earlier processes used.
-    """
-
-    run: float
-    process: float
-    spent_before: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One limit, used up ``seconds`` after this process began."""
@@ -82,20 +89,41 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What a plan's budget charges for time, and when it is used up."""
+    """What a plan's budget charges for time, and when it is used up, as one process sees it.
+
+    Attributes:
+        run_began: the first process of the run, seconds since 1970.
+        process_began: this one, seconds since 1970.
+        process_zero: the same moment in seconds of the monotonic clock.
+        spent_before: seconds that earlier processes used.
+    """
 
     plan: Plan
     allocation: Allocation
-    beginnings: Beginnings
+    run_began: float
+    process_began: float
+    process_zero: float = 0.0
+    spent_before: float = 0.0
+
+    def spent(self, now: float) -> float:
+        """Seconds that the run used by a monotonic moment, earlier processes included."""
+        return self.spent_before + now - self.process_zero
+
+    def left(self, now: float) -> float:
+        """Seconds from a monotonic moment until the first limit is used up; inf without any."""
+        limits = self.limits()
+        return limits[0].seconds - (now - self.process_zero) if limits else inf
+
+    @property
+    def binding(self) -> LimitName | None:
+        """The limit that is used up first."""
+        limits = self.limits()
+        return limits[0].name if limits else None
 
     @property
     def devices(self) -> int:
         """That are paid and powered."""
         return self.plan.chosen.config.world_size
-
-    def spent(self, elapsed: float) -> float:
-        """Seconds that the run used, earlier processes included."""
-        return self.beginnings.spent_before + elapsed
 
     def money(self, spent: float) -> float | None:
         """That so many seconds cost; None without a price."""
@@ -118,29 +146,28 @@ class Account:
         return tuple(sorted(found, key=lambda limit: limit.seconds))
 
     def _deadlines(self) -> list[Limit]:
-        budget, begun = self.plan.budget, self.beginnings
+        budget, folds, began = self.plan.budget, self.plan.folds, self.process_began
         found = []
         if budget.deadline_at is not None:
-            found.append(budget.deadline_at - begun.process)
-        if budget.deadline is not None and (budget.deadline_at is None or self.plan.folds > 1):
-            share = (budget.deadline - budget.spent_seconds) / self.plan.folds
+            found.append(budget.deadline_at - began)
+        if budget.deadline is not None and (budget.deadline_at is None or folds > 1):
+            share = (budget.deadline - budget.spent_seconds) / folds
             if budget.counted_from == "total":
-                found.append(share - begun.spent_before)
+                found.append(share - self.spent_before)
             elif budget.counted_from == "start" and self.allocation.start is not None:
-                whole = budget.deadline / self.plan.folds
-                found.append(self.allocation.start + whole - begun.process)
-            elif budget.counted_from == "start" and begun.spent_before:
-                found.append(budget.deadline / self.plan.folds)  # another allocation, just begun
+                found.append(self.allocation.start + budget.deadline / folds - began)
+            elif budget.counted_from == "start" and self.spent_before:
+                found.append(budget.deadline / folds)  # another allocation, which has just begun
             else:
-                found += [begun.run + share - begun.process, share - begun.spent_before]
+                found += [self.run_began + share - began, share - self.spent_before]
         if self.allocation.end is not None:
-            found.append(self.allocation.end - begun.process)
+            found.append(self.allocation.end - began)
         return [Limit("deadline", seconds) for seconds in sorted(set(found))[:2]]
 
     def _metered(self) -> list[Limit]:
         """Money and energy, as the time that they pay for."""
         budget, folds = self.plan.budget, self.plan.folds
-        used = self.beginnings.spent_before + budget.spent_seconds / folds
+        used = self.spent_before + budget.spent_seconds / folds
         found = []
         if budget.money is not None and budget.price_per_hour:
             payable = (budget.money - budget.fixed_cost) / folds / budget.price_per_hour

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from epochcast.errors import MissingDependency
-from epochcast.guard.archive import CONTENT, Archive
-from epochcast.guard.books import Write
-from epochcast.guard.clock import Clock
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
+from epochcast.guard.controller import Policy
+from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
-from epochcast.guard.options import Options
-from epochcast.guard.telling import Watcher
+from epochcast.guard.limits import Clock
 from epochcast.integrations.session import FOLDER, Session
 from epochcast.records import Plan, Position, StopReason
 
@@ -55,15 +54,13 @@ class Follower:
         super().__init__()  # the framework's own callback
         self.plan = plan if isinstance(plan, Plan) else Plan.load(plan)
         self.folder = Path(folder)
-        self._options = Options(
-            partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse
-        )
+        self._policy = Policy(partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse)
         self._exit_code = exit_code
         self._store = store
         self._save_in_evaluation = save_in_evaluation
         self._watchers = watchers
         self._clock = clock
-        self._archive = Archive(self.folder / "checkpoints", self.plan.keep)
+        self._archive = CheckpointStore(self.folder / "checkpoints", self.plan.keep)
         self._session: Session | None = None
         self._guard: Guard | None = None  # only while the framework trains
 
@@ -74,7 +71,7 @@ class Follower:
             self.plan,
             write,
             folder=self.folder,
-            options=replace(self._options, all_ranks_save=all_ranks_save, per_update=per_update),
+            policy=replace(self._policy, all_ranks_save=all_ranks_save, per_update=per_update),
             exit_code=self._exit_code,
             store=self._store,
             save_in_evaluation=self._save_in_evaluation,

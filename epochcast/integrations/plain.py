@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from epochcast.errors import UsageError
-from epochcast.guard.clock import Clock
-from epochcast.guard.options import Options
-from epochcast.guard.telling import Watcher
+from epochcast.guard.controller import Policy
+from epochcast.guard.events import Watcher
+from epochcast.guard.limits import Clock
 from epochcast.integrations.session import FOLDER, Session
 from epochcast.records import Action, Plan, Position, StopReason
 
@@ -95,14 +95,14 @@ def follow(
             "a run that is to stop in time needs a way to save: give save=, a function that writes "
             'to a path, or state={"model": model, "optimizer": optimizer}'
         )
-    options = Options(
+    policy = Policy(
         partial_epochs=partial_epochs,
         keep_best=keep_best,
         rehearse=rehearse,
         all_ranks_save=all_ranks_save or keeper is not None,
     )
     session = Session(
-        plan, save, folder=folder, options=options, exit_code=exit_code, store=store,
+        plan, save, folder=folder, policy=policy, exit_code=exit_code, store=store,
         save_in_evaluation=save_in_evaluation, watchers=watchers, clock=clock,
     )  # fmt: skip
     if keeper is not None:

@@ -11,17 +11,13 @@ from typing import Any
 import psutil
 
 from epochcast.errors import EpochcastError, UsageError
-from epochcast.guard.books import Write
-from epochcast.guard.clock import Clock, SystemClock
+from epochcast.guard.checkpoints import Write
+from epochcast.guard.controller import Policy
+from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
-from epochcast.guard.heartbeat import Heartbeat
-from epochcast.guard.holding import hold, release
-from epochcast.guard.limits import Allocation
-from epochcast.guard.options import Options
-from epochcast.guard.outcome import outcome_of
-from epochcast.guard.ranks import Alone, Ranks
-from epochcast.guard.signals import Signals
-from epochcast.guard.telling import Watcher
+from epochcast.guard.limits import Allocation, Clock, SystemClock
+from epochcast.guard.ranks import Alone, Ranks, Signals
+from epochcast.guard.run_folder import Heartbeat, hold, release
 from epochcast.records import Plan, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
@@ -37,7 +33,7 @@ class Session:
         plan: a plan, or the file that ``epochcast plan --output`` wrote.
         write: writes a checkpoint to the path that it is given.
         folder: of the run; the same one goes on with it.
-        options: how to follow.
+        policy: how to follow.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
             A scheduler that restarts on one code wants that, e.g. HTCondor's
             ``checkpoint_exit_code``.
@@ -61,7 +57,7 @@ class Session:
         write: Write,
         *,
         folder: str | Path = FOLDER,
-        options: Options | None = None,
+        policy: Policy | None = None,
         exit_code: int | None = None,
         store: str | bool | None = None,
         save_in_evaluation: bool = True,
@@ -86,7 +82,7 @@ class Session:
                 plan,
                 self.folder,
                 write,
-                options=options,
+                policy=policy,
                 allocation=Allocation.from_environment(os.environ),
                 watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
                 signals=self.signals,
@@ -102,8 +98,6 @@ class Session:
         """From here signals are watched; whether there is anything left to train."""
         self.signals.__enter__()
         goes_on = self.guard.start()
-        for code, details in self.guard.books.damage:
-            self.guard.note(code, **details)
         if self.guard.ranks.rank == 0:
             self._heart.start()
         return goes_on
@@ -145,7 +139,7 @@ class Session:
                 self.on_signal()
 
     def _feed_back(self) -> None:
-        outcome = outcome_of(self.guard)
+        outcome = self.guard.outcome
         if self._store is False or self.guard.ranks.rank > 0 or outcome is None:
             return
         try:

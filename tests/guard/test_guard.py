@@ -15,10 +15,9 @@ from rehearsal import FakeClock, Listener, Rehearsal, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
+from epochcast.guard.controller import Policy
 from epochcast.guard.limits import Allocation
-from epochcast.guard.options import Options
-from epochcast.guard.outcome import outcome_of
-from epochcast.guard.signals import Signals
+from epochcast.guard.ranks import Signals
 from epochcast.planning.stopping import Patience, rule_record
 from epochcast.records import EpochDone, LearningCurve, RunEnded, StopReason, StopRule
 
@@ -55,7 +54,7 @@ def test_the_steps_that_still_fit_are_taken_and_no_more(tmp_path: Path) -> None:
 
 
 def test_whole_epochs_only_where_asked(tmp_path: Path) -> None:
-    settings = {"options": Options(partial_epochs=False)}
+    settings = {"policy": Policy(partial_epochs=False)}
     run = Rehearsal(make_plan(deadline=300.0), tmp_path, settings=settings)
     assert run.run() is StopReason.BUDGET
     assert (run.guard.position.epoch, run.guard.position.step) == (5, 0)
@@ -85,12 +84,12 @@ def test_what_stays_inside_its_quantiles_never_exceeds_the_deadline(
         run = Rehearsal(
             plan, Path(folder), step_seconds=cycle(steps), save_seconds=cycle(saves),
             evaluation_seconds=cycle(evaluations), losses=cycle(losses),
-            settings={"options": Options(partial_epochs=partial)},
+            settings={"policy": Policy(partial_epochs=partial)},
         )  # fmt: skip
         reason = run.run()
         assert used(run) <= deadline
         assert reason in (StopReason.BUDGET, StopReason.PLAN_DONE)
-        last = run.guard.books.archive.last()
+        last = run.guard.checkpoints.last()
         assert last is not None or not run.guard.position.steps
         assert last is None or last[1].position == run.guard.position
 
@@ -120,9 +119,9 @@ def test_the_live_decision_is_that_of_the_replay(
             assert reason is StopReason.PLAN_DONE
         else:
             assert (reason, run.guard.position.epoch) == (StopReason.PATIENCE, expected)
-        best = run.guard.books.archive.best()
+        best = run.guard.checkpoints.best()
         assert best is not None
-        assert best[1].best_value == min(losses[: run.guard.position.epoch // every])
+        assert best[1].metrics.best_value == min(losses[: run.guard.position.epoch // every])
 
 
 def test_an_epoch_that_goes_from_390_to_890_to_1200_is_replanned_at_once(tmp_path: Path) -> None:
@@ -146,8 +145,8 @@ def test_the_slow_first_epoch_of_a_process_teaches_nothing(tmp_path: Path) -> No
     assert run.run() is StopReason.PLAN_DONE
     assert "drift" not in run.listener.notes()
     assert epochs(run)[0].ratio == 1
-    assert outcome_of(run.guard).first_epoch_seconds == (600,)
-    assert outcome_of(run.guard).epoch_seconds == (50,) * 9
+    assert run.guard.outcome.first_epoch_seconds == (600,)
+    assert run.guard.outcome.epoch_seconds == (50,) * 9
 
 
 def stop_after(steps: int):
@@ -166,10 +165,10 @@ def test_a_killed_run_goes_on_from_its_last_save_and_its_time_stays_spent(tmp_pa
         first.run()
     second = Rehearsal(make_plan(deadline=300.0), tmp_path, clock=first.clock)
     assert second.guard.position.epoch == 4  # saved there
-    assert second.guard.books.spent_before == pytest.approx(used(first), abs=6)
+    assert second.guard.account.spent_before == pytest.approx(used(first), abs=6)
     assert second.run() is StopReason.BUDGET
     assert used(second) <= 300
-    assert outcome_of(second.guard).total_predicted is None
+    assert second.guard.outcome.total_predicted is None
 
 
 def test_patience_survives_a_kill(tmp_path: Path) -> None:
@@ -182,9 +181,9 @@ def test_patience_survives_a_kill(tmp_path: Path) -> None:
     second = Rehearsal(plan, tmp_path, losses=losses[4:], clock=first.clock)
     assert second.run() is StopReason.PATIENCE
     assert second.guard.position.epoch == 6
-    best = second.guard.books.archive.best()
+    best = second.guard.checkpoints.best()
     assert best is not None
-    assert best[1].best_epoch == 2
+    assert best[1].metrics.best_epoch == 2
 
 
 def test_a_finished_run_stays_finished(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_a_signal_saves_at_the_next_step_and_is_no_end(tmp_path: Path) -> None:
 
     def each(run: Rehearsal) -> None:
         if run.guard.position.steps == 24:
-            signals.received = int(signal.SIGTERM)
+            signals.note(signal.SIGTERM)
 
     settings = {"signals": signals}
     first = Rehearsal(make_plan(), tmp_path, each_step=each, settings=settings)
@@ -242,16 +241,16 @@ def test_the_allocations_end_is_kept(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(), tmp_path, losses=[1.0, 0.5, float("nan")])
     assert run.run() is StopReason.NON_FINITE
-    best = run.guard.books.archive.best()
+    best = run.guard.checkpoints.best()
     assert best is not None
-    assert best[1].best_value == 0.5
+    assert best[1].metrics.best_value == 0.5
 
 
 def test_a_larger_metric_can_be_the_better_one(tmp_path: Path) -> None:
     plan = replace(make_plan(epochs=4), mode="max")
     run = Rehearsal(plan, tmp_path, losses=[0.1, 0.7, 0.3, 0.2])
     run.run()
-    assert run.guard.books.state.best_epoch == 2
+    assert run.guard.state.metrics.best_epoch == 2
 
 
 class FullDisk:
@@ -269,17 +268,17 @@ class FullDisk:
 
 def test_a_save_that_fails_on_the_way_is_told_and_tried_again(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(epochs=6), tmp_path)
-    run.guard._keeper._write = FullDisk(3)
+    run.guard._write = FullDisk(3)
     assert run.run() is StopReason.PLAN_DONE
     assert run.listener.notes() == ["save-failed"]
-    last = run.guard.books.archive.last()
+    last = run.guard.checkpoints.last()
     assert last is not None
     assert last[1].position.epoch == 6
 
 
 def test_a_save_function_that_never_works_is_found_out_after_one_step(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(), tmp_path)
-    run.guard._keeper._write = FullDisk(1)
+    run.guard._write = FullDisk(1)
     with pytest.raises(OSError, match="no space left"):
         run.run()
     assert run.guard.position.steps == 1
@@ -292,7 +291,7 @@ def test_metrics_without_the_plans_own_are_refused_once_rules_need_it(tmp_path: 
     with pytest.raises(UsageError, match="rules watch val_loss, but only accuracy was reported"):
         run.run()
     assert run.guard.position.epoch == 2  # an evaluation was due only there
-    last = run.guard.books.archive.last()
+    last = run.guard.checkpoints.last()
     assert last is not None
     assert last[1].position.epoch == 2  # and nothing is lost
 
@@ -325,7 +324,7 @@ def test_what_rules_remember_is_theirs_alone(tmp_path: Path) -> None:
     assert second.run() is StopReason.PLAN_DONE
     other = replace(make_plan(epochs=9), metric="val_acc", mode="max")
     third = Rehearsal(other, tmp_path, clock=first.clock)
-    assert third.guard.books.state.best_value is None
+    assert third.guard.state.metrics.best_value is None
 
 
 def test_the_slow_first_step_of_every_epoch_is_reckoned_with(tmp_path: Path) -> None:
@@ -373,7 +372,7 @@ def test_a_full_disk_does_not_end_a_run_whose_save_was_forgiven(
         raise OSError("no space left on device")
 
     run = Rehearsal(make_plan(epochs=3), tmp_path)
-    monkeypatch.setattr("epochcast.guard.books.write_ledger", full)
+    monkeypatch.setattr("epochcast.guard.guard.write_ledger", full)
     assert run.run() is StopReason.PLAN_DONE
     assert run.listener.notes() == ["ledger-failed"]
 
@@ -382,7 +381,7 @@ def test_what_evaluations_take_is_no_part_of_steps(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(epochs=3, evaluation=about(400.0, 0.1)), tmp_path,
                     evaluation_seconds=repeat(400.0))  # fmt: skip
     run.run()
-    assert run.guard._timers.steady.bound < 6
+    assert run.guard._timer.steady.bound < 6
 
 
 def test_rules_that_are_never_shown_a_value_are_told_about(tmp_path: Path) -> None:
@@ -414,7 +413,7 @@ class Broken(Listener):
 
 def test_a_watcher_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(epochs=2), tmp_path)
-    run.guard._teller._watchers.insert(0, Broken())
+    run.guard._bus._watchers.insert(0, Broken())
     assert run.run() is StopReason.PLAN_DONE
     assert run.listener.notes() == ["watcher-failed"]
 

@@ -6,19 +6,19 @@ import pytest
 from rehearsal import make_plan
 
 from epochcast.errors import UsageError
-from epochcast.guard.limits import Account, Allocation, Beginnings
+from epochcast.guard.limits import Account, Allocation
 
 DAY = 86_400.0
 
 
-def limits(beginnings: Beginnings, allocation: Allocation | None = None, **budget: object):
+def limits(account: Account, allocation: Allocation | None = None, **budget: object):
     plan = make_plan(**{"deadline": None, **budget})  # type: ignore[arg-type]
-    account = Account(plan=plan, allocation=allocation or Allocation(), beginnings=beginnings)
+    account = replace(account, plan=plan, allocation=allocation or Allocation())
     return [(limit.name, limit.seconds) for limit in account.limits()]
 
 
-FIRST = Beginnings(run=DAY, process=DAY)
-LATER = Beginnings(run=DAY, process=DAY + 1000, spent_before=600)
+FIRST = Account(plan=make_plan(), allocation=Allocation(), run_began=DAY, process_began=DAY)
+LATER = replace(FIRST, process_began=DAY + 1000, process_zero=50.0, spent_before=600)
 
 
 def test_a_deadline_from_now_counts_the_time_between_processes() -> None:
@@ -27,13 +27,13 @@ def test_a_deadline_from_now_counts_the_time_between_processes() -> None:
 
 
 def test_a_clock_that_went_back_gives_no_time_back() -> None:
-    back = Beginnings(run=DAY, process=DAY - 3600, spent_before=600)
+    back = replace(LATER, process_began=DAY - 3600)
     assert limits(back, deadline=3600)[0] == ("deadline", 3000)
 
 
 def test_folds_share_the_time_until_a_moment() -> None:
     plan = make_plan(deadline=3000.0, deadline_at=DAY + 3000)
-    account = Account(plan=replace(plan, folds=3), allocation=Allocation(), beginnings=FIRST)
+    account = replace(FIRST, plan=replace(plan, folds=3))
     assert account.limits()[0].seconds == 1000
 
 
@@ -75,17 +75,17 @@ def test_money_and_energy_are_time_that_they_pay_for() -> None:
 
 def test_each_fold_may_use_its_share() -> None:
     plan = replace(make_plan(deadline=3000), folds=3)
-    account = Account(plan=plan, allocation=Allocation(), beginnings=FIRST)
+    account = replace(FIRST, plan=plan)
     assert [limit.seconds for limit in account.limits()] == [1000]
 
 
 def test_what_is_spent_costs_money_and_energy() -> None:
     plan = make_plan(price_per_hour=2.0, fixed_cost=1.0, watts=300.0)
-    account = Account(plan=plan, allocation=Allocation(), beginnings=LATER)
-    assert account.spent(1200) == 1800
+    account = replace(LATER, plan=plan)
+    assert account.spent(50 + 1200) == 1800
     assert account.money(1800) == 2
     assert account.joules(1800) == 540_000
-    nothing = Account(plan=make_plan(), allocation=Allocation(), beginnings=LATER)
+    nothing = replace(LATER, plan=make_plan())
     assert nothing.money(1800) is None
     assert nothing.joules(1800) is None
 

@@ -147,11 +147,11 @@ def test_initial_epoch_may_be_given(tmp_path: Path) -> None:
 def test_a_resumed_run_has_its_budget_once(tmp_path: Path) -> None:
     plan, clock = make_plan(epochs=8, deadline=300.0, counted_from="total"), FakeClock()
     first = Run(tmp_path, plan, clock).fit(epochs=2)
-    spent = first.guard.books.ledger.spent_seconds
+    spent = first.guard.state.ledger.spent_seconds
     assert spent == pytest.approx(2 * (STEPS * 5 + 6))
     second = Run(tmp_path, plan, clock).fit()
     assert second.follow.reason is StopReason.BUDGET
-    assert spent < second.guard.books.ledger.spent_seconds <= 300
+    assert spent < second.guard.state.ledger.spent_seconds <= 300
     done = first.passing.steps + second.passing.steps
     assert second.follow.position.steps == done
 
@@ -191,7 +191,7 @@ def test_patience_stops_where_its_replay_does(tmp_path: Path) -> None:
     stop = ec.stopping_epoch(PATIENCE, losses)
     assert stop == 4
     assert (run.passing.epochs, run.follow.reason) == (stop, StopReason.PATIENCE)
-    assert run.guard.books.state.best_epoch == 2
+    assert run.guard.state.metrics.best_epoch == 2
     assert run.follow.best_checkpoint is not None
     assert run.follow.best_checkpoint != run.follow.checkpoint
     run.model.load_weights(run.follow.best_checkpoint)
@@ -217,8 +217,8 @@ def test_validation_runs_where_it_is_planned(tmp_path: Path) -> None:
     run = Run(tmp_path, make_plan(epochs=5, evaluate_every=2))
     run.fit(validation_freq=run.follow.validation_freq)
     assert (run.passing.epochs, run.passing.evaluated) == (5, 3 * 2)  # after 2, 4 and the last
-    assert run.guard.books.state.checks == 3
-    assert run.guard.books.ledger.samples.evaluation == (6.0, 6.0, 6.0)
+    assert run.guard.state.metrics.checks == 3
+    assert run.guard.state.ledger.samples.evaluation == (6.0, 6.0, 6.0)
     assert run.follow.validation_freq == [2, 4, 5]
     assert (2 in run.follow.validation_freq, 3 in run.follow.validation_freq) == (True, False)
 
@@ -226,8 +226,8 @@ def test_validation_runs_where_it_is_planned(tmp_path: Path) -> None:
 def test_a_validation_that_is_not_planned_is_part_of_its_epoch(tmp_path: Path) -> None:
     run = Run(tmp_path, make_plan(epochs=5, evaluate_every=2)).fit()
     assert run.passing.evaluated == 5 * 2
-    assert run.guard.books.state.checks == 3
-    samples = run.guard.books.ledger.samples
+    assert run.guard.state.metrics.checks == 3
+    samples = run.guard.state.ledger.samples
     assert samples.evaluation == (6.0, 6.0, 6.0)
     assert (*samples.first_epoch, *samples.epoch) == (56.0, 50.0, 56.0, 50.0, 50.0)
 
@@ -235,7 +235,7 @@ def test_a_validation_that_is_not_planned_is_part_of_its_epoch(tmp_path: Path) -
 def test_a_metric_of_the_training_needs_no_validation(tmp_path: Path) -> None:
     plan = ec.Plan(**{**_fields(make_plan(epochs=3)), "metric": "loss"})
     run = Run(tmp_path, plan).fit(validates=False)
-    assert run.guard.books.state.checks == 3
+    assert run.guard.state.metrics.checks == 3
 
 
 def _fields(plan: Plan) -> dict:

@@ -14,8 +14,8 @@ import torch
 from killed import BATCH, SAMPLES, STEP_SECONDS, train
 from rehearsal import make_plan
 
-from epochcast.guard.archive import CONTENT, Archive
-from epochcast.guard.ledger import read_ledger
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore
+from epochcast.guard.run_folder import read_ledger
 from epochcast.records import Position, StopReason
 
 SCRIPT = Path(__file__).parent / "killed.py"
@@ -77,12 +77,14 @@ class Process:
 
 def newest(folder: Path) -> tuple[dict, Position]:
     """What the newest checkpoint holds, which must be whole."""
-    place, state = Archive(folder / "checkpoints", keep=2).last()
+    place, state = CheckpointStore(folder / "checkpoints", keep=2).last()
     return torch.load(place / CONTENT, weights_only=True), state.position
 
 
 def position(folder: Path) -> Position:
-    return newest(folder)[1] if Archive(folder / "checkpoints", keep=2).last() else Position()
+    return (
+        newest(folder)[1] if CheckpointStore(folder / "checkpoints", keep=2).last() else Position()
+    )
 
 
 def test_killed_five_times_it_ends_as_if_nothing_had_happened_and_inside_its_budget(tmp_path):

@@ -115,7 +115,7 @@ class Run:
 
     @property
     def spent(self) -> float:
-        return self.guard.books.ledger.spent_seconds
+        return self.guard.state.ledger.spent_seconds
 
 
 def weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -205,7 +205,7 @@ def test_the_best_epoch_and_patience_are_those_of_the_replay(tmp_path: Path) -> 
     stop = ec.stopping_epoch(PATIENCE, losses)
     assert stop == 4
     assert (run.model.epochs, run.follow.reason) == (stop, StopReason.PATIENCE)
-    assert run.guard.books.state.best_epoch == 2
+    assert run.guard.state.metrics.best_epoch == 2
     assert run.follow.best_checkpoint is not None
     assert run.follow.best_model_path == str(run.follow.best_checkpoint)
     assert run.follow.best_checkpoint != run.follow.checkpoint
@@ -246,9 +246,9 @@ def test_min_epochs_do_not_hold_against_the_budget(tmp_path: Path) -> None:
 def test_validation_runs_where_it_is_planned(tmp_path: Path) -> None:
     run = Run(tmp_path, make_plan(epochs=5, evaluate_every=2), check_val_every_n_epoch=3).fit()
     assert (run.model.epochs, run.model.evaluations) == (5, 3)  # after 2, 4 and the last
-    assert run.guard.books.state.checks == 3
-    assert len(run.guard.books.ledger.samples.evaluation) == 3
-    assert set(run.guard.books.ledger.samples.evaluation) == {3.0}
+    assert run.guard.state.metrics.checks == 3
+    assert len(run.guard.state.ledger.samples.evaluation) == 3
+    assert set(run.guard.state.ledger.samples.evaluation) == {3.0}
     assert (run.trainer.check_val_every_n_epoch, run.trainer.limit_val_batches) == (3, 1.0)
 
 
@@ -257,15 +257,15 @@ def test_validation_stays_where_early_stopping_needs_it(tmp_path: Path) -> None:
     plan = make_plan(epochs=4, evaluate_every=2)
     run = Run(tmp_path, plan, callbacks=[stopping]).fit()
     assert (run.model.epochs, run.model.evaluations) == (4, 4)
-    assert run.guard.books.state.checks == 2
+    assert run.guard.state.metrics.checks == 2
 
 
 def test_validation_stays_within_epochs_where_that_was_asked_for(tmp_path: Path) -> None:
     plan = make_plan(epochs=3, evaluate_every=3)
     run = Run(tmp_path, plan, val_check_interval=0.5).fit()
     assert (run.model.epochs, run.model.evaluations) == (3, 6)
-    assert run.guard.books.state.checks == 1
-    samples = run.guard.books.ledger.samples
+    assert run.guard.state.metrics.checks == 1
+    samples = run.guard.state.ledger.samples
     assert (*samples.first_epoch, *samples.epoch) == (56.0, 56.0, 53.0)
     assert samples.evaluation == (3.0,)
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import epochcast as ec
 from epochcast.errors import StoreError, UsageError
-from epochcast.guard.archive import CONTENT, Archive
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore
 from epochcast.integrations.plain import FollowedRun
 from epochcast.integrations.state import TorchState
 from epochcast.records import Plan, StopReason
@@ -86,7 +86,7 @@ class Training:
 
 
 def newest(folder: Path) -> Path:
-    last = Archive(folder / "checkpoints", keep=0).last()
+    last = CheckpointStore(folder / "checkpoints", keep=0).last()
     assert last is not None
     return last[0] / CONTENT
 
@@ -323,7 +323,7 @@ def test_a_state_that_could_not_be_read_again_is_named_after_the_first_step(tmp_
     with pytest.raises(UsageError, match=r"^mine has pathlib\.\w+ in its state, which could not"):
         training.loop()
     assert training.trained == 1
-    assert Archive(tmp_path / "checkpoints", keep=0).last() is None
+    assert CheckpointStore(tmp_path / "checkpoints", keep=0).last() is None
 
 
 class Unpickled:

@@ -14,7 +14,7 @@ from rehearsal import Listener, about, make_plan
 
 import epochcast as ec
 from epochcast.errors import UsageError
-from epochcast.guard import holding
+from epochcast.guard import run_folder
 from epochcast.guard.log import read_log
 from epochcast.integrations import session as sessions
 from epochcast.records import EpochDone, Plan, RunEnded, RunStarted, StopReason
@@ -101,7 +101,7 @@ def test_a_process_counts_from_its_own_beginning_once(
 OTHER = """
 import sys, time
 from pathlib import Path
-from epochcast.guard.holding import hold
+from epochcast.guard.run_folder import hold
 hold(Path(sys.argv[1]))
 print("here", flush=True)
 if sys.argv[2:]:
@@ -140,9 +140,9 @@ def test_a_lock_is_not_kept_by_what_the_killed_process_has_forked(tmp_path: Path
     other.kill()
     other.wait()
     try:
-        holding.hold(tmp_path)
+        run_folder.hold(tmp_path)
     finally:
-        holding.release(tmp_path)
+        run_folder.release(tmp_path)
         os.killpg(other.pid, signal.SIGKILL)
         other.stdout.close()
 

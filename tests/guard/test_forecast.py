@@ -1,13 +1,13 @@
-"""A duration's level: conjugate updates, jumps at once, slow drift followed."""
+"""What the rest takes: levels that are learned and jump, parts that add up, probabilities."""
 
 from math import exp, log, sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rehearsal import about
+from rehearsal import about, make_plan
 
-from epochcast.guard.level import DISCOUNT, Level
+from epochcast.guard.forecast import CERTAIN, DISCOUNT, Forecast, Level, Work
 from epochcast.records import Quantiles
 
 seconds = st.floats(0.5, 2.0)
@@ -117,3 +117,51 @@ def test_many_epochs_average_their_noise_but_not_the_level() -> None:
     walk = 0.01 * (1 / DISCOUNT - 1)
     spread = sqrt(0.01 + walk * (101 * 201) / 600 + 0.0004)
     assert log(level.quantile(100, 0.9) / 100) == pytest.approx(1.2816 * spread, rel=1e-3)
+
+
+PRICES = make_plan(
+    epoch=about(50.0, 0.1), evaluation=about(4.0, 0.1), save=about(2.0, 0.1), first=about(9.0, 0.1)
+).prices
+works = st.builds(
+    Work,
+    epochs=st.floats(0.5, 50),
+    evaluations=st.floats(0, 50),
+    saves=st.floats(0, 50),
+    first=st.booleans(),
+)
+
+
+def test_the_median_is_the_sum_of_medians() -> None:
+    work = Work(epochs=3, evaluations=2, saves=1, first=True)
+    assert Forecast.of_plan(PRICES).seconds(work, 0.5) == pytest.approx(3 * 50 + 2 * 4 + 2 + 9)
+
+
+def test_nothing_takes_nothing() -> None:
+    assert Forecast.of_plan(PRICES).quantiles(Work()).p95 == 0
+    assert Forecast.of_plan(PRICES).probability(Work(), 0.0) == 1
+
+
+@given(works, st.floats(0.5, 2.0))
+def test_the_probability_inverts_the_quantile(work: Work, share: float) -> None:
+    forecast = Forecast.of_plan(PRICES)
+    left = share * forecast.seconds(work, 0.5)
+    p = forecast.probability(work, left)
+    if CERTAIN < p < 1:
+        assert forecast.seconds(work, p) <= left
+    if p < 1 - 2e-3:
+        assert forecast.seconds(work, p + 1e-3) > left
+
+
+@given(works, st.floats(10, 4000), st.floats(0, 1000))
+def test_more_time_is_never_less_probable(work: Work, left: float, more: float) -> None:
+    forecast = Forecast.of_plan(PRICES)
+    assert forecast.probability(work, left) <= forecast.probability(work, left + more)
+
+
+def test_each_part_learns_from_its_own_kind() -> None:
+    forecast = Forecast.of_plan(PRICES)
+    for _ in range(5):
+        forecast = forecast.saw("evaluation", 8.0)
+    assert forecast.evaluation.median == pytest.approx(8, rel=0.05)
+    assert forecast.epoch.median == 50
+    assert forecast.save.median == 2

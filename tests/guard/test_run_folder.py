@@ -5,20 +5,20 @@ from pathlib import Path
 
 from rehearsal import Rehearsal, make_plan
 
-from epochcast.guard.heartbeat import Heartbeat, lived_on
+from epochcast.guard.run_folder import Heartbeat, lived_on
 
 
 def test_a_process_that_was_killed_lived_until_its_last_beat(tmp_path: Path) -> None:
     assert lived_on(tmp_path) == 0
     first = Rehearsal(make_plan(deadline=1000.0), tmp_path)
     first.guard.start()
-    spent = first.guard.books.ledger.spent_seconds
+    spent = first.guard.state.ledger.spent_seconds
     os.utime(tmp_path / "ledger.json", (1000, 1000))
     (tmp_path / "alive").touch()
     os.utime(tmp_path / "alive", (1042, 1042))  # killed in an evaluation of 42 s
     assert lived_on(tmp_path) == 42
     second = Rehearsal(make_plan(deadline=1000.0), tmp_path)
-    assert second.guard.books.spent_before == spent + 42
+    assert second.guard.account.spent_before == spent + 42
 
 
 def test_leaving_in_order_leaves_no_beat(tmp_path: Path) -> None:

@@ -14,13 +14,17 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from epochcast.errors import StoreError
-from epochcast.guard.ledger import Damaged, FileSeen, RunState, read_whole
-from epochcast.records import to_json
+from epochcast.guard.ranks import Ranks, wait_for_all
+from epochcast.guard.run_state import CheckpointState, FileSeen
+from epochcast.records import from_json, to_json
 from epochcast.records.files import write_atomic
 
 CONTENT, STATE = "checkpoint.pt", "state.json"
@@ -28,8 +32,15 @@ WRITING = ".writing-"
 CHECKED_BYTES = 2**28  # of a file whose sum is kept: a quarter of a second at 1 GB/s, per save
 BLOCK_BYTES = 2**20
 
+Write = Callable[[Path], None]
+_Record = TypeVar("_Record")
 
-class Archive:
+
+class Damaged(StoreError):
+    """A file is missing, cut off or overwritten: nobody wrote it like that."""
+
+
+class CheckpointStore:
     """The checkpoints of one run.
 
     Args:
@@ -62,7 +73,7 @@ class Archive:
         """Where the content of a finished checkpoint is."""
         return self.folder / _name(number, steps) / CONTENT
 
-    def finish(self, number: int, state: RunState) -> Path:
+    def finish(self, number: int, state: CheckpointState) -> Path:
         """Make the checkpoint that was written durable and visible; returns its folder.
 
         Raises:
@@ -83,12 +94,33 @@ class Archive:
         self._prune()
         return final
 
+    def save(self, write: Write, state: CheckpointState, ranks: Ranks, everyone: bool) -> None:
+        """Have a checkpoint written, whole or not at all; of several processes, all call this.
+
+        Args:
+            write: writes it to the path that it is given.
+            state: that belongs to it.
+            ranks: the processes; the first one owns the folder.
+            everyone: whether all of them call ``write``, or the first alone.
+        """
+        first, together = ranks.rank == 0, everyone and ranks.size > 1
+        number = self.begin() if first else 0
+        if together:
+            (number,) = ranks.most([number])  # the folder is there
+        if together or first:
+            write(self.content(number))
+        if together:
+            wait_for_all(ranks)  # everything is written
+        if first:
+            self.finish(number, state)
+        wait_for_all(ranks)  # it is whole
+
     def abandon(self) -> None:
         """Remove what was not finished, here or by a process that was killed."""
         for left in self.folder.glob(f"{WRITING}*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def last(self) -> tuple[Path, RunState] | None:
+    def last(self) -> tuple[Path, CheckpointState] | None:
         """The newest checkpoint that is whole; None where there is none at all.
 
         Raises:
@@ -105,7 +137,7 @@ class Archive:
             raise StoreError(f"no checkpoint is whole: {self.damaged[found[-1].name]}")
         return None
 
-    def best(self) -> tuple[Path, RunState] | None:
+    def best(self) -> tuple[Path, CheckpointState] | None:
         """The checkpoint with the best value's weights; None where there is none."""
         for place in reversed(self._all()):
             try:
@@ -123,7 +155,7 @@ class Archive:
         found = (p for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         return sorted((p for p in found if p.name.partition("-")[0].isdecimal()), key=number_of)
 
-    def _checked(self, place: Path) -> RunState:
+    def _checked(self, place: Path) -> CheckpointState:
         state = _state(place)
         if place.name not in self._whole:
             for file in state.files:
@@ -141,6 +173,24 @@ class Archive:
                 shutil.rmtree(place, ignore_errors=True)
 
 
+def read_record(path: Path, kind: type[_Record]) -> _Record:
+    """A record that was written as JSON.
+
+    Raises:
+        Damaged: it is not there, or no JSON.
+        StoreError: it is JSON, and no such record: of a newer epochcast, perhaps.
+    """
+    try:
+        content = path.read_bytes()
+        msgspec.json.decode(content)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Damaged(f"cannot read {path}: {error}") from error
+    try:
+        return from_json(content, kind)
+    except StoreError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
 def number_of(place: Path) -> int:
     """Which save a checkpoint is of, counted over the whole run."""
     return int(place.name.partition("-")[0])
@@ -150,8 +200,8 @@ def _name(number: int, steps: int) -> str:
     return f"{number:05d}-{steps:010d}"
 
 
-def _state(place: Path) -> RunState:
-    return read_whole(place / STATE, RunState)
+def _state(place: Path) -> CheckpointState:
+    return read_record(place / STATE, CheckpointState)
 
 
 def _seen(place: Path) -> Iterator[FileSeen]:

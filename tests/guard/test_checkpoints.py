@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from epochcast.errors import StoreError
-from epochcast.guard.archive import CONTENT, Archive
-from epochcast.guard.ledger import RunState
+from epochcast.guard.checkpoints import CONTENT, CheckpointStore
+from epochcast.guard.run_state import CheckpointState
 from epochcast.records import Position
 
 
@@ -17,23 +17,23 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-def save(archive: Archive, steps: int, best: bool = False, content: str = "") -> Path:
-    number = archive.begin()
-    archive.content(number).write_text(content or str(steps))
-    return archive.finish(number, RunState(position=Position(steps=steps), is_best=best))
+def save(store: CheckpointStore, steps: int, best: bool = False, content: str = "") -> Path:
+    number = store.begin()
+    store.content(number).write_text(content or str(steps))
+    return store.finish(number, CheckpointState(position=Position(steps=steps), is_best=best))
 
 
-def names(archive: Archive) -> list[int]:
+def names(store: CheckpointStore) -> list[int]:
     """The steps of all, oldest save first."""
-    return [int(p.name.split("-")[1]) for p in sorted(archive.folder.iterdir())]
+    return [int(p.name.split("-")[1]) for p in sorted(store.folder.iterdir())]
 
 
 def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "checkpoints", keep=2)
+    store = CheckpointStore(tmp_path / "checkpoints", keep=2)
     for steps in (1, 2, 3, 4, 5):
-        save(archive, steps, best=steps == 2)
-    assert names(archive) == [2, 4, 5]
-    last, best = archive.last(), archive.best()
+        save(store, steps, best=steps == 2)
+    assert names(store) == [2, 4, 5]
+    last, best = store.last(), store.best()
     assert last is not None
     assert last[1].position.steps == 5
     assert best is not None
@@ -41,39 +41,39 @@ def test_the_last_ones_and_the_best_stay(tmp_path: Path) -> None:
 
 
 def test_keep_nothing_back(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, keep=0)
+    store = CheckpointStore(tmp_path, keep=0)
     for steps in range(1, 6):
-        save(archive, steps)
-    assert names(archive) == [1, 2, 3, 4, 5]
+        save(store, steps)
+    assert names(store) == [1, 2, 3, 4, 5]
 
 
 def test_a_folder_is_a_checkpoint_too(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, keep=1)
-    number = archive.begin()
-    archive.content(number).mkdir()
-    (archive.content(number) / "model.safetensors").write_text("weights")
-    archive.finish(number, RunState(position=Position(steps=3)))
-    assert (archive.saved(number, 3) / "model.safetensors").read_text() == "weights"
+    store = CheckpointStore(tmp_path, keep=1)
+    number = store.begin()
+    store.content(number).mkdir()
+    (store.content(number) / "model.safetensors").write_text("weights")
+    store.finish(number, CheckpointState(position=Position(steps=3)))
+    assert (store.saved(number, 3) / "model.safetensors").read_text() == "weights"
 
 
 def test_a_save_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, keep=1)
-    save(archive, 1)
-    number = archive.begin()
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 1)
+    number = store.begin()
     with pytest.raises(StoreError, match="save wrote nothing to"):
-        archive.finish(number, RunState(position=Position(steps=2)))
-    archive.abandon()
-    assert names(archive) == [1]
+        store.finish(number, CheckpointState(position=Position(steps=2)))
+    store.abandon()
+    assert names(store) == [1]
 
 
 def test_the_newest_is_the_one_that_was_saved_last(tmp_path: Path) -> None:
     """An epoch that is begun again has fewer steps behind it than the one that was left."""
     for steps in (8, 5, 4):
-        save(Archive(tmp_path, keep=1), steps)
-        last = Archive(tmp_path, keep=1).last()
+        save(CheckpointStore(tmp_path, keep=1), steps)
+        last = CheckpointStore(tmp_path, keep=1).last()
         assert last is not None
         assert last[1].position.steps == steps
-    assert names(Archive(tmp_path, keep=1)) == [4]
+    assert names(CheckpointStore(tmp_path, keep=1)) == [4]
 
 
 def truncated(place: Path) -> None:
@@ -90,30 +90,30 @@ def without_state(place: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncated, overwritten, without_state])
 def test_the_one_before_a_damaged_one_is_the_newest(tmp_path: Path, damage) -> None:
-    archive = Archive(tmp_path, keep=2)
-    save(archive, 1, content="first")
-    damage(save(archive, 2, content="second"))
-    archive = Archive(tmp_path, keep=2)
-    last = archive.last()
+    store = CheckpointStore(tmp_path, keep=2)
+    save(store, 1, content="first")
+    damage(save(store, 2, content="second"))
+    store = CheckpointStore(tmp_path, keep=2)
+    last = store.last()
     assert last is not None
     assert (last[0] / CONTENT).read_text() == "first"
-    assert list(archive.damaged) == ["00002-0000000002"]
-    save(archive, 2)  # makes room by taking the damaged one, not the whole one
-    assert names(archive) == [1, 2]
+    assert list(store.damaged) == ["00002-0000000002"]
+    save(store, 2)  # makes room by taking the damaged one, not the whole one
+    assert names(store) == [1, 2]
 
 
 def test_where_none_is_whole_nothing_is_begun_anew(tmp_path: Path) -> None:
-    truncated(save(Archive(tmp_path, keep=1), 1))
+    truncated(save(CheckpointStore(tmp_path, keep=1), 1))
     with pytest.raises(StoreError, match=r"no checkpoint is whole: .*checkpoint\.pt has 3 bytes"):
-        Archive(tmp_path, keep=1).last()
+        CheckpointStore(tmp_path, keep=1).last()
 
 
 def test_the_state_of_a_newer_version_is_not_taken_for_damage(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, keep=2)
-    save(archive, 1)
-    (save(archive, 2) / "state.json").write_text('{"schema": 1000}')
+    store = CheckpointStore(tmp_path, keep=2)
+    save(store, 1)
+    (save(store, 2) / "state.json").write_text('{"schema": 1000}')
     with pytest.raises(StoreError, match="written by a newer epochcast"):
-        Archive(tmp_path, keep=2).last()
+        CheckpointStore(tmp_path, keep=2).last()
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -122,8 +122,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, steps: int
 ) -> None:
     """Killed before the n-th operation on the disk, while saving step 2, or step 1 once more."""
-    archive = Archive(tmp_path, keep=1)
-    save(archive, 1, content="first")
+    store = CheckpointStore(tmp_path, keep=1)
+    save(store, 1, content="first")
     done = 0
 
     def counted(operation):
@@ -141,9 +141,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         patched.setattr(os, "fsync", counted(os.fsync))
         patched.setattr(shutil, "rmtree", counted(shutil.rmtree))
         with contextlib.suppress(Killed):
-            save(archive, steps, content="second")
-    archive.abandon()
-    last = archive.last()
+            save(store, steps, content="second")
+    store.abandon()
+    last = store.last()
     assert last is not None
     assert (last[0] / CONTENT).read_text() in ("first", "second")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
