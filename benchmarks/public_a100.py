@@ -34,15 +34,16 @@ from evaluation import EPOCHCAST, NOISE, WITHOUT, Answer, Case, document
 from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 
 import epochcast as ec
-from epochcast import importers as foreign
 from epochcast.costmodel import features, summary
 from epochcast.costmodel.design import spread
+from epochcast.importers import runs
+from epochcast.importers.columns import Options
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "public" / "a100-cifar-cnn.csv"
 COUNTS, RESULT = HERE / "results" / "a100-counts.json", HERE / "results" / "a100.json"
-OPTIONS = foreign.Options(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
+OPTIONS = Options(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
 DOCS = HERE.parent / "docs"
 MARK = "benchmarks/public_a100.py"
 
@@ -112,7 +113,7 @@ def counts() -> Counts:
 
 def measurements(counted: Counts) -> tuple[Measurement, ...]:
     """The runs, imported as ``epochcast probes import`` does it."""
-    return foreign.read(RUNS.read_text(), OPTIONS, count=counted.get).measurements
+    return runs.read(RUNS.read_text(), OPTIONS, count=counted.get).measurements
 
 
 # -- what is fitted, what is held out -----------------------------------------------------------

@@ -12,7 +12,8 @@ from epochcast.cli.options import Parsed, console, json_option, say_count, store
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast import importers as foreign
+    from epochcast.importers.columns import Options
+    from epochcast.importers.runs import Count
     from epochcast.records import Footprint, RunConfig
 
 MAPPING_NAME = "MEANING=COLUMN[,…]"
@@ -48,23 +49,23 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **said: Any) -> None:
     """Read measurements from FILE (- is stdin), all or none.
 
-    FILE is what `epochcast probes export` wrote; or a CSV, or JSON Lines, of runs timed elsewhere:
-    a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the number of
-    samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
+    FILE is what `epochcast probes export` wrote; or a CSV, JSON or JSON Lines of runs timed
+    elsewhere: a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the
+    number of samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
     """
-    from epochcast import importers as foreign
+    from epochcast.importers import runs
     from epochcast.report.text.probing import print_imported
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.store import Store
 
-    text = foreign.text_of(file)
-    if foreign.is_export(text):
+    text = runs.text_of(file)
+    if runs.is_export(text):
         _import_export(text, store, footprints or any(said.values()), as_json)
         return
     options = _import_options(**said)
-    result = foreign.read(text, options, count=_dry_runs(options) if footprints else None)
+    result = runs.read(text, options, count=_dry_runs(options) if footprints else None)
     with Store.open(store) as archive:
-        archive.add_all(foreign.numbered(result.measurements, archive.measurements()))
+        archive.add_all(runs.numbered(result.measurements, archive.measurements()))
     if as_json:
         say_count("imported", len(result.measurements), as_json)
     else:
@@ -84,10 +85,10 @@ def _import_export(text: str, store: str | None, has_options: bool, as_json: boo
 
 def _import_options(
     maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
-) -> foreign.Options:
-    from epochcast import importers as foreign
+) -> Options:
+    from epochcast.importers.columns import Options
 
-    return foreign.Options(
+    return Options(
         unit=unit or "s",
         renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
         ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
@@ -95,7 +96,7 @@ def _import_options(
     )
 
 
-def _dry_runs(options: foreign.Options) -> foreign.Count:
+def _dry_runs(options: Options) -> Count:
     """Counts a configuration of the workload by a dry run of it."""
     workload = options.workload
     if workload is None:

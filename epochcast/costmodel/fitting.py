@@ -42,7 +42,7 @@ from epochcast.records import (
     RunOutcome,
     Sizes,
 )
-from epochcast.records.elsewhere import ONE_TIME_ONLY
+from epochcast.records.imported import ONE_TIME_ONLY
 
 NOTHING = Scatter(sd=0.0)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import get_args
 
 from epochcast.errors import UsageError
 from epochcast.importers.table import Cell, is_empty
 from epochcast.records import Precision, SizeValue, parse_size_value
+from epochcast.records.validation import is_number, shown
 
 LARGEST = 2**63 - 1  # what JSON and databases hold
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -25,25 +26,36 @@ PRECISIONS = {
 _PRECISION = {alias: name for name, text in PRECISIONS.items() for alias in (name, *text.split())}
 
 
+def number(cell: Cell, expected: str = "a number") -> float:
+    """A number, NaN and infinity included.
+
+    Args:
+        cell: as written.
+        expected: what to ask for where it is none.
+
+    Raises:
+        ValueError: the cell holds none.
+    """
+    if isinstance(cell, str) and "," in cell:
+        expected = "a number without commas, such as 1234.5"
+    elif is_number(cell) or (isinstance(cell, str) and "_" not in cell):  # 1_000 is Python's own
+        try:
+            return float(cell)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            pass
+    raise _unexpected(expected, cell)
+
+
 def amount(cell: Cell) -> float:
     """A positive number.
 
     Raises:
         ValueError: the cell holds none.
     """
-    if isinstance(cell, str) and "," in cell:
-        raise ValueError(f"expected a number without commas, such as 1234.5, but got {cell!r}")
-    try:
-        value = math.nan if isinstance(cell, bool) or _odd(cell) else float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
+    value = number(cell, "a positive number")
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"expected a positive number, but got {_shown(cell)}")
+        raise _unexpected("a positive number", cell)
     return value
-
-
-def _odd(cell: Cell) -> bool:
-    return isinstance(cell, str) and "_" in cell  # Python's own 1_000
 
 
 def amounts(cell: Cell) -> tuple[float, ...]:
@@ -52,15 +64,12 @@ def amounts(cell: Cell) -> tuple[float, ...]:
     Raises:
         ValueError: one is no positive number, or there is none.
     """
-    parts: Iterable[Cell] = (cell,)
+    parts: Sequence[Cell] = cell if isinstance(cell, list) else (cell,)
     if isinstance(cell, str):
         parts = [part for part in re.split(r"[\s;|]+", cell.strip("[] \t\n")) if part]
-    elif isinstance(cell, list):
-        parts = cell
-    values = tuple(amount(part) for part in parts)
-    if not values:
-        raise ValueError(f"expected positive numbers, but got {_shown(cell)}")
-    return values
+    if not parts:
+        raise _unexpected("positive numbers", cell)
+    return tuple(amount(part) for part in parts)
 
 
 def whole(cell: Cell, least: int = 1) -> int:
@@ -69,16 +78,20 @@ def whole(cell: Cell, least: int = 1) -> int:
     Raises:
         ValueError: the cell holds none, or one below ``least``.
     """
-    expected = f"expected a whole number of at least {least}, but got {_shown(cell)}"
-    if least == 0 and str(cell).strip() in ("0", "0.0"):
-        return 0
-    try:
-        value = amount(cell)
-    except ValueError as error:
-        raise ValueError(expected if "," not in str(cell) else str(error)) from error
-    if value != int(value) or not least <= value <= LARGEST:
-        raise ValueError(expected)
+    expected = f"a whole number of at least {least}"
+    value = number(cell, expected)
+    if not (value.is_integer() and least <= value <= LARGEST):
+        raise _unexpected(expected, cell)
     return int(value)
+
+
+def count(cell: Cell) -> int:
+    """A whole number, perhaps 0.
+
+    Raises:
+        ValueError: the cell holds none.
+    """
+    return whole(cell, 0)
 
 
 def truth(cell: Cell) -> bool:
@@ -89,7 +102,7 @@ def truth(cell: Cell) -> bool:
     """
     found = TRUTHS.get(str(cell).strip().lower())
     if found is None:
-        raise ValueError(f"expected true or false, but got {_shown(cell)}")
+        raise _unexpected("true or false", cell)
     return found
 
 
@@ -101,8 +114,7 @@ def precision(cell: Cell) -> str:
     """
     found = _PRECISION.get(str(cell).strip().lower())
     if found is None:
-        allowed = ", ".join(get_args(Precision))
-        raise ValueError(f"expected one of {allowed}, but got {_shown(cell)}")
+        raise _unexpected(f"one of {', '.join(get_args(Precision))}", cell)
     return found
 
 
@@ -113,7 +125,7 @@ def name(cell: Cell) -> str:
         ValueError: the cell is not a text.
     """
     if isinstance(cell, list | dict) or is_empty(cell):
-        raise ValueError(f"expected a name, but got {_shown(cell)}")
+        raise _unexpected("a name", cell)
     return str(cell).strip()
 
 
@@ -125,15 +137,14 @@ def knob(cell: Cell) -> SizeValue:
     """
     try:
         value = parse_size_value(cell) if isinstance(cell, str) else cell
-    except (UsageError, ValueError) as error:
+    except UsageError as error:
         raise ValueError(str(error)) from error
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"expected a number or a text, but got {_shown(cell)}")
-    if isinstance(value, int | float) and abs(value) > LARGEST:
-        raise ValueError(f"expected a smaller number, but got {_shown(cell)}")
+        raise _unexpected("a number or a text", cell)
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise _unexpected("a smaller number", cell)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _shown(cell: Cell) -> str:
-    text = "nothing" if is_empty(cell) else repr(cell)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _unexpected(expected: str, cell: Cell) -> ValueError:
+    return ValueError(f"expected {expected}, but got {shown(cell)}")

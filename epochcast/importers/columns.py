@@ -99,7 +99,6 @@ class Column:
 
     Attributes:
         name: in the file.
-        index: among the cells of a row.
         role: what it means; ``KNOB`` for a knob.
         knob: what to call it if it is one.
         scale: seconds or bytes in its unit.
@@ -107,7 +106,6 @@ class Column:
     """
 
     name: str
-    index: int
     role: str
     knob: str = ""
     scale: float = 1.0
@@ -123,31 +121,29 @@ def understand(names: Sequence[str], options: Options) -> list[Column]:
     for asked in (*options.renamed, *options.ignored):
         if asked not in names:
             raise UsageError(f"there is no column {asked!r}; there are: {', '.join(names)}")
-    columns = [
-        _column(name, index, options)
-        for index, name in enumerate(names)
-        if name not in options.ignored
-    ]
+    columns = [_column(name, options) for name in names if name not in options.ignored]
     _require_one_each(columns)
     _require_enough(columns, names)
     return columns
 
 
-def _column(name: str, index: int, options: Options) -> Column:
+def _column(name: str, options: Options) -> Column:
+    if not name:
+        raise UsageError("a column has no name: name it, or leave it out with --ignore ''")
     meant = options.renamed.get(name, name)
     plain = "_".join(re.findall(r"[a-z0-9]+", meant.lower()))
     if plain in _PLAIN:
-        return Column(name=name, index=index, role=_PLAIN[plain])
+        return Column(name=name, role=_PLAIN[plain])
     stem, order, unit = _parts(plain)
     role = _TIMES.get(stem)
     is_time = unit is not None or "time" in stem or "duration" in stem or order > 0
     if role and is_time and (order == 0 or role == "epoch_seconds"):
         scale = _seconds(name, unit or options.unit)
-        return Column(name=name, index=index, role=role, scale=scale, order=order)
+        return Column(name=name, role=role, scale=scale, order=order)
     if (role := _SIZES.get(stem)) and order == 0:
         scale = _bytes(name, unit or options.memory_unit)
-        return Column(name=name, index=index, role=role, scale=scale)
-    return Column(name=name, index=index, role=KNOB, knob=meant)
+        return Column(name=name, role=role, scale=scale)
+    return Column(name=name, role=KNOB, knob=meant)
 
 
 def _parts(plain: str) -> tuple[str, int, str | None]:

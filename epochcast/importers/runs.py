@@ -1,11 +1,11 @@
-"""Entries to measurements: which rows are one run, and which runs repeat a configuration.
+"""Runs that were timed elsewhere, e.g. in the logs of a team's real runs, to measurements of ours.
 
     batch  epoch  seconds
        64      1     12.0 ┐
-       64      2      1.0 ├ run 0, its first epoch a start
+       64      2      1.0 ├ repeat 0, its first epoch a start
        64      3      1.1 ┘
        64      1     11.8 ┐ the epoch does not go up: another run of the same configuration,
-       64      2      1.1 ┘ round 1
+       64      2      1.1 ┘ repeat 1
 
 Rows with the same name of a run and the same configuration are one run, in the file's order.
 Without either column every row is a run.
@@ -13,36 +13,273 @@ Without either column every row is a run.
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from itertools import count
+from typing import Any, TextIO, TypeVar
+
+import msgspec
 
 from epochcast.costmodel.epoch import divide
-from epochcast.importers.entries import Entry
-from epochcast.importers.table import malformed
-from epochcast.records import Measurement
+from epochcast.errors import StoreError, UsageError
+from epochcast.importers import cells
+from epochcast.importers.columns import COUNTS, KNOB, Column, Options, understand
+from epochcast.importers.table import Cell, Malformed, Row, is_empty, read_text
+from epochcast.profiler.source import canonical
+from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_, make_sizes
+from epochcast.records.imported import device_named
+
+Count = Callable[[RunConfig], Footprint | None]
+CONFIG: dict[str, Callable[[Cell], Any]] = {  # fields of a RunConfig beside its knobs
+    "batch_size": cells.whole,
+    "accumulation": cells.whole,
+    "precision": cells.precision,
+    "workers": cells.count,
+    "compiled": cells.truth,
+    "drop_last": cells.truth,
+}
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What was read from a file, as which columns, and what to say about it."""
+
+    measurements: tuple[Measurement, ...]
+    columns: tuple[Column, ...]
+    warnings: tuple[Warning_, ...] = ()
+
+
+def text_of(stream: TextIO) -> str:
+    """All of a file.
+
+    Raises:
+        StoreError: it is not text.
+    """
+    try:
+        return stream.read()
+    except UnicodeDecodeError as error:
+        raise StoreError(f"not UTF-8 text ({error.reason}); nothing was imported") from error
+
+
+def is_export(text: str) -> bool:
+    """Whether a text is what ``epochcast probes export`` writes."""
+    lines = (line.strip() for line in io.StringIO(text.removeprefix("\ufeff")))
+    first = next((line for line in lines if line), "")
+    try:
+        found = msgspec.json.decode(first, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return False
+    return isinstance(found.get("config"), dict)
+
+
+def read(
+    text: str, options: Options, *, count: Count | None = None, at: datetime | None = None
+) -> Imported:
+    """The measurements in a CSV, in JSON or in JSON Lines.
+
+    Args:
+        text: of the file.
+        options: what the user says about the file.
+        count: the footprint of a configuration, where the file has none; called once for each.
+        at: when they count as made; default: now.
+
+    Raises:
+        UsageError: the columns are not clear.
+        StoreError: a row makes no sense; the message has its line and column.
+    """
+    try:
+        table = read_text(text, strict=True)
+        if not table.rows:
+            only = "a header" if table.names else "an empty file"
+            raise Malformed(
+                f"there are no measurements in it, only {only}; a row needs at least batch_size "
+                "and epoch_seconds or step_seconds"
+            )
+        columns = understand(table.names, options)
+        entries = [_Reader(row, columns, options).entry() for row in table.rows]
+        _require_same_knobs_everywhere(entries, columns)
+        found = _measurements(
+            _counted(entries, count) if count else entries, at or datetime.now(timezone.utc)
+        )
+    except Malformed as error:
+        raise StoreError(f"{error}; nothing was imported") from error
+    return Imported(measurements=found, columns=tuple(columns), warnings=_notes(found))
+
+
+def _counted(entries: Sequence[Entry], count: Count) -> list[Entry]:
+    configs = dict.fromkeys(entry.config for entry in entries if entry.footprint is None)
+    known = {config: count(config) for config in configs}
+    return [replace(e, footprint=e.footprint or known[e.config]) for e in entries]
+
+
+def _notes(found: Sequence[Measurement]) -> tuple[Warning_, ...]:
+    single = sum(bool(m.message) for m in found)
+    details = (("count", str(single)), ("runs", str(len(found))))
+    return (Warning_(code="one-time", details=details),) if single else ()
+
+
+# Rows to entries: every cell by its column's role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One row.
+
+    Attributes:
+        row: as it was written, to say what is wrong with it.
+        run: which run it belongs to, as the file calls it; None if the file does not say.
+        epoch: its number within the run, likewise.
+        epoch_seconds, step_seconds: of these one has values.
+    """
+
+    row: Row
+    workload: str
+    device: Device
+    config: RunConfig
+    samples: int
+    eval_samples: int
+    run: str | None
+    epoch: int | None
+    epoch_seconds: tuple[float, ...]
+    step_seconds: tuple[float, ...]
+    eval_seconds: float | None
+    save_seconds: float | None
+    startup_seconds: float | None
+    peak_bytes: int | None
+    device_bytes: int | None
+    footprint: Footprint | None
+
+
+class _Reader:
+    """One row, read by role."""
+
+    def __init__(self, row: Row, columns: Sequence[Column], options: Options) -> None:
+        self.row = row
+        self.columns = columns
+        self.options = options
+
+    def entry(self) -> Entry:
+        """The row as a whole."""
+        epochs = (*self._times("first_epoch_seconds"), *self._times("epoch_seconds"))
+        steps = self._times("step_seconds")
+        if bool(epochs) == bool(steps):
+            found = "both are" if epochs else "neither is"
+            problem = f"epoch_seconds or step_seconds is needed, but {found} given"
+            timed = (c for c in self.columns if c.role in ("epoch_seconds", "step_seconds"))
+            raise self.row.wrong(problem, next(timed).name)
+        return Entry(
+            row=self.row,
+            workload=canonical(self._said("workload", self.options.workload, cells.name)),
+            device=self._device(),
+            config=self._config(),
+            samples=self._said("samples", self.options.samples, cells.whole),
+            eval_samples=self._eval_samples(),
+            run=self._value("run", cells.name),
+            epoch=self._value("epoch", cells.count),
+            epoch_seconds=epochs,
+            step_seconds=steps,
+            eval_seconds=self._amount("eval_seconds"),
+            save_seconds=self._amount("save_seconds"),
+            startup_seconds=self._amount("startup_seconds"),
+            peak_bytes=self._bytes("peak_bytes"),
+            device_bytes=self._bytes("device_bytes"),
+            footprint=self._footprint(),
+        )
+
+    def _filled(self, role: str) -> list[Column]:
+        """The columns with this role that have something in this row, in their own order."""
+        mine = (c for c in self.columns if c.role == role)
+        filled = (c for c in mine if not is_empty(self.row.cells.get(c.name)))
+        return sorted(filled, key=lambda column: column.order)
+
+    def _values(self, role: str, parse: Callable[[Cell], _Value]) -> list[tuple[Column, _Value]]:
+        found = ((column, self.row.get(column.name, parse)) for column in self._filled(role))
+        return [(column, value) for column, value in found if value is not None]
+
+    def _value(self, role: str, parse: Callable[[Cell], _Value]) -> _Value | None:
+        """What the one column of a role says; None if it says nothing."""
+        return next((value for _, value in self._values(role, parse)), None)
+
+    def _said(self, role: str, option: _Value | None, parse: Callable[[Cell], _Value]) -> _Value:
+        """What the user says, or else the file."""
+        value = self._value(role, parse) if option is None else option
+        if value is not None:
+            return value
+        column = next((c.name for c in self.columns if c.role == role), None)
+        if column is not None:
+            raise self.row.wrong(f"{role} is needed, but the cell is empty", column)
+        raise UsageError(f"no column is {role}; say it with --{role.replace('_', '-')}")
+
+    def _times(self, role: str) -> tuple[float, ...]:
+        found = self._values(role, cells.amounts)
+        return tuple(value * column.scale for column, values in found for value in values)
+
+    def _amount(self, role: str) -> float | None:
+        found = self._values(role, cells.amount)
+        return next((value * column.scale for column, value in found), None)
+
+    def _bytes(self, role: str) -> int | None:
+        size = self._amount(role)
+        if size is not None and not 1 <= size <= cells.LARGEST:
+            raise self.row.wrong(f"no device has {size:g} bytes", self._filled(role)[0].name)
+        return None if size is None else round(size)
+
+    def _config(self) -> RunConfig:
+        ran = {role: self._value(role, parse) for role, parse in CONFIG.items()}
+        known = {role: value for role, value in ran.items() if value is not None}
+        known["batch_size"] = self._said("batch_size", None, cells.whole)
+        sizes = {column.knob: value for column, value in self._values(KNOB, cells.knob)}
+        return RunConfig(sizes=make_sizes(sizes), **known)
+
+    def _eval_samples(self) -> int:
+        found = self._value("eval_samples", cells.count)
+        samples = found if self.options.eval_samples is None else self.options.eval_samples
+        timed = self._filled("eval_seconds")
+        if timed and not samples:
+            problem = "how many samples were evaluated? name a column eval_samples or say it with "
+            raise self.row.wrong(f"{problem}--eval-samples", timed[0].name)
+        return samples or 0
+
+    def _device(self) -> Device:
+        name = self._said("device", self.options.device, cells.name)
+        try:
+            return device_named(name, self.options.device_kind)
+        except ValueError as error:
+            raise UsageError(f"{self.row.place}: {error} with --device-kind") from error
+
+    def _footprint(self) -> Footprint | None:
+        counts = {role: self._value(role, cells.whole) for role in COUNTS}
+        known = {role: count for role, count in counts.items() if count is not None}
+        return Footprint.of_counts(**known) if known else None
+
+
+def _require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
+    """A knob has a value in all rows of a workload or in none."""
+    expected: dict[str, set[str]] = {}
+    for entry in entries:
+        knobs = {name for name, _ in entry.config.sizes}
+        odd = min(knobs ^ expected.setdefault(entry.workload, knobs), default=None)
+        if odd is not None:
+            column = next(c.name for c in columns if c.knob == odd)
+            problem = f"the knob {odd!r} needs a value in every row of {entry.workload}, or in none"
+            raise entry.row.wrong(problem, column)
+
+
+# Entries to runs, and runs to measurements
 
 Run = list[Entry]
 
 
-def measurements_of(entries: Sequence[Entry], at: datetime) -> tuple[Measurement, ...]:
-    """A measurement per run, in the order the runs begin.
-
-    Args:
-        at: when the first counts as made; the others follow by a microsecond each, so that the
-            last of the file is the most recent one.
-
-    Raises:
-        StoreError: epochs of a run are out of order, or a run is not possible.
-    """
-    moments = (at + timedelta(microseconds=i) for i in count())
+def _measurements(entries: Sequence[Entry], at: datetime) -> tuple[Measurement, ...]:
+    """A measurement per run, in the order they begin; each made a microsecond after the other."""
+    moments = ((at + timedelta(microseconds=i)).isoformat(timespec="microseconds") for i in count())
     return numbered(
-        [
-            _measurement(run, moment.isoformat(timespec="microseconds"))
-            for run, moment in zip(_runs(entries), moments, strict=False)
-        ]
+        [_measurement(run, at) for run, at in zip(_runs(entries), moments, strict=False)]
     )
 
 
@@ -68,7 +305,7 @@ def _continues(run: Run, entry: Entry) -> bool:
         return entry.run is not None
     if entry.run is not None and entry.epoch <= last.epoch:
         problem = f"run {entry.run} is at epoch {last.epoch} already, but this is {entry.epoch}"
-        raise malformed(entry.line, problem)
+        raise entry.row.wrong(problem)
     return entry.epoch > last.epoch
 
 
@@ -76,13 +313,11 @@ def _require_same_knobs(before: Entry | None, entry: Entry) -> None:
     """A column that changes from one epoch of a run to the next is a result, e.g. its accuracy."""
     if before is None or before.epoch is None or entry.epoch != before.epoch + 1:
         return
-    if before.workload != entry.workload:
-        return
     changed = sorted(set(before.config.sizes) ^ set(entry.config.sizes), key=repr)
-    if changed:
+    if changed and before.workload == entry.workload:
         name = changed[0][0]
         problem = f"it changes from epoch {before.epoch} of a run to the next, so it is no knob"
-        raise malformed(entry.line, f"{problem}: --ignore {name}", name)
+        raise entry.row.wrong(f"{problem}: --ignore {name}", name)
 
 
 def _measurement(run: Run, created_at: str) -> Measurement:
@@ -98,7 +333,7 @@ def _measurement(run: Run, created_at: str) -> Measurement:
             samples=first.samples,
             device=first.device,
             sizes=dict(config.sizes),
-            config=_way(first),
+            config={name: getattr(config, name) for name in CONFIG if name != "batch_size"},
             includes_first=first.epoch is None or first.epoch <= 1,
             peak_bytes=max((e.peak_bytes for e in run if e.peak_bytes), default=None),
             device_bytes=max((e.device_bytes for e in run if e.device_bytes), default=None),
@@ -110,30 +345,25 @@ def _measurement(run: Run, created_at: str) -> Measurement:
             import_seconds=next((e.startup_seconds for e in run if e.startup_seconds), 0.0),
         )
     except ValueError as error:
-        raise malformed(first.line, str(error)) from error
-
-
-def _way(entry: Entry) -> dict[str, object]:
-    """How the configuration ran, beyond its batch size and knobs."""
-    names = ("accumulation", "precision", "workers", "compiled", "drop_last")
-    return {name: getattr(entry.config, name) for name in names}
+        raise first.row.wrong(str(error)) from error
 
 
 def numbered(
     found: Iterable[Measurement], stored: Iterable[Measurement] = ()
 ) -> tuple[Measurement, ...]:
-    """The measurements found, with a round of its own for every run of a configuration.
+    """The measurements found, with a number of its own for every run of a configuration.
 
     Args:
+        found: to be numbered.
         stored: measurements beside which they will stand. A run that is among them already keeps
-            its round, so that importing a file twice changes nothing.
+            its number, so that importing a file twice changes nothing.
     """
-    rounds: dict[object, dict[object, int]] = {}
+    numbers: dict[object, dict[object, int]] = {}
     for m, place, identity in _identified(stored):
-        rounds.setdefault(place, {})[identity] = m.round
+        numbers.setdefault(place, {})[identity] = m.round
     result = []
     for m, place, identity in _identified(found):
-        taken = rounds.setdefault(place, {})
+        taken = numbers.setdefault(place, {})
         free = 1 + max(taken.values(), default=-1)
         result.append(replace(m, round=taken.setdefault(identity, free)))
     return tuple(result)

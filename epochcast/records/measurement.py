@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from epochcast.records import elsewhere
 from epochcast.records.configuration import Device, RunConfig, SizeValue
 from epochcast.records.documents import SCHEMA
-from epochcast.records.elsewhere import device_named, steps_of_epochs, steps_of_steps
 from epochcast.records.footprint import Footprint
-from epochcast.records.validation import require, require_seconds
+from epochcast.records.imported import (
+    device_named,
+    knobs,
+    settings,
+    steps_of_epochs,
+    steps_of_steps,
+)
+from epochcast.records.validation import number, numbers, plain, require, require_seconds, whole
 
 Status = Literal["ok", "oom", "timeout", "crashed"]
 
@@ -170,12 +175,21 @@ class Measurement:
         device_bytes: int | None = None,
         created_at: str | None = None,
         config: Mapping[str, Any] | None = None,
-        **known: Any,
+        source: str = "",
+        footprint: Footprint | None = None,
+        eval_samples: int = 0,
+        eval_batch_seconds: Iterable[float] = (),
+        save_seconds: Iterable[float] = (),
+        save_bytes: int = 0,
+        loader_seconds: Iterable[float] = (),
+        import_seconds: float = 0.0,
+        build_seconds: float = 0.0,
+        power_watts: float | None = None,
     ) -> Measurement:
         """A run that was timed elsewhere, e.g. by a training script's own log.
 
         The first epoch of a run is not a steady one: what it took beyond the median of the others
-        is a cost of the start, and the others are the samples. See ``records/elsewhere.py``.
+        is a cost of the start, and the others are the samples. See ``records/imported.py``.
         Numbers may be of numpy's types, and times an array; what is kept are Python's own.
 
         Args:
@@ -193,42 +207,58 @@ class Measurement:
             device_bytes: what the device gave away, e.g. by nvidia-smi.
             created_at: when, ISO 8601 in UTC; default: now.
             config: other fields of ``RunConfig``: accumulation, precision, workers, …
-            **known: other fields, e.g. footprint, eval_samples, eval_batch_seconds, save_seconds.
+            source: fingerprint of the code that defined the workload.
+            footprint: what the operators say, where that was counted.
+            eval_samples: evaluation samples.
+            eval_batch_seconds: evaluation micro-steps, forward only.
+            save_seconds, save_bytes: of one checkpoint each, and its size.
+            loader_seconds: batches drawn from the loader alone.
+            import_seconds, build_seconds: of the start-up, as in a Measurement.
+            power_watts: that the device drew.
 
         Raises:
             ValueError: a value is not possible, or there are not just epochs or just steps.
         """
-        epochs = elsewhere.numbers("epoch_seconds", epoch_seconds)
-        micro_steps = elsewhere.numbers("step_seconds", step_seconds)
+        epochs = numbers("epoch_seconds", epoch_seconds)
+        micro_steps = numbers("step_seconds", step_seconds)
         require(bool(epochs) != bool(micro_steps), "give epoch_seconds or step_seconds")
-        samples = elsewhere.whole("samples", samples)
+        samples = whole("samples", samples)
         ran = RunConfig(
-            batch_size=elsewhere.whole("batch_size", batch_size),
-            sizes=elsewhere.knobs(sizes or {}),
-            **elsewhere.settings(config or {}),
+            batch_size=whole("batch_size", batch_size),
+            sizes=knobs(sizes or {}),
+            **settings(config or {}),
         )
         if epochs:
             steps = steps_of_epochs(epochs, samples, ran, includes_first=includes_first)
         else:
             steps = steps_of_steps(micro_steps, includes_first=includes_first)
         return cls(
-            workload=elsewhere.plain(workload),
+            workload=plain(workload),
             config=ran,
             device=device_named(str(device)) if isinstance(device, str) else device,
             samples=samples,
-            round=elsewhere.whole("run", run),
+            round=whole("run", run),
             data=IMPORTED,
             memory=_memory(peak_bytes, device_bytes),
             created_at=created_at or datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+            source=source,
+            footprint=footprint,
+            eval_samples=whole("eval_samples", eval_samples),
+            eval_batch_seconds=numbers("eval_batch_seconds", eval_batch_seconds),
+            save_seconds=numbers("save_seconds", save_seconds),
+            save_bytes=whole("save_bytes", save_bytes),
+            loader_seconds=numbers("loader_seconds", loader_seconds),
+            import_seconds=number("import_seconds", import_seconds),
+            build_seconds=number("build_seconds", build_seconds),
+            power_watts=None if power_watts is None else number("power_watts", power_watts),
             **asdict(steps),
-            **elsewhere.side_fields(known),
         )
 
 
 def _memory(peak_bytes: float | None, device_bytes: float | None) -> MemoryPeaks | None:
     """What a log knows of memory, to whole bytes."""
     known = {"peak_bytes": peak_bytes, "device_bytes": device_bytes}
-    found = {k: round(elsewhere.number(k, v)) for k, v in known.items() if v is not None}
+    found = {k: round(number(k, v)) for k, v in known.items() if v is not None}
     if not found:
         return None
     return MemoryPeaks(

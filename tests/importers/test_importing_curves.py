@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from epochcast.errors import UsageError
-from epochcast.importers.curves import read_curve
-from epochcast.importers.curves.columns import find_columns
+from epochcast.importers.curves import find_columns, read_curve
 from epochcast.planning.stopping import stop
 from epochcast.records import LearningCurve, StopReason
 
@@ -169,7 +168,7 @@ def test_names_in_any_case_and_the_usual_ones(
         ("a.csv", "", "it has: nothing"),
         ("a.jsonl", '{"val_loss": 1}\n[1, 2]\n', "line 2: expected a JSON object"),
         ("a.jsonl", '{"val_loss": 1}\n{"val_loss"}\n', "line 2: not JSON"),
-        ("a.jsonl", '{"val_loss": true}\n', "entry 1, column 'val_loss': .* got True"),
+        ("a.jsonl", '{"val_loss": true}\n', "line 1, column 'val_loss': .* got True"),
         ("a.json", "[1, 2]", "entry 1: expected a JSON object, but got 1"),
         ("a.json", '[\n{"val_loss": 1},\n', "line 3: not JSON"),
         ("a.json", '{"loss": [1, 2], "val_loss": [1]}', "equally long: loss 2, val_loss 1"),

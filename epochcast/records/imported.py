@@ -1,4 +1,4 @@
-"""From what a log of a real run knows to what a trial of a probe knows.
+"""A run that was timed elsewhere: from what its log knows to what a trial of a probe knows.
 
     epochs      12.0   1.00   1.02   0.99   …      seconds, as logged
                   │      └──────┴──────┴─────▶ step_seconds      each divided by N/B
@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from statistics import median
 from typing import Any
 
 from epochcast.records.configuration import Device, DeviceKind, RunConfig, Sizes, make_sizes
-from epochcast.records.validation import require
+from epochcast.records.validation import plain, require, shown, whole
 
 UNKNOWN = "unknown"  # the version of torch, where nobody wrote it down
 ONE_TIME_ONLY = "one time is known; a slow start that is in it cannot be told apart"
@@ -52,6 +51,7 @@ def steps_of_epochs(
     Args:
         epoch_seconds: in the order run, training alone.
         samples: per epoch.
+        config: that ran.
         includes_first: whether the series begins with the first epoch of its run, which is not a
             steady one: in public logs it took 12 times as long.
 
@@ -87,48 +87,6 @@ def steps_of_steps(step_seconds: Sequence[float], *, includes_first: bool = True
     )
 
 
-def plain(value: Any) -> Any:
-    """A number of numpy or torch as Python's own; anything else as it is."""
-    is_scalar = hasattr(value, "item") and not getattr(value, "shape", ())
-    return value.item() if is_scalar else value
-
-
-def number(name: str, value: object) -> float:
-    """A number, of whatever library.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = plain(value)
-    is_number = isinstance(found, Real) and not isinstance(found, bool)
-    require(is_number, f"{name} must be a number, but got {found!r}")
-    return float(found)
-
-
-def whole(name: str, value: object) -> int:
-    """A whole number, of whatever library.
-
-    Raises:
-        ValueError: it is none.
-    """
-    found = plain(value)
-    is_integer = isinstance(found, Integral) and not isinstance(found, bool)
-    is_whole = is_integer or (isinstance(found, float) and found.is_integer())
-    require(is_whole, f"{name} must be a whole number, but got {found!r}")
-    return int(found)
-
-
-def numbers(name: str, values: Iterable[object]) -> tuple[float, ...]:
-    """A series of numbers.
-
-    Raises:
-        ValueError: it is no series, or one of them is no number.
-    """
-    is_series = not isinstance(values, str) and hasattr(values, "__iter__")
-    require(is_series, f"{name} must be a series of numbers, but got {values!r}")
-    return tuple(number(name, value) for value in values)
-
-
 def knobs(sizes: Mapping[str, Any]) -> Sizes:
     """Model-size knobs in their canonical form.
 
@@ -138,7 +96,7 @@ def knobs(sizes: Mapping[str, Any]) -> Sizes:
     found = {str(name): plain(value) for name, value in sizes.items()}
     for name, value in found.items():
         is_value = isinstance(value, int | float | str)  # a bool is an int
-        require(is_value, f"a knob must be a number or a text, but got {name}={value!r}")
+        require(is_value, f"a knob must be a number or a text, but got {name}={shown(value)}")
     return make_sizes(found)
 
 
@@ -150,23 +108,6 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     counts = ("accumulation", "workers", "world_size")
     return {k: whole(k, v) if k in counts else plain(v) for k, v in config.items()}
-
-
-def side_fields(known: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a measurement beside those of its steps.
-
-    Raises:
-        ValueError: a time is no number, or a number of things is not whole.
-    """
-    return {name: _side_field(name, plain(value)) for name, value in known.items()}
-
-
-def _side_field(name: str, value: Any) -> Any:
-    if name in ("eval_samples", "save_bytes", "trial"):
-        return whole(name, value)
-    if name in ("import_seconds", "build_seconds", "probe_seconds"):
-        return number(name, value)
-    return numbers(name, value) if name.endswith("_seconds") else value
 
 
 def _require_times(name: str, seconds: Sequence[float]) -> None:
@@ -181,12 +122,12 @@ def _steps_per_epoch(samples: int, config: RunConfig) -> float:
     each = math.ceil(samples / config.world_size)  # as a distributed sampler pads
     if not config.drop_last:
         return each / config.batch_size
-    whole = each // config.batch_size
+    full = each // config.batch_size
     require(
-        whole > 0,
+        full > 0,
         f"with drop_last, a batch size of {config.batch_size} leaves no batch in {samples} samples",
     )
-    return float(whole)
+    return float(full)
 
 
 def _split(seconds: Sequence[float], includes_first: bool) -> tuple[float | None, Sequence[float]]:

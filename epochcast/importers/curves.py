@@ -1,0 +1,271 @@
+"""Learning curves from files, as loggers write them: one value an epoch, in order.
+
+    epoch,step,train_loss,val_loss
+    0,49,0.9,                         epoch 1: training 0.8, the mean of its rows, as Keras reports;
+    0,99,0.7,                                  validation 0.6
+    0,99,,0.6
+    1,149,0.5,                        …
+
+Epochs that are numbered from 0 are numbered from 1 here: a check after the first epoch is at 1.
+Which column is which, whatever its logger calls it:
+
+    metric     as asked for, in upper or lower case; for val_loss also eval/loss, Loss/valid, …
+    training   what the metric is called without val, with train: train_loss, train/loss, loss
+    epoch      epoch, Epoch, train/epoch
+    step       step, global_step, trainer/global_step, iteration
+
+Names are compared as sets of their words in lower case, without the ``epoch`` that Lightning and
+Keras add to means of an epoch: ``train_loss_epoch``, ``epoch_loss``.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, nan
+from pathlib import Path
+from statistics import fmean
+
+from epochcast.errors import UsageError
+from epochcast.importers.cells import number
+from epochcast.importers.table import Row, Table, read_file
+from epochcast.records import LearningCurve
+
+DEFAULT_METRIC = "val_loss"
+VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev"})
+TRAINING = (("train",), ("training",), ("train", "step"), ())  # the first that is there
+EPOCH, PASSED = ("epoch", "epochs"), ("train epoch", "training epoch")  # PASSED: never from 0
+STEP = ("step", "steps", "global step", "trainer global step", "iteration", "iterations", "iter")
+MOST_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
+
+Placed = tuple[float, Row]  # epochs done, and what was logged then
+Check = tuple[Row, float]  # of the metric
+
+
+def read_curve(
+    path: str | Path, metric: str = DEFAULT_METRIC, steps_per_epoch: int | None = None
+) -> LearningCurve:
+    """The learning curve in a file: CSV, JSON, JSON Lines or TensorBoard's events.
+
+    Args:
+        path: of the file.
+        metric: a column's or tag's name, in upper or lower case; other names of the validation
+            loss are known too.
+        steps_per_epoch: of a file that counts steps and has no epochs; 1 if its steps are epochs.
+
+    Raises:
+        UsageError: no such file, not a curve, or one that cannot be used; says where and why.
+        MissingDependency: an event file, without TensorBoard installed.
+    """
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise UsageError(f"steps_per_epoch must be at least 1, but got {steps_per_epoch}")
+    file = Path(path)
+    if not file.is_file():
+        what = f"the file in {path}, which is a folder" if file.is_dir() else "another path"
+        raise UsageError(f"there is no learning curve at {path}: give {what}")
+    try:
+        table = read_file(file)
+        return _merged(table, find_columns(table.names, metric), steps_per_epoch)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"cannot use {path} as a learning curve: {error}") from error
+
+
+def counts_steps(path: str | Path, metric: str = DEFAULT_METRIC) -> bool:
+    """Whether a file that ``read_curve`` reads has steps and no epochs."""
+    columns = find_columns(read_file(Path(path)).names, metric)
+    return columns.epoch is None and columns.step is not None
+
+
+# Columns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Names in the file; None where there is none.
+
+    Attributes:
+        from_zero: whether ``epoch`` may number epochs from 0, and not say how many have passed.
+    """
+
+    metric: str
+    training: str | None
+    epoch: str | None
+    step: str | None
+    from_zero: bool = True
+
+
+def find_columns(names: Sequence[str], metric: str) -> Columns:
+    """What is used of the columns with these names.
+
+    Raises:
+        ValueError: the metric is not among them, or two have one meaning.
+    """
+    found = _metric_name(names, metric)
+    epoch, passed = _named(names, EPOCH), _named(names, PASSED)
+    return Columns(
+        metric=found,
+        training=_training_name(names, found),
+        epoch=epoch or passed,
+        step=_named(names, STEP),
+        from_zero=epoch is not None,
+    )
+
+
+def _metric_name(names: Sequence[str], metric: str) -> str:
+    alike = [
+        [name for name in names if name == metric],
+        [name for name in names if name.casefold() == metric.casefold()],
+    ]
+    if metric == DEFAULT_METRIC:
+        losses = [{"loss", word} for word in VALIDATION]
+        alike.append([name for name in names if _words(name) in losses])
+    found = next(filter(None, alike), [])
+    if not found:
+        listed = ", ".join(names) or "nothing"
+        raise ValueError(f"no metric {metric!r}; it has: {listed} (--metric)")
+    return _only(found, f"{metric!r}: name one with --metric")
+
+
+def _training_name(names: Sequence[str], metric: str) -> str | None:
+    rest = _words(metric) - VALIDATION
+    for words in TRAINING if rest != _words(metric) else TRAINING[:-1]:
+        for name in names:
+            if name != metric and _words(name) == rest | set(words):
+                return name
+    return None
+
+
+def _named(names: Sequence[str], known: Iterable[str]) -> str | None:
+    for one in known:
+        found = [name for name in names if " ".join(_split(name)) == one]
+        if found:
+            return _only(found, f"the {one}: leave one out")
+    return None
+
+
+def _only(found: Sequence[str], what: str) -> str:
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(found)} may each be {what}")
+    return found[0]
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(_split(name)) - {"epoch"}
+
+
+def _split(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+# Rows to a curve
+
+
+def _merged(table: Table, columns: Columns, steps_per_epoch: int | None) -> LearningCurve:
+    placed = _placed(table.rows, columns, steps_per_epoch)
+    checks: dict[float, list[Check]] = {}
+    for epoch, row in placed:
+        if (value := _metric(row, columns)) is not None:
+            checks.setdefault(epoch, []).append((row, value))
+    values = {epoch: _value(found, columns) for epoch, found in checks.items()}
+    epochs = [epoch for epoch, value in values.items() if isfinite(value)]
+    broken = next((e for e in values if not epochs or e > epochs[-1]), None)
+    _require_enough(len(epochs), broken, columns.metric)
+    return LearningCurve(
+        epochs=tuple(epochs),
+        validation=tuple(values[epoch] for epoch in epochs),
+        training=_training(placed, epochs, columns.training),
+        non_finite_epoch=broken,
+    )
+
+
+def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) -> Sequence[Placed]:
+    """Rows that say when they are of, in the order of time, without those before training."""
+    counter = columns.epoch or columns.step
+    if counter is None:
+        shown = (row for row in rows if row.get(columns.metric, number) is not None)
+        return [(float(n), row) for n, row in enumerate(shown, start=1)]
+    steps, from_zero = 1, columns.from_zero
+    if columns.epoch is None:
+        if steps_per_epoch is None:
+            raise ValueError(
+                f"it counts steps ({counter!r}) and has no epochs: say how many steps an epoch has "
+                "with --steps-per-epoch; 1 if its steps are epochs"
+            )
+        steps, from_zero = steps_per_epoch, steps_per_epoch == 1
+    counted = [(_count(row, counter, columns), row) for row in rows]
+    known = [(count / steps, row) for count, row in counted if count is not None]
+    for epoch, row in known:
+        if epoch > MOST_EPOCHS:
+            raise row.wrong(f"expected at most {MOST_EPOCHS:,} epochs, but got {epoch:g}", counter)
+    whole = all(epoch == int(epoch) for epoch, _ in known)
+    first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
+    moved = [(epoch + first, row) for epoch, row in known if epoch + first > 0]
+    return sorted(moved, key=lambda pair: pair[0])
+
+
+def _count(row: Row, counter: str, columns: Columns) -> float | None:
+    """Epochs or steps; None in a row that is not needed."""
+    count = row.get(counter, number)
+    if count is None and row.get(columns.metric, number) is None:
+        return None
+    if count is None or not (isfinite(count) and count >= 0):
+        got = "nothing" if count is None else f"{count:g}"
+        raise row.wrong(f"expected a number of at least 0, but got {got}", counter)
+    return count
+
+
+def _metric(row: Row, columns: Columns) -> float | None:
+    from epochcast.planning.curves import LARGEST
+
+    value = row.get(columns.metric, number)
+    if value is not None and LARGEST < abs(value) < inf:
+        raise row.wrong(f"expected at most {LARGEST:g}, but got {value:g}", columns.metric)
+    return value
+
+
+def _value(checks: Sequence[Check], columns: Columns) -> float:
+    """The one value of an epoch, or that of its last check; NaN if none is finite."""
+    finite = [check for check in checks if isfinite(check[1])]
+    if len({value for _, value in finite}) < 2:
+        return finite[0][1] if finite else nan
+    by_step = {row.get(columns.step, number): value for row, value in finite}
+    if None not in by_step and len(by_step) == len(finite):
+        return by_step[max(step for step in by_step if step is not None)]
+    (first, one), (second, other) = finite[0], next(f for f in finite if f[1] != finite[0][1])
+    problem = f"{other:g}, but {first.place} has {one:g} for the same epoch"
+    raise second.wrong(problem, columns.metric)
+
+
+def _training(
+    placed: Sequence[Placed], epochs: Sequence[float], column: str | None
+) -> tuple[float, ...]:
+    """The mean over the epoch before each check, or since the last one; empty if one is missing."""
+    logged = [
+        (epoch, value)
+        for epoch, row in placed
+        if (value := row.get(column, number)) is not None and isfinite(value)
+    ]
+    at = [epoch for epoch, _ in logged]
+    means = []
+    for before, epoch in zip((0.0, *epochs), epochs, strict=False):
+        some = logged[bisect_right(at, max(before, epoch - 1)) : bisect_right(at, epoch)]
+        if not some:
+            return ()
+        means.append(fmean(value for _, value in some))
+    return tuple(means)
+
+
+def _require_enough(finite: int, broken: float | None, metric: str) -> None:
+    if broken is None:
+        if not finite:
+            raise ValueError(f"no value of {metric!r} in it")
+        return
+    from epochcast.planning.curves import FEWEST_CHECKS
+
+    if finite < FEWEST_CHECKS:
+        raise ValueError(
+            f"{metric!r} is not finite from epoch {broken:g} on: the run diverged; finite values "
+            f"before that: {finite}, needed for a forecast: {FEWEST_CHECKS}"
+        )
