@@ -29,7 +29,7 @@ def _records(name: str, key: str, *columns: Column[str] | Column[int]) -> Table:
         Column(key, String, nullable=False, unique=True),
         *columns,
         Column("document", Text, nullable=False),
-        sqlite_autoincrement=True,  # an id is never used twice, so a fingerprint of ids is safe
+        sqlite_autoincrement=True,  # an id is never used twice, so ids order rows by age
     )
 
 

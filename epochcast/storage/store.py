@@ -3,11 +3,11 @@
     probe ──add──▶ epochcast_measurements (columns to filter by + the record as JSON) ──▶ fit
     dry-run ────▶ epochcast_footprints   (what was counted without measuring)         ──▶ fit
     follow ─────▶ epochcast_outcomes     (what runs were predicted to take, and took) ──▶ fit
-                   epochcast_models       (fitted models as JSON, by fingerprint)     ──▶ predict
+                   epochcast_models       (fitted models as JSON, by what they rest on) ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
-tables.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
-address.py, database.py.
+schema.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
+url.py, database.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
+from sqlalchemy import Column, Connection, Table, delete, func, insert, select
 
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
@@ -107,38 +107,25 @@ class Store:
         """
         rows = {measurement.key: _row(measurement) for measurement in measurements}
         with self._database.write() as connection:
-            for key, row in rows.items():
-                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key))
-                connection.execute(insert(MEASUREMENTS).values(row))
+            for row in rows.values():
+                _replace(connection, MEASUREMENTS, MEASUREMENTS.c.key, row)
 
     def measurements(
-        self,
-        workload: str | None = None,
-        source: str | None = None,
-        device_key: str | None = None,
-        status: str | None = None,
+        self, workload: str | None = None, source: str | None = None, status: str | None = None
     ) -> tuple[Measurement, ...]:
         """All measurements that match, in the order they were added.
+
+        Args:
+            workload: its name, as measurements have it; None for all.
+            source: fingerprint of its code; None for all versions.
+            status: ``"ok"``, ``"oom"``, ``"timeout"`` or ``"crashed"``; None for all.
 
         Raises:
             StoreError: the store cannot be read, or holds a record of a newer schema.
         """
-        where = _where(
-            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
-        )
-        columns = MEASUREMENTS.c
-        query = select(columns.key, columns.document).where(*where).order_by(columns.id)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
+        wanted = {"workload": workload, "source": source, "status": status}
+        rows = self._documents(MEASUREMENTS, MEASUREMENTS.c.key, wanted)
         return tuple(self._decode(key, document) for key, document in rows)
-
-    def latest(self) -> Measurement | None:
-        """The measurement that was added last; None in an empty store."""
-        columns = MEASUREMENTS.c
-        query = select(columns.key, columns.document).order_by(columns.id.desc()).limit(1)
-        with self._database.read() as connection:
-            row = connection.execute(query).first()
-        return self._decode(*row) if row else None
 
     def get(self, key_prefix: str) -> Measurement:
         """The one measurement whose key starts with ``key_prefix``.
@@ -214,11 +201,14 @@ class Store:
         """
         with self._database.write() as connection:
             for config, footprint in footprints.items():
-                key = _footprint_key(workload, source, data, config)
-                row = {"key": key, "workload": workload, "source": source, "data": data}
-                document = to_json((config, footprint))
-                connection.execute(delete(FOOTPRINTS).where(FOOTPRINTS.c.key == key))
-                connection.execute(insert(FOOTPRINTS).values(**row, document=document))
+                row = {
+                    "key": _footprint_key(workload, source, data, config),
+                    "workload": workload,
+                    "source": source,
+                    "data": data,
+                    "document": to_json((config, footprint)),
+                }
+                _replace(connection, FOOTPRINTS, FOOTPRINTS.c.key, row)
 
     def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
         """What was counted in dry runs of one version of a workload's code on the same data.
@@ -226,12 +216,9 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
-        with self._database.read() as connection:
-            query = select(FOOTPRINTS.c.document).order_by(FOOTPRINTS.c.id)
-            of = FOOTPRINTS.c
-            query = query.where(of.workload == workload, of.source == source, of.data == data)
-            documents = connection.scalars(query).all()
-        return dict(from_json(document, tuple[RunConfig, Footprint]) for document in documents)
+        wanted = {"workload": workload, "source": source, "data": data}
+        rows = self._documents(FOOTPRINTS, FOOTPRINTS.c.key, wanted)
+        return dict(from_json(document, tuple[RunConfig, Footprint]) for _, document in rows)
 
     def add_outcome(self, outcome: RunOutcome) -> None:
         """Save what a followed run was predicted to take and took; an earlier one is replaced.
@@ -247,25 +234,18 @@ class Store:
             "document": to_json(outcome),
         }
         with self._database.write() as connection:
-            connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == outcome.run))
-            connection.execute(insert(OUTCOMES).values(row))
+            _replace(connection, OUTCOMES, OUTCOMES.c.run, row)
 
     def outcomes(
-        self,
-        workload: str | None = None,
-        source: str | None = None,
-        device_key: str | None = None,
+        self, workload: str | None = None, device_key: str | None = None
     ) -> tuple[RunOutcome, ...]:
         """What followed runs were predicted to take and took, in the order they were added.
 
         Raises:
             StoreError: the store cannot be read, or holds a record of a newer schema.
         """
-        where = _where(OUTCOMES, workload=workload, source=source, device_key=device_key)
-        columns = OUTCOMES.c
-        query = select(columns.run, columns.document).where(*where).order_by(columns.id)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
+        wanted = {"workload": workload, "device_key": device_key}
+        rows = self._documents(OUTCOMES, OUTCOMES.c.run, wanted)
         return tuple(self._decode_outcome(run, document) for run, document in rows)
 
     def remove_outcome(self, run: str) -> bool:
@@ -273,23 +253,6 @@ class Store:
         with self._database.write() as connection:
             found = connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == run))
             return found.rowcount > 0
-
-    def fingerprint(
-        self,
-        workload: str | None = None,
-        source: str | None = None,
-        device_key: str | None = None,
-        status: str | None = None,
-    ) -> str:
-        """A key of the set of measurements that match: another one after any change to the set."""
-        where = _where(
-            MEASUREMENTS, workload=workload, source=source, device_key=device_key, status=status
-        )
-        columns = MEASUREMENTS.c
-        query = select(columns.id, columns.key, columns.created_at).where(*where)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(columns.id)).all()
-        return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()[:16]
 
     def cached_model(self, key: str) -> str | None:
         """The document cached under ``key``; None if there is none."""
@@ -300,12 +263,20 @@ class Store:
         """Cache a fitted model's document; False where the store cannot be written."""
         try:
             with self._database.write() as connection:
-                connection.execute(delete(MODELS).where(MODELS.c.key == key))
-                connection.execute(insert(MODELS).values(key=key, document=document))
+                _replace(connection, MODELS, MODELS.c.key, {"key": key, "document": document})
                 _forget_old_models(connection)
         except StoreError:
             return False
         return True
+
+    def _documents(
+        self, table: Table, key: Column[Any], wanted: Mapping[str, str | None]
+    ) -> list[tuple[str, str]]:
+        """Keys and documents of the rows whose columns have the values wanted, the oldest first."""
+        where = [table.c[name] == value for name, value in wanted.items() if value is not None]
+        query = select(key, table.c.document).where(*where).order_by(table.c.id)
+        with self._database.read() as connection:
+            return [(name, document) for name, document in connection.execute(query)]
 
     def _decode(self, key: str, document: str) -> Measurement:
         remedy = f"probes remove {key}"
@@ -339,8 +310,12 @@ def _row(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _where(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
-    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+def _replace(
+    connection: Connection, table: Table, key: Column[Any], row: Mapping[str, Any]
+) -> None:
+    """Insert a row under a new id, in place of the one with the same key."""
+    connection.execute(delete(table).where(key == row[key.name]))
+    connection.execute(insert(table).values(row))
 
 
 def _parse_lines(stream: Iterable[str]) -> list[Measurement]:

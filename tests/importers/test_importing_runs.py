@@ -436,7 +436,7 @@ def test_any_malformed_cell_is_named_and_the_store_is_unchanged(
     url = str(folder / "m.sqlite")
     with Store.open(url) as store:
         store.add(make_measurement())
-        before = store.fingerprint()
+        before = store.measurements()
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(GOOD_CELLS))
     writer.writeheader()
@@ -448,7 +448,7 @@ def test_any_malformed_cell_is_named_and_the_store_is_unchanged(
     assert f"line {rows + 2}, column '{column}'" in result.stderr
     assert result.stderr.count("\n") == 1
     with Store.open(url) as store:
-        assert store.fingerprint() == before
+        assert store.measurements() == before
 
 
 logged = st.lists(
