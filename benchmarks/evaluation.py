@@ -24,7 +24,7 @@ from scores import relative_error
 from splits import SPLITS, Split, splits
 
 import epochcast as ec
-from epochcast.costmodel import quantities, summary
+from epochcast.costmodel import summary
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
 from epochcast.records.documents import to_builtins
 
@@ -217,7 +217,7 @@ def _memory_cases(
 ) -> Iterable[Case]:
     config = first[0].config
     with_dry, without = _estimates(model, config, counts)
-    quantity = {"peak bytes": _peak_bytes, "device bytes": quantities.device_bytes}
+    quantity = {"peak bytes": _peak_bytes, "device bytes": summary.device_bytes}
     for name, value in quantity.items():
         if any(value(m) is None for m in (*fitted, *first, *later)):
             continue

@@ -30,10 +30,10 @@ import report
 import steps
 from scores import coverage, errors, relative_error, under_estimates
 
-from epochcast.costmodel import forms
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.features import beyond_peak_forms
 from epochcast.costmodel.memory import Layer, fragmentation
-from epochcast.costmodel.selection import fit_surface
+from epochcast.costmodel.regression import fit_surface
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import BYTES_SD_PER_DOUBLING
 from epochcast.records import Quantiles
 
@@ -168,7 +168,7 @@ def learn(some: Sequence[Network]) -> Layer:
     surface = fit_surface(
         [n.variables for n in some],
         beyond,
-        forms.beyond_peak_forms("cuda"),
+        beyond_peak_forms("cuda"),
         AXES,
         sd_per_doubling=BYTES_SD_PER_DOUBLING,
     )

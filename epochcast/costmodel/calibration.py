@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp, fsum, hypot, sqrt
 
-from epochcast.costmodel.intervals import ASSUMED_DOF, Scatter, student_t_quantile
+from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, student_t_quantile
 from epochcast.records import Warning_
 
 SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")

@@ -13,20 +13,20 @@ from math import log, sqrt
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import forms, quantities, summary
-from epochcast.costmodel.intervals import (
+from epochcast.costmodel import summary
+from epochcast.costmodel.loading import fit_loading
+from epochcast.costmodel.memory import Layer, envelopes, fragmentation, is_telling
+from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.outcomes import calibrate
+from epochcast.costmodel.regression import fit_surface
+from epochcast.costmodel.scatter import (
+    NOTHING,
     RoundScatter,
     Scatter,
     constant_scatter,
     round_pace,
     round_scatter,
 )
-from epochcast.costmodel.loading import fit_loading
-from epochcast.costmodel.memory import NO_FRAGMENTATION, Layer, fragmentation, is_telling
-from epochcast.costmodel.model import Constant, CostModel, Variant
-from epochcast.costmodel.outcomes import calibrate
-from epochcast.costmodel.peaks import envelopes
-from epochcast.costmodel.selection import Form, fit_surface
 from epochcast.costmodel.surface import (
     BYTES_SD_PER_DOUBLING,
     TIME_SD_BETWEEN,
@@ -43,8 +43,6 @@ from epochcast.records import (
     Sizes,
 )
 from epochcast.records.imported import ONE_TIME_ONLY
-
-NOTHING = Scatter(sd=0.0)
 
 Footprints = Mapping[RunConfig, Footprint]
 
@@ -162,8 +160,8 @@ class _Rows:
 
     def surface(
         self,
-        value: quantities.Value,
-        candidates: Sequence[Form],
+        value: summary.Value,
+        candidates: Sequence[f.Form],
         *,
         drop: Sequence[str] = (),
         paced: bool = False,
@@ -194,14 +192,14 @@ class _Rows:
         return fit_surface(
             rows,
             y,
-            forms.only_known(candidates, known),
+            f.only_known(candidates, known),
             axes,
             noise_sd=self.scatter(value).own.sd / sqrt(repeats),
             sd_per_doubling=sd_per_doubling,
             sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )
 
-    def scatter(self, value: quantities.Value) -> RoundScatter:
+    def scatter(self, value: summary.Value) -> RoundScatter:
         """Of a quantity from round to round; nothing where it was not repeated."""
         logs = [
             {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
@@ -212,19 +210,19 @@ class _Rows:
         return round_scatter(logs, self.kind)
 
     def layer(
-        self, value: quantities.Value, candidates: Sequence[Form], *, fragments: bool = False
+        self, value: summary.Value, candidates: Sequence[f.Form], *, fragments: bool = False
     ) -> Layer | None:
         """What a layer of the memory system needs, beyond the peak where that is known.
 
         Args:
             fragments: whether it is handed out in segments that are cut up.
         """
-        beyond = quantities.beyond_peak(value)
+        beyond = summary.beyond_peak(value)
         tensors, rest = self._tensors_and_rest(value)
-        broken = fragmentation(tensors, rest) if fragments else NO_FRAGMENTATION
+        broken = fragmentation(tensors, rest) if fragments else NOTHING
         tracked = self.surface(
             beyond,
-            forms.beyond_peak_forms(self.kind, shared=is_telling(tensors, rest)),
+            f.beyond_peak_forms(self.kind, shared=is_telling(tensors, rest)),
             sd_per_doubling=BYTES_SD_PER_DOUBLING,
         )
         if tracked is not None:
@@ -236,19 +234,17 @@ class _Rows:
         run = self.scatter(value).of_a_later_run()
         return Layer(surface=whole, beyond_peak=False, run=run, fragmentation=broken)
 
-    def _tensors_and_rest(self, value: quantities.Value) -> tuple[list[float], list[float]]:
+    def _tensors_and_rest(self, value: summary.Value) -> tuple[list[float], list[float]]:
         """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
         tensors, rest = [], []
         for trials in self.groups.values():
-            known = [
-                (t, v) for m in trials if (t := quantities.tensor_bytes(m)) and (v := value(m))
-            ]
+            known = [(t, v) for m in trials if (t := summary.tensor_bytes(m)) and (v := value(m))]
             if known:
                 tensors.append(fmean(t for t, _ in known))
                 rest.append(fmean(max(1.0, v - t) for t, v in known))
         return tensors, rest
 
-    def count_surfaces(self, candidates: Sequence[Form]) -> tuple[tuple[str, Surface], ...]:
+    def count_surfaces(self, candidates: Sequence[f.Form]) -> tuple[tuple[str, Surface], ...]:
         """The surface of everything that was counted wherever anything was."""
         rows = [f.variables(config, footprint) for config, footprint in self.counted.items()]
         names = set.intersection(*(set(f.counts(c)) for c in self.counted.values())) if rows else ()
@@ -292,12 +288,12 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         for config in groups
     )
     aligned = has_counts and all(footprint.aligned_flops for footprint in counted.values())
-    time = forms.time_forms(knobs, newest.device.kind, has_counts=has_counts, aligned=aligned)
-    static, untracked = forms.static_forms(knobs), forms.untracked_forms(knobs)
-    samples_of = forms.sample_forms(knobs)
+    time = f.time_forms(knobs, newest.device.kind, has_counts=has_counts, aligned=aligned)
+    static, untracked = f.static_forms(knobs), f.untracked_forms(knobs)
+    samples_of = f.sample_forms(knobs)
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
-    micro_step = _required(rows.surface(quantities.micro_seconds, time, paced=True))
-    build = rows.surface(quantities.fresh_build_seconds, static, drop=["batch_size"])
+    micro_step = _required(rows.surface(summary.micro_seconds, time, paced=True))
+    build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
     return Variant(
         precision=newest.config.precision,
         compiled=newest.config.compiled,
@@ -307,26 +303,24 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         accumulation=newest.config.accumulation,
         categories=f.categories(newest.config.sizes),
         typical=newest.config,
-        samples=_required(rows.surface(quantities.samples, samples_of, drop=["batch_size"])),
-        eval_samples=rows.surface(quantities.eval_samples, samples_of, drop=["batch_size"]),
+        samples=_required(rows.surface(summary.samples, samples_of, drop=["batch_size"])),
+        eval_samples=rows.surface(summary.eval_samples, samples_of, drop=["batch_size"]),
         counted=tuple(
             (config, tuple(sorted(f.counts(footprint).items())))
             for config, footprint in rows.counted.items()
         ),
-        counts=rows.count_surfaces(forms.count_forms(knobs)),
+        counts=rows.count_surfaces(f.count_forms(knobs)),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(
-            rows.surface(quantities.compute_seconds, time, paced=True),
-            rows.surface(quantities.loader_seconds, forms.loader_forms(knobs)),
+            rows.surface(summary.compute_seconds, time, paced=True),
+            rows.surface(summary.loader_seconds, f.loader_forms(knobs)),
             [
                 (f.variables(config, rows.counted.get(config)), geometric_mean(micro))
                 for config, trials_ in groups.items()
                 if (
                     micro := [
-                        v / rows.pace[m.round]
-                        for m in trials_
-                        if (v := quantities.micro_seconds(m))
+                        v / rows.pace[m.round] for m in trials_ if (v := summary.micro_seconds(m))
                     ]
                 )
             ],
@@ -334,24 +328,24 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
             workers=newest.config.workers,
         ),
         update=rows.surface(
-            quantities.update_seconds,
-            forms.update_forms(knobs),
+            summary.update_seconds,
+            f.update_forms(knobs),
             drop=["batch_size"],
             paced=True,
         ),
-        evaluation=rows.surface(quantities.eval_batch_seconds, time, paced=True),
-        allocated=rows.layer(quantities.allocated_bytes, untracked),
-        reserved=rows.layer(quantities.reserved_bytes, untracked, fragments=fragments),
-        device_bytes=rows.layer(quantities.device_bytes, untracked, fragments=fragments),
-        save_seconds=rows.surface(quantities.save_seconds, static, drop=["batch_size"]),
-        save_bytes=rows.surface(quantities.save_bytes, static, drop=["batch_size"]),
+        evaluation=rows.surface(summary.eval_batch_seconds, time, paced=True),
+        allocated=rows.layer(summary.allocated_bytes, untracked),
+        reserved=rows.layer(summary.reserved_bytes, untracked, fragments=fragments),
+        device_bytes=rows.layer(summary.device_bytes, untracked, fragments=fragments),
+        save_seconds=rows.surface(summary.save_seconds, static, drop=["batch_size"]),
+        save_bytes=rows.surface(summary.save_bytes, static, drop=["batch_size"]),
         build=build,
         build_scatter=_build_scatter(build, rows),
-        epoch_turn=_constant([quantities.turn_beyond_wait_seconds(m) for m in trials]),
+        epoch_turn=_constant([summary.turn_beyond_wait_seconds(m) for m in trials]),
         eval_turn=_constant([t for m in trials for t in m.eval_restart_seconds]),
         first_steps=_first_steps(trials),
         run=run.of_steps_of_a_later_run(),
-        step_sd=median(quantities.relative_sd(m) for m in trials),
+        step_sd=median(summary.relative_sd(m) for m in trials),
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),
         trials=len(trials),
@@ -371,7 +365,7 @@ def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
         return Scatter(sd=0.0)
     errors = []
     for config, trials in rows.groups.items():
-        fresh = [t for m in trials if (t := quantities.fresh_build_seconds(m))]
+        fresh = [t for m in trials if (t := summary.fresh_build_seconds(m))]
         if fresh:
             expected = build.value(f.variables(config, rows.counted.get(config)))
             errors += [log(seconds / expected) for seconds in fresh]

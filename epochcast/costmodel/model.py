@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from epochcast.costmodel.calibration import Calibrations
-from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import Loading
-from epochcast.costmodel.memory import Layer
-from epochcast.costmodel.peaks import Envelope
+from epochcast.costmodel.memory import Envelope, Layer
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import Surface
 from epochcast.records import (
     SCHEMA,

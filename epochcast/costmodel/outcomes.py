@@ -16,10 +16,10 @@ from statistics import median
 from typing import Literal, get_args
 
 from epochcast.costmodel.calibration import Calibration, Calibrations, Error, calibration
-from epochcast.costmodel.intervals import LOG_REACH
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.place import Place
 from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, Question, choose_variant, place, startup
+from epochcast.costmodel.scatter import LOG_REACH
 from epochcast.errors import PredictionError
 from epochcast.records import RunOutcome, to_json
 

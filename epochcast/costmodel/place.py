@@ -7,15 +7,12 @@ from dataclasses import replace
 from epochcast.costmodel import features as f
 from epochcast.costmodel.calibration import Calibration, Calibrations
 from epochcast.costmodel.epoch import divide
-from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, doublings
-from epochcast.costmodel.memory import Layer
+from epochcast.costmodel.memory import PEAKS, Layer, hinge
 from epochcast.costmodel.model import Constant, Variant
-from epochcast.costmodel.peaks import PEAKS, hinge
+from epochcast.costmodel.scatter import NOTHING, Scatter
 from epochcast.costmodel.surface import Surface
 from epochcast.records import Footprint, Quantiles, RunConfig
-
-NOTHING = Scatter(sd=0.0)
 
 
 def calibrated(constant: Constant, runs: Calibration) -> Constant:

@@ -15,10 +15,10 @@ import numpy as np
 
 from epochcast.costmodel.epoch import Division, RunParts, Seconds, division_of
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.loading import IDEAL_SCALING, worker_scaling
 from epochcast.costmodel.model import Constant, CostModel, Variant
 from epochcast.costmodel.place import Place, calibrated
+from epochcast.costmodel.scatter import Scatter
 from epochcast.errors import PredictionError
 from epochcast.records import (
     Estimate,

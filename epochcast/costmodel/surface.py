@@ -14,7 +14,7 @@ with the distance in doublings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import Array, Feature, Table, matrix
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.scatter import Scatter
 
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
 TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
@@ -172,10 +172,8 @@ class Surface:
         return sum(form.weight * form.discrepancy.left_out_sd for form in self.forms)
 
     def places(self, table: Table) -> Array:
-        """log₂ of the axes, (n, d)."""
-        n = len(next(iter(table.values())))
-        columns = [np.log2(table[axis]) for axis in self.axes]
-        return np.asarray(np.stack(columns, axis=1) if columns else np.zeros((n, 0)))
+        """Where n configurations are, (n, d)."""
+        return places_of(self.axes, table)
 
     def distances(self, table: Table) -> Array:
         """Doublings outside the fitted range along each axis, not above 0 inside it; (n, d)."""
@@ -188,6 +186,13 @@ class Surface:
         distances = self.distances(_one_row(variables))[0]
         named = zip(self.axes, map(float, distances), strict=True)
         return [(axis, distance) for axis, distance in named if distance > INSIDE]
+
+
+def places_of(axes: Sequence[str], table: Table) -> Array:
+    """log₂ of the axes, (n, d)."""
+    columns = [np.log2(table[axis]) for axis in axes]
+    n = len(next(iter(table.values())))
+    return np.asarray(np.stack(columns, axis=1) if columns else np.zeros((n, 0)))
 
 
 def shares_of(

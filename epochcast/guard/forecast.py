@@ -32,7 +32,7 @@ from math import exp, log, sqrt
 from statistics import NormalDist
 from typing import Literal
 
-from epochcast.costmodel.intervals import Scatter, student_t_quantile
+from epochcast.costmodel.scatter import Scatter, student_t_quantile
 from epochcast.records import Quantiles, UnitPrices
 
 DISCOUNT = 0.9  # West & Harrison, section 2.4.3: 0.8 to 1 in practice; the last ten values count

@@ -28,7 +28,7 @@ from statistics import NormalDist
 import numpy as np
 
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.intervals import student_t_quantile
+from epochcast.costmodel.scatter import student_t_quantile
 from epochcast.errors import UsageError
 from epochcast.planning.rising import FittedRise, fit_rise
 from epochcast.planning.robust import jacobian, least_squares

@@ -27,7 +27,7 @@ import numpy as np
 
 from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.intervals import LOG_REACH, student_t_quantile
+from epochcast.costmodel.scatter import LOG_REACH, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.failures import (
     FailureDeviates,

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.place import Place
 from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place, startup
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import Surface, join
 from epochcast.records import Quantiles, RunConfig
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from epochcast.costmodel import design
 from epochcast.costmodel import features as f
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.intervals import student_t_quantile
+from epochcast.costmodel.scatter import student_t_quantile
 from epochcast.records import RunConfig, make_sizes
 
 POINT = simulated.GRID

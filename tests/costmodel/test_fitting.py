@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import quantities
+from epochcast.costmodel import summary
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.intervals import LEAST_RUN_SD
 from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.scatter import LEAST_RUN_SD
 from epochcast.errors import FitError, PredictionError, StoreError
 from epochcast.records import Device, Footprint, Measurement, RunConfig, make_sizes, to_json
 
@@ -230,9 +230,9 @@ def test_batches_of_other_sizes_than_usual_are_priced_by_their_padded_elements()
         data_wait_seconds=(0.0,) * len(sizes),
         footprint=counted,
     )
-    assert quantities.micro_seconds(m) == pytest.approx(1e-3 + 1e-6 * 1000, rel=5e-3)
+    assert summary.micro_seconds(m) == pytest.approx(1e-3 + 1e-6 * 1000, rel=5e-3)
     plain = replace(m, batch_elements=())
-    assert quantities.micro_seconds(plain) == pytest.approx(1e-3 + 1e-6 * 1200, rel=1e-2)
+    assert summary.micro_seconds(plain) == pytest.approx(1e-3 + 1e-6 * 1200, rel=1e-2)
 
 
 def test_padding_grows_with_the_logarithm_of_the_batch() -> None:

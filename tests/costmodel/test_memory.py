@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochcast.costmodel import forms
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.features import beyond_peak_forms
 from epochcast.costmodel.memory import FRAGMENTATION, Layer, fragmentation
-from epochcast.costmodel.selection import fit_surface
+from epochcast.costmodel.regression import fit_surface
+from epochcast.costmodel.scatter import Scatter
 
 MIB = 2.0**20
 CONTEXT, SHARE = 1450 * MIB, 0.1
@@ -72,7 +72,7 @@ def layer(broken: Scatter) -> Layer:
     batches = [8.0, 16.0, 32.0, 64.0]
     rows = [{"batch_size": b, "peak_bytes": 16 * b * MIB} for b in batches]
     beyond = [CONTEXT + SHARE * row["peak_bytes"] for row in rows]
-    surface = fit_surface(rows, beyond, forms.beyond_peak_forms("cuda"), ["batch_size"])
+    surface = fit_surface(rows, beyond, beyond_peak_forms("cuda"), ["batch_size"])
     return Layer(surface=surface, beyond_peak=True, run=EXACTLY, fragmentation=broken)
 
 

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from epochcast.costmodel.regression import PhysicalRegressor, fit_physics, predict_physics
+from epochcast.costmodel.features import Form
+from epochcast.costmodel.regression import PhysicalRegressor, fit_surface
 from epochcast.costmodel.surface import join, shares_of
 
 B = np.array([8.0, 16, 32, 64, 128, 256])
 LINE = np.stack([np.ones_like(B), B], axis=1)
 FLOOR = np.stack([np.ones_like(B), np.ones_like(B), B], axis=1)
+LINE_OF_BATCH = ((), (("batch_size", 1.0),))
 positive = st.floats(1e-3, 1e3)
 
 
@@ -77,13 +80,17 @@ def test_a_join_lies_between_the_maximum_and_the_sum(pairs: list[tuple[float, fl
 def test_shares_are_the_derivatives_and_sum_to_one(beta: list[float], exponent: float) -> None:
     groups = ((0,), (1, 2))
     terms = FLOOR * np.array(beta)
-    whole = predict_physics(FLOOR, np.array(beta), groups, exponent)
+
+    def predicted(beta: np.ndarray) -> np.ndarray:
+        return join(np.stack([FLOOR[:, list(g)] @ beta[list(g)] for g in groups]), exponent)
+
+    whole = predicted(np.array(beta))
     shares = shares_of(terms, whole, groups, exponent)
     assert shares.sum(axis=1) == pytest.approx(1.0)
     for column in range(3):
         step = np.array(beta)
         step[column] *= np.exp(1e-6)
-        more = predict_physics(FLOOR, step, groups, exponent)
+        more = predicted(step)
         assert np.log(more / whole) / 1e-6 == pytest.approx(shares[:, column], abs=1e-4)
 
 
@@ -99,7 +106,19 @@ def test_groups_divide_the_columns() -> None:
 
 def test_an_earlier_fit_is_a_good_start() -> None:
     y = join(np.stack([np.full_like(B, 1.0), 0.02 * B]), 2.0)
-    whole = fit_physics(LINE, y, [[0], [1]], 2.0)
-    assert fit_physics(LINE[1:], y[1:], [[0], [1]], 2.0, start=whole) == pytest.approx(
-        whole, rel=1e-3
+    regressor = PhysicalRegressor([[0], [1]], 2.0, warm_start=True).fit(LINE, y)
+    whole = regressor.coef_
+    assert regressor.fit(LINE[1:], y[1:]).coef_ == pytest.approx(whole, rel=1e-3)
+
+
+def test_scikit_learn_cross_validates_what_fit_uses() -> None:
+    """Every row of a true line is foretold by the others; so the score of each is perfect."""
+    y = 0.3 + 0.002 * B
+    errors = cross_val_score(
+        PhysicalRegressor(), LINE, y, cv=LeaveOneOut(), scoring="neg_mean_squared_error"
     )
+    assert errors == pytest.approx(0.0, abs=1e-12)
+    surface = fit_surface(
+        [{"batch_size": b} for b in B], y, [Form(name="line", groups=(LINE_OF_BATCH,))], []
+    )
+    assert surface.forms[0].coefficients == pytest.approx(PhysicalRegressor().fit(LINE, y).coef_)

@@ -10,9 +10,9 @@ from typing import Any
 
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import CONSTANT, Feature
-from epochcast.costmodel.intervals import Scatter
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import FittedForm, Surface
 from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Device, RunConfig

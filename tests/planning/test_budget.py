@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.scatter import Scatter
 from epochcast.planning.budget import MOST_EPOCHS, Spending, guaranteed, joint
 from epochcast.planning.cadence import Cadence, Every, Rungs
 from epochcast.planning.draws import DRAWS, RunDraws, deviates, student

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epochcast as ec
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.scatter import Scatter
 from epochcast.errors import DoesNotFit
 
 SAVE_BYTES = 1e6

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import epochcast as ec
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.intervals import Scatter
+from epochcast.costmodel.scatter import Scatter
 from epochcast.errors import DoesNotFit, PredictionError, StoreError, UsageError
 from epochcast.planning.cadence import Every, Rungs
 from epochcast.planning.checkpoints import save_epochs

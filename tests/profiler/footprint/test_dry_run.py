@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 
 import epochcast
 from epochcast.cli import cli
-from epochcast.costmodel.peaks import envelopes
+from epochcast.costmodel.memory import envelopes
 from epochcast.errors import DryRunError, UsageError, WorkloadError
 from epochcast.profiler.archive import with_outer_timelines
 from epochcast.profiler.footprint.dry_run import dry_run, dry_runs, simulate

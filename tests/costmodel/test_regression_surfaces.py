@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import forms
-from epochcast.costmodel.selection import Form, fit_surface
+from epochcast.costmodel.features import Form
+from epochcast.costmodel.regression import fit_surface
 from epochcast.costmodel.surface import Surface
 from epochcast.records import from_json, to_json
 
@@ -103,7 +103,7 @@ def test_polynomial_counts_are_exact_at_knobs_never_seen() -> None:
 
 def test_two_values_of_a_knob_do_not_tell_a_line_from_a_square() -> None:
     """Weights of width w: w² to one model, 1 + w to another; three widths do tell them apart."""
-    lines = forms.count_forms(["size.width"])
+    lines = f.count_forms(["size.width"])
 
     def counts(*widths: int) -> Surface:
         rows = [{"batch_size": b, "size.width": w} for b in (8.0, 16.0, 32.0) for w in widths]

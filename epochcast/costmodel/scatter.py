@@ -1,4 +1,4 @@
-"""From scatter to quantiles, on the log scale, with small samples taken seriously.
+"""Scatter: how far a quantity strays, on the log scale, and how well that is known.
 
 A trial of configuration c in round r has log y_cr = μ_c + u_r + ε_cr: all configurations of a
 round share what the machine and the process were like (u), the rest is their own (ε). A later run
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import acos, copysign, cos, exp, inf, log, pi, sqrt, tan
-from statistics import NormalDist, fmean, variance
+from math import exp, inf, log, sqrt
+from statistics import fmean, variance
+
+from scipy.special import stdtrit
 
 from epochcast.records import DeviceKind, Quantiles
 
@@ -60,6 +62,7 @@ class Scatter:
         return Quantiles(p05=p05, p10=p10, p50=median, p90=p90, p95=p95)
 
 
+NOTHING = Scatter(sd=0.0)
 PROCESS_PRIOR = Scatter(sd=PROCESS_SD, dof=ASSUMED_DOF)
 
 
@@ -174,35 +177,5 @@ def constant_scatter(errors: Sequence[float]) -> Scatter:
 
 
 def student_t_quantile(p: float, dof: float) -> float:
-    """The quantile of Student's t; exact for 1 and 2 degrees of freedom and for infinity.
-
-    Otherwise within 1 % for 0.05 ≤ p ≤ 0.95: from 3 up the Cornish–Fisher expansion (Abramowitz &
-    Stegun 26.7.5), below between exact values. Less than 1 counts as 1.
-    """
-    z = NormalDist().inv_cdf(p)
-    if dof == inf:
-        return z
-    if dof < 3:
-        return copysign(_small_dof_quantile(max(p, 1 - p), max(1.0, dof)), z)
-    g1 = (z**3 + z) / 4
-    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
-    return z + g1 / dof + g2 / dof**2 + g3 / dof**3 + g4 / dof**4
-
-
-def _small_dof_quantile(p: float, dof: float) -> float:
-    """Its logarithm is nearly a parabola in 1/dof, here through 1, 2 and 4, whose quantiles have a
-    closed form (Shaw 2006, "Sampling Student's T distribution", section 3); p ≥ 0.5."""
-    if p == 0.5:
-        return 0.0
-    a, x = 4 * p * (1 - p), 1 / dof
-    one = log(tan(pi * (p - 0.5)))
-    two = log(2 * (p - 0.5) * sqrt(2 / a))
-    four = log(2 * sqrt(cos(acos(sqrt(a)) / 3) / sqrt(a) - 1))
-    lagrange = (
-        one * (x - 1 / 2) * (x - 1 / 4) * 8 / 3,
-        two * (x - 1) * (x - 1 / 4) * -8,
-        four * (x - 1) * (x - 1 / 2) * 16 / 3,
-    )
-    return exp(sum(lagrange))
+    """The quantile of Student's t at probability ``p``; fewer than one degree counts as one."""
+    return float(stdtrit(max(1.0, dof), p))

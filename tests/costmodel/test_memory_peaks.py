@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.peaks import envelopes, highest, hinge, upper_envelope
+from epochcast.costmodel.memory import envelopes, highest, hinge, upper_envelope
 from epochcast.records import Footprint, RunConfig, Timeline, make_sizes
 
 lines = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 10**6)), min_size=1, max_size=12)
