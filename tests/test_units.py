@@ -188,6 +188,7 @@ def test_format_percent(share, text):
         ("5mJ", 5e-3),
         ("5MJ", 5e6),
         ("1MWh", 3.6e9),
+        ("250mWh", 900.0),  # m is milli in any unit, M mega: a billion times as much
         ("1 KWH", 3.6e6),
         (".25kwh", 9e5),
     ],

@@ -42,7 +42,7 @@ from epochcast.records import (
     RunOutcome,
     Sizes,
 )
-from epochcast.records.imported import ONE_TIME_ONLY
+from epochcast.records.measurement import ONE_TIME_ONLY
 
 Footprints = Mapping[RunConfig, Footprint]
 

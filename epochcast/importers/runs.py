@@ -30,7 +30,7 @@ from epochcast.importers.columns import COUNTS, KNOB, Column, Options, understan
 from epochcast.importers.table import Cell, Malformed, Row, is_empty, read_text
 from epochcast.profiler.source import canonical
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_, make_sizes
-from epochcast.records.imported import device_named
+from epochcast.records.configuration import device_named
 
 Count = Callable[[RunConfig], Footprint | None]
 CONFIG: dict[str, Callable[[Cell], Any]] = {  # fields of a RunConfig beside its knobs

@@ -1,9 +1,10 @@
-"""What was run and on what: data set, configuration, device."""
+"""What is run and on what: data set, configuration, device."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -15,6 +16,15 @@ SizeValue = int | float | str | bool
 Sizes = tuple[tuple[str, SizeValue], ...]  # model-size knobs, sorted by name
 Precision = Literal["fp32", "bf16", "fp16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
+
+UNKNOWN = "unknown"  # the version of torch, where nobody wrote it down
+_SAID: dict[str, DeviceKind] = {"cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}
+_MAKERS: dict[DeviceKind, str] = {
+    "cpu": r"xeon|epyc|ryzen|threadripper|opteron|intel|graviton\d*|i[3579]",
+    "cuda": r"nvidia|geforce|quadro|tesla|titan|[rg]tx|radeon|instinct|"
+    r"[rg]tx\d+|a\d{2,4}g?|[bh]\d{3}|g[bh]\d{3}|k80|l4|l40s?|p\d{1,3}|t4|v100|mi\d{2,3}x?",
+    "mps": r"apple",
+}
 
 
 def make_sizes(values: Mapping[str, SizeValue]) -> Sizes:
@@ -137,6 +147,30 @@ class Device:
         plural = "" if self.threads == 1 else "s"
         threads = f", {self.threads} thread{plural}" if self.kind == "cpu" and self.threads else ""
         return f"{self.name} ({self.kind}{threads}, torch {self.torch})"
+
+
+def device_named(name: str, kind: DeviceKind | None = None) -> Device:
+    """A device of which only the name is known; its memory is 0, which means unknown.
+
+    Args:
+        name: as its maker or its owner calls it, e.g. ``"NVIDIA A100"``.
+        kind: guessed from the name if not given.
+
+    Raises:
+        ValueError: the name does not say of which kind the device is.
+    """
+    kind = kind or _kind_of(name)
+    return Device(kind=kind, name=name, memory_bytes=0, torch=UNKNOWN, threads=0)
+
+
+def _kind_of(name: str) -> DeviceKind:
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    said = {_SAID[word] for word in words if word in _SAID}
+    made = {k for k, p in _MAKERS.items() if any(re.fullmatch(p, word) for word in words)}
+    for kinds in (said, made):
+        if len(kinds) == 1:
+            return kinds.pop()
+    raise ValueError(f"the kind of device is not clear from {name!r}; give it: cpu, cuda or mps")
 
 
 def parse_size_value(text: str) -> SizeValue:

@@ -1,28 +1,43 @@
-"""What was measured: one trial with its raw samples, and many trials as one row."""
+"""What was measured: one trial with its raw samples, and many trials as one row.
+
+A run that was timed elsewhere becomes a trial, too (``Measurement.from_epochs``):
+
+    epochs      12.0   1.00   1.02   0.99   …      seconds, as logged
+                  │      └──────┴──────┴─────▶ step_seconds      each divided by N/B
+                  └─ beyond their median ────▶ warmup_seconds    start of the run, paid once
+
+An epoch of N samples at batch size B is worth N/B full batches: the work of the last, smaller
+batch is r/B of a full one, r = N mod B. Where the time of a step does not depend on its batch at
+all, that overstates a step by less than B/N. With ``drop_last`` it is ⌊N/B⌋ exactly.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
+from statistics import median
 from typing import Any, Literal
 
-from epochcast.records.configuration import Device, RunConfig, SizeValue
+from epochcast.records.configuration import Device, RunConfig, SizeValue, device_named, make_sizes
 from epochcast.records.documents import SCHEMA
 from epochcast.records.footprint import Footprint
-from epochcast.records.imported import (
-    device_named,
-    knobs,
-    settings,
-    steps_of_epochs,
-    steps_of_steps,
+from epochcast.records.validation import (
+    number,
+    numbers,
+    plain,
+    require,
+    require_seconds,
+    shown,
+    whole,
 )
-from epochcast.records.validation import number, numbers, plain, require, require_seconds, whole
 
 Status = Literal["ok", "oom", "timeout", "crashed"]
 
 IMPORTED = "imported"  # the data of a measurement made elsewhere
+ONE_TIME_ONLY = "one time is known; a slow start that is in it cannot be told apart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +204,8 @@ class Measurement:
         """A run that was timed elsewhere, e.g. by a training script's own log.
 
         The first epoch of a run is not a steady one: what it took beyond the median of the others
-        is a cost of the start, and the others are the samples. See ``records/imported.py``.
+        is a cost of the start, and the others are the samples; in public logs it took 12 times as
+        long.
         Numbers may be of numpy's types, and times an array; what is kept are Python's own.
 
         Args:
@@ -225,13 +241,13 @@ class Measurement:
         samples = whole("samples", samples)
         ran = RunConfig(
             batch_size=whole("batch_size", batch_size),
-            sizes=knobs(sizes or {}),
-            **settings(config or {}),
+            sizes=make_sizes(_checked_knobs(sizes or {})),
+            **_checked_settings(config or {}),
         )
         if epochs:
-            steps = steps_of_epochs(epochs, samples, ran, includes_first=includes_first)
+            steps = _from_epochs(epochs, _steps_per_epoch(samples, ran), includes_first)
         else:
-            steps = steps_of_steps(micro_steps, includes_first=includes_first)
+            steps = _from_steps(micro_steps, includes_first)
         return cls(
             workload=plain(workload),
             config=ran,
@@ -251,8 +267,65 @@ class Measurement:
             import_seconds=number("import_seconds", import_seconds),
             build_seconds=number("build_seconds", build_seconds),
             power_watts=None if power_watts is None else number("power_watts", power_watts),
-            **asdict(steps),
+            message=ONE_TIME_ONLY if includes_first and len(epochs or micro_steps) == 1 else "",
+            **steps,
         )
+
+
+def _from_epochs(seconds: Sequence[float], steps: float, includes_first: bool) -> dict[str, Any]:
+    """The first epoch's surcharge apart; each of the others as one sample of so many steps."""
+    _require_times("epoch_seconds", seconds)
+    start, steady = _split(seconds, includes_first)
+    usual = median(steady)
+    late = start is not None and start > usual
+    return {
+        "warmup_seconds": ((start or 0.0) - usual + usual / steps,) if late else (),
+        "step_seconds": tuple(epoch / steps for epoch in steady),
+        "steps_per_sample": math.ceil(steps),
+    }
+
+
+def _from_steps(seconds: Sequence[float], includes_first: bool) -> dict[str, Any]:
+    """The first step is warm-up, the others are samples."""
+    _require_times("step_seconds", seconds)
+    start, steady = _split(seconds, includes_first)
+    return {"warmup_seconds": () if start is None else (start,), "step_seconds": tuple(steady)}
+
+
+def _require_times(name: str, seconds: Sequence[float]) -> None:
+    for value in seconds:
+        require(math.isfinite(value) and value > 0, f"{name} must be positive, but got {value}")
+
+
+def _steps_per_epoch(samples: int, config: RunConfig) -> float:
+    """How many full batches' worth of work an epoch is."""
+    require(samples > 0, f"samples must be positive, but got {samples}")
+    each = math.ceil(samples / config.world_size)  # as a distributed sampler pads
+    if not config.drop_last:
+        return each / config.batch_size
+    problem = f"with drop_last, a batch size of {config.batch_size} leaves no batch in {samples}"
+    require(each >= config.batch_size, f"{problem} samples")
+    return float(each // config.batch_size)
+
+
+def _split(seconds: Sequence[float], includes_first: bool) -> tuple[float | None, Sequence[float]]:
+    """The time of the start, if it is one of several; and the steady ones."""
+    if includes_first and len(seconds) > 1:
+        return seconds[0], seconds[1:]
+    return None, seconds
+
+
+def _checked_knobs(sizes: Mapping[str, Any]) -> dict[str, SizeValue]:
+    found = {str(name): plain(value) for name, value in sizes.items()}
+    for name, value in found.items():
+        is_value = isinstance(value, int | float | str)  # a bool is an int
+        require(is_value, f"a knob must be a number or a text, but got {name}={shown(value)}")
+    return found
+
+
+def _checked_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    counts = ("accumulation", "workers", "world_size")
+    return {k: whole(k, v) if k in counts else plain(v) for k, v in config.items()}
 
 
 def _memory(peak_bytes: float | None, device_bytes: float | None) -> MemoryPeaks | None:

@@ -25,7 +25,7 @@ from epochcast.errors import EpochcastError, StoreError, UsageError
 from epochcast.importers import runs
 from epochcast.importers.columns import Options
 from epochcast.records import make_sizes
-from epochcast.records.imported import device_named
+from epochcast.records.configuration import device_named
 from epochcast.storage.store import Store
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
