@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import ceil, log, log2
 
+from epochcast.costmodel.epoch import division_of
 from epochcast.guard.forecast import Level, Work
 from epochcast.guard.run_state import RunState
 from epochcast.planning.checkpoints import final_save_lead, save_interval
@@ -421,9 +422,7 @@ def planned_steps(plan: Plan, per_update: bool) -> int:
     """Calls of ``Guard.step`` in an epoch: one for each update, or for each of its batches."""
     if per_update:
         return plan.chosen.steps_per_epoch
-    config = plan.chosen.config
-    whole, rest = divmod(-(-plan.samples // config.world_size), config.batch_size)
-    return max(1, whole + int(rest > 0 and not config.drop_last))
+    return max(1, division_of(plan.samples, plan.chosen.config).micro_batches)
 
 
 def _drift(before: RunState, after: RunState) -> Warning_:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 
+from epochcast.guard.forecast import Forecast
 from epochcast.guard.guard import Guard
+from epochcast.guard.metrics import MetricState
+from epochcast.guard.run_state import Epoch, Ledger, RunState
 from epochcast.records import (
     Budget,
     Checkpoint,
@@ -127,6 +130,19 @@ def make_plan(
         probing_seconds=0.0,
         seed=0,
     )
+
+
+def new_state(plan: Plan, **fields: object) -> RunState:
+    """Of a run that begins, but for what the test says."""
+    ledger = Ledger(
+        run="a-run", workload=plan.workload, plan="a-plan", processes=1, began_at=0.0,
+        spent_seconds=0.0, forecast=Forecast.of_plan(plan.prices),
+    )  # fmt: skip
+    state = RunState(
+        ledger=ledger, metrics=MetricState().followed_by(plan), end=plan.chosen.epochs, done=0,
+        steps_before=0, epoch=Epoch(began=0.0), saved_at=0.0, has_checkpoint=False,
+    )  # fmt: skip
+    return replace(state, **fields)  # type: ignore[arg-type]
 
 
 @dataclass

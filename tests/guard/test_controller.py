@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rehearsal import about, make_plan
+from rehearsal import about, make_plan, new_state
 
 from epochcast.guard.controller import (
     LEAVE_SECONDS,
@@ -17,9 +17,7 @@ from epochcast.guard.controller import (
     last_that_fits,
     moved_end,
 )
-from epochcast.guard.forecast import Forecast
-from epochcast.guard.metrics import MetricState
-from epochcast.guard.run_state import Epoch, Ledger, RunState
+from epochcast.guard.run_state import Epoch, RunState
 from epochcast.records import Plan, StopReason, StopRule
 
 PATIENCE = StopRule(kind="patience", settings=(("checks", 2.0), ("min_delta", 0.0)))
@@ -27,14 +25,9 @@ PATIENCE = StopRule(kind="patience", settings=(("checks", 2.0), ("min_delta", 0.
 
 def begun(plan: Plan, done: int = 0, **fields: object) -> RunState:
     """A run that has done whole epochs of ten steps, not saved for half a second."""
-    ledger = Ledger(
-        run="a-run", workload=plan.workload, plan="a-plan", processes=1, began_at=0.0,
-        spent_seconds=0.0, forecast=Forecast.of_plan(plan.prices),
-    )  # fmt: skip
-    state = RunState(
-        ledger=ledger, metrics=MetricState().followed_by(plan), end=plan.chosen.epochs, done=done,
-        steps_before=10 * done, epoch=Epoch(began=0.0, first=False), saved_at=99.5,
-        has_checkpoint=True, first=False,
+    state = new_state(
+        plan, done=done, steps_before=10 * done, first=False, saved_at=99.5, has_checkpoint=True,
+        epoch=Epoch(began=0.0, first=False),
     )  # fmt: skip
     return replace(state, **fields)  # type: ignore[arg-type]
 

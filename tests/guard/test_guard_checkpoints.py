@@ -10,7 +10,7 @@ import pytest
 from epochcast.errors import StoreError
 from epochcast.guard.checkpoints import CONTENT, CheckpointStore
 from epochcast.guard.run_state import CheckpointState
-from epochcast.records import Position
+from epochcast.records import SCHEMA, Position, to_json
 
 
 class Killed(BaseException):
@@ -108,10 +108,12 @@ def test_where_none_is_whole_nothing_is_begun_anew(tmp_path: Path) -> None:
         CheckpointStore(tmp_path, keep=1).last()
 
 
-def test_the_state_of_a_newer_version_is_not_taken_for_damage(tmp_path: Path) -> None:
+def test_a_newer_state_is_refused_though_it_reads_the_same(tmp_path: Path) -> None:
+    """Nor is it taken for damage: what is newer than this version is not passed over."""
     store = CheckpointStore(tmp_path, keep=2)
     save(store, 1)
-    (save(store, 2) / "state.json").write_text('{"schema": 1000}')
+    newer = CheckpointState(position=Position(steps=2), schema=SCHEMA + 1)
+    (save(store, 2) / "state.json").write_text(to_json(newer))
     with pytest.raises(StoreError, match="written by a newer epochcast"):
         CheckpointStore(tmp_path, keep=2).last()
 

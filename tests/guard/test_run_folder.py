@@ -1,11 +1,25 @@
-"""What a killed process used after its last note is not forgotten."""
+"""What a run's folder remembers: time used, what was learned, who is in it, and for how long."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from rehearsal import Rehearsal, make_plan
+import pytest
+from rehearsal import Rehearsal, make_plan, new_state
 
-from epochcast.guard.run_folder import Heartbeat, lived_on
+from epochcast.errors import StoreError, UsageError
+from epochcast.guard.checkpoints import CheckpointStore
+from epochcast.guard.run_folder import (
+    Heartbeat,
+    Resumed,
+    begin,
+    lived_on,
+    resume,
+    write_ledger,
+)
+from epochcast.records import SCHEMA, Plan
+
+PLAN = make_plan()
 
 
 def test_a_process_that_was_killed_lived_until_its_last_beat(tmp_path: Path) -> None:
@@ -34,3 +48,50 @@ def test_a_folder_that_cannot_be_written_has_no_beat(tmp_path: Path) -> None:
     heart.start()
     heart.stop()
     assert lived_on(tmp_path / "missing") == 0
+
+
+def noted(folder: Path, **fields: object) -> None:
+    state = new_state(PLAN).note(spent=30.0, step=0)
+    write_ledger(folder, replace(state.ledger, **fields), durable=False)  # type: ignore[arg-type]
+
+
+def resumed(folder: Path, plan: Plan | None = None) -> Resumed:
+    return resume(folder, CheckpointStore(folder / "checkpoints", 2), plan or PLAN, began=5.0)
+
+
+def test_a_folder_without_a_run_begins_one(tmp_path: Path) -> None:
+    found = resumed(tmp_path / "missing")
+    assert (found.number, found.another_plan, found.damage) == (0, False, ())
+    assert (found.ledger.processes, found.ledger.began_at) == (1, 5.0)
+    assert found.ledger.spent_seconds == 0
+    assert replace(begin(PLAN, 5.0).ledger, run=found.ledger.run) == found.ledger
+
+
+def test_time_that_was_used_stays_used_and_what_was_learned_stays_known(tmp_path: Path) -> None:
+    first = resumed(tmp_path).ledger
+    learned = replace(first, forecast=first.forecast.saw("epoch", 70.0), spent_seconds=30.0)
+    write_ledger(tmp_path, learned, durable=False)
+    found = resumed(tmp_path)
+    assert found.ledger == replace(learned, processes=2)
+    other = resumed(tmp_path, make_plan(epochs=3))
+    assert (other.another_plan, other.ledger.spent_seconds) == (True, 30.0)
+    assert other.ledger.forecast == first.forecast  # another plan has other parts
+
+
+def test_a_damaged_ledger_is_told_about(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text("")
+    found = resumed(tmp_path)
+    assert [notice.code for notice in found.damage] == ["damaged-ledger"]
+    assert found.ledger.processes == 1
+
+
+def test_a_ledger_of_a_newer_version_is_refused_though_it_reads_the_same(tmp_path: Path) -> None:
+    noted(tmp_path, schema=SCHEMA + 1)
+    with pytest.raises(StoreError, match="written by a newer epochcast"):
+        resumed(tmp_path)
+
+
+def test_another_workloads_folder_is_refused(tmp_path: Path) -> None:
+    noted(tmp_path, workload="another")
+    with pytest.raises(UsageError, match="holds a run of another, but the plan is for a-workload"):
+        resumed(tmp_path)
