@@ -1,11 +1,14 @@
-# Targets a person runs, and CI runs the same: make demo, make test, make lint, make bench.
+# Targets a person runs, and CI runs the same: make demo, test, coverage, test-oldest, lint, docs, bench.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
+OLDEST := build/oldest
+OLDEST_PYTHON ?= $(shell ls $(HOME)/.pyenv/versions/3.10.*/bin/python 2>/dev/null | head -1 || true)
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test coverage test-oldest lint docs bench clean
 
 demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
@@ -16,12 +19,22 @@ demo: $(VENV)/.demo
 	@echo "    cd $(DEMO) && $(abspath $(BIN))/epochcast tensorboard"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/$(PYTEST)
+
+coverage: $(VENV)/.dev  # the same tests, and which lines they never reach
+	$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered
+
+test-oldest: $(OLDEST)/.ready  # the oldest versions that pyproject.toml promises
+	$(OLDEST)/bin/$(PYTEST) $(OLDEST_TESTS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples docs/site.py
+
+docs: $(VENV)/.docs  # into build/site, to be opened from the disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/accuracy.py
@@ -44,6 +57,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,docs]'
+	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'

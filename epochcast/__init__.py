@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from epochcast.storage.query import fitted_model
     from epochcast.storage.store import Store
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "At": "planning.cadence",

@@ -54,7 +54,8 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: Tensor, padded: Tensor) -> Tensor:
         features = self.encoder(self.embedding(tokens), src_key_padding_mask=padded)
-        return self.head(features[:, 0])
+        logits: Tensor = self.head(features[:, 0])
+        return logits
 
 
 def forward(model: nn.Module, batch: dict[str, Any]) -> Tensor:

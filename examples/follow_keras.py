@@ -10,6 +10,7 @@ Stop it with Ctrl-C and start it again: it goes on where it was, with what is le
 
 import os
 import sys
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
 import keras
@@ -30,7 +31,8 @@ def main(path: str) -> None:
     plan = ec.Plan.load(path)
     config = plan.chosen.config
     keras.utils.set_random_seed(0)
-    model = network(**dict(config.sizes))
+    sizes: dict[str, Any] = dict(config.sizes)
+    model = network(**sizes)
     follow = ec.integrations.keras.FollowPlan(plan, folder="digits-keras")
     model.fit(
         *load_digits(train=True),

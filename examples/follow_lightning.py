@@ -8,9 +8,12 @@ Stop it with Ctrl-C and start it again: it goes on where it was, with what is le
 """
 
 import sys
+from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import epochcast as ec
@@ -20,17 +23,17 @@ from epochcast.profiler.builtin.workloads import digits_mlp
 class Digits(lightning.LightningModule):
     def __init__(self, work: ec.Workload) -> None:
         super().__init__()
-        self.model, self.loss = work.model, work.loss
+        self.model = work.model
 
-    def training_step(self, batch, index):
-        loss = self.loss(self.model(batch[0]), batch[1])
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss = cross_entropy(self.model(batch[0]), batch[1])
         self.log("train_loss", loss, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch, index):
-        self.log("val_loss", self.loss(self.model(batch[0]), batch[1]))
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val_loss", cross_entropy(self.model(batch[0]), batch[1]))
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.model.parameters())
 
 
@@ -38,7 +41,9 @@ def main(path: str) -> None:
     plan = ec.Plan.load(path)
     config = plan.chosen.config
     lightning.seed_everything(0)
-    work = digits_mlp(**dict(config.sizes))
+    sizes: dict[str, Any] = dict(config.sizes)
+    work = digits_mlp(**sizes)
+    assert work.eval_data is not None
     training = DataLoader(work.train_data, batch_size=config.batch_size, shuffle=True)
     validation = DataLoader(work.eval_data, batch_size=256)
 

@@ -8,8 +8,10 @@ Stop it with Ctrl-C and start it again: it goes on where it was, with what is le
 """
 
 import sys
+from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import epochcast as ec
@@ -20,7 +22,9 @@ def main(path: str) -> None:
     plan = ec.Plan.load(path)
     config = plan.chosen.config
     torch.manual_seed(0)
-    work = digits_mlp(**dict(config.sizes))
+    sizes: dict[str, Any] = dict(config.sizes)
+    work = digits_mlp(**sizes)
+    assert work.eval_data is not None
     training = DataLoader(work.train_data, batch_size=config.batch_size, shuffle=True)
     validation = DataLoader(work.eval_data, batch_size=256)
 
@@ -29,7 +33,7 @@ def main(path: str) -> None:
         for _ in run.epochs():
             work.model.train()
             for inputs, targets in run.batches(training):
-                loss = work.loss(work.model(inputs), targets)
+                loss = cross_entropy(work.model(inputs), targets)
                 work.optimizer.zero_grad()
                 loss.backward()
                 work.optimizer.step()
@@ -44,10 +48,13 @@ def main(path: str) -> None:
 
 
 @torch.no_grad()
-def evaluate(work: ec.Workload, loader: DataLoader) -> float:
+def evaluate(work: ec.Workload, loader: DataLoader[Any]) -> float:
     work.model.eval()
-    losses = [work.loss(work.model(inputs), targets) * len(targets) for inputs, targets in loader]
-    return float(sum(losses)) / len(work.eval_data)
+    total = samples = 0.0
+    for inputs, targets in loader:
+        total += float(cross_entropy(work.model(inputs), targets, reduction="sum"))
+        samples += len(targets)
+    return total / samples
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Stop it with Ctrl-C and start it again: it goes on where it was, with what is le
 """
 
 import sys
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -17,23 +18,23 @@ import epochcast as ec
 from epochcast.profiler.builtin.workloads import digits_mlp
 
 
-class Digits(Dataset):
+class Digits(Dataset[dict[str, Any]]):
     """8×8 images and their digits, as the model's arguments are called."""
 
-    def __init__(self, pairs: Dataset) -> None:
+    def __init__(self, pairs: Any) -> None:
         self.pairs = pairs
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, i: int) -> dict[str, Any]:
         pixels, digit = self.pairs[i]
         return {"pixel_values": torch.as_tensor(pixels).reshape(1, 8, 8), "labels": digit}
 
 
 def digits_vit(width: int = 32, depth: int = 2) -> ec.Workload:
-    config = ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, num_labels=10,
+    config = ViTConfig(  # of ten classes: as many as id2label names
+        image_size=8, patch_size=2, num_channels=1, id2label={i: str(i) for i in range(10)},
         hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth,
         num_attention_heads=2,
     )  # fmt: skip
@@ -52,7 +53,8 @@ def main(path: str) -> None:
     plan = ec.Plan.load(path)
     config = plan.chosen.config
     torch.manual_seed(0)
-    work = digits_vit(**dict(config.sizes))
+    sizes: dict[str, Any] = dict(config.sizes)
+    work = digits_vit(**sizes)
     follow = ec.integrations.transformers.FollowPlan(plan, folder="digits-transformers")
     arguments = TrainingArguments(
         output_dir="digits-transformers/trainer",

@@ -8,16 +8,20 @@ Any training that logs its losses will do: CSV, JSON, or a TensorBoard event fil
 
 import csv
 import sys
+from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+import epochcast as ec
 from epochcast.profiler.builtin.workloads import digits_mlp
 
 
 def main(epochs: int, path: str) -> None:
     torch.manual_seed(0)
     work = digits_mlp()
+    assert work.eval_data is not None
     training = DataLoader(work.train_data, batch_size=work.batch_size, shuffle=True)
     validation = DataLoader(work.eval_data, batch_size=256)
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -28,18 +32,18 @@ def main(epochs: int, path: str) -> None:
             losses = [step(work, batch) for batch in training]
             work.model.eval()
             with torch.no_grad():
-                checks = [work.loss(work.model(x), y).item() for x, y in validation]
+                checks = [cross_entropy(work.model(x), y).item() for x, y in validation]
             mean = (sum(values) / len(values) for values in (losses, checks))
             rows.writerow((epoch, *(f"{value:.5f}" for value in mean)))
 
 
-def step(work, batch) -> float:
+def step(work: ec.Workload, batch: Any) -> float:
     inputs, targets = batch
-    loss = work.loss(work.model(inputs), targets)
+    loss = cross_entropy(work.model(inputs), targets)
     work.optimizer.zero_grad()
     loss.backward()
     work.optimizer.step()
-    return loss.item()
+    return float(loss.item())
 
 
 if __name__ == "__main__":
