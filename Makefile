@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 OLDEST := build/oldest
-OLDEST_PYTHON ?= $(shell ls $(HOME)/.pyenv/versions/3.10.*/bin/python 2>/dev/null | head -1 || true)
+OLDEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) $(shell command -v python3.10) $(PYTHON))
+OLDEST_PACKAGES := click matplotlib msgspec numpy psutil 'psycopg[binary]' rich scikit-learn scipy sqlalchemy tensorboard viztracer
+OLDEST_TESTS := $(addprefix tests/,records importers costmodel planning guard report/text storage test_units.py)
 PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test coverage test-oldest lint docs bench clean
@@ -24,7 +26,7 @@ test: $(VENV)/.dev
 coverage: $(VENV)/.dev  # the same tests, and which lines they never reach
 	$(BIN)/$(PYTEST) --cov --cov-report=term:skip-covered
 
-test-oldest: $(OLDEST)/.ready  # the oldest versions that pyproject.toml promises
+test-oldest: $(OLDEST)/.ready  # what needs no torch, on the oldest versions that pyproject.toml promises
 	$(OLDEST)/bin/$(PYTEST) $(OLDEST_TESTS)
 
 lint: $(VENV)/.dev
@@ -64,4 +66,9 @@ $(VENV)/.docs: $(VENV)/.dev
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'
+	touch $@
+
+$(OLDEST)/.ready: constraints-oldest.txt
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install -q -c constraints-oldest.txt $(OLDEST_PACKAGES) hypothesis pytest pytest-xdist
 	touch $@

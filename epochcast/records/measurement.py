@@ -227,9 +227,11 @@ class Measurement:
             footprint: what the operators say, where that was counted.
             eval_samples: evaluation samples.
             eval_batch_seconds: evaluation micro-steps, forward only.
-            save_seconds, save_bytes: of one checkpoint each, and its size.
+            save_seconds: of one checkpoint each.
+            save_bytes: the size of a checkpoint.
             loader_seconds: batches drawn from the loader alone.
-            import_seconds, build_seconds: of the start-up, as in a Measurement.
+            import_seconds: of the start-up, as in a Measurement.
+            build_seconds: of the start-up, as in a Measurement.
             power_watts: that the device drew.
 
         Raises:
