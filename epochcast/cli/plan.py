@@ -28,11 +28,11 @@ from epochcast.cli.options import (
 from epochcast.cli.plan_request import (
     STOP_SETTING,
     budget_of,
-    plan_request,
+    plan_arguments,
     single_knobs,
 )
 from epochcast.errors import DoesNotFit, UsageError
-from epochcast.planning.optimizers import OPTIMIZERS
+from epochcast.planning.batch import OPTIMIZERS
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
@@ -157,7 +157,7 @@ def plan(
     model, notes = _model(workload, device, model_file, store)
     options["noise_scale"], more = _noise_scale(options, workload, device, store)
     notes += more
-    found = _plan(model, budget, options, as_json)
+    found = _planned(model, budget, options, as_json)
     notes += _unused(found, options)
     if output:
         found.save(output)
@@ -169,11 +169,11 @@ def plan(
     _show(found, notes, as_json)
 
 
-def _plan(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bool) -> Plan:
-    from epochcast.planning.planner import make_plan
+def _planned(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bool) -> Plan:
+    from epochcast.planning.planner import plan
 
     try:
-        return make_plan(model, budget, plan_request(options, model.samples))
+        return plan(model, budget, **plan_arguments(options, model.samples))
     except DoesNotFit as error:
         if as_json:
             print_json(shortfall=error.shortfall)

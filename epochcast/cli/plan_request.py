@@ -11,7 +11,6 @@ from epochcast.cli.options import knobs_by_name
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.planning.request import PlanRequest
     from epochcast.planning.stopping import Rule
     from epochcast.records import Budget
 
@@ -86,16 +85,14 @@ def _since_start(started: str | None, now: datetime) -> float:
     return now.timestamp() - began
 
 
-def plan_request(options: dict[str, Any], probed: int) -> PlanRequest:
+def plan_arguments(options: dict[str, Any], probed: int) -> dict[str, Any]:
     """What to plan for; ``probed`` is the number of samples that the cost model knows."""
-    from epochcast.planning.wishes import request_from
-
     names = (
         "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
         "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
         "batch_sizes", "devices", "optimizer", "objective",
     )  # fmt: skip
-    return request_from(
+    return dict(
         samples=_samples(options["samples"], probed),
         sizes=single_knobs(options["knobs"]),
         evaluate=options["eval_every"],
@@ -151,7 +148,7 @@ def _mtbf(options: dict[str, Any]) -> float | None:
 
 
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
-    from epochcast.planning.metrics import mode_of
+    from epochcast.planning.request import mode_of
     from epochcast.planning.stopping import RULES, Patience
 
     mode, delta = options["mode"] or mode_of(options["metric"]), options["min_delta"]

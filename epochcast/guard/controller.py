@@ -29,7 +29,7 @@ from math import ceil, log, log2
 from epochcast.costmodel.epoch import division_of
 from epochcast.guard.forecast import Level, Work
 from epochcast.guard.run_state import RunState
-from epochcast.planning.checkpoints import final_save_lead, save_interval
+from epochcast.planning.cadence import final_save_lead, save_interval
 from epochcast.records import Plan, StopReason, Warning_
 
 BAND = 0.05  # of probability, below the confidence, in which the end stays

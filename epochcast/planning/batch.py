@@ -1,13 +1,11 @@
-"""What another batch size changes: progress per sample, learning rate, the fastest batch.
+"""What another batch size changes: progress per sample, and the learning rate.
 
 B₀   reference batch, whose epochs are known      B   another
 φ    gradient noise scale tr(Σ)/|G|², in samples  (McCandlish et al. 2018, equation 2.9)
-a    seconds of a step that do not depend on B    c   seconds of one more sample
 
 efficiency(B)  = (φ + B₀)/(φ + B)                 progress per sample (Qiao et al. 2021, Pollux,
                                                   OSDI'21, equation 5)
 epochs(B)      = epochs(B₀)/efficiency(B)         for the same progress
-time(B)        ∝ (φ + B)·(a + c·B)/B              smallest at B* = √(a·φ/c)
 
 linear factor  B/B₀       SGD                     Goyal et al. 2017, section 2.1
 square root    √(B/B₀)    adaptive optimizers     Malladi et al. 2022 (NeurIPS), definition 5.2
@@ -22,11 +20,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, sqrt
 from statistics import fmean
+from typing import Literal
 
 from epochcast.errors import UsageError
-from epochcast.planning.optimizers import OptimizerKind
 from epochcast.records import GradientNoise, RateRule
 
+OptimizerKind = Literal["sgd", "adaptive"]
+OPTIMIZERS: Mapping[str, OptimizerKind] = {
+    "sgd": "sgd",
+    "adam": "adaptive",
+    "adamw": "adaptive",
+    "adaptive": "adaptive",
+    "rmsprop": "adaptive",
+    "adagrad": "adaptive",
+    "lamb": "adaptive",
+}
 RATE_RULES: Mapping[OptimizerKind, RateRule] = {"sgd": "linear", "adaptive": "square-root"}
 
 
@@ -38,11 +46,6 @@ def efficiency(batch: float, reference: float, noise_scale: float) -> float:
 def equivalent_epochs(epochs: float, batch: float, reference: float, noise_scale: float) -> int:
     """Whole epochs at a batch size that make at least the progress of so many at the reference."""
     return ceil(epochs / efficiency(batch, reference, noise_scale) - 1e-9)
-
-
-def fastest_batch(fixed_seconds: float, sample_seconds: float, noise_scale: float) -> float:
-    """√(a·φ/c): the batch size that makes the most progress per second."""
-    return sqrt(fixed_seconds * noise_scale / sample_seconds)
 
 
 def learning_rate_factor(batch: float, reference: float, optimizer: OptimizerKind) -> float:

@@ -1,6 +1,6 @@
 """What a plan says beside its figures: what it assumes, and what was left out; codes with details.
 
-The words are in ``report.warnings``; advice is reckoned, so that what is given is enough.
+The words are in ``report.text.warnings``; advice is computed, so that what is given is enough.
 """
 
 from __future__ import annotations
@@ -8,19 +8,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from epochcast.costmodel.prediction import configuration_warnings
-from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import memory_limit
-from epochcast.planning.endless import failure_notes
-from epochcast.planning.pricing import Job
+from epochcast.planning.evaluation import EvaluatedCandidate
+from epochcast.planning.pricing import Job, memory_limit
 from epochcast.planning.request import PlanRequest
-from epochcast.planning.shortfall import enough
+from epochcast.planning.shortfall import enough, failure_notes
 from epochcast.planning.stopping import Futility
 from epochcast.planning.timeline import looks_at_training
 from epochcast.records import Warning_
 from epochcast.units import format_bytes
 
 
-def notes(job: Job, request: PlanRequest, chosen: Appraisal) -> tuple[Warning_, ...]:
+def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[Warning_, ...]:
     """What the chosen option assumes, in the order in which it is said."""
     found = configuration_warnings(job.model, chosen.place)
     probed = job.variant.world_size
@@ -85,7 +83,7 @@ def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
     return found
 
 
-def _disk_notes(chosen: Appraisal) -> list[Warning_]:
+def _disk_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     """That saves are further apart than on a larger disk, and what would put them closer."""
     most = chosen.most_saves
     if most is None or not chosen.disk_spreads_saves:
@@ -93,8 +91,8 @@ def _disk_notes(chosen: Appraisal) -> list[Warning_]:
     free = replace(chosen, budget=replace(chosen.budget, disk=None))
     need = float(free.planned.disk_bytes(free.same(free.epochs)).max())
     advice = f"--disk {enough('disk', need).replace(' ', '')}"
-    if most > 1:
-        advice += f", or keep fewer: --keep {most - 1}"
+    if most > chosen.spare_saves:
+        advice += f", or keep fewer: --keep {most - chosen.spare_saves}"
     count = "1 checkpoint" if most == 1 else f"{most:,} checkpoints"
     return [_note("disk-spreads-saves", count=count, advice=advice)]
 
@@ -106,7 +104,7 @@ def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
     return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
 
 
-def _unknown_uses(chosen: Appraisal) -> list[str]:
+def _unknown_uses(chosen: EvaluatedCandidate) -> list[str]:
     """Limits that are set, but of which nobody knows what a run uses."""
     prices, budget = chosen.prices, chosen.budget
     saves = chosen.saves.epochs(chosen.epochs)

@@ -1,17 +1,17 @@
 """From a cost model, a budget and a request to a plan.
 
-candidates ──price──▶ medians ──shortlist──▶ appraise one by one on shared draws
+candidates ──price──▶ medians ──shortlist──▶ evaluate one by one on shared draws
                                                    │  cadences ▶ affordable epochs ▶ saves
                                                    ▼
                   ranked by the objective, the first with its timeline ──▶ Plan
-                  none that fits ──▶ the nearest thing that would (Shortfall)
+                  none that fits ──▶ the nearest thing that would (DoesNotFit)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
@@ -22,19 +22,16 @@ from epochcast.costmodel.prediction import (
     require_known_size,
 )
 from epochcast.errors import UsageError
-from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.candidates import candidates, shortlist
-from epochcast.planning.draws import DRAWS
-from epochcast.planning.endless import why_endless
+from epochcast.planning.cadence import Cadence
+from epochcast.planning.evaluation import EvaluatedCandidate, option_of, unit_prices_of
 from epochcast.planning.notes import notes
-from epochcast.planning.option import option_of, unit_prices_of
-from epochcast.planning.pricing import Job, fold_samples, price
-from epochcast.planning.request import LONGEST, PlanRequest, progress
-from epochcast.planning.shortfall import nearest
+from epochcast.planning.pricing import Job, candidates, fold_samples, price, shortlist
+from epochcast.planning.request import LONGEST, Objective, PlanRequest, progress, request_from
+from epochcast.planning.shortfall import nearest, why_endless
+from epochcast.planning.simulation import DRAWS
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
-from epochcast.planning.wishes import request_from
-from epochcast.records import Budget, Option, Outlook, Plan
+from epochcast.records import Budget, LearningCurve, Mode, Option, Outlook, Plan, SizeValue
 from epochcast.units import LONGEST_SECONDS
 
 if TYPE_CHECKING:
@@ -44,42 +41,126 @@ SHOWN_LEVEL = 0.9  # P90 is the longest time that people see
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
-def plan(model: CostModel, budget: Budget | None = None, **wishes: Any) -> Plan:
+def plan(
+    model: CostModel,
+    budget: Budget | None = None,
+    *,
+    epochs: int | None = None,
+    min_epochs: int | None = None,
+    max_epochs: int | None = None,
+    batch_sizes: int | Sequence[int] | Literal["free"] | None = None,
+    micro_batch: int | None = None,
+    devices: int | Sequence[int] | None = None,
+    bandwidth: float | None = None,
+    samples: int | None = None,
+    folds: int = 1,
+    sizes: Mapping[str, SizeValue] | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+    evaluate: int | Literal["auto", "rungs"] | Cadence = 1,
+    save: int | Literal["auto"] | Cadence = "auto",
+    keep: int = 2,
+    mtbf_seconds: float | None = None,
+    restart_seconds: float | None = None,
+    rules: Rule | Sequence[Rule] = (),
+    curves: LearningCurve | Sequence[LearningCurve] = (),
+    metric: str = "val_loss",
+    mode: Mode | None = None,
+    min_delta: float = 0.0,
+    noise_scale: float | None = None,
+    reference_batch: int | None = None,
+    optimizer: str | None = None,
+    objective: Literal["time", "money", "memory"] | Objective = "time",
+    seed: int = 0,
+) -> Plan:
     """What to run within a budget, decided before the run.
 
     Args:
         model: of the workload, as from ``fit`` or ``fitted_model``.
         budget: the limits; None for none.
-        **wishes: the fields of ``planning.request.PlanRequest``, e.g. ``epochs=90``,
-            ``batch_sizes=256``, ``rules=Patience(checks=5)``, ``optimizer="adamw"``; as names and
-            single values where ``planning.wishes`` knows them.
+        epochs: wanted at the reference batch; the run ends there, whatever limits leave.
+        min_epochs: fewer are not worth running: the plan then does not fit. At the reference
+            batch, as ``epochs``; default: one of whatever batch is run.
+        max_epochs: never more; default: ``epochs``. Above it, what limits leave beyond the target
+            is spent on more epochs, up to here.
+        batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
+            whatever makes most progress per second; default: as probed last.
+        micro_batch: samples of one forward pass on one device; default: any that divides.
+        devices: how many share the work, one number or several to choose from; default: as probed.
+        bandwidth: bytes per second between devices, for averaging gradients.
+        samples: training samples per epoch; default: as probed.
+        folds: of cross-validation; they multiply the run.
+        sizes: values of model-size knobs, by name; default: as probed last.
+        precision: that was probed, as in a prediction.
+        workers: of the data loader, as in a prediction.
+        evaluate: epochs between evaluations, 0 for never, ``"auto"`` for what stopping early pays
+            for, ``"rungs"`` for those of successive halving, or a cadence.
+        save: epochs between checkpoints, 0 for none, ``"auto"`` for what failures and the cost of
+            saving ask for, or a cadence.
+        keep: checkpoints kept on disk; 0 keeps all.
+        mtbf_seconds: mean time between failures or interruptions; None for never.
+        restart_seconds: from a failure until training goes on; default: the start-up.
+        rules: for stopping early, like ``Patience(checks=5)``.
+        curves: learning curves of a pilot or of earlier runs, as from ``read_curve``.
+        metric: that ``rules`` watch and ``curves`` show.
+        mode: whether a smaller or a larger metric is better; default: what its name says.
+        min_delta: improvement of the metric that counts.
+        noise_scale: of the gradient, in samples.
+        reference_batch: at which ``epochs`` and the learning rate are known; default: the only
+            one of ``batch_sizes``, else as probed.
+        optimizer: by name, like ``"adamw"``; decides how the learning rate follows the batch.
+        objective: what to save among options with equal progress.
+        seed: of the random draws; the same question with the same seed has the same answer.
 
     Raises:
-        UsageError: wishes that contradict each other.
+        UsageError: arguments that make no sense, or contradict each other.
         PredictionError: the model knows no such knob or precision.
         DoesNotFit: nothing fits; its ``shortfall`` is the nearest thing that would.
     """
-    return make_plan(model, budget or Budget(), request_from(**wishes))
-
-
-def make_plan(model: CostModel, budget: Budget, request: PlanRequest) -> Plan:
-    """As ``plan``, with the request as one record."""
+    request = request_from(
+        epochs=epochs,
+        min_epochs=min_epochs,
+        max_epochs=max_epochs,
+        batch_sizes=batch_sizes,
+        micro_batch=micro_batch,
+        devices=devices,
+        bandwidth=bandwidth,
+        samples=samples,
+        folds=folds,
+        sizes=sizes,
+        precision=precision,
+        workers=workers,
+        evaluate=evaluate,
+        save=save,
+        keep=keep,
+        mtbf_seconds=mtbf_seconds,
+        restart_seconds=restart_seconds,
+        rules=rules,
+        curves=curves,
+        metric=metric,
+        mode=mode,
+        min_delta=min_delta,
+        noise_scale=noise_scale,
+        reference_batch=reference_batch,
+        optimizer=optimizer,
+        objective=objective,
+        seed=seed,
+    )
+    budget = budget or Budget()
     if budget.fixed_cost and budget.price_per_hour is None:
         budget = replace(budget, price_per_hour=0.0)
-    _require_an_end(budget, request)
-    _require_times(budget)
-    _require_confidence(budget.confidence)
+    _require_feasible(budget, request)
     job = _job(model, request)
     ranked = _ranked(job, budget, request)
     chosen = replace(ranked[0][0], chosen=True)
-    _require_epochs_to_list(chosen)
-    if endless := why_endless(chosen, chosen.epochs, SHOWN_LEVEL):
-        raise UsageError(endless)
+    _require_end(chosen)
     options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
     return _written(job, chosen, worth_keeping(options))
 
 
-def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[tuple[Appraisal, Option]]:
+def _ranked(
+    job: Job, budget: Budget, request: PlanRequest
+) -> list[tuple[EvaluatedCandidate, Option]]:
     """What fits, the best first.
 
     Raises:
@@ -87,17 +168,17 @@ def _ranked(job: Job, budget: Budget, request: PlanRequest) -> list[tuple[Apprai
     """
     priced = price(job, candidates(job, request))
     shortlisted = shortlist(priced, budget, request)
-    appraisals = [Appraisal(priced, int(i), budget, request) for i in shortlisted]
-    fitting = [(a, option_of(a)) for a in appraisals if a.fits]
+    evaluations = [EvaluatedCandidate(priced, int(i), budget, request) for i in shortlisted]
+    fitting = [(a, option_of(a)) for a in evaluations if a.fits]
     if not fitting:
-        raise nearest(appraisals)
+        raise nearest(evaluations)
     return sorted(fitting, key=lambda found: request.objective.key(found[1]))
 
 
-def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
+def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:
     """The plan as a record: the question, and what was found."""
     model, request = job.model, chosen.request
-    rules = tuple(_until(rule, chosen.epochs) for rule in request.rules)
+    rules = tuple(_with_horizon(rule, chosen.epochs) for rule in request.rules)
     fitted = _fitted(request, chosen.epochs)
     return Plan(
         workload=model.workload,
@@ -126,7 +207,8 @@ def _written(job: Job, chosen: Appraisal, options: tuple[Option, ...]) -> Plan:
     )
 
 
-def _require_an_end(budget: Budget, request: PlanRequest) -> None:
+def _require_feasible(budget: Budget, request: PlanRequest) -> None:
+    """Refuse a question without an end, beyond all time, or finer than draws can tell."""
     money = budget.money if budget.price_per_hour else None  # which hours do not spend
     ends = (budget.deadline, money, budget.energy, request.most_epochs)
     if all(end is None for end in ends):
@@ -134,34 +216,31 @@ def _require_an_end(budget: Budget, request: PlanRequest) -> None:
             "nothing ends the run: give epochs, or a limit of time, money or energy, "
             "e.g. --epochs 90 or --deadline 8h"
         )
-
-
-def _require_times(budget: Budget) -> None:
     for name in ("deadline", "spent_seconds"):
         seconds = getattr(budget, name) or 0.0
         if seconds > LONGEST_SECONDS:
             raise UsageError(f"{name} must be at most 3,000 years, but got {seconds:g} seconds")
+    rarest = 1 / DRAWS
+    if not rarest <= budget.confidence <= 1 - rarest:
+        raise UsageError(
+            f"confidence must lie between {rarest:.1%} and {1 - rarest:.1%}, which {DRAWS:,} draws "
+            f"can tell apart, but got {budget.confidence:.6g}"
+        )
 
 
-def _require_epochs_to_list(chosen: Appraisal) -> None:
+def _require_end(chosen: EvaluatedCandidate) -> None:
+    """Refuse runs that are too long to list or to end."""
     if chosen.epochs > LONGEST:
         raise UsageError(
             f"a run has at most {LONGEST:,} epochs, but {chosen.config.label} would have "
             f"{chosen.epochs:,}; give fewer"
         )
+    if endless := why_endless(chosen, chosen.epochs, SHOWN_LEVEL):
+        raise UsageError(endless)
 
 
-def _require_confidence(confidence: float) -> None:
-    rarest = 1 / DRAWS
-    if not rarest <= confidence <= 1 - rarest:
-        raise UsageError(
-            f"confidence must lie between {rarest:.1%} and {1 - rarest:.1%}, which {DRAWS:,} draws "
-            f"can tell apart, but got {confidence:.6g}"
-        )
-
-
-def _until(rule: Rule, epochs: int) -> Rule:
-    """A rule that looks ahead, to the plan's end unless it was told how far."""
+def _with_horizon(rule: Rule, epochs: int) -> Rule:
+    """A rule that looks ahead, to the plan's end unless it says how far itself."""
     if isinstance(rule, Futility) and rule.horizon is None:
         return replace(rule, horizon=epochs)
     return rule
@@ -232,7 +311,7 @@ def _fitted(request: PlanRequest, epochs: int) -> list[FittedCurve]:
 
 
 def _outlook(
-    chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
+    chosen: EvaluatedCandidate, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Outlook | None:
     """Of the longest curve; None without one."""
     if not fitted:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, inf, sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,14 @@ from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.place import Place
-from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, place, startup
+from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, MEMORY_TIGHT, place, startup
 from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import Surface, join
-from epochcast.records import Quantiles, RunConfig
+from epochcast.errors import UsageError
+from epochcast.planning.batch import efficiency
+from epochcast.planning.limits import Meter
+from epochcast.planning.request import MOST_EPOCHS, PlanRequest
+from epochcast.records import Budget, Quantiles, RunConfig
 
 Table = Mapping[str, Array]
 
@@ -301,3 +306,225 @@ def fold_samples(samples: int, folds: int) -> tuple[int, int]:
     """Training and evaluation samples of one fold: k − 1 parts and one part."""
     held_out = ceil(samples / folds)
     return samples - held_out, held_out
+
+
+# -- which candidates there are, and which are worth a closer look ---------------------------------
+
+
+FREE_ACCUMULATIONS = 2 ** np.arange(7)  # 1 … 64: beyond, the optimizer's share of a step is gone
+STEPS_PER_DOUBLING = 2  # of a free batch size in what is shown: 96, 128, 181, 256
+SHORTLIST = 12  # by each of time, money and memory: a close look takes milliseconds
+NEVER_FITS = 50.0  # as an exponent: e^50 times anything is beyond every limit, and no overflow
+LENIENT = 0.9  # of the bytes of a rough look: counted exactly, a configuration may need less
+
+
+def reference_batch(job: Job, request: PlanRequest) -> int:
+    """Samples of an optimizer step whose epochs and learning rate are known."""
+    config = job.config
+    probed = config.batch_size * config.accumulation * config.world_size
+    if request.reference_batch is not None:
+        return request.reference_batch
+    single = request.batch_sizes if request.batch_sizes != "free" else ()
+    return single[0] if len(single) == 1 else probed
+
+
+def candidates(job: Job, request: PlanRequest) -> Candidates:
+    """Every way to make the batch sizes asked for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
+    usable = found.global_batch <= job.samples
+    if not usable.any():
+        raise UsageError(
+            f"no batch to choose from: {_asked(job, request)} with {job.samples:,} samples and "
+            f"devices {', '.join(map(str, _devices(job, request)))}; the micro-batch times the "
+            "devices must divide the batch and not exceed the samples"
+        )
+    chosen = found.pick(usable)
+    _require_use_of_bandwidth(job, request, chosen)
+    return chosen
+
+
+def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates) -> None:
+    """Refuse a bandwidth where no gradients are averaged, or where that was measured."""
+    probed = job.variant.world_size
+    if job.bandwidth is None or not np.isin(chosen.devices, (1, probed)).all():
+        return
+    asked = _devices(job, request)
+    devices = "1 device" if chosen.devices.max() == 1 else f"the {probed} devices probed"
+    advice = f"give others too, --devices {2 * probed}"
+    if not np.isin(asked, (1, probed)).all():
+        advice = (
+            f"the batch cannot be divided over devices {', '.join(map(str, asked))}, where the "
+            "micro-batch times the devices must divide it; give another batch"
+        )
+    raise UsageError(
+        f"a bandwidth is for averaging gradients over devices, but the plan is for {devices} "
+        f"alone: {advice}, or leave the bandwidth out"
+    )
+
+
+def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
+    """The global batches asked for."""
+    listed = request.batch_sizes if request.batch_sizes != "free" else ()
+    batches = listed or (reference_batch(job, request),)
+    if max(batches) > job.samples:
+        raise UsageError(
+            f"a batch is at most the {job.samples:,} samples of an epoch, but got "
+            f"{max(batches):,}; give a smaller one: --batch-size {job.samples}"
+        )
+    return batches
+
+
+def _asked(job: Job, request: PlanRequest) -> str:
+    sizes = "free" if request.batch_sizes == "free" else ", ".join(map(str, request.batch_sizes))
+    micro = f", micro-batch {request.micro_batch}" if request.micro_batch else ""
+    return f"batch size {sizes or reference_batch(job, request)}{micro}"
+
+
+def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:
+    return request.devices or (job.variant.world_size,)
+
+
+def _divided(job: Job, request: PlanRequest) -> Candidates:
+    """All divisions of each global batch."""
+    rows = [
+        (micro, batch // (micro * devices), devices)
+        for batch in _batches(job, request)
+        for devices in _devices(job, request)
+        for micro in ((request.micro_batch,) if request.micro_batch else _divisors(batch))
+        if batch % (micro * devices) == 0
+    ]
+    columns = np.array(sorted(set(rows)), dtype=np.int64).reshape(-1, 3)
+    return Candidates(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})
+
+
+def _free(job: Job, request: PlanRequest) -> Candidates:
+    """Every micro-batch within the probed range, times powers of two."""
+    probed = [c.batch_size for c in job.variant.configurations]
+    one = (request.micro_batch,) if request.micro_batch else range(min(probed), max(probed) + 1)
+    grid = np.meshgrid(
+        np.array(one), FREE_ACCUMULATIONS, np.array(_devices(job, request)), indexing="ij"
+    )
+    micro, accumulation, devices = (axis.ravel().astype(np.int64) for axis in grid)
+    return Candidates(micro, accumulation, devices)
+
+
+def memory_limit(job: Job, budget: Budget) -> float:
+    """Bytes of one device that a run may fill: as allowed, and no more than it has."""
+    capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
+    allowed = np.inf if budget.memory is None else budget.memory
+    return min(allowed, MEMORY_TIGHT * capacity)
+
+
+def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
+    """Positions of the candidates worth evaluating, most promising first; memory permitting.
+
+    Those that surely fit into memory come first, or the smallest ones where none does; those that
+    may fit, looked at closely, follow.
+    """
+    cautious, limit = _cautious_bytes(prices, budget), memory_limit(prices.job, budget)
+    hopeful = LENIENT * np.fmin(cautious, prices.device_bytes)
+    surely, perhaps = ~(cautious > limit), ~(hopeful > limit)
+    smallest = np.argsort(cautious, kind="stable")[:SHORTLIST]
+    rough = _rough(prices, budget, request)
+    found = [_best(prices, request, rough, cautious, surely) if surely.any() else smallest]
+    if not np.array_equal(surely, perhaps):
+        found.append(_best(prices, request, rough, cautious, perhaps))
+    return np.asarray(list(dict.fromkeys(np.concatenate(found).tolist())), dtype=np.int64)
+
+
+def _best(
+    prices: PriceList,
+    request: PlanRequest,
+    rough: tuple[Array, Array],
+    needed: Array,
+    fits: NDArray[np.bool_],
+) -> Whole:
+    """The best of those that fit by time, by money and by memory, in turn."""
+    progress, seconds = rough
+    missing = np.where(fits, -progress, np.inf)
+    money = seconds * prices.candidates.devices
+    groups = _groups(prices.candidates, request)
+    orders = [np.lexsort((key, missing)) for key in (seconds, money, np.nan_to_num(needed))]
+    firsts = [_first_of_each(groups, order)[:SHORTLIST] for order in orders]
+    interleaved = np.stack(firsts, axis=1).ravel()
+    chosen = _first_of_each(groups, interleaved)
+    return np.asarray(chosen[fits[chosen]])
+
+
+def _groups(candidates: Candidates, request: PlanRequest) -> Whole:
+    """A number for each candidate; of a free batch, near ones share it and the best stands for all.
+
+    Otherwise a free choice would fill the list with 96, 95, 94, …
+    """
+    if request.batch_sizes != "free":
+        return np.arange(len(candidates.batch_size))
+    steps = np.round(STEPS_PER_DOUBLING * np.log2(candidates.global_batch)).astype(np.int64)
+    split = candidates.accumulation * (candidates.devices.max() + 1) + candidates.devices
+    return np.asarray(steps * (split.max() + 1) + split)
+
+
+def _first_of_each(groups: Whole, order: Whole) -> Whole:
+    """The positions in an order at which a group comes up for the first time."""
+    _, first = np.unique(groups[order], return_index=True)
+    return np.asarray(order[np.sort(first)])
+
+
+def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
+    """The factor from the median to the confidence asked for, wider outside the probed range."""
+    z = NormalDist().inv_cdf(budget.confidence)
+    return np.asarray(np.exp(np.minimum(z * sd * (1 + prices.doublings_outside), NEVER_FITS)))
+
+
+def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
+    layer = prices.job.variant.device_bytes
+    sd = layer.surface.left_out_sd if layer else 0.0
+    return prices.device_bytes * _caution(prices, budget, sd)
+
+
+def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Array, Array]:
+    """Progress within the budget, and the time it takes, of every candidate.
+
+    Where the fewest epochs worth running do not fit, no progress counts, but the time of those.
+    """
+    variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
+    sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
+    epoch = prices.training * _caution(prices, budget, sd) + variant.epoch_turn.seconds
+    if isinstance(request.evaluate, int) and request.evaluate > 0:
+        epoch = epoch + prices.evaluation / request.evaluate
+    most = _most_epochs(prices, request)
+    room = _seconds_allowed(prices, budget) / request.folds - prices.startup
+    epochs = np.clip(np.floor(room / epoch), 0, most)
+    worth = most if request.most_epochs else 1 / efficiencies
+    least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
+    progress = np.where(epochs < least, 0.0, epochs / worth)
+    return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
+
+
+def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
+    batch = prices.candidates.global_batch.astype(float)
+    if request.noise_scale is None:
+        return np.ones(len(batch))
+    reference = reference_batch(prices.job, request)
+    return np.array(efficiency(batch, reference, request.noise_scale))  # type: ignore[arg-type]
+
+
+def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
+    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs or 1)
+    return np.ceil(most / _efficiencies(prices, request) - 1e-9)
+
+
+def _seconds_allowed(prices: PriceList, budget: Budget) -> Array:
+    """By deadline, money and energy together."""
+    kinds, positions = np.unique(prices.candidates.devices, return_inverse=True)
+    limits = (Meter(budget, int(devices)).binding_seconds() for devices in kinds)
+    allowed = np.array([min(seconds.values(), default=np.inf) for seconds in limits])
+    return np.asarray(allowed[positions])

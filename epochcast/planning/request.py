@@ -1,49 +1,35 @@
-"""What to plan: everything that is neither the cost model nor the budget."""
+"""What to plan: everything that is neither the cost model nor the budget.
+
+    optimizer="adamw"      ▶  "adaptive"          batch_sizes=256      ▶  (256,)
+    evaluate="rungs"       ▶  Rungs()             devices=[2, 2, 4]    ▶  (2, 4)
+    objective="money"      ▶  Cheapest()          rules=Patience(…)    ▶  (Patience(…),)
+
+``ec.plan`` and the command line give names, single values or lists; ``request_from`` reads them
+into a ``PlanRequest``, which refuses what makes no sense.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol, get_args
+from math import inf
+from typing import Any, Literal, Protocol, get_args
 
 from epochcast.errors import UsageError
-from epochcast.planning.cadence import Cadence
-from epochcast.planning.metrics import mode_of
-from epochcast.planning.optimizers import OptimizerKind
-from epochcast.planning.settings import (
-    numbers,
-    require_at_most,
-    require_not_negative,
-    require_number,
-    require_positive,
-    require_whole,
-)
+from epochcast.planning.batch import OPTIMIZERS, OptimizerKind
+from epochcast.planning.cadence import Cadence, Rungs
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
-from epochcast.records.validation import shown
+from epochcast.records.validation import LARGEST_FLOAT, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
-MOST = {  # more is a slip of the pen: a plan of gigabytes, a number beyond 64 bits
-    "epochs": LONGEST,
-    "min_epochs": LONGEST,
-    "max_epochs": LONGEST,
-    "samples": 10**15,
-    "batch_sizes": 10**9,
-    "micro_batch": 10**9,
-    "reference_batch": 10**9,
-    "devices": 10**6,
-    "keep": 10**9,
-    "evaluate": 10**9,
-    "save": 10**9,
-    "seed": 2**63 - 1,
-}
+MOST_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
-WHOLE = (
-    "epochs", "min_epochs", "max_epochs", "micro_batch", "samples", "folds", "workers", "keep",
-    "reference_batch", "seed",
-)  # fmt: skip
-NUMBERS = ("bandwidth", "mtbf_seconds", "restart_seconds", "min_delta", "noise_scale")
+
+# -- objectives -----------------------------------------------------------------------------------
 
 
 class Objective(Protocol):
@@ -100,6 +86,66 @@ class Smallest:
 
 _ALL: tuple[Objective, ...] = (Fastest(), Cheapest(), Smallest())
 OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}
+
+# -- metrics, whose names tell a direction as in Keras's mode="auto" ------------------------------
+
+LARGER_IS_BETTER = frozenset((
+    "acc", "accuracy", "precision", "recall", "sensitivity", "specificity", "fbeta",
+    "auc", "auroc", "auprc", "ap", "map", "miou", "iou", "jaccard", "dice", "top", "mcc", "kappa",
+    "ndcg", "mrr", "hits", "bleu", "sacrebleu", "rouge", "rougel", "meteor", "chrf", "cider",
+    "f", "r", "fmeasure",
+    "pearson", "spearman", "correlation", "psnr", "ssim", "score", "reward", "return",
+))  # fmt: skip
+ENDINGS = ("accuracy", "precision", "recall", "auc", "iou")  # of BinaryAccuracy, MeanIoU
+SMALLER_IS_BETTER = frozenset(("loss", "error", "err"))  # of anything, as in recall_loss
+
+
+def mode_of(metric: str) -> Mode:
+    """The direction that a metric's name tells: val_accuracy → max, perplexity → min.
+
+    Numbers at the ends of words count for nothing: f1, map50. An unknown metric is a loss.
+    """
+    words = [w.rstrip("0123456789") or w for w in re.split(r"[^a-z0-9]+", metric.lower()) if w]
+    if SMALLER_IS_BETTER.intersection(words):
+        return "min"
+    known = any(word in LARGER_IS_BETTER or word.endswith(ENDINGS) for word in words)
+    return "max" if known else "min"
+
+
+# -- the request ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Which numbers a setting may be; more is a slip of the pen, or beyond 64 bits."""
+
+    most: float = inf
+    whole: bool = True
+    positive: bool = True
+    words: tuple[str, ...] = ()
+
+
+SETTINGS: Mapping[str, Bounds] = {
+    "epochs": Bounds(LONGEST),
+    "min_epochs": Bounds(LONGEST),
+    "max_epochs": Bounds(LONGEST),
+    "batch_sizes": Bounds(10**9, words=("free",)),
+    "micro_batch": Bounds(10**9),
+    "devices": Bounds(10**6),
+    "bandwidth": Bounds(whole=False),
+    "samples": Bounds(10**15),
+    "folds": Bounds(),
+    "workers": Bounds(positive=False),
+    "evaluate": Bounds(10**9, positive=False, words=("auto", "rungs")),
+    "save": Bounds(10**9, positive=False, words=("auto",)),
+    "keep": Bounds(10**9, positive=False),
+    "mtbf_seconds": Bounds(whole=False, positive=False),
+    "restart_seconds": Bounds(whole=False, positive=False),
+    "min_delta": Bounds(whole=False, positive=False),
+    "noise_scale": Bounds(whole=False),
+    "reference_batch": Bounds(10**9),
+    "seed": Bounds(2**63 - 1, positive=False),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,41 +214,13 @@ class PlanRequest:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, bounds in SETTINGS.items():
+            self._require_numbers(name, bounds)
         self._require_kinds()
-        for name in ("epochs", "max_epochs", "micro_batch", "samples", "reference_batch"):
-            require_positive(name, getattr(self, name))
-        for name in ("bandwidth", "min_epochs", "folds", "noise_scale"):
-            require_positive(name, getattr(self, name))
-        for name, most in MOST.items():
-            for value in numbers(getattr(self, name)):
-                require_at_most(name, value, most)
-        for name in ("keep", "evaluate", "save", "restart_seconds"):
-            for value in numbers(getattr(self, name)):
-                require_not_negative(name, value)
-        require_not_negative("seed", self.seed)
-        if (self.restart_seconds or 0.0) > LONGEST_SECONDS:
-            raise UsageError(
-                f"restart_seconds must be at most 3,000 years, but got {self.restart_seconds:g} "
-                "seconds"
-            )
-        if not 0 <= self.min_delta < float("inf"):
-            raise UsageError(f"min_delta must be finite and >= 0, but got {self.min_delta}")
-        for name in ("batch_sizes", "devices"):
-            for value in numbers(getattr(self, name)):
-                require_positive(name, value)
+        self._require_durations()
+        self._require_rules()
+        self._require_sizes()
         self._require_used()
-        mtbf = self.mtbf_seconds
-        if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
-            raise UsageError(
-                "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
-                f"years, but got {shown(mtbf)}; leave it out for a run that never fails"
-            )
-        for rule in self.rules:
-            if (mode := getattr(rule, "mode", self.better)) != self.better:
-                raise UsageError(
-                    f"a rule takes the {mode} of {self.metric} as best, and the plan its "
-                    f"{self.better}: give both the same mode"
-                )
         if self.batch_sizes == "free" and self.noise_scale is None:
             raise UsageError(
                 "a free batch size needs the gradient noise scale, to weigh larger batches against "
@@ -214,28 +232,27 @@ class PlanRequest:
                 f"but got {self.min_epochs}"
             )
 
+    def _require_numbers(self, name: str, bounds: Bounds) -> None:
+        """Refuse what is no number where one is meant, and numbers out of range."""
+        asked = getattr(self, name)
+        optional = next(f.default is None for f in fields(self) if f.name == name)
+        if (asked is None and optional) or hasattr(asked, "epochs"):  # a cadence
+            return
+        for value in asked if isinstance(asked, tuple) else (asked,):
+            _require_number(name, value, bounds)
+
     def _require_kinds(self) -> None:
-        """Refuse what is no number where one is meant, and words and objects of other kinds."""
-        unset = {
-            f.name for f in fields(self) if f.default is None and getattr(self, f.name) is None
-        }
-        for name in (name for name in WHOLE if name not in unset):
-            require_whole(name, getattr(self, name))
-        for name in (name for name in NUMBERS if name not in unset):
-            require_number(name, getattr(self, name))
-        for name, word in (("batch_sizes", "free"), ("devices", "")):
-            asked = getattr(self, name)
-            for value in (asked,) if isinstance(asked, str) else asked:
-                require_whole(name, value, word)
-        for name, words in (("evaluate", ("auto", "rungs")), ("save", ("auto",))):
-            if not hasattr(getattr(self, name), "epochs"):
-                require_whole(name, getattr(self, name), *words)
-        for name in ("metric", "precision"):
-            if name not in unset and not isinstance(getattr(self, name), str):
-                raise UsageError(f"{name} must be a name, but got {shown(getattr(self, name))}")
+        """Refuse words and objects of other kinds."""
+        for name, optional in (("metric", False), ("precision", True)):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (optional and value is None):
+                raise UsageError(f"{name} must be a name, but got {shown(value)}")
         if self.mode not in (None, *get_args(Mode)):
             raise UsageError(f"mode must be min or max, but got {shown(self.mode)}")
-        self._require_sizes()
+        if self.optimizer not in (None, *get_args(OptimizerKind)):
+            raise UsageError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, but got {shown(self.optimizer)}"
+            )
         if not hasattr(self.objective, "key"):
             raise UsageError(
                 f"objective must be one of {', '.join(OBJECTIVES)}, but got {shown(self.objective)}"
@@ -246,12 +263,36 @@ class PlanRequest:
                     "curves are LearningCurves, as of epochcast.importers.curves.read_curve, "
                     f"but got {shown(curve)}"
                 )
+
+    def _require_durations(self) -> None:
+        restart, mtbf = self.restart_seconds, self.mtbf_seconds
+        if (restart or 0.0) > LONGEST_SECONDS:
+            raise UsageError(
+                f"restart_seconds must be at most 3,000 years, but got {restart:g} seconds"
+            )
+        if mtbf is not None and not SHORTEST_MTBF <= mtbf <= LONGEST_SECONDS:
+            raise UsageError(
+                "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
+                f"years, but got {shown(mtbf)}; leave it out for a run that never fails"
+            )
+        if restart is not None and mtbf is None:
+            raise UsageError(
+                "a restart comes after a failure, and none is expected: give mtbf_seconds too "
+                "(--mtbf)"
+            )
+
+    def _require_rules(self) -> None:
         for rule in self.rules:
             if type(rule) not in RULES.values():
                 raise UsageError(
                     f"a plan is stored as data, and knows the rules {', '.join(RULES)} of "
                     f"epochcast.planning.stopping, but got {shown(rule)}; one of your own can be "
                     "tried with ec.stopping_epoch"
+                )
+            if (mode := getattr(rule, "mode", self.better)) != self.better:
+                raise UsageError(
+                    f"a rule takes the {mode} of {self.metric} as best, and the plan its "
+                    f"{self.better}: give both the same mode"
                 )
 
     def _require_sizes(self) -> None:
@@ -264,12 +305,7 @@ class PlanRequest:
                 raise UsageError(f"a plan is for one value of {name}, but got {shown(value)}")
 
     def _require_used(self) -> None:
-        """Refuse what would change nothing."""
-        if self.restart_seconds is not None and self.mtbf_seconds is None:
-            raise UsageError(
-                "a restart comes after a failure, and none is expected: give mtbf_seconds too "
-                "(--mtbf or --interruptions-per-hour)"
-            )
+        """Refuse an improvement that nothing waits for."""
         deltas = {r.kind: r.min_delta for r in self.rules if isinstance(r, Patience | Futility)}
         if not self.min_delta or self.curves or self.min_delta in deltas.values():
             return
@@ -281,8 +317,8 @@ class PlanRequest:
             )
         raise UsageError(
             "min_delta is the improvement that patience and futility wait for, or that a "
-            "learning curve promises, and none of them is given: add --patience or --curve; "
-            "in Python, Patience(checks=5, min_delta=…)"
+            "learning curve promises, and none of them is given: add --stop patience=5 or "
+            "--curve; in Python, Patience(checks=5, min_delta=…)"
         )
 
     @property
@@ -294,3 +330,92 @@ class PlanRequest:
     def most_epochs(self) -> int | None:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
+
+
+def _require_number(name: str, value: Any, bounds: Bounds) -> None:
+    if isinstance(value, str) and value in bounds.words:
+        return
+    if bounds.whole and (isinstance(value, bool) or not isinstance(value, int)):
+        words = "".join(f" or {word!r}" for word in bounds.words)
+        raise UsageError(f"{name} must be a whole number{words}, but got {shown(value)}")
+    if not is_number(value):
+        raise UsageError(f"{name} must be a number, but got {shown(value)}")
+    if value < 0 or (bounds.positive and value == 0):
+        sign = "be positive" if bounds.positive else "not be negative"
+        raise UsageError(f"{name} must {sign}, but got {shown(value)}")
+    if not (bounds.whole or value < inf):  # NaN is not either
+        raise UsageError(f"{name} must be finite, but got {shown(value)}")
+    if value > bounds.most:
+        raise UsageError(f"{name} must be at most {bounds.most:,}, but got {shown(value)}")
+    if not bounds.whole and value > LARGEST_FLOAT:
+        raise UsageError(f"{name} must be at most {LARGEST_FLOAT:.2g}, but got {shown(value)}")
+
+
+# -- as people say it -----------------------------------------------------------------------------
+
+
+def request_from(**given: Any) -> PlanRequest:
+    """The request that values mean which may be names, single values, lists or NumPy's numbers.
+
+    Args:
+        **given: the fields of ``PlanRequest``.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
+    return PlanRequest(**{name: READERS.get(name, plain)(given[name]) for name in given})
+
+
+def _named(what: str, known: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Reads one of some names; what is no name stays as it is."""
+
+    def read(asked: Any) -> Any:
+        if isinstance(asked, str) and asked in known:
+            return known[asked]
+        if isinstance(asked, str):
+            raise UsageError(f"{what} must be one of {', '.join(known)}, but got {shown(asked)}")
+        return asked
+
+    return read
+
+
+def _evaluate(asked: Any) -> Any:
+    return Rungs() if isinstance(asked, str) and asked == "rungs" else plain(asked)
+
+
+def _several(asked: Any) -> Any:
+    """One value is a tuple of one; None is none."""
+    if asked is None:
+        return ()
+    if not isinstance(asked, str):
+        with suppress(TypeError):  # no list, or a numpy array without a dimension
+            return tuple(asked)
+    return (asked,)
+
+
+def _different(asked: Any) -> Any:
+    """Each once; a word stays one."""
+    if isinstance(asked, str):
+        return asked
+    values = tuple(map(plain, _several(asked)))
+    with suppress(TypeError):  # lists in a list: for the request to refuse
+        return tuple(dict.fromkeys(values))
+    return values
+
+
+def _sizes(asked: Any) -> Any:
+    if not isinstance(asked, Mapping):
+        return {} if asked is None else asked
+    return {name: plain(value) for name, value in asked.items()}
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "optimizer": _named("optimizer", OPTIMIZERS),
+    "objective": _named("objective", OBJECTIVES),
+    "evaluate": _evaluate,
+    "sizes": _sizes,
+    "batch_sizes": _different,
+    "devices": _different,
+    "rules": _several,
+    "curves": _several,
+}

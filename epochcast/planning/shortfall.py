@@ -5,20 +5,23 @@ the limit that is missed most, and where that is the same, for the next. What ea
 to be is what the fewest acceptable epochs use at the confidence asked for, so that raising the
 limits to it makes the plan fit. In words a need is rounded up, so that the same holds for the
 number that people read and give back.
+
+And runs that practically never end: a stretch of s seconds between two saves, after a restart of R,
+is done without a failure with a probability of e^(−(R + s)/M): one attempt in e^((R + s)/M) gets
+there. Where that is a large number, a run takes ages, which figures with thirty digits do not say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import floor, inf, log10
+from math import exp, expm1, floor, inf, log10
 
 from epochcast.errors import DoesNotFit
-from epochcast.planning.appraisal import Appraisal
-from epochcast.planning.budget import guaranteed, upper_quantile
-from epochcast.planning.candidates import memory_limit
-from epochcast.planning.endless import why_endless
-from epochcast.records import LimitName, Shortfall
+from epochcast.planning.evaluation import EvaluatedCandidate
+from epochcast.planning.pricing import memory_limit
+from epochcast.planning.simulation import HOPELESS, guaranteed, upper_quantile
+from epochcast.records import LimitName, Shortfall, Warning_
 from epochcast.units import (
     LONGEST_SECONDS,
     MOST_MONEY,
@@ -34,6 +37,8 @@ from epochcast.units import (
 
 ROUNDS = 4  # in which limits are raised: cadences that follow the budget change what is needed
 FINER = 5e-4  # relative: by how much a need grows until its text, read back, is enough
+RARELY = 0.1  # of runs fail at all: of the others it is no use to speak
+MANY_ATTEMPTS = 10.0  # of which one gets to the next save: then most of the time is lost
 
 
 def _money(amount: float) -> str:
@@ -64,9 +69,9 @@ LARGEST: Mapping[LimitName, float] = {"deadline": LONGEST_SECONDS, "money": MOST
 Miss = tuple[LimitName, float, float]  # a limit, what it is, what it would have to be
 
 
-def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:
+def nearest(evaluations: Sequence[EvaluatedCandidate]) -> DoesNotFit:
     """The error that says what would fit."""
-    closest = min(appraisals, key=_missed_by)
+    closest = min(evaluations, key=_missed_by)
     shortfall = Shortfall(
         epochs=closest.minimum,
         confidence=closest.budget.confidence,
@@ -80,46 +85,46 @@ def nearest(appraisals: Sequence[Appraisal]) -> DoesNotFit:
     return DoesNotFit(f"nothing fits: {endless}" if endless else describe(shortfall), shortfall)
 
 
-def _level(a: Appraisal) -> float:
+def _level(candidate: EvaluatedCandidate) -> float:
     """The confidence that each limit needs for all of them to hold with the one asked for.
 
     Time, money and energy at a known power rise and fall together: the same. A power of its own
     does not: then what is left over is shared out (Bonferroni).
     """
-    if not a.budget.watts_spread:
-        return a.budget.confidence
-    return 1 - (1 - a.budget.confidence) / len(a.planned.limits())
+    if not candidate.budget.watts_spread:
+        return candidate.budget.confidence
+    return 1 - (1 - candidate.budget.confidence) / len(candidate.planned.limits())
 
 
-def _missed_by(a: Appraisal) -> tuple[list[float], list[float]]:
+def _missed_by(candidate: EvaluatedCandidate) -> tuple[list[float], list[float]]:
     """The factors by which limits must grow, the largest first, and to what."""
-    missed = [(need / has if has > 0 else inf, need) for _, has, need in misses(a)]
+    missed = [(need / has if has > 0 else inf, need) for _, has, need in misses(candidate)]
     missed.sort(reverse=True)
     return [factor for factor, _ in missed], [need for _, need in missed]
 
 
-def misses(a: Appraisal) -> list[Miss]:
-    """The limits that an appraisal's fewest epochs do not hold."""
+def misses(candidate: EvaluatedCandidate) -> list[Miss]:
+    """The limits that a candidate's fewest epochs do not hold."""
     found: list[Miss] = []
-    allowed = memory_limit(a.priced.job, a.budget)
-    if a.memory_needed > allowed:
-        found.append(("memory", allowed, a.memory_needed))
-    has, raised = a.planned.limits(), _raised(a).planned.limits()
+    allowed = memory_limit(candidate.priced.job, candidate.budget)
+    if candidate.memory_needed > allowed:
+        found.append(("memory", allowed, candidate.memory_needed))
+    has, raised = candidate.planned.limits(), _raised(candidate).planned.limits()
     return found + [(name, has[name], need) for name, need in raised.items() if need > has[name]]
 
 
-def _raised(a: Appraisal) -> Appraisal:
+def _raised(candidate: EvaluatedCandidate) -> EvaluatedCandidate:
     """The same under limits that its fewest epochs hold."""
     for _ in range(ROUNDS):
-        if a.epochs >= a.minimum:
+        if candidate.epochs >= candidate.minimum:
             break
-        level, least = _level(a), a.same(a.minimum)
+        level, least = _level(candidate), candidate.same(candidate.minimum)
         limits = {
-            name: max(limit, upper_quantile(a.unhurried.used(name, least), level))
-            for name, limit in a.planned.limits().items()
+            name: max(limit, upper_quantile(candidate.unhurried.used(name, least), level))
+            for name, limit in candidate.planned.limits().items()
         }
-        a = replace(a, budget=replace(a.budget, **limits))  # type: ignore[arg-type]
-    return a
+        candidate = replace(candidate, budget=replace(candidate.budget, **limits))  # type: ignore[arg-type]
+    return candidate
 
 
 def describe(shortfall: Shortfall) -> str:
@@ -151,3 +156,52 @@ def _change(name: LimitName, has: float, need: float) -> str:
     text = enough(name, need)
     more = form(read(text) - has)
     return f"{text} of {name}, {more} more than the {form(has)} allowed"
+
+
+# -- runs that practically never end ---------------------------------------------------------------
+
+
+def why_endless(candidate: EvaluatedCandidate, epochs: int, level: float) -> str | None:
+    """That so many epochs take over 3,000 years in a share ``level`` of runs; None if less."""
+    if upper_quantile(candidate.planned.seconds(candidate.same(epochs)), level) <= LONGEST_SECONDS:
+        return None
+    run, mtbf = f"{epochs:,} epochs" if epochs > 1 else "1 epoch", candidate.request.mtbf_seconds
+    endless = f"{run} with {candidate.config.label} may take over 3,000 years"
+    if mtbf is None:
+        return f"{endless}: give fewer epochs or samples"
+    return (
+        f"{endless}, as failures come every {format_seconds(mtbf)}, and from a save to the next it "
+        f"takes {format_seconds(stretch_seconds(candidate, epochs))}: the run practically never "
+        "ends, unless failures are rarer or saves closer together"
+    )
+
+
+def stretch_seconds(candidate: EvaluatedCandidate, epochs: int) -> float:
+    """From one save to the next, in a run of so many epochs."""
+    work = work_seconds(candidate, epochs)
+    fewest_saves = work / candidate.most_saves if candidate.most_saves else 0.0
+    return min(max(candidate.segment_seconds, fewest_saves), work)
+
+
+def work_seconds(candidate: EvaluatedCandidate, epochs: int) -> float:
+    """Of a run of so many epochs, without evaluations, saves and failures."""
+    return candidate.prices.ready_seconds + epochs * candidate.prices.epoch_seconds
+
+
+def failure_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
+    """That after a failure, which is likely enough, few attempts get to the next save."""
+    mtbf = chosen.request.mtbf_seconds
+    if mtbf is None:
+        return []
+    stretch = stretch_seconds(chosen, chosen.epochs)
+    attempts = exp(min((chosen.restart_seconds + stretch) / mtbf, HOPELESS))
+    failing = -expm1(-work_seconds(chosen, chosen.epochs) / mtbf)
+    if attempts < MANY_ATTEMPTS or failing < RARELY:
+        return []
+    details = {
+        "mtbf": format_seconds(mtbf),
+        "stretch": format_seconds(stretch),
+        "restart": format_seconds(chosen.restart_seconds),
+        "attempts": f"{attempts:,.0f}",
+    }
+    return [Warning_(code="rarely-saved", details=tuple(details.items()))]

@@ -21,10 +21,10 @@ import numpy as np
 from epochcast.costmodel.epoch import Whole
 from epochcast.costmodel.features import Array
 from epochcast.errors import UsageError
-from epochcast.planning.appraisal import Appraisal
 from epochcast.planning.cadence import Epochs
-from epochcast.planning.draws import LEVELS
+from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.request import PlanRequest
+from epochcast.planning.simulation import LEVELS
 from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
 from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
 
@@ -53,7 +53,7 @@ Forecast = Mapping[int, Chance]  # by the epoch of the check
 
 
 def stop_forecast(
-    chosen: Appraisal, request: PlanRequest, fitted: Sequence[FittedCurve]
+    chosen: EvaluatedCandidate, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Forecast:
     """What the rules are likely to do in this run; empty without rules or curves."""
     rules = [rule for rule in request.rules if not isinstance(rule, Futility)]
@@ -128,7 +128,7 @@ def _chances(stopped: Whole, curves: Array, mode: Mode) -> list[Chance]:
     ]  # fmt: skip
 
 
-def timeline(chosen: Appraisal, forecast: Forecast) -> tuple[Checkpoint, ...]:
+def timeline(chosen: EvaluatedCandidate, forecast: Forecast) -> tuple[Checkpoint, ...]:
     """Every moment at which something happens in one fold of the chosen run."""
     evaluated, saved = (
         np.array(cadence.epochs(chosen.epochs), dtype=np.int64)
@@ -153,7 +153,7 @@ def timeline(chosen: Appraisal, forecast: Forecast) -> tuple[Checkpoint, ...]:
 
 
 def _times(
-    chosen: Appraisal, moments: Epochs, evaluations: Epochs, saves: Epochs
+    chosen: EvaluatedCandidate, moments: Epochs, evaluations: Epochs, saves: Epochs
 ) -> list[Quantiles]:
     """Seconds from the run's beginning to each moment.
 
@@ -184,15 +184,15 @@ def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
 
 
 def _checkpoint(
-    chosen: Appraisal,
+    chosen: EvaluatedCandidate,
     epoch: int,
     seconds: Quantiles,
     end: Quantiles,
     actions: tuple[Action, ...],
     chance: Chance | None,
 ) -> Checkpoint:
-    price = chosen.money_of(chosen.budget.spent_seconds + seconds.p50)
-    money = None if price is None else chosen.budget.fixed_cost + price
+    priced = chosen.budget.price_per_hour is not None
+    money = chosen.planned.meter.money(seconds.p50) if priced else None
     if chance is None:
         return Checkpoint(epoch=epoch, seconds=seconds, money=money, actions=actions)
     saved = end.p50 - seconds.p50

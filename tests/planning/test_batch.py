@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.errors import UsageError
@@ -19,19 +18,6 @@ def test_efficiency_and_epochs() -> None:
     assert b.efficiency(164, 32, 100) == pytest.approx(0.5)
     assert b.equivalent_epochs(90, 164, 32, 100) == 180
     assert b.equivalent_epochs(90, 32, 32, 100) == 90
-
-
-@given(positive, positive, st.floats(1e-3, 1e2), st.floats(1e-6, 1))
-def test_the_fastest_batch_is_fastest(
-    noise: float, reference: float, fixed: float, each: float
-) -> None:
-    def seconds(batch: float) -> float:
-        steps = 1 / batch / b.efficiency(batch, reference, noise)
-        return steps * (fixed + each * batch)
-
-    best = b.fastest_batch(fixed, each, noise)
-    assert best == pytest.approx(math.sqrt(fixed * noise / each))
-    assert seconds(best) <= min(seconds(1.05 * best), seconds(best / 1.05)) * (1 + 1e-12)
 
 
 def test_learning_rates() -> None:

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from epochcast.costmodel.features import Array
-from epochcast.planning.draws import RunDraws, deviates
-from epochcast.planning.failures import LOOKED_AT, FailureDraws, Interruptions, failure_deviates
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import Amount, Prices
+from epochcast.planning.simulation import (
+    LOOKED_AT,
+    FailureDraws,
+    Interruptions,
+    RunDraws,
+    deviates,
+)
 from epochcast.records import Budget
 
 HOUR = 3600.0
@@ -27,8 +32,7 @@ def lost(mtbf: float, restart: float, segment: float, segments: int) -> tuple[Ar
     draws = 20_000
     often = Interruptions(mtbf_seconds=mtbf, restart_seconds=restart, segment_seconds=segment)
     work = np.full(draws, segments * segment if segment else segments * mtbf)
-    shared = failure_deviates(np.random.default_rng(1), draws)
-    return FailureDraws(often, shared).lost(work, work), work
+    return FailureDraws(often, deviates(1, draws)).lost(work, work), work
 
 
 def expected(mtbf: float, restart: float, segment: float) -> float:
@@ -78,7 +82,7 @@ def test_runs_spread_as_simulated(
 
 def test_beyond_the_failures_looked_at_one_by_one_nothing_jumps() -> None:
     often = Interruptions(mtbf_seconds=1000.0, restart_seconds=100.0, segment_seconds=500.0)
-    draws = FailureDraws(often, failure_deviates(np.random.default_rng(1), 50))
+    draws = FailureDraws(often, deviates(1, 50))
     end = np.full(50, LOOKED_AT * 1000.0)
     before, after = (draws.lost(end * factor, end) for factor in (1, 1 + 1e-6))
     assert after == pytest.approx(before, rel=1e-4)

@@ -16,8 +16,7 @@ import epochcast as ec
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.scatter import Scatter
 from epochcast.errors import DoesNotFit, PredictionError, StoreError, UsageError
-from epochcast.planning.cadence import Every, Rungs
-from epochcast.planning.checkpoints import save_epochs
+from epochcast.planning.cadence import Every, Rungs, save_epochs
 from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
 from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import describe
@@ -185,7 +184,7 @@ def test_disk_limits_the_run_when_all_checkpoints_are_kept() -> None:
     budget = Budget(**HOUR_LONG, disk=5e6)
     chosen = plan(EXAMPLE, budget, keep=0, **CADENCE).chosen
     assert (chosen.epochs, chosen.binding) == (25, "disk")
-    assert plan(EXAMPLE, budget, keep=4, **CADENCE).chosen.epochs == 57
+    assert plan(EXAMPLE, budget, keep=3, **CADENCE).chosen.epochs == 57
     with pytest.raises(DoesNotFit, match="of disk"):
         plan(EXAMPLE, Budget(**HOUR_LONG, disk=5e5), min_epochs=10, **CADENCE)
 
@@ -416,7 +415,7 @@ def test_saves_follow_failures_and_cost() -> None:
 
 def test_saves_are_placed_in_the_chosen_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not where so many epochs would take long, and the best period is as good."""
-    from epochcast.planning import appraisal
+    from epochcast.planning import evaluation
 
     placed: list[int] = []
 
@@ -424,12 +423,12 @@ def test_saves_are_placed_in_the_chosen_run_alone(monkeypatch: pytest.MonkeyPatc
         placed.append(len(seconds))
         return save_epochs(seconds, *args)
 
-    monkeypatch.setattr(appraisal, "save_epochs", count)
+    monkeypatch.setattr(evaluation, "save_epochs", count)
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
     wishes = {"batch_sizes": (12,), "evaluate": 0, "mtbf_seconds": 12 * HOUR}
     assert len(plan(model, Budget(), epochs=50, **wishes).options) == 6
     assert placed == [50]
-    monkeypatch.setattr(appraisal, "LONGEST_PLACED", 49)
+    monkeypatch.setattr(evaluation, "LONGEST_PLACED", 49)
     saves = plan(model, Budget(), epochs=50, **wishes).epochs_of("save")
     assert placed == [50]
     first, second = saves[:2]
@@ -670,13 +669,13 @@ def test_where_one_limit_is_missed_alike_the_others_decide_what_is_nearest() -> 
 
 def test_memory_is_decided_by_the_close_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rough look that takes everything to need far more must not leave out what fits."""
-    from epochcast.planning import candidates
+    from epochcast.planning import pricing
 
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
     grows = replace(model.variants[0], device_bytes=known.whole(known.per_sample(1e9, 1e9)))
     model = replace(model, variants=(grows,))
     rough = lambda prices, budget: prices.device_bytes * 10  # noqa: E731
-    monkeypatch.setattr(candidates, "_cautious_bytes", rough)
+    monkeypatch.setattr(pricing, "_cautious_bytes", rough)
     found = plan(model, Budget(memory=7.5e9), epochs=2, batch_sizes=(12,), evaluate=0)
     assert found.chosen.config.batch_size == 6
 

@@ -17,7 +17,6 @@ from epochcast.costmodel.prediction import (
     predict,
 )
 from epochcast.costmodel.surface import Surface
-from epochcast.planning.candidates import shortlist
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import (
     Candidates,
@@ -26,6 +25,7 @@ from epochcast.planning.pricing import (
     Prices,
     fold_samples,
     price,
+    shortlist,
 )
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from epochcast.planning.limits import Meter, share_of_fold
 from epochcast.records import Checkpoint, Plan
 from epochcast.report.plots.pictures import (
     BLUE,
@@ -30,8 +31,8 @@ from epochcast.report.plots.pictures import (
     time_unit,
 )
 from epochcast.report.text.layout import filled
-from epochcast.report.text.plan import choice_line, limits_line
-from epochcast.units import format_energy, format_money, format_percent, format_seconds
+from epochcast.report.text.plan import LIMIT_FORMS, choice_line, limits_line
+from epochcast.units import format_percent, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +45,7 @@ NEAR = 1.6  # times the P90 of the end: limits and tails further away are not dr
 LINE = 0.052  # height of a line of text, as a share of the axes
 MARKS = 150  # of one kind that can be told apart
 POINTS = 400  # of the fan's outline
+LIMIT_LABELS = {"deadline": "deadline", "money": "budget", "energy": "energy"}
 
 
 def draw(plan: Plan) -> Figure:
@@ -131,19 +133,13 @@ def _draw_strip(axes: Axes, rows: Sequence[Row]) -> None:
 
 def limit_times(plan: Plan) -> dict[str, float]:
     """When each limit is used up by one fold, in seconds since the run began, with its text."""
-    budget, devices = plan.budget, plan.chosen.config.world_size
-    found: dict[str, float] = {}
-    if budget.deadline is not None:
-        found[f"deadline, {format_seconds(budget.deadline)}"] = budget.deadline
-    if budget.money is not None and budget.price_per_hour:
-        left = budget.money - budget.fixed_cost
-        found[f"budget, {format_money(budget.money)}"] = (
-            left / (budget.price_per_hour * devices) * 3600
-        )
-    if budget.energy is not None and budget.watts:
-        found[f"energy, {format_energy(budget.energy)}"] = budget.energy / (budget.watts * devices)
+    share = share_of_fold(plan.budget, plan.folds)
+    times = Meter(share, plan.chosen.config.world_size).binding_seconds()
     folds = f" in {plan.folds} folds" if plan.folds > 1 else ""
-    return {f"{text}{folds}": (t - budget.spent_seconds) / plan.folds for text, t in found.items()}
+    return {
+        f"{LIMIT_LABELS[name]}, {LIMIT_FORMS[name](getattr(plan.budget, name))}{folds}": seconds
+        for name, seconds in times.items()
+    }
 
 
 def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:

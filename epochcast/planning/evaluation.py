@@ -1,6 +1,6 @@
 """One candidate looked at closely: its cadences, what it can afford, where it saves.
 
-    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves ──▶ option.py
+    prices ──▶ cadences ──▶ affordable epochs, draw by draw ──▶ epochs ──▶ saves ──▶ Option
 
 Properties are computed when they are first asked for, each from those above it.
 """
@@ -10,35 +10,47 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, inf
+from typing import Any
 
 import numpy as np
 
 from epochcast.costmodel.place import Place
 from epochcast.planning import batch as b
-from epochcast.planning.budget import (
-    HOUR,
-    MOST_EPOCHS,
+from epochcast.planning.cadence import (
+    At,
+    AtMost,
+    Cadence,
+    Epochs,
+    Every,
+    evaluation_interval,
+    final_save_lead,
+    save_epochs,
+    save_interval,
+)
+from epochcast.planning.limits import KWH
+from epochcast.planning.pricing import PriceList, Prices, memory_limit, reference_batch
+from epochcast.planning.request import MOST_EPOCHS, PlanRequest
+from epochcast.planning.simulation import (
+    LEVELS,
     ROUNDING,
+    Interruptions,
+    RunDraws,
     Spending,
+    deviates,
     guaranteed,
     joint,
+    quantiles,
+    upper_quantile,
 )
-from epochcast.planning.cadence import At, AtMost, Cadence, Epochs, Every, evaluation_interval
-from epochcast.planning.candidates import memory_limit, reference_batch
-from epochcast.planning.checkpoints import final_save_lead, save_epochs, save_interval
-from epochcast.planning.draws import RunDraws, deviates
-from epochcast.planning.failures import Interruptions
-from epochcast.planning.pricing import PriceList, Prices
-from epochcast.planning.request import PlanRequest
 from epochcast.planning.stopping import Patience
-from epochcast.records import Budget, LimitName, RunConfig
+from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
 LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
 
 
 @dataclass(frozen=True)
-class Appraisal:
+class EvaluatedCandidate:
     """One candidate under a budget and a request; see the module.
 
     Attributes:
@@ -175,7 +187,12 @@ class Appraisal:
         if self.request.save != "auto" or disk is None or not size:
             return None
         room = int(disk / (size * self.request.folds) * (1 + ROUNDING))
-        return None if room < 1 or 0 < self.request.keep < room else room
+        return None if room < 1 or 0 < self.request.keep <= room - self.spare_saves else room
+
+    @property
+    def spare_saves(self) -> int:
+        """Checkpoints on disk beside those kept: one being written, and an older best one."""
+        return 2 if self.evaluate.count(MANY)[0] else 1
 
     @property
     def disk_spreads_saves(self) -> bool:
@@ -348,7 +365,107 @@ class Appraisal:
         )  # fmt: skip
 
     def money_of(self, seconds: float) -> float | None:
-        price_per_hour = self.budget.price_per_hour
-        if price_per_hour is None:
-            return None
-        return price_per_hour * self.config.world_size * seconds / HOUR
+        """What some seconds cost by themselves; None without a price."""
+        return None if self.budget.price_per_hour is None else self.planned.meter.price(seconds)
+
+
+def option_of(candidate: EvaluatedCandidate) -> Option:
+    """What a run of this candidate takes, and how sure that is."""
+    steps = int(candidate.priced.division.updates[candidate.position])
+    more = candidate.planned.seconds(
+        candidate.same(candidate.epochs + 1)
+    ) - candidate.planned.seconds(candidate.same(candidate.epochs))
+    next_seconds = float(np.median(more))
+    return Option(
+        config=candidate.config,
+        epochs=candidate.epochs,
+        affordable_epochs=_whole_quantiles(candidate.affordable_epochs),
+        target_epochs=candidate.target,
+        target_probability=None
+        if candidate.target is None
+        else _probability(candidate, candidate.target),
+        most_epochs=candidate.most,
+        probability=_probability(candidate, candidate.epochs),
+        save_bytes=candidate.prices.save_bytes,
+        binding=candidate.binding,
+        slack=_slack(candidate),
+        next_epoch_seconds=next_seconds,
+        next_epoch_money=candidate.money_of(next_seconds),
+        **_at_this_batch(candidate),
+        steps_per_epoch=steps,
+        horizon_steps=steps * candidate.epochs,
+        extrapolated=tuple(name for name, _ in candidate.place.extrapolated()),
+        **_totals(candidate),
+        **_memory(candidate),
+    )
+
+
+def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
+    """What each part of its run takes: what a followed run is held against."""
+    run, calibrations = candidate.run, candidate.priced.job.model.calibration
+    return UnitPrices(
+        startup=quantiles(run.startup),
+        first_steps=quantiles(run.first),
+        epoch=quantiles(run.training + run.turn),
+        evaluation=quantiles(run.evaluation),
+        save=quantiles(run.save),
+        epoch_noise=run.noise,
+        calibration=calibrations.epoch.factor,
+        startup_calibration=calibrations.startup.factor,
+        evaluation_calibration=calibrations.evaluation.factor,
+        save_calibration=calibrations.save.factor,
+    )
+
+
+def _totals(candidate: EvaluatedCandidate) -> dict[str, Any]:
+    """Time, money, energy and carbon of the run, as quantiles where they are known."""
+    budget, spent = candidate.budget, candidate.spent
+    seconds = spent.seconds(candidate.same(candidate.epochs))
+    joules = spent.joules(seconds) if budget.watts else None
+    money = spent.meter.money(seconds) if budget.price_per_hour is not None else None
+    grams = None
+    if joules is not None and budget.carbon_per_kwh is not None:
+        grams = joules / KWH * budget.carbon_per_kwh
+    named = {"seconds": seconds, "money": money, "energy_joules": joules, "carbon_grams": grams}
+    return {name: None if x is None else quantiles(x) for name, x in named.items()}
+
+
+def _memory(candidate: EvaluatedCandidate) -> dict[str, Any]:
+    memory = candidate.prices.device_bytes
+    if memory is None:
+        return {"device_bytes": None, "memory_share": None}
+    capacity = candidate.priced.job.model.device.memory_bytes  # 0 where it is not known
+    share = memory.quantile(0.9) / capacity if capacity else None
+    return {"device_bytes": memory.quantiles(), "memory_share": share}
+
+
+def _probability(candidate: EvaluatedCandidate, epochs: int) -> float:
+    return float(np.mean(candidate.affordable_epochs >= epochs))
+
+
+def _slack(candidate: EvaluatedCandidate) -> tuple[tuple[LimitName, float], ...]:
+    """What each limit leaves over, with the confidence asked for."""
+    confidence, epochs = candidate.budget.confidence, candidate.same(candidate.epochs)
+    return tuple(
+        (name, limit - upper_quantile(candidate.spent.used(name, epochs), confidence))
+        for name, limit in candidate.spent.limits().items()
+    )
+
+
+def _at_this_batch(candidate: EvaluatedCandidate) -> dict[str, Any]:
+    """Progress per sample, and how the learning rate changes, where that is known."""
+    noise_scale, optimizer = candidate.request.noise_scale, candidate.request.optimizer
+    batch, reference = candidate.global_batch, candidate.reference
+    known: dict[str, Any] = {"efficiency": None, "learning_rate_factor": None}
+    if noise_scale is not None:
+        known["efficiency"] = b.efficiency(batch, reference, noise_scale)
+    if optimizer is not None:
+        known["learning_rate_factor"] = b.learning_rate_factor(batch, reference, optimizer)
+        known["learning_rate_rule"] = b.RATE_RULES[optimizer]
+    return known
+
+
+def _whole_quantiles(epochs: Epochs) -> Quantiles:
+    """Of whole numbers; P10 is what nine draws in ten can afford."""
+    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in LEVELS)
+    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)

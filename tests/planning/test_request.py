@@ -1,7 +1,9 @@
-"""Wishes as people say them are the request they mean, and others are refused in one line."""
+"""Arguments as people say them are the request they mean; others are refused in one line."""
 
 import math
+from dataclasses import fields
 from fractions import Fraction
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,10 @@ import pytest
 import epochcast as ec
 from epochcast.errors import UsageError
 from epochcast.planning import stopping
-from epochcast.planning.batch import RATE_RULES
+from epochcast.planning.batch import OPTIMIZERS, RATE_RULES
 from epochcast.planning.cadence import Rungs
-from epochcast.planning.optimizers import OPTIMIZERS
-from epochcast.planning.request import OBJECTIVES, PlanRequest
+from epochcast.planning.request import OBJECTIVES, PlanRequest, mode_of, request_from
 from epochcast.planning.stopping import Patience
-from epochcast.planning.wishes import request_from
 from epochcast.records import LearningCurve
 
 EXAMPLE = known.model(**known.EXAMPLE)
@@ -94,7 +94,7 @@ class Never:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("arguments", "message"),
     [
         ({"optimizer": "adamx"}, "optimizer must be one of sgd, adam, .*, but got 'adamx'"),
         ({"objective": "fame"}, "objective must be one of time, money, memory, but got 'fame'"),
@@ -139,17 +139,30 @@ class Never:
         ({"devices": np.zeros((40, 40))}, r"a whole number, but got array\(\[0., 0., "),
         ({"sizes": [("width", 512)]}, "sizes are values by name, like {'width': 512}, but got"),
         ({"sizes": {"width": [512]}}, r"a plan is for one value of width, but got \[512\]"),
-        ({"foo": 1}, "there is no wish 'foo'; a plan knows epochs, min_epochs, "),
-        ({"batch_size": 1}, "there is no wish 'batch_size'; did you mean batch_sizes?"),
-        ({"deadline": 60}, "deadline is a part of the budget: give it to ec.Budget"),
         ({"rules": Never()}, "a plan is stored as data, and knows the rules patience, gl, "),
         ({"curves": "pilot.csv"}, "read_curve, but got 'pilot.csv'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(wishes: dict[str, Any], message: str) -> None:
+def test_what_makes_no_sense_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as refused:
-        ec.plan(EXAMPLE, **{"epochs": 5} | wishes)
+        ec.plan(EXAMPLE, **{"epochs": 5} | arguments)
     assert "\n" not in str(refused.value)
+
+
+def test_every_field_of_a_request_is_an_argument_of_plan_with_the_same_default() -> None:
+    named = {
+        p.name: p.default
+        for p in signature(ec.plan).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
+    assert list(named) == [field.name for field in fields(PlanRequest)]
+    assert request_from(**named) == PlanRequest()
+
+
+@pytest.mark.parametrize("name", ["foo", "batch_size", "deadline"])
+def test_an_argument_that_is_not_known_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        ec.plan(EXAMPLE, **{"epochs": 5, name: 1})  # type: ignore[arg-type]
 
 
 def test_an_improvement_that_something_waits_for_is_none_too_many() -> None:
@@ -212,3 +225,22 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any], message: 
 def test_the_largest_prices_and_powers_can_be_planned_with(name: str) -> None:
     found = ec.plan(EXAMPLE, ec.Budget(**{name: 1e15}, carbon_per_kwh=1e15), epochs=5)
     assert found.chosen.epochs == 5
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["val_accuracy", "val_acc", "acc", "eval/f1", "eval_bleu", "mAP", "map50", "val_mIoU",
+     "val_binary_accuracy", "BinaryAccuracy", "top1", "top_5", "acc@1", "r2", "val_precision",
+     "recall@10", "rouge1", "eval_rougeL", "val_dice", "psnr", "roc_auc"],
+)  # fmt: skip
+def test_larger_is_better(metric: str) -> None:
+    assert mode_of(metric) == "max"
+
+
+@pytest.mark.parametrize(
+    "metric",
+    ["val_loss", "loss", "mape", "mae", "rmse", "perplexity", "wer", "val_auc_loss", "top1_error",
+     "Loss/valid", "fid", "whatever", ""],
+)  # fmt: skip
+def test_smaller_is_better(metric: str) -> None:
+    assert mode_of(metric) == "min"

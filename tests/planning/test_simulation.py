@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.scatter import Scatter
-from epochcast.planning.budget import MOST_EPOCHS, Spending, guaranteed, joint
 from epochcast.planning.cadence import Cadence, Every, Rungs
-from epochcast.planning.draws import DRAWS, RunDraws, deviates, student
-from epochcast.planning.failures import FailureDraws, Interruptions
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import Amount, Prices
+from epochcast.planning.simulation import (
+    DRAWS,
+    MOST_EPOCHS,
+    FailureDraws,
+    Interruptions,
+    RunDraws,
+    Spending,
+    deviates,
+    guaranteed,
+    joint,
+    student,
+)
 from epochcast.records import Budget
 
 seconds = st.floats(0.01, 1000)
@@ -152,7 +161,7 @@ def test_scaling_all_times_and_limits_together_changes_nothing(
 def _scaled(run: RunDraws, factor: float) -> RunDraws:
     scaled = RunDraws.__new__(RunDraws)
     scaled.__dict__ |= run.__dict__
-    for name in ("once", "training", "turn", "evaluation", "save"):
+    for name in ("startup", "first", "once", "training", "turn", "evaluation", "save"):
         setattr(scaled, name, getattr(run, name) * factor)
     if run.failures is not None:
         often = run.failures.often
@@ -161,7 +170,7 @@ def _scaled(run: RunDraws, factor: float) -> RunDraws:
             restart_seconds=often.restart_seconds * factor,
             segment_seconds=often.segment_seconds * factor,
         )
-        scaled.failures = FailureDraws(longer, run.shared.failures)
+        scaled.failures = FailureDraws(longer, run.shared)
     return scaled
 
 

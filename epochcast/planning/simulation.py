@@ -1,0 +1,351 @@
+"""Simulated runs: what a configuration's run takes in a thousand possible worlds, and what fits.
+
+    symbol   meaning                                                                    shape
+    S, F     draws; failures looked at one by one
+    z, w     deviates of a whole run and of its epochs, standard normal                 (S,)
+    E        epochs
+    M, R     mean seconds between failures; seconds to restart
+    s        seconds of work from one save to the next, the save included
+    x        work since the last save when a failure comes, uniform on [0, s]           (S, F)
+
+**A run.** T(E) = fixed + E·training·e^(s_u·t(z))·e^(σ·w/√E) + E·restart + n_eval·eval + n_save·save
+so that var T(E) = E·σ² + E²·s_u², with t(z) Student's where s_u itself is uncertain. w/√E stands
+for the mean of E independent deviates: every E has its own variance right, and T grows with E in
+every draw (σ ≤ ½ and |w| < 4), which makes the budget monotone. Deviates are stratified (one in
+each of S equally likely cells) and shared by all configurations, so that two configurations
+differ by what they cost and not by chance: common random numbers (Glasserman & Yao 1992).
+
+**Failures** come at the rate 1/M in wall-clock time, whatever is going on, and so at the same rate
+on the clock of work done for the first time. Each costs what it takes to get through y = R + x
+seconds without another one: y itself, and before it a geometric number G of tries that fail,
+
+    D(y) = y + G·(M − y/(e^(y/M) − 1))     P(G = g) = (1 − p)^g·p,  p = e^(−y/M)
+    E D(y) = M·(e^(y/M) − 1)
+
+so that a segment takes M·e^(R/M)·(e^(s/M) − 1) on average, as it must (Toueg & Babaoğlu 1984).
+After T seconds of work, long enough for the law of large numbers, the loss L grows at its mean
+rate ρ, and away from it as a random walk does: the right mean and variance, and never a fall.
+
+    L(w) = ρ·w + (L(T) − ρ·T)·√(w/T)
+
+**What fits.** E_q = largest E with P(time + reserve ≤ deadline, money, energy, disk all hold) ≥ q.
+In each draw the largest number of epochs that fits under each limit is found by bisection (time
+grows with epochs); what fits under all is the smallest of them; E_q is then an order statistic. So
+more budget never gives fewer epochs, higher confidence never more, and the joint probability is
+never above the smallest marginal, exactly and not only on average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from statistics import NormalDist
+
+import numpy as np
+
+from epochcast.costmodel.epoch import RunParts
+from epochcast.costmodel.features import Array
+from epochcast.costmodel.scatter import LOG_REACH, student_t_quantile
+from epochcast.planning.cadence import Cadence, Epochs
+from epochcast.planning.limits import Meter
+from epochcast.planning.pricing import Amount, Prices
+from epochcast.planning.request import MOST_EPOCHS
+from epochcast.records import Budget, LimitName, Quantiles
+
+DRAWS = 1000
+LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
+NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated exactly
+LOOKED_AT = 32.0  # mean times between failures until T
+FAILURES = 64  # that many come before T once in ten million runs
+HOPELESS = 30.0  # mean times between failures in one stretch: e^30 of them is never, but finite
+TINY = 1e-300  # where a stretch of no length would divide by zero
+ROUNDING = 1e-9  # relative: a limit met exactly is met
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviates:
+    """What all configurations share.
+
+    Attributes:
+        run, epoch, power: standard normal, shape (S,).
+        failures: moments of failures, in units of the mean time between them, shape (S, F).
+        places: share of a segment that is done by a failure, shape (S, F).
+        tries: standard exponential, of the tries that fail after a failure, shape (S, F).
+    """
+
+    run: Array
+    epoch: Array
+    power: Array
+    failures: Array
+    places: Array
+    tries: Array
+
+
+@lru_cache(maxsize=4)
+def deviates(seed: int, count: int = DRAWS) -> Deviates:
+    """The same seed gives the same deviates."""
+    random = np.random.default_rng(seed)
+    normal = NormalDist()
+    cells = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
+    run, epoch, power = (random.permutation(cells) for _ in range(3))
+    shape = (count, FAILURES)
+    return Deviates(
+        run=run,
+        epoch=epoch,
+        power=power,
+        failures=random.exponential(size=shape).cumsum(axis=1),
+        places=random.uniform(size=shape),
+        tries=random.exponential(size=shape),
+    )
+
+
+@lru_cache(maxsize=256)
+def _student_scores(dof: float) -> Array:
+    normal = NormalDist()
+    return np.array([student_t_quantile(normal.cdf(z), dof) for z in NODES])
+
+
+def student(z: Array, dof: float) -> Array:
+    """Normal scores to Student's, quantile by quantile; interpolated between exact nodes."""
+    return np.asarray(np.interp(z, NODES, _student_scores(dof)))
+
+
+def draw(amount: Amount, z: Array) -> Array:
+    """An amount in each draw, shape (S,)."""
+    if amount.scatter.sd == 0:
+        return np.full(len(z), amount.median)
+    reach = student(z, amount.scatter.dof) * amount.scatter.sd
+    return np.asarray(amount.median * np.exp(np.clip(reach, -LOG_REACH, LOG_REACH)))
+
+
+class RunDraws:
+    """The time of one configuration's runs, draw by draw; arrays of shape (S,).
+
+    Args:
+        prices: of its parts.
+        shared: deviates, the same for every configuration.
+        folds: runs one after another.
+        interruptions: None for runs that never fail.
+    """
+
+    def __init__(
+        self,
+        prices: Prices,
+        shared: Deviates,
+        *,
+        folds: int = 1,
+        interruptions: Interruptions | None = None,
+    ) -> None:
+        z = shared.run
+        self.shared = shared
+        self.folds = folds
+        self.failures = FailureDraws(interruptions, shared) if interruptions else None
+        self.startup = draw(prices.startup, z) + draw(prices.build, z)
+        self.first = draw(prices.first, z)
+        self.once = self.startup + self.first
+        self.training, self.turn = draw(prices.training, z), draw(prices.turn, z)
+        self.evaluation, self.save = draw(prices.evaluation, z), draw(prices.save, z)
+        self.noise = prices.epoch_noise
+
+    def seconds(self, last: Epochs, evaluate: Cadence, save: Cadence) -> Array:
+        """Seconds of all folds of runs of ``last`` epochs, shape (S,), restarts included."""
+        return self.until(last, evaluate.count(last), save.count(last))
+
+    def until(self, epochs: Epochs, evaluations: Epochs, saves: Epochs) -> Array:
+        """Seconds of so many epochs, evaluations and saves in each fold, restarts included.
+
+        Counts of shape (S,) give (S,); of shape (m, 1) they give (m, S).
+        """
+        averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
+        run = RunParts(
+            startup=self.startup,
+            first_steps=self.first,
+            full_batches=self.training * np.exp(averaged),
+            loader_restart=self.turn,
+            evaluation=self.evaluation,
+            save=self.save,
+        )
+        return self._with_failures(self.folds * run.total(epochs, evaluations, saves))
+
+    def _with_failures(self, work: Array) -> Array:
+        if self.failures is None:
+            return np.asarray(work)
+        if work.ndim > 1:
+            return np.stack([self._with_failures(row) for row in work])
+        return np.asarray(work + self.failures.lost(work, work / self.folds))
+
+
+def quantiles(samples: Array) -> Quantiles:
+    """The usual quantiles of draws."""
+    p05, p10, p50, p90, p95 = np.quantile(samples, LEVELS).tolist()
+    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interruptions:
+    """How often a run is interrupted, and what that costs.
+
+    Attributes:
+        mtbf_seconds: mean time between failures.
+        restart_seconds: until training goes on.
+        segment_seconds: of work between two saves, the save included.
+        most_saves: in an uncut run, where segments must grow with it; None for any number.
+    """
+
+    mtbf_seconds: float
+    restart_seconds: float = 0.0
+    segment_seconds: float = 0.0
+    most_saves: int | None = None
+
+    def segments(self, uncut: Array) -> Array:
+        """Of runs that saves alone cut: as long as usual, or as few saves leave them."""
+        fewest = uncut / self.most_saves if self.most_saves else 0.0
+        return np.asarray(np.minimum(np.maximum(self.segment_seconds, fewest), uncut))
+
+
+class FailureDraws:
+    """The failures of one configuration's runs."""
+
+    def __init__(self, often: Interruptions, shared: Deviates) -> None:
+        self.often = often
+        self.shared = shared
+        self.moments = often.mtbf_seconds * shared.failures
+
+    def lost(self, work: Array, uncut: Array) -> Array:
+        """Seconds lost by runs of so much work.
+
+        Args:
+            work: seconds, saves included, of shape (S,).
+            uncut: the most work that a failure can undo, saves or not: a whole fold, (S,).
+        """
+        end = LOOKED_AT * self.often.mtbf_seconds
+        happened = np.sum(self.moments <= np.minimum(work, end)[:, None], axis=1)
+        segment = self.often.segments(uncut)
+        usual = np.all(segment == self.often.segment_seconds)
+        costs = self._usual_costs if usual else self._costs(segment, int(happened.max()))
+        lost, times = costs[np.arange(len(work)), happened], np.maximum(work / end, 1)
+        grown = self._rate(segment) * end * (times - np.sqrt(times))
+        return np.asarray(lost * np.sqrt(times) + grown)
+
+    @cached_property
+    def _usual_costs(self) -> Array:
+        whole = np.full(len(self.moments), self.often.segment_seconds)
+        return self._costs(whole, FAILURES)
+
+    def _costs(self, segment: Array, count: int) -> Array:
+        """Of the first k failures together, k = 0 … ``count``; shape (S, count + 1)."""
+        mtbf, shared = self.often.mtbf_seconds, self.shared
+        stretch = self.often.restart_seconds + shared.places[:, :count] * segment[:, None]
+        length = np.clip(stretch / mtbf, TINY, HOPELESS)
+        failed = np.floor(shared.tries[:, :count] / -np.log(-np.expm1(-length)))
+        each = mtbf * (1 - length / np.expm1(length))
+        total = np.cumsum(stretch + failed * each, axis=1)
+        return np.concatenate([np.zeros((len(total), 1)), total], axis=1)
+
+    def _rate(self, segment: Array) -> Array:
+        """Expected seconds lost in each second of work."""
+        mtbf = self.often.mtbf_seconds
+        restart = np.exp(min(self.often.restart_seconds / mtbf, HOPELESS))
+        length = np.clip(segment / mtbf, TINY, HOPELESS)
+        return np.asarray(restart * np.expm1(length) / length - 1)
+
+
+# -- what limits allow -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spending:
+    """One configuration's run with its cadences, under a budget.
+
+    Attributes:
+        devices: that are paid and powered.
+        reserve_seconds: kept before the deadline for the last save.
+        save_bytes: of one checkpoint; 0 if unknown.
+        most_saves: that are on disk, however many are paid for; None for all that ``keep`` leaves.
+        keep: checkpoints on disk at once; 0 keeps all.
+    """
+
+    run: RunDraws
+    evaluate: Cadence
+    save: Cadence
+    budget: Budget
+    devices: int = 1
+    reserve_seconds: float = 0.0
+    save_bytes: float = 0.0
+    keep: int = 0
+    most_saves: int | None = None
+
+    def seconds(self, epochs: Epochs) -> Array:
+        """Seconds of the run, shape (S,)."""
+        return self.run.seconds(epochs, self.evaluate, self.save)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What seconds cost."""
+        return Meter(self.budget, self.devices)
+
+    def joules(self, seconds: Array) -> Array:
+        """That a run of so many seconds uses, each draw at its own power."""
+        return self.meter.joules(seconds, self.meter.watts(self.run.shared.power))
+
+    def disk_bytes(self, epochs: Epochs) -> Array:
+        """For checkpoints: those kept, the one being written, and an older best one.
+
+        The checkpoint of the best value stays until a better one comes, wherever one is evaluated.
+        """
+        saves = self.save.count(epochs)
+        spare = 1 + (self.evaluate.count(epochs) > 0)
+        held = saves if self.keep == 0 else np.minimum(saves, self.keep + spare)
+        if self.most_saves is not None:
+            held = np.minimum(held, self.most_saves)
+        return np.asarray(self.run.folds * held * self.save_bytes)
+
+    def limits(self) -> dict[LimitName, float]:
+        """The limits that are set and depend on the epochs."""
+        names: tuple[LimitName, ...] = ("deadline", "money", "energy", "disk")
+        known = {name: getattr(self.budget, name) for name in names}
+        return {name: limit for name, limit in known.items() if limit is not None}
+
+    def used(self, name: LimitName, epochs: Epochs) -> Array:
+        """What a run of so many epochs uses of a limit in each draw, in the limit's unit."""
+        if name == "disk":
+            return self.disk_bytes(epochs)
+        seconds = self.seconds(epochs)
+        if name == "money":
+            return self.meter.money(seconds)
+        if name == "energy":
+            return self.joules(seconds)
+        return np.asarray(seconds + self.reserve_seconds + self.budget.spent_seconds)
+
+    def affordable(self, most: int = MOST_EPOCHS) -> dict[LimitName, Epochs]:
+        """The largest number of epochs that each limit allows in each draw, up to ``most``."""
+        return {name: self._affordable(name, limit, most) for name, limit in self.limits().items()}
+
+    def _affordable(self, name: LimitName, limit: float, most: int) -> Epochs:
+        fits = np.zeros(len(self.run.once), dtype=np.int64)
+        fails = np.full_like(fits, most + 1)
+        while np.any(fails - fits > 1):
+            middle = (fits + fails) // 2
+            holds = self.used(name, middle) <= limit * (1 + ROUNDING)
+            fits, fails = np.where(holds, middle, fits), np.where(holds, fails, middle)
+        return np.asarray(fits)
+
+
+def guaranteed(epochs: Epochs, confidence: float) -> int:
+    """The most epochs that fit in a share ``confidence`` of the draws."""
+    position = int(len(epochs) * (1 - confidence) + ROUNDING)
+    return int(np.sort(epochs)[position])
+
+
+def joint(affordable: dict[LimitName, Epochs], most: int, draws: int) -> Epochs:
+    """What all limits together allow in each draw."""
+    everything = np.full(draws, most, dtype=np.int64)
+    return np.asarray(np.minimum.reduce([everything, *affordable.values()]))
+
+
+def upper_quantile(samples: Array, confidence: float) -> float:
+    """The smallest value that a share ``confidence`` of the draws does not exceed."""
+    return float(np.quantile(samples, confidence, method="inverted_cdf"))
