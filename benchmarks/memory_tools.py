@@ -16,11 +16,10 @@ import torch
 from grids import Grid
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from epochcast.profiler.footprint.counting import count as dry_runs
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.trial import build_checked
+from epochcast.profiler.request import SweepRequest, count_footprints
+from epochcast.profiler.trial import build_afresh
 from epochcast.records import RunConfig
 from epochcast.records.documents import to_builtins
 
@@ -34,7 +33,7 @@ def count(grid: Grid) -> list[dict[str, Any]]:
         target=grid.target, batch_sizes=grid.batch_sizes, sizes=grid.sizes, device="cpu"
     )
     rows = []
-    for counted in dry_runs(request):
+    for counted in count_footprints(request):
         loop = _loop(grid.target, counted.config)
         parameters = counted.footprint.parameters
         rows.append(
@@ -56,7 +55,7 @@ def _loop(target: str, config: RunConfig) -> TrainingLoop:
     spec = TrialSpec(
         workload=WorkloadSpec(target=target), sizes=config.sizes, batch_size=config.batch_size
     )
-    workload = build_checked(spec)
+    workload = build_afresh(spec)
     made = config_of(workload, config.batch_size, config.sizes)
     return TrainingLoop(workload, made, torch.device("cpu"))
 

@@ -1,26 +1,29 @@
-"""What ``import epochcast as ec`` offers beyond records: the main path with a store behind it.
+"""The library's ``probe`` and ``dry_run``, and what the command line shares with them.
 
-    probe(workload, …)  ──▶  measurements in the store  ──▶  fit / fitted_model  ──▶  model.predict
-    dry_run(workload, …)  ──▶  a footprint, without running a step
+    probe(workload, …)    ──▶ run_sweep ──▶ measurements in the store, and what TensorBoard shows
+    dry_run(workload, …)  ──▶ a footprint, without running a step
 
-The command line calls the same functions.
+``epochcast probe`` calls ``run_sweep`` with a request of its own and an observer that shows how it
+goes. This is above the profiler and the report, because a sweep ends with what TensorBoard shows.
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from epochcast.errors import EpochcastError, MissingDependency, UsageError
-from epochcast.profiler.choosing import chooser_for
-from epochcast.profiler.footprint.counting import count
-from epochcast.profiler.observer import Observer
-from epochcast.profiler.request import Range, SweepRequest
-from epochcast.profiler.source import canonical
-from epochcast.profiler.sweep import SweepResult, sweep
+from epochcast.errors import EpochcastError, MissingDependency
+from epochcast.profiler.request import (
+    DEFAULT_ROUNDS,
+    DEFAULT_STEADY_SECONDS,
+    Range,
+    SweepRequest,
+    count_footprints,
+)
+from epochcast.profiler.sweep import Observer, SweepResult, sweep
+from epochcast.profiler.workload import target_of
 from epochcast.records import Footprint, Measurement, SizeValue
 
 if TYPE_CHECKING:
@@ -30,13 +33,13 @@ if TYPE_CHECKING:
 def probe(
     workload: str | Callable[..., Any],
     *,
-    batch_sizes: Sequence[int] = (),
+    batch_sizes: Sequence[int] | None = None,
     sizes: Mapping[str, Sequence[SizeValue] | Range] | None = None,
     overrides: Mapping[str, SizeValue] | None = None,
     device: str = "auto",
     threads: int | None = None,
-    rounds: int | None = None,
-    seconds: float | None = None,
+    rounds: int = DEFAULT_ROUNDS,
+    seconds: float = DEFAULT_STEADY_SECONDS,
     max_seconds: float | None = None,
     asked: Mapping[str, SizeValue] | None = None,
     until: float | None = None,
@@ -51,7 +54,7 @@ def probe(
     Args:
         workload: a built-in's name, ``"file.py:function"``, ``"package.module:function"``, or the
             function itself, which worker processes must be able to import.
-        batch_sizes: micro-batches to measure; empty for a few around the workload's own.
+        batch_sizes: micro-batches to measure; a few around the workload's own if not given.
         sizes: values to measure of each model-size knob, or an ``ec.Range``, of which the sweep
             chooses some: those that spread, then those that sharpen the answer most per second.
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
@@ -60,7 +63,6 @@ def probe(
         rounds: passes over all configurations, each in a fresh process.
         seconds: for which each trial times steady steps.
         max_seconds: begin no trial that would end later.
-        threads: intra-operator CPU threads; None leaves torch's choice.
         asked: a question to choose configurations for, e.g.
             ``{"epochs": 90, "batch_size": 256, "width": 512}``.
         until: half the relative width of the answer's 90 % interval at which to stop choosing.
@@ -77,14 +79,15 @@ def probe(
     """
     from epochcast.storage.store import Store
 
-    limits = {"rounds": rounds, "steady_seconds": seconds}
     request = SweepRequest(
         target=target_of(workload),
-        batch_sizes=tuple(batch_sizes),
+        batch_sizes=None if batch_sizes is None else tuple(batch_sizes),
         sizes=dict(sizes or {}),
         overrides=dict(overrides or {}),
         device=device,
         threads=threads,
+        rounds=rounds,
+        steady_seconds=seconds,
         max_seconds=max_seconds,
         asked=dict(asked or {}),
         until=until,
@@ -92,7 +95,6 @@ def probe(
         fresh=fresh,
         noise_scale=noise_scale,
         traces=traces,
-        **{name: value for name, value in limits.items() if value is not None},  # type: ignore[arg-type]
     )
     with Store.open(store) as archive:
         return run_sweep(request, archive).measurements
@@ -123,19 +125,36 @@ def dry_run(
     """
     request = SweepRequest(
         target=target_of(workload),
-        batch_sizes=() if batch_size is None else (batch_size,),
+        batch_sizes=None if batch_size is None else (batch_size,),
         sizes={name: (value,) for name, value in sizes.items()},
         overrides=dict(overrides or {}),
         device="cpu",
         data=data,
     )
-    return count(request, timeline=timeline)[0].footprint
+    return count_footprints(request, timeline=timeline)[0].footprint
 
 
 def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = None) -> SweepResult:
-    """A sweep into a store, and TensorBoard's view of the store brought up to date."""
+    """A sweep into a store, and TensorBoard's view of the store brought up to date.
+
+    Args:
+        request: what to measure; it may leave the choice of configurations to the sweep.
+        store: takes the measurements.
+        observer: is told how it goes.
+
+    Raises:
+        UsageError: no such workload, knob or device.
+        WorkloadError: the workload does not run.
+        StoreError: the store cannot be used.
+        PredictionError: the question to choose configurations for makes no sense.
+    """
+    rounds = None
+    if request.chooses:
+        from epochcast.profiler.adaptive import chooser_for, chosen_rounds
+
+        rounds = partial(chosen_rounds, chooser=chooser_for(request))
     try:
-        result = sweep(request, store, observer, chooser=chooser_for(request))
+        result = sweep(request, store, observer, rounds=rounds)
     except BaseException:
         with suppress(EpochcastError):  # what ended the sweep is what to tell
             refresh_board(store)
@@ -157,41 +176,3 @@ def refresh_board(store: Store, required: bool = False) -> None:
     except MissingDependency:
         if required:
             raise
-
-
-def target_of(workload: str | Callable[..., Any]) -> str:
-    """The text that names a workload function, for worker processes to import it by.
-
-    Raises:
-        UsageError: the function cannot be imported by name.
-    """
-    if isinstance(workload, str):
-        return canonical(workload)
-    name = getattr(workload, "__qualname__", "")
-    module = getattr(workload, "__module__", "")
-    if not name.isidentifier():
-        raise UsageError(
-            f"worker processes import the workload by name, but {name or workload!r} is not "
-            "defined at the top level of a file"
-        )
-    if module != "__main__":
-        return f"{module}:{name}"
-    file = getattr(sys.modules["__main__"], "__file__", None) or inspect.getsourcefile(workload)
-    if file is None or not file.endswith(".py"):
-        raise UsageError(f"{name} is not in a file that worker processes can import; save it first")
-    return canonical(f"{file}:{name}")
-
-
-def builtin_workloads() -> list[dict[str, Any]]:
-    """Name, description and knobs of each built-in workload. Imports torch."""
-    from epochcast.profiler.builtin.workloads import BUILTIN
-    from epochcast.profiler.target import knobs_of
-
-    return [
-        {
-            "name": name,
-            "description": (function.__doc__ or "").strip().splitlines()[0],
-            "knobs": dict(knobs_of(function)[0]),
-        }
-        for name, function in BUILTIN.items()
-    ]

@@ -11,10 +11,10 @@ from epochcast.cli.options import console, json_option, print_json
 @json_option
 def workloads(as_json: bool) -> None:
     """List the built-in workloads and their knobs."""
-    from epochcast.api.probe import builtin_workloads
+    from epochcast.profiler.builtin.workloads import descriptions
     from epochcast.report.text.probing import print_workloads
 
-    found = builtin_workloads()
+    found = descriptions()
     if as_json:
         print_json(workloads=found)
     else:

@@ -54,27 +54,77 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 
 @click.command()
 @click.argument("workload")
-@click.option("--batch-sizes", type=INT_LIST, help="Micro-batches to measure.")
-@click.option("--set", "knobs", type=KNOB_OR_RANGE, multiple=True,
-              help="Values of a model-size knob, or a range to choose from.")  # fmt: skip
-@click.option("--for", "asked", type=QUESTION,
-              help="What will be asked; chooses what sharpens the answer.")  # fmt: skip
-@click.option("--until", type=SHARE, help="Choose until the answer is this sharp; default 5%.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or mps.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Fresh processes per configuration.")
-@click.option("--seconds", type=DURATION, help="Steady timing per trial.")
-@click.option("--max-seconds", type=DURATION, help="Budget of the whole sweep.")
-@click.option("--timeout", type=DURATION, help="Limit of one trial.")
-@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
-@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
-@click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile.")
-@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
-@click.option("--drop-last/--keep-last", default=None, help="The last partial batch.")
-@click.option("--noise-scale", is_flag=True, help="Gradient noise, for `plan --batch-size free`.")
-@click.option("--traces/--no-traces", default=True, help="torch.profiler traces at the end.")
-@click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations.")
+@click.option(
+    "--batch-sizes",
+    type=INT_LIST,
+    help="Micro-batches to measure; by default a few around the workload's own.",
+)
+@click.option(
+    "--set",
+    "knobs",
+    type=KNOB_OR_RANGE,
+    multiple=True,
+    help="Values of a model-size knob, or a range to choose some from.",
+)
+@click.option(
+    "--for",
+    "asked",
+    type=QUESTION,
+    help="What will be asked: the sweep chooses what makes the answer sharper.",
+)
+@click.option(
+    "--until", type=SHARE, help="The sweep chooses until the answer is this sharp; 5% by default."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="The device to measure: cpu, cuda, cuda:1 or mps.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="How many CPU threads torch uses.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    help="How many times each configuration is measured, each in a fresh process.",
+)
+@click.option("--seconds", type=DURATION, help="How long each trial times steady steps.")
+@click.option("--max-seconds", type=DURATION, help="The time that the whole sweep may take.")
+@click.option("--timeout", type=DURATION, help="The time that one trial may take.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True),
+    help="A folder of local data, instead of synthetic data.",
+)
+@click.option(
+    "--accumulation",
+    type=click.IntRange(min=1),
+    help="How many micro-batches each optimizer step accumulates.",
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="The precision of autocast."
+)
+@click.option(
+    "--compile/--no-compile", default=None, help="Whether the model runs under torch.compile."
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="How many processes the data loader has."
+)
+@click.option(
+    "--drop-last/--keep-last",
+    default=None,
+    help="Whether the last partial batch of an epoch is left out.",
+)
+@click.option(
+    "--noise-scale",
+    is_flag=True,
+    help="Measure the gradient noise too, for `plan --batch-size free`.",
+)
+@click.option(
+    "--traces/--no-traces",
+    default=True,
+    help="Whether each configuration gets a torch.profiler trace at the end.",
+)
+@click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @store_option
 @json_option
 def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> None:
@@ -130,26 +180,19 @@ def _print_noise(measurements: Sequence[Measurement]) -> None:
 
 
 def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
-    from epochcast.api.probe import target_of
-    from epochcast.profiler.request import SweepRequest
+    from epochcast.profiler.request import OVERRIDES, SweepRequest
+    from epochcast.profiler.workload import target_of
 
-    overrides = {
-        "accumulation": options["accumulation"],
-        "compile": options["compiled"],
-        "drop_last": options["drop_last"],
-        "precision": options["precision"],
-        "workers": options["workers"],
-    }
-    optional = {
+    limits = {
         "rounds": options["rounds"],
         "steady_seconds": options["seconds"],
         "timeout_seconds": options["timeout"],
     }
     return SweepRequest(
         target=target_of(workload),
-        batch_sizes=options["batch_sizes"] or (),
+        batch_sizes=options["batch_sizes"],
         sizes=knobs_by_name(options["knobs"]),
-        overrides={name: value for name, value in overrides.items() if value is not None},
+        overrides=_given({name: options[name] for name in OVERRIDES}),
         device=options["device"],
         threads=options["threads"],
         max_seconds=options["max_seconds"],
@@ -159,18 +202,33 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         fresh=options["fresh"],
         noise_scale=options["noise_scale"],
         traces=options["traces"],
-        **{name: value for name, value in optional.items() if value is not None},
+        **_given(limits),
     )
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given; what is left out keeps its default."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @click.command("dry-run")
 @click.argument("workload")
-@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="The micro-batch, or several.")
 @set_option
-@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Autocast.")
-@click.option("--data", type=click.Path(exists=True), help="Local data instead of synthetic.")
-@click.option("--timeline", is_flag=True, help="Every allocation and free of the step.")
+@click.option(
+    "--accumulation",
+    type=click.IntRange(min=1),
+    help="How many micro-batches each optimizer step accumulates.",
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="The precision of autocast."
+)
+@click.option(
+    "--data",
+    type=click.Path(exists=True),
+    help="A folder of local data, instead of synthetic data.",
+)
+@click.option("--timeline", is_flag=True, help="Show every allocation and free of the step.")
 @store_option
 @json_option
 def dry_run(
@@ -181,21 +239,19 @@ def dry_run(
 
     Where there is a store, the counts are kept: `predict` prices these configurations by them.
     """
-    from epochcast.api.probe import target_of
-    from epochcast.profiler.footprint.counting import count
-    from epochcast.profiler.request import SweepRequest
+    from epochcast.profiler.request import SweepRequest, count_footprints
+    from epochcast.profiler.workload import target_of
     from epochcast.report.text.footprint import print_footprints, print_timeline
 
-    overrides = {"accumulation": accumulation, "precision": precision}
     request = SweepRequest(
         target=target_of(workload),
-        batch_sizes=batch_sizes or (),
+        batch_sizes=batch_sizes,
         sizes=knobs_by_name(knobs),
-        overrides={name: value for name, value in overrides.items() if value is not None},
+        overrides=_given({"accumulation": accumulation, "precision": precision}),
         device="cpu",
         data=data,
     )
-    counted = count(request, timeline=timeline or not as_json)
+    counted = count_footprints(request, timeline=timeline or not as_json)
     _keep_footprints(request.target, counted, store)
     if as_json:
         print_json(counted=counted)
@@ -207,8 +263,8 @@ def dry_run(
 
 
 def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
-    from epochcast.profiler.archive import with_outer_timelines
-    from epochcast.profiler.source import source_of
+    from epochcast.profiler.request import with_outer_timelines
+    from epochcast.profiler.workload import source_of
 
     try:
         archive = reading(store)

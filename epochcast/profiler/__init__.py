@@ -1,11 +1,11 @@
 """Short real training steps of a user's workload, measured in worker processes.
 
-prepare.py: check ─▶ sweep.py: rounds ─▶ follow_ups.py: noise, traces
-                        │  chosen.py: rounds of a sweep that chooses
-                     trials.py: one trial ──▶ process.py ══ JSON lines ══▶ worker.py
-  archive.py, observer.py: what it needs of the store, and who is told      │
-  (no torch up to here)                                                     │
-                         target.py: find the workload ◀── trial.py ─────────┤
-                         loop.py: step it, timing.py: time it               ├── trace.py
-                         tracker.py: count its operators and live tensors   ┘
+request.py: what is asked, checked ─▶ sweep.py: rounds, gradient noise, traces
+                                         │    adaptive.py: rounds that choose their trials
+                                      process.py ══ JSON lines (protocol.py) ══▶ worker.py
+(no torch up to here)                                                                │
+                          workload.py: find and build the workload ◀── trial.py ─────┤
+                          loop.py: step it, timing.py: time it         noise.py      │
+                          device.py: its clock, memory and name        trace.py ─────┤
+                          footprint/: count a step, run or not ──────────────────────┘
 """

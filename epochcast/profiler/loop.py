@@ -4,18 +4,28 @@
 
 This is the loop that every measurement is a measurement of, so it does what a careful plain
 PyTorch loop does and nothing else.
+
+Where batches differ in size (padded text, images of many sizes), ``draw`` finds two that stand for
+an epoch, and where a step fails, ``naming_layer`` says in which layer:
+
+    elements of each batch drawn     ▂▅▃▆▄▃▇▄▅ …      padding included, for it is computed too
+    typical                          the one nearest to their mean: what a step costs
+    largest                          what the memory must hold
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sized
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import chain, islice
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from epochcast.errors import WorkloadError
@@ -28,6 +38,11 @@ _WORKER_OPTIONS = (
     "worker_init_fn", "multiprocessing_context", "pin_memory_device",
 )  # fmt: skip
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# How CPU and MPS allocators say it; CUDA raises torch.OutOfMemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
+ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
 
 
 class TrainingLoop:
@@ -242,3 +257,113 @@ def config_of(workload: Workload, batch_size: int | None, sizes: Any) -> RunConf
         workers=int(workload.loader_options.get("num_workers", 0)),
         drop_last=workload.drop_last or bool(workload.loader_options.get("drop_last")),
     )
+
+
+# -- batches that stand for an epoch ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Batches that stand for all; both are the same where all are of one size.
+
+    Attributes:
+        mean_elements: of all batches drawn.
+    """
+
+    typical: Any
+    largest: Any
+    mean_elements: float
+
+    @property
+    def varies(self) -> bool:
+        """Whether batches differ in size."""
+        return self.typical is not self.largest
+
+
+def elements(batch: Any) -> int:
+    """Elements of all tensors of a batch, padding included."""
+    return sum(leaf.numel() for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+
+
+def draw(batches: Iterator[Any], batch_size: int) -> Drawn:
+    """Draw until it is clear whether batches differ, and more where they do.
+
+    Small batches vary most, and many of them are drawn as fast as two large ones.
+
+    Args:
+        batches: at least one.
+        batch_size: samples in each.
+    """
+    enough = min(DRAWN, max(2, -(-ALIKE // batch_size)))
+    drawn, sizes = [], []
+    for batch in islice(batches, DRAWN):
+        drawn.append(batch)
+        sizes.append(elements(batch))
+        if len(drawn) == enough and len(set(sizes)) == 1:
+            break
+    mean = fmean(sizes)
+    typical = min(range(len(drawn)), key=lambda i: abs(sizes[i] - mean))
+    largest = max(range(len(drawn)), key=lambda i: sizes[i])
+    return Drawn(drawn[typical], drawn[largest], mean)
+
+
+def draw_for(loop: TrainingLoop) -> Drawn:
+    """Draw a loop's batches in this process, the same whenever this is asked."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return draw(iter(loop.train_loader(in_process=True)), loop.config.batch_size)
+
+
+# -- what went wrong in a step ---------------------------------------------------------------------
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the device or the host had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def naming_layer(model: nn.Module) -> Iterator[None]:
+    """Within it, an error in a forward pass becomes a ``WorkloadError`` that names the layer."""
+    entered: list[tuple[str, nn.Module, str]] = []
+    handles = []
+    for name, module in model.named_modules():
+        handles += _hooks(name, module, entered)
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if not entered or is_out_of_memory(error):
+            raise
+        raise WorkloadError(_describe(*entered[-1], error)) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooks(name: str, module: nn.Module, entered: list[Any]) -> list[Any]:
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        entered.append((name, module, _shapes((args, kwargs))))
+
+    def leave(_: nn.Module, args: Any, output: Any) -> None:
+        while entered.pop()[1] is not module:  # layers within whose error the model has caught
+            continue
+
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave),
+    ]
+
+
+def _describe(name: str, module: nn.Module, shapes: str, error: BaseException) -> str:
+    what = " ".join(repr(module).split())
+    described = what if len(what) <= 80 else type(module).__name__
+    where = f"layer {name!r}, {described}," if name else f"the model's own forward ({described})"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{where} failed on an input of shape {shapes}: {lines[0]}"
+
+
+def _shapes(args: Any) -> str:
+    shapes = [tuple(leaf.shape) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    return ", ".join(map(str, shapes)) or "()"

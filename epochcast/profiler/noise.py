@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler import device as devices
-from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
+from epochcast.profiler.loop import TrainingLoop, samples_per_epoch
 from epochcast.profiler.protocol import Task
 from epochcast.profiler.timing import Stepper
-from epochcast.profiler.trial import build_checked
+from epochcast.profiler.trial import ready
 from epochcast.records import GradientNoise
 
 MICRO_BATCHES = 16  # of one large batch: the two sizes must differ by much
@@ -37,28 +36,25 @@ def measure_noise(task: Task) -> GradientNoise:
     Raises:
         WorkloadError: it has a step of its own, or too few samples for two batch sizes.
     """
-    spec = task.spec
-    device = devices.open_device(spec.workload.device, spec.workload.threads)
-    workload = build_checked(spec)
-    if workload.train_step is not None:
+    stepper = ready(task.spec)
+    loop, batch_size = stepper.loop, stepper.loop.config.batch_size
+    if loop.workload.train_step is not None:
         raise WorkloadError(
             "a workload with a train_step of its own shows no gradients; give loss= or forward="
         )
-    config = config_of(workload, spec.batch_size, spec.sizes)
-    count = min(MICRO_BATCHES, samples_per_epoch(workload) // config.batch_size)
+    samples = samples_per_epoch(loop.workload)
+    count = min(MICRO_BATCHES, samples // batch_size)
     if count < 2:
         raise WorkloadError(
-            f"the noise scale needs two batches of {config.batch_size} from the data set's "
-            f"{samples_per_epoch(workload)} samples; probe a smaller batch size"
+            f"the noise scale needs two batches of {batch_size} from the data set's "
+            f"{samples} samples; probe a smaller batch size"
         )
-    loop = TrainingLoop(workload, config, device)
-    stepper = Stepper(loop, devices.clock_for(device))
-    seconds = MOST_TIMES * spec.steady_seconds
+    seconds = MOST_TIMES * task.spec.steady_seconds
     steps = _train(stepper, seconds)
     small, large = _norms(loop, stepper.batches(), count, seconds)
     return GradientNoise(
-        small_batch=config.batch_size,
-        large_batch=count * config.batch_size,
+        small_batch=batch_size,
+        large_batch=count * batch_size,
         small_norms=tuple(small),
         large_norms=tuple(large),
         trained_steps=steps,

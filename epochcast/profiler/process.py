@@ -69,7 +69,6 @@ class WorkerProcess:
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        self.trials = 0
         self._scratch = tempfile.mkdtemp(prefix="epochcast-")
         package = str(Path(__file__).parents[2])
         with log.open("ab") as sink:
@@ -104,6 +103,7 @@ class WorkerProcess:
         """Run a task and wait for its answer.
 
         Args:
+            task: what to do.
             timeout: seconds for the whole task.
             on_phase: told the name of each phase the task reports.
 
@@ -191,7 +191,12 @@ class Workers:
 
 
 def ask_or_refuse(worker: WorkerProcess, task: Task, timeout: float) -> Reply:
-    """Ask what a sweep cannot go on without.
+    """Ask what cannot be gone on without.
+
+    Args:
+        worker: a process that has not failed.
+        task: what to ask.
+        timeout: seconds for it.
 
     Raises:
         WorkloadError: no answer in time, or the worker died of it.
@@ -199,9 +204,13 @@ def ask_or_refuse(worker: WorkerProcess, task: Task, timeout: float) -> Reply:
     try:
         return worker.ask(task, timeout)
     except WorkerTimeout as error:
-        raise WorkloadError(f"not ready after {timeout:.0f} s ({worker.log})") from error
+        raise WorkloadError(f"not ready after {timeout:.0f} s{_see(worker.log)}") from error
     except WorkerDied as error:
-        raise WorkloadError(f"{error.reason}; see {worker.log}") from error
+        raise WorkloadError(f"{error.reason}{_see(worker.log)}") from error
+
+
+def _see(log: Path) -> str:
+    return f"; see {log}" if log.is_file() else ""
 
 
 def _family(pid: int) -> list[psutil.Process]:

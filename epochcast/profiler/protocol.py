@@ -49,7 +49,14 @@ class WorkloadSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One configuration to measure. ``batch_size`` None means the workload's own."""
+    """One configuration to measure.
+
+    Attributes:
+        workload: what is trained.
+        sizes: a value for each model-size knob.
+        batch_size: None is the workload's own, which is known once it was built.
+        steady_seconds: how long steady steps are timed.
+    """
 
     workload: WorkloadSpec
     sizes: Sizes = ()
@@ -64,8 +71,14 @@ class TrialSpec:
 
     @property
     def config(self) -> RunConfig:
-        """As far as it is asked for; the workload decides on the rest."""
-        return RunConfig(batch_size=self.batch_size or 1, sizes=self.sizes)
+        """As far as it is asked for; the workload decides on the rest.
+
+        Raises:
+            ValueError: the batch size is the workload's own.
+        """
+        if self.batch_size is None:
+            raise ValueError("the workload's own batch size is not known before it is built")
+        return RunConfig(batch_size=self.batch_size, sizes=self.sizes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +90,8 @@ class Task:
         trial: how many configurations this process has seen before.
         folder: where files may be written: checkpoints for a moment, traces for good.
         log: the log file of the process that runs this task.
-        batch_sizes: of a dry run, which builds the model once for all; empty for the spec's own.
+        batch_sizes: of a dry run, which builds the model once for all of them, instead of the
+            spec's one.
         timeline: whether a dry run keeps every allocation.
     """
 
@@ -87,7 +101,7 @@ class Task:
     trial: int = 0
     folder: str = ""
     log: str = ""
-    batch_sizes: tuple[int, ...] = ()
+    batch_sizes: tuple[int | None, ...] = ()
     timeline: bool = False
 
 
@@ -111,11 +125,12 @@ class CheckedWorkload:
     """What one first step showed: how the workload runs, or what is wrong.
 
     Attributes:
+        config: None where the workload could not be built.
         problem: an error of the workload itself; probing it is pointless.
         trouble: any other error of this one configuration; the sweep will record it.
     """
 
-    config: RunConfig
+    config: RunConfig | None = None
     samples: int = 0
     data: str = ""
     problem: str = ""

@@ -1,19 +1,44 @@
-"""What a user asks a sweep for, checked against the workload, and the grid of trials it means."""
+"""What a user asks a sweep or a dry run for, checked against the workload it names.
+
+    request ── describe ──▶ the workload's knobs, source, device     one process, which is then left
+            ── check ─────▶ a first step: own batch size, samples, what is wrong
+            ── grid ──────▶ Prepared: one TrialSpec for each configuration
+
+A batch size of None is the workload's own, from the command line to the worker that builds it; the
+first step tells how large it is. A dry run needs no first step: its worker answers for all.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import groupby, product
+from pathlib import Path
 
-from epochcast.errors import UsageError
-from epochcast.profiler.protocol import Description, TrialSpec, WorkloadSpec
-from epochcast.records import SizeValue, make_sizes
-
-DEFAULT_ROUNDS = (
-    3  # the fewest that give a between-process variance with a degree of freedom to spare
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.profiler.process import (
+    WorkerDied,
+    WorkerProcess,
+    Workers,
+    WorkerTimeout,
+    ask_or_refuse,
 )
+from epochcast.profiler.protocol import (
+    AUTO,
+    CheckedWorkload,
+    Counted,
+    Description,
+    Reply,
+    Task,
+    TrialSpec,
+    WorkloadSpec,
+)
+from epochcast.records import Device, Footprint, RunConfig, Sizes, SizeValue, make_sizes
+
+DEFAULT_ROUNDS = 3  # the fewest that give a variance between processes with one to spare
 DEFAULT_TIMEOUT_SECONDS = 600.0
 DEFAULT_STEADY_SECONDS = 1.0
 DEFAULT_BATCH_FACTORS = (0.25, 0.5, 1, 2)  # of the workload's own batch size, if none are given
@@ -52,7 +77,9 @@ class SweepRequest:
     """What to probe.
 
     Attributes:
-        batch_sizes: empty for a few around the workload's own.
+        target: names the workload function, see ``profiler/workload.py``.
+        batch_sizes: micro-batches. None is the workload's own for a dry run, and a few around it
+            for a sweep.
         sizes: values to measure of each model-size knob, or a range of which some are chosen; knobs
             left out keep their defaults.
         overrides: attributes of the workload to change, among ``OVERRIDES``.
@@ -69,10 +96,13 @@ class SweepRequest:
         seed: of the order of trials.
         asked: a question to choose configurations for: ``epochs``, ``batch_size`` and knobs.
         until: half the relative width of the answer's 90 % interval at which to stop.
+
+    Raises:
+        UsageError: a value is not possible.
     """
 
     target: str
-    batch_sizes: Sequence[int] = ()
+    batch_sizes: Sequence[int] | None = None
     sizes: Mapping[str, Sequence[SizeValue] | Range] = field(default_factory=dict)
     overrides: Mapping[str, SizeValue] = field(default_factory=dict)
     device: str = "auto"
@@ -95,7 +125,7 @@ class SweepRequest:
                 raise UsageError(f"{name} must be at least {least}, but got {getattr(self, name)}")
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise UsageError(f"threads must be 1 to {MAX_THREADS}, but got {self.threads}")
-        if any(size < 1 for size in self.batch_sizes):
+        if self.batch_sizes is not None and min(self.batch_sizes, default=0) < 1:
             raise UsageError(f"batch sizes must be at least 1, but got {list(self.batch_sizes)}")
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:
@@ -119,8 +149,16 @@ class SweepRequest:
         )
 
 
-def grid(request: SweepRequest, known: Description, batch_sizes: Sequence[int]) -> list[TrialSpec]:
-    """Every configuration once, in the order given; ``check_knobs`` has passed."""
+def grid(
+    request: SweepRequest, known: Description, batch_sizes: Sequence[int | None]
+) -> list[TrialSpec]:
+    """Every configuration once, in the order given.
+
+    Args:
+        request: ``check_knobs`` has passed.
+        known: the knobs that the workload has.
+        batch_sizes: of each model size; None is the workload's own.
+    """
     knobs = dict(known.knobs)
     values = [_values(request, name, default) for name, default in known.knobs]
     return [
@@ -142,21 +180,23 @@ def _values(request: SweepRequest, name: str, default: SizeValue) -> list[SizeVa
     return list(dict.fromkeys([*values, *([request.asked[name]] if name in request.asked else [])]))
 
 
-def default_batch_sizes(own: int, samples: int) -> tuple[int, ...]:
-    """A few around the workload's own, none larger than its data set."""
-    return _multiples(own, samples, DEFAULT_BATCH_FACTORS)
+def batch_sizes_around(request: SweepRequest, own: int | None, samples: int) -> tuple[int, ...]:
+    """The batch sizes of a sweep: as asked for, or around the workload's own.
 
+    Those that a sweep chooses among are more, in order, and the question's is one of them.
 
-def candidate_batch_sizes(request: SweepRequest, own: int, samples: int) -> tuple[int, ...]:
-    """Those a sweep chooses among: as asked for, or around the own; and the question's."""
-    sizes = request.batch_sizes or _multiples(own, samples, CANDIDATE_BATCH_FACTORS)
+    Args:
+        request: may name its batch sizes.
+        own: the batch size that the workload trains with; None where it is not known.
+        samples: of an epoch; no batch can be larger.
+    """
+    factors = CANDIDATE_BATCH_FACTORS if request.chooses else DEFAULT_BATCH_FACTORS
+    around = (max(1, round((own or 0) * factor)) for factor in factors)
+    sizes = request.batch_sizes or [size for size in around if own and size <= samples]
     asked = request.asked.get("batch_size")
-    return tuple(sorted({*sizes, *([asked] if isinstance(asked, int) else [])}))
-
-
-def _multiples(own: int, samples: int, factors: Sequence[float]) -> tuple[int, ...]:
-    sizes = (max(1, round(own * factor)) for factor in factors)
-    return tuple(dict.fromkeys(size for size in sizes if size <= samples))
+    if request.chooses and sizes:
+        sizes = sorted([*sizes, *([asked] if isinstance(asked, int) else [])])
+    return tuple(dict.fromkeys(sizes))
 
 
 def check_knobs(request: SweepRequest, known: Description) -> None:
@@ -194,3 +234,161 @@ def _check_knob_type(name: str, value: SizeValue, default: SizeValue) -> None:
             f"knob {name!r} takes values like {default!r} ({type(default).__name__}), "
             f"but got {value!r}"
         )
+
+
+# -- before the first round -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A sweep that can begin.
+
+    Attributes:
+        request: with its device by name.
+        source: fingerprint of the workload's code.
+        checked: what the first step showed.
+        specs: every configuration asked for, or to choose among.
+    """
+
+    request: SweepRequest
+    source: str
+    device: Device
+    checked: CheckedWorkload
+    specs: Sequence[TrialSpec]
+
+    def config(self, spec: TrialSpec) -> RunConfig:
+        """How a trial will run."""
+        asked = spec.config
+        known = self.checked.config or asked
+        return replace(known, batch_size=asked.batch_size, sizes=asked.sizes)
+
+
+def prepare(request: SweepRequest, workers: Workers) -> Prepared:
+    """Load the workload and run a step of its first configuration, in a process of its own.
+
+    Raises:
+        UsageError: no such knob, or a batch of more than all samples.
+        WorkloadError: the workload does not run.
+    """
+    with workers.start("check") as worker:
+        known = describe(request, worker)
+        if request.device == AUTO:  # so that asking for it by name continues this sweep
+            request = replace(request, device=known.device.kind)
+        first = grid(request, known, request.batch_sizes or (None,))[0]
+        checked = _check(worker, first, request)
+    return Prepared(
+        request=request,
+        source=known.source,
+        device=known.device,
+        checked=checked,
+        specs=grid(request, known, _batch_sizes(request, checked, worker.log)),
+    )
+
+
+def describe(request: SweepRequest, worker: WorkerProcess) -> Description:
+    """What the workload function says of itself, compared with what is asked for.
+
+    Raises:
+        UsageError: no such workload or knob.
+        WorkloadError: the user's code cannot be loaded.
+    """
+    task = Task(kind="describe", spec=TrialSpec(workload=request.workload))
+    known = ask_or_refuse(worker, task, request.timeout_seconds).described
+    if known is None:
+        raise EpochcastError("the worker process did not describe the workload")
+    check_knobs(request, known)
+    return known
+
+
+def _check(worker: WorkerProcess, spec: TrialSpec, request: SweepRequest) -> CheckedWorkload:
+    """A first step. If it hangs or kills its process, the sweep will find out which ones do."""
+    reply = Reply(kind="checked")
+    with suppress(WorkerTimeout, WorkerDied):
+        reply = worker.ask(Task(kind="check", spec=spec), request.timeout_seconds)
+    return reply.checked or CheckedWorkload()
+
+
+def _batch_sizes(request: SweepRequest, checked: CheckedWorkload, log: Path) -> tuple[int, ...]:
+    """Those asked for, or around the workload's own; refused if there are none to be had."""
+    own = checked.config.batch_size if checked.config else None
+    batch_sizes = batch_sizes_around(request, own, checked.samples)
+    largest = max(batch_sizes, default=own or 0)
+    if checked.samples and largest > checked.samples:
+        raise UsageError(
+            f"batch size {largest} is more than the data set's {checked.samples} samples; "
+            "leave it out"
+        )
+    if checked.problem:
+        raise WorkloadError(f"{checked.problem} (log: {log})")
+    if not batch_sizes:
+        why = checked.trouble or "the first step ended or blocked its process"
+        raise WorkloadError(f"{why}; so its batch size is not known (log: {log})")
+    return batch_sizes
+
+
+# -- dry runs -------------------------------------------------------------------------------------
+
+
+def count_footprints(
+    request: SweepRequest,
+    *,
+    timeline: bool = False,
+    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
+) -> tuple[Counted, ...]:
+    """Footprints of every configuration that a request names, without running one.
+
+    Args:
+        request: what to count.
+        timeline: keep every allocation and free.
+        start_worker: starts a worker process that logs to a file.
+
+    Raises:
+        UsageError: no such knob.
+        WorkloadError: the workload cannot be built or traced.
+    """
+    found: list[Counted] = []
+    with start_worker(Path(os.devnull)) as worker:
+        specs = grid(request, describe(request, worker), request.batch_sizes or (None,))
+        for _, reply in dry_runs(worker, specs, request.timeout_seconds, timeline=timeline):
+            if reply.problem:
+                raise WorkloadError(reply.problem)
+            found += reply.counted
+    return tuple(found)
+
+
+def dry_runs(
+    worker: WorkerProcess, specs: Iterable[TrialSpec], timeout: float, *, timeline: bool
+) -> Iterator[tuple[list[TrialSpec], Reply]]:
+    """Dry runs of one model size after another: each model is built once for all batch sizes.
+
+    Args:
+        worker: a process that has not failed.
+        specs: those of one model size next to each other.
+        timeout: seconds for a model size.
+        timeline: keep every allocation and free.
+
+    Raises:
+        WorkloadError: no answer in time, or the worker died.
+    """
+    for _, same in groupby(specs, key=lambda spec: spec.sizes):
+        group = list(same)
+        task = Task(
+            kind="dry-run",
+            spec=replace(group[0], batch_size=None),
+            batch_sizes=tuple(spec.batch_size for spec in group),
+            timeline=timeline,
+        )
+        yield group, ask_or_refuse(worker, task, timeout)
+
+
+def with_outer_timelines(counted: Mapping[RunConfig, Footprint]) -> dict[RunConfig, Footprint]:
+    """What was counted, with the timelines of each model's smallest and largest batch alone: two
+    give the peaks of all, and each takes a hundred times as much room as the counts."""
+    batch_sizes: dict[Sizes, list[int]] = {}
+    for config in counted:
+        batch_sizes.setdefault(config.sizes, []).append(config.batch_size)
+    outer = {sizes: (min(of_it), max(of_it)) for sizes, of_it in batch_sizes.items()}
+    return {
+        c: x if c.batch_size in outer[c.sizes] else replace(x, timeline=None)
+        for c, x in counted.items()
+    }

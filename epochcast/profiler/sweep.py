@@ -1,14 +1,14 @@
 """A sweep: every configuration once a round, every round in a fresh process, every trial kept.
 
-    check    one first step: a broken workload stops here, and nothing is stored
+    request ── prepare ──▶ one TrialSpec for each configuration       (profiler/request.py)
     round 0  [worker] config 3 │ config 1 │ config 4 │ config 2       every trial is stored
     round 1  [worker] config 2 │ config 4 │ config 1 │ config 3       the moment it ends
     …
     noise    [worker] gradients at two batch sizes, of each model size, where asked for
     traces   [worker] one short profile of each configuration
 
-prepare.py checks, trials.py makes the trials, chosen.py has the rounds of a sweep that chooses,
-follow_ups.py takes noise and traces; here is what calls them.
+A broken workload stops before the first round, and nothing is stored. A function makes the trials
+of the rounds: ``every_round`` makes all of them, ``profiler/adaptive.py`` chooses.
 
 A configuration that runs out of memory, crashes or hangs costs its worker process; the next
 configuration gets a new one. Trials found in the store are not made again. No torch in here.
@@ -16,23 +16,99 @@ configuration gets a new one. Trials found in the store are not made again. No t
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
-from epochcast.errors import StoreError
-from epochcast.profiler.archive import Archive, stored, trials_done
-from epochcast.profiler.chosen import Chooser, chosen_rounds
-from epochcast.profiler.follow_ups import Traces, take_noise
-from epochcast.profiler.observer import Observer, SilentObserver
-from epochcast.profiler.prepare import prepare
-from epochcast.profiler.process import WorkerProcess, Workers
-from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.trials import TimeLimit, Trials
-from epochcast.records import Measurement
+from epochcast.errors import EpochcastError, StoreError
+from epochcast.profiler.process import (
+    WorkerDied,
+    WorkerProcess,
+    Workers,
+    WorkerTimeout,
+    out_of_memory_kills,
+)
+from epochcast.profiler.protocol import Reply, Task, TrialSpec
+from epochcast.profiler.request import Prepared, SweepRequest, prepare
+from epochcast.records import Device, Footprint, Measurement, RunConfig, Status, Warning_
+
+MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
+
+_Item = TypeVar("_Item")
+
+
+class SweepStore(Protocol):
+    """The part of the store that a sweep needs."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def log_folder(self) -> Path: ...
+    def add(self, measurement: Measurement) -> None: ...
+    def remove(self, keys: Sequence[str]) -> int: ...
+    def measurements(
+        self, workload: str | None = None, *, source: str | None = None
+    ) -> tuple[Measurement, ...]: ...
+    def add_footprints(
+        self,
+        workload: str,
+        source: str,
+        footprints: Mapping[RunConfig, Footprint],
+        data: str = "",
+    ) -> None: ...
+
+
+class Observer(Protocol):
+    """Is told how a sweep goes; ``report/text/progress.py`` has those that write to a terminal."""
+
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        """The rounds begin.
+
+        Args:
+            trials: to be made; None where the sweep chooses.
+            done: trials that the store has already.
+            device: that is measured.
+            data: where the training data comes from.
+        """
+
+    def phase(self, label: str, phase: str) -> None:
+        """A phase of what is done with a configuration begins."""
+
+    def finished(self, measurement: Measurement) -> None:
+        """A trial has ended, well or not."""
+
+    def warn(self, warning: Warning_) -> None:
+        """Something happened that the sweep survives."""
+
+
+class SilentObserver:
+    """Ignores everything."""
+
+    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        return
+
+    def phase(self, label: str, phase: str) -> None:
+        return
+
+    def finished(self, measurement: Measurement) -> None:
+        return
+
+    def warn(self, warning: Warning_) -> None:
+        return
+
+
+class Ending(NamedTuple):
+    """Why the rounds of a sweep ended; ``half_width`` as in ``SweepResult``."""
+
+    why: str
+    half_width: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +137,20 @@ class SweepResult:
 
 def sweep(
     request: SweepRequest,
-    archive: Archive,
+    store: SweepStore,
     observer: Observer | None = None,
     *,
-    chooser: Chooser | None = None,
+    rounds: Callable[[Sweep], Ending] | None = None,
     start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
     clock: Callable[[], float] = time.monotonic,
 ) -> SweepResult:
     """Probe what a request asks for. Killed at any moment, the same request continues.
 
     Args:
-        archive: where measurements go; what it has already is not measured again.
+        request: what to measure.
+        store: where measurements go; what it has already is not measured again.
         observer: is told how it goes.
-        chooser: decides which of the configurations to measure; without one, all of them.
+        rounds: makes the trials and says why it stopped; by default all of them, in every round.
         start_worker: starts a worker process that logs to a file.
         clock: monotonic seconds.
 
@@ -82,33 +159,34 @@ def sweep(
         WorkloadError: the workload does not run; nothing was stored.
         StoreError: the store cannot be written; what was stored before is safe.
     """
-    observer = observer or SilentObserver()
-    limit = TimeLimit(request.max_seconds, clock)
-    workers = Workers(_make_log_folder(archive), start_worker)
-    prepared = prepare(request, workers)
+    begun = clock()
+    workers = Workers(_make_log_folder(store), start_worker)
+    running = Sweep(
+        prepared=prepare(request, workers),
+        store=store,
+        observer=observer or SilentObserver(),
+        workers=workers,
+        clock=lambda: clock() - begun,
+    )
     if request.fresh:
-        archive.remove([m.key for m in stored(archive, prepared, prepared.specs)])
-    trials = Trials(prepared, archive, observer, limit)
-    if chooser is None:
-        stopped = _every_round(trials, workers)
-    else:
-        stopped = chosen_rounds(chooser, trials, workers)
-    if request.noise_scale and stopped != "nothing-succeeded":
-        take_noise(prepared, archive, observer, workers)
-    if request.traces and stopped != "nothing-succeeded":
-        in_time = Traces(prepared, archive, observer).take(workers, limit)
-        stopped = stopped if in_time else "max-seconds"
+        store.remove([m.key for m in running.stored()])
+    stopped, half_width = (rounds or every_round)(running)
+    if stopped != "nothing-succeeded":
+        if request.noise_scale:
+            running.take_noise()
+        if request.traces and not running.take_traces():
+            stopped = "max-seconds"
     return SweepResult(
-        measurements=stored(archive, prepared, prepared.specs),
-        seconds=limit.seconds,
+        measurements=running.stored(),
+        seconds=running.clock(),
         stopped=stopped,
-        half_width=chooser.half_width if chooser else None,
+        half_width=half_width,
     )
 
 
-def _make_log_folder(archive: Archive) -> Path:
+def _make_log_folder(store: SweepStore) -> Path:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
-    logs = archive.folder / "logs" / stamp
+    logs = store.folder / "logs" / stamp
     try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,21 +196,265 @@ def _make_log_folder(archive: Archive) -> Path:
     return logs
 
 
-def _every_round(trials: Trials, workers: Workers) -> str:
-    """Every configuration in every round, in an order drawn for each; why it stopped."""
-    prepared, archive = trials.prepared, trials.archive
-    request, specs = prepared.request, prepared.specs
-    done = trials_done(archive, prepared)
-    todo = len(specs) * request.rounds - len(done)
-    trials.observer.begin(todo, len(done), prepared.device, prepared.checked.data)
+def every_round(sweep: Sweep) -> Ending:
+    """Every configuration in every round, in an order drawn for each."""
+    request, specs, done = sweep.request, sweep.prepared.specs, sweep.done()
+    sweep.begin(len(specs) * request.rounds - len(done), len(done))
     for round_ in range(request.rounds):
         order = [
-            s for s in specs if (s.request, round_) not in done and s.request not in trials.failed
+            spec
+            for spec in specs
+            if (spec.request, round_) not in done and spec.request not in sweep.failed
         ]
         random.Random(f"{request.seed}/{round_}").shuffle(order)
-        made = list(trials.in_order(order, round_, workers))
-        if len(made) < len(order):
-            return "max-seconds"
-        if made and not any(m.status == "ok" for m in stored(archive, prepared, specs)):
-            return "nothing-succeeded"
-    return "complete"
+        if not sweep.make_trials(order, round_):
+            return Ending("max-seconds")
+        if order and not any(m.status == "ok" for m in sweep.stored()):
+            return Ending("nothing-succeeded")
+    return Ending("complete")
+
+
+# -- a sweep under way ----------------------------------------------------------------------------
+
+
+class Sweep:
+    """A sweep under way: what its rounds, and what comes after them, are made with.
+
+    Args:
+        prepared: the configurations, and what is known of the workload.
+        store: takes each trial the moment it ends.
+        observer: is told how it goes.
+        workers: starts worker processes.
+        clock: seconds since the sweep began.
+
+    Attributes:
+        failed: requests that gave no measurement in this sweep.
+    """
+
+    def __init__(
+        self,
+        *,
+        prepared: Prepared,
+        store: SweepStore,
+        observer: Observer,
+        workers: Workers,
+        clock: Callable[[], float],
+    ) -> None:
+        self.prepared = prepared
+        self.request = prepared.request
+        self.store = store
+        self.observer = observer
+        self.workers = workers
+        self.clock = clock
+        self.failed: set[str] = set()
+        self._longest_trial = 0.0
+        self._warned_of_saves = False
+
+    def begin(self, trials: int | None, done: int) -> None:
+        """Tell the observer that the rounds begin; ``None`` trials where the sweep chooses."""
+        self.observer.begin(trials, done, self.prepared.device, self.prepared.checked.data)
+
+    def note(self, code: str, **details: str) -> None:
+        """Warn of something that the sweep survives."""
+        self.observer.warn(Warning_(code=code, details=tuple(details.items())))
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether another trial, as long as the longest so far, would end too late."""
+        limit = self.request.max_seconds
+        return limit is not None and self.clock() + self._longest_trial > limit
+
+    def stored(self, specs: Iterable[TrialSpec] | None = None) -> tuple[Measurement, ...]:
+        """All trials of these configurations, or of all, by this sweep or an earlier one."""
+        prepared = self.prepared
+        requests = {spec.request for spec in (prepared.specs if specs is None else specs)}
+        found = self.store.measurements(self.request.target, source=prepared.source)
+        key = prepared.device.key
+        return tuple(m for m in found if m.request in requests and m.device.key == key)
+
+    def done(self) -> set[tuple[str, int]]:
+        """Trials not to be made again, as request and round.
+
+        Those that succeeded, and all of a request that ran out of memory. Crashes and timeouts are
+        tried again.
+        """
+        rounds = self.request.rounds
+        done: set[tuple[str, int]] = set()
+        for m in self.stored():
+            if m.status == "ok" and m.round < rounds:
+                done.add((m.request, m.round))
+            elif m.status == "oom":
+                done |= {(m.request, round_) for round_ in range(rounds)}
+        return done
+
+    def make_trials(self, order: Iterable[TrialSpec], round_: int) -> bool:
+        """Make the trials of a round; whether there was time for all."""
+
+        def make(worker: WorkerProcess, spec: TrialSpec, number: int) -> bool:
+            return self.make_trial(worker, spec, round_, number).status == "ok"
+
+        return self._in_workers(f"round-{round_}", order, make)
+
+    def _in_workers(
+        self, name: str, items: Iterable[_Item], do: Callable[[WorkerProcess, _Item, int], bool]
+    ) -> bool:
+        """Do something with each of several; whether there was time for all.
+
+        Args:
+            name: what the workers are for.
+            items: in order.
+            do: with a worker, an item and the number of those before it in that worker; False
+                where the worker must be replaced.
+        """
+        left = deque(items)
+        while left:
+            with self.workers.start(name) as worker:
+                for number in count():
+                    if not left:
+                        return True
+                    if self.out_of_time:
+                        return False
+                    if not do(worker, left.popleft(), number):
+                        break
+        return True
+
+    def make_trial(
+        self, worker: WorkerProcess, spec: TrialSpec, round_: int, number: int
+    ) -> Measurement:
+        """Measure one configuration in a worker; store the result and tell of it.
+
+        Args:
+            worker: a process that has not failed.
+            spec: the configuration.
+            round_: pass over all configurations.
+            number: of trials that the process has made before.
+        """
+        task = Task(
+            kind="trial",
+            spec=spec,
+            round=round_,
+            trial=number,
+            folder=str(self.store.folder),
+            log=str(worker.log),
+        )
+        begun = self.clock()
+        measurement = self._measure(worker, task)
+        seconds = self.clock() - begun
+        self._longest_trial = max(self._longest_trial, seconds)
+        if measurement.status != "ok":
+            self.failed.add(spec.request)
+            measurement = replace(measurement, probe_seconds=seconds)
+        self.store.add(measurement)
+        self.observer.finished(measurement)
+        if measurement.status == "ok" and measurement.message and not self._warned_of_saves:
+            self._warned_of_saves = True
+            self.note("no-save", why=measurement.message)
+        return measurement
+
+    def _measure(self, worker: WorkerProcess, task: Task) -> Measurement:
+        limit, label = self.request.timeout_seconds, task.spec.config.label
+        kills = out_of_memory_kills()
+        try:
+            reply = worker.ask(task, limit, lambda phase: self.observer.phase(label, phase))
+        except WorkerTimeout:
+            return self._failure(task, "timeout", f"no result after {limit:.0f} s")
+        except WorkerDied as error:
+            if error.exit_code == -9 and out_of_memory_kills() > kills:
+                return self._failure(task, "oom", f"{error.reason}: the system ran out of memory")
+            return self._failure(task, "crashed", error.reason)
+        if reply.measured is None:
+            raise EpochcastError("the worker process answered without a measurement")
+        return reply.measured
+
+    def _failure(self, task: Task, status: Status, message: str) -> Measurement:
+        """The record of a trial whose process could not write one itself."""
+        prepared = self.prepared
+        return Measurement(
+            workload=self.request.target,
+            source=prepared.source,
+            request=task.spec.request,
+            config=prepared.config(task.spec),
+            device=prepared.device,
+            status=status,
+            message=message,
+            round=task.round,
+            trial=task.trial,
+            samples=prepared.checked.samples,
+            data=prepared.checked.data,
+            log=task.log or None,
+            created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        )
+
+    # -- after the rounds: each adds to a measurement that is stored already ----------------------
+
+    def take_noise(self) -> None:
+        """Gradient noise at the smallest batch of each model size that has none.
+
+        Each in a process of its own. A failure costs no more than what it would have told.
+        """
+        measured = self._measured()
+        known = {m.config.sizes for m in self.stored() if m.gradient_noise is not None}
+        smallest = {
+            spec.sizes: (spec, m)
+            for spec, m in sorted(measured, key=lambda pair: -pair[0].config.batch_size)
+            if m.config.sizes not in known
+        }
+        for spec, measurement in smallest.values():
+            with self.workers.start("noise") as worker:
+                task = Task(kind="noise", spec=spec, log=str(worker.log))
+                reply = self._ask_for_more(worker, task, "gradient noise", "no-noise-scale")
+            if reply is not None:
+                self.store.add(replace(measurement, gradient_noise=reply.noise))
+
+    def take_traces(self) -> bool:
+        """A trace of each measured configuration that has none; whether there was time for all."""
+        root = self.store.log_folder
+
+        def trace(worker: WorkerProcess, pair: tuple[TrialSpec, Measurement], _: int) -> bool:
+            spec, measurement = pair
+            name = f"{slug(spec.config.label)}-{spec.request[:6]}"
+            folder = root / slug(self.request.target) / name
+            task = Task(kind="trace", spec=spec, folder=str(folder))
+            reply = self._ask_for_more(worker, task, "trace", "no-trace")
+            if reply is not None:
+                path = Path(reply.text).relative_to(root).as_posix()
+                self.store.add(replace(measurement, trace=path))
+            return reply is not None
+
+        missing = [
+            (spec, m)
+            for spec, m in self._measured()
+            if m.trace is None or not (root / m.trace).is_file()
+        ]
+        return self._in_workers("traces", missing, trace)
+
+    def _measured(self) -> list[tuple[TrialSpec, Measurement]]:
+        """The configurations that were measured, with the latest good measurement of each."""
+        latest = {m.request: m for m in self.stored() if m.status == "ok"}
+        specs = self.prepared.specs
+        return [(spec, latest[spec.request]) for spec in specs if spec.request in latest]
+
+    def _ask_for_more(
+        self, worker: WorkerProcess, task: Task, phase: str, code: str
+    ) -> Reply | None:
+        """The answer to a task that a sweep survives without; None, and a warning, if it failed."""
+        label = task.spec.config.label
+        self.observer.phase(label, phase)
+        try:
+            return worker.ask(task, self.request.timeout_seconds)
+        except (WorkerTimeout, WorkerDied, EpochcastError) as error:
+            why = error.reason if isinstance(error, WorkerDied) else str(error) or "timeout"
+            self.note(code, config=label, why=why)
+            return None
+
+
+def slug(text: str) -> str:
+    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``.
+
+    Of a long label the end, which tells most, after a fingerprint of the whole.
+    """
+    name = "".join(c if c.isalnum() or c in "=._-" else "-" for c in text).strip("-.") or "workload"
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    end = name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}-{end}"

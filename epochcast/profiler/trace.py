@@ -17,10 +17,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from epochcast.profiler import device as devices
-from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import Task
 from epochcast.profiler.timing import Stepper
-from epochcast.profiler.trial import build_checked
+from epochcast.profiler.trial import ready
 
 UNPROFILED_STEPS = 3  # lazily allocated state, tuned kernels
 WAIT, WARMUP, ACTIVE = 1, 1, 2
@@ -28,12 +27,13 @@ TRACE_NAME = "trace.json.gz"
 
 
 def trace(task: Task) -> Path:
-    """Trace a few steps of a configuration into ``task.folder``; the file is whole or absent."""
-    spec = task.spec
-    device = devices.open_device(spec.workload.device, spec.workload.threads)
-    workload = build_checked(spec)
-    loop = TrainingLoop(workload, config_of(workload, spec.batch_size, spec.sizes), device)
-    stepper = Stepper(loop, devices.clock_for(device))
+    """Trace a few steps of a configuration into ``task.folder``; the file is whole or absent.
+
+    Raises:
+        UsageError: torch has no such device here.
+        WorkloadError: the workload cannot be built.
+    """
+    stepper = ready(task.spec)
     for _ in range(UNPROFILED_STEPS):
         stepper.step()
     folder = Path(task.folder)

@@ -26,13 +26,16 @@ import torch
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
-from epochcast.profiler.failures import is_out_of_memory, naming_layer
 from epochcast.profiler.footprint.tracker import measure_footprint
-from epochcast.profiler.loop import TrainingLoop, config_of, samples_per_epoch
+from epochcast.profiler.loop import (
+    TrainingLoop,
+    config_of,
+    is_out_of_memory,
+    naming_layer,
+    samples_per_epoch,
+)
 from epochcast.profiler.protocol import CheckedWorkload, Task, TrialSpec
-from epochcast.profiler.source import source_of
-from epochcast.profiler.target import build, first_line
-from epochcast.profiler.workload import Workload
+from epochcast.profiler.workload import Workload, build, first_line, source_of
 from epochcast.records import Device, Measurement, RunConfig, Status
 
 SIDE_SHARE = 0.25  # of the steady phase's time, for each of loader alone and evaluation
@@ -81,7 +84,8 @@ def run_trial(
     """Measure one configuration.
 
     Args:
-        task: what to measure; ``task.folder`` takes a checkpoint for a moment.
+        task: what to measure, its batch size included; ``task.folder`` takes a checkpoint for a
+            moment.
         import_seconds: what this process took until it could build a workload.
         report: told the name of each phase as it begins.
 
@@ -90,8 +94,7 @@ def run_trial(
     """
     spec = task.spec
     device = devices.open_device(spec.workload.device, spec.workload.threads)
-    asked = RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
-    trial = _Trial(task, devices.fingerprint(device), asked, import_seconds)
+    trial = _Trial(task, devices.fingerprint(device), spec.config, import_seconds)
     try:
         _measure(trial, device, report)
     except UsageError:
@@ -112,7 +115,7 @@ def _measure(trial: _Trial, device: torch.device, report: Report) -> None:
     devices.reset_peaks(device)
     clock = devices.clock_for(device)
     begun = time.perf_counter()
-    workload = build_checked(trial.task.spec)
+    workload = build_afresh(trial.task.spec)
     trial.config = config_of(workload, trial.task.spec.batch_size, trial.task.spec.sizes)
     fields |= _about(workload)
     require_full_batch(trial.config, fields["samples"])
@@ -178,7 +181,20 @@ def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
     return [*first, *timing.warm_up(stepper, end)]
 
 
-def build_checked(spec: TrialSpec) -> Workload:
+def ready(spec: TrialSpec) -> timing.Stepper:
+    """A configuration that can be stepped, for what is not timed: traces, gradient noise.
+
+    Raises:
+        UsageError: torch has no such device here.
+        WorkloadError: the workload cannot be built.
+    """
+    device = devices.open_device(spec.workload.device, spec.workload.threads)
+    workload = build_afresh(spec)
+    loop = TrainingLoop(workload, config_of(workload, spec.batch_size, spec.sizes), device)
+    return timing.Stepper(loop, devices.clock_for(device))
+
+
+def build_afresh(spec: TrialSpec) -> Workload:
     """Build the workload of a spec afresh, with the same random numbers every time."""
     torch.manual_seed(0)
     if "torch._dynamo" in sys.modules:  # importing it takes seconds: only where it was used
@@ -231,13 +247,16 @@ def check(task: Task) -> CheckedWorkload:
 
     Errors other than of the workload itself (out of memory, an exception of one configuration)
     are left for the sweep to record.
+
+    Raises:
+        UsageError: torch has no such device here.
     """
     spec = task.spec
     device = devices.open_device(spec.workload.device, spec.workload.threads)
-    config = RunConfig(batch_size=spec.batch_size or 1, sizes=spec.sizes)
+    config: RunConfig | None = None
     about: dict[str, Any] = {}
     try:
-        workload = build_checked(spec)
+        workload = build_afresh(spec)
         config = config_of(workload, spec.batch_size, spec.sizes)
         about = _about(workload)
         about.pop("eval_samples")

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import IO
 
 import psutil
@@ -97,16 +98,18 @@ def _serve(task: Task, answers: IO[str]) -> None:
     send(reply)
 
 
-def run(task: Task, report: object) -> Reply:
-    """Do one task in this process."""
+def run(task: Task, report: Callable[[str], None]) -> Reply:
+    """Do one task in this process.
+
+    Raises:
+        EpochcastError: it cannot be done.
+    """
     if task.kind == "describe":
         return Reply(kind="described", described=describe(task))
-    from epochcast.profiler import trial as trials
-    from epochcast.profiler.device import open_device
-    from epochcast.profiler.target import load
+    from epochcast.profiler.trial import check, run_trial
 
     if task.kind == "check":
-        return Reply(kind="checked", checked=trials.check(task))
+        return Reply(kind="checked", checked=check(task))
     if task.kind == "trace":
         from epochcast.profiler.trace import trace
 
@@ -117,22 +120,28 @@ def run(task: Task, report: object) -> Reply:
         return Reply(kind="noise", noise=measure_noise(task))
     if task.kind == "dry-run":
         return count(task)
+    return Reply(kind="measured", measured=run_trial(task, _startup_seconds(task), report))
+
+
+def _startup_seconds(task: Task) -> float:
+    """From the start of this process until the user's code is loaded, which this sees to."""
+    from epochcast.profiler.device import open_device
+    from epochcast.profiler.workload import load
+
     if task.trial == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)
         _startup.append(time.time() - psutil.Process().create_time())
-    measured = trials.run_trial(task, _startup[0] if _startup else 0.0, report)  # type: ignore[arg-type]
-    return Reply(kind="measured", measured=measured)
+    return _startup[0] if _startup else 0.0
 
 
-_startup: list[float] = []  # seconds from process start until the user's code was loaded
+_startup: list[float] = []
 
 
 def describe(task: Task) -> Description:
     """What the workload function and the device are, without calling the function."""
     from epochcast.profiler.device import fingerprint, open_device
-    from epochcast.profiler.source import source_of
-    from epochcast.profiler.target import knobs_of, load
+    from epochcast.profiler.workload import knobs_of, load, source_of
 
     workload = task.spec.workload
     device = fingerprint(open_device(workload.device, workload.threads))
@@ -146,8 +155,9 @@ def count(task: Task) -> Reply:
     """Dry runs of one model; a workload that cannot be traced is an answer, not a failure."""
     from epochcast.profiler.footprint.dry_run import dry_runs
 
+    batch_sizes = task.batch_sizes or (task.spec.batch_size,)
     try:
-        counted = dry_runs(task.spec, task.batch_sizes or (None,), timeline=task.timeline)
+        counted = dry_runs(task.spec, batch_sizes, timeline=task.timeline)
     except WorkloadError as error:
         traceback.print_exc()
         return Reply(kind="counted", problem=str(error), error=type(error).__name__)

@@ -20,7 +20,7 @@ from statistics import median
 from epochcast import __version__
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import EpochcastError, PredictionError
-from epochcast.profiler.source import canonical, source_of
+from epochcast.profiler.workload import canonical, source_of
 from epochcast.records import (
     Footprint,
     GradientNoise,

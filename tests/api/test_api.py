@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import epochcast as ec
-from epochcast.api.probe import target_of
 from epochcast.errors import UsageError
+from epochcast.profiler.workload import target_of
 
 
 def test_the_library_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

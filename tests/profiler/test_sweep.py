@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -22,18 +23,15 @@ from hypothesis import strategies as st
 from strategies import CPU
 
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
-from epochcast.profiler.chosen import Choice
-from epochcast.profiler.follow_ups import slug
-from epochcast.profiler.observer import SilentObserver
+from epochcast.profiler.adaptive import Choice, chosen_rounds
 from epochcast.profiler.process import WorkerDied, WorkerTimeout
 from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
 from epochcast.profiler.request import (
     Range,
     SweepRequest,
-    candidate_batch_sizes,
-    default_batch_sizes,
+    batch_sizes_around,
 )
-from epochcast.profiler.sweep import sweep
+from epochcast.profiler.sweep import SilentObserver, slug, sweep
 from epochcast.records import GradientNoise, Measurement, RunConfig
 from epochcast.storage.store import Store
 
@@ -147,7 +145,6 @@ class Worker:
 
     def __init__(self, machine, log, number):
         self.machine, self.log, self.number = machine, log, number
-        self.trials = 0
         self.alive = True
 
     def __enter__(self):
@@ -214,7 +211,7 @@ def swept(request, machine, observer=None, chooser=None):
         request,
         machine.archive,
         observer,
-        chooser=chooser,
+        rounds=partial(chosen_rounds, chooser=chooser) if chooser else None,
         start_worker=machine.start,
         clock=lambda: machine.now,
     )
@@ -324,7 +321,7 @@ def test_only_out_of_memory_is_final(folder, name, again):
 
 def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
     kills = iter(range(100))
-    monkeypatch.setattr("epochcast.profiler.trials.out_of_memory_kills", lambda: next(kills))
+    monkeypatch.setattr("epochcast.profiler.sweep.out_of_memory_kills", lambda: next(kills))
     machine = machine_of(folder, outcomes={("trial", 16): WorkerDied(-9)})
     result = swept(request_of(rounds=2), machine)
     (failed,) = [m for m in result.measurements if m.status != "ok"]
@@ -634,6 +631,7 @@ def test_the_users_mistakes(folder, changes, said):
         {"threads": 0},
         {"threads": 99999999999999999999},
         {"batch_sizes": (8, 0)},
+        {"batch_sizes": ()},
         {"overrides": {"optimizer": "adam"}},
     ],
 )
@@ -672,11 +670,11 @@ def test_without_batch_sizes_such_a_trial_is_an_error_and_not_an_empty_sweep(fol
     machine = machine_of(folder)
     machine.answer = dying("check", failure, machine.answer)
     with pytest.raises(WorkloadError, match="ended or blocked its process"):
-        swept(request_of(batch_sizes=()), machine)
+        swept(request_of(batch_sizes=None), machine)
     machine = machine_of(folder)
-    machine.checked = CheckedWorkload(config=RunConfig(batch_size=1), trouble="KeyError: 'mine'")
+    machine.checked = CheckedWorkload(trouble="KeyError: 'mine'")
     with pytest.raises(WorkloadError, match="KeyError: 'mine'"):
-        swept(request_of(batch_sizes=()), machine)
+        swept(request_of(batch_sizes=None), machine)
 
 
 @pytest.mark.parametrize(
@@ -702,7 +700,7 @@ def dying(kind, failure, answer):
 
 def test_default_batch_sizes_are_around_the_workloads_own(folder):
     machine = machine_of(folder)
-    swept(request_of(batch_sizes=(), rounds=1), machine)
+    swept(request_of(batch_sizes=None, rounds=1), machine)
     assert sorted(b for b, _, _ in machine.measured()) == [8, 16, 32, 64]
     (trial,) = machine.trials("check")
     assert trial.spec.batch_size is None
@@ -710,7 +708,7 @@ def test_default_batch_sizes_are_around_the_workloads_own(folder):
 
 @given(st.integers(1, 4096), st.integers(1, 10**6))
 def test_default_batch_sizes_fit_the_data_set(own, samples):
-    sizes = default_batch_sizes(own, samples)
+    sizes = batch_sizes_around(request_of(batch_sizes=None), own, samples)
     assert all(1 <= size <= samples for size in sizes)
     assert len(set(sizes)) == len(sizes)
     assert list(sizes) == sorted(sizes)
@@ -974,6 +972,7 @@ def test_short_ranges_are_whole_and_fractions_stay_fractions():
 
 
 def test_candidates_are_around_the_own_batch_size_and_hold_the_question():
-    assert candidate_batch_sizes(request_of(batch_sizes=()), 32, 100) == (8, 16, 32, 64)
-    asked = request_of(batch_sizes=(), asked={"batch_size": 50})
-    assert candidate_batch_sizes(asked, 32, 100) == (8, 16, 32, 50, 64)
+    among = request_of(batch_sizes=None, until=0.1)
+    assert batch_sizes_around(among, 32, 100) == (8, 16, 32, 64)
+    asked = request_of(batch_sizes=None, asked={"batch_size": 50})
+    assert batch_sizes_around(asked, 32, 100) == (8, 16, 32, 50, 64)

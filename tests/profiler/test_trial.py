@@ -14,8 +14,8 @@ from epochcast.costmodel.summary import summarise
 from epochcast.errors import UsageError
 from epochcast.profiler import timing
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
-from epochcast.profiler.target import build, first_line, load
 from epochcast.profiler.trial import RESTARTS, SAVES, check, run_trial
+from epochcast.profiler.workload import build, first_line, load
 from epochcast.records import from_json, to_json
 
 HEAD = """
@@ -171,7 +171,7 @@ def one_thread_and_clean_imports():
 
 @pytest.fixture
 def task_of(tmp_path):
-    def make(text, kind="trial", name="workload", batch_size=None, sizes=(), **overrides):
+    def make(text, kind="trial", name="workload", batch_size=4, sizes=(), **overrides):
         path = tmp_path / "tiny_workload.py"
         path.write_text(HEAD + text)
         workload = WorkloadSpec(
@@ -397,7 +397,7 @@ def test_a_failure_is_a_measurement_of_what_was_known(task_of, name, capsys):
     assert measurement.footprint is None
     assert "Traceback" in capsys.readouterr().err  # in the log
     built = name not in ("build", "exit")
-    assert measurement.config.batch_size == (4 if built else 1)
+    assert measurement.config.batch_size == 4
     assert measurement.samples == ((3 if name == "too_few_samples" else 50) if built else 0)
     assert bool(measurement.step_seconds) == (name == "late")
     assert bool(measurement.loader_seconds) == (name == "late")

@@ -29,7 +29,7 @@ from epochcast.datasets.stored import StoredSamples, TokenWindows, Transform
 from epochcast.datasets.synthetic import SyntheticImages, SyntheticTokens
 from epochcast.errors import WorkloadError
 from epochcast.profiler.builtin.models import CharGpt, CifarResNet, Mlp, OneConvNet
-from epochcast.profiler.workload import Workload
+from epochcast.profiler.workload import Workload, knobs_of
 
 SYNTHETIC = "synthetic"
 
@@ -235,3 +235,15 @@ BUILTIN: Mapping[str, Callable[..., Workload]] = MappingProxyType(
         "digits-mlp": digits_mlp,
     }
 )
+
+
+def descriptions() -> list[dict[str, Any]]:
+    """Name, description and knobs of each built-in workload."""
+    return [
+        {
+            "name": name,
+            "description": (function.__doc__ or "").strip().splitlines()[0],
+            "knobs": dict(knobs_of(function)[0]),
+        }
+        for name, function in BUILTIN.items()
+    ]

@@ -28,14 +28,18 @@ from typing import Any
 import torch
 
 from epochcast.errors import DryRunError, WorkloadError
-from epochcast.profiler.batches import draw_for
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step
-from epochcast.profiler.loop import TrainingLoop, config_of, needs_closure, samples_per_epoch
+from epochcast.profiler.loop import (
+    TrainingLoop,
+    config_of,
+    draw_for,
+    needs_closure,
+    samples_per_epoch,
+)
 from epochcast.profiler.protocol import Counted, TrialSpec
-from epochcast.profiler.target import first_line
-from epochcast.profiler.trial import build_checked, require_full_batch
-from epochcast.profiler.workload import Workload
+from epochcast.profiler.trial import build_afresh, require_full_batch
+from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import Footprint, RunConfig
 
 _CPU = torch.device("cpu")
@@ -62,7 +66,7 @@ def dry_runs(
     """Footprints of several batch sizes of one model, which is built once; None is its own."""
     as_on_cuda = spec.workload.device.startswith("cuda")
     counted = simulate(
-        partial(build_checked, spec), batch_sizes, timeline=timeline, as_on_cuda=as_on_cuda
+        partial(build_afresh, spec), batch_sizes, timeline=timeline, as_on_cuda=as_on_cuda
     )
     return tuple(replace(c, config=replace(c.config, sizes=spec.sizes)) for c in counted)
 

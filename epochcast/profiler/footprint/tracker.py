@@ -7,7 +7,7 @@ storages and its peak are exact for all tensors that operators make:
     live bytes    ▁▂▃▅▇█▇▅▃▂▁│▂▄▂        "step": forward and backward, "update": the optimizer
                   forward backward update
 
-The same function tracks a real step (``measure_footprint``) and one of fake tensors (dryrun.py).
+The same function tracks a real step (``measure_footprint``) and one of fake tensors (dry_run.py).
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from epochcast.profiler.batches import Drawn, draw, draw_for, elements
-from epochcast.profiler.footprint.allocations import Allocations, Phase, dense_parts, operands
+from epochcast.profiler.footprint.allocations import (
+    Allocations,
+    ModuleScopes,
+    Phase,
+    dense_parts,
+    operands,
+)
 from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is_uncounted
-from epochcast.profiler.loop import TrainingLoop
-from epochcast.profiler.modules import ModuleScopes
+from epochcast.profiler.loop import Drawn, TrainingLoop, draw, draw_for, elements
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
 

@@ -21,12 +21,12 @@ import epochcast
 from epochcast.cli import cli
 from epochcast.costmodel.memory import envelopes
 from epochcast.errors import DryRunError, UsageError, WorkloadError
-from epochcast.profiler.archive import with_outer_timelines
 from epochcast.profiler.footprint.dry_run import dry_run, dry_runs, simulate
 from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.trial import build_checked
+from epochcast.profiler.request import with_outer_timelines
+from epochcast.profiler.trial import build_afresh
 from epochcast.profiler.workload import Workload
 from epochcast.records import make_sizes
 
@@ -90,7 +90,7 @@ def test_built_in_workloads(target, sizes, overrides):
     workload = WorkloadSpec(target=target, overrides=make_sizes(overrides))
     spec = TrialSpec(workload=workload, sizes=make_sizes(sizes), batch_size=8)
     fake = dry_run(spec, timeline=True)
-    assert_same(fake, real_footprint(lambda: build_checked(spec), 8))
+    assert_same(fake, real_footprint(lambda: build_afresh(spec), 8))
 
 
 def workload_of(model, *, loss=functional.cross_entropy, optimizer=None, data=None, **options):

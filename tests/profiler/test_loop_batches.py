@@ -14,11 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from epochcast.errors import DryRunError
-from epochcast.profiler.batches import DRAWN, draw, elements
 from epochcast.profiler.device import HostClock
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
-from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw, elements
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.workload import Workload
 

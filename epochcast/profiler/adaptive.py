@@ -1,12 +1,14 @@
 """A sweep that chooses its own configurations: what to measure next, and when to stop.
 
-    round 0   five configurations that spread in feature space, from footprints, before anything ran
-              then, while the choice of model is what is uncertain: the one that sharpens it most
-    round 1…  a fresh process: all of them again, and again the sharpest where the model is at fault
+    dry runs  [worker] footprints of all candidates, kept in the store; none that cannot fit is left
+    round 0   [worker] five configurations that spread in feature space, before anything ran; then,
+              while the choice of model is what is uncertain, the one that sharpens it most
+    round 1…  [worker] all of them again, and again the sharpest where the model is at fault
     stop      when the 90 % interval of the answer is narrow enough, or nothing would narrow it
 
-The profiler makes the trials and this decides on them (``profiler.chosen.Chooser``); the decision
-is a function of the measurements, so a sweep that was stopped goes on where it was.
+``Chooser`` decides, ``chosen_rounds`` has its decisions carried out. A decision is a function of
+the measurements, so a sweep that was stopped goes on where it was. This is the only module of the
+profiler that uses the cost model.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import exp, log
 from statistics import fmean, median
 from typing import Any
@@ -25,14 +28,32 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel, Variant
 from epochcast.costmodel.prediction import Question, choose_variant, place, predict
-from epochcast.profiler.chosen import Choice
-from epochcast.profiler.request import SweepRequest
-from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
+from epochcast.profiler.process import WorkerProcess
+from epochcast.profiler.protocol import TrialSpec
+from epochcast.profiler.request import SweepRequest, dry_runs, with_outer_timelines
+from epochcast.profiler.sweep import Ending, Sweep
+from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
 
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
 MAX_ROUNDS = 6  # beyond, quantiles of Student's t hardly narrow any more
 DEFAULT_UNTIL = 0.05
+UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a chooser wants: a trial of a candidate, a fresh process, or to stop.
+
+    Attributes:
+        trial: position of a candidate.
+        next_round: go on in a fresh process.
+        stop: why to stop; empty to go on.
+    """
+
+    trial: int | None = None
+    next_round: bool = False
+    stop: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,14 +213,12 @@ class Chooser:
         return variant, f.tabulate([at.variables for at in places])
 
 
-def chooser_for(request: SweepRequest) -> Chooser | None:
-    """The chooser that a request asks for; None where it wants every configuration measured.
+def chooser_for(request: SweepRequest) -> Chooser:
+    """The chooser of a request that leaves the choice to the sweep.
 
     Raises:
         PredictionError: the question makes no sense.
     """
-    if not request.chooses:
-        return None
     until = DEFAULT_UNTIL if request.until is None else request.until
     return Chooser(_question(request), until, request.seed)
 
@@ -216,3 +235,110 @@ def _question(request: SweepRequest) -> Question | None:
 
 def _relative_half_width(q: Quantiles) -> float:
     return exp(log(q.p95 / q.p05) / 2) - 1.0 if q.p05 > 0 else float("inf")
+
+
+# -- the choices, carried out ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration that may be measured, and what a dry run counted of it."""
+
+    spec: TrialSpec
+    config: RunConfig
+    footprint: Footprint | None = None
+
+
+def chosen_rounds(sweep: Sweep, chooser: Chooser) -> Ending:
+    """Measure what the chooser wants, round after round."""
+    candidates = find_candidates(sweep)
+    sweep.begin(None, sum(m.status == "ok" for m in sweep.stored()))
+    chooser.begin([c.config for c in candidates], _remember(sweep, candidates))
+    specs = [c.spec for c in candidates]
+    round_, stop = 0, ""
+    while not stop:
+        with sweep.workers.start(f"round-{round_}") as worker:
+            choice = _trials(sweep, chooser, specs, worker, round_)
+        stop, round_ = choice.stop, round_ + choice.next_round
+    return Ending(stop, chooser.half_width)
+
+
+def _trials(
+    sweep: Sweep, chooser: Chooser, specs: Sequence[TrialSpec], worker: WorkerProcess, round_: int
+) -> Choice:
+    """Trials in one process, until another is needed; the choice that ended them."""
+    for number in count():
+        choice = chooser.next(sweep.stored(specs), round_)
+        if choice.trial is None:
+            return choice
+        if sweep.out_of_time:
+            return Choice(stop="max-seconds")
+        if sweep.make_trial(worker, specs[choice.trial], round_, number).status != "ok":
+            break
+    return Choice()
+
+
+def find_candidates(sweep: Sweep) -> list[Candidate]:
+    """The configurations to choose among, counted by dry runs: none that the workload cannot
+    be built in, none whose tensors alone are more than the device has."""
+    counted, problems, untraceable = _count(sweep)
+    if untraceable or not counted:
+        why = untraceable or next(iter(problems.values()), "")
+        sweep.note("no-footprints", why=why)
+    if not counted:
+        return [_uncounted(sweep, spec) for spec in sweep.prepared.specs]
+    for sizes, why in problems.items():
+        named = " ".join(f"{name}={value}" for name, value in sizes)
+        sweep.note("no-such-size", sizes=named, why=why)
+    fitting = [c for c in counted if _fits(c, sweep.prepared.device.memory_bytes)]
+    if len(fitting) < len(counted):
+        sweep.note("too-large", count=str(len(counted) - len(fitting)))
+    return fitting
+
+
+def _count(sweep: Sweep) -> tuple[list[Candidate], dict[Sizes, str], str]:
+    """Dry runs of all configurations.
+
+    Returns:
+        The candidates, those that cannot be traced without a footprint; why some sizes cannot be
+        built; and why some cannot be traced.
+    """
+    found: list[Candidate] = []
+    problems: dict[Sizes, str] = {}
+    untraceable = ""
+    timeout = sweep.request.timeout_seconds
+    with sweep.workers.start("dry-run") as worker:
+        for specs, reply in dry_runs(worker, sweep.prepared.specs, timeout, timeline=True):
+            if reply.problem and reply.error == UNTRACEABLE:
+                untraceable = reply.problem
+                found += [_uncounted(sweep, spec) for spec in specs]
+            elif reply.problem:
+                problems[specs[0].sizes] = reply.problem
+            by_batch = {spec.batch_size: spec for spec in specs}
+            found += [
+                Candidate(
+                    spec=by_batch[c.config.batch_size], config=c.config, footprint=c.footprint
+                )
+                for c in reply.counted
+            ]
+    return found, problems, untraceable
+
+
+def _uncounted(sweep: Sweep, spec: TrialSpec) -> Candidate:
+    return Candidate(spec=spec, config=sweep.prepared.config(spec))
+
+
+def _fits(candidate: Candidate, capacity: int) -> bool:
+    footprint = candidate.footprint
+    return footprint is None or not capacity or footprint.peak_bytes < capacity
+
+
+def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, Footprint]:
+    """Keep what was counted, so that predictions know it too."""
+    prepared = sweep.prepared
+    counted = {c.config: c.footprint for c in candidates if c.footprint is not None}
+    footprints = with_outer_timelines(counted)
+    sweep.store.add_footprints(
+        sweep.request.target, prepared.source, footprints, prepared.checked.data
+    )
+    return footprints

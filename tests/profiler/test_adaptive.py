@@ -12,7 +12,7 @@ import truths
 
 from epochcast.costmodel.prediction import Question
 from epochcast.errors import PredictionError
-from epochcast.profiler.choosing import FIRST, MAX_ROUNDS, Chooser, chooser_for
+from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Chooser, chooser_for
 from epochcast.profiler.request import Range, SweepRequest
 from epochcast.records import Measurement, RunConfig, make_sizes
 
@@ -156,12 +156,12 @@ def test_without_footprints_it_chooses_by_the_knobs() -> None:
 
 
 def test_a_request_says_whether_to_choose() -> None:
-    assert chooser_for(SweepRequest(target="w", batch_sizes=(8,))) is None
+    assert not SweepRequest(target="w", batch_sizes=(8,)).chooses
     for changes in (
         {"sizes": {"width": Range(1, 9)}},
         {"asked": {"epochs": 3}},
         {"until": 0.1},
     ):
-        assert chooser_for(SweepRequest(target="w", **changes)) is not None  # type: ignore[arg-type]
+        assert SweepRequest(target="w", **changes).chooses  # type: ignore[arg-type]
     with pytest.raises(PredictionError, match="epochs must be a positive"):
         chooser_for(SweepRequest(target="w", asked={"epochs": -3}))

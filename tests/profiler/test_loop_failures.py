@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.failures import is_out_of_memory, naming_layer
+from epochcast.profiler.loop import is_out_of_memory, naming_layer
 
 
 class Raising(nn.Module):

@@ -15,8 +15,14 @@ from torch.utils.data import DataLoader
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin.workloads import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.source import canonical, source_of, split_target
-from epochcast.profiler.target import build, first_line, knobs_of, load
+from epochcast.profiler.workload import (
+    build,
+    canonical,
+    first_line,
+    knobs_of,
+    load,
+    source_of,
+)
 
 WORKLOAD = """
 import torch
@@ -266,11 +272,6 @@ def test_without_loader_workers_what_is_about_them_is_dropped(file):
 def test_canonical(target, same):
     assert Path(canonical(target)) == Path(same)
     assert canonical(canonical(target)) == canonical(target)
-
-
-@given(st.text(max_size=10), st.text(st.characters(exclude_characters=":"), max_size=10))
-def test_a_target_splits_at_its_last_colon(place, name):
-    assert split_target(f"{place}:{name}") == (place, name)
 
 
 def test_the_source_changes_with_the_file(file, tmp_path):
