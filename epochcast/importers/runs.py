@@ -72,7 +72,7 @@ def is_export(text: str) -> bool:
     first = next((line for line in lines if line), "")
     try:
         found = msgspec.json.decode(first, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return False
     return isinstance(found.get("config"), dict)
 

@@ -106,6 +106,11 @@ def read_text(text: str, *, strict: bool = False) -> Table:
     return _csv_table(text, strict)
 
 
+def _one_line(name: str) -> str:
+    """A column's name as people type it: spreadsheets break long ones into lines."""
+    return " ".join(name.split())
+
+
 def _of_objects(rows: Sequence[Row]) -> Table:
     return Table(tuple(dict.fromkeys(name for row in rows for name in row.cells)), tuple(rows))
 
@@ -116,7 +121,7 @@ def _of_objects(rows: Sequence[Row]) -> Table:
 def _csv_table(text: str, strict: bool) -> Table:
     lines = _csv_lines(text)
     first, header = next(lines, (1, []))
-    names = [name.strip() for name in header]
+    names = [_one_line(name) for name in header]
     named = tuple(name for name in names if name)  # pandas writes row numbers under no name
     repeated = next((name for name in named if named.count(name) > 1), None)
     if strict and repeated:
@@ -190,7 +195,7 @@ def _entries(found: Sequence[object]) -> list[Row]:
 def _row(place: str, entry: object) -> Row:
     if not isinstance(entry, dict):
         raise Malformed(f"{place}: expected a JSON object, but got {shown(entry)}")
-    return Row(place, entry)
+    return Row(place, {_one_line(name): cell for name, cell in entry.items()})
 
 
 def _is_log(row: Row) -> bool:
@@ -201,7 +206,7 @@ def _is_log(row: Row) -> bool:
 def _transposed(lists: Mapping[str, Sequence[object]]) -> list[Row]:
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        listed = ", ".join(f"{_one_line(name)} {length}" for name, length in lengths.items())
         raise Malformed(f"its lists are not equally long: {listed}")
     columns = zip(*lists.values(), strict=True)
     return _entries([dict(zip(lists, cells, strict=True)) for cells in columns])

@@ -42,7 +42,7 @@ def from_json(text: str | bytes, kind: type[_Record]) -> _Record:
     """
     try:
         record = msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         require_schema(_schema_of(text))  # first: it explains whatever else is unexpected
         raise StoreError(f"not a valid {kind.__name__}: {error}") from error
     require_schema(getattr(record, "schema", SCHEMA))
@@ -74,7 +74,7 @@ class _Head(msgspec.Struct):
 def _schema_of(text: str | bytes) -> int:
     try:
         return msgspec.json.decode(text, type=_Head).schema
-    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return SCHEMA
 
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import strategies
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import make_measurement
 
@@ -186,6 +186,21 @@ def test_a_document_one_schema_newer_or_older_than_what_is_read_is_refused_in_on
 def test_every_schema_since_the_oldest_is_read(schema):
     written = dataclasses.replace(make_measurement(), schema=schema)
     assert from_json(to_json(written), Measurement) == written
+
+
+@settings(max_examples=300)
+@given(st.one_of(strategies.measurements, strategies.plans, strategies.run_outcomes), st.data())
+def test_a_damaged_document_is_a_record_or_one_clear_line(record, data):
+    text = to_json(record).encode()
+    at = data.draw(st.integers(0, len(text)))
+    until = data.draw(st.integers(at, min(len(text), at + 9)))
+    values = st.sampled_from([b"null", b"1e999", b"-1", b"9" * 400, b'"x"', b"[]", b"[" * 5000])
+    damaged = text[:at] + data.draw(values | st.binary(max_size=9)) + text[until:]
+    try:
+        message = to_json(from_json(damaged, type(record)))
+    except StoreError as error:
+        message = str(error)
+    assert "\n" not in message
 
 
 def test_what_json_cannot_hold_is_a_clear_error():
