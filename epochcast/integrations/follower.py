@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
 from epochcast.guard.limits import Clock
-from epochcast.integrations.session import FOLDER, Session
+from epochcast.integrations.session import FOLDER, Session, Settings
 from epochcast.records import Plan, Position, StopReason
 
 
@@ -54,41 +54,48 @@ class Follower:
         super().__init__()  # the framework's own callback
         self.plan = plan if isinstance(plan, Plan) else Plan.load(plan)
         self.folder = Path(folder)
-        self._policy = Policy(partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse)
-        self._exit_code = exit_code
-        self._store = store
-        self._save_in_evaluation = save_in_evaluation
-        self._watchers = watchers
-        self._clock = clock
-        self._archive = CheckpointStore(self.folder / "checkpoints", self.plan.keep)
+        self._settings = Settings(
+            folder=self.folder,
+            policy=Policy(partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse),
+            exit_code=exit_code,
+            store=store,
+            save_in_evaluation=save_in_evaluation,
+            watchers=watchers,
+            clock=clock,
+        )
+        self._checkpoints = CheckpointStore(self.folder / "checkpoints", self.plan.keep)
         self._session: Session | None = None
         self._guard: Guard | None = None  # only while the framework trains
 
     def _new_session(
         self, write: Write, all_ranks_save: bool = False, per_update: bool = False
     ) -> Session:
-        return Session(
-            self.plan,
-            write,
-            folder=self.folder,
-            policy=replace(self._policy, all_ranks_save=all_ranks_save, per_update=per_update),
-            exit_code=self._exit_code,
-            store=self._store,
-            save_in_evaluation=self._save_in_evaluation,
-            watchers=self._watchers,
-            clock=self._clock,
+        policy = replace(
+            self._settings.policy, all_ranks_save=all_ranks_save, per_update=per_update
         )
+        return Session(self.plan, write, replace(self._settings, policy=policy))
 
-    def _begin(self, session: Session) -> bool:
+    def _begin(
+        self,
+        session: Session,
+        on_signal: Callable[[], None],
+        may_save: Callable[[], bool] = lambda: True,
+    ) -> bool:
         """From here the run is followed; whether there is anything left to train."""
         self._session, self._guard = session, session.guard
-        return session.open()
+        return session.open(on_signal, may_save)
 
     def _end(self, failed: bool = False) -> None:
         """The framework trains no longer."""
         if self._guard is not None and self._session is not None:
             self._guard = None
             self._session.close(failed)
+
+    def _leave(self) -> None:
+        """End the run, and the process where a signal asked for it."""
+        self._end()
+        if self._session is not None:
+            self._session.leave_if_signalled()
 
     @property
     def checkpoint(self) -> Path | None:
@@ -97,7 +104,7 @@ class Follower:
         Raises:
             StoreError: its state cannot be read.
         """
-        last = self._archive.last()
+        last = self._checkpoints.last()
         return last[0] / CONTENT if last else None
 
     @property
@@ -107,7 +114,7 @@ class Follower:
         Raises:
             StoreError: its state cannot be read.
         """
-        best = self._archive.best()
+        best = self._checkpoints.best()
         return best[0] / CONTENT if best else None
 
     @property
@@ -119,7 +126,7 @@ class Follower:
         """
         if self._guard is not None:
             return self._guard.position
-        last = self._archive.last()
+        last = self._checkpoints.last()
         return last[1].position if last else Position()
 
     @property
@@ -129,15 +136,15 @@ class Follower:
 
     def summary(self) -> str:
         """What was predicted, what happened, and why it ended, in words."""
-        from epochcast.report.text.following import summary_lines
-
-        return "\n".join(summary_lines(self._session.guard.events)) if self._session else ""
+        return self._session.summary() if self._session else ""
 
 
 def missing(package: str, error: ModuleNotFoundError, *needed: str) -> Exception:
     """What to raise where a framework cannot be imported: it is missing, or something of it is.
 
     Args:
+        package: the framework, which is also the name of our extra.
+        error: that the import raised.
         needed: other packages that come with the framework's extra.
     """
     name = (error.name or "").partition(".")[0]

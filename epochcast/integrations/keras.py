@@ -9,7 +9,7 @@
     on_train_batch_end    step
     on_test_begin         due? if not and there is no time for it: one batch only
     on_epoch_end          report, end_epoch
-    on_train_end          the run's books are closed; leave, if signalled
+    on_train_end          end the run; leave, if signalled
 
 Keras looks at ``stop_training`` after every batch and validates even then. Its checkpoints are
 weights and optimizer in Keras' own HDF5 file: nothing is unpickled.
@@ -48,20 +48,21 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
     checkpoint.
 
     Args:
-        plan: what to follow, or the file that ``epochcast plan --output`` wrote.
-        settings: those of ``Follower``.
-
-    Attributes:
-        validation_freq: for ``fit``: validate where the plan has it. Left out, Keras validates
-            where it likes, and what the plan did not ask for is not reported to its stop rules.
+        plan: what to follow, or the file that ``epochcast plan --output`` wrote; the others are
+            those of ``Follower``.
 
     Raises:
         SystemExit: from ``fit``, where a signal asked for it.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.validation_freq = _WhenDue(self)
+    @property
+    def validation_freq(self) -> list[int]:
+        """For ``fit``: validate where the plan has it.
+
+        Left out, Keras validates where it likes, and what the plan did not ask for is not reported
+        to its stop rules.
+        """
+        return _WhenDue(self)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -87,12 +88,10 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         guard = session.guard
         if guard.checkpoint is not None:
             self.model.load_weights(guard.checkpoint / WEIGHTS)
-        session.on_signal = self._leave
         averaged = getattr(self.model.optimizer, "use_ema", False)  # SwapEMAWeights may be there
-        session.save_in_evaluation &= not averaged
         self._thread, self._beside = get_ident(), False
         self._skip, self._resumes = guard.resumed_step, False
-        goes_on = self._begin(session)
+        goes_on = self._begin(session, self._leave, lambda: not averaged)
         if goes_on and self._skip and self._has_caught_up(self._skip):
             self.on_epoch_begin(guard.position.epoch)  # all but the end of an epoch was done
             goes_on = guard.end_epoch() is None
@@ -180,15 +179,13 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
             raise
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Close the books, and leave the process where a signal asked for it."""
+        """End the run, and leave the process where a signal asked for it."""
         if self._guard is not None:
             self._leave()
 
     def _leave(self) -> None:
         self.model._initial_epoch = self._initial_epoch
-        self._end()
-        if self._session is not None:
-            self._session.leave_if_signalled()
+        super()._leave()
 
     def _write(self, path: Path) -> None:
         path.mkdir()

@@ -9,7 +9,7 @@
     on_train_batch_end      step; after the last one: is an evaluation due?
     validation              timed
     on_train_epoch_end      report, end_epoch
-    on_train_end            the run's books are closed
+    on_train_end            end the run
     teardown                leave, if signalled
 
 The callback is a ``Checkpoint`` to Lightning: the trainer adds no ``ModelCheckpoint`` of its own,
@@ -44,8 +44,8 @@ class FollowPlan(Follower, Checkpoint):
     ``val_check_interval`` need it elsewhere.
 
     Args:
-        plan: what to follow, or the file that ``epochcast plan --output`` wrote.
-        settings: those of ``Follower``.
+        plan: what to follow, or the file that ``epochcast plan --output`` wrote; the others are
+            those of ``Follower``.
 
     Raises:
         UsageError: from ``fit``: there is a checkpoint to go on from, and it was not loaded.
@@ -76,9 +76,8 @@ class FollowPlan(Follower, Checkpoint):
         )
         self._skip = session.guard.resumed_step
         self._in_epoch = self._reports = False
-        session.on_signal = session.leave_if_signalled
-        session.save_in_evaluation &= not _swaps_weights(trainer)
-        if self._begin(session) and self._lightning_went_on(trainer):
+        swaps, leave = _swaps_weights(trainer), session.leave_if_signalled
+        if self._begin(session, leave, lambda: not swaps) and self._lightning_went_on(trainer):
             self._begin_epoch(session.guard)
             session.guard.end_epoch()
             self._in_epoch = False
@@ -171,7 +170,7 @@ class FollowPlan(Follower, Checkpoint):
         self._limits.lift_minimum(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the books; Lightning's own handlers of signals are in force again."""
+        """End the run; Lightning's own handlers of signals are in force again."""
         if self._guard is None:
             return
         self._end()
@@ -189,7 +188,7 @@ class FollowPlan(Follower, Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Close the books; what the weights are worth is not known, unless we left ourselves."""
+        """End the run; what the weights are worth is not known, unless we left ourselves."""
         if self._guard is None:
             return
         self._end(failed=self._guard.reason is None or not isinstance(exception, SystemExit))

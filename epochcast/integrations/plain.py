@@ -18,14 +18,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from epochcast.errors import UsageError
 from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.limits import Clock
-from epochcast.integrations.session import FOLDER, Session
+from epochcast.integrations.session import FOLDER, Session, Settings, current_ranks
 from epochcast.records import Action, Plan, Position, StopReason
+
+if TYPE_CHECKING:
+    from epochcast.integrations.state import TorchState
 
 _Batch = TypeVar("_Batch")
 
@@ -82,14 +85,14 @@ def follow(
         StoreError: the plan, or what is in the folder, cannot be read.
         SystemExit: on leaving the block, where a signal asked for it.
     """
-    keeper = None
+    ranks, torch_state = current_ranks(), None
     if state is not None:
         if save is not None or load is not None:
             raise UsageError("give either state=, or save= and load=")
         from epochcast.integrations.state import TorchState
 
-        keeper = TorchState(state)
-        save, load = keeper.write, keeper.read
+        torch_state = TorchState(state, ranks)
+        save, load = torch_state.write, torch_state.read
     if save is None:
         raise UsageError(
             "a run that is to stop in time needs a way to save: give save=, a function that writes "
@@ -99,40 +102,40 @@ def follow(
         partial_epochs=partial_epochs,
         keep_best=keep_best,
         rehearse=rehearse,
-        all_ranks_save=all_ranks_save or keeper is not None,
+        all_ranks_save=all_ranks_save or torch_state is not None,
     )
-    session = Session(
-        plan, save, folder=folder, policy=policy, exit_code=exit_code, store=store,
+    settings = Settings(
+        folder=Path(folder), policy=policy, exit_code=exit_code, store=store,
         save_in_evaluation=save_in_evaluation, watchers=watchers, clock=clock,
     )  # fmt: skip
-    if keeper is not None:
-        keeper.ranks = session.guard.ranks
-        session.may_save = lambda: keeper.as_trained
-    return FollowedRun(session, load, keeper)
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    return FollowedRun(Session(plan, save, settings, ranks), load, torch_state)
 
 
 class FollowedRun:
     """A run that follows a plan; ``follow`` makes one."""
 
     def __init__(
-        self, session: Session, load: Callable[[Path], None] | None, keeper: Any = None
+        self,
+        session: Session,
+        load: Callable[[Path], None] | None,
+        torch_state: TorchState | None = None,
     ) -> None:
         self._session = session
         self._guard = session.guard
         self._load = load
-        self._keeper = keeper
+        self._state = torch_state
         self._taken_up = False
         self._skip = 0  # batches of an interrupted epoch that are still to be skipped
 
     def __enter__(self) -> FollowedRun:
-        self._session.on_signal = self._leave
         self._skip = self._guard.resumed_step
         found = self._guard.checkpoint
-        goes_on = self._session.open()
+        goes_on = self._session.open(self._stop_training, self._may_save)
         if found is not None and self._load is not None:
             self._load(found)
-            if self._keeper is not None and not (goes_on and self._skip):
-                self._keeper.go_on()
+            if self._state is not None and not (goes_on and self._skip):
+                self._state.go_on()
         return self
 
     def __exit__(
@@ -160,8 +163,8 @@ class FollowedRun:
                 "before the first epoch; to begin anew, give another folder"
             )
         while self._guard.begin_epoch():
-            if self._keeper is not None and not self._skip:
-                self._keeper.begin_epoch()
+            if self._state is not None and not self._skip:
+                self._state.begin_epoch()
             yield self._guard.position.epoch
             self._skip = 0
             if self._guard.reason is None:
@@ -195,16 +198,16 @@ class FollowedRun:
         """
         late = self._guard.checkpoint is not None and self._guard.position.epoch > 0
         kept = getattr(loader, "persistent_workers", False)
-        if self._keeper is not None and late and kept and getattr(loader, "_iterator", 0) is None:
-            with self._keeper.undone(getattr(loader, "generator", None)):
+        if self._state is not None and late and kept and getattr(loader, "_iterator", 0) is None:
+            with self._state.undone(getattr(loader, "generator", None)):
                 iter(loader)
         return iter(loader)
 
     def _catch_up(self, drawn: Iterator[_Batch]) -> None:
         """Skip what was done of this epoch, as far as it was done with this loader."""
         self._skip -= sum(1 for _ in islice(drawn, self._skip))
-        if self._keeper is not None and not self._skip:
-            self._keeper.go_on()
+        if self._state is not None and not self._skip:
+            self._state.go_on()
         self._guard.skip(self._guard.resumed_step)
 
     def step(self) -> None:
@@ -222,8 +225,8 @@ class FollowedRun:
         Saves happen by themselves. Of several processes, all must ask.
         """
         due = self._guard.reason is None and self._guard.due(action)
-        if due and action == "evaluate" and self._keeper is not None:
-            self._keeper.begin_evaluation()
+        if due and action == "evaluate" and self._state is not None:
+            self._state.begin_evaluation()
         return due
 
     def report(self, **values: float) -> StopReason | None:
@@ -270,9 +273,10 @@ class FollowedRun:
 
     def summary(self) -> str:
         """What was predicted, what happened, and why it ended, in words."""
-        from epochcast.report.text.following import summary_lines
+        return self._session.summary()
 
-        return "\n".join(summary_lines(self._guard.events))
+    def _may_save(self) -> bool:
+        return self._state is None or self._state.as_trained
 
-    def _leave(self) -> None:
+    def _stop_training(self) -> None:
         raise StopTraining

@@ -1,10 +1,18 @@
-"""What surrounds a guard in a real process, the same for a plain loop and for every framework."""
+"""What surrounds a guard in a real process, the same for a plain loop and for every framework.
+
+Session ─┬─ Guard           follows the plan
+         ├─ watchers        terminal, log.jsonl, TensorBoard
+         ├─ Signals         noted, acted on where a checkpoint is whole
+         ├─ lock, heartbeat one process at a time, and a sign of life
+         └─ store           what the run teaches the next prediction
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +23,7 @@ from epochcast.guard.checkpoints import Write
 from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
-from epochcast.guard.limits import Allocation, Clock, SystemClock
+from epochcast.guard.limits import Allocation, Clock
 from epochcast.guard.ranks import Alone, Ranks, Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
 from epochcast.records import Plan, StopReason
@@ -26,14 +34,13 @@ SIGNALLED = 128  # plus the signal's number: what a shell says of a process that
 _counted: set[int] = set()  # processes whose own start was counted already
 
 
-class Session:
-    """A guard with its watchers, signals and store, from a run's begin to its end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a process follows a run.
 
-    Args:
-        plan: a plan, or the file that ``epochcast plan --output`` wrote.
-        write: writes a checkpoint to the path that it is given.
+    Attributes:
         folder: of the run; the same one goes on with it.
-        policy: how to follow.
+        policy: how its guard follows.
         exit_code: of a process that a signal made leave; default: 128 + the signal's number.
             A scheduler that restarts on one code wants that, e.g. HTCondor's
             ``checkpoint_exit_code``.
@@ -42,60 +49,77 @@ class Session:
             after it.
         watchers: default: terminal, ``log.jsonl`` in the folder, TensorBoard if it is installed.
         clock: of tests.
+    """
 
-    Attributes:
-        may_save: whether the weights are those of the training; asked in an evaluation.
+    folder: Path
+    policy: Policy
+    exit_code: int | None = None
+    store: str | bool | None = None
+    save_in_evaluation: bool = True
+    watchers: Sequence[Watcher] | None = None
+    clock: Clock | None = None
+
+
+class Session:
+    """A guard with its watchers, signals and store, from a run's begin to its end.
+
+    Args:
+        plan: to follow.
+        write: writes a checkpoint to the path that it is given.
+        settings: of this process.
+        ranks: the processes of this run; default: those of torch.distributed.
 
     Raises:
         UsageError: the folder belongs to another workload, or another process is in it.
-        StoreError: the plan, or what is in the folder, cannot be read.
+        StoreError: what is in the folder cannot be read.
     """
 
     def __init__(
-        self,
-        plan: Plan | str | Path,
-        write: Write,
-        *,
-        folder: str | Path = FOLDER,
-        policy: Policy | None = None,
-        exit_code: int | None = None,
-        store: str | bool | None = None,
-        save_in_evaluation: bool = True,
-        watchers: Sequence[Watcher] | None = None,
-        clock: Clock | None = None,
+        self, plan: Plan, write: Write, settings: Settings, ranks: Ranks | None = None
     ) -> None:
-        self.folder = Path(folder)
-        self._exit_code = exit_code
-        self._store = store
-        self.clock = clock or SystemClock()
+        self._settings = settings
         self.signals = Signals(at_once=self._signalled)
-        self.on_signal: Callable[[], None] | None = None
-        self.save_in_evaluation = save_in_evaluation
-        self._heart = Heartbeat(self.folder)
-        self.may_save: Callable[[], bool] = lambda: True
-        ranks = current_ranks()
-        plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        self._on_signal: Callable[[], None] | None = None
+        self._may_save: Callable[[], bool] = lambda: True
+        self._heart = Heartbeat(settings.folder)
+        self.guard = self._new_guard(plan, write, ranks or current_ranks())
+
+    def _new_guard(self, plan: Plan, write: Write, ranks: Ranks) -> Guard:
+        settings = self._settings
         if ranks.rank == 0:
-            hold(self.folder)
+            hold(settings.folder)
         try:
-            self.guard = Guard(
+            watchers = settings.watchers
+            if watchers is None:
+                watchers = default_watchers(settings.folder, ranks)
+            return Guard(
                 plan,
-                self.folder,
+                settings.folder,
                 write,
-                policy=policy,
+                policy=settings.policy,
                 allocation=Allocation.from_environment(os.environ),
-                watchers=default_watchers(self.folder, ranks) if watchers is None else watchers,
+                watchers=watchers,
                 signals=self.signals,
                 ranks=ranks,
-                clock=self.clock,
-                began=_began() if clock is None else None,
+                clock=settings.clock,
+                began=_began() if settings.clock is None else None,
             )
         except BaseException:
-            release(self.folder)
+            release(settings.folder)
             raise
 
-    def open(self) -> bool:
-        """From here signals are watched; whether there is anything left to train."""
+    def open(
+        self,
+        on_signal: Callable[[], None] | None = None,
+        may_save: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        """From here signals are watched; whether there is anything left to train.
+
+        Args:
+            on_signal: called after a checkpoint that a signal in an evaluation asked for.
+            may_save: whether the weights are those of the training; asked in an evaluation.
+        """
+        self._on_signal, self._may_save = on_signal, may_save
         self.signals.__enter__()
         goes_on = self.guard.start()
         if self.guard.ranks.rank == 0:
@@ -114,7 +138,7 @@ class Session:
                 self._feed_back()
         finally:
             self._heart.stop()
-            release(self.folder)
+            release(self._settings.folder)
             self.signals.__exit__()
 
     def leave_if_signalled(self) -> None:
@@ -124,8 +148,14 @@ class Session:
             SystemExit: it did.
         """
         if self.guard.reason is StopReason.SIGNAL and self.signals.received is not None:
-            code = self._exit_code
+            code = self._settings.exit_code
             raise SystemExit(SIGNALLED + self.signals.received if code is None else code)
+
+    def summary(self) -> str:
+        """What was predicted, what happened, and why it ended, in words."""
+        from epochcast.report.text.following import summary_lines
+
+        return "\n".join(summary_lines(self.guard.events))
 
     def _signalled(self) -> None:
         """In an evaluation nothing is trained, so a checkpoint can be made at once.
@@ -133,24 +163,46 @@ class Session:
         Unless it is of other weights, e.g. averaged ones: that checkpoint would be wrong.
         """
         in_evaluation = self.guard.evaluating and self.guard.ranks.size == 1
-        if in_evaluation and self.save_in_evaluation and self.may_save():
+        if in_evaluation and self._settings.save_in_evaluation and self._may_save():
             self.guard.stop(StopReason.SIGNAL)
-            if self.on_signal is not None:
-                self.on_signal()
+            if self._on_signal is not None:
+                self._on_signal()
 
     def _feed_back(self) -> None:
-        outcome = self.guard.outcome
-        if self._store is False or self.guard.ranks.rank > 0 or outcome is None:
+        store, outcome = self._settings.store, self.guard.outcome
+        if store is False or self.guard.ranks.rank > 0 or outcome is None:
             return
         try:
             from epochcast.storage.store import Store
 
-            url = None if self._store in (None, True) else str(self._store)
-            with Store.open(url, create=self._store is not None) as store:
-                store.add_outcome(outcome)
+            url = None if store in (None, True) else str(store)
+            with Store.open(url, create=store is not None) as opened:
+                opened.add_outcome(outcome)
         except EpochcastError as error:
-            if self._store is not None:  # no store is no error where none was named
+            if store is not None:  # no store is no error where none was named
                 self.guard.note("store-failed", error=str(error))
+
+
+class TorchRanks:
+    """All processes of torch.distributed; they agree on the CPU, whatever they train on.
+
+    A group of its own keeps its messages apart from those of the training.
+    """
+
+    def __init__(self, distributed: Any) -> None:
+        self._distributed = distributed
+        self._group = distributed.new_group(backend="gloo")
+        self.rank: int = distributed.get_rank()
+        self.size: int = distributed.get_world_size()
+
+    def most(self, values: Sequence[int]) -> list[int]:
+        """The largest of each value over all processes; all must call it."""
+        import torch
+
+        shared = torch.tensor(values, dtype=torch.int64)
+        largest = self._distributed.ReduceOp.MAX
+        self._distributed.all_reduce(shared, op=largest, group=self._group)
+        return [int(value) for value in shared.tolist()]
 
 
 def current_ranks() -> Ranks:
@@ -163,9 +215,7 @@ def current_ranks() -> Ranks:
                 "call init_process_group before following a plan"
             )
         return Alone()
-    from epochcast.integrations.distributed import Group
-
-    return Group() if distributed.get_world_size() > 1 else Alone()
+    return TorchRanks(distributed) if distributed.get_world_size() > 1 else Alone()
 
 
 def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:

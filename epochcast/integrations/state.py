@@ -30,9 +30,7 @@ from epochcast.guard.ranks import Alone, Ranks
 
 OBJECTS = "objects.pt"  # of several processes
 ARRAY = "numpy.ndarray"
-SAMPLED = (
-    8  # numbers of each parameter: averaged weights differ from the trained ones in nearly all
-)
+SAMPLED = 8  # numbers of each parameter: averaged weights differ from trained ones in nearly all
 
 
 class TorchState:
@@ -41,17 +39,15 @@ class TorchState:
     Args:
         objects: by name; each has ``state_dict`` and ``load_state_dict`` as modules, optimizers,
             schedulers and scalers have, or is a ``torch.Generator``.
-
-    Attributes:
         ranks: the processes of the run: each keeps its own random states, the first one the rest.
 
     Raises:
         UsageError: an object has no state that could be saved.
     """
 
-    def __init__(self, objects: Mapping[str, Any]) -> None:
+    def __init__(self, objects: Mapping[str, Any], ranks: Ranks | None = None) -> None:
         self._objects = dict(objects)
-        self.ranks: Ranks = Alone()
+        self._ranks = ranks or Alone()
         self._epoch_random = self._random()
         self._later: dict[str, Any] | None = None
         self._proved = False
@@ -76,13 +72,13 @@ class TorchState:
         """
         states = {name: _plain(_state_of(thing)) for name, thing in self._objects.items()}
         chance = {"random": self._random(), "epoch_random": self._epoch_random}
-        if self.ranks.size == 1:
+        if self._ranks.size == 1:
             torch.save({"objects": states, **chance}, path)
             self._prove(path, states)
             return
         path.mkdir(parents=True, exist_ok=True)
         torch.save(chance, path / self._own)
-        if self.ranks.rank == 0:
+        if self._ranks.rank == 0:
             torch.save({"objects": states}, path / OBJECTS)
             self._prove(path / OBJECTS, states)
 
@@ -100,7 +96,7 @@ class TorchState:
 
     @property
     def _own(self) -> str:
-        return f"random-{self.ranks.rank}.pt"
+        return f"random-{self._ranks.rank}.pt"
 
     def read(self, path: Path) -> None:
         """Take up all states; random states are left as they were at the epoch's begin.

@@ -15,29 +15,47 @@
 Trainer evaluates after ``on_epoch_end``, so an epoch with an evaluation ends in ``on_evaluate``. A
 step is an update of the weights, not a micro-batch: between the micro-batches of an update there is
 nothing that training could go on from.
+
+A checkpoint is as Trainer writes its own, so that ``train(resume_from_checkpoint=…)`` reads it. A
+callback is not given the Trainer, but all that the Trainer saves. Its arguments are left out: they
+are a pickle, and resuming does not read them.
+
+    model.safetensors  config.json …   model, and tokenizer or processor, as ``save_pretrained``
+    optimizer.pt  scheduler.pt  scaler.pt
+    trainer_state.json                 how far training is: Trainer skips what was done
+    rng_state.pth                      of one process; rng_state_<rank>.pth of several
 """
 
 from __future__ import annotations
 
+import random
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from epochcast.errors import UsageError
 from epochcast.guard.guard import Guard
+from epochcast.guard.ranks import Ranks
 from epochcast.integrations.follower import Follower, missing
 from epochcast.records import StopReason
 
 try:
     from accelerate.state import AcceleratorState, DistributedType
+    from safetensors.torch import save_model
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 except ModuleNotFoundError as error:
     raise missing("transformers", error, "accelerate") from None
 
-from epochcast.integrations.trainer_checkpoint import TrainerParts, write_checkpoint
-
+WEIGHTS, OPTIMIZER, SCHEDULER, SCALER, STATE = (
+    "model.safetensors", "optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json",
+)  # fmt: skip
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 OF_THE_EVALUATION = ("_runtime", "_per_second", "_preparation_time")  # not of the model
 
@@ -81,8 +99,7 @@ class FollowPlan(Follower, TrainerCallback):
         self._ending = False  # whether an epoch waits for its evaluation
         self._values: dict[str, float] = {}
         self._restore: list[Callable[[], None]] = []
-        session.on_signal = self._leave
-        if self._begin(session) and self._skip == self._updates:
+        if self._begin(session, self._leave) and self._skip == self._updates:
             self._catch_up(guard, args, control)
         if guard.reason is not None:
             self._stop_before_a_step(guard, control, parts["train_dataloader"])
@@ -196,7 +213,7 @@ class FollowPlan(Follower, TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        """Close the books.
+        """End the run.
 
         Raises:
             SystemExit: a signal asked for it.
@@ -206,11 +223,6 @@ class FollowPlan(Follower, TrainerCallback):
         if self._ending:
             self._end_epoch(self._guard, control)
         self._leave()
-
-    def _leave(self) -> None:
-        self._end()
-        if self._session is not None:
-            self._session.leave_if_signalled()
 
     def _end(self, failed: bool = False) -> None:
         if self._guard is not None:
@@ -299,3 +311,67 @@ def _set(thing: Any, name: str, value: Any) -> Callable[[], None]:
     before = getattr(thing, name)
     setattr(thing, name, value)
     return lambda: setattr(thing, name, before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerParts:
+    """What a Trainer's checkpoint is made of, as callbacks are given it."""
+
+    state: TrainerState
+    model: Any
+    optimizer: Any
+    scheduler: Any
+    processing: Any
+
+    @classmethod
+    def of(cls, state: TrainerState, given: Mapping[str, Any]) -> TrainerParts:
+        """From the arguments of a callback."""
+        return cls(
+            state=state,
+            model=given["model"],
+            optimizer=given["optimizer"],
+            scheduler=given["lr_scheduler"],
+            processing=given.get("processing_class"),
+        )
+
+
+def write_checkpoint(folder: Path, parts: TrainerParts, ranks: Ranks) -> None:
+    """Write a checkpoint; all processes call this, and the first one writes what they share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "rng_state.pth" if ranks.size == 1 else f"rng_state_{ranks.rank}.pth"
+    torch.save(_random_states(ranks.size), folder / name)
+    if ranks.rank > 0:
+        return
+    _write_model(folder, parts.model)
+    if parts.processing is not None:
+        parts.processing.save_pretrained(folder)
+    torch.save(parts.optimizer.state_dict(), folder / OPTIMIZER)
+    with warnings.catch_warnings():  # torch reminds of saving the optimizer too
+        warnings.simplefilter("ignore", UserWarning)
+        torch.save(parts.scheduler.state_dict(), folder / SCHEDULER)
+    if getattr(parts.optimizer, "scaler", None) is not None:  # accelerate keeps it there
+        torch.save(parts.optimizer.scaler.state_dict(), folder / SCALER)
+    parts.state.save_to_json(str(folder / STATE))
+
+
+def _write_model(folder: Path, model: Any) -> None:
+    """Under the names that the model has now: Trainer reads no others (transformers#48805)."""
+    if not hasattr(model, "save_pretrained"):
+        save_model(model, str(folder / WEIGHTS))
+    elif "save_original_format" in signature(model.save_pretrained).parameters:
+        model.save_pretrained(folder, save_original_format=False)
+    else:
+        model.save_pretrained(folder)
+
+
+def _random_states(processes: int) -> dict[str, Any]:
+    """As Trainer reads them."""
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "cpu": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        of_all = processes > 1
+        states["cuda"] = torch.cuda.get_rng_state_all() if of_all else torch.cuda.get_rng_state()
+    return states
