@@ -19,8 +19,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import recording
-from grids import GRIDS, Grid
+from comparison import recording
+from comparison.grids import GRIDS, Grid
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("measure", "count", "evaluate")
@@ -42,17 +42,17 @@ def main() -> None:
     trials, counts = results / "accuracy-cpu.jsonl.gz", results / "accuracy-cpu-counts.json"
     command = "python benchmarks/accuracy.py " + " ".join(sys.argv[1:])
     if options.step in (None, "measure"):
-        import measuring
+        from comparison import measuring
 
         found = measuring.measure(grids, ROUNDS, options.seconds, options.threads)
         recording.write(trials, measuring.about(command.strip()), found)
     if options.step in (None, "count"):
-        import memory_tools
+        from comparison import memory_tools
 
         rows = [row for grid in grids for row in memory_tools.count(grid)]
         counts.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     if options.step in (None, "evaluate"):
-        import evaluation
+        from comparison import evaluation
 
         evaluation.evaluate(trials, counts, results / "accuracy-cpu.json", docs)
 

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from gpu_parts import catalogue, summary  # noqa: E402
 from gpu_parts.launching import Launcher  # noqa: E402
-from gpu_parts.recording import Recording, read_folder  # noqa: E402
+from gpu_parts.results import Recording, read_folder  # noqa: E402
 from gpu_parts.running import run_parts  # noqa: E402
 
 MOST_SECONDS = 480

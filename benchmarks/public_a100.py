@@ -25,13 +25,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import alternatives as other
 import msgspec
-import report
 import steps
-from alternatives import Known
-from evaluation import EPOCHCAST, NOISE, WITHOUT, Answer, Case, document
-from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
+from comparison import alternatives as other
+from comparison import report
+from comparison.alternatives import Known
+from comparison.cases import EPOCHCAST, NOISE, STEP, WITHOUT, Answer, Case, document
+from comparison.scoreboard import Score, scores_of
+from comparison.splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 
 import epochcast as ec
 from epochcast.costmodel import features, summary
@@ -39,6 +40,7 @@ from epochcast.costmodel.design import spread
 from epochcast.importers import runs
 from epochcast.importers.columns import Options
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
+from epochcast.records.documents import to_builtins
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "public" / "a100-cifar-cnn.csv"
@@ -49,12 +51,12 @@ MARK = "benchmarks/public_a100.py"
 
 EVERYWHERE = (32, 96, 192, 384, 768, 1536)  # batch sizes of all 16 model sizes
 FITTED = (32, 192, 1536)
-FEW, DRAWS = 8, 20
+FEW, SUBSETS = 8, 20  # configurations to fit on, and how often they are drawn at random
 SPREAD, RANDOM = f"from {FEW} that spread", f"from {FEW} at random"
 SPLITS = (BATCH_SIZES, LARGEST, BETWEEN, BEYOND, SPREAD, RANDOM)
 FIRST = "first epoch (carbontracker, runs it)"
 
-Counts = Mapping[RunConfig, Footprint]
+Footprints = Mapping[RunConfig, Footprint]
 Trials = Mapping[RunConfig, Sequence[Measurement]]
 
 
@@ -89,29 +91,30 @@ def evaluate() -> None:
     counted = counts()
     known = measurements(counted)
     cases = all_cases(known, counted)
-    tables = [report.rows([c for c in cases if c.split == split]) for split in SPLITS]
+    by_split = [scores_of([c for c in cases if c.split == split]) for split in SPLITS]
+    scores = list(chain.from_iterable(by_split))
     head = {
         "device": known[0].device.label,
         "command": f"python {MARK} evaluate",
         "source": __doc__.rpartition("The times are ")[2].split(",")[0].replace("\n", " "),
-        "tables": list(chain.from_iterable(tables)),
+        "tables": to_builtins(scores),
     }
     RESULT.write_text(document(head, [c for c in cases if c.split != RANDOM]))
-    text = _text(known, tables)
+    text = _text(known, by_split)
     print(text)
     report.insert(DOCS / "accuracy.md", text, MARK)
-    panels = [("step seconds", split) for split in SPLITS]
-    (DOCS / "a100.png").write_bytes(report.figure(list(chain.from_iterable(tables)), panels))
+    panels = [(STEP, split) for split in SPLITS]
+    (DOCS / "a100.png").write_bytes(report.figure(scores, panels))
 
 
-def counts() -> Counts:
+def counts() -> Footprints:
     """The footprint of every configuration, as counted once."""
     return {
         c.config: c.footprint for c in msgspec.json.decode(COUNTS.read_bytes(), type=list[Counted])
     }
 
 
-def measurements(counted: Counts) -> tuple[Measurement, ...]:
+def measurements(counted: Footprints) -> tuple[Measurement, ...]:
     """The runs, imported as ``epochcast probes import`` does it."""
     return runs.read(RUNS.read_text(), OPTIONS, count=counted.get).measurements
 
@@ -120,7 +123,7 @@ def measurements(counted: Counts) -> tuple[Measurement, ...]:
 
 
 def splits(configs: Iterable[RunConfig]) -> list[Split]:
-    """Every division of the grid; see ``splits.py`` for the first four kinds."""
+    """Every division of the grid; see ``comparison/splits.py`` for the first four kinds."""
     known = tuple(configs)
     found = [
         _split(
@@ -143,13 +146,13 @@ def splits(configs: Iterable[RunConfig]) -> list[Split]:
     return found
 
 
-def few(configs: Iterable[RunConfig], counted: Counts) -> list[Split]:
+def few(configs: Iterable[RunConfig], counted: Footprints) -> list[Split]:
     """All from eight: those that ``epochcast probe`` would choose first, and any."""
     known = tuple(configs)
     grid = [c for c in known if c.batch_size in EVERYWHERE]
-    places = spread([features.variables(c, counted[c]) for c in grid], FEW)
-    draws = [random.Random(seed).sample(grid, FEW) for seed in range(DRAWS)]
-    chosen = [(SPREAD, [grid[i] for i in places]), *((RANDOM, draw) for draw in draws)]
+    spreading = spread([features.variables(c, counted[c]) for c in grid], FEW)
+    subsets = [random.Random(seed).sample(grid, FEW) for seed in range(SUBSETS)]
+    chosen = [(SPREAD, [grid[i] for i in spreading]), *((RANDOM, some) for some in subsets)]
     return [_split(name, fit, [c for c in known if c not in fit]) for name, fit in chosen]
 
 
@@ -160,7 +163,7 @@ def _split(name: str, fitted: Sequence[RunConfig], held_out: Sequence[RunConfig]
 # -- cases --------------------------------------------------------------------------------------
 
 
-def all_cases(known: Sequence[Measurement], counted: Counts) -> list[Case]:
+def all_cases(known: Sequence[Measurement], counted: Footprints) -> list[Case]:
     """Every held-out configuration of every split."""
     trials = summary.group_by_config(known)
     return [
@@ -170,7 +173,7 @@ def all_cases(known: Sequence[Measurement], counted: Counts) -> list[Case]:
     ]
 
 
-def cases_of(split: Split, trials: Trials, counted: Counts) -> list[Case]:
+def cases_of(split: Split, trials: Trials, counted: Footprints) -> list[Case]:
     """Every held-out configuration of one split."""
     model = ec.fit([m for c in split.fitted for m in trials[c]])
     fitted = [Known(c, truth(trials[c])) for c in split.fitted]
@@ -182,7 +185,7 @@ def _case(
     model: ec.CostModel,
     fitted: Sequence[Known],
     runs: Sequence[Measurement],
-    counted: Counts,
+    counted: Footprints,
 ) -> Case:
     config = runs[0].config
     asked: dict[str, Any] = {"epochs": 1, "batch_size": config.batch_size, **dict(config.sizes)}
@@ -201,7 +204,7 @@ def _case(
     return Case(
         workload=model.workload,
         split=split.name,
-        quantity="step seconds",
+        quantity=STEP,
         config=config,
         measured=truth(runs),
         later=tuple(map(summary.step_seconds, runs)),
@@ -218,14 +221,14 @@ def truth(runs: Sequence[Measurement]) -> float:
 # -- text ---------------------------------------------------------------------------------------
 
 
-def _text(known: Sequence[Measurement], tables: Sequence[Sequence[report.Row]]) -> str:
+def _text(known: Sequence[Measurement], by_split: Sequence[Sequence[Score]]) -> str:
     parts = [
         f"{len(known)} runs of {len({m.config for m in known})} configurations. "
         f"`python {MARK} evaluate` imports the measurements as `epochcast probes import` does."
     ]
-    parts += [report.markdown(table[0]["split"], table) for table in tables]
-    rows = list(chain.from_iterable(tables))
-    return "\n\n".join([*parts, "Where epochcast is not ahead:", report.behind_text(rows)])
+    parts += [report.markdown(scores) for scores in by_split]
+    ahead = report.ahead_text(list(chain.from_iterable(by_split)))
+    return "\n\n".join([*parts, "Where epochcast is not ahead:", ahead])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
                                nvidia-smi showed while PyTorch trained it
     count      dry runs of public_mlp.py, the same networks    ──▶ results/gpumemnet-counts.json
     evaluate   learn what a device needs beyond the peak from   ──▶ results/gpumemnet.json,
-               ten, predict the others; fifty draws                 docs/accuracy.md
+               ten, predict the others; fifty times                 docs/accuracy.md
 
     python benchmarks/public_memory.py [count|evaluate]          from the repository root
 
@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import steps
-from scores import coverage, errors, relative_error, under_estimates
+from comparison import report
+from comparison.scores import coverage, errors, relative_error, under_estimates
 
 from epochcast.costmodel.features import beyond_peak_forms
 from epochcast.costmodel.memory import Layer, fragmentation
@@ -43,11 +43,11 @@ COUNTS = HERE / "results" / "gpumemnet-counts.json"
 RESULT = HERE / "results" / "gpumemnet.json"
 MARK = "benchmarks/public_memory.py"
 MIB = 2**20
-LEARNED_FROM, DRAWS = 10, 50
+LEARNED_FROM, SUBSETS = 10, 50
 AXES = ("batch_size", "size.inputs", "size.outputs", "size.depth")
 LARGE_BYTES = 300 * MIB  # where tensors, and not the context alone, decide
 NOTHING = Scatter(sd=0.0)
-BYTES_PER_PARAMETER = {"accelerate": 16, "DeepSpeed": 20}  # see memory_tools.py
+BYTES_PER_PARAMETER = {"accelerate": 16, "DeepSpeed": 20}  # see comparison/memory_tools.py
 
 OURS = "epochcast: dry run, and what {} others needed beyond theirs"
 LARGE = "… of the networks whose dry run's peak is over {:.0f} MiB"
@@ -102,7 +102,7 @@ def count() -> None:
 def evaluate() -> None:
     """Compare, print, write."""
     known = networks()
-    found = comparison(known)
+    found = compared(known)
     RESULT.write_text(json.dumps({"command": f"python {MARK} evaluate", "rows": found}, indent=1))
     written = text(known, found)
     print(written)
@@ -130,12 +130,12 @@ def networks() -> list[Network]:
     ]
 
 
-def comparison(known: Sequence[Network], draws: int = DRAWS) -> list[dict[str, Any]]:
-    """One row per method, over all networks left out of all draws."""
+def compared(known: Sequence[Network], subsets: int = SUBSETS) -> list[dict[str, Any]]:
+    """One row per method, over all networks left out of all subsets to learn from."""
     pairs: list[tuple[Quantiles, float]] = []
     large: list[tuple[Quantiles, float]] = []
     simple: dict[str, list[float]] = {}
-    for seed in range(draws):
+    for seed in range(subsets):
         learned = set(random.Random(seed).sample(range(len(known)), LEARNED_FROM))
         some = [known[i] for i in sorted(learned)]
         layer = learn(some)
@@ -201,7 +201,7 @@ def text(known: Sequence[Network], found: Sequence[dict[str, Any]]) -> str:
     used = np.array([n.device_bytes for n in known]) / MIB
     peaks = np.array([n.peak_bytes for n in known]) / MIB
     lines = [
-        f"{len(known)} networks, {DRAWS} draws of {LEARNED_FROM} to learn from. "
+        f"{len(known)} networks, {SUBSETS} draws of {LEARNED_FROM} to learn from. "
         f"`python {MARK} evaluate`",
         f"On the device: {used.min():,.0f} to {used.max():,.0f} MiB; dry runs' peaks: "
         f"{peaks.min():,.1f} to {peaks.max():,.0f} MiB.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import evaluation
-import report
-from grids import Grid
-from splits import BATCH_SIZES, LARGEST
+from comparison import evaluation, scoreboard
+from comparison.grids import Grid
+from comparison.splits import BATCH_SIZES, LARGEST
 
 import epochcast as ec
+from epochcast.records.documents import to_builtins
 from gpu_parts.child import Situation
 from gpu_parts.probes import as_documents
 
@@ -37,7 +37,7 @@ def run(here: Situation) -> None:
     here.emit("measurements", measurements=as_documents(measurements))
     names = (BATCH_SIZES,) if here.dry else (BATCH_SIZES, LARGEST)
     cases = evaluation.all_cases(measurements, names=names)
-    here.emit("tables", rows=[plain(row) for row in report.tables(cases)])
+    here.emit("tables", rows=[plain(to_builtins(score)) for score in scoreboard.all_scores(cases)])
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:

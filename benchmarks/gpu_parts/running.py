@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gpu_parts.catalogue import Part, Scenario
-from gpu_parts.recording import Recording
+from gpu_parts.results import Recording
 
 CLOSING_SECONDS = 10.0  # kept for writing and the summary
 LEAST_SECONDS = 8.0  # importing torch and making a context take as long

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from gpu_parts.recording import Folder
+from gpu_parts.results import Folder
 
 MIB = 2**20
 

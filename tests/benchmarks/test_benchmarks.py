@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-import recording
-import report
-from alternatives import (
+from comparison import recording, report
+from comparison.alternatives import (
     Known,
     constant_throughput,
     first_epoch,
@@ -14,9 +15,11 @@ from alternatives import (
     log_linear,
     nearest,
 )
-from evaluation import EPOCHCAST, NOISE, Counts, all_cases, exact_dry_runs
-from scores import coverage, errors, relative_error, under_estimates
-from splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, splits
+from comparison.cases import EPOCHCAST, NOISE, STEP
+from comparison.evaluation import Counts, all_cases, exact_dry_runs
+from comparison.scoreboard import Score, ahead, all_scores
+from comparison.scores import coverage, errors, relative_error, under_estimates
+from comparison.splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, splits
 from truths import footprint, measure, sweep
 
 from epochcast.records import Quantiles, RunConfig, make_sizes
@@ -135,13 +138,13 @@ def test_without_noise_everything_is_predicted() -> None:
 def test_the_report_names_who_is_ahead() -> None:
     trials = sweep(BATCHES, WIDTHS, rounds=4, trial_sd=0.02)
     cases = all_cases(trials, [counts(c) for c in GRID])
-    table = report.tables(cases)
-    assert {row["split"] for row in table} == {BATCH_SIZES, LARGEST, BETWEEN, BEYOND}
-    ours = next(row for row in table if row["method"] == EPOCHCAST)
-    rival = {**ours, "method": "oracle", "median": 0.0}
-    (found,) = report.behind([ours, rival])
-    assert (found["method"], found["better"]) == ("oracle", ["median"])
-    assert report.figure(report.tables(cases)).startswith(b"\x89PNG")
+    scores = all_scores(cases)
+    assert {score.split for score in scores} == {BATCH_SIZES, LARGEST, BETWEEN, BEYOND}
+    ours = next(score for score in scores if score.method == EPOCHCAST)
+    rival = replace(ours, method="oracle", median=0.0)
+    (found,) = ahead([ours, rival])
+    assert (found.score, found.ours, found.better) == (rival, ours, ("median",))
+    assert report.figure(scores).startswith(b"\x89PNG")
     about = {"date": "2026-01-01", "machine": "a toy", "versions": {}, "command": "make bench"}
     text = report.text(about, trials, cases, (15, 15))
     assert all(title in text for title in report.TITLES.values())
@@ -150,7 +153,9 @@ def test_the_report_names_who_is_ahead() -> None:
 
 
 def test_a_busy_machine_is_told() -> None:
-    floor = {"quantity": "step seconds", "method": NOISE, "median": 0.2}
+    known = {"count": 1, "mean": 0.2, "median": 0.2, "p90": 0.2, "max": 0.2}
+    shares = {"p10_p90": None, "p05_p95": None, "under_p95": None, "probing_seconds": 1.0}
+    floor = Score(quantity=STEP, split=BATCH_SIZES, method=NOISE, **known, **shares)
     (told,) = report._disturbed([floor])
     assert "not quiet" in told
     assert "20 %" in told

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_parts import catalogue, recording, snapshots, summary
+from gpu_parts import catalogue, results, snapshots, summary
 from gpu_parts.catalogue import PARTS, Part, Scenario
 from gpu_parts.launching import Launcher, read_records
-from gpu_parts.recording import Recording, fitting, joined, pack, read_folder
+from gpu_parts.results import Recording, fitting, joined, pack, read_folder
 from gpu_parts.running import CLOSING_SECONDS, Ended, run_parts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +203,7 @@ def test_an_attached_file_goes_in_as_it_is_and_into_a_file_of_its_own(tmp_path) 
     record = {"scenario": "s", "kind": "trace", "name": "n", "attached": str(trace)}
     made = Recording(tmp_path / "out", command="x", dry=True)
     made.add("p", ["s"], Ended(status="ok", seconds=1.0, records=(record,)))
-    (found,) = read_folder(tmp_path / "out").records[recording.ATTACHMENTS]
+    (found,) = read_folder(tmp_path / "out").records[results.ATTACHMENTS]
     assert found == {**record, "attached": {"traceEvents": [1, 2]}}
 
 
@@ -218,8 +218,8 @@ def test_members_joined_are_one_document() -> None:
 def test_at_most_eight_files_of_at_most_16_mib_and_64_together() -> None:
     files = len(PARTS) + 1  # and the traces
     assert files + 1 <= 8
-    assert recording.FILE_BYTES <= 16 * 2**20
-    assert files * recording.FILE_BYTES < 64 * 2**20
+    assert results.FILE_BYTES <= 16 * 2**20
+    assert files * results.FILE_BYTES < 64 * 2**20
 
 
 # -- snapshots ----------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def test_sigterm_ends_it_with_a_summary(tmp_path) -> None:
         [*COMMAND, "--out", str(tmp_path), "--dry", "--only", "device"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not (tmp_path / recording.SUMMARY).exists():
+    while not (tmp_path / results.SUMMARY).exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()

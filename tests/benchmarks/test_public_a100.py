@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import public_a100
 import pytest
-import report
+from comparison.cases import NOISE
+from comparison.scoreboard import Score, scores_of
 from public_a100 import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, SPREAD, cases_of, few, splits
 
 from epochcast.costmodel import summary
@@ -14,10 +15,10 @@ KNOWN = public_a100.measurements(COUNTED)
 TRIALS = summary.group_by_config(KNOWN)
 
 
-def rows(name: str, position: int = 0) -> dict[str, report.Row]:
-    """The row of each method, over the held-out configurations of one split."""
+def scores(name: str, position: int = 0) -> dict[str, Score]:
+    """The score of each method, over the held-out configurations of one split."""
     found = [s for s in (*splits(TRIALS), *few(TRIALS, COUNTED)) if s.name == name][position]
-    return {row["method"]: row for row in report.rows(cases_of(found, TRIALS, COUNTED))}
+    return {score.method: score for score in scores_of(cases_of(found, TRIALS, COUNTED))}
 
 
 def test_every_run_is_imported_and_every_configuration_was_counted() -> None:
@@ -39,32 +40,30 @@ def test_the_counts_are_those_of_the_network_that_was_measured() -> None:
 
 
 def test_unseen_batch_sizes_within_2_percent_and_5_at_p90() -> None:
-    table = rows(BATCH_SIZES)
+    table = scores(BATCH_SIZES)
     ours = table["epochcast"]
-    assert ours["median"] < 0.01
-    assert ours["p90"] < 0.05
-    assert 0.85 <= ours["p05_p95"] <= 0.97
-    assert ours["mean"] < min(
-        row["mean"]
-        for name, row in table.items()
-        if "epochcast" not in name and name != report.NOISE
+    assert ours.median < 0.01
+    assert ours.p90 < 0.05
+    assert 0.85 <= ours.p05_p95 <= 0.97
+    assert ours.mean < min(
+        row.mean for name, row in table.items() if "epochcast" not in name and name != NOISE
     )
 
 
 def test_the_largest_batch_sizes_from_the_smaller_ones() -> None:
-    ours = rows(LARGEST)["epochcast"]
-    assert ours["median"] < 0.02
-    assert ours["p90"] < 0.05
+    ours = scores(LARGEST)["epochcast"]
+    assert ours.median < 0.02
+    assert ours.p90 < 0.05
 
 
 @pytest.mark.parametrize(("name", "position"), [(BETWEEN, 0), (BEYOND, 1)])
 def test_unseen_model_sizes_within_5_percent(name: str, position: int) -> None:
-    table = rows(name, position)
+    table = scores(name, position)
     ours = table["epochcast"]
-    assert ours["median"] < 0.05
-    assert ours["median"] < table["log-linear regression"]["median"] / 4
-    assert ours["median"] < table["constant throughput"]["median"] / 4
+    assert ours.median < 0.05
+    assert ours.median < table["log-linear regression"].median / 4
+    assert ours.median < table["constant throughput"].median / 4
 
 
 def test_eight_configurations_that_spread_predict_the_other_135_within_3_percent() -> None:
-    assert rows(SPREAD)["epochcast"]["mean"] < 0.03
+    assert scores(SPREAD)["epochcast"].mean < 0.03

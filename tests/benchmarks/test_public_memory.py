@@ -34,7 +34,7 @@ def test_a_device_always_needs_more_than_the_tensors() -> None:
 
 
 def test_ten_networks_tell_what_the_others_need_within_2_percent() -> None:
-    ours, large, _, alone, *by_weights = public_memory.comparison(KNOWN, draws=20)
+    ours, large, _, alone, *by_weights = public_memory.compared(KNOWN, subsets=20)
     assert ours["median"] < 0.015
     assert ours["mean"] < 0.02
     assert ours["p90"] < 0.05

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from grids import Grid
 from torch.distributed._tools.mem_tracker import MemTracker
 
+from comparison.grids import Grid
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.request import SweepRequest, count_footprints

@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
-from grids import Grid
 
 import epochcast as ec
+from comparison.grids import Grid
 
 OVERSEEN = ("torch", "transformers", "accelerate", "torchinfo", "scikit-learn", "numpy")
 

@@ -7,7 +7,6 @@ rounds 2 3   of the held-out ones: the truth, their median; each single value fo
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,22 +14,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import alternatives as other
 import msgspec
-import recording
-import report
-from alternatives import Known
-from scores import relative_error
-from splits import SPLITS, Split, splits
 
 import epochcast as ec
+from comparison import alternatives as other
+from comparison import recording, report
+from comparison.alternatives import Known
+from comparison.cases import DEVICE, EPOCHCAST, NOISE, PEAK, STEP, WITHOUT, Answer, Case, document
+from comparison.scoreboard import all_scores
+from comparison.splits import SPLITS, Split, splits
 from epochcast.costmodel import summary
-from epochcast.records import Footprint, Measurement, Quantiles, RunConfig
+from epochcast.records import Footprint, Measurement, RunConfig
 from epochcast.records.documents import to_builtins
 
 FIT_ROUNDS = (0, 1)
-EPOCHCAST, WITHOUT = "epochcast", "epochcast, no dry run"
-NOISE = "measured again"
 TOOLS = {
     "MemTracker (runs it)": "mem_tracker_bytes",
     "accelerate": "accelerate_bytes",
@@ -38,7 +35,6 @@ TOOLS = {
     "torchinfo": "torchinfo_bytes",
 }
 
-Answer = float | Quantiles | None
 Trials = Mapping[RunConfig, Sequence[Measurement]]
 
 
@@ -55,70 +51,23 @@ class Counts:
     mem_tracker_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One quantity of one held-out configuration, as measured and as everyone predicts it.
-
-    Attributes:
-        quantity: ``"step seconds"``, ``"peak bytes"`` or ``"device bytes"``.
-        measured: its median over the later rounds.
-        later: of each later round.
-        answers: by method.
-        probing_seconds: of everything that was fitted on.
-    """
-
-    workload: str
-    split: str
-    quantity: str
-    config: RunConfig
-    measured: float
-    later: tuple[float, ...]
-    answers: dict[str, Answer]
-    probing_seconds: float
-
-    def error(self, method: str) -> float | None:
-        """Of the median that a method predicts."""
-        answer = self.answers.get(method)
-        if answer is None:
-            return None
-        middle = answer.p50 if isinstance(answer, Quantiles) else answer
-        return relative_error(middle, self.measured)
-
-
 def evaluate(trials: Path, counts: Path, result: Path, docs: Path) -> None:
     """Read, compare, print, write."""
     about, measurements = recording.read(trials)
     counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
     cases = all_cases(measurements, counted)
+    scores = all_scores(cases)
     head = {
         **about,
         "device": measurements[0].device.label,
         "measuring_seconds": sum(m.probe_seconds for m in measurements),
-        "tables": report.tables(cases),
+        "tables": to_builtins(scores),
     }
     result.write_text(document(head, cases))
     text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
     print(text)
     report.insert(docs / "accuracy.md", text)
-    (docs / "accuracy.png").write_bytes(report.figure(report.tables(cases)))
-
-
-def document(head: Mapping[str, Any], cases: Sequence[Case]) -> str:
-    """JSON with a case on each line, so that versions of it can be compared."""
-    lines = ",\n".join(json.dumps(_rounded(to_builtins(case))) for case in cases)
-    return (
-        json.dumps(_rounded(head), indent=1).removesuffix("\n}")
-        + f',\n "cases": [\n{lines}\n]\n}}\n'
-    )
-
-
-def _rounded(value: Any) -> Any:
-    """The same document with numbers of six digits."""
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    (docs / "accuracy.png").write_bytes(report.figure(scores))
 
 
 def exact_dry_runs(
@@ -191,7 +140,7 @@ def _time_case(
     return _case(
         split,
         model,
-        "step seconds",
+        STEP,
         later,
         summary.step_seconds,
         {
@@ -217,7 +166,7 @@ def _memory_cases(
 ) -> Iterable[Case]:
     config = first[0].config
     with_dry, without = _estimates(model, config, counts)
-    quantity = {"peak bytes": _peak_bytes, "device bytes": summary.device_bytes}
+    quantity = {PEAK: _peak_bytes, DEVICE: summary.device_bytes}
     for name, value in quantity.items():
         if any(value(m) is None for m in (*fitted, *first, *later)):
             continue
@@ -232,7 +181,7 @@ def _memory_cases(
             "log-linear regression": other.log_linear(known, config),
             "Gaussian process": other.gaussian_process(known, config),
         }
-        if counts is not None and name == "peak bytes":  # none of them knows the process
+        if counts is not None and name == PEAK:  # none of them knows the process
             answers |= {tool: float(getattr(counts, field_)) for tool, field_ in TOOLS.items()}
         yield _case(split, model, name, later, value, answers)
 
