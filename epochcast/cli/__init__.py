@@ -1,12 +1,9 @@
 """The command line. Every command reads its options, calls the library, writes the result.
 
-    probing.py      probe, dry-run          measurements.py  probes list, show, remove, export
-    predicting.py   fit, predict            importing.py     probes import
-    plan.py         plan                    catalogue.py     workloads, datasets
-    └ plan_request.py  reads its options    tensorboard.py   tensorboard
-    calibration.py  calibration             following.py    follow-log
-
-    options.py: what they share
+    probing.py     probe, dry-run               probes.py     probes list, show, export, import, …
+    predicting.py  fit, predict, calibration    watching.py   follow-log, tensorboard
+    plan.py        plan                         catalogue.py  workloads, datasets
+    └ plan_request.py  reads its options        options.py    what the commands share
 
 Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
 ``predict`` never loads torch.
@@ -23,16 +20,16 @@ from epochcast import __version__
 from epochcast.errors import EpochcastError
 
 HOMES = {  # the file of each command, which is loaded when it is asked for
-    "calibration": "calibration",
+    "calibration": "predicting",
     "datasets": "catalogue",
     "dry-run": "probing",
     "fit": "predicting",
-    "follow-log": "following",
+    "follow-log": "watching",
     "plan": "plan",
     "predict": "predicting",
     "probe": "probing",
-    "probes": "measurements",
-    "tensorboard": "tensorboard",
+    "probes": "probes",
+    "tensorboard": "watching",
     "workloads": "catalogue",
 }
 

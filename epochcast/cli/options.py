@@ -88,38 +88,62 @@ def read_question(text: str) -> dict[str, Any]:
     }
 
 
+def read_picture(text: str) -> str:
+    """The name of a file that a picture can be written to."""
+    from epochcast.report.plots.pictures import require_format
+
+    require_format(text)
+    return text
+
+
 INT_LIST, KNOB = Parsed("N,N,…", read_int_list), Parsed(KNOB_NAME, read_knob)
 QUESTION = Parsed(QUESTION_NAME, read_question)
 SHARE = Parsed("PERCENT", read_inner_share)
 BYTES = Parsed("SIZE", units.parse_bytes)
 DURATION = Parsed("DURATION", units.parse_seconds)
+PICTURE = Parsed("FILE", read_picture)
 
 
 def store_option(command: Command) -> Command:
     return click.option(
-        "--store", metavar="URL", help="Path or database URL; default: .epochcast/ right here."
+        "--store",
+        metavar="URL",
+        help="Use the store at this path or database URL; by default .epochcast/ right here.",
     )(command)
 
 
 def model_options(command: Command) -> Command:
     """Where the fitted model comes from: probes of a device, or a file."""
     command = click.option(
-        "--model", "model_file", type=click.Path(), help="A model written by `fit -o`."
+        "--model",
+        "model_file",
+        type=click.Path(),
+        help="Use the model that `fit -o` wrote to this file.",
     )(command)
-    return click.option("--device", help="Kind, or part of the name, of the device probed.")(
-        command
-    )
+    return click.option(
+        "--device", help="The device that was probed, by its kind or a part of its name."
+    )(command)
 
 
 def json_option(command: Command) -> Command:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")(
-        command
-    )
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Write one JSON document to stdout."
+    )(command)
+
+
+def plot_option(command: Command) -> Command:
+    return click.option(
+        "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg."
+    )(command)
 
 
 def set_option(command: Command) -> Command:
     return click.option(
-        "--set", "knobs", type=KNOB, multiple=True, help="Values of a model-size knob; repeatable."
+        "--set",
+        "knobs",
+        type=KNOB,
+        multiple=True,
+        help="Give a model-size knob these values; repeatable.",
     )(command)
 
 

@@ -1,4 +1,4 @@
-"""``epochcast fit`` and ``predict``: a model from the store or a file, its answers to a table."""
+"""``epochcast fit``, ``predict`` and ``calibration``: a cost model and its answers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from epochcast.cli.options import (
     json_option,
     knobs_by_name,
     model_options,
+    plot_option,
     print_json,
     reading,
     require_same,
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--device", help="Kind, or part of the name, of the device probed.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the model as JSON.")
+@click.option("--device", help="The device that was probed, by its kind or a part of its name.")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False), help="Write the model to this file, as JSON."
+)
 @store_option
 @json_option
 def fit(
@@ -56,24 +59,58 @@ def fit(
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--epochs", type=INT_LIST, help="Passes over the data; several give a row each.")
-@click.option("--steps", type=INT_LIST, help="Optimizer steps, instead of epochs.")
-@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Micro-batch; or several.")
+@click.option(
+    "--epochs",
+    type=INT_LIST,
+    help="Price this many passes over the data; several numbers give a row each.",
+)
+@click.option("--steps", type=INT_LIST, help="Price optimizer steps instead of epochs.")
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=INT_LIST,
+    help="Take micro-batches of this many samples; several numbers give a row each.",
+)
 @set_option
-@click.option("--samples", type=click.IntRange(min=1), help="Training samples, if not as probed.")
-@click.option("--accumulation", type=click.IntRange(min=1), help="Micro-batches per update.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="As probed.")
-@click.option("--compile/--no-compile", "compiled", default=None, help="As probed.")
-@click.option("--drop-last/--keep-last", default=None, help="As probed.")
-@click.option("--workers", type=click.IntRange(min=0), help="Data-loader processes.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="An epoch has this many samples; by default as probed.",
+)
+@click.option(
+    "--accumulation",
+    type=click.IntRange(min=1),
+    help="Accumulate so many micro-batches per update; by default as probed.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Compute in this precision; by default as probed.",
+)
+@click.option("--compile/--no-compile", "compiled", default=None,
+              help="Compile the model or not; by default as probed.")  # fmt: skip
+@click.option(
+    "--drop-last/--keep-last",
+    default=None,
+    help="Drop or keep a last partial batch; by default as probed.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Load data with so many processes; by default as probed.",
+)
 @click.option("--eval-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Epochs between evaluations; 0: never.")  # fmt: skip
+              help="Evaluate after so many epochs; 0 never does.")  # fmt: skip
 @click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Epochs between checkpoints; 0: none.")  # fmt: skip
-@click.option("--memory", type=BYTES, help="Find the largest batch that fits, e.g. 24GiB.")
+              help="Save a checkpoint after so many epochs; 0 never does.")  # fmt: skip
+@click.option(
+    "--memory", type=BYTES, help="Find the largest batch that fits into this much, e.g. 24GiB."
+)
 @click.option("--confidence", type=SHARE, default=0.95, show_default=True,
-              help="Probability with which it must fit.")  # fmt: skip
-@click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of the device.")
+              help="The largest batch must fit with this probability.")  # fmt: skip
+@click.option(
+    "--price-per-hour", type=click.FloatRange(min=0), help="One device costs this much an hour."
+)
 @model_options
 @store_option
 @json_option
@@ -142,3 +179,37 @@ def _questions(options: dict[str, Any]) -> list[Question]:
             *knobs.values(), options["batch_sizes"] or (None,), options[counted] or (1,)
         )
     ]
+
+
+@click.command()
+@click.argument("workload", required=False)
+@click.option("--device", help="The device that the runs used, by its kind or a part of its name.")
+@plot_option
+@click.option("--forget", metavar="RUN", help="Remove what this run took; it was a broken one.")
+@store_option
+@json_option
+def calibration(
+    workload: str | None, device: str | None, plot: str | None, forget: str | None,
+    store: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show predicted against actual over the followed runs of WORKLOAD (default: of all)."""
+    from epochcast.report.text.estimate import print_compared, print_how_to_follow
+    from epochcast.storage.comparing import compare
+
+    with reading(store) as archive:
+        if forget is not None and not archive.remove_outcome(forget):
+            raise UsageError(f"there is no run {forget!r} to forget; --json shows their names")
+        compared = compare(archive, workload, device)
+        known = [] if compared.runs else sorted({o.workload for o in archive.outcomes()})
+    if plot and compared.judged:
+        from epochcast.report.plots.comparison import draw_runs
+        from epochcast.report.plots.pictures import save_picture
+
+        save_picture(draw_runs(compared.judged), plot)
+    if as_json:
+        print_json(runs=compared.runs, corrections=compared.corrections)
+    elif compared.runs:
+        print_compared(console(), compared)
+    else:
+        asked = " on ".join(filter(None, (workload or (device and "anything"), device)))
+        print_how_to_follow(console(), asked, known)

@@ -14,8 +14,8 @@ import pytest
 import sample_runs
 from click.testing import CliRunner, Result
 
-from epochcast.cli import cli, following
-from epochcast.cli.following import growing, print_lines
+from epochcast.cli import cli, watching
+from epochcast.cli.watching import growing, print_lines
 from epochcast.guard.log import LogReader, LogWriter, decode_event
 from epochcast.records import EpochDone, RunEvent
 
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_watching_with_a_summary(
 
     path = write(tmp_path / "run.jsonl", sample_runs.running())
     assert tuple(print_lines(LogReader(path), interrupted)) == sample_runs.running()
-    monkeypatch.setattr(following, "_pause", interrupted)
+    monkeypatch.setattr(watching, "_pause", interrupted)
     assert "Best val_loss: 0.6407, after epoch 14." in run(path, "--watch").stdout
 
 

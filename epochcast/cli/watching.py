@@ -1,4 +1,4 @@
-"""``epochcast follow-log``: the log of a run, finished or not, as lines, JSON, or a picture."""
+"""``epochcast follow-log`` and ``tensorboard``: what a run or a store looks like, now or later."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epochcast.cli.options import json_option, print_json
-from epochcast.errors import UsageError
+from epochcast.cli.options import json_option, plot_option, print_json, reading, store_option
+from epochcast.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from epochcast.guard.log import LogReader
@@ -21,8 +21,8 @@ POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs noth
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--watch", is_flag=True, help="Go on until the run stops, or Ctrl-C.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="A picture: .png or .svg.")
+@click.option("--watch", is_flag=True, help="Go on showing the run until it stops, or Ctrl-C.")
+@plot_option
 @json_option
 def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     """Show the log of a run that follows a plan, of a finished or a running one.
@@ -101,3 +101,38 @@ def _print_document(events: Sequence[RunEvent]) -> None:
         summary=summary_lines(events),
         events=[event_document(event) for event in events],
     )
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535),
+              help="Listen on this port; by default on 6006 or the next free one.")  # fmt: skip
+@click.option("--open", "open_browser", is_flag=True, help="Open a browser, too.")
+@store_option
+@json_option
+def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json: bool) -> None:
+    """Open TensorBoard on the store: traces, tables and figures. On localhost only."""
+    from epochcast.api import probe as api
+    from epochcast.report.tensorboard.server import serve
+
+    with reading(store) as archive:
+        folder = archive.log_folder
+        try:
+            api.refresh_board(archive, required=True)
+        except StoreError as error:
+            if not folder.is_dir():
+                raise
+            click.echo(f"note: showing what was written before: {error}", err=True)
+    serve(
+        folder,
+        port=port,
+        open_browser=open_browser,
+        on_ready=_print_url_document if as_json else _print_url,
+    )
+
+
+def _print_url(url: str) -> None:
+    click.echo(f"TensorBoard is at {url} (Ctrl-C to end)", err=True)
+
+
+def _print_url_document(url: str) -> None:
+    print_json(url=url)

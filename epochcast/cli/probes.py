@@ -1,0 +1,202 @@
+"""``epochcast probes``: list, show, remove and export what the store has, and import more.
+
+An import is what export wrote, or a table of runs that were timed elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast.cli.options import (
+    Parsed,
+    console,
+    json_option,
+    print_json,
+    reading,
+    say_count,
+    store_option,
+)
+from epochcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochcast.importers.columns import Options
+    from epochcast.importers.runs import Count
+    from epochcast.records import Footprint, RunConfig
+
+MAPPING_NAME = "MEANING=COLUMN[,…]"
+
+
+@click.group()
+def probes() -> None:
+    """List, show, remove, export and import measurements."""
+
+
+@probes.command("list")
+@click.argument("workload", required=False)
+@store_option
+@json_option
+def list_(workload: str | None, store: str | None, as_json: bool) -> None:
+    """List the stored measurements, one line each, and which of them predictions rest on."""
+    from epochcast.profiler.workload import canonical
+    from epochcast.report.text.probing import print_measurements
+    from epochcast.storage.query import selections
+
+    with reading(store) as archive:
+        found = archive.measurements(canonical(workload) if workload else None)
+        if workload and not found:
+            known = ", ".join(sorted({m.workload for m in archive.measurements()})) or "nothing"
+            click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
+    used = [m.key for selection in selections(found) for m in selection.measurements]
+    if as_json:
+        print_json(measurements=found, used=used)
+    elif found:
+        print_measurements(console(), found, used)
+
+
+@probes.command()
+@click.argument("key")
+@store_option
+@json_option
+def show(key: str, store: str | None, as_json: bool) -> None:
+    """Show the measurement whose key starts with KEY, as JSON."""
+    with reading(store) as archive:
+        print_json(measurement=archive.get(key))
+
+
+@probes.command()
+@click.argument("keys", nargs=-1, required=True)
+@store_option
+@json_option
+def remove(keys: tuple[str, ...], store: str | None, as_json: bool) -> None:
+    """Remove the measurements whose keys start with KEYS."""
+    with reading(store) as archive:
+        count = archive.remove([archive.whole_key(key) for key in keys])
+    say_count("removed", count, as_json)
+
+
+@probes.command()
+@click.argument("file", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@store_option
+@json_option
+def export(file: Any, store: str | None, as_json: bool) -> None:
+    """Write all measurements to FILE (default: stdout) as JSON Lines."""
+    if as_json and file.name == "<stdout>":
+        raise UsageError("--json says on stdout how many were exported: give a FILE for them")
+    with reading(store) as archive:
+        count = archive.export(file)
+    say_count("exported", count, as_json)
+
+
+def _read_mapping(text: str) -> dict[str, str]:
+    """``"batch=bs,epoch_seconds=time"``."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(meaning.strip() and column.strip() for meaning, _, column in pairs):
+        raise UsageError(f"expected {MAPPING_NAME}, but got {text!r}")
+    return {column.strip(): meaning.strip() for meaning, _, column in pairs}
+
+
+MAPPING = Parsed(MAPPING_NAME, _read_mapping)
+
+
+@probes.command("import")
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.option(
+    "--workload", help="The runs are of this workload; if it can be probed, columns are its knobs."
+)
+@click.option("--device", help="The runs were timed on the device of this name.")
+@click.option("--device-kind", type=click.Choice(["cpu", "cuda", "mps"]),
+              help="The device is of this kind; needed if its name does not tell.")  # fmt: skip
+@click.option(
+    "--samples", type=click.IntRange(min=1), help="An epoch has this many training samples."
+)
+@click.option(
+    "--eval-samples", type=click.IntRange(min=1), help="An evaluation has this many samples."
+)
+@click.option(
+    "--map", "maps", type=MAPPING, multiple=True, help="Say what a column means; repeatable."
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="COLUMN[,…]",
+    help="Leave these columns out; they are no knobs.",
+)
+@click.option(
+    "--unit",
+    type=click.Choice(["us", "ms", "s", "min", "h"]),
+    help="Times are in this unit where their column does not say; by default s.",
+)
+@click.option(
+    "--memory-unit",
+    metavar="UNIT",
+    help="Memory is in this unit where its column does not say: B, MiB, …",
+)
+@click.option("--footprints", is_flag=True, help="Count FLOPs and bytes by dry runs of --workload.")
+@store_option
+@json_option
+def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **said: Any) -> None:
+    """Read measurements from FILE (- is stdin), all or none.
+
+    FILE is what `epochcast probes export` wrote; or a CSV, JSON or JSON Lines of runs timed
+    elsewhere: a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the
+    number of samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
+    """
+    from epochcast.importers import runs
+    from epochcast.report.text.probing import print_imported
+    from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.store import Store
+
+    text = runs.text_of(file)
+    if runs.is_export(text):
+        _import_export(text, store, footprints or any(said.values()), as_json)
+        return
+    options = _import_options(**said)
+    result = runs.read(text, options, count=_dry_runs(options) if footprints else None)
+    with Store.open(store) as archive:
+        archive.add_all(runs.numbered(result.measurements, archive.measurements()))
+    if as_json:
+        say_count("imported", len(result.measurements), as_json)
+    else:
+        print_imported(console(stderr=True), result.measurements, result.columns)
+    print_warnings(console(stderr=True), result.warnings)
+
+
+def _import_export(text: str, store: str | None, has_options: bool, as_json: bool) -> None:
+    from epochcast.storage.store import Store
+
+    if has_options:
+        raise UsageError("what export wrote says everything itself; leave the options out")
+    with Store.open(store) as archive:
+        count = archive.import_(io.StringIO(text))
+    say_count("imported", count, as_json)
+
+
+def _import_options(
+    maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
+) -> Options:
+    from epochcast.importers.columns import Options
+
+    return Options(
+        unit=unit or "s",
+        renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
+        ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
+        **said,
+    )
+
+
+def _dry_runs(options: Options) -> Count:
+    """Counts a configuration of the workload by a dry run of it."""
+    workload = options.workload
+    if workload is None:
+        raise UsageError("--footprints needs --workload, e.g. --workload train.py:workload")
+    from epochcast.api.probe import dry_run
+
+    def count(config: RunConfig) -> Footprint | None:
+        sizes: dict[str, Any] = dict(config.sizes)
+        return dry_run(workload, batch_size=config.batch_size, **sizes)
+
+    return count
