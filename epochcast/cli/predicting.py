@@ -120,8 +120,8 @@ def predict(
     as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Price a training run of WORKLOAD (default: the one probed last)."""
-    from epochcast.costmodel.capacity import largest_batch
     from epochcast.costmodel.model import CostModel
+    from epochcast.costmodel.prediction import largest_batch
     from epochcast.costmodel.prediction import predict as answer
     from epochcast.records import Warning_
     from epochcast.report.text.estimate import print_capacities, print_estimate, print_estimates

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp, fsum, hypot, sqrt
 
-from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, student_t_quantile
+from epochcast.costmodel.scatter import ASSUMED_DOF, Amount, Scatter, student_t_quantile
 from epochcast.records import Warning_
 
 SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")
@@ -74,6 +74,10 @@ class Calibration:
         wider = hypot(probed.sd, sqrt(scale - 1) * max(probed.sd, SMALLEST_SD))
         share = 1 / scale
         return Scatter(sd=wider, dof=1 / (share / sure + (1 - share) / total))
+
+    def of(self, probed: Amount) -> Amount:
+        """A part of a later run, from what probes give it."""
+        return Amount(self.factor * probed.median, self.scatter(probed.scatter))
 
     def width_change(self, probed: Scatter) -> float:
         """Width of the P10–P90 interval on the log scale, relative to what probes give it."""

@@ -14,13 +14,15 @@ from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import summary
+from epochcast.costmodel.cost import Variant
 from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import Layer, envelopes, fragmentation, is_telling
-from epochcast.costmodel.model import Constant, CostModel, Variant
+from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.regression import fit_surface
 from epochcast.costmodel.scatter import (
     NOTHING,
+    Amount,
     RoundScatter,
     Scatter,
     constant_scatter,
@@ -341,8 +343,8 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         save_bytes=rows.surface(summary.save_bytes, static, drop=["batch_size"]),
         build=build,
         build_scatter=_build_scatter(build, rows),
-        epoch_turn=_constant([summary.turn_beyond_wait_seconds(m) for m in trials]),
-        eval_turn=_constant([t for m in trials for t in m.eval_restart_seconds]),
+        loader_restart=_constant([summary.turn_beyond_wait_seconds(m) for m in trials]),
+        eval_restart=_constant([t for m in trials for t in m.eval_restart_seconds]),
         first_steps=_first_steps(trials),
         run=run.of_steps_of_a_later_run(),
         step_sd=median(summary.relative_sd(m) for m in trials),
@@ -372,15 +374,15 @@ def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
     return constant_scatter(errors)
 
 
-def _first_steps(trials: Sequence[Measurement]) -> Constant:
+def _first_steps(trials: Sequence[Measurement]) -> Amount:
     """What a process's first steps cost: those of its first trial, which pays for everything."""
     fresh = [m for m in trials if m.trial == 0] or list(trials)
     return _constant([summary.first_steps_seconds(m) for m in fresh])
 
 
-def _constant(samples: Sequence[float]) -> Constant:
+def _constant(samples: Sequence[float]) -> Amount:
     if not samples or median(samples) == 0:
-        return Constant()
+        return Amount()
     logs = [log(s) for s in samples if s > 0]
     middle = fmean(logs)
-    return Constant(seconds=median(samples), scatter=constant_scatter([x - middle for x in logs]))
+    return Amount(median(samples), constant_scatter([x - middle for x in logs]))

@@ -1,25 +1,22 @@
-"""The cost model as plain numbers, and its questions. Needs neither torch nor scikit-learn."""
+"""The cost model: what people ask questions of. Needs neither torch nor scikit-learn.
+
+The numbers are a record (``cost.Parameters``), the answers functions of it (``prediction.py``);
+this class has both, and can be written and read.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from epochcast.costmodel.calibration import Calibrations
-from epochcast.costmodel.loading import Loading
-from epochcast.costmodel.memory import Envelope, Layer
-from epochcast.costmodel.scatter import Scatter
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel import prediction
+from epochcast.costmodel.cost import Parameters
+from epochcast.costmodel.prediction import Question
 from epochcast.records import (
-    SCHEMA,
     Capacity,
-    Device,
     Estimate,
     Footprint,
-    Precision,
-    RunConfig,
-    Sizes,
     SizeValue,
     read_document,
     write_document,
@@ -27,109 +24,8 @@ from epochcast.records import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constant:
-    """A quantity that no configuration changes, e.g. importing torch; seconds and their scatter."""
-
-    seconds: float = 0.0
-    scatter: Scatter = field(default_factory=lambda: Scatter(sd=0.0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One way of running that is not a matter of more or less; has surfaces of its own.
-
-    Attributes:
-        categories: knobs that are not numbers, with their values.
-        typical: the most recently probed configuration: what a question leaves open.
-        samples, eval_samples: of an epoch and of an evaluation; knobs may change them.
-        counted: what was counted in single configurations, by measuring or in a dry run.
-        counts: the same as functions of batch size and numeric knobs, for all others.
-        envelopes: peaks of live tensors at every batch size, of model sizes with timelines.
-        micro_step: seconds of a micro-step without the optimizer's update.
-        loading: the same from computing and loading apart; None where they were not measured.
-        update: seconds of one optimizer update; None where it cannot be told apart.
-        evaluation: seconds of one evaluation batch; None without evaluation data.
-        allocated: the allocator's peak; all that is known where no tensors were tracked.
-        reserved: what the allocator took from the device.
-        device_bytes: what the device gave away for a peak of so many live bytes, context included.
-        save_seconds, save_bytes: of one checkpoint.
-        build: seconds to build model, data and optimizer; ``build_scatter`` from process to
-            process.
-        epoch_turn: seconds between two passes over the loader beyond an ordinary wait for data.
-        eval_turn: seconds until the first evaluation batch.
-        first_steps: what the first steps take beyond steady ones.
-        run: run-level scatter of step times; shared by all epochs of a run.
-        step_sd: noise of one micro-step as a long series of them feels it, relative.
-        trials: successful ones.
-        single_times: those of them that are known by one time, a slow start perhaps included.
-    """
-
-    precision: Precision
-    compiled: bool
-    workers: int
-    world_size: int
-    drop_last: bool
-    accumulation: int
-    categories: Sizes
-    typical: RunConfig
-    samples: Surface
-    eval_samples: Surface | None
-    counted: tuple[tuple[RunConfig, tuple[tuple[str, float], ...]], ...]
-    counts: tuple[tuple[str, Surface], ...]
-    envelopes: tuple[Envelope, ...]
-    micro_step: Surface
-    loading: Loading | None
-    update: Surface | None
-    evaluation: Surface | None
-    allocated: Layer | None
-    reserved: Layer | None
-    device_bytes: Layer | None
-    save_seconds: Surface | None
-    save_bytes: Surface | None
-    build: Surface | None
-    build_scatter: Scatter
-    epoch_turn: Constant
-    eval_turn: Constant
-    first_steps: Constant
-    run: Scatter
-    step_sd: float
-    configurations: tuple[RunConfig, ...]
-    rounds: int
-    trials: int = 0
-    single_times: int = 0
-
-    @property
-    def work(self) -> str:
-        """Which count of FLOPs times were learned from: imported ones may know only one."""
-        return "aligned_flops" if "aligned_flops" in dict(self.counts) else "flops"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostModel:
-    """Seconds and bytes of one workload on one device, learned from measurements.
-
-    Attributes:
-        samples: training samples per epoch, as probed last.
-        eval_samples: evaluation samples, likewise.
-        imports: process start until the user's code is loaded.
-        variants: most recently probed first.
-        probing_seconds: wall-clock time of all the measurements behind the model.
-        measured_at: the newest of them, ISO 8601 in UTC.
-        calibration: what outcomes of followed runs say; all else is of probes alone.
-    """
-
-    schema: int = SCHEMA
-    workload: str
-    source: str
-    device: Device
-    data: str
-    samples: int
-    eval_samples: int
-    imports: Constant
-    variants: tuple[Variant, ...]
-    probing_seconds: float
-    measured_at: str
-    calibration: Calibrations = field(default_factory=Calibrations)
+class CostModel(Parameters):
+    """Seconds and bytes of one workload on one device, learned from measurements by ``fit``."""
 
     def predict(
         self,
@@ -164,8 +60,6 @@ class CostModel:
         Raises:
             PredictionError: this model cannot answer that, e.g. an unknown knob.
         """
-        from epochcast.costmodel.prediction import Question, predict
-
         question = Question(
             epochs=epochs,
             steps=steps,
@@ -179,7 +73,7 @@ class CostModel:
             price_per_hour=price_per_hour,
             sizes=sizes,
         )
-        return predict(self, question)
+        return prediction.predict(self, question)
 
     def largest_batch(
         self, memory_bytes: int, confidence: float = 0.95, **sizes: SizeValue
@@ -194,10 +88,8 @@ class CostModel:
         Raises:
             PredictionError: memory was not measured, or not even one sample fits.
         """
-        from epochcast.costmodel.capacity import largest_batch
-        from epochcast.costmodel.prediction import Question
-
-        return largest_batch(self, Question(epochs=1, sizes=sizes), memory_bytes, confidence)
+        question = Question(epochs=1, sizes=sizes)
+        return prediction.largest_batch(self, question, memory_bytes, confidence)
 
     def save(self, path: str | Path) -> None:
         """Write the model as JSON.

@@ -16,9 +16,8 @@ from statistics import median
 from typing import Literal, get_args
 
 from epochcast.costmodel.calibration import Calibration, Calibrations, Error, calibration
-from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.place import Place
-from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, Question, choose_variant, place, startup
+from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Parameters
+from epochcast.costmodel.prediction import Question, choose_variant
 from epochcast.costmodel.scatter import LOG_REACH
 from epochcast.errors import PredictionError
 from epochcast.records import RunOutcome, to_json
@@ -27,34 +26,34 @@ Part = Literal["epoch", "startup", "evaluation", "save"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
-def calibrate(model: CostModel, outcomes: Iterable[RunOutcome]) -> Calibrations:
+def calibrate(parameters: Parameters, outcomes: Iterable[RunOutcome]) -> Calibrations:
     """What outcomes of the model's workload, code and device say; others are left out.
 
     Args:
-        model: of probes alone.
+        parameters: of probes alone.
         outcomes: in any order; of several of one run the one that finished last counts.
     """
     latest: dict[str, RunOutcome] = {}
     for outcome in sorted(outcomes, key=lambda o: (o.finished_at, to_json(o))):
-        if _belongs(outcome, model):
+        if _belongs(outcome, parameters):
             latest[outcome.run] = outcome
-    placed = [(o, at) for o in latest.values() if (at := _place(model, o)) is not None]
+    known = [(o, at) for o in latest.values() if (at := _cost(parameters, o)) is not None]
 
     def of(part: Part) -> Calibration:
-        errors = (_error(model, outcome, at, part) for outcome, at in placed)
+        errors = (_error(outcome, at, part) for outcome, at in known)
         return calibration([error for error in errors if error is not None])
 
     return Calibrations(**{part: of(part) for part in PARTS})
 
 
-def _belongs(outcome: RunOutcome, model: CostModel) -> bool:
+def _belongs(outcome: RunOutcome, parameters: Parameters) -> bool:
     """Of the same workload and device, and of the same code where both know theirs."""
-    same_code = outcome.source == model.source or not (outcome.source and model.source)
-    same = (outcome.workload, outcome.device.key) == (model.workload, model.device.key)
+    same_code = outcome.source == parameters.source or not (outcome.source and parameters.source)
+    same = (outcome.workload, outcome.device.key) == (parameters.workload, parameters.device.key)
     return same and same_code
 
 
-def _place(model: CostModel, outcome: RunOutcome) -> Place | None:
+def _cost(parameters: Parameters, outcome: RunOutcome) -> ConfigurationCost | None:
     """The run's configuration in the model; None where it has nothing like it any more."""
     config = outcome.config
     try:
@@ -63,20 +62,22 @@ def _place(model: CostModel, outcome: RunOutcome) -> Place | None:
             precision=config.precision, compiled=config.compiled, drop_last=config.drop_last,
             workers=config.workers, sizes=dict(config.sizes),
         )  # fmt: skip
-        variant = choose_variant(model, question)
+        variant = choose_variant(parameters, question)
     except PredictionError:
         return None
     knobs = [name for name, _ in config.sizes]
-    return place(model, variant, config) if knobs == [n for n, _ in variant.typical.sizes] else None
+    if knobs != [name for name, _ in variant.typical.sizes]:
+        return None
+    return ConfigurationCost(parameters, variant, config)
 
 
-def _error(model: CostModel, outcome: RunOutcome, at: Place, part: Part) -> Error | None:
+def _error(outcome: RunOutcome, at: ConfigurationCost, part: Part) -> Error | None:
     """A part of a run beside its prediction from probes; None where there is no such pair."""
     actual, predicted = actual_seconds(outcome, part), probed_seconds(outcome, part)
     if not (actual and predicted):
         return None
     ratio = max(-LOG_REACH, min(log(actual) - log(predicted), LOG_REACH))
-    sd = _scatter(model, at, part)
+    sd = _scatter(at, part)
     if part == "epoch":  # the median of few noisy epochs is noisy: its variance is πσ²/2n
         noise = min(EPOCH_NOISE_CAP, outcome.predicted.epoch_noise)
         sd = hypot(sd, noise * sqrt(pi / 2 / len(outcome.epoch_seconds)))
@@ -97,14 +98,14 @@ def probed_seconds(outcome: RunOutcome, part: Part) -> float | None:
     return predicted / factor if known else None
 
 
-def _scatter(model: CostModel, at: Place, part: Part) -> float:
+def _scatter(at: ConfigurationCost, part: Part) -> float:
     """The run-level scatter that the model gives to a part in one configuration, log scale."""
     variant = at.variant
     if part == "epoch":
         return at.probed_step_scatter().sd
     if part == "startup":
-        parts = startup(model, at)
-        whole = sum(p.seconds for p in parts)
-        return sum(p.seconds * p.scatter.sd for p in parts) / whole if whole else 0.0
+        parts = at.startup()
+        whole = sum(p.median for p in parts)
+        return sum(p.median * p.scatter.sd for p in parts) / whole if whole else 0.0
     surface = variant.evaluation if part == "evaluation" else variant.save_seconds
     return at.run_scatter(surface).sd if surface else 0.0

@@ -7,20 +7,19 @@ one slow made all slow (comonotone): never narrower than the truth, and monotone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, floor, log2, sqrt
 
 import numpy as np
 
+from epochcast.costmodel.cost import ConfigurationCost, Parameters, Prices, Variant
 from epochcast.costmodel.epoch import Division, RunParts, Seconds, division_of
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.loading import IDEAL_SCALING, worker_scaling
-from epochcast.costmodel.model import Constant, CostModel, Variant
-from epochcast.costmodel.place import Place, calibrated
-from epochcast.costmodel.scatter import Scatter
+from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import PredictionError
 from epochcast.records import (
+    Capacity,
     Estimate,
     Footprint,
     Quantiles,
@@ -33,7 +32,6 @@ from epochcast.records import (
 
 ZERO = Quantiles.exactly(0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
-EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # of an epoch, in counting evaluations
@@ -81,52 +79,53 @@ def _is_within(value: object, least: float) -> bool:
     return isinstance(value, int | float) and least <= value <= LARGEST
 
 
-def predict(model: CostModel, question: Question) -> Estimate:
+def predict(parameters: Parameters, question: Question) -> Estimate:
     """Price a run.
 
     Raises:
         PredictionError: the model knows no such knob, or nothing like the configuration asked for.
     """
-    variant = choose_variant(model, question)
-    config = configuration(model, variant, question)
-    at = place(model, variant, config, question.footprint)
-    require_known_size(model, at)
+    variant = choose_variant(parameters, question)
+    config = configuration(parameters, variant, question)
+    at = ConfigurationCost(parameters, variant, config, question.footprint)
+    require_known_size(parameters, at)
     samples = question.samples or at.samples()
     asked = config.batch_size
     if asked > samples and not config.drop_last:  # a loader makes one batch of all there are
         config = replace(config, batch_size=samples)
-        at = place(model, variant, config)
+        at = ConfigurationCost(parameters, variant, config)
     division = _division(samples, config)
     epochs = question.epochs or (question.steps or 0) / division.updates
-    terms = _terms(model, at, division, epochs, question)
+    prices = at.prices(division)
+    terms = _terms(prices, division, epochs, question)
     total = sum((term.seconds for term in terms), ZERO)
     cost = None
     if question.price_per_hour is not None:
         cost = total.scaled(question.price_per_hour / 3600)
     extrapolated = at.extrapolated()
     return Estimate(
-        workload=model.workload,
-        device=model.device,
+        workload=parameters.workload,
+        device=parameters.device,
         config=config,
         samples=samples,
         epochs=epochs,
         steps_per_epoch=division.updates,
         step_seconds=at.step_scatter().quantiles(at.step()),
-        epoch_seconds=_quantiles(_parts(model, at, division, 1.0).epoch),
+        epoch_seconds=_quantiles(_parts(prices, 1.0).epoch),
         total_seconds=total,
         terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),
-        peak_bytes=at.peak_bytes(),
-        allocated_bytes=at.allocator_bytes(variant.allocated),
-        reserved_bytes=at.allocator_bytes(variant.reserved),
-        device_bytes=at.device_bytes(),
+        peak_bytes=_quantiles_of(at.peak()),
+        allocated_bytes=_quantiles_of(at.memory(variant.allocated)),
+        reserved_bytes=_quantiles_of(at.memory(variant.reserved)),
+        device_bytes=_quantiles_of(at.device_memory()),
         compute_seconds=at.compute(),
         loader_seconds=at.loader(),
         cost=cost,
-        probing_seconds=model.probing_seconds,
+        probing_seconds=parameters.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
             *_cut_batch(asked, config.batch_size),
-            *configuration_warnings(model, at),
+            *configuration_warnings(parameters, at),
         ),
     )
 
@@ -141,7 +140,7 @@ def _division(samples: int, config: RunConfig) -> Division[int]:
     return found
 
 
-def require_known_size(model: CostModel, at: Place) -> None:
+def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
     """Refuse another value of a knob that was never varied, unless it was counted.
 
     Raises:
@@ -153,17 +152,17 @@ def require_known_size(model: CostModel, at: Place) -> None:
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
         raise PredictionError(
             f"{names} was never varied, so nothing is known of another value; run: epochcast "
-            f"dry-run {model.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
+            f"dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
         )
 
 
-def choose_variant(model: CostModel, question: Question) -> Variant:
+def choose_variant(parameters: Parameters, question: Question) -> Variant:
     """The most recent variant that fits what the question fixes.
 
     Raises:
         PredictionError: none does.
     """
-    fitting = [v for v in model.variants if _answers(v, question)]
+    fitting = [v for v in parameters.variants if _answers(v, question)]
     if question.accumulation is not None:
         accumulates = question.accumulation > 1
         fitting.sort(key=lambda v: (v.accumulation > 1) != accumulates)
@@ -178,10 +177,10 @@ def choose_variant(model: CostModel, question: Question) -> Variant:
     wanted = {**question.sizes, **{k: v for k, v in ways.items() if v is not None}}
     wanted_text = ", ".join(f"{k}={v}" for k, v in wanted.items())
     raise PredictionError(
-        f"{model.workload} was not probed with "
+        f"{parameters.workload} was not probed with "
         f"{', '.join(filter(None, (wanted_text, question.precision, _workers(question))))}; "
         "probe it so, or ask for one of: "
-        + "; ".join(_describe(variant) for variant in model.variants)
+        + "; ".join(_describe(variant) for variant in parameters.variants)
     )
 
 
@@ -194,22 +193,6 @@ def _answers(variant: Variant, question: Question) -> bool:
     )
 
 
-def place(
-    model: CostModel, variant: Variant, config: RunConfig, footprint: Footprint | None = None
-) -> Place:
-    """A configuration seen through a variant, with what its siblings say about workers."""
-    siblings = [v.loading for v in model.variants if v.loading and _siblings(v, variant)]
-    scaling = IDEAL_SCALING
-    if siblings and config.workers != variant.workers:
-        scaling = worker_scaling(siblings, Place(variant, config, footprint).variables)
-    return Place(variant, config, footprint, scaling, model.calibration)
-
-
-def _siblings(a: Variant, b: Variant) -> bool:
-    """Whether two variants differ in nothing but their workers."""
-    return (a.precision, a.compiled, a.categories) == (b.precision, b.compiled, b.categories)
-
-
 def _workers(question: Question) -> str:
     return "" if question.workers is None else f"{question.workers} workers"
 
@@ -219,7 +202,7 @@ def _describe(variant: Variant) -> str:
     return " ".join([*parts, variant.precision, f"{variant.workers} workers"])
 
 
-def configuration(model: CostModel, variant: Variant, question: Question) -> RunConfig:
+def configuration(parameters: Parameters, variant: Variant, question: Question) -> RunConfig:
     """The configuration a question means: what it leaves open is as probed last.
 
     Raises:
@@ -229,7 +212,7 @@ def configuration(model: CostModel, variant: Variant, question: Question) -> Run
     for name, value in question.sizes.items():
         if name not in sizes:
             raise PredictionError(
-                f"{model.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
+                f"{parameters.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
         is_quantity = not isinstance(value, str | bool) and _is_within(value, 1 / LARGEST)
         is_other_kind = isinstance(value, bool) != isinstance(sizes[name], bool)
@@ -250,12 +233,11 @@ def configuration(model: CostModel, variant: Variant, question: Question) -> Run
 
 
 def _terms(
-    model: CostModel, at: Place, division: Division[int], epochs: float, question: Question
+    prices: Prices, division: Division[int], epochs: float, question: Question
 ) -> list[Term]:
     """What the run is made of, without what it has nothing of."""
     evaluations = _occasions(epochs, question.eval_every)
     saves = _occasions(epochs, question.save_every)
-    parts = _parts(model, at, division, epochs).terms(epochs, evaluations, saves)
     counts = {
         "start-up": 1.0,
         "first steps": 1.0,
@@ -265,6 +247,7 @@ def _terms(
         "evaluation": evaluations,
         "checkpoints": saves,
     }
+    parts = _parts(prices, epochs).terms(epochs, evaluations, saves)
     return [
         Term(name=name, count=ceil(counts[name]), seconds=_quantiles(seconds), share=0.0)
         for name, seconds in parts.items()
@@ -272,53 +255,35 @@ def _terms(
     ]
 
 
-def _parts(model: CostModel, at: Place, division: Division[int], epochs: float) -> RunParts:
+def _parts(prices: Prices, epochs: float) -> RunParts:
     """The parts of a run of so many epochs, each at the five levels of ``Quantiles``."""
-    variant, runs = at.variant, model.calibration
-    noise = min(EPOCH_NOISE_CAP, variant.step_sd / sqrt(division.micro_batches))
-    training = at.step_scatter() + Scatter(sd=noise / sqrt(epochs))
-    restart, (imports, build) = at.epoch_turn(), startup(model, at)
-    evaluation, save = variant.evaluation, variant.save_seconds
+    full = prices.training.median - prices.partial_seconds
+    scatter = prices.training.scatter + Scatter(sd=prices.epoch_noise / sqrt(epochs))
     return RunParts(
-        startup=_levels(imports.seconds, imports.scatter) + _levels(build.seconds, build.scatter),
-        first_steps=_levels(variant.first_steps.seconds, variant.first_steps.scatter),
-        full_batches=_levels(division.full_seconds(at.micro_step(), at.update()), training),
-        partial_batch=_levels(
-            division.partial_seconds(at.micro_step(max(1, division.partial))), training
-        ),
-        loader_restart=_levels(restart.seconds, restart.scatter),
-        evaluation=0.0
-        if evaluation is None or not at.eval_samples()
-        else _levels(
-            runs.evaluation.factor * (at.evaluation() + variant.eval_turn.seconds),
-            runs.evaluation.scatter(at.run_scatter(evaluation)),
-        ),
-        save=0.0
-        if save is None
-        else _levels(
-            runs.save.factor * save.value(at.variables), runs.save.scatter(at.run_scatter(save))
-        ),
+        startup=_levels(prices.startup) + _levels(prices.build),
+        first_steps=_levels(prices.first),
+        full_batches=_levels(Amount(full, scatter)),
+        partial_batch=_levels(Amount(prices.partial_seconds, scatter)),
+        loader_restart=_levels(prices.loader_restart),
+        evaluation=_levels(prices.evaluation),
+        save=_levels(prices.save),
     )
 
 
-def _levels(median: float, scatter: Scatter) -> Array:
+def _levels(amount: Amount) -> Array:
     """P05, P10, P50, P90 and P95, (5,)."""
-    found = scatter.quantiles(median)
+    found = amount.quantiles()
     return np.array([found.p05, found.p10, found.p50, found.p90, found.p95])
+
+
+def _quantiles_of(amount: Amount | None) -> Quantiles | None:
+    return amount.quantiles() if amount else None
 
 
 def _quantiles(levels: Seconds) -> Quantiles:
     """The reverse of ``_levels``."""
     p05, p10, p50, p90, p95 = np.broadcast_to(levels, 5).tolist()
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
-
-
-def startup(model: CostModel, at: Place) -> tuple[Constant, Constant]:
-    """Until the user's code is loaded, and building what it makes."""
-    variant, runs = at.variant, model.calibration.startup
-    seconds = variant.build.value(at.variables) if variant.build else 0.0
-    build = Constant(seconds=seconds, scatter=at.build_scatter())
-    return calibrated(model.imports, runs), calibrated(build, runs)
 
 
 def _occasions(epochs: float, every: float) -> int:
@@ -334,18 +299,18 @@ def _cut_batch(asked: int, made: int) -> list[Warning_]:
     return [Warning_(code="cut-batch", details=details)] if made < asked else []
 
 
-def configuration_warnings(model: CostModel, at: Place) -> list[Warning_]:
+def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
     """What people are told of any figure about a configuration, in an estimate and in a plan."""
     return [
         *_extrapolation_warnings(at),
         *_sparse_data_warnings(at.variant),
-        *_memory_warnings(model, at),
-        *_unknown_parts(model, at.variant),
-        *model.calibration.notes(at.probed_step_scatter()),
+        *_memory_warnings(parameters, at),
+        *_unknown_parts(parameters, at.variant),
+        *parameters.calibration.notes(at.probed_step_scatter()),
     ]
 
 
-def _extrapolation_warnings(at: Place) -> list[Warning_]:
+def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
     found = []
     for name, doublings in at.extrapolated():
         details = (("name", name), ("factor", f"{2**doublings:.2g}"))
@@ -367,20 +332,114 @@ def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
     return found
 
 
-def _memory_warnings(model: CostModel, at: Place) -> list[Warning_]:
-    needed = at.device_bytes()
-    if not model.device.memory_bytes:  # not known where measurements were made elsewhere
+def _memory_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
+    needed = at.device_memory()
+    if not parameters.device.memory_bytes:  # not known where measurements were made elsewhere
         return []
-    if needed is None or needed.p90 <= MEMORY_TIGHT * model.device.memory_bytes:
+    if needed is None or needed.quantile(0.9) <= MEMORY_TIGHT * parameters.device.memory_bytes:
         return []
-    share = f"{needed.p90 / model.device.memory_bytes:.0%}"
+    share = f"{needed.quantile(0.9) / parameters.device.memory_bytes:.0%}"
     return [Warning_(code="memory-tight", details=(("share", share),))]
 
 
-def _unknown_parts(model: CostModel, variant: Variant) -> list[Warning_]:
+def _unknown_parts(parameters: Parameters, variant: Variant) -> list[Warning_]:
     """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
-    if model.imports.seconds:
+    if parameters.imports.median:
         return []
     parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
     names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
     return [Warning_(code="not-measured", details=(("parts", names),))]
+
+
+# -- the largest batch ------------------------------------------------------------------------
+
+
+def largest_batch(
+    parameters: Parameters, question: Question, memory_bytes: int, confidence: float = 0.95
+) -> Capacity:
+    """The largest micro-batch with which a question's configuration fits.
+
+        fits(B)  ⟺  the q-quantile of what the device must have at batch size B  ≤  memory
+
+    Memory grows with the batch, so doubling finds a batch that does not fit and bisection the last
+    one that does. What no probe and no dry run has seen widens the quantile, so an answer far above
+    the probed range is a careful one; below the range the quantile is as far from the median as at
+    its lower end. Between batches that were measured the quantile can lie above that of the larger
+    one, but no batch needs more than a larger one does: whatever fits at a batch that was measured
+    fits at all smaller ones.
+
+    Args:
+        question: its batch size is ignored.
+        memory_bytes: what the device has for this process.
+        confidence: probability with which it must fit, between 0 and 1.
+
+    Raises:
+        PredictionError: memory was not measured, or not even one sample fits.
+    """
+    if not 0 < confidence < 1:
+        raise PredictionError(f"confidence must be between 0 and 1, but got {confidence!r}")
+    variant = choose_variant(parameters, question)
+    config = configuration(parameters, variant, question)
+
+    def at(batch_size: int) -> ConfigurationCost:
+        return ConfigurationCost(parameters, variant, replace(config, batch_size=batch_size))
+
+    require_known_size(parameters, at(config.batch_size))
+    smallest = min(c.batch_size for c in variant.configurations)
+    edge = _memory(at(smallest))
+
+    def needed(batch_size: int) -> float:
+        found = _memory(at(batch_size))
+        if batch_size < smallest:  # as far from the median as at the lower end of the range
+            found = replace(found, scatter=edge.scatter)
+        return found.quantile(confidence)
+
+    measured = [b for b in _measured(variant, config) if needed(b) <= memory_bytes]
+    proven = max(measured, default=0)
+
+    def fits(batch_size: int) -> bool:
+        return batch_size <= proven or needed(batch_size) <= memory_bytes
+
+    limit = question.samples or at(config.batch_size).samples()
+    if not fits(1):
+        raise PredictionError(
+            f"not even a batch of one fits: {parameters.workload} needs "
+            f"{needed(1) / 2**20:,.0f} MiB with this confidence, of {memory_bytes / 2**20:,.0f} MiB"
+        )
+    best = _last(1, limit, fits)
+    return Capacity(
+        batch_size=best,
+        config=replace(config, batch_size=best),
+        memory_bytes=memory_bytes,
+        confidence=confidence,
+        needed_bytes=needed(best),
+        device_bytes=_memory(at(best)).quantiles(),
+        limited_by="memory" if best < limit else "samples",
+        extrapolated=tuple(name for name, _ in at(best).extrapolated()),
+    )
+
+
+def _measured(variant: Variant, config: RunConfig) -> set[int]:
+    """Batch sizes at which this model size was probed or counted."""
+    known = (*variant.configurations, *(c for c, _ in variant.counted))
+    return {c.batch_size for c in known if c.sizes == config.sizes}
+
+
+def _memory(at: ConfigurationCost) -> Amount:
+    """What is needed of the device."""
+    found = at.device_memory() or at.peak()
+    if found is None:
+        raise PredictionError("no memory was measured: probe the workload again")
+    return found
+
+
+def _last(low: int, limit: int, fits: Callable[[int], bool]) -> int:
+    """The last of low, low + 1, … limit that fits, if those that fit come first; low does."""
+    high = low
+    while high < limit and fits(min(limit, 2 * high)):
+        high = min(limit, 2 * high)
+    low, high = high, min(limit, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

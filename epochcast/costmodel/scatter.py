@@ -63,6 +63,26 @@ class Scatter:
 
 
 NOTHING = Scatter(sd=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Seconds or bytes: a median, and its run-level scatter."""
+
+    median: float = 0.0
+    scatter: Scatter = NOTHING
+
+    def quantiles(self) -> Quantiles:
+        """The usual quantiles."""
+        return self.scatter.quantiles(self.median)
+
+    def quantile(self, p: float) -> float:
+        """The quantile at a probability."""
+        return self.scatter.quantile(self.median, p)
+
+
+NO_COST = Amount()
+
 PROCESS_PRIOR = Scatter(sd=PROCESS_SD, dof=ASSUMED_DOF)
 
 

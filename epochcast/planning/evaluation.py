@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from epochcast.costmodel.place import Place
+from epochcast.costmodel.cost import ConfigurationCost, Prices
 from epochcast.planning import batch as b
 from epochcast.planning.cadence import (
     At,
@@ -28,7 +28,7 @@ from epochcast.planning.cadence import (
     save_interval,
 )
 from epochcast.planning.limits import KWH
-from epochcast.planning.pricing import PriceList, Prices, memory_limit, reference_batch
+from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
 from epochcast.planning.request import MOST_EPOCHS, PlanRequest
 from epochcast.planning.simulation import (
     LEVELS,
@@ -65,12 +65,12 @@ class EvaluatedCandidate:
     chosen: bool = False
 
     @cached_property
-    def place(self) -> Place:
-        return self.priced.place(self.position)
+    def cost(self) -> ConfigurationCost:
+        return self.priced.cost(self.position)
 
     @cached_property
     def prices(self) -> Prices:
-        return self.priced.prices(self.position, self.place)
+        return self.priced.prices(self.cost)
 
     @cached_property
     def config(self) -> RunConfig:
@@ -394,7 +394,7 @@ def option_of(candidate: EvaluatedCandidate) -> Option:
         **_at_this_batch(candidate),
         steps_per_epoch=steps,
         horizon_steps=steps * candidate.epochs,
-        extrapolated=tuple(name for name, _ in candidate.place.extrapolated()),
+        extrapolated=tuple(name for name, _ in candidate.cost.extrapolated()),
         **_totals(candidate),
         **_memory(candidate),
     )
@@ -406,7 +406,7 @@ def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
     return UnitPrices(
         startup=quantiles(run.startup),
         first_steps=quantiles(run.first),
-        epoch=quantiles(run.training + run.turn),
+        epoch=quantiles(run.training + run.loader_restart),
         evaluation=quantiles(run.evaluation),
         save=quantiles(run.save),
         epoch_noise=run.noise,

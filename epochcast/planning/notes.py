@@ -20,7 +20,7 @@ from epochcast.units import format_bytes
 
 def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[Warning_, ...]:
     """What the chosen option assumes, in the order in which it is said."""
-    found = configuration_warnings(job.model, chosen.place)
+    found = configuration_warnings(job.model, chosen.cost)
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
@@ -30,8 +30,8 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
             found.append(_note("assumed-ring", **details))
     if request.folds > 1:
         found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
-    elif request.samples not in (None, chosen.place.samples()):
-        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.place.samples():,}"}
+    elif request.samples not in (None, chosen.cost.samples()):
+        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.cost.samples():,}"}
         found.append(_note("other-samples", **details))
     changed = chosen.global_batch != chosen.reference
     if changed and request.optimizer is None:

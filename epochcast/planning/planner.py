@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
     Question,
     choose_variant,
     configuration,
-    place,
     require_known_size,
 )
 from epochcast.errors import UsageError
@@ -252,7 +252,7 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
     )
     variant = choose_variant(model, question)
     config = configuration(model, variant, question)
-    at = place(model, variant, config)
+    at = ConfigurationCost(model, variant, config)
     require_known_size(model, at)
     samples, eval_samples = request.samples or at.samples(), at.eval_samples()
     if request.folds > samples:

@@ -5,9 +5,9 @@
     N, D     samples of an epoch, devices: each sees ⌈N/D⌉            as a distributed sampler pads
     b, k     micro-batch, accumulation                               an update sees b·k·D samples
 
-The equation is that of ``costmodel.epoch``: asked with the values of surfaces for all candidates at
-once, and for the few that matter of a ``Place``, which knows what was counted in exactly that
-configuration.
+The equation is that of ``costmodel.epoch``: asked with the values of surfaces for all candidates
+at once, and for the few that matter of a ``ConfigurationCost``, which knows what was counted in
+exactly that configuration.
 Devices beyond those probed are taken to be as fast as one; averaging gradients over D of them is
 priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth,
 or nothing where the bandwidth is not given. Evaluation and saves are done by one device.
@@ -17,84 +17,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import ceil, inf, sqrt
+from math import ceil, inf
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel.cost import ConfigurationCost, Prices, Variant
 from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.place import Place
-from epochcast.costmodel.prediction import EPOCH_NOISE_CAP, MEMORY_TIGHT, place, startup
-from epochcast.costmodel.scatter import Scatter
+from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.prediction import MEMORY_TIGHT
 from epochcast.costmodel.surface import Surface, join
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import MOST_EPOCHS, PlanRequest
-from epochcast.records import Budget, Quantiles, RunConfig
+from epochcast.records import Budget, RunConfig
 
 Table = Mapping[str, Array]
 
-EXACTLY = Scatter(sd=0.0)
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Seconds or bytes, as a median and its run-level scatter on the log scale."""
-
-    median: float = 0.0
-    scatter: Scatter = EXACTLY
-
-    def quantiles(self) -> Quantiles:
-        """The usual quantiles."""
-        return self.scatter.quantiles(self.median)
-
-    def quantile(self, p: float) -> float:
-        """The quantile at a probability."""
-        return self.scatter.quantile(self.median, p)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """What the parts of one configuration's run cost.
-
-    Attributes:
-        startup: process start until the user's code is loaded.
-        build: building model, data and optimizer.
-        first: what the first steps take beyond steady ones.
-        training: the steps of one epoch.
-        turn: from one epoch to the next.
-        evaluation, save: one of each.
-        epoch_noise: relative scatter of one epoch around its run's mean.
-        save_bytes: of one checkpoint; None if unknown.
-        device_bytes: that the device must have; None if unknown.
-    """
-
-    startup: Amount = Amount()
-    build: Amount = Amount()
-    first: Amount = Amount()
-    training: Amount
-    turn: Amount = Amount()
-    evaluation: Amount = Amount()
-    save: Amount = Amount()
-    epoch_noise: float = 0.0
-    save_bytes: float | None = None
-    device_bytes: Amount | None = None
-
-    @property
-    def ready_seconds(self) -> float:
-        """Process start until the first step can begin; median."""
-        return self.startup.median + self.build.median
-
-    @property
-    def epoch_seconds(self) -> float:
-        """One steady epoch, evaluation and saves excluded; median."""
-        return self.training.median + self.turn.median
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +72,7 @@ class Job:
 
     @property
     def apart(self) -> bool:
-        """Whether computing and loading are priced each by itself; see ``costmodel.place``."""
+        """Whether computing and loading are priced each by itself; see ``costmodel.cost``."""
         loading, workers = self.variant.loading, self.config.workers
         return loading is not None and (loading.better or workers != self.variant.workers)
 
@@ -155,57 +99,17 @@ class PriceList:
             world_size=int(self.candidates.devices[i]),
         )
 
-    def place(self, i: int) -> Place:
+    def cost(self, i: int) -> ConfigurationCost:
         """One candidate seen through the cost model."""
-        return place(self.job.model, self.job.variant, self.config(i))
+        return ConfigurationCost(self.job.model, self.job.variant, self.config(i))
 
-    def prices(self, i: int, at: Place) -> Prices:
-        """One candidate at its place, exactly and with its scatter."""
-        model, variant = self.job.model, self.job.variant
-        division = division_of(self.job.samples, self.config(i))
-        imports, build = startup(model, at)
-        turn, runs = at.epoch_turn(), model.calibration
-        reduce = _reduce_seconds(self.job, at.config.world_size, at.variables)
-        update = at.update() + runs.epoch.factor * reduce
-        training = division.full_seconds(at.micro_step(), update)
-        training += division.partial_seconds(at.micro_step(max(1, division.partial)))
-        memory = at.device_memory() or at.peak()
-        save_bytes = variant.save_bytes
-        return Prices(
-            startup=Amount(imports.seconds, imports.scatter),
-            build=Amount(build.seconds, build.scatter),
-            first=Amount(variant.first_steps.seconds, variant.first_steps.scatter),
-            training=Amount(training, at.step_scatter()),
-            turn=Amount(turn.seconds, turn.scatter),
-            evaluation=_evaluation(self.job, at),
-            save=_save(self.job, at),
-            epoch_noise=min(
-                EPOCH_NOISE_CAP, variant.step_sd / sqrt(max(1, division.micro_batches))
-            ),
-            save_bytes=None if save_bytes is None else save_bytes.value(at.variables),
-            device_bytes=Amount(*memory) if memory else None,
+    def prices(self, at: ConfigurationCost) -> Prices:
+        """One candidate's prices, exactly and with their scatter."""
+        return at.prices(
+            division_of(self.job.samples, at.config),
+            reduce_seconds=_reduce_seconds(self.job, at.config.world_size, at.variables),
+            eval_samples=self.job.eval_samples,
         )
-
-
-def _save(job: Job, at: Place) -> Amount:
-    surface, runs = job.variant.save_seconds, job.model.calibration.save
-    if surface is None:
-        return Amount()
-    seconds = runs.factor * surface.value(at.variables)
-    return Amount(seconds, runs.scatter(at.run_scatter(surface)))
-
-
-def _evaluation(job: Job, at: Place) -> Amount:
-    """One pass over the evaluation data, a last partial batch at its own size."""
-    surface, runs = job.variant.evaluation, job.model.calibration.evaluation
-    if surface is None or not job.eval_samples:
-        return Amount()
-    division = divide(job.eval_samples, at.config.batch_size, 1, 1)
-    rest = Place(job.variant, replace(at.config, batch_size=max(1, division.partial)))
-    seconds = division.full_seconds(surface.value(at.variables), 0.0)
-    seconds += division.partial_seconds(surface.value(rest.variables))
-    seconds += job.variant.eval_turn.seconds
-    return Amount(runs.factor * seconds, runs.scatter(at.run_scatter(surface)))
 
 
 def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
@@ -241,7 +145,7 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     training = division.full_seconds(_micro_step(job, table)[of], update)
     training = training + division.partial_seconds(partial)
     evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
-    starting = job.model.imports.seconds + _values(variant.build, table)
+    starting = job.model.imports.median + _values(variant.build, table)
     distances = np.maximum(variant.micro_step.distances(table), 0.0)
     return PriceList(
         job=job,
@@ -269,7 +173,7 @@ def _micro_step(job: Job, table: Table) -> Array:
     loading, workers = job.variant.loading, job.config.workers
     if loading is None or not job.apart:
         return job.variant.micro_step.values(table)
-    scaling = place(job.model, job.variant, job.config).scaling
+    scaling = ConfigurationCost(job.model, job.variant, job.config).scaling
     factor = (max(1, loading.workers) / max(1, workers)) ** scaling
     parts = np.stack([loading.compute.values(table), factor * loading.loader.values(table)])
     overlap = inf if loading.overlap is None else loading.overlap
@@ -497,7 +401,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     """
     variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
     sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
-    epoch = prices.training * _caution(prices, budget, sd) + variant.epoch_turn.seconds
+    epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate
     most = _most_epochs(prices, request)

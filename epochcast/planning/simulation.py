@@ -43,12 +43,12 @@ from statistics import NormalDist
 
 import numpy as np
 
+from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.scatter import LOG_REACH, student_t_quantile
+from epochcast.costmodel.scatter import LOG_REACH, Amount, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.limits import Meter
-from epochcast.planning.pricing import Amount, Prices
 from epochcast.planning.request import MOST_EPOCHS
 from epochcast.records import Budget, LimitName, Quantiles
 
@@ -143,7 +143,8 @@ class RunDraws:
         self.startup = draw(prices.startup, z) + draw(prices.build, z)
         self.first = draw(prices.first, z)
         self.once = self.startup + self.first
-        self.training, self.turn = draw(prices.training, z), draw(prices.turn, z)
+        self.training = draw(prices.training, z)
+        self.loader_restart = draw(prices.loader_restart, z)
         self.evaluation, self.save = draw(prices.evaluation, z), draw(prices.save, z)
         self.noise = prices.epoch_noise
 
@@ -161,7 +162,7 @@ class RunDraws:
             startup=self.startup,
             first_steps=self.first,
             full_batches=self.training * np.exp(averaged),
-            loader_restart=self.turn,
+            loader_restart=self.loader_restart,
             evaluation=self.evaluation,
             save=self.save,
         )

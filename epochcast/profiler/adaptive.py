@@ -25,9 +25,10 @@ import numpy as np
 
 from epochcast.costmodel import design
 from epochcast.costmodel import features as f
+from epochcast.costmodel.cost import ConfigurationCost, Variant
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.model import CostModel, Variant
-from epochcast.costmodel.prediction import Question, choose_variant, place, predict
+from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.prediction import Question, choose_variant, predict
 from epochcast.profiler.process import WorkerProcess
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.request import SweepRequest, dry_runs, with_outer_timelines
@@ -203,14 +204,16 @@ class Chooser:
         return fmean(
             _relative_half_width(at.step_scatter().quantiles(at.step()))
             for config in self._candidates
-            for at in (place(model, variant, config, self._footprints.get(config)),)
+            for at in (ConfigurationCost(model, variant, config, self._footprints.get(config)),)
         )
 
     def _seen_through(self, model: CostModel) -> tuple[Variant, f.Table]:
         """The variant that answers the question, and the variables of every candidate."""
         variant = choose_variant(model, self.question or Question(epochs=1))
-        places = (place(model, variant, c, self._footprints.get(c)) for c in self._candidates)
-        return variant, f.tabulate([at.variables for at in places])
+        costs = (
+            ConfigurationCost(model, variant, c, self._footprints.get(c)) for c in self._candidates
+        )
+        return variant, f.tabulate([at.variables for at in costs])
 
 
 def chooser_for(request: SweepRequest) -> Chooser:

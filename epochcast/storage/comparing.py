@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from epochcast.costmodel.calibration import Calibrations
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds
-from epochcast.costmodel.prediction import place
 from epochcast.errors import FitError, PredictionError
 from epochcast.profiler.workload import canonical
 from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReason
@@ -138,5 +138,5 @@ def _correction(store: Store, outcomes: Sequence[RunOutcome]) -> Correction:
 
 def _width(model: CostModel) -> float:
     variant = model.variants[0]
-    at = place(model, variant, variant.typical)
+    at = ConfigurationCost(model, variant, variant.typical)
     return model.calibration.epoch.width_change(at.probed_step_scatter())

@@ -8,9 +8,7 @@ import pytest
 import truths
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.model import CostModel
 from epochcast.records import Footprint, Measurement, RunConfig, make_sizes
-from epochcast.records.documents import to_json
 
 PER_FLOP = 2e-11  # of the truth below, in which all else is constant
 
@@ -80,16 +78,3 @@ def test_where_one_count_does_not_know_steps_none_is_used(where: str) -> None:
     assert mixed.variants[0].work == "flops"
     same = [m.predict(1, 1024, **sizes(9)).step_seconds for m in (mixed, everywhere)]
     assert same[0] == same[1]
-
-
-def test_a_model_fitted_before_steps_were_counted_is_as_uncertain_as_it_was() -> None:
-    """Its intervals at sizes never counted once lost the scatter of their count."""
-    model = fit([stripped(m) for m in SWEEP])
-    document = to_json(model).replace("aligned_flops", "a_count_nobody_knows")
-    again = CostModel.from_json(document)
-    asked = (1, 1024)
-    assert again.predict(*asked, **sizes(300)).step_seconds == pytest.approx(
-        model.predict(*asked, **sizes(300)).step_seconds
-    )
-    step = again.predict(*asked, **sizes(300)).step_seconds
-    assert step.p90 / step.p10 > 1.2

@@ -66,13 +66,6 @@ def test_without_outcomes_nothing_changes_at_all() -> None:
     assert PLAN.prices.calibration == 1.0
 
 
-def test_a_model_of_before_can_be_read() -> None:
-    text = to_json(MODEL)
-    old = text.replace(f',"calibration":{to_json(Calibrations())}', "")
-    assert len(old) < len(text)
-    assert CostModel.from_json(old) == MODEL
-
-
 def test_fit_predict_and_plan_agree_on_one_factor() -> None:
     model = ec.fit(SWEEP, outcomes=outcomes(4, 1.25))
     factor = model.calibration.epoch.factor

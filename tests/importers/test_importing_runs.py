@@ -604,7 +604,7 @@ def test_a_grid_of_real_runs_prices_what_was_never_run(imported: Path) -> None:
     assert median(errors) < 0.01
     assert max(errors) < 0.03
     starts = [11 * true_epoch_seconds(*config) for config in TRAIN]
-    assert model.variants[0].first_steps.seconds == pytest.approx(median(starts), rel=0.1)
+    assert model.variants[0].first_steps.median == pytest.approx(median(starts), rel=0.1)
     assert model.variants[0].run.sd == pytest.approx(EPOCH_NOISE / 2, rel=0.5)  # of four epochs
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from epochcast.costmodel.cost import Prices, Variant
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import CONSTANT, Feature
 from epochcast.costmodel.memory import Layer
-from epochcast.costmodel.model import Constant, CostModel, Variant
-from epochcast.costmodel.scatter import Scatter
+from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.costmodel.surface import FittedForm, Surface
-from epochcast.planning.pricing import Amount, Prices
 from epochcast.records import Device, RunConfig
 
 DEVICE = Device(kind="cpu", name="Known", memory_bytes=2**34, torch="2.13.0", threads=2)
@@ -91,9 +91,9 @@ def model(
         save_seconds=constant(save),
         save_bytes=constant(save_bytes),
         build=None,
-        epoch_turn=Constant(scatter=EXACTLY),
-        eval_turn=Constant(scatter=EXACTLY),
-        first_steps=Constant(seconds=first, scatter=EXACTLY),
+        loader_restart=Amount(scatter=EXACTLY),
+        eval_restart=Amount(scatter=EXACTLY),
+        first_steps=Amount(first, EXACTLY),
         run=run or EXACTLY,
         step_sd=step_sd,
         configurations=3 * configurations,  # fewer would be warned of
@@ -102,7 +102,7 @@ def model(
     values: dict[str, Any] = {
         "workload": "known", "source": "", "device": DEVICE, "data": "synthetic",
         "samples": epoch, "eval_samples": evals,
-        "imports": Constant(seconds=setup, scatter=EXACTLY),
+        "imports": Amount(setup, EXACTLY),
         "variants": (variant,), "probing_seconds": 60.0,
         "measured_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip

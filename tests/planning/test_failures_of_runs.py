@@ -6,9 +6,10 @@ import known
 import numpy as np
 import pytest
 
+from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.scatter import Amount
 from epochcast.planning.planner import plan
-from epochcast.planning.pricing import Amount, Prices
 from epochcast.planning.simulation import (
     LOOKED_AT,
     FailureDraws,

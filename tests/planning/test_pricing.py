@@ -47,7 +47,7 @@ def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> No
     found = {part: Calibration(runs=1, factor=k, weight=1.0) for part, k in runs.items()}
     job = replace(JOB, model=replace(MODEL, calibration=Calibrations(**found)))
     before, after = (price(j, one(96)) for j in (JOB, job))
-    old, new = before.prices(0, before.place(0)), after.prices(0, after.place(0))
+    old, new = before.prices(before.cost(0)), after.prices(after.cost(0))
     assert after.training[0] / before.training[0] == pytest.approx(1.3)
     assert after.training[0] == pytest.approx(new.training.median, rel=1e-3)
     assert after.startup[0] == pytest.approx(new.ready_seconds, rel=1e-3)
@@ -61,7 +61,7 @@ def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> No
 
 
 def _alone(priced: PriceList, i: int) -> Prices:
-    return priced.prices(i, priced.place(i))
+    return priced.prices(priced.cost(i))
 
 
 @settings(max_examples=40)

@@ -9,11 +9,11 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.scatter import Scatter
+from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.planning.cadence import Cadence, Every, Rungs
 from epochcast.planning.planner import plan
-from epochcast.planning.pricing import Amount, Prices
 from epochcast.planning.simulation import (
     DRAWS,
     MOST_EPOCHS,
@@ -36,7 +36,7 @@ all_prices = st.builds(
     startup=amounts,
     first=amounts,
     training=amounts,
-    turn=amounts,
+    loader_restart=amounts,
     evaluation=amounts,
     save=amounts,
     epoch_noise=st.floats(0, 0.5),

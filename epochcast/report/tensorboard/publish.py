@@ -27,11 +27,13 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from epochcast.costmodel.calibration import Calibrations
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.place import Place
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
 from epochcast.records import Summary
@@ -70,19 +72,20 @@ def _models(store: Store, found: Iterable[Selection]) -> Iterator[CostModel]:
 
 def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[ProbedPrediction]:
     """What the model says of each configuration that was measured and is among its own."""
+    of_probes = replace(model, calibration=Calibrations())
     for s in summaries:
         variant = next((v for v in model.variants if s.config in v.configurations), None)
         is_its_own = (s.workload, s.device) == (model.workload, model.device)
         if variant is None or not is_its_own or s.step_seconds is None:
             continue
-        at = Place(variant, s.config)
+        at = ConfigurationCost(of_probes, variant, s.config)
         yield ProbedPrediction(
             config=s.config,
             workload=s.workload,
             measured_step_seconds=s.step_seconds,
             predicted_step_seconds=at.step_scatter().quantiles(at.step()),
             measured_peak_bytes=s.peak_bytes,
-            predicted_peak_bytes=at.peak_bytes(),
+            predicted_peak_bytes=peak.quantiles() if (peak := at.peak()) else None,
         )
 
 

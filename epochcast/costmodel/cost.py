@@ -1,0 +1,477 @@
+"""What a cost model has learned, as plain numbers; and one configuration seen through it.
+
+    Parameters ──▶ Variant: surfaces of one way of running ──▶ ConfigurationCost ──▶ Prices
+
+``ConfigurationCost`` looks up what was counted or measured in exactly its configuration, asks the
+surfaces for all else, and applies what followed runs say. Prediction and planning are functions of
+these; nothing here is fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import sqrt
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.calibration import Calibrations
+from epochcast.costmodel.epoch import Division, divide
+from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
+from epochcast.costmodel.memory import PEAKS, Envelope, Layer, hinge
+from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Scatter
+from epochcast.costmodel.surface import Surface
+from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes
+
+EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way of running that is not a matter of more or less; has surfaces of its own.
+
+    Attributes:
+        categories: knobs that are not numbers, with their values.
+        typical: the most recently probed configuration: what a question leaves open.
+        samples, eval_samples: of an epoch and of an evaluation; knobs may change them.
+        counted: what was counted in single configurations, by measuring or in a dry run.
+        counts: the same as functions of batch size and numeric knobs, for all others.
+        envelopes: peaks of live tensors at every batch size, of model sizes with timelines.
+        micro_step: seconds of a micro-step without the optimizer's update.
+        loading: the same from computing and loading apart; None where they were not measured.
+        update: seconds of one optimizer update; None where it cannot be told apart.
+        evaluation: seconds of one evaluation batch; None without evaluation data.
+        allocated: the allocator's peak; all that is known where no tensors were tracked.
+        reserved: what the allocator took from the device.
+        device_bytes: what the device gave away for a peak of so many live bytes, context included.
+        save_seconds, save_bytes: of one checkpoint.
+        build: seconds to build model, data and optimizer; ``build_scatter`` from process to
+            process.
+        loader_restart: seconds between two passes over the loader beyond an ordinary wait for
+            data.
+        eval_restart: seconds until the first evaluation batch.
+        first_steps: what the first steps take beyond steady ones.
+        run: run-level scatter of step times; shared by all epochs of a run.
+        step_sd: noise of one micro-step as a long series of them feels it, relative.
+        trials: successful ones.
+        single_times: those of them that are known by one time, a slow start perhaps included.
+    """
+
+    precision: Precision
+    compiled: bool
+    workers: int
+    world_size: int
+    drop_last: bool
+    accumulation: int
+    categories: Sizes
+    typical: RunConfig
+    samples: Surface
+    eval_samples: Surface | None
+    counted: tuple[tuple[RunConfig, tuple[tuple[str, float], ...]], ...]
+    counts: tuple[tuple[str, Surface], ...]
+    envelopes: tuple[Envelope, ...]
+    micro_step: Surface
+    loading: Loading | None
+    update: Surface | None
+    evaluation: Surface | None
+    allocated: Layer | None
+    reserved: Layer | None
+    device_bytes: Layer | None
+    save_seconds: Surface | None
+    save_bytes: Surface | None
+    build: Surface | None
+    build_scatter: Scatter
+    loader_restart: Amount
+    eval_restart: Amount
+    first_steps: Amount
+    run: Scatter
+    step_sd: float
+    configurations: tuple[RunConfig, ...]
+    rounds: int
+    trials: int = 0
+    single_times: int = 0
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """What variants have in common that differ in nothing but their workers."""
+        return self.precision, self.compiled, self.categories
+
+    @property
+    def work(self) -> str:
+        """Which count of FLOPs times were learned from: imported ones may know only one."""
+        return "aligned_flops" if "aligned_flops" in dict(self.counts) else "flops"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Seconds and bytes of one workload on one device, as learned: all that prediction needs.
+
+    Attributes:
+        samples: training samples per epoch, as probed last.
+        eval_samples: evaluation samples, likewise.
+        imports: process start until the user's code is loaded.
+        variants: most recently probed first.
+        probing_seconds: wall-clock time of all the measurements behind the model.
+        measured_at: the newest of them, ISO 8601 in UTC.
+        calibration: what outcomes of followed runs say; all else is of probes alone.
+    """
+
+    schema: int = SCHEMA
+    workload: str
+    source: str
+    device: Device
+    data: str
+    samples: int
+    eval_samples: int
+    imports: Amount
+    variants: tuple[Variant, ...]
+    probing_seconds: float
+    measured_at: str
+    calibration: Calibrations = field(default_factory=Calibrations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What the parts of one configuration's run cost.
+
+    Attributes:
+        startup: process start until the user's code is loaded.
+        build: building model, data and optimizer.
+        first: what the first steps take beyond steady ones.
+        training: the steps of one epoch.
+        partial_seconds: of them, the last, smaller micro-batch.
+        loader_restart: from one epoch to the next.
+        evaluation, save: one of each.
+        epoch_noise: relative scatter of one epoch around its run's mean.
+        save_bytes: of one checkpoint; None if unknown.
+        device_bytes: that the device must have; None if unknown.
+    """
+
+    startup: Amount = NO_COST
+    build: Amount = NO_COST
+    first: Amount = NO_COST
+    training: Amount
+    partial_seconds: float = 0.0
+    loader_restart: Amount = NO_COST
+    evaluation: Amount = NO_COST
+    save: Amount = NO_COST
+    epoch_noise: float = 0.0
+    save_bytes: float | None = None
+    device_bytes: Amount | None = None
+
+    @property
+    def ready_seconds(self) -> float:
+        """Process start until the first step can begin; median."""
+        return self.startup.median + self.build.median
+
+    @property
+    def epoch_seconds(self) -> float:
+        """One steady epoch, evaluation and saves excluded; median."""
+        return self.training.median + self.loader_restart.median
+
+
+class ConfigurationCost:
+    """One configuration seen through a variant's surfaces.
+
+    Args:
+        parameters: of the cost model.
+        variant: one of the model's.
+        config: may differ from the variant in its number of workers.
+        footprint: of this configuration, from a dry run, if there is one.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        variant: Variant,
+        config: RunConfig,
+        footprint: Footprint | None = None,
+    ) -> None:
+        self.parameters = parameters
+        self.variant = variant
+        self.config = config
+        self.footprint = footprint
+        self.calibration = parameters.calibration
+        self.variables = self._variables_at(config.batch_size)
+
+    @cached_property
+    def scaling(self) -> float:
+        """How loading scales with workers, as variants say that differ in nothing else."""
+        if self.config.workers == self.variant.workers:
+            return IDEAL_SCALING
+        alike = [
+            v.loading for v in self.parameters.variants if v.loading and v.way == self.variant.way
+        ]
+        return worker_scaling(alike, self.variables) if alike else IDEAL_SCALING
+
+    def _variables_at(self, batch_size: int) -> dict[str, float]:
+        known_size = {**f.batch_variables(batch_size), **f.numeric_knobs(self.config.sizes)}
+        known = self._counted(batch_size) or {}
+        known = {n: value for n, (value, _) in self._peaks(batch_size).items()} | known
+        missing = ((n, s) for n, s in self.variant.counts if n not in known)
+        return known_size | {n: s.value(known_size) for n, s in missing} | known
+
+    def _counted(self, batch_size: int) -> dict[str, float] | None:
+        """What was counted in exactly this configuration."""
+        if self.footprint is not None and batch_size == self.config.batch_size:
+            return f.counts(self.footprint)
+        for config, counts in self.variant.counted:
+            if config.batch_size == batch_size and self._is_alike(config):
+                return dict(counts)
+        return None
+
+    def _peaks(self, batch_size: int) -> dict[str, tuple[float, Scatter]]:
+        """Peaks of live tensors at other batch sizes of a model size that was counted."""
+        sizes = self.config.sizes
+        for envelope in self.variant.envelopes:
+            if envelope.sizes == sizes:
+                return {n: (peak, NOTHING) for n, peak in envelope.peaks(batch_size).items()}
+        same = {float(c.batch_size): dict(x) for c, x in self.variant.counted if c.sizes == sizes}
+        known = {n: {b: x[n] for b, x in same.items() if x.get(n)} for n in PEAKS}
+        return {n: peak for n, of_it in known.items() if (peak := hinge(of_it, batch_size))}
+
+    # -- seconds ------------------------------------------------------------------------------
+
+    def micro_step(self, batch_size: int | None = None) -> float:
+        """Seconds of a micro-step without update, at this or another batch size."""
+        known = self.variables if batch_size is None else self._variables_at(batch_size)
+        loading, factor = self.variant.loading, self.calibration.epoch.factor
+        if loading is not None and self._apart:
+            return factor * loading.step_seconds(known, self.config.workers, self.scaling)
+        return factor * self.variant.micro_step.value(known)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether computing and loading are priced each by itself."""
+        loading = self.variant.loading
+        return loading is not None and (
+            loading.better or self.config.workers != self.variant.workers
+        )
+
+    def compute(self) -> float | None:
+        """Seconds of a micro-step without update and without waiting for data."""
+        loading, factor = self.variant.loading, self.calibration.epoch.factor
+        return None if loading is None else factor * loading.compute.value(self.variables)
+
+    def loader(self) -> float | None:
+        """Seconds in which the loader alone delivers a batch."""
+        loading, factor = self.variant.loading, self.calibration.epoch.factor
+        if loading is None:
+            return None
+        return factor * loading.loader_seconds(self.variables, self.config.workers, self.scaling)
+
+    def update(self) -> float:
+        """Seconds of one optimizer update."""
+        surface, factor = self.variant.update, self.calibration.epoch.factor
+        return factor * surface.value(self.variables) if surface else 0.0
+
+    def step(self) -> float:
+        """Seconds of a full micro-step with its share of an update."""
+        return self.micro_step() + self.update() / self.config.accumulation
+
+    def samples(self) -> int:
+        """Training samples of an epoch."""
+        return round(self.variant.samples.value(self.variables))
+
+    def eval_samples(self) -> int:
+        """Samples of an evaluation."""
+        surface = self.variant.eval_samples
+        return round(surface.value(self.variables)) if surface else 0
+
+    # -- parts of a run -----------------------------------------------------------------------
+
+    def startup(self) -> tuple[Amount, Amount]:
+        """Until the user's code is loaded, and building what it makes."""
+        surface, runs = self.variant.build, self.calibration.startup
+        seconds = surface.value(self.variables) if surface else 0.0
+        return runs.of(self.parameters.imports), runs.of(Amount(seconds, self.build_scatter()))
+
+    def evaluation(self, samples: int | None = None) -> Amount:
+        """One evaluation, a last, smaller batch at its own size.
+
+        Args:
+            samples: that are evaluated; default: as probed.
+        """
+        surface, variant = self.variant.evaluation, self.variant
+        samples = self.eval_samples() if samples is None else samples
+        if surface is None or not samples:
+            return NO_COST
+        division = divide(samples, self.config.batch_size, 1, 1)
+        seconds = division.full_seconds(surface.value(self.variables), 0.0)
+        rest = surface.value(self._variables_at(max(1, division.partial)))
+        seconds += division.partial_seconds(rest) + variant.eval_restart.median
+        return self.calibration.evaluation.of(Amount(seconds, self.run_scatter(surface)))
+
+    def save(self) -> Amount:
+        """One checkpoint."""
+        surface = self.variant.save_seconds
+        if surface is None:
+            return NO_COST
+        seconds = surface.value(self.variables)
+        return self.calibration.save.of(Amount(seconds, self.run_scatter(surface)))
+
+    def prices(
+        self,
+        division: Division[int],
+        *,
+        reduce_seconds: float = 0.0,
+        eval_samples: int | None = None,
+    ) -> Prices:
+        """What each part of a run costs.
+
+        Args:
+            division: of an epoch.
+            reduce_seconds: of averaging gradients after each update, where probes had none.
+            eval_samples: that are evaluated at once; default: as probed.
+        """
+        variant, runs = self.variant, self.calibration.epoch
+        imports, build = self.startup()
+        noise = variant.step_sd / sqrt(max(1, division.micro_batches))
+        update = self.update() + runs.factor * reduce_seconds
+        partial = division.partial_seconds(self.micro_step(max(1, division.partial)))
+        training = division.full_seconds(self.micro_step(), update) + partial
+        memory, save_bytes = self.device_memory() or self.peak(), variant.save_bytes
+        return Prices(
+            startup=imports,
+            build=build,
+            first=variant.first_steps,
+            training=Amount(training, self.step_scatter()),
+            partial_seconds=partial,
+            loader_restart=runs.of(variant.loader_restart),
+            evaluation=self.evaluation(eval_samples),
+            save=self.save(),
+            epoch_noise=min(EPOCH_NOISE_CAP, noise),
+            save_bytes=None if save_bytes is None else save_bytes.value(self.variables),
+            device_bytes=memory,
+        )
+
+    # -- scatter ------------------------------------------------------------------------------
+
+    def step_scatter(self) -> Scatter:
+        """Run-level scatter of a micro-step: what probes say, and what runs say about that."""
+        return self.calibration.epoch.scatter(self.probed_step_scatter())
+
+    def probed_step_scatter(self) -> Scatter:
+        """Run-level scatter of a micro-step: rounds, choice of model, counts never seen."""
+        loading = self.variant.loading
+        if loading is None or not self._apart:
+            return self.run_scatter(self.variant.micro_step)
+        sd = loading.sd_log(self.variables, self.config.workers)
+        own = Scatter(sd=sd, dof=loading.compute.dof)
+        return self.variant.run + own + self.count_scatter(self.variant.work)
+
+    def run_scatter(self, surface: Surface) -> Scatter:
+        """Run-level scatter of any time that was learned as a surface."""
+        return (
+            self.variant.run
+            + surface.scatter(self.variables)
+            + self.count_scatter(self.variant.work)
+        )
+
+    def build_scatter(self) -> Scatter:
+        """Scatter of building: from process to process, and of a size that was never built."""
+        surface = self.variant.build
+        if surface is None:
+            return self.variant.build_scatter
+        return self.variant.build_scatter + surface.scatter(self.variables)
+
+    def count_scatter(self, name: str) -> Scatter:
+        """How well a count is known here: exactly, where it was counted."""
+        batch_size = self.config.batch_size
+        if name in (self._counted(batch_size) or {}):
+            return NOTHING
+        peaks = self._peaks(batch_size)
+        if name in peaks:
+            return peaks[name][1]
+        surface = dict(self.variant.counts).get(name)
+        if surface is None:
+            return NOTHING
+        return surface.scatter(self.variables)
+
+    # -- bytes --------------------------------------------------------------------------------
+
+    def peak(self) -> Amount | None:
+        """Bytes of live tensors at the peak: the larger of forward–backward and update."""
+        known = {n: self.variables[n] for n in PEAKS if self.variables.get(n, 0.0) > 0}
+        if known:
+            highest = max(known, key=lambda name: known[name])
+            return Amount(
+                known[highest] + self._accumulated_gradients(), self.count_scatter(highest)
+            )
+        layer = self.variant.allocated
+        if layer is None:
+            return None
+        scatter = layer.scatter(self.variables, 0.0, NOTHING)
+        return Amount(layer.value(self.variables, 0.0), scatter)
+
+    def _accumulated_gradients(self) -> float:
+        """Gradients that live through all forward passes, where the variant's did not.
+
+        An upper bound: at the peak of a step without accumulation, some were there already.
+        """
+        if self.config.accumulation == 1 or self.variant.accumulation > 1:
+            return 0.0
+        return 0.0 if self.is_counted else self.variables.get("gradient_bytes", 0.0)
+
+    def device_memory(self) -> Amount | None:
+        """Bytes that the device must have, caches, context and libraries included."""
+        return self.memory(self.variant.device_bytes)
+
+    def memory(self, layer: Layer | None) -> Amount | None:
+        """What a layer of the memory system needs so that the peak fits.
+
+        Between batches that were measured fragmentation takes hardly more than in the larger one,
+        because no batch needs more than a larger one does.
+        """
+        if layer is None:
+            return None
+        found = self._needed(layer)
+        larger = [b for b in self._measured() if b > self.config.batch_size]
+        if larger and layer.fragmentation.sd and not self._was_measured:
+            above = replace(self.config, batch_size=min(larger))
+            most = ConfigurationCost(self.parameters, self.variant, above)._needed(layer)
+            narrowed = found.scatter.narrowed(found.median, most.quantile(0.95))
+            return replace(found, scatter=narrowed)
+        return found
+
+    def _needed(self, layer: Layer) -> Amount:
+        """The same of this batch alone."""
+        peak = self.peak() or NO_COST
+        scatter = layer.scatter(
+            self.variables, peak.median, peak.scatter, measured=self._was_measured
+        )
+        return Amount(layer.value(self.variables, peak.median), scatter)
+
+    def _measured(self) -> list[int]:
+        """Batch sizes at which this model size was measured."""
+        return [c.batch_size for c in self.variant.configurations if self._is_alike(c)]
+
+    @property
+    def _was_measured(self) -> bool:
+        return self.config.batch_size in self._measured()
+
+    def _is_alike(self, other: RunConfig) -> bool:
+        """Whether another configuration allocates in the same order, whatever its batch size."""
+        accumulates = self.config.accumulation > 1
+        return self.config.sizes == other.sizes and accumulates == (other.accumulation > 1)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether this very configuration was counted."""
+        return self._counted(self.config.batch_size) is not None
+
+    def never_varied(self) -> list[str]:
+        """Knobs that are asked for at another value than the only one ever measured or counted."""
+        known = [*self.variant.configurations, *(config for config, _ in self.variant.counted)]
+        asked = dict(self.config.sizes)
+        values = {name: {dict(c.sizes).get(name) for c in known} for name in asked}
+        return [n for n, seen in values.items() if len(seen) == 1 and asked[n] not in seen]
+
+    # -- range --------------------------------------------------------------------------------
+
+    def extrapolated(self) -> list[tuple[str, float]]:
+        """What lies outside the probed range, and by how many doublings."""
+        named = self.variant.micro_step.outside(self.variables)
+        found = [(name.removeprefix(f.KNOB_PREFIX), distance) for name, distance in named]
+        if self.config.workers != self.variant.workers:
+            found.append(("workers", doublings(self.config.workers, self.variant.workers)))
+        return found
