@@ -22,7 +22,7 @@ def parts_unknown() -> CostModel:
     """As of a table of epochs: nobody timed a start-up, and some runs have a single time."""
     model = few()
     variants = tuple(replace(v, single_times=1, save_seconds=None) for v in model.variants)
-    return replace(model, variants=variants, imports=replace(model.imports, seconds=0.0))
+    return replace(model, variants=variants, imports=replace(model.imports, median=0.0))
 
 
 def many() -> CostModel:
