@@ -35,14 +35,7 @@ _IMAGES: tuple[_Row, ...] = (
     ("EMNIST-bymerge", 697_932, 116_323, (28, 28), 47, _EMNIST),
     ("CIFAR-10", 50_000, 10_000, (3, 32, 32), 10, "Krizhevsky, cs.toronto.edu/~kriz/cifar.html"),
     ("CIFAR-100", 50_000, 10_000, (3, 32, 32), 100, "Krizhevsky, cs.toronto.edu/~kriz/cifar.html"),
-    (
-        "SVHN",
-        73_257,
-        26_032,
-        (3, 32, 32),
-        10,
-        "Netzer et al. 2011, ufldl.stanford.edu/housenumbers",
-    ),
+    ("SVHN", 73_257, 26_032, (3, 32, 32), 10, "Netzer et al. 2011, ufldl.stanford.edu"),
     ("STL-10", 5_000, 8_000, (3, 96, 96), 10, "Coates et al. 2011, cs.stanford.edu/~acoates/stl10"),
     ("Tiny ImageNet", 100_000, 10_000, (3, 64, 64), 200, "Stanford CS231n, tiny-imagenet-200"),
     ("ImageNet-1k", 1_281_167, 50_000, (), 1000, "Russakovsky et al. 2015, arXiv:1409.0575"),
@@ -50,14 +43,7 @@ _IMAGES: tuple[_Row, ...] = (
     ("Places365", 1_803_460, 36_500, (), 365, "Zhou et al. 2017, places2.csail.mit.edu"),
     ("COCO 2017", 118_287, 5_000, (), 80, "Lin et al. 2014, cocodataset.org, detection 2017"),
     ("Pascal VOC 2012", 5_717, 5_823, (), 20, "host.robots.ox.ac.uk/pascal/VOC/voc2012, detection"),
-    (
-        "CelebA",
-        162_770,
-        19_867,
-        (3, 218, 178),
-        0,
-        "Liu et al. 2015, arXiv:1411.7766; aligned images",
-    ),
+    ("CelebA", 162_770, 19_867, (3, 218, 178), 0, "Liu et al. 2015, arXiv:1411.7766; aligned"),
     ("Food-101", 75_750, 25_250, (), 101, "Bossard et al. 2014, ECCV"),
     ("Oxford Flowers-102", 1_020, 6_149, (), 102, "Nilsback, Zisserman 2008, robots.ox.ac.uk/~vgg"),
     ("Oxford-IIIT Pet", 3_680, 3_669, (), 37, "Parkhi et al. 2012, robots.ox.ac.uk/~vgg/data/pets"),
@@ -153,11 +139,6 @@ CATALOGUE: Mapping[str, DatasetSpec] = MappingProxyType(
 _BY_KEY = {_key(name): spec for name, spec in CATALOGUE.items()}
 
 
-def names() -> tuple[str, ...]:
-    """All names in the catalogue, in its order."""
-    return tuple(CATALOGUE)
-
-
 def find(name: str) -> DatasetSpec:
     """The data set of that name; case, spaces, dashes, underscores and dots do not matter.
 
@@ -173,5 +154,5 @@ def find(name: str) -> DatasetSpec:
 def _advice(name: str) -> str:
     close = difflib.get_close_matches(_key(name), _BY_KEY, n=3)
     if not close:
-        return "epochcast.datasets.catalogue.names() lists all of them"
+        return "epochcast datasets lists all of them"
     return "did you mean " + " or ".join(_BY_KEY[key].name for key in close) + "?"

@@ -106,9 +106,7 @@ class SyntheticTokens(Dataset[tuple[Tensor, Tensor]]):
         window = _stream(self._prefix, index, _DRAW_BYTES * self.context)
         following = _stream(self._prefix, index + 1, _DRAW_BYTES)
         draws = np.frombuffer(window + following, dtype="<u4").astype(np.uint64)
-        tokens = (draws * np.uint64(self.vocabulary)) >> np.uint64(
-            32
-        )  # multiply-shift: [0, 2³²) to [0, V)
+        tokens = (draws * np.uint64(self.vocabulary)) >> np.uint64(32)  # [0, 2³²) to [0, V)
         return split_window(torch.from_numpy(tokens.astype(np.int64)))
 
 

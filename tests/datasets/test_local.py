@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epochcast.datasets import local
@@ -215,3 +215,20 @@ def test_stored_samples():
     assert data[3][1] == labels[3]
     assert torch.equal(halved[3][0], data[3][0] // 2)
     assert len(list(data)) == 5
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.binary() | st.binary().map(lambda rest: bytes((0, 0, 8, 1)) + rest),
+    packed=st.booleans(),
+    cut=st.integers(0, 30),
+)
+def test_any_file_is_read_or_refused_in_one_line(tmp_path, content, packed, cut):
+    file = tmp_path / f"train-labels-idx1-ubyte{'.gz' if packed else ''}"
+    file.write_bytes(gzip.compress(content)[: -cut or None] if packed else content)
+    for read in (lambda: local.read_idx(file, dimensions=1), lambda: local.read_text(file)):
+        try:
+            message = "" if len(read()) else "\n"
+        except WorkloadError as error:
+            message = str(error)
+        assert "\n" not in message
