@@ -25,7 +25,7 @@ from epochcast.errors import StoreError
 from epochcast.guard.ranks import Ranks, wait_for_all
 from epochcast.guard.run_state import CheckpointState, FileSeen
 from epochcast.records import from_json, to_json
-from epochcast.records.files import write_atomic
+from epochcast.records.documents import write_atomic
 
 CONTENT, STATE = "checkpoint.pt", "state.json"
 WRITING = ".writing-"

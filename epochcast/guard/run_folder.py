@@ -28,7 +28,7 @@ from epochcast.guard.controller import notice
 from epochcast.guard.forecast import Forecast
 from epochcast.guard.run_state import CheckpointState, Ledger
 from epochcast.records import Plan, Position, Warning_, to_json
-from epochcast.records.files import write_atomic
+from epochcast.records.documents import write_atomic
 
 try:
     import fcntl

@@ -1,4 +1,4 @@
-"""Records to and from JSON; the only way in and out.
+"""Records to and from JSON, the only way in and out; and files that are replaced whole.
 
 Every document that is kept carries a schema number. The policy, from epochcast 0.2.0 on: what was
 written stays readable. When a field changes its meaning, ``SCHEMA`` is raised, and whoever raises
@@ -8,6 +8,7 @@ versions that were never released; it is refused, like a schema that is newer th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -117,3 +118,27 @@ def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
 def to_builtins(record: object) -> Any:
     """A record as dictionaries, lists and numbers, for reports."""
     return msgspec.to_builtins(record)
+
+
+def write_atomic(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Replace a file in one step: its content is the old one or the new one, never a part.
+
+    Args:
+        path: of the file; its folder must be there.
+        content: of the whole file.
+        durable: whether it must survive a power cut too, not only a kill; costs a few milliseconds.
+
+    Raises:
+        OSError: the folder cannot be written; the old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

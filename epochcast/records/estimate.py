@@ -50,7 +50,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warning_:
-    """Something the user should know; the text for each code lives in report/warnings.py."""
+    """Something the user should know; the text for each code lives in report/text/warnings.py."""
 
     code: str
     details: tuple[tuple[str, str], ...] = ()

@@ -108,7 +108,7 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something happened that people should see; its text is in report/warnings.py."""
+    """Something happened that people should see; its text is in report/text/warnings.py."""
 
     wall_time: float
     position: Position

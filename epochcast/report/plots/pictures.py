@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import UsageError
-from epochcast.records.files import write_atomic
+from epochcast.records.documents import write_atomic
 from epochcast.report.optional import require_packages
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from epochcast.errors import StoreError
 from epochcast.records import SCHEMA, RunConfig, Status, Summary, from_json, to_json
-from epochcast.records.files import write_atomic
+from epochcast.records.documents import write_atomic
 
 INDEX_NAME = "epochcast.json"
 _LONGEST = 120  # characters of one folder's name; file systems allow 255 bytes
