@@ -67,7 +67,7 @@ class Training:
         self.each_step()
 
     def evaluate(self) -> float:
-        return float(sum(p.abs().sum() for p in self.model.parameters()))
+        return float(sum(p.detach().abs().sum() for p in self.model.parameters()))
 
     def loop(self, die_after: int | None = None) -> Training:
         with self.run as run:
@@ -82,7 +82,7 @@ class Training:
         return self
 
     def weights(self) -> list[float]:
-        return [float(x) for p in self.model.parameters() for x in p.flatten()]
+        return [float(x) for p in self.model.parameters() for x in p.detach().flatten()]
 
 
 def newest(folder: Path) -> Path:
@@ -399,6 +399,7 @@ def test_weights_that_an_evaluation_swaps_in_are_not_saved(tmp_path: Path, own: 
     assert torch.equal(saved["0.weight"], training.model[0].weight)
 
 
+@pytest.mark.filterwarnings("ignore:Detected call of")  # it goes on at an epoch's end
 def test_leaving_the_loop_by_oneself_saves(tmp_path: Path) -> None:
     training = Training(tmp_path, plan())
     with training.run as run:

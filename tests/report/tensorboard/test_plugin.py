@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -31,9 +32,17 @@ TRACE = gzip.compress(b'{"traceEvents": []}' * 1000)
 SECRET = b"not for the browser"
 
 
+class Reader(Client):
+    """A client that reads each answer to its end, so that the file behind it is closed."""
+
+    def open(self, *args: Any, **options: Any) -> TestResponse:
+        options.setdefault("buffered", True)
+        return super().open(*args, **options)
+
+
 def client_of(folder: Path | None, prefix: str = "") -> Client:
     context = SimpleNamespace(logdir=str(folder) if folder else "")
-    return Client(TensorBoardWSGI([EpochcastPlugin(context)], path_prefix=prefix))
+    return Reader(TensorBoardWSGI([EpochcastPlugin(context)], path_prefix=prefix))
 
 
 @pytest.fixture
