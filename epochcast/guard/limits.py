@@ -7,11 +7,10 @@
                            no later than deadline − spent                  should a clock go back
              from start    the allocation's beginning + deadline           each allocation anew
              in total      deadline − spent                                downtime does not count
-    money                  3600·(money − fixed)/(price·devices) − spent
-    energy                 joules/(watts·devices) − spent                  watts at the confidence
+    money, energy          what planning/limits.py says, − spent
     the allocation's end   as the scheduler said it                        whatever the plan says
 
-With k folds, each of k runs may use a k-th of a budget.
+With k folds, each of k runs may use a k-th of a budget; "deadline" above is that share.
 """
 
 from __future__ import annotations
@@ -20,13 +19,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from statistics import NormalDist
 from typing import Protocol
 
 from epochcast.errors import UsageError
+from epochcast.planning.limits import Meter, share_of_fold
 from epochcast.records import LimitName, Plan
 
-HOUR = 3600.0
 STARTS = ("EPOCHCAST_JOB_START_TIME", "SLURM_JOB_START_TIME", "COBALT_STARTTIME")
 ENDS = ("EPOCHCAST_JOB_END_TIME", "SLURM_JOB_END_TIME", "COBALT_ENDTIME")
 
@@ -121,59 +119,43 @@ class Account:
         return limits[0].name if limits else None
 
     @property
-    def devices(self) -> int:
-        """That are paid and powered."""
-        return self.plan.chosen.config.world_size
+    def meter(self) -> Meter:
+        """What the run's share of the budget charges for time."""
+        budget = share_of_fold(self.plan.budget, self.plan.folds)
+        return Meter(budget, self.plan.chosen.config.world_size)
 
     def money(self, spent: float) -> float | None:
         """That so many seconds cost; None without a price."""
-        budget = self.plan.budget
-        if budget.price_per_hour is None:
-            return None
-        paid = (spent + budget.spent_seconds / self.plan.folds) * self.devices / HOUR
-        return budget.fixed_cost / self.plan.folds + budget.price_per_hour * paid
+        return None if self.plan.budget.price_per_hour is None else self.meter.money(spent)
 
     def joules(self, spent: float) -> float | None:
         """That so many seconds use; None where the power is not known."""
-        watts = self.plan.budget.watts
-        if watts is None:
-            return None
-        return watts * self.devices * (spent + self.plan.budget.spent_seconds / self.plan.folds)
+        return None if self.plan.budget.watts is None else self.meter.joules(spent)
 
     def limits(self) -> tuple[Limit, ...]:
         """All that are set, the first one to be used up first."""
-        found = [*self._deadlines(), *self._metered()]
-        return tuple(sorted(found, key=lambda limit: limit.seconds))
+        used_up = self.meter.binding_seconds()
+        share = used_up.pop("deadline", None)
+        moments = [Limit("deadline", seconds) for seconds in set(self._deadlines(share))]
+        metered = [Limit(name, seconds - self.spent_before) for name, seconds in used_up.items()]
+        return tuple(sorted([*moments, *metered], key=lambda limit: limit.seconds))
 
-    def _deadlines(self) -> list[Limit]:
-        budget, folds, began = self.plan.budget, self.plan.folds, self.process_began
+    def _deadlines(self, share: float | None) -> list[float]:
+        """Moments at which time is used up; ``share``: seconds that this run may take in all."""
+        budget, began = self.plan.budget, self.process_began
         found = []
         if budget.deadline_at is not None:
             found.append(budget.deadline_at - began)
-        if budget.deadline is not None and (budget.deadline_at is None or folds > 1):
-            share = (budget.deadline - budget.spent_seconds) / folds
+        if share is not None and (budget.deadline_at is None or self.plan.folds > 1):
+            whole = share + budget.spent_seconds / self.plan.folds
             if budget.counted_from == "total":
                 found.append(share - self.spent_before)
             elif budget.counted_from == "start" and self.allocation.start is not None:
-                found.append(self.allocation.start + budget.deadline / folds - began)
+                found.append(self.allocation.start + whole - began)
             elif budget.counted_from == "start" and self.spent_before:
-                found.append(budget.deadline / folds)  # another allocation, which has just begun
+                found.append(whole)  # another allocation, which has just begun
             else:
                 found += [self.run_began + share - began, share - self.spent_before]
         if self.allocation.end is not None:
             found.append(self.allocation.end - began)
-        return [Limit("deadline", seconds) for seconds in sorted(set(found))[:2]]
-
-    def _metered(self) -> list[Limit]:
-        """Money and energy, as the time that they pay for."""
-        budget, folds = self.plan.budget, self.plan.folds
-        used = self.spent_before + budget.spent_seconds / folds
-        found = []
-        if budget.money is not None and budget.price_per_hour:
-            payable = (budget.money - budget.fixed_cost) / folds / budget.price_per_hour
-            found.append(Limit("money", payable * HOUR / self.devices - used))
-        if budget.energy is not None and budget.watts:
-            spread = NormalDist().inv_cdf(budget.confidence) * budget.watts_spread
-            watts = budget.watts * self.devices * max(1.0, 1 + spread)
-            found.append(Limit("energy", budget.energy / folds / watts - used))
         return found
