@@ -11,8 +11,10 @@ import truths
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING
 from epochcast.records import Measurement
 
 PER_SAMPLE = 200e-6  # the loader alone, in one process
@@ -110,3 +112,16 @@ def test_apart_is_better_only_if_what_is_left_out_is_predicted_better() -> None:
         assert loading is not None
         better.append(loading.better)
     assert sum(better) <= 2
+
+
+@pytest.mark.parametrize(("workers", "distance"), [(2, 0), (5, 1), (11, 2)])
+def test_scatter_grows_with_every_doubling_of_the_workers(workers: int, distance: int) -> None:
+    """With the loop itself 3, 6, 12 processes: what is known of 2 workers strays once more each."""
+    loading = TWO.variants[0].loading
+    assert loading is not None
+    far = replace(TWO.variants[0].typical, batch_size=300)
+    known = ConfigurationCost(TWO, TWO.variants[0], far).variables
+    own = loading.sd_log(known, 2)
+    assert own > 0
+    expected = math.hypot(own * (1 + distance), TIME_SD_PER_DOUBLING * distance)
+    assert loading.sd_log(known, workers) == pytest.approx(expected, rel=1e-6)

@@ -100,3 +100,16 @@ def test_peaks_that_hardly_differ_tell_no_share_of_them() -> None:
     needed = fit(trials).predict(1, 1437, depth=1, width=64).device_bytes
     assert needed is not None
     assert needed.p95 == pytest.approx(needed.p50, rel=0.3)
+
+
+def test_below_the_smallest_batch_the_quantile_is_as_far_as_there() -> None:
+    """What is less certain there is how much less it needs."""
+    smallest = MODEL.predict(1, 64, **WIDTH).device_bytes
+    quarter = MODEL.predict(1, 16, **WIDTH).device_bytes
+    assert smallest is not None
+    assert quarter is not None
+    ratio = smallest.p95 / smallest.p50
+    found = MODEL.largest_batch(int(quarter.p50 * ratio) + 1, **WIDTH)
+    assert found.batch_size == 16
+    assert found.needed_bytes == pytest.approx(quarter.p50 * ratio)
+    assert quarter.p95 > quarter.p50 * ratio * (1 + 1e-4)  # by itself it would be wider

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.memory import envelopes, highest, hinge, upper_envelope
-from epochcast.records import Footprint, RunConfig, Timeline, make_sizes
+from epochcast.costmodel.model import CostModel
+from epochcast.records import Footprint, Measurement, RunConfig, Timeline, make_sizes
 
 lines = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 10**6)), min_size=1, max_size=12)
 batch_sizes = st.integers(1, 4096)
@@ -170,3 +171,34 @@ def test_a_model_is_exact_with_two_timelines() -> None:
     peak = model.predict(epochs=1, batch_size=100).peak_bytes
     assert peak is not None
     assert peak.p05 == peak.p95 == footprint(BLOCKS, 100).peak_bytes
+
+
+def test_gradients_that_accumulate_are_in_a_peak_that_was_probed_without_them() -> None:
+    """They live through all forward passes but the first; probed with accumulation, they show."""
+
+    def counted(accumulation: int) -> list[Measurement]:
+        return [
+            replace(
+                m,
+                config=replace(m.config, accumulation=accumulation),
+                footprint=replace(truths.footprint(b, 512), gradient_bytes=10**6),
+            )
+            for b in (32, 64, 128, 256)
+            for m in (truths.measure(b, 512),)
+        ]
+
+    def peak(model: CostModel, accumulation: int) -> float:
+        found = model.predict(1, 100, accumulation=accumulation).peak_bytes
+        assert found is not None
+        return found.p50
+
+    probed_without, probed_with = fit(counted(1)), fit(counted(2))
+    assert peak(probed_without, 4) - peak(probed_without, 1) == pytest.approx(10**6)
+    assert peak(probed_with, 4) == pytest.approx(peak(probed_without, 1))
+
+
+def test_between_four_peaks_of_a_parabola_is_its_value() -> None:
+    """10,000 + (B − 8)²: the middle of three equal intervals, three quarters up to the chord."""
+    points = {float(b): 10_000.0 + (b - 8) ** 2 for b in (8, 16, 24, 32)}
+    value, _ = hinge(points, 20) or (0.0, None)
+    assert value == pytest.approx(10_144, rel=1e-12)

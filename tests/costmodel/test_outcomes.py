@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log
+from math import log, pi
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from strategies import spread
 
 import epochcast as ec
 from epochcast.costmodel.calibration import Calibrations
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds, calibrate, probed_seconds
 from epochcast.planning.planner import plan
@@ -189,3 +190,16 @@ def test_intervals_of_a_fitted_model_hold_after_ten_runs() -> None:
             held[count] += epoch.p05 <= actual <= epoch.p95
     assert 0.85 <= held[10] / 300 <= 0.95
     assert held[0] / 300 < 0.5
+
+
+def test_the_median_of_few_noisy_epochs_has_the_variance_of_a_median() -> None:
+    """πσ²/2n beside the run's own s²; a run counts by the inverse of both, m = Σ (s_min/s_i)²."""
+    prices = replace(PLAN.prices, epoch_noise=0.2)
+    at = ConfigurationCost(MODEL, MODEL.variants[0], PLAN.chosen.config)
+    own = at.probed_step_scatter().sd ** 2
+    few, many = (
+        outcome(str(n), predicted=prices, epoch_seconds=(prices.epoch.p50,) * n) for n in (1, 9)
+    )
+    variances = [own + pi * 0.2**2 / 2 / n for n in (1, 9)]
+    found = calibrate(MODEL, [few, many]).epoch
+    assert found.weight == pytest.approx(1 + variances[1] / variances[0])

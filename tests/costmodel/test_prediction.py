@@ -1,7 +1,10 @@
 """The epoch equation, term by term, against closed forms; and the laws it obeys."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import truths
@@ -169,17 +172,19 @@ def test_a_precision_never_probed_is_refused() -> None:
         predict(MODEL, Question(epochs=1, precision="bf16"))
 
 
-def test_predicting_loads_neither_torch_nor_scikit_learn() -> None:
-    import subprocess
-    import sys
-
+def test_a_stored_model_predicts_and_plans_without_torch_and_scikit_learn(tmp_path: Path) -> None:
+    """Only ``fit`` needs scikit-learn, and only probing torch."""
+    MODEL.save(tmp_path / "model.json")
     code = (
-        "import sys; from epochcast.costmodel.model import CostModel;"
-        "from epochcast.costmodel.prediction import predict;"
-        "print([m for m in ('torch', 'sklearn', 'scipy.optimize') if m in sys.modules])"
+        "import sys; import epochcast as ec;"
+        f"model = ec.CostModel.load({str(tmp_path / 'model.json')!r});"
+        "model.predict(epochs=9, batch_size=100); model.largest_batch(2**30);"
+        "loaded = set(sys.modules);"
+        "ec.plan(model, ec.Budget(deadline=1e4), batch_sizes=(64,));"
+        "print([m for m in ('torch', 'sklearn') if m in sys.modules], 'scipy.optimize' in loaded)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] False"
 
 
 def test_a_run_that_may_not_fit_says_so() -> None:

@@ -115,3 +115,29 @@ def test_few_processes_do_not_make_a_start_up_certain() -> None:
     assert 0.6 * PROCESS_PRIOR.sd < three.sd < PROCESS_PRIOR.sd
     many = constant_scatter([0.5, -0.5] * 200)
     assert many.sd == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_a_later_run_strays_by_its_own_draw_and_by_the_error_of_the_mean(rounds: int) -> None:
+    """s_round²·(1 + 1/R) + s_own²: without 1/R the mean of few rounds would pass for the truth."""
+    found = RoundScatter(shared=Scatter(sd=0.3), own=Scatter(sd=0.1), rounds=rounds)
+    assert found.of_a_later_run().sd == pytest.approx(math.sqrt(0.09 * (1 + 1 / rounds) + 0.01))
+
+
+def test_components_of_two_configurations_in_two_rounds_in_closed_form() -> None:
+    """±0.3 and ±0.1, stretched by √2: means of rounds ±0.2·√2, variance within them 0.04.
+
+    shared = 0.08 − 0.04/2, one-way analysis of variance; own = the rest of 0.1.
+    """
+    found = round_scatter([{0: 1.3, 1: 0.7}, {0: 2.1, 1: 1.9}], "cpu")
+    assert found.shared.sd**2 == pytest.approx(0.06)
+    assert found.own.sd**2 == pytest.approx(0.04)
+    assert (found.shared.dof, found.own.dof, found.rounds) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(("round_sd", "own_sd"), [(0.1, 0.01), (0.1, 0.1)])
+def test_the_component_shared_by_a_round_is_estimated_without_bias(
+    round_sd: float, own_sd: float
+) -> None:
+    found = [_simulated(round_sd, own_sd, 12, 4, seed) for seed in range(400)]
+    assert np.mean([s.shared.sd**2 for s in found]) == pytest.approx(round_sd**2, rel=0.15)

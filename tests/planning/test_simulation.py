@@ -161,7 +161,7 @@ def test_scaling_all_times_and_limits_together_changes_nothing(
 def _scaled(run: RunDraws, factor: float) -> RunDraws:
     scaled = RunDraws.__new__(RunDraws)
     scaled.__dict__ |= run.__dict__
-    for name in ("startup", "first", "once", "training", "turn", "evaluation", "save"):
+    for name in ("startup", "first", "once", "training", "loader_restart", "evaluation", "save"):
         setattr(scaled, name, getattr(run, name) * factor)
     if run.failures is not None:
         often = run.failures.often
