@@ -1,6 +1,10 @@
-"""Text to seconds, bytes and money, and back: the only file that formats or parses a unit.
+"""Text to seconds, bytes, energy and money, and back.
 
 "1h 30m"  ⇄  5400.0 seconds        "24GiB"  ⇄  25769803776 bytes        12.4  →  "$12.40"
+
+Units are read nowhere else, and what people are shown with a unit is formatted here. A few lines
+elsewhere write a unit themselves, mostly errors that quote exactly what was given; a test lists
+them. Numbers without a unit, such as counts and ratios, are formatted where they are said.
 """
 
 from __future__ import annotations

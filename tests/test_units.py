@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -294,3 +296,32 @@ def test_what_is_beyond_reason_has_no_digits() -> None:
     assert units.format_seconds(units.LONGEST_SECONDS).endswith("d 00h")
     assert units.format_seconds(1.001 * units.LONGEST_SECONDS) == "over 3,000 years"
     assert units.format_money(2e20) == "$2e+20"
+
+
+# Lines outside units.py that write a unit themselves, and why they may.
+OWN_FORMATS = {
+    "costmodel/capacity.py": "two sizes that differ by little, in one unit",
+    "costmodel/model.py": "errors of a fit, finer than what is shown of costs",
+    "costmodel/prediction.py": "detail of a warning, as its text wants it",
+    "costmodel/regression.py": "errors of a fit, finer than what is shown of costs",
+    "importers/runs.py": "quotes what was given",
+    "planning/planner.py": "quotes what was given",
+    "planning/request.py": "quotes what was given",
+    "planning/shortfall.py": "advice with all the digits that it takes to be enough",
+    "profiler/process.py": "quotes what was given",
+    "profiler/sweep.py": "quotes what was given",
+    "report/text/plan.py": "quotes the setting of a rule",
+}
+
+
+def test_units_are_written_in_one_file_but_for_a_few_lines() -> None:
+    """A number that is formatted as a percentage, or with a unit right behind it."""
+    units_behind = r"s|ms|µs|seconds|minutes|hours|%|[KMGT]iB|[kMGT]B|bytes|J|k?Wh|joules|\\$"
+    own = re.compile(rf"\{{[^{{}}\"]*:[^{{}}\"]*(?:%\}}|[fge]\}} ?(?:{units_behind})(?!\w))")
+    package = Path(units.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name != "units.py" and own.search(path.read_text("utf-8"))
+    }
+    assert found <= set(OWN_FORMATS)

@@ -46,8 +46,8 @@ def fit(
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.query import fitted_model
 
-    with reading(store) as archive:
-        model, notes = fitted_model(archive, workload, device)
+    with reading(store) as opened:
+        model, notes = fitted_model(opened, workload, device)
     if output:
         model.save(output)
     print_warnings(console(stderr=True), notes)
@@ -133,8 +133,8 @@ def predict(
         model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
         require_same(model, model_file, workload, device)
     else:
-        with reading(store) as archive:
-            model, notes = fitted_model(archive, workload, device)
+        with reading(store) as opened:
+            model, notes = fitted_model(opened, workload, device)
     memory, confidence = options["memory"], options["confidence"]
     capacities = [largest_batch(model, q, memory, confidence) for q in questions if memory]
     if memory:
@@ -196,11 +196,11 @@ def calibration(
     from epochcast.report.text.estimate import print_compared, print_how_to_follow
     from epochcast.storage.comparing import compare
 
-    with reading(store) as archive:
-        if forget is not None and not archive.remove_outcome(forget):
+    with reading(store) as opened:
+        if forget is not None and not opened.remove_outcome(forget):
             raise UsageError(f"there is no run {forget!r} to forget; --json shows their names")
-        compared = compare(archive, workload, device)
-        known = [] if compared.runs else sorted({o.workload for o in archive.outcomes()})
+        compared = compare(opened, workload, device)
+        known = [] if compared.runs else sorted({o.workload for o in opened.outcomes()})
     if plot and compared.judged:
         from epochcast.report.plots.comparison import draw_runs
         from epochcast.report.plots.pictures import save_picture

@@ -45,10 +45,10 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     from epochcast.report.text.probing import print_measurements
     from epochcast.storage.query import selections
 
-    with reading(store) as archive:
-        found = archive.measurements(canonical(workload) if workload else None)
+    with reading(store) as opened:
+        found = opened.measurements(canonical(workload) if workload else None)
         if workload and not found:
-            known = ", ".join(sorted({m.workload for m in archive.measurements()})) or "nothing"
+            known = ", ".join(sorted({m.workload for m in opened.measurements()})) or "nothing"
             click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
     used = [m.key for selection in selections(found) for m in selection.measurements]
     if as_json:
@@ -63,8 +63,8 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
 @json_option
 def show(key: str, store: str | None, as_json: bool) -> None:
     """Show the measurement whose key starts with KEY, as JSON."""
-    with reading(store) as archive:
-        print_json(measurement=archive.get(key))
+    with reading(store) as opened:
+        print_json(measurement=opened.get(key))
 
 
 @probes.command()
@@ -73,8 +73,8 @@ def show(key: str, store: str | None, as_json: bool) -> None:
 @json_option
 def remove(keys: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Remove the measurements whose keys start with KEYS."""
-    with reading(store) as archive:
-        count = archive.remove([archive.whole_key(key) for key in keys])
+    with reading(store) as opened:
+        count = opened.remove([opened.whole_key(key) for key in keys])
     say_count("removed", count, as_json)
 
 
@@ -86,8 +86,8 @@ def export(file: Any, store: str | None, as_json: bool) -> None:
     """Write all measurements to FILE (default: stdout) as JSON Lines."""
     if as_json and file.name == "<stdout>":
         raise UsageError("--json says on stdout how many were exported: give a FILE for them")
-    with reading(store) as archive:
-        count = archive.export(file)
+    with reading(store) as opened:
+        count = opened.export(file)
     say_count("exported", count, as_json)
 
 
@@ -156,8 +156,8 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
         return
     options = _import_options(**said)
     result = runs.read(text, options, count=_dry_runs(options) if footprints else None)
-    with Store.open(store) as archive:
-        archive.add_all(runs.numbered(result.measurements, archive.measurements()))
+    with Store.open(store) as opened:
+        opened.add_all(runs.numbered(result.measurements, opened.measurements()))
     if as_json:
         say_count("imported", len(result.measurements), as_json)
     else:
@@ -170,8 +170,8 @@ def _import_export(text: str, store: str | None, has_options: bool, as_json: boo
 
     if has_options:
         raise UsageError("what export wrote says everything itself; leave the options out")
-    with Store.open(store) as archive:
-        count = archive.import_(io.StringIO(text))
+    with Store.open(store) as opened:
+        count = opened.import_(io.StringIO(text))
     say_count("imported", count, as_json)
 
 

@@ -114,10 +114,10 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json
     from epochcast.api import probe as api
     from epochcast.report.tensorboard.server import serve
 
-    with reading(store) as archive:
-        folder = archive.log_folder
+    with reading(store) as opened:
+        folder = opened.log_folder
         try:
-            api.refresh_board(archive, required=True)
+            api.refresh_board(opened, required=True)
         except StoreError as error:
             if not folder.is_dir():
                 raise

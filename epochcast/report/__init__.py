@@ -1,14 +1,14 @@
-"""Records to people: terminal tables, progress, the text of each warning; and to programs: JSON.
+"""Records to people: words and tables on a terminal, pictures, and what TensorBoard shows.
 
-    a sweep as it runs  ──▶  progress.py        a warning's code  ──▶  warnings.py, its text
-    measurements        ──▶  probing.py         what is built in  ──▶  catalogue.py
-    CostModel, Estimate ──▶  estimate.py        any record        ──▶  document.py, JSON
-    Plan                ──▶  plan.py, plan_tables.py
-    Footprint           ──▶  footprint.py       tables.py: what the tables share
-    GradientNoise       ──▶  noise.py           sentences.py: lines that fit a terminal
-    Compared            ──▶  calibration.py
-    RunEvent            ──▶  following.py, epoch_line.py, run_summary.py
+    text/         a sweep, measurements, what is built in  ──▶  probing.py
+                  CostModel, Estimate, earlier runs        ──▶  estimate.py
+                  Plan ──▶ plan.py                 Footprint ──▶ footprint.py
+                  a run as it is followed ──▶ following.py
+                  the code of a warning   ──▶ warnings.py: its text
+                  layout.py: tables and sentences that fit a terminal
+    plots/        plan.py, following.py, comparison.py: figures; pictures.py: figures to files
+    tensorboard/  a store or a run ──▶ event files, and a tab of our own
 
-Everything is written to a rich ``Console`` or a function that the caller passes, so that a test can
-capture it.
+Text is written to a rich ``Console`` or a function that the caller passes, so that a test can
+capture it. ``optional.py`` asks for the packages that only some of this needs.
 """

@@ -270,7 +270,7 @@ def _set_batch_ticks(axis: Axis, batch_sizes: set[int]) -> None:
     axis.set_major_formatter("{x:.0f}")
 
 
-def _add_legend(axes: Axes, **place: Any) -> None:
+def _add_legend(axes: Axes, **where: Any) -> None:
     """Name the model sizes; one alone needs no legend."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) < 2:
@@ -279,4 +279,4 @@ def _add_legend(axes: Axes, **place: Any) -> None:
     if len(handles) > _LEGEND_ROWS:
         title = f"first {_LEGEND_ROWS} of {len(handles)} sizes"
         handles, labels = handles[:_LEGEND_ROWS], labels[:_LEGEND_ROWS]
-    axes.legend(handles, labels, title=title, frameon=False, alignment="left", **place)
+    axes.legend(handles, labels, title=title, frameon=False, alignment="left", **where)

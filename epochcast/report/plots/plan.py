@@ -79,14 +79,14 @@ def _draw_fan(axes: Axes, plan: Plan, scale: float) -> None:
     axes.plot(epochs, band("p50"), color=BLUE, linewidth=1.8)
 
 
-def _thinned(timeline: Sequence[Checkpoint], most: int) -> list[Checkpoint]:
+def _thinned(timeline: Sequence[Checkpoint], points: int) -> list[Checkpoint]:
     """Some in between, and the last one."""
-    step = -(-len(timeline) // most)
+    step = -(-len(timeline) // points)
     return [*timeline[:-1:step], timeline[-1]]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MarkRow:
     """What happens at which epochs, how high each mark is, and what is said at its end."""
 
     label: str
@@ -96,21 +96,21 @@ class Row:
     total: str
 
 
-def _rows(plan: Plan) -> list[Row]:
+def _rows(plan: Plan) -> list[MarkRow]:
     rows = []
     for action, color in (("evaluate", INK), ("save", ORANGE)):
         epochs = [c.epoch for c in plan.timeline if action in c.actions]
         count = "once" if len(epochs) == 1 else f"{len(epochs):,} times"
-        rows.append(Row(action, color, epochs, [1.0] * len(epochs), count))
+        rows.append(MarkRow(action, color, epochs, [1.0] * len(epochs), count))
     stops = {c.epoch: c.stop_probability for c in plan.timeline[:-1] if c.stop_probability}
     if stops:
         highest, total = max(stops.values()), format_percent(sum(stops.values()))
         heights = [p / highest for p in stops.values()]
-        rows.append(Row("stop early", GREEN, list(stops), heights, total))
+        rows.append(MarkRow("stop early", GREEN, list(stops), heights, total))
     return [row for row in rows if row.epochs]
 
 
-def _draw_strip(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_strip(axes: Axes, rows: Sequence[MarkRow]) -> None:
     """A line of marks for each row, the first one on top."""
     for position, row in enumerate(reversed(rows)):
         if len(row.epochs) > MARKS and set(row.heights) == {1.0}:
@@ -145,9 +145,9 @@ def limit_times(plan: Plan) -> dict[str, float]:
 def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:
     """The limits that the run comes near; their names, and the run's end, beside the axes."""
     end = plan.timeline[-1].seconds
-    most = NEAR * end.p90
-    near = {text: t for text, t in limit_times(plan).items() if t <= most}
-    top = HEADROOM * max(min(end.p95, most), *near.values(), 0.0)
+    highest = NEAR * end.p90
+    near = {text: t for text, t in limit_times(plan).items() if t <= highest}
+    top = HEADROOM * max(min(end.p95, highest), *near.values(), 0.0)
     for seconds in near.values():
         axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
     axes.set_ylim(0, top / scale)

@@ -157,7 +157,7 @@ def _session_entries(
 
 
 def all_knobs(summary: Summary) -> dict[str, SizeValue]:
-    """Everything that tells one configuration from others, by name."""
+    """Everything in which one configuration differs from others, by name."""
     knobs: dict[str, SizeValue] = {"workload": summary.workload, "device": summary.device.label}
     config = summary.config
     knobs |= {f.name: getattr(config, f.name) for f in fields(RunConfig) if f.name != "sizes"}

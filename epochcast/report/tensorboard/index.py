@@ -28,7 +28,7 @@ class BoardRow:
     """One probed configuration, as the tab lists it.
 
     Attributes:
-        id: tells the configuration from all others of the index; 16 hexadecimal digits.
+        id: unique to the configuration among those of the index; 16 hexadecimal digits.
         device: the device's label.
         config_label: the configuration's label.
         step_spread: half the range of ``step_seconds`` over trials, relative to their median.

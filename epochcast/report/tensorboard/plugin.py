@@ -45,8 +45,8 @@ _TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
 _TRACE_SUFFIXES = (".json", ".json.gz")
 _KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
 
-Cell = dict[str, Any]
-Column = dict[str, Any]
+TableCell = dict[str, Any]
+TableColumn = dict[str, Any]
 
 _MEASURED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("step_seconds", "Step time", format_seconds),
@@ -208,7 +208,7 @@ def _perfetto_state() -> dict[str, Any]:
     return {"available": True, "message": ""}
 
 
-def _columns(rows: Sequence[BoardRow]) -> list[Column]:
+def _columns(rows: Sequence[BoardRow]) -> list[TableColumn]:
     """The columns that these configurations need: every knob, and the settings that differ."""
     columns = [_column("workload", "Workload")]
     if len({row.device for row in rows}) > 1:
@@ -225,11 +225,11 @@ def _columns(rows: Sequence[BoardRow]) -> list[Column]:
     return [*columns, _column("status", "Status")]
 
 
-def _column(key: str, title: str, numeric: bool = False) -> Column:
+def _column(key: str, title: str, numeric: bool = False) -> TableColumn:
     return {"key": key, "title": title, "numeric": numeric}
 
 
-def _cells(row: BoardRow) -> Mapping[str, Cell]:
+def _cells(row: BoardRow) -> Mapping[str, TableCell]:
     """The cells of one configuration, by the key of their column; unknown numbers are blank."""
     cells = {
         "workload": _plain(row.workload),
@@ -245,5 +245,5 @@ def _cells(row: BoardRow) -> Mapping[str, Cell]:
     return cells
 
 
-def _plain(value: str | int | float | bool) -> Cell:
+def _plain(value: str | int | float | bool) -> TableCell:
     return {"value": value, "text": str(value)}

@@ -36,7 +36,7 @@ FOLLOW = """\
 
 When the run ends, what it took goes to the store, and corrects the next prediction."""
 
-Cell = Callable[["Comparison"], str]
+CellText = Callable[["Comparison"], str]
 
 
 def print_model(console: Console, model: CostModel) -> None:
@@ -239,9 +239,9 @@ def runs_table(runs: Sequence[Comparison], width: int) -> Table:
     return table
 
 
-def _columns(runs: Sequence[Comparison]) -> list[dict[str, Cell]]:
+def _columns(runs: Sequence[Comparison]) -> list[dict[str, CellText]]:
     """Cells by heading, in groups; what is the same in all runs goes without saying."""
-    who: dict[str, Cell] = {"workload": lambda r: r.workload, "configuration": _config}
+    who: dict[str, CellText] = {"workload": lambda r: r.workload, "configuration": _config}
     if len({r.device.key for r in runs}) > 1:
         who["device"] = lambda r: r.device.name
     return [

@@ -64,7 +64,7 @@ REASONS = {
     StopReason.FUTILE: "{metric} is unlikely to improve by the end of the plan",
     StopReason.BUDGET: "more might not have fitted {limit}",
     StopReason.PLAN_DONE: "all planned epochs are done",
-    StopReason.SIGNAL: "it was told to{by}",
+    StopReason.SIGNAL: "it was asked to{by}",
     None: "the training loop was left before the plan's end",
 }
 LIMITS = {
@@ -163,7 +163,7 @@ def notice_text(event: Notice) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class EpochCell:
     """What stands under a heading; of cells without room the highest ``rank`` is left out first."""
 
     heading: str
@@ -177,19 +177,19 @@ class Cell:
         return max(self.width, cell_len(self.heading)) + len(GAP)
 
 
-def epoch_cells(event: EpochDone, metric: str) -> list[Cell]:
+def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
     """An epoch, column by column; without money where nothing is paid."""
     count = len(f"{event.end_epochs:,}")
     name = set_cell_size(metric, min(cell_len(metric), NAME_WIDTH))
     cells = [
-        Cell("epoch", _epoch(event), 2 * count + 1),
-        Cell("took (predicted)", _took(event), 20),
-        Cell("ratio", f"×{event.ratio:.2f}", 5, rank=4),
-        Cell("time → total", _time(event), 17),
-        Cell("money → total", _money(event), 15, rank=3),
-        Cell("on plan", format_percent(event.on_plan_probability), 7, rank=1),
-        Cell(name, _value(event, metric), 8, rank=2),
-        Cell("then", _decision(event), 5),
+        EpochCell("epoch", _epoch(event), 2 * count + 1),
+        EpochCell("took (predicted)", _took(event), 20),
+        EpochCell("ratio", f"×{event.ratio:.2f}", 5, rank=4),
+        EpochCell("time → total", _time(event), 17),
+        EpochCell("money → total", _money(event), 15, rank=3),
+        EpochCell("on plan", format_percent(event.on_plan_probability), 7, rank=1),
+        EpochCell(name, _value(event, metric), 8, rank=2),
+        EpochCell("then", _decision(event), 5),
     ]
     named = [replace(c, heading=printable(c.heading), text=printable(c.text)) for c in cells]
     return [cell for cell in named if cell.heading and cell.text]
@@ -227,7 +227,7 @@ def _decision(event: EpochDone) -> str:
     return "go on" if event.save_seconds is None else "saved"
 
 
-def fitted(cells: Sequence[Cell], width: int) -> str:
+def fitted(cells: Sequence[EpochCell], width: int) -> str:
     """Cells as a line: in their columns, else side by side, else without the least important."""
     least = max(cells, key=lambda cell: cell.rank)
     fewer = [cell for cell in cells if cell is not least] if least.rank else []
@@ -239,7 +239,7 @@ def fitted(cells: Sequence[Cell], width: int) -> str:
     return fitted(fewer, width) if fewer else set_cell_size(line, width - 1) + "…"
 
 
-def _in_columns(cells: Sequence[Cell]) -> str:
+def _in_columns(cells: Sequence[EpochCell]) -> str:
     """Each where its column begins, or after its neighbour where that is wide."""
     line, start = "", 0
     for cell in cells:
@@ -267,10 +267,10 @@ def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") ->
     by = f" by {signal}" if signal else ""
     limit = LIMITS[event.limit]
     why = REASONS[event.reason].format(metric=metric, limit=limit, by=by)
-    return f"Stopped after {place(event)}: {why}."
+    return f"Stopped after {position_text(event)}: {why}."
 
 
-def place(event: EpochDone | RunEnded) -> str:
+def position_text(event: EpochDone | RunEnded) -> str:
     """``"epoch 11 of 57 and 37 steps of the next"``."""
     steps = event.position.step
     more = f" and {steps:,} step{'s' * (steps != 1)} of the next" if steps else ""
@@ -282,14 +282,14 @@ def _state_line(run: Sequence[RunEvent]) -> str:
     if end is not None:
         return ended_line(end, start.metric if start else "the metric", _signal(run))
     epochs = lasting_epochs(run)
-    at = f"after {place(epochs[-1])}" if epochs else "in its first epoch"
+    at = f"after {position_text(epochs[-1])}" if epochs else "in its first epoch"
     heard = datetime.fromtimestamp(run[-1].wall_time).astimezone()
     return f"Running, or killed: {at}; last heard of at {heard:%Y-%m-%d %H:%M:%S %Z}."
 
 
 def _signal(run: Sequence[RunEvent]) -> str:
-    told = [e.notice for e in run if isinstance(e, Notice) and e.notice.code == "signal"]
-    return dict(told[-1].details).get("name", "") if told else ""
+    signals = [e.notice for e in run if isinstance(e, Notice) and e.notice.code == "signal"]
+    return dict(signals[-1].details).get("name", "") if signals else ""
 
 
 def _spent_line(run: Sequence[RunEvent]) -> str:
@@ -362,7 +362,7 @@ def _result_lines(run: Sequence[RunEvent]) -> Iterator[str]:
 
 
 def _best_line(run: Sequence[RunEvent], metric: str) -> str:
-    """The best value, as the end tells it, or as the epochs do."""
+    """The best value, as the end of the run has it, or as its epochs do."""
     end = ending(run)
     best = [e for e in lasting_epochs(run) if e.best]
     if end is not None and end.best_value is not None and end.best_epoch is not None:

@@ -18,10 +18,10 @@ from epochcast.units import format_bytes, format_count, format_percent
 
 LARGEST = 6  # rows of the tables of what is alive at the peak
 
-Row = tuple[RunConfig, Footprint]
+CountedRow = tuple[RunConfig, Footprint]
 
 
-def print_footprints(console: Console, workload: str, rows: Sequence[Row]) -> None:
+def print_footprints(console: Console, workload: str, rows: Sequence[CountedRow]) -> None:
     """A row per configuration, or everything about a single one."""
     console.print(Text(workload, style="bold"))
     if len(rows) == 1:
@@ -40,7 +40,7 @@ def _uncounted(footprints: Iterable[Footprint]) -> list[tuple[str, int]]:
     return sorted(counts.items())
 
 
-def _cells(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _cells(rows: Sequence[CountedRow]) -> dict[str, list[str]]:
     knobs = [name for name, _ in rows[0][0].sizes]
     values: dict[str, Callable[[Footprint], str]] = {
         "parameters": lambda f: format_count(f.parameters),
@@ -137,7 +137,7 @@ def _module(timeline: Timeline, block: int) -> str:
     return timeline.modules[position] or "(outside the model)"
 
 
-def print_timeline(console: Console, rows: Sequence[Row]) -> None:
+def print_timeline(console: Console, rows: Sequence[CountedRow]) -> None:
     """Every allocation and free, a line each."""
     for config, footprint in rows:
         timeline = footprint.timeline

@@ -55,8 +55,7 @@ RULES = {
     "up": "when {metric} has risen over {rises:.0f} strips of {strip:.0f} checks in a row (UP)",
     "target": "when {metric} reaches {value:g}",
     "divergence": "when {metric} is worse than {value:g}",
-    "futility": "when improving {metric} by epoch {horizon:.0f} is less likely than "
-    "{probability:.0%}",
+    "futility": "when improving {metric} by epoch {horizon:.0f} is less likely than {probability}",
 }
 RATE_RULES: Mapping[RateRule, str] = {
     "linear": "linear rule, for SGD: Goyal et al. 2017",
@@ -181,14 +180,14 @@ def _rule(option: Option) -> str:
 
 def _beside_target(chosen: Option) -> list[str]:
     """Where a maximum, and not the target, is what ends the run."""
-    target, most = chosen.target_epochs, chosen.most_epochs
-    if target is None or most is None or target == most:
+    target, maximum = chosen.target_epochs, chosen.most_epochs
+    if target is None or maximum is None or target == maximum:
         return []
-    if most < target:
-        return [f"The maximum of {most:,} epochs ends the run before the target of {target:,}."]
+    if maximum < target:
+        return [f"The maximum of {maximum:,} epochs ends the run before the target of {target:,}."]
     if chosen.epochs <= target:
         return []
-    return [f"Beyond the target of {target:,}, what is left goes into up to {most:,} epochs."]
+    return [f"Beyond the target of {target:,}, what is left goes into up to {maximum:,} epochs."]
 
 
 def _parts_line(plan: Plan) -> str:
@@ -251,8 +250,10 @@ def _early_end_lines(plan: Plan) -> list[str]:
 
 def rule_text(rule: StopRule, metric: str) -> str:
     """A stop rule in words."""
-    settings = dict(rule.settings)
+    settings: dict[str, Any] = dict(rule.settings)
     delta = settings.get("min_delta", 0.0)
+    if "probability" in settings:
+        settings["probability"] = format_percent(settings["probability"])
     words = {"metric": metric, "delta": f" by {delta:g}" if delta else ""}
     return RULES[rule.kind].format(**settings, **words, th=_ordinal(settings.get("checks", 0)))
 

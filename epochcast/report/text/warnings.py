@@ -55,7 +55,7 @@ WARNINGS = {
     "curve-beyond-plan": "a learning curve goes on to epoch {end}, and the plan to epoch {last}: "
     "what comes after that is left out",
     "few-checks-in-plan": "no learning curve has {needed} checks by epoch {last}, where the plan "
-    "ends: what to expect there, and where rules stop, is not told",
+    "ends: what to expect there, and where rules stop, is not shown",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
     "disk-spreads-saves": "the disk has room for {count}: saves are further apart than failures "
     "and their cost ask for; give {advice}",
@@ -104,7 +104,7 @@ WARNINGS = {
     "watcher-failed": "something that shows this run stopped working ({error}); the run goes on",
     "save-time-unknown": "how long a checkpoint takes to save was never measured: the first one "
     "of this run will show",
-    "unknown-event": "line {line} of the log tells of {kind!r}, which this epochcast does not "
+    "unknown-event": "line {line} of the log has an event {kind!r}, which this epochcast does not "
     "know; for more, run: pip install --upgrade epochcast",
 }
 

@@ -180,14 +180,14 @@ def test_the_end_names_what_binds() -> None:
     assert told(*sample_runs.drifting())[-1] == (
         "Stopped after epoch 48 of 50: more might not have fitted the deadline."
     )
-    assert told(*sample_runs.resumed())[-1].endswith("it was told to by SIGTERM.")
+    assert told(*sample_runs.resumed())[-1].endswith("it was asked to by SIGTERM.")
     cut = replace(ENDED, position=Position(epoch=11, step=1))
     assert "epoch 11 of 50 and 1 step of the next:" in ended_line(cut)
 
 
 def test_a_finished_run_in_words() -> None:
     assert summary_lines(sample_runs.resumed()) == [
-        "Stopped after epoch 16 of 57: it was told to by SIGTERM.",
+        "Stopped after epoch 16 of 57: it was asked to by SIGTERM.",
         "Time 32m 42s of 1h 00m; money $1.36 of $3.00; planned for 57 epochs: 53.6–56.9 min.",
         "An epoch took 55.1 s (median of 16); predicted: 53.4–56.6 s.",
         "An evaluation took 2 s (median of 9); predicted: 1.94–2.06 s.",

@@ -139,7 +139,8 @@ def test_every_rule_has_words() -> None:
     assert set(r.RULES) == set(RULES)
     assert r.rule_text(rule_record(Target(value=0.5)), "accuracy") == "when accuracy reaches 0.5"
     futile = StopRule(kind="futility", settings=(("horizon", 90.0), ("probability", 0.05)))
-    assert r.rule_text(futile, "loss") == "when improving loss by epoch 90 is less likely than 5%"
+    words = "when improving loss by epoch 90 is less likely than 5.0 %"
+    assert r.rule_text(futile, "loss") == words
 
 
 @pytest.mark.parametrize(
