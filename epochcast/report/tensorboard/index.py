@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.records import SCHEMA, RunConfig, Status, Summary, from_json, to_json
+from epochcast.records import SCHEMA, Summary, from_json, to_json
 from epochcast.records.documents import write_atomic
 
 INDEX_NAME = "epochcast.json"
@@ -24,43 +24,15 @@ _LONGEST = 120  # characters of one folder's name; file systems allow 255 bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BoardRow:
-    """One probed configuration, as the tab lists it.
+class BoardIndex:
+    """All configurations of one log folder.
 
     Attributes:
-        id: unique to the configuration among those of the index; 16 hexadecimal digits.
-        device: the device's label.
-        config_label: the configuration's label.
-        step_spread: half the range of ``step_seconds`` over trials, relative to their median.
-        trace: the torch.profiler trace, relative to the index's folder; None if there is none.
+        configurations: a trace is named relative to the index's folder.
     """
 
-    id: str
-    workload: str
-    device: str
-    config: RunConfig
-    config_label: str
-    status: Status
-    message: str = ""
-    step_seconds: float | None = None
-    step_spread: float | None = None
-    samples_per_second: float | None = None
-    peak_bytes: int | None = None
-    device_bytes: int | None = None
-    trace: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BoardIndex:
-    """All configurations of one log folder."""
-
     schema: int = SCHEMA
-    configurations: tuple[BoardRow, ...]
-
-
-def make_index(summaries: Sequence[Summary]) -> BoardIndex:
-    """The index of these summaries, in their order."""
-    return BoardIndex(configurations=tuple(_row(summary) for summary in summaries))
+    configurations: tuple[Summary, ...]
 
 
 def summary_id(summary: Summary) -> str:
@@ -75,30 +47,13 @@ def slug(text: str) -> str:
     return safe[:_LONGEST].rstrip(" .") or "unnamed"
 
 
-def _row(summary: Summary) -> BoardRow:
-    return BoardRow(
-        id=summary_id(summary),
-        workload=summary.workload,
-        device=summary.device.label,
-        config=summary.config,
-        config_label=summary.config.label,
-        status=summary.status,
-        message=summary.message,
-        step_seconds=summary.step_seconds,
-        step_spread=summary.step_spread,
-        samples_per_second=summary.samples_per_second,
-        peak_bytes=summary.peak_bytes,
-        device_bytes=summary.device_bytes,
-        trace=summary.trace,
-    )
-
-
-def write_index(folder: Path, index: BoardIndex) -> None:
-    """Replace the index of a log folder in one step.
+def write_index(folder: Path, summaries: Sequence[Summary]) -> None:
+    """Replace the index of a log folder in one step; it has these summaries, in their order.
 
     Raises:
         OSError: the folder cannot be written.
     """
+    index = BoardIndex(configurations=tuple(summaries))
     write_atomic(folder / INDEX_NAME, to_json(index).encode())
 
 

@@ -26,8 +26,14 @@ from tensorboard.plugins import base_plugin
 from werkzeug.wrappers import Request, Response
 
 from epochcast.errors import MissingDependency, StoreError
-from epochcast.records import RunConfig
-from epochcast.report.tensorboard.index import BoardIndex, BoardRow, find_indexes, read_index, slug
+from epochcast.records import RunConfig, Summary
+from epochcast.report.tensorboard.index import (
+    BoardIndex,
+    find_indexes,
+    read_index,
+    slug,
+    summary_id,
+)
 from epochcast.report.tensorboard.responses import (
     SCRIPT_POLICY,
     file_answer,
@@ -65,7 +71,7 @@ class _Listed:
     """A configuration with the folder of the index that lists it."""
 
     key: str
-    row: BoardRow
+    row: Summary
     folder: Path
 
     @property
@@ -114,7 +120,7 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         rows = [
             {
                 "key": entry.key,
-                "label": entry.row.config_label,
+                "label": entry.row.config.label,
                 "workload": entry.row.workload,
                 "status": entry.row.status,
                 "message": entry.row.message,
@@ -134,7 +140,7 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         path = entry.trace if entry else None
         if entry is None or path is None:
             return problem(404, "no configuration has this trace")
-        label = f"{slug(entry.row.workload)} {slug(entry.row.config_label)}{_suffix(path)}"
+        label = f"{slug(entry.row.workload)} {slug(entry.row.config.label)}{_suffix(path)}"
         return file_answer(request, path, download_as=label)
 
     def _perfetto(self, request: Request, name: str) -> Response:
@@ -189,9 +195,9 @@ def _application(prefix: str, view: View) -> Any:
     return application
 
 
-def _key(index: Path, row: BoardRow) -> str:
+def _key(index: Path, row: Summary) -> str:
     """An id that is unique over all indexes, whatever they say."""
-    parts = (str(index), row.id, row.workload, row.device, row.config)
+    parts = (str(index), summary_id(row))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -208,10 +214,10 @@ def _perfetto_state() -> dict[str, Any]:
     return {"available": True, "message": ""}
 
 
-def _columns(rows: Sequence[BoardRow]) -> list[TableColumn]:
+def _columns(rows: Sequence[Summary]) -> list[TableColumn]:
     """The columns that these configurations need: every knob, and the settings that differ."""
     columns = [_column("workload", "Workload")]
-    if len({row.device for row in rows}) > 1:
+    if len({row.device.label for row in rows}) > 1:
         columns.append(_column("device", "Device"))
     columns.append(_column("batch_size", "Batch size", numeric=True))
     for name in sorted({name for row in rows for name, _ in row.config.sizes}):
@@ -229,11 +235,11 @@ def _column(key: str, title: str, numeric: bool = False) -> TableColumn:
     return {"key": key, "title": title, "numeric": numeric}
 
 
-def _cells(row: BoardRow) -> Mapping[str, TableCell]:
+def _cells(row: Summary) -> Mapping[str, TableCell]:
     """The cells of one configuration, by the key of their column; unknown numbers are blank."""
     cells = {
         "workload": _plain(row.workload),
-        "device": _plain(row.device),
+        "device": _plain(row.device.label),
         "batch_size": _plain(row.config.batch_size),
         "status": _plain(_STATUS[row.status]),
     }

@@ -39,7 +39,7 @@ from epochcast.errors import FitError, StoreError
 from epochcast.records import Summary
 from epochcast.report.optional import require_packages
 from epochcast.report.plots.comparison import ProbedPrediction
-from epochcast.report.tensorboard.index import make_index, write_index
+from epochcast.report.tensorboard.index import write_index
 from epochcast.report.text.estimate import estimate_markdown
 from epochcast.storage.query import Selection, model_of, selections
 from epochcast.storage.store import Store
@@ -109,7 +109,7 @@ def write_board(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_index(folder, make_index(summaries))
+        write_index(folder, summaries)
         require_packages("tensorboard", "matplotlib")
         from epochcast.report.tensorboard.contents import run_files
 

@@ -22,7 +22,7 @@ from werkzeug.test import Client, TestResponse
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.records import SCHEMA, Summary
 from epochcast.report.tensorboard import plugin as plugin_module
-from epochcast.report.tensorboard.index import make_index, write_index
+from epochcast.report.tensorboard.index import write_index
 from epochcast.report.tensorboard.plugin import EpochcastPlugin
 from epochcast.report.tensorboard.responses import perfetto_folder
 from epochcast.report.tensorboard.server import serve
@@ -52,7 +52,7 @@ def board(folder: Path, summaries: list[Summary]) -> Path:
     (folder / "mnist-mlp" / "a" / "trace.json.gz").write_bytes(TRACE)
     (folder.parent / "secret.json").write_bytes(SECRET)
     traced = replace(summaries[0], trace="mnist-mlp/a/trace.json.gz")
-    write_index(folder, make_index([traced, *summaries[1:]]))
+    write_index(folder, [traced, *summaries[1:]])
     return folder
 
 
@@ -187,7 +187,7 @@ def test_a_url_does_not_leave_its_folder(board: Path, trick: str, encode: bool, 
 def test_an_index_does_not_lead_out_of_its_folder(
     board: Path, summaries: list[Summary], trick: str
 ) -> None:
-    write_index(board, make_index([replace(summaries[0], trace=trick)]))
+    write_index(board, [replace(summaries[0], trace=trick)])
     client = client_of(board)
     [row] = rows_of(client)
     real = (board / "mnist-mlp/a/trace.json.gz").resolve()
@@ -210,7 +210,7 @@ def test_a_link_out_of_the_folder_is_not_followed(
     link = board / "link.json"
     link.symlink_to(board.parent / target)
     name = "link.json" if target != "." else "link.json/secret.json"
-    write_index(board, make_index([replace(summaries[0], trace=name)]))
+    write_index(board, [replace(summaries[0], trace=name)])
     client = client_of(board)
     [row] = rows_of(client)
     assert row["trace"] is None
@@ -220,7 +220,7 @@ def test_a_link_out_of_the_folder_is_not_followed(
 @pytest.mark.parametrize("name", ["mnist-mlp", "notes.txt", "gone.json.gz"])
 def test_only_traces_are_served(board: Path, summaries: list[Summary], name: str) -> None:
     (board / "notes.txt").write_text("private")
-    write_index(board, make_index([replace(summaries[0], trace=name)]))
+    write_index(board, [replace(summaries[0], trace=name)])
     [row] = rows_of(client_of(board))
     assert row["trace"] is None
 
@@ -228,7 +228,7 @@ def test_only_traces_are_served(board: Path, summaries: list[Summary], name: str
 def test_a_new_probe_appears_without_a_restart(board: Path, summaries: list[Summary]) -> None:
     client = client_of(board)
     assert len(rows_of(client)) == 6
-    write_index(board, make_index(summaries[:2]))
+    write_index(board, summaries[:2])
     assert len(rows_of(client)) == 2
 
 
@@ -236,7 +236,7 @@ def test_every_index_below_the_log_folder_is_listed(board: Path, summaries: list
     other = board / "other"
     (other / "t").mkdir(parents=True)
     (other / "t" / "trace.json").write_bytes(b"[]")
-    write_index(other, make_index([replace(summaries[0], trace="t/trace.json")]))
+    write_index(other, [replace(summaries[0], trace="t/trace.json")])
     client = client_of(board)
     rows = rows_of(client)
     assert len(rows) == 7
@@ -261,7 +261,7 @@ def test_a_corrupt_index_is_a_message(
 ) -> None:
     other = board / "other"
     other.mkdir()
-    write_index(other, make_index(summaries))
+    write_index(other, summaries)
     (board / "epochcast.json").write_bytes(content)
     response = client_of(board).get(f"{ROOT}/configurations")
     [problem] = response.get_json()["problems"]
@@ -352,7 +352,7 @@ def test_a_port_that_is_taken_is_one_line(board: Path) -> None:
 
 def test_the_index_is_replaced_in_one_step(board: Path, summaries: list[Summary]) -> None:
     before = os.stat(board / "epochcast.json").st_ino
-    write_index(board, make_index(summaries))
+    write_index(board, summaries)
     assert os.stat(board / "epochcast.json").st_ino != before
     assert json.loads((board / "epochcast.json").read_text())["schema"] == SCHEMA
     assert [p.name for p in board.iterdir() if p.name.startswith(".")] == []

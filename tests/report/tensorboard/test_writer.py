@@ -112,11 +112,9 @@ def test_the_index_holds_raw_numbers(folder: Path, summaries: list[Summary]) -> 
     good, failed = index["configurations"]
     assert index["schema"] == SCHEMA
     assert good["config"]["batch_size"] == 32
-    assert good["config_label"] == "batch_size=32 width=256"
     assert good["step_seconds"] == summaries[0].step_seconds
     assert good["peak_bytes"] == 288 * MIB
     assert good["trace"] == "mnist-mlp/a/trace.json.gz"
-    assert good["id"] != failed["id"]
     assert (failed["status"], failed["step_seconds"], failed["trace"]) == ("oom", None, None)
     assert "wanted 3 GiB" in failed["message"]
 
