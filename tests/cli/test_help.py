@@ -9,7 +9,7 @@ import pytest
 
 from epochcast.cli import HOMES, cli
 
-THEIRS = ("plan", "probe", "dry-run")  # whose options are still being written
+THEIRS = ("plan",)  # whose options are still being written
 
 
 def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
