@@ -164,7 +164,12 @@ class _Reader:
         self.options = options
 
     def entry(self) -> Entry:
-        """The row as a whole."""
+        """The row as a whole.
+
+        Raises:
+            Malformed: a cell makes no sense, or there are not just epochs or just steps.
+            UsageError: something is in no column and was not said either.
+        """
         epochs = (*self._times("first_epoch_seconds"), *self._times("epoch_seconds"))
         steps = self._times("step_seconds")
         if bool(epochs) == bool(steps):

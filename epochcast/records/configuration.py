@@ -174,7 +174,11 @@ def _kind_of(name: str) -> DeviceKind:
 
 
 def parse_size_value(text: str) -> SizeValue:
-    """The value of a model-size knob as typed by a user: int, float, bool or else text."""
+    """The value of a model-size knob as typed by a user: int, float, bool or else text.
+
+    Raises:
+        UsageError: a number that is not finite.
+    """
     lowered = text.strip().lower()
     if lowered in ("true", "false"):
         return lowered == "true"
