@@ -27,6 +27,7 @@ def price(path: Path) -> float:
             objective=ec.Cheapest(),
         )
         ec.plan(model, ec.Budget(dead_line=3600.0), epochs=90)  # wrong: deadline
+        ec.plan(model, ec.Budget(deadline=3600.0), epoch=90)  # wrong: epochs
     except ec.EpochcastError as error:
         raise SystemExit(str(error)) from error
     plan.save(path)
