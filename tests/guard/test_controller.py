@@ -193,6 +193,7 @@ def test_the_first_steps_of_a_process_are_expected_once() -> None:
     state = begun(plan, first=True, epoch=Epoch(began=0.0))
     decides = controller(plan, keep_best=False)
     assert decides.segment(state).first
+    assert decides.rest(state, 10).first
     ended, _ = decides.end_epoch(state, NOW, step=10)
     assert not decides.segment(ended).first
     assert ended.ledger.samples.first_epoch == (100.0,)
