@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rehearsal import Listener, make_plan, new_state
 
@@ -72,4 +74,8 @@ def test_an_outcome_is_the_plan_beside_what_it_took() -> None:
     cut = run_outcome(PLAN, state, Position(epoch=1, step=3, steps=13), finished_at=1e9)
     assert cut is not None
     assert cut.total_predicted is None  # nothing to compare it with
+    second = replace(state, ledger=replace(state.ledger, processes=2))
+    resumed = run_outcome(PLAN, second, Position(epoch=1, steps=10), finished_at=1e9)
+    assert resumed is not None
+    assert resumed.total_predicted is None
     assert run_outcome(PLAN, NEW, Position(), finished_at=1e9) is None

@@ -384,6 +384,23 @@ def test_what_evaluations_take_is_no_part_of_steps(tmp_path: Path) -> None:
     assert run.guard._timer.steady.bound < 6
 
 
+def test_an_evaluation_within_an_epoch_is_no_part_of_the_next_step(tmp_path: Path) -> None:
+    run = Rehearsal(make_plan(evaluation=about(400.0, 0.1)), tmp_path)
+
+    def evaluate(run: Rehearsal) -> None:
+        if run.guard.position.step == 5:
+            assert run.guard.may_evaluate()
+            run.clock.pass_(400.0)
+            run.guard.end_evaluation()
+            run.clock.pass_(5.0)
+
+    run.each_step = evaluate
+    run.guard.start()
+    run.guard.begin_epoch()
+    run._train()
+    assert run.guard._timer.steady.bound < 16  # two steps of 5 s where it evaluated
+
+
 def test_rules_that_are_never_shown_a_value_are_told_about(tmp_path: Path) -> None:
     rules = (StopRule(kind="patience", settings=(("checks", 4.0), ("min_delta", 0.0))),)
     run = Rehearsal(make_plan(epochs=3, rules=rules), tmp_path)
