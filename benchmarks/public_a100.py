@@ -174,7 +174,13 @@ def all_cases(known: Sequence[Measurement], counted: Footprints) -> list[Case]:
 
 
 def cases_of(split: Split, trials: Trials, counted: Footprints) -> list[Case]:
-    """Every held-out configuration of one split."""
+    """Every held-out configuration of one split.
+
+    Args:
+        split: what is fitted on, and what is held out.
+        trials: the measurements of each configuration.
+        counted: their dry runs.
+    """
     model = ec.fit([m for c in split.fitted for m in trials[c]])
     fitted = [Known(c, truth(trials[c])) for c in split.fitted]
     return [_case(split, model, fitted, trials[c], counted) for c in split.held_out]

@@ -69,7 +69,13 @@ def line(known: Sequence[Known], asked: RunConfig) -> float | None:
 def counts_nnls(
     known: Sequence[Known], asked: RunConfig, counted: Mapping[RunConfig, Footprint]
 ) -> float:
-    """Seconds of a step as one sum of physical terms, without anything else."""
+    """Seconds of a step as one sum of physical terms, without anything else.
+
+    Args:
+        known: what was measured.
+        asked: the configuration to predict.
+        counted: dry runs of all of these.
+    """
     rows, y = [_terms(k.config, counted[k.config]) for k in known], [k.value for k in known]
     relative = np.array(rows) / np.array(y)[:, None]
     scale = relative.max(axis=0)

@@ -52,7 +52,14 @@ class Counts:
 
 
 def evaluate(trials: Path, counts: Path, result: Path, docs: Path) -> None:
-    """Read, compare, print, write."""
+    """Read, compare, print, write.
+
+    Args:
+        trials: the recording of ``measure``.
+        counts: what ``count`` wrote.
+        result: file for scores and cases.
+        docs: folder with the document that the tables and the figure belong to.
+    """
     about, measurements = recording.read(trials)
     counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
     cases = all_cases(measurements, counted)

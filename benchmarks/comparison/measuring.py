@@ -27,7 +27,14 @@ OVERSEEN = ("torch", "transformers", "accelerate", "torchinfo", "scikit-learn", 
 def measure(
     grids: Sequence[Grid], rounds: int, seconds: float, threads: int
 ) -> list[ec.Measurement]:
-    """Probe every grid in interleaved rounds; what fails is told, not hidden."""
+    """Probe every grid in interleaved rounds; what fails is told, not hidden.
+
+    Args:
+        grids: what to probe.
+        rounds: over all of it.
+        seconds: timed in each trial.
+        threads: of torch.
+    """
     found: dict[str, tuple[ec.Measurement, ...]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(1, rounds + 1):

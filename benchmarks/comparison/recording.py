@@ -22,7 +22,13 @@ DIGITS = 6
 
 
 def write(path: Path, about: dict[str, Any], measurements: Iterable[Measurement]) -> None:
-    """Write a header and the measurements, in the order they were made."""
+    """Write a header and the measurements, in the order they were made.
+
+    Args:
+        path: of the file.
+        about: where and when it was measured.
+        measurements: in any order.
+    """
     ordered = sorted(measurements, key=lambda m: m.created_at)
     lines = [json.dumps(about), *(to_json(thinned(m)) for m in ordered)]
     # without name and time, so that the same measurements make the same file

@@ -181,7 +181,13 @@ def _lines(cells: Iterable[Sequence[str]]) -> str:
 
 
 def insert(path: Path, written: str, writer: str = WRITER) -> None:
-    """Put text between a script's markers in a document, which is made if there is none."""
+    """Put text between a script's markers in a document, which is made if there is none.
+
+    Args:
+        path: of the document.
+        written: what goes between the markers.
+        writer: the script that they name.
+    """
     begin, end = f"<!-- written by {writer}: begin -->", "<!-- end -->"
     around = path.read_text() if path.is_file() else f"{begin}\n{end}\n"
     before, _, rest = around.partition(begin)

@@ -39,7 +39,13 @@ def errors(values: Iterable[float]) -> Errors | None:
 
 
 def coverage(pairs: Sequence[tuple[Quantiles, float]], low: str, high: str) -> float | None:
-    """The share of values inside their own interval, e.g. from ``"p10"`` to ``"p90"``."""
+    """The share of values inside their own interval; None of none.
+
+    Args:
+        pairs: what was predicted, and what was measured then.
+        low: name of the lower quantile, e.g. ``"p10"``.
+        high: name of the upper one, e.g. ``"p90"``.
+    """
     if not pairs:
         return None
     return fmean(getattr(q, low) <= value <= getattr(q, high) for q, value in pairs)

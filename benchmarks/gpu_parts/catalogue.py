@@ -122,5 +122,3 @@ PARTS = (
         scenarios=(Scenario(name="grid", seconds=150.0, dry=True),),
     ),
 )
-
-BY_NAME: Mapping[str, Part] = MappingProxyType({part.name: part for part in PARTS})

@@ -238,7 +238,13 @@ def speed(here: Situation) -> None:
 
 
 def timed(work: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
-    """Seconds of one of several calls, made one after the other, once all is warm."""
+    """Seconds of one of several calls, made one after the other, once all is warm.
+
+    Args:
+        work: what is called.
+        device: that is waited for.
+        repeats: how often it is called.
+    """
     for _ in range(3):
         work()
     _wait(device)
@@ -250,7 +256,13 @@ def timed(work: Callable[[], object], device: str, repeats: int = REPEATS) -> fl
 
 
 def matmul_speed(dtype: torch.dtype, side: int, device: str) -> float:
-    """Floating-point operations per second of a product of square matrices of random numbers."""
+    """Floating-point operations per second of a product of square matrices of random numbers.
+
+    Args:
+        dtype: of the matrices.
+        side: rows and columns of each.
+        device: of torch.
+    """
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / timed(lambda: a @ b, device)
 

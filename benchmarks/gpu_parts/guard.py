@@ -81,7 +81,13 @@ def stored(workload: str, here: Situation) -> tuple[ec.Measurement, ...]:
 
 
 def followed(plan: ec.Plan, setting: Setting, here: Situation) -> dict[str, Any]:
-    """Train until the guard ends it; what its log says."""
+    """Train until the guard ends it; what its log says.
+
+    Args:
+        plan: whose budget is replaced by a deadline.
+        setting: what is trained.
+        here: where.
+    """
     training = Training(setting, here.device)
     work = training.work
     folder = here.work / f"run-{time.monotonic_ns()}"
@@ -146,7 +152,13 @@ def energy(here: Situation) -> None:
 
 
 def watched(sensors: Sensors, seconds: float, work: Any) -> list[list[float | None]]:
-    """[seconds, joules, watts] again and again while work is done."""
+    """[seconds, joules, watts] again and again while work is done.
+
+    Args:
+        sensors: that are read before each piece of work.
+        seconds: for which this goes on.
+        work: one piece of it.
+    """
     began = time.monotonic()
     rows: list[list[float | None]] = []
     while (now := time.monotonic() - began) < seconds:

@@ -75,7 +75,13 @@ class Recording:
         self._write_summary()
 
     def add(self, part: str, scenarios: Sequence[str], ended: Ended) -> None:
-        """What a process recorded, and how it ended."""
+        """What a process recorded, and how it ended.
+
+        Args:
+            part: that it belongs to.
+            scenarios: that it was to play.
+            ended: the rest.
+        """
         for record in ended.records:
             file = ATTACHMENTS if "attached" in record else part
             self._packed.setdefault(file, []).append((_name(record), pack(record)))
@@ -86,7 +92,13 @@ class Recording:
         self._write_summary()
 
     def skipped(self, part: str, scenario: str, why: str) -> None:
-        """A scenario that was not played."""
+        """A scenario that was not played.
+
+        Args:
+            part: that it belongs to.
+            scenario: its name.
+            why: it was left out.
+        """
         self._outcomes.append({"part": part, "scenario": scenario, "status": f"skipped: {why}"})
         self._write_summary()
 

@@ -172,7 +172,13 @@ def copier() -> Callable[[Any], Any]:
 
 
 def until_out_of_memory(setting: Setting, device: str, stages: Stages) -> list[dict[str, Any]]:
-    """Double the batch until memory that is limited runs out, then go on with half of it."""
+    """Double the batch until memory that is limited runs out, then go on with half of it.
+
+    Args:
+        setting: what is trained; it begins with a quarter of its batch size.
+        device: of torch.
+        stages: is told what has ended.
+    """
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, LIMITED_BYTES / total))
     training = Training(setting, device)
