@@ -29,10 +29,8 @@ from epochcast.storage.store import Store
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT / "tests" / "planning"))
 
 import truths  # noqa: E402
-from test_budget import true_seconds  # noqa: E402
 
 ROUND_SD, ROUNDS, SWEEPS, RUNS = 0.08, 3, 200, 400
 DEADLINE, REPEATS = 1200.0, 7
@@ -99,7 +97,7 @@ def share_kept(confidence: float) -> float:
         one_way = {"sizes": {"width": 1024}, "batch_sizes": (128,), "micro_batch": 128, "save": 1}
         chosen = ec.plan(ec.fit(sweep), budget, **one_way).chosen
         own = np.random.default_rng(1000 + seed).normal(0, ROUND_SD, RUNS)
-        kept.append(float(np.mean(true_seconds(chosen.epochs) * np.exp(own) <= DEADLINE)))
+        kept.append(float(np.mean(truths.true_seconds(chosen.epochs) * np.exp(own) <= DEADLINE)))
     return fmean(kept)
 
 

@@ -8,6 +8,7 @@ multiplied by exp(u_r + ε), one u for each round and one ε for each trial.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -124,3 +125,12 @@ def sweep(
             factor = float(np.exp(shared + own))
             found.append(measure(b, w, round_=round_, factor=factor, trial=trial))
     return found
+
+
+def true_seconds(epochs: int) -> float:
+    """Seconds that the imaginary device takes for MNIST, batch size 128, width 1024."""
+    compute, update = compute_seconds(128, 1024), update_seconds(1024)
+    partial = compute_seconds(60_000 % 128, 1024)
+    epoch = 468 * compute + 469 * update + partial + 0.01
+    evaluation = math.ceil(10_000 / 128) * compute / 3 + 0.02
+    return 2.1 + 0.5 + epochs * (epoch + evaluation + 0.05)

@@ -236,15 +236,6 @@ def test_nine_runs_in_ten_finish_inside_the_budget_from_probes_to_plan() -> None
         found = plan(model, Budget(deadline=1200.0), sizes={"width": 1024}, batch_sizes=(128,),
                      micro_batch=128, save=1)  # fmt: skip
         random = np.random.default_rng(1000 + seed)
-        times = true_seconds(found.chosen.epochs) * np.exp(random.normal(0, round_sd, 20))
+        times = truths.true_seconds(found.chosen.epochs) * np.exp(random.normal(0, round_sd, 20))
         inside += int(np.sum(times <= 1200.0))
     assert 860 <= inside <= 940
-
-
-def true_seconds(epochs: int) -> float:
-    """What the imaginary device takes for MNIST at batch size 128, width 1024; see truths.py."""
-    compute, update = truths.compute_seconds(128, 1024), truths.update_seconds(1024)
-    partial = truths.compute_seconds(60_000 % 128, 1024)
-    epoch = 468 * compute + 469 * update + partial + 0.01
-    evaluation = math.ceil(10_000 / 128) * compute / 3 + 0.02
-    return 2.1 + 0.5 + epochs * (epoch + evaluation + 0.05)
