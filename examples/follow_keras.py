@@ -1,7 +1,7 @@
 """The network and data of digits-mlp in Keras on torch, as long as a plan says.
 
     epochcast probe digits-mlp
-    epochcast plan --epochs 100 --deadline 2m --patience 5 --output plan.json
+    epochcast plan --epochs 100 --deadline 2m --stop patience=5 --output plan.json
     python examples/follow_keras.py plan.json
 
 Keras' loop costs more than the one that was probed: after the first epochs the plan is made anew.

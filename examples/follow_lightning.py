@@ -1,7 +1,7 @@
 """digits-mlp in Lightning, as long as a plan says.
 
     epochcast probe digits-mlp
-    epochcast plan --epochs 100 --deadline 2m --patience 5 --output plan.json
+    epochcast plan --epochs 100 --deadline 2m --stop patience=5 --output plan.json
     python examples/follow_lightning.py plan.json
 
 Stop it with Ctrl-C and start it again: it goes on where it was, with what is left of the budget.

@@ -1,7 +1,7 @@
 """A small vision transformer with random weights in Hugging Face's Trainer, as a plan says.
 
     epochcast probe examples/follow_transformers.py:digits_vit
-    epochcast plan --epochs 50 --deadline 2m --patience 5 --output plan.json
+    epochcast plan --epochs 50 --deadline 2m --stop patience=5 --output plan.json
     python examples/follow_transformers.py plan.json
 
 Stop it with Ctrl-C and start it again: it goes on where it was, with what is left of the budget.

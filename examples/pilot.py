@@ -1,7 +1,7 @@
 """A short pilot run that writes its learning curve for ``epochcast plan --curve``.
 
     python examples/pilot.py 20 pilot.csv
-    epochcast plan digits-mlp --epochs 200 --deadline 30s --patience 5 --curve pilot.csv
+    epochcast plan digits-mlp --epochs 200 --deadline 30s --stop patience=5 --curve pilot.csv
 
 Any training that logs its losses will do: CSV, JSON, or a TensorBoard event file.
 """

@@ -1,9 +1,8 @@
-"""``epochcast plan``: options to a budget and a request; the plan to terminal, JSON, file, plot."""
+"""``epochcast plan``: options to a budget and a question; the plan to terminal, file, plot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,11 @@ from epochcast.cli.options import (
     without_collecting,
 )
 from epochcast.cli.plan_request import (
-    STOP_SETTING,
     budget_of,
     plan_arguments,
+    read_counting,
+    read_mtbf,
+    read_stop,
     single_knobs,
 )
 from epochcast.errors import DoesNotFit, UsageError
@@ -37,6 +38,40 @@ from epochcast.planning.batch import OPTIMIZERS
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.records import Budget, Plan, Warning_
+
+GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the parameters below it
+    "Question": (
+        "epochs", "min_epochs", "max_epochs", "samples", "folds", "knobs", "precision", "workers",
+        "objective",
+    ),
+    "Limits": (
+        "deadline", "counted_from", "money", "price_per_hour", "fixed_cost", "energy", "watts",
+        "carbon_per_kwh", "memory", "disk", "confidence",
+    ),
+    "Batch and devices": (
+        "batch_sizes", "micro_batch", "devices", "bandwidth", "noise_scale", "reference_batch",
+        "optimizer",
+    ),
+    "Evaluation and stopping": (
+        "evaluate", "stops", "metric", "mode", "min_delta", "curves", "steps_per_epoch",
+    ),
+    "Saving and failures": ("save", "keep", "mtbf_seconds", "restart_seconds"),
+    "Cost model": ("store", "device", "model_file", "seed"),
+    "Output": ("output", "plot", "as_json", "help"),
+}  # fmt: skip
+
+
+class _Grouped(click.Command):
+    """A command whose help lists its options under the headings of ``GROUPS``."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {
+            "help" if "--help" in p.opts else p.name: p.get_help_record(ctx)
+            for p in self.get_params(ctx)
+        }
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names if (record := records.get(name))])
 
 
 def _int_or(*words: str, several: bool = False) -> Parsed:
@@ -54,86 +89,114 @@ def _int_or(*words: str, several: bool = False) -> Parsed:
     return Parsed("|".join(("N,N,…" if several else "N", *words)), read)
 
 
-def _read_stop(text: str) -> tuple[str, float]:
-    """``"gl=5"``."""
-    kind, _, number = text.partition("=")
-    if kind.strip() in STOP_SETTING:
-        with suppress(ValueError):
-            return kind.strip(), float(number)
-    raise UsageError(
-        f"expected KIND=NUMBER with one of {', '.join(STOP_SETTING)}, but got {text!r}"
-    )
-
-
 def _read_bytes(text: str) -> float:
     return float(units.parse_bytes(text))  # limits of a budget are floating-point numbers
 
 
 MONEY, BYTES = Parsed("AMOUNT", units.parse_money), Parsed("SIZE", _read_bytes)
 ENERGY, SHARE = Parsed("ENERGY", units.parse_energy), Parsed("SHARE", units.parse_share)
-STOP = Parsed("KIND=NUMBER", _read_stop)
-POSITIVE = click.IntRange(min=1)
-MEASURED = click.FloatRange(min=0, min_open=True)
+STOP = Parsed("RULE=NUMBER", read_stop)
+MTBF = Parsed("DURATION|RATE", read_mtbf)
+COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
+POSITIVE, COUNT = click.IntRange(min=1), click.IntRange(min=0)
+AMOUNT, POSITIVE_AMOUNT = click.FloatRange(min=0), click.FloatRange(min=0, min_open=True)
+POSITIVE.name = COUNT.name = "n"  # as the help shows them
+AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 
 
-@click.command()
+@click.command(cls=_Grouped, context_settings={"max_content_width": 120})
 @click.argument("workload", required=False)
 @click.option("--epochs", type=POSITIVE,
-              help="Wanted at the reference batch; the run ends there.")  # fmt: skip
+              help="Train for so many epochs of the reference batch.")  # fmt: skip
 @click.option("--min-epochs", type=POSITIVE,
-              help="Fewer are not worth running; default: one of any batch.")  # fmt: skip
+              help="Do not run for fewer epochs. Default: one epoch.")  # fmt: skip
 @click.option("--max-epochs", type=POSITIVE,
-              help="Never more; above --epochs, what limits leave is used.")  # fmt: skip
-@click.option("--deadline", metavar="DURATION|TIME", help="'8h', or '2026-12-01 08:00'.")
-@click.option("--counted-from", type=click.Choice(["now", "start", "total"]), default="now",
-              help="Now, the allocation's start, or in total over resumed runs.")  # fmt: skip
-@click.option("--started", metavar="TIME",
-              help="Of the allocation, past or to come; default: what SLURM says.")  # fmt: skip
-@click.option("--spent", type=DURATION, help="By earlier runs, with --counted-from total.")
-@click.option("--budget", "money", type=MONEY, help="Money, '$18'.")
-@click.option("--price-per-hour", type=click.FloatRange(min=0), help="Of one device.")
-@click.option("--fixed-cost", type=MONEY, default=0.0, help="Spent whatever the run does.")
-@click.option("--energy", type=ENERGY, help="'0.25kWh'.")
-@click.option("--watts", metavar="WATTS|measured", help="Of one device; measured: by probes.")
-@click.option("--carbon", type=MEASURED, help="Grams of CO₂ per kWh; needs --watts.")
-@click.option("--memory", type=BYTES, help="Of one device; default: what it has.")
-@click.option("--disk", type=BYTES, help="For checkpoints.")
-@click.option("--keep", type=click.IntRange(min=0), default=2, help="Checkpoints; 0: all.")
-@click.option("--confidence", type=SHARE, default=0.9, help="That all limits hold; '90%'.")
-@click.option("--batch-size", "batch_sizes", type=_int_or("free", several=True),
-              help="Samples of an optimizer step; several to choose from, or free.")  # fmt: skip
-@click.option("--micro-batch", type=POSITIVE, help="Samples of one forward pass.")
-@click.option("--devices", type=INT_LIST, help="That share the work.")
-@click.option("--bandwidth", type=BYTES, help="Between devices, a second.")
-@click.option("--samples", metavar="N|FACTOR", help="60000, or 10x as many as probed.")
-@click.option("--folds", type=POSITIVE, default=1, help="Of cross-validation.")
+              help="Spend what the limits leave beyond --epochs on more, up to here.")  # fmt: skip
+@click.option("--samples", metavar="N|FACTOR",
+              help="Train on so many samples, 60000, or on 10x as many as probed.")  # fmt: skip
+@click.option("--folds", type=POSITIVE, default=1,
+              help="Run so many folds of cross-validation.")  # fmt: skip
 @set_option
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="As probed.")
-@click.option("--workers", type=click.IntRange(min=0), help="As probed.")
-@click.option("--eval-every", type=_int_or("auto", "rungs"), default=1, help="Epochs; 0: never.")
-@click.option("--save-every", type=_int_or("auto"), default="auto", help="Epochs; 0: none.")
-@click.option("--mtbf", type=DURATION, help="Mean time between failures.")
-@click.option("--interruptions-per-hour", type=float, help="Of a spot instance.")
-@click.option("--restart", type=DURATION, help="After a failure; default: the start-up.")
-@click.option("--patience", type=POSITIVE, help="Checks without improvement, then stop.")
-@click.option("--min-delta", type=click.FloatRange(min=0), default=0.0, help="Improvement.")
-@click.option("--metric", default="val_loss", show_default=True, help="That is watched.")
-@click.option("--mode", type=click.Choice(["min", "max"]),
-              help="Better is …; default: what the metric's name tells.")  # fmt: skip
-@click.option("--stop", "stops", type=STOP, multiple=True,
-              help="gl, pq, up, target, divergence, futility; repeatable.")  # fmt: skip
-@click.option("--curve", "curves", type=click.Path(), multiple=True,
-              help="Learning curve of a pilot: CSV, JSON, event file.")  # fmt: skip
-@click.option("--steps-per-epoch", type=POSITIVE, help="Of curves that count steps alone.")
-@click.option("--noise-scale", metavar="SAMPLES|measured",
-              help="Of the gradient; measured: by `probe --noise-scale`.")  # fmt: skip
-@click.option("--reference-batch", type=POSITIVE, help="At which epochs and rate are known.")
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help="For the rate.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]),
+              help="Train in a precision that was probed.")  # fmt: skip
+@click.option("--workers", type=COUNT,
+              help="Load data with so many workers. Default: as probed last.")  # fmt: skip
 @click.option("--objective", type=click.Choice(["time", "money", "memory"]), default="time",
-              help="What to save, at equal progress.")  # fmt: skip
-@click.option("--seed", type=int, default=0, help="Of the draws.")
-@click.option("--plot", type=click.Path(dir_okay=False), help="A picture: .png or .svg.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the plan as JSON.")
+              show_default=True, help="Save this among options with equal progress.")  # fmt: skip
+@click.option("--deadline", metavar="DURATION|TIME",
+              help="End within '8h', or before '2026-12-01 08:00'.")  # fmt: skip
+@click.option("--counted-from", type=COUNTING, default="now", show_default=True,
+              metavar="now|start[=TIME]|total[=DURATION]",
+              help="Count the limits from now; from the allocation's start, which the scheduler "
+                   "says or you do; or in total over resumed runs that spent so much.")  # fmt: skip
+@click.option("--budget", "money", type=MONEY, help="Spend at most so much money, '$18'.")
+@click.option("--price-per-hour", type=AMOUNT,
+              help="An hour of one device costs so much money.")  # fmt: skip
+@click.option("--fixed-cost", type=MONEY, default=0.0,
+              help="So much money is spent whatever the run does.")  # fmt: skip
+@click.option("--energy", type=ENERGY, help="Use at most so much energy, '0.25kWh'.")
+@click.option("--watts", metavar="WATTS|measured",
+              help="One device draws so much power; 'measured' is what probes drew.")  # fmt: skip
+@click.option("--carbon-per-kwh", type=POSITIVE_AMOUNT,
+              help="A kWh emits so many grams of CO₂. Needs --watts.")  # fmt: skip
+@click.option("--memory", type=BYTES,
+              help="Fill at most so much memory of one device. Default: what it has.")  # fmt: skip
+@click.option("--disk", type=BYTES, help="Fill at most so much disk with checkpoints.")
+@click.option("--confidence", type=SHARE, default=0.9, show_default=True,
+              help="All limits hold together with this probability, '90%'.")  # fmt: skip
+@click.option("--batch-size", "batch_sizes", type=_int_or("free", several=True),
+              metavar="N,N,…|free",
+              help="Take so many samples in an optimizer step, choose among several sizes, or "
+                   "choose any: 'free' needs --noise-scale.")  # fmt: skip
+@click.option("--micro-batch", type=POSITIVE,
+              help="Take so many samples in a forward pass of one device.")  # fmt: skip
+@click.option("--devices", type=INT_LIST,
+              help="Share the work among so many devices, one number or several.")  # fmt: skip
+@click.option("--bandwidth", type=BYTES,
+              help="Devices exchange so many bytes a second, '25GB'.")  # fmt: skip
+@click.option("--noise-scale", metavar="SAMPLES|measured",
+              help="The gradient has this noise scale; 'measured' takes that of "
+                   "`probe --noise-scale`.")  # fmt: skip
+@click.option("--reference-batch", type=POSITIVE,
+              help="Epochs and learning rate are known for this batch size.")  # fmt: skip
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)),
+              help="Scale the learning rate with the batch for this optimizer.")  # fmt: skip
+@click.option("--eval-every", "evaluate", type=_int_or("auto", "rungs"), default=1,
+              metavar="N|auto|rungs", show_default=True,
+              help="Evaluate every so many epochs, never (0), as often as stopping early pays for "
+                   "(auto), or at 1, 3, 9, 27, … (rungs).")  # fmt: skip
+@click.option("--stop", "stops", type=STOP, multiple=True,
+              help="Stop early by a rule: patience=5, gl, pq, up, target, divergence or futility. "
+                   "Can be given several times.")  # fmt: skip
+@click.option("--metric", metavar="NAME", default="val_loss", show_default=True,
+              help="Rules watch this metric, and curves show it.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["min", "max"]),
+              help="The metric is better when it is smaller (min) or larger (max). Default: what "
+                   "its name says.")  # fmt: skip
+@click.option("--min-delta", type=AMOUNT, default=0.0,
+              help="Count only improvements of the metric by more than this.")  # fmt: skip
+@click.option("--curve", "curves", type=click.Path(), multiple=True,
+              help="Read the learning curve of a pilot from a CSV, JSON or event file. Can be "
+                   "given several times.")  # fmt: skip
+@click.option("--steps-per-epoch", type=POSITIVE,
+              help="Curves that count steps alone have so many in an epoch.")  # fmt: skip
+@click.option("--save-every", "save", type=_int_or("auto"), default="auto", show_default=True,
+              metavar="N|auto",
+              help="Save every so many epochs, never (0), or as often as failures and the cost of "
+                   "saving ask for (auto).")  # fmt: skip
+@click.option("--keep", type=COUNT, default=2, show_default=True,
+              help="Keep so many checkpoints on disk; 0 keeps all.")  # fmt: skip
+@click.option("--mtbf", "mtbf_seconds", type=MTBF,
+              help="A failure or interruption comes every '12h' on average, or '0.5/h' times an "
+                   "hour. Default: never.")  # fmt: skip
+@click.option("--restart", "restart_seconds", type=DURATION,
+              help="Training goes on so long after a failure. Default: the start-up.")  # fmt: skip
+@click.option("--seed", type=int, metavar="N", default=0,
+              help="Begin the random draws with this number.")  # fmt: skip
+@click.option("--output", "-o", type=click.Path(dir_okay=False),
+              help="Write the plan to a JSON file.")  # fmt: skip
+@click.option("--plot", type=click.Path(dir_okay=False),
+              help="Draw the plan into a .png or .svg file.")  # fmt: skip
 @model_options
 @store_option
 @json_option
@@ -147,7 +210,7 @@ def plan(
     \b
     epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
     epochcast plan --deadline '2026-12-01 08:00' --batch-size 256 --mtbf 12h --eval-every auto
-    epochcast plan --epochs 200 --patience 5 --curve runs/pilot.csv --json > plan.json
+    epochcast plan --epochs 200 --stop patience=5 --curve runs/pilot.csv --json > plan.json
 
     Exit code 3 when nothing fits, with the nearest thing that would.
     """

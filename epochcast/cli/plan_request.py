@@ -1,10 +1,12 @@
-"""The options of ``epochcast plan`` to records: the budget, and what to plan for."""
+"""The options of ``epochcast plan``: to the budget, and to the arguments of ``ec.plan``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from epochcast.cli.options import knobs_by_name
@@ -13,8 +15,10 @@ from epochcast.errors import UsageError
 if TYPE_CHECKING:
     from epochcast.planning.stopping import Rule
     from epochcast.records import Budget
+    from epochcast.records.plan import CountedFrom
 
-STOP_SETTING = {  # the number that ``--stop KIND=NUMBER`` gives
+STOP_SETTING = {  # the number that ``--stop RULE=NUMBER`` gives
+    "patience": "checks",
     "gl": "percent",
     "pq": "quotient",
     "up": "rises",
@@ -29,7 +33,7 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
     from epochcast.records import Budget
     from epochcast.units import is_time, parse_deadline
 
-    text, spent = options["deadline"], _spent(options, now)
+    text, spent = options["deadline"], _spent(options["counted_from"], now)
     deadline = None if text is None else parse_deadline(text, now)
     moment = None
     if deadline is not None and is_time(text):
@@ -49,60 +53,94 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
             price_per_hour=options["price_per_hour"],
             fixed_cost=options["fixed_cost"],
             watts=options["watts"],
-            carbon_per_kwh=options["carbon"],
+            carbon_per_kwh=options["carbon_per_kwh"],
             spent_seconds=max(0.0, spent),
-            counted_from=options["counted_from"],
+            counted_from=options["counted_from"][0],
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _spent(options: dict[str, Any], now: datetime) -> float:
+def read_counting(text: str) -> tuple[CountedFrom, str | float | None]:
+    """``"now"``, ``"start"``, ``"start=2026-12-01 08:00"``, ``"total"`` or ``"total=3h"``."""
+    from epochcast.units import parse_seconds
+
+    kind, given, rest = text.partition("=")
+    if kind == "start":
+        return "start", rest.strip() if given else None
+    if kind == "total":
+        return "total", parse_seconds(rest) if given else 0.0
+    if text == "now":
+        return "now", None
+    raise UsageError(
+        "expected now, start, start=TIME, total or total=DURATION, like 'start=2026-12-01 08:00' "
+        f"or total=3h, but got {text!r}"
+    )
+
+
+def _spent(counting: tuple[CountedFrom, str | float | None], now: datetime) -> float:
     """Seconds of the budget that are gone already; negative where it begins later."""
-    if options["started"] and options["counted_from"] != "start":
-        raise UsageError("--started is the allocation's start: add --counted-from start")
-    if options["counted_from"] == "total":
-        return options["spent"] or 0.0
-    if options["spent"]:
-        raise UsageError("--spent counts in total over resumed runs: add --counted-from total")
-    if options["counted_from"] == "now":
-        return 0.0
-    return _since_start(options["started"], now)
+    kind, detail = counting
+    if kind != "start":
+        return float(detail or 0.0)
+    if detail is not None:
+        from epochcast.units import parse_time
 
-
-def _since_start(started: str | None, now: datetime) -> float:
+        return -parse_time(str(detail), now)
     from epochcast.guard.limits import Allocation
-    from epochcast.units import parse_time
 
-    if started is not None:
-        return -parse_time(started, now)
     began = Allocation.from_environment(os.environ).start
     if began is None:
         raise UsageError(
-            "--counted-from start needs the allocation's start: give --started '2026-12-01 08:00', "
-            "or run inside a SLURM job"
+            "--counted-from start needs the allocation's start: give it, --counted-from "
+            "'start=2026-12-01 08:00', or run inside a job of SLURM or Cobalt"
         )
     return now.timestamp() - began
 
 
+def read_mtbf(text: str) -> float:
+    """Seconds between failures: ``"12h"``, or ``"0.5/h"`` of them an hour."""
+    from epochcast.units import parse_seconds
+
+    number, rate, _ = text.replace(" ", "").partition("/h")
+    if not rate:
+        return parse_seconds(text)
+    with suppress(ValueError):
+        if 0 < float(number) < inf:
+            return 3600 / float(number)
+    raise UsageError(
+        f"a rate of interruptions is above 0 and finite, like '0.5/h', but got {text!r}; leave it "
+        "out for a run that never fails"
+    )
+
+
+def read_stop(text: str) -> tuple[str, float]:
+    """``"patience=5"``."""
+    kind, _, number = text.partition("=")
+    if kind.strip() in STOP_SETTING:
+        with suppress(ValueError):
+            return kind.strip(), float(number)
+    raise UsageError(
+        f"expected RULE=NUMBER with one of {', '.join(STOP_SETTING)}, but got {text!r}"
+    )
+
+
+NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
+    "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
+    "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
+    "batch_sizes", "devices", "optimizer", "objective", "evaluate", "save", "mtbf_seconds",
+    "restart_seconds",
+)  # fmt: skip
+
+
 def plan_arguments(options: dict[str, Any], probed: int) -> dict[str, Any]:
     """What to plan for; ``probed`` is the number of samples that the cost model knows."""
-    names = (
-        "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
-        "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
-        "batch_sizes", "devices", "optimizer", "objective",
-    )  # fmt: skip
-    return dict(
-        samples=_samples(options["samples"], probed),
-        sizes=single_knobs(options["knobs"]),
-        evaluate=options["eval_every"],
-        save=options["save_every"],
-        mtbf_seconds=_mtbf(options),
-        restart_seconds=options["restart"],
-        rules=_rules(options),
-        curves=_curves(options),
-        **{name: options[name] for name in names},
-    )
+    return {name: options[name] for name in NAMED_ALIKE} | {
+        "samples": _samples(options["samples"], probed),
+        "sizes": single_knobs(options["knobs"]),
+        "rules": _rules(options),
+        "curves": _curves(options),
+    }
 
 
 def _samples(text: str | None, probed: int) -> int | None:
@@ -128,38 +166,17 @@ def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]
     return {name: values[0] for name, values in knobs.items()}
 
 
-def _mtbf(options: dict[str, Any]) -> float | None:
-    rate = options["interruptions_per_hour"]
-    if rate is not None and options["mtbf"] is not None:
-        raise UsageError("give --mtbf or --interruptions-per-hour, not both")
-    mtbf: float | None = options["mtbf"]
-    if rate is None:
-        return mtbf
-    from epochcast.planning.request import SHORTEST_MTBF
-    from epochcast.units import LONGEST_SECONDS
-
-    if not 3600 / LONGEST_SECONDS <= rate <= 3600 / SHORTEST_MTBF:  # nor NaN
-        raise UsageError(
-            "--interruptions-per-hour must be above 0, and the time from one to the next must lie "
-            f"between 1 ms and 3,000 years, but got {rate:g}; leave it out for a run that never "
-            "fails"
-        )
-    return float(3600 / rate)
-
-
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
     from epochcast.planning.request import mode_of
-    from epochcast.planning.stopping import RULES, Patience
+    from epochcast.planning.stopping import RULES, Futility, Patience
 
     mode, delta = options["mode"] or mode_of(options["metric"]), options["min_delta"]
-    rules: list[Any] = []
-    if options["patience"]:
-        rules.append(Patience(checks=options["patience"], min_delta=delta, mode=mode))
+    rules = []
     for kind, number in options["stops"]:
-        settings: dict[str, Any] = {STOP_SETTING[kind]: number}
-        if kind == "futility":
+        settings: dict[str, Any] = {STOP_SETTING[kind]: number, "mode": mode}
+        if RULES[kind] in (Patience, Futility):
             settings["min_delta"] = delta
-        rules.append(RULES[kind](mode=mode, **settings))
+        rules.append(RULES[kind](**settings))
     return tuple(rules)
 
 

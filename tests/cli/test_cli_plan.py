@@ -9,11 +9,13 @@ from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 import truths
 from click.testing import CliRunner, Result
 
 from epochcast.cli import cli
+from epochcast.cli.plan import GROUPS
 from epochcast.cli.plan import plan as command
 from epochcast.planning.batch import OPTIMIZERS
 from epochcast.planning.planner import plan
@@ -22,7 +24,7 @@ from epochcast.records import Budget, GradientNoise, Plan, Quantiles
 from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store
 
-HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
+HEAVY = ("torch", "tensorboard", "sklearn", "matplotlib", "pandas")
 WORKED = "--eval-every 2 --save-every 5"
 
 
@@ -60,7 +62,7 @@ def planned(line: str, *more: str) -> Plan:
 
 
 def test_a_plan_says_what_to_run(probed: Path) -> None:
-    text = run("--epochs 90 --deadline 5m --price-per-hour 2.50 --patience 5",
+    text = run("--epochs 90 --deadline 5m --price-per-hour 2.50 --stop patience=5",
                "--budget", "$18").stdout  # fmt: skip
     for part in (
         "imaginary  on Imaginary (cpu, 2 threads",
@@ -108,7 +110,7 @@ def test_a_deadline_may_be_a_time(worked: Path) -> None:
     assert found.budget.deadline_at == pytest.approx(soon.timestamp())
     assert found.chosen.epochs == 57
     started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
-    when = ("--deadline", soon.isoformat(" "), "--counted-from", "start", "--started", started)
+    when = ("--deadline", soon.isoformat(" "), "--counted-from", f"start={started}")
     same = planned(f"--model model.json {WORKED}", *when)
     assert same.chosen.epochs == 57
     assert same.budget.spent_seconds == pytest.approx(600, abs=6)
@@ -117,21 +119,21 @@ def test_a_deadline_may_be_a_time(worked: Path) -> None:
 def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"--model model.json {WORKED} --deadline 1h --counted-from"
     started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
-    assert planned(f"{base} start", "--started", started).budget.spent_seconds == pytest.approx(
-        600, abs=20
-    )
+    given = planned(f"--model model.json {WORKED} --deadline 1h", "--counted-from",
+                    f"start={started}")  # fmt: skip
+    assert given.budget.spent_seconds == pytest.approx(600, abs=20)
     begin = datetime.now().timestamp() - 600
     monkeypatch.setenv("SLURM_JOB_START_TIME", str(round(begin)))
     assert planned(f"{base} start").chosen.epochs == 47
-    total = planned(f"{base} total --spent 10m")
+    total = planned(f"{base} total=10m")
     assert (total.chosen.epochs, total.budget.counted_from) == (47, "total")
-    assert "10m 00s were spent in earlier runs" in run(f"{base} total --spent 10m").stdout
+    assert "10m 00s were spent in earlier runs" in run(f"{base} total=10m").stdout
 
 
 def test_an_allocation_may_begin_later(worked: Path) -> None:
     start = datetime.now() + timedelta(days=1)
-    later = f"--model model.json {WORKED} --counted-from start"
-    begins = ("--started", start.isoformat(" "), "--deadline")
+    later = f"--model model.json {WORKED}"
+    begins = ("--counted-from", f"start={start.isoformat(' ')}", "--deadline")
     lasts = planned(later, *begins, "1h")
     until = planned(later, *begins, (start + timedelta(hours=1)).isoformat(" "))
     for found in (lasts, until):
@@ -166,10 +168,10 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
     )
     found = planned(
         "--epochs 40 --min-epochs 2 --max-epochs 60 --deadline 20m --price-per-hour 3 "
-        "--fixed-cost 1 --watts 200 --carbon 400 --disk 10GB --memory 8GiB --keep 3 "
+        "--fixed-cost 1 --watts 200 --carbon-per-kwh 400 --disk 10GB --memory 8GiB --keep 3 "
         "--confidence 80% --batch-size 128,256 --micro-batch 64 --devices 1,2 --bandwidth 10GB "
         "--samples 0.5x --set width=512 --precision fp32 --workers 0 --eval-every auto "
-        "--interruptions-per-hour 0.5 --restart 30 --patience 4 --min-delta 0.01 "
+        "--mtbf 0.5/h --restart 30 --stop patience=4 --min-delta 0.01 "
         "--stop target=0.1 --stop gl=20 --curve pilot.csv --noise-scale 300 --reference-batch 64 "
         "--optimizer adamw --objective money --seed 3 --plot plan.svg",
     )
@@ -209,7 +211,7 @@ def test_the_ends_of_the_calendar_are_times_too(
     lines = [
         (("--deadline", first), 2, "has passed"),
         (("--deadline", last), 2, "at most 3,000 years away"),
-        (("--deadline", "1h", "--counted-from", "start", "--started", first), 3, "nothing fits"),
+        (("--deadline", "1h", "--counted-from", f"start={first}"), 3, "nothing fits"),
     ]
     try:
         for more, code, says in lines:
@@ -224,7 +226,7 @@ def test_the_ends_of_the_calendar_are_times_too(
 def test_a_pilot_that_exploded_is_refused_where_it_did(probed: Path) -> None:
     rows = "".join(f"{e},{1e300 if e > 8 else 1 / e}\n" for e in range(1, 13))
     Path("pilot.csv").write_text(f"epoch,val_loss\n{rows}")
-    failed = run("--epochs 20 --patience 3 --curve pilot.csv", code=2)
+    failed = run("--epochs 20 --stop patience=3 --curve pilot.csv", code=2)
     assert "line 10, column 'val_loss': expected at most 1e+100, but got 1e+300" in failed.stderr
 
 
@@ -248,9 +250,9 @@ def test_a_fixed_cost_alone_is_held_to_a_limit_of_money(worked: Path) -> None:
 
 @pytest.mark.parametrize("rate", ["inf", "nan", "0", "-1"])
 def test_a_rate_of_interruptions_is_refused_by_its_own_name(probed: Path, rate: str) -> None:
-    failed = run(f"--epochs 3 --interruptions-per-hour {rate}", code=2)
-    assert failed.stderr.startswith("epochcast: --interruptions-per-hour must be above 0")
-    assert f"but got {rate}; leave it out" in failed.stderr
+    failed = run(f"--epochs 3 --mtbf {rate}/h", code=2)
+    assert "'--mtbf': a rate of interruptions is above 0 and finite" in failed.stderr
+    assert f"but got '{rate}/h'; leave it out" in failed.stderr
 
 
 def test_steps_per_epoch_of_a_curve_that_has_epochs_is_refused(probed: Path) -> None:
@@ -270,7 +272,7 @@ def test_an_improvement_that_nothing_waits_for_is_said(probed: Path) -> None:
     Path("pilot.csv").write_text(f"epoch,val_loss\n{rows}")
     line, said = "--min-delta .1 --curve pilot.csv", "--min-delta changes nothing"
     assert said in run(f"--epochs 2 {line}").stderr
-    assert said not in run(f"--epochs 2 {line} --patience 3").stderr
+    assert said not in run(f"--epochs 2 {line} --stop patience=3").stderr
     assert said not in run(f"--epochs 20 {line}").stderr
 
 
@@ -283,7 +285,7 @@ def test_a_score_is_planned_upside_down(probed: Path) -> None:
     Path("scores.csv").write_text(
         "epoch,accuracy\n" + "".join(f"{e},{1 - 1 / e}\n" for e in range(1, 13))
     )
-    line = "--epochs 12 --patience 2 --metric accuracy --mode max --curve scores.csv"
+    line = "--epochs 12 --stop patience=2 --metric accuracy --mode max --curve scores.csv"
     found = planned(f"{line} --device cpu --store .epochcast/measurements.sqlite")
     assert (found.metric, found.stop_rules[0].mode) == ("accuracy", "max")
     assert found.outlook is not None
@@ -292,9 +294,7 @@ def test_a_score_is_planned_upside_down(probed: Path) -> None:
 
 
 TWINS = {  # fields of Budget and PlanRequest that options call otherwise
-    "carbon": "carbon_per_kwh", "eval_every": "evaluate", "interruptions_per_hour": "mtbf_seconds",
-    "knobs": "sizes", "mtbf": "mtbf_seconds", "patience": "rules", "restart": "restart_seconds",
-    "save_every": "save", "spent": "spent_seconds", "started": "spent_seconds", "stops": "rules",
+    "knobs": "sizes", "stops": "rules",
 }  # fmt: skip
 AROUND = {  # the plan, and how its files are read
     "as_json", "device", "model_file", "output", "plot", "steps_per_epoch", "store", "workload",
@@ -304,7 +304,9 @@ AROUND = {  # the plan, and how its files are read
 def test_every_option_has_a_twin_in_the_library() -> None:
     options = {option.name for option in command.params} - AROUND
     library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
-    assert {TWINS.get(name, name) for name in options} == library - {"watts_spread", "deadline_at"}
+    assert {TWINS.get(name, name) for name in options} == library - {
+        "watts_spread", "deadline_at", "spent_seconds"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -325,14 +327,11 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
         ("--epochs 9000 --price-per-hour 1e308", "price_per_hour must be at most 1e+15", 2),
         ("--epochs 3 --watts 1e306", "watts must be at most 1e+15, but got 1e+306", 2),
-        ("--epochs 3 --watts 9 --carbon 1e308", "carbon_per_kwh must be at most 1e+15", 2),
+        ("--epochs 3 --watts 9 --carbon-per-kwh 1e308", "carbon_per_kwh must be at most 1e+15", 2),
         ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),
-        ("--epochs 3 --spent 5m", "add --counted-from total", 2),
-        ("--epochs 3 --mtbf 1h --interruptions-per-hour 1", "not both", 2),
-        ("--deadline 1h --counted-from start", "give --started", 2),
-        ("--epochs 3 --started 2020-01-01", "add --counted-from start", 2),
+        ("--deadline 1h --counted-from start", "'start=2026-12-01 08:00', or run inside a job", 2),
         ("--epochs 3 --confidence 99.99%", "between 0.1% and 99.9%", 2),
         ("--epochs 3 --folds 100000000", "folds must be at most the 60,000 samples", 2),
         ("--epochs 3 --batch-size 70000", "at most the 60,000 samples of an epoch", 2),
@@ -346,7 +345,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --stop gl=nan", "a percent that is finite and at least 0, but got nan", 2),
         ("--epochs 3 --stop up=0", "a rises that is finite and at least 1", 2),
         ("--epochs 3 --min-delta nan", "min_delta must be finite, but got nan", 2),
-        ("--epochs 3 --patience 2 --min-delta inf", "a min_delta that is finite", 2),
+        ("--epochs 3 --stop patience=2 --min-delta inf", "a min_delta that is finite", 2),
         (
             "--epochs 3 --stop futility=5",
             "that is finite and at least 0 and at most 1",
@@ -362,12 +361,12 @@ def test_every_option_has_a_twin_in_the_library() -> None:
             2,
         ),
         ("--epochs 3 --stop gl=5 --min-delta 3", "none of them is given: add --stop", 2),
-        ("--epochs 9 --interruptions-per-hour 1e-300", "leave it out for a run that never", 2),
-        ("--epochs 9 --interruptions-per-hour 1e300", "must lie between 1 ms and 3,000 years", 2),
+        ("--epochs 9 --mtbf 1e-300/h", "leave it out for a run that never", 2),
+        ("--epochs 9 --mtbf 1e300/h", "must lie between 1 ms and 3,000 years", 2),
         ("--epochs 9 --mtbf 10ms", "as failures come every 10 ms, and from a save to the next", 2),
         ("--deadline 8h --mtbf 10ms", "nothing fits: 1 epoch with", 3),
         ("--epochs 9 --samples 1e14", "may take over 3,000 years: give fewer epochs", 2),
-        ("--epochs 3 --counted-from total --spent 1e300d", "at most 3,000 years, but got", 2),
+        ("--epochs 3 --counted-from total=1e300d", "at most 3,000 years, but got", 2),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
         ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
         ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
@@ -383,8 +382,9 @@ def test_bad_input_gives_one_line(probed: Path, line: str, message: str, code: i
 @pytest.mark.parametrize(
     "line",
     [
+        "--counted-from then",
         "--epochs none", "--epochs 0", "--budget free", "--energy 5 apples", "--memory much",
-        "--stop luck=3", "--stop gl", "--batch-size 1,x", "--eval-every x", "--confidence high",
+        "--stop chance=3", "--stop gl", "--batch-size 1,x", "--eval-every x", "--confidence high",
     ],
 )  # fmt: skip
 def test_wrong_usage_exits_with_two(probed: Path, line: str) -> None:
@@ -420,6 +420,21 @@ def test_planning_loads_nothing_heavy(probed: Path) -> None:
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_every_option_is_under_one_heading_of_the_help() -> None:
+    named = [name for names in GROUPS.values() for name in names]
+    assert sorted(named) == sorted({o.name for o in command.params} - {"workload"} | {"help"})
+    text = CliRunner().invoke(cli, ["plan", "--help"], prog_name="epochcast").stdout
+    assert [heading for heading in GROUPS if f"\n{heading}:\n" in text] == list(GROUPS)
+    assert "--help" in text
+
+
+def test_help_texts_are_sentences() -> None:
+    helps = {o.name: o.help for o in command.params if isinstance(o, click.Option)}
+    for name, text in helps.items():
+        assert text, name
+        assert re.match(r"[A-Z].* .*[.]$", text), (name, text)
+
+
 def test_help_names_every_option_with_its_use() -> None:
     text = CliRunner().invoke(cli, ["plan", "--help"], prog_name="epochcast").stdout
     assert "--deadline DURATION|TIME" in text
@@ -429,7 +444,9 @@ def test_help_names_every_option_with_its_use() -> None:
 def test_accuracy_is_better_when_larger_without_being_told(worked: Path) -> None:
     rows = "\n".join(f"{e},{1 - 1 / e}" for e in range(1, 11))
     Path("pilot.csv").write_text(f"epoch,val_accuracy\n{rows}\n")
-    line = "--model model.json --epochs 20 --patience 3 --metric val_accuracy --curve pilot.csv"
+    line = (
+        "--model model.json --epochs 20 --stop patience=3 --metric val_accuracy --curve pilot.csv"
+    )
     found = planned(line)
     assert (found.mode, found.stop_rules[0].mode) == ("max", "max")
     assert "a larger val_accuracy is taken to be better, by its name" in run(line).output

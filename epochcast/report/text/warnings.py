@@ -63,7 +63,7 @@ WARNINGS = {
     "next save {stretch}: after a failure about one attempt in {attempts} gets there",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "
-    "promises an improvement; add --patience",
+    "promises an improvement; add --stop patience=5",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
     "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
     "end, give --epochs",
