@@ -14,7 +14,17 @@ of the fits plus that between the families (Hoeting et al. 1999, equation 3):
 
     var y(x) = Σ_k w_k·(s_k²(x) + (y_k(x) − ȳ(x))²) + σ²         σ: scatter of single checks
 
-All of them fall for ever, so a curve that has turned is handed to ``rising``.
+All of them fall for ever. A curve that has turned is a sum of something that falls and something
+that goes on rising:
+
+    y = c + a·f(x) + b·r(x),  b ≥ 0          f: e^(−βx), x^(−α)     r: ln x, √x, x
+
+A shape is one f with its rate and one r; of each, c, a and b are a linear fit in closed form.
+Shapes are averaged with weights RSS^(−n/2), which is exp(−½·BIC) as all have as many parameters.
+What they are expected to miss is that a rise may become slower or faster: a share of what is
+still to come.
+
+    X   c, f and r at each check, of each shape  (shapes, n, 3)     p   c, a, b  (shapes, 3)
 """
 
 from __future__ import annotations
@@ -26,12 +36,11 @@ from math import exp, log, pi, sqrt
 from statistics import NormalDist
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import student_t_quantile
 from epochcast.errors import UsageError
-from epochcast.planning.rising import FittedRise, fit_rise
-from epochcast.planning.robust import jacobian, least_squares
 from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
 
 Function = Callable[[Array, Array], Array]
@@ -43,7 +52,8 @@ LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
 FALSE_ALARMS = 0.05  # at most, of curves that show only noise: under 1 % in simulations
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
-STEPS = 60  # of a family's fit: it has converged, or another one fits better
+STEPS = 60  # evaluations in a family's fit: it has converged, or another one fits better
+DIFFERENCE = 1e-5  # of a parameter, for derivatives; parameters are of order one
 LEAST_SPREAD = 1e-3  # of a curve's range: without noise, nothing is a spike
 MAD_TO_SD = 1.4826 / 2**0.5  # of first differences of independent normal noise
 
@@ -80,7 +90,49 @@ FAMILIES = {
 }
 REACH = 12.0  # of a logarithm of a parameter: e^12 of the curve's own scale is everything
 FARTHEST = 1e6  # times the curve's range: as good as infinite, and its square is a number
+RATES = 40  # of a fall: neighbours differ less than noise
+FALLS = {
+    "exponential": np.geomspace(0.3, 60, RATES),  # β, where the curve seen ends at x = 1
+    "power": np.geomspace(0.05, 4, RATES),  # α
+}
+RISES = ("log", "root", "line")  # a square, taken for the bend of a turn, goes far too high
+UNKNOWN_SHARE = 0.3  # of a rise to come; P05–P95 then holds simulated truths (docs/planning.md)
+REWEIGHTINGS = 3  # of weighing checks by how far off they are: weights settle to a few per cent
+RIDGE = 1e-9  # of a column's square, which is about one
+
 SHARE_OF_CURVE = 1 / 6  # on either side of a check that its smoothed value is taken from
+
+
+@dataclass(frozen=True, slots=True)
+class FittedRise:
+    """All shapes on one curve on the unit square.
+
+    Attributes:
+        first: the first x, which the logarithm counts from.
+        parameters: (shapes, 3).
+        covariances: (shapes, 3, 3).
+        weights: in the average (shapes,); they sum to one.
+    """
+
+    first: float
+    parameters: Array
+    covariances: Array
+    weights: Array
+
+    def mean_and_variance(self, x: Array) -> tuple[Array, Array]:
+        """Of the curve at each x, without noise."""
+        X = _columns(np.append(x, 1.0), self.first)
+        values = np.einsum("gnk,gk->gn", X, self.parameters)
+        own = np.einsum("gni,gij,gnj->gn", X, self.covariances, X)
+        mean = self.weights @ values
+        variance = self.weights @ (own + (values - mean) ** 2)
+        to_come = np.where(x > 1, mean[:-1] - mean[-1], 0.0)
+        return mean[:-1], variance[:-1] + (UNKNOWN_SHARE * to_come) ** 2
+
+    def named_weights(self) -> tuple[tuple[str, float], ...]:
+        """Of each kind of fall and rise."""
+        names = [f"{fall} + {rise}" for fall in FALLS for rise in RISES]
+        return tuple(zip(names, self.weights.reshape(-1, RATES).sum(axis=1).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +262,41 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
     return _turned(fitted, unit_x, unit_y)
 
 
+def fit_rise(x: Array, y: Array, noise: float) -> FittedRise | None:
+    """All shapes fitted to a curve on the unit square; None if none of them rises."""
+    X, n = _columns(x, x[0]), len(x)
+    trust = np.ones(n)
+    for _ in range(REWEIGHTINGS):
+        weighted = X * trust[:, None]
+        inverse = np.linalg.inv(np.einsum("gni,gnj->gij", weighted, X) + n * RIDGE * np.eye(3))
+        p = np.einsum("gij,gnj,n->gi", inverse, weighted, y)
+        values = np.einsum("gnk,gk->gn", X, p)
+        rss = np.maximum(((values - y) ** 2) @ trust, n * RIDGE)
+        rises = p[:, 2] > 0
+        if not rises.any():
+            return None
+        weights = np.where(rises, (rss / rss[rises].min()) ** (-n / 2), 0.0)
+        weights /= weights.sum()
+        trust = 1 / np.sqrt(1 + ((y - weights @ values) / noise) ** 2)  # soft L1
+    variance = rss / max(1, n - 3)
+    return FittedRise(float(x[0]), p, variance[:, None, None] * inverse, weights)
+
+
+def _columns(x: Array, first: float) -> Array:
+    """X, scaled so that a fall begins at one and a rise is one where the curve seen ends."""
+    falls = np.concatenate(
+        [
+            np.exp(-np.outer(FALLS["exponential"], x - first)),
+            np.exp(-np.outer(FALLS["power"], np.log(x / first))),
+        ]
+    ).reshape(len(FALLS), 1, RATES, len(x))
+    log = np.log(x / first) / -np.log(first)
+    rises = np.stack([log, np.sqrt(x), x])[None, :, None]
+    shape = np.broadcast_shapes(falls.shape, rises.shape)
+    columns = [np.broadcast_to(column, shape) for column in (np.ones(1), falls, rises)]
+    return np.stack(columns, axis=-1).reshape(-1, len(x), 3)
+
+
 def seen_until(fitted: FittedCurve, epoch: float) -> FittedCurve | None:
     """The curve as if the run had ended there; None where too few checks came before."""
     seen = fitted.seen
@@ -274,19 +361,37 @@ def _values(name: str, x: Array, parameters: Array) -> Array:
 
 
 def _fit_family(name: str, x: Array, y: Array, spread: float) -> FittedFamily:
+    """The best of its starts; residuals beyond ``spread`` count less (soft L1)."""
+
     def residuals(p: Array) -> Array:
         return _values(name, x, p) - y
 
     fits = [
-        least_squares(residuals, np.array(start), spread, REACH, STEPS)
+        least_squares(
+            residuals,
+            start,
+            jac=lambda p: _jacobian(residuals, p),
+            bounds=(-REACH, REACH),
+            loss="soft_l1",
+            f_scale=spread,
+            max_nfev=STEPS,
+        )
         for start in FAMILIES[name].starts
     ]
     best = min(fits, key=lambda fit: fit.cost)
-    n, count = len(x), len(best.parameters)
+    n, count = len(x), len(best.x)
+    bend = (1 + (residuals(best.x) / spread) ** 2) ** -1.5  # second derivative of the loss
+    J = _jacobian(residuals, best.x)
     variance = max(2 * best.cost / max(1, n - count), 1e-12)  # cost is ½Σρ: a robust RSS
-    covariance = np.asarray(variance * np.linalg.pinv(best.curvature, rcond=1e-8), dtype=float)
+    covariance = np.asarray(variance * np.linalg.pinv((J.T * bend) @ J, rcond=1e-8), dtype=float)
     bic = n * log(max(2 * best.cost / n, 1e-12)) + count * log(n)
-    return FittedFamily(name, best.parameters, covariance, bic)
+    return FittedFamily(name, best.x, covariance, bic)
+
+
+def _jacobian(function: Callable[[Array], Array], p: Array) -> Array:
+    """∂function/∂p (n, k) by central differences."""
+    steps = np.eye(len(p)) * DIFFERENCE
+    return np.stack([(function(p + h) - function(p - h)) / (2 * DIFFERENCE) for h in steps], axis=1)
 
 
 def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
@@ -300,7 +405,7 @@ def _weighed(fitted: Sequence[FittedFamily]) -> tuple[FittedFamily, ...]:
 
 def _variance(fitted: FittedFamily, x: Array) -> Array:
     """gᵀ Cov g with the gradient g (the delta method)."""
-    gradient = jacobian(lambda p: _values(fitted.name, x, p), fitted.parameters)
+    gradient = _jacobian(lambda p: _values(fitted.name, x, p), fitted.parameters)
     return np.asarray(np.einsum("xi,ij,xj->x", gradient, fitted.covariance, gradient))
 
 

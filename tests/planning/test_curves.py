@@ -280,3 +280,21 @@ def test_a_constant_curve_promises_no_improvement(value: float) -> None:
     fitted = c.fit_curve(_curve(lambda _: value, 5))
     assert fitted.improvement_probability(50) == 0.0
     assert fitted.value_quantiles(50) == Quantiles.exactly(value)
+
+
+def test_derivatives_are_those_of_the_function() -> None:
+    x = np.array([0.5, 1.0, 2.0])
+    found = c._jacobian(lambda p: p[0] * np.exp(p[1] * x), np.array([2.0, -1.0]))
+    assert found[:, 0] == pytest.approx(np.exp(-x))
+    assert found[:, 1] == pytest.approx(2 * x * np.exp(-x))
+
+
+@pytest.mark.parametrize("name", c.FAMILIES)
+def test_a_spike_hardly_moves_a_fit(name: str) -> None:
+    x = np.arange(1, 41) / 40
+    y = np.exp(-4 * x)
+    clean = c._fit_family(name, x, y, 0.02)
+    y[25] += 10.0
+    spiked = c._fit_family(name, x, y, 0.02)
+    values = (c._values(name, x, fit.parameters) for fit in (clean, spiked))
+    assert np.abs(np.subtract(*values)).max() < 0.03
