@@ -1,8 +1,15 @@
 """From a cost model and a budget to what to run; pure functions of records, no clock, no disk.
 
-    CostModel ──candidates──▶ pricing ──draws──▶ budget ──▶ planner ──▶ Plan
-                                                   ▲            ▲
-                          cadence, checkpoints ────┘            └──── curves, stopping, batch
+    planner      ec.plan: CostModel + Budget + request ──▶ Plan
+    request      what to plan for, and how people say it        batch    what another batch changes
+    pricing      which configurations there are, what each costs, which are worth a closer look
+    simulation   what a run takes in a thousand draws, failures included; how many epochs fit
+    evaluation   one candidate: its cadences, its epochs, its saves ──▶ Option
+    shortfall    when nothing fits: the nearest thing that would
+    timeline     what happens when, and what stop rules will do
+    notes        what a plan assumes, as warnings
+    cadence      when to evaluate and save                      limits   when a budget is used up
+    stopping     rules that end a run early                     curves   learning curves
 
-Nothing here imports torch; scipy only where a learning curve is fitted.
+The guard asks ``cadence``, ``limits`` and ``stopping`` too. Nothing here imports torch.
 """

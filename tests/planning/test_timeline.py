@@ -9,6 +9,7 @@ import pytest
 from epochcast.errors import UsageError
 from epochcast.planning.planner import plan
 from epochcast.planning.stopping import Patience, ProgressQuotient, Rule, stopping_epoch
+from epochcast.planning.timeline import _chances
 from epochcast.records import Budget, LearningCurve, Plan
 
 EXAMPLE = known.model(**known.EXAMPLE)
@@ -91,3 +92,12 @@ def test_what_a_pilot_shows_after_the_plans_end_does_not_count(rule: Rule) -> No
         c.stop_probability for c in cut.timeline
     ]
     assert whole.outlook == cut.outlook
+
+
+def test_a_stop_at_the_last_check_is_not_early() -> None:
+    """Of four runs one is stopped at the second of three checks, two at the last, one never."""
+    curves = np.array([[3.0, 2.0, 1.0]] * 4)
+    chances = _chances(np.array([1, 2, 2, 3]), curves, "min")
+    assert [chance.stop for chance in chances] == [0, 0.25, 0]
+    assert [chance.reach for chance in chances] == [1, 1, 0.75]
+    assert [chance.regret for chance in chances] == [None, 1.0, None]
