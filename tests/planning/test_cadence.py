@@ -199,3 +199,15 @@ def test_looking_no_further_back_than_a_window_loses_nothing(
     )
     best = _epochs_without_a_window(seconds, save, mtbf, restart, shortest)
     assert cost == pytest.approx(best, rel=1e-9)
+
+
+def test_segments_longer_than_the_best_are_looked_at() -> None:
+    """The best interval is 13.8 epochs; of 100 epochs seven segments of 14 or 15 are best."""
+    seconds = [10.0] * 100
+    chosen = c.save_epochs(seconds, 5.0, 2000.0)
+    cost = sum(
+        2000.0 * math.expm1((10.0 * (j - i) + 5.0) / 2000.0)
+        for i, j in zip((0, *chosen[:-1]), chosen, strict=True)
+    )
+    assert cost == pytest.approx(_epochs_without_a_window(seconds, 5.0, 2000.0, 0.0, 0.0), rel=1e-9)
+    assert max(b - a for a, b in zip((0, *chosen), chosen, strict=False)) > 14

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import epochcast as ec
+from epochcast.costmodel.cost import Prices
+from epochcast.costmodel.scatter import Amount
 from epochcast.planning.cadence import Every
-from epochcast.planning.pricing import Amount, Prices
 from epochcast.planning.simulation import RunDraws, Spending, deviates
 from epochcast.records import Budget
 
@@ -43,6 +44,7 @@ def test_saves_are_spread_unless_the_disk_has_room_for_the_spare_ones(
     def saves(room: int) -> int:
         budget = Budget(disk=room * SAVE)
         found = ec.plan(EXAMPLE, budget, epochs=90, keep=2, evaluate=evaluate)
+        assert found.chosen.epochs == 90  # a disk that is full spreads saves, and ends no run
         return len(found.epochs_of("save"))
 
     free = len(ec.plan(EXAMPLE, epochs=90, evaluate=evaluate).epochs_of("save"))
