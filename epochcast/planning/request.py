@@ -150,39 +150,12 @@ SETTINGS: Mapping[str, Bounds] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """A question to the planner. None means: as probed last, or whatever the budget allows.
+    """A question to the planner: the arguments of ``ec.plan`` by the same names, read.
 
-    Attributes:
-        epochs: wanted at the reference batch; the run ends there, whatever limits leave.
-        min_epochs: fewer are not worth running: the plan then does not fit. At the reference
-            batch, as ``epochs``; default: one of whatever batch is run.
-        max_epochs: never more; default: ``epochs``. Above it, what limits leave beyond the target
-            is spent on more epochs, up to here.
-        batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
-            whatever makes most progress per second.
-        micro_batch: samples of one forward pass on one device; default: any that divides.
-        devices: that share the work, one number or several to choose from.
-        bandwidth: bytes per second between devices, for averaging gradients.
-        samples: training samples per epoch.
-        folds: of cross-validation; multiplies the run.
-        sizes, precision, workers: select what was probed, as in a prediction.
-        evaluate: epochs between evaluations, 0 for never, ``"auto"`` for what stopping early pays
-            for, or a cadence.
-        save: epochs between checkpoints, 0 for none, ``"auto"`` for what failures and the cost of
-            saving ask for, or a cadence.
-        keep: checkpoints kept on disk; 0 keeps all.
-        mtbf_seconds: mean time between failures or interruptions; None for never.
-        restart_seconds: from a failure until training goes on; default: the start-up.
-        rules: for stopping early.
-        curves: of a pilot or of earlier runs.
-        metric: that ``rules`` watch and ``curves`` show.
-        mode: whether a smaller or a larger metric is better; None for what its name tells.
-        min_delta: improvement that counts.
-        noise_scale: of the gradient, in samples.
-        reference_batch: at which ``epochs`` and the learning rate are known.
-        optimizer: decides how the learning rate follows the batch.
-        objective: what to prefer among options with equal progress.
-        seed: of the draws.
+    None means: as probed last, or whatever the budget allows.
+
+    Raises:
+        UsageError: a value that makes no sense, or values that contradict each other.
     """
 
     epochs: int | None = None
