@@ -236,7 +236,7 @@ class ConfigurationCost:
         known = self.variables if batch_size is None else self._variables_at(batch_size)
         loading, factor = self.variant.loading, self.calibration.epoch.factor
         if loading is not None and self._apart:
-            return factor * loading.step_seconds(known, self.config.workers, self.scaling)
+            return factor * loading.micro_step_seconds(known, self.config.workers, self.scaling)
         return factor * self.variant.micro_step.value(known)
 
     @property

@@ -53,7 +53,7 @@ class Loading:
         factor = max(1, self.workers) / max(1, workers)
         return self.loader.value(variables) * float(factor**scaling)
 
-    def step_seconds(
+    def micro_step_seconds(
         self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
     ) -> float:
         """Seconds of a micro-step without update."""

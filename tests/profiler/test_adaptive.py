@@ -9,12 +9,19 @@ from itertools import product
 import numpy as np
 import pytest
 import truths
+from scripted import TRIAL_SECONDS, Noting, machine_of, request_of, swept
 
 from epochcast.costmodel.prediction import Question
-from epochcast.errors import PredictionError
-from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Chooser, chooser_for
+from epochcast.errors import PredictionError, UsageError
+from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Choice, Chooser, chooser_for
 from epochcast.profiler.request import Range, SweepRequest
 from epochcast.records import Measurement, RunConfig, make_sizes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("adaptive")
+
 
 CANDIDATES = [
     RunConfig(batch_size=b, sizes=make_sizes({"depth": 1, "width": w}))
@@ -165,3 +172,122 @@ def test_a_request_says_whether_to_choose() -> None:
         assert SweepRequest(target="w", **changes).chooses  # type: ignore[arg-type]
     with pytest.raises(PredictionError, match="epochs must be a positive"):
         chooser_for(SweepRequest(target="w", asked={"epochs": -3}))
+
+
+# -- sweeps that choose -------------------------------------------------------------------------
+
+
+class Script:
+    """A chooser that wants what it was told to want, then stops."""
+
+    half_width = 0.04
+
+    def __init__(self, *choices):
+        self.choices = list(choices)
+        self.candidates, self.footprints, self.known = (), {}, []
+
+    def begin(self, candidates, footprints):
+        self.candidates, self.footprints = tuple(candidates), dict(footprints)
+
+    def next(self, measurements, round_):
+        self.known.append((len(measurements), round_))
+        return self.choices.pop(0) if self.choices else Choice(stop="sharp")
+
+
+def trials(*positions):
+    return [Choice(trial=position) for position in positions]
+
+
+WIDTHS = {"sizes": {"width": Range(8, 32)}}
+
+
+def test_a_chooser_gets_counted_candidates_and_its_trials_in_processes_by_round(folder):
+    machine, observer = machine_of(folder), Noting()
+    script = Script(*trials(0, 3), Choice(next_round=True), *trials(3))
+    result = swept(request_of(**WIDTHS), machine, observer, script)
+    assert len(script.candidates) == 9  # three widths of a doubling each, three batch sizes
+    assert script.footprints == machine.archive.counted
+    assert set(script.footprints) == set(script.candidates)
+    assert script.known == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1)]
+    assert [(b, r) for b, _, r in machine.measured()] == [(8, 0), (8, 0), (8, 1)]
+    processes = [number for number, task in machine.asked if task.kind == "trial"]
+    assert processes[0] == processes[1] != processes[2]
+    assert (result.stopped, result.half_width) == ("sharp", 0.04)
+    assert observer.begun[0] is None
+
+
+def test_a_failure_costs_a_choosing_sweep_its_worker_only(folder):
+    machine = machine_of(folder, outcomes={("trial", 16): "oom"})
+    result = swept(request_of(**WIDTHS), machine, None, Script(*trials(1, 0)))
+    assert [m.status for m in result.measurements] == ["oom", "ok"]
+    processes = [number for number, task in machine.asked if task.kind == "trial"]
+    assert processes[0] != processes[1]
+
+
+def test_a_choosing_sweep_keeps_to_its_time(folder):
+    machine = machine_of(folder)
+    limited = request_of(**WIDTHS, max_seconds=2.5 * TRIAL_SECONDS)
+    result = swept(limited, machine, None, Script(*trials(0, 1, 2, 3, 4)))
+    assert (result.stopped, len(machine.trials())) == ("max-seconds", 2)
+
+
+def test_sizes_that_cannot_be_built_are_left_out_and_named(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.problem = lambda sizes: "not 16" if dict(sizes)["width"] == 16 else ""
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 32}
+    (warning,) = observer.warnings
+    assert warning.code == "no-such-size"
+    assert "width=16" in dict(warning.details)["sizes"]
+
+
+def test_a_workload_that_cannot_be_counted_is_chosen_for_without_counts(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.problem = lambda sizes: "it asks for values"
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert (len(script.candidates), script.footprints) == (9, {})
+    assert [w.code for w in observer.warnings] == ["no-footprints"]
+
+
+def test_a_size_that_cannot_be_traced_is_measured_all_the_same(folder):
+    machine, observer = machine_of(folder), Noting()
+    machine.error = "DryRunError"
+    machine.problem = lambda sizes: "values" if dict(sizes)["width"] == 16 else ""
+    script = Script()
+    swept(request_of(**WIDTHS), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
+    assert {dict(c.sizes)["width"] for c in script.footprints} == {8, 32}
+    assert [w.code for w in observer.warnings] == ["no-footprints"]
+
+
+def test_a_batch_that_the_data_cannot_fill_costs_its_size_nothing_else(folder):
+    machine = machine_of(folder)
+    machine.too_large = 32
+    script = Script()
+    swept(request_of(**WIDTHS), machine, None, script)
+    assert {c.batch_size for c in script.candidates} == {8, 16}
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
+
+
+def test_what_cannot_fit_the_device_is_no_candidate(folder):
+    machine, observer = machine_of(folder), Noting()
+    script = Script()
+    huge = {"sizes": {"width": (8, 10**8)}, "until": 0.1}
+    swept(request_of(**huge), machine, observer, script)
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8}
+    assert [dict(w.details) for w in observer.warnings] == [{"count": "3"}]
+
+
+def test_the_question_is_among_the_candidates(folder):
+    script = Script()
+    asked = {"epochs": 9, "batch_size": 100, "width": 24}
+    swept(request_of(**WIDTHS, asked=asked), machine_of(folder), None, script)
+    assert {c.batch_size for c in script.candidates} == {8, 16, 32, 100}
+    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32, 24}
+
+
+def test_a_question_about_an_unknown_knob_is_refused(folder):
+    with pytest.raises(UsageError, match=r"--for knows epochs, steps, batch_size, .*width.*height"):
+        swept(request_of(asked={"height": 3}), machine_of(folder), None, Script())

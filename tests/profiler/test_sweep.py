@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -11,214 +10,37 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import psutil
 import pytest
-import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import (
+    KNOBS,
+    NOISE,
+    TRIAL_SECONDS,
+    Machine,
+    Noting,
+    machine_of,
+    measurement_of,
+    request_of,
+    swept,
+)
 from strategies import CPU
 
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
-from epochcast.profiler.adaptive import Choice, chosen_rounds
 from epochcast.profiler.process import WorkerDied, WorkerTimeout
-from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
-from epochcast.profiler.request import (
-    Range,
-    SweepRequest,
-    batch_sizes_around,
-)
-from epochcast.profiler.sweep import SilentObserver, slug, sweep
-from epochcast.records import GradientNoise, Measurement, RunConfig
+from epochcast.profiler.protocol import CheckedWorkload
+from epochcast.profiler.request import SweepRequest
+from epochcast.profiler.sweep import slug, sweep
 from epochcast.storage.store import Store
-
-KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))
-TRIAL_SECONDS = 10.0
-NOISE = GradientNoise(small_batch=8, large_batch=64, small_norms=(2.0,), large_norms=(1.0,))
-OWN_BATCH_SIZE, SAMPLES = 32, 1000
-
-
-class Memory:
-    """An archive in memory that remembers what was done to it, in order."""
-
-    def __init__(self, folder, measurements=()):
-        self.folder, self.log_folder = folder, folder / "tensorboard"
-        self.kept = {m.key: m for m in measurements}
-        self.removed = []
-
-    def add(self, measurement):
-        self.kept[measurement.key] = measurement
-
-    def remove(self, keys):
-        self.removed += keys
-        return sum(self.kept.pop(key, None) is not None for key in keys)
-
-    def add_footprints(self, workload, source, footprints, data=""):
-        self.counted = dict(footprints)
-
-    def measurements(self, workload=None, *, source=None):
-        return tuple(
-            m for m in self.kept.values() if m.workload == workload and source in (None, m.source)
-        )
-
-
-class Machine:
-    """Starts scripted workers and is their clock.
-
-    Attributes:
-        outcomes: what happens to a configuration, by batch size; else it succeeds.
-        asked: every task, with the number of the worker that got it.
-        stored_before: how many measurements the archive held when each trial began.
-    """
-
-    def __init__(self, archive, outcomes=None, **description):
-        self.archive = archive
-        self.outcomes = outcomes or {}
-        self.description = {"knobs": KNOBS, "takes_data": False} | description
-        self.checked = CheckedWorkload(
-            config=RunConfig(batch_size=OWN_BATCH_SIZE), samples=SAMPLES, data="synthetic"
-        )
-        self.problem = lambda sizes: ""
-        self.error = "WorkloadError"
-        self.too_large = math.inf
-        self.now = 0.0
-        self.asked = []
-        self.stored_before = []
-        self.workers = []
-
-    def start(self, log):
-        log.touch()
-        self.workers.append(Worker(self, log, len(self.workers)))
-        return self.workers[-1]
-
-    def trials(self, kind="trial"):
-        return [task for _, task in self.asked if task.kind == kind]
-
-    def measured(self):
-        return [(task.spec.batch_size, task.spec.sizes, task.round) for task in self.trials()]
-
-    def answer(self, task):
-        if task.kind == "describe":
-            return Reply(
-                kind="described",
-                described=Description(source="abc", device=CPU, **self.description),
-            )
-        if task.kind == "check":
-            return Reply(kind="checked", checked=self.checked)
-        if task.kind == "dry-run":
-            return self.count(task)
-        if task.kind == "trial":
-            self.now += TRIAL_SECONDS
-            self.stored_before.append(len(self.archive.kept))
-        outcome = self.outcomes.get((task.kind, task.spec.batch_size), "ok")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        if task.kind == "noise":
-            return Reply(kind="noise", noise=NOISE)
-        if task.kind == "trace":
-            return Reply(kind="traced", text=f"{task.folder}/trace.json.gz")
-        return Reply(kind="measured", measured=measurement_of(task, outcome))
-
-    def count(self, task):
-        if self.problem(task.spec.sizes):
-            problem = self.problem(task.spec.sizes)
-            return Reply(kind="counted", problem=problem, error=self.error)
-        width = dict(task.spec.sizes)["width"]
-        return Reply(
-            kind="counted",
-            counted=tuple(
-                Counted(
-                    config=RunConfig(batch_size=b, sizes=task.spec.sizes),
-                    footprint=truths.footprint(b, width),
-                )
-                for b in task.batch_sizes
-                if b < self.too_large
-            ),
-        )
-
-
-class Worker:
-    """Answers as its machine says, and never after it was left."""
-
-    def __init__(self, machine, log, number):
-        self.machine, self.log, self.number = machine, log, number
-        self.alive = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.alive = False
-
-    def ask(self, task, timeout, on_phase=lambda phase: None):
-        assert self.alive
-        self.machine.asked.append((self.number, task))
-        on_phase("build")
-        return self.machine.answer(task)
-
-
-def measurement_of(task, status="ok", source="abc", device=CPU):
-    return Measurement(
-        workload=task.spec.workload.target,
-        source=source,
-        request=task.spec.request,
-        config=RunConfig(batch_size=task.spec.batch_size, sizes=task.spec.sizes),
-        device=device,
-        status=status,
-        message="" if status == "ok" else "it failed",
-        round=task.round,
-        trial=task.trial,
-        samples=SAMPLES,
-        step_seconds=(0.1,) if status == "ok" else (),
-        log=task.log,
-    )
-
-
-class Noting(SilentObserver):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.begun, self.seen, self.warnings, self.phases = None, [], [], []
-
-    def begin(self, trials, done, device, data):
-        self.begun = (trials, done, device, data)
-
-    def phase(self, label, phase):
-        self.phases.append((label, phase))
-
-    def finished(self, measurement):
-        self.seen.append(measurement)
-
-    def warn(self, warning):
-        self.warnings.append(warning)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("sweeps")
-
-
-def request_of(**changes):
-    values = {"target": "mine.py:workload", "batch_sizes": (8, 16, 32), "device": "cpu"}
-    return SweepRequest(**(values | {"rounds": 2, "traces": False} | changes))
-
-
-def swept(request, machine, observer=None, chooser=None):
-    return sweep(
-        request,
-        machine.archive,
-        observer,
-        rounds=partial(chosen_rounds, chooser=chooser) if chooser else None,
-        start_worker=machine.start,
-        clock=lambda: machine.now,
-    )
-
-
-def machine_of(folder, stored=(), **options):
-    return Machine(Memory(folder, stored), **options)
 
 
 # -- rounds -------------------------------------------------------------------------------------
@@ -622,24 +444,6 @@ def test_the_users_mistakes(folder, changes, said):
     assert not any(worker.alive for worker in machine.workers)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rounds": 0},
-        {"steady_seconds": 0.0},
-        {"timeout_seconds": 0.5},
-        {"threads": 0},
-        {"threads": 99999999999999999999},
-        {"batch_sizes": (8, 0)},
-        {"batch_sizes": ()},
-        {"overrides": {"optimizer": "adam"}},
-    ],
-)
-def test_requests_that_make_no_sense(changes):
-    with pytest.raises(UsageError):
-        request_of(**changes)
-
-
 def test_whole_numbers_do_for_a_real_knob_and_data_for_who_takes_it(folder):
     machine = machine_of(folder, takes_data=True)
     swept(request_of(sizes={"rate": (1, 0.25)}, data="/somewhere"), machine)
@@ -704,15 +508,6 @@ def test_default_batch_sizes_are_around_the_workloads_own(folder):
     assert sorted(b for b, _, _ in machine.measured()) == [8, 16, 32, 64]
     (trial,) = machine.trials("check")
     assert trial.spec.batch_size is None
-
-
-@given(st.integers(1, 4096), st.integers(1, 10**6))
-def test_default_batch_sizes_fit_the_data_set(own, samples):
-    sizes = batch_sizes_around(request_of(batch_sizes=None), own, samples)
-    assert all(1 <= size <= samples for size in sizes)
-    assert len(set(sizes)) == len(sizes)
-    assert list(sizes) == sorted(sizes)
-    assert (own in sizes) == (own <= samples)
 
 
 # -- real worker processes ----------------------------------------------------------------------
@@ -828,151 +623,3 @@ def wait_for(path, running):
         assert time.monotonic() < deadline
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(timeout=0.05)
-
-
-# -- sweeps that choose -------------------------------------------------------------------------
-
-
-class Script:
-    """A chooser that wants what it was told to want, then stops."""
-
-    half_width = 0.04
-
-    def __init__(self, *choices):
-        self.choices = list(choices)
-        self.candidates, self.footprints, self.known = (), {}, []
-
-    def begin(self, candidates, footprints):
-        self.candidates, self.footprints = tuple(candidates), dict(footprints)
-
-    def next(self, measurements, round_):
-        self.known.append((len(measurements), round_))
-        return self.choices.pop(0) if self.choices else Choice(stop="sharp")
-
-
-def trials(*positions):
-    return [Choice(trial=position) for position in positions]
-
-
-WIDTHS = {"sizes": {"width": Range(8, 32)}}
-
-
-def test_a_chooser_gets_counted_candidates_and_its_trials_in_processes_by_round(folder):
-    machine, observer = machine_of(folder), Noting()
-    script = Script(*trials(0, 3), Choice(next_round=True), *trials(3))
-    result = swept(request_of(**WIDTHS), machine, observer, script)
-    assert len(script.candidates) == 9  # three widths of a doubling each, three batch sizes
-    assert script.footprints == machine.archive.counted
-    assert set(script.footprints) == set(script.candidates)
-    assert script.known == [(0, 0), (1, 0), (2, 0), (2, 1), (3, 1)]
-    assert [(b, r) for b, _, r in machine.measured()] == [(8, 0), (8, 0), (8, 1)]
-    processes = [number for number, task in machine.asked if task.kind == "trial"]
-    assert processes[0] == processes[1] != processes[2]
-    assert (result.stopped, result.half_width) == ("sharp", 0.04)
-    assert observer.begun[0] is None
-
-
-def test_a_failure_costs_a_choosing_sweep_its_worker_only(folder):
-    machine = machine_of(folder, outcomes={("trial", 16): "oom"})
-    result = swept(request_of(**WIDTHS), machine, None, Script(*trials(1, 0)))
-    assert [m.status for m in result.measurements] == ["oom", "ok"]
-    processes = [number for number, task in machine.asked if task.kind == "trial"]
-    assert processes[0] != processes[1]
-
-
-def test_a_choosing_sweep_keeps_to_its_time(folder):
-    machine = machine_of(folder)
-    limited = request_of(**WIDTHS, max_seconds=2.5 * TRIAL_SECONDS)
-    result = swept(limited, machine, None, Script(*trials(0, 1, 2, 3, 4)))
-    assert (result.stopped, len(machine.trials())) == ("max-seconds", 2)
-
-
-def test_sizes_that_cannot_be_built_are_left_out_and_named(folder):
-    machine, observer = machine_of(folder), Noting()
-    machine.problem = lambda sizes: "not 16" if dict(sizes)["width"] == 16 else ""
-    script = Script()
-    swept(request_of(**WIDTHS), machine, observer, script)
-    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 32}
-    (warning,) = observer.warnings
-    assert warning.code == "no-such-size"
-    assert "width=16" in dict(warning.details)["sizes"]
-
-
-def test_a_workload_that_cannot_be_counted_is_chosen_for_without_counts(folder):
-    machine, observer = machine_of(folder), Noting()
-    machine.problem = lambda sizes: "it asks for values"
-    script = Script()
-    swept(request_of(**WIDTHS), machine, observer, script)
-    assert (len(script.candidates), script.footprints) == (9, {})
-    assert [w.code for w in observer.warnings] == ["no-footprints"]
-
-
-def test_a_size_that_cannot_be_traced_is_measured_all_the_same(folder):
-    machine, observer = machine_of(folder), Noting()
-    machine.error = "DryRunError"
-    machine.problem = lambda sizes: "values" if dict(sizes)["width"] == 16 else ""
-    script = Script()
-    swept(request_of(**WIDTHS), machine, observer, script)
-    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
-    assert {dict(c.sizes)["width"] for c in script.footprints} == {8, 32}
-    assert [w.code for w in observer.warnings] == ["no-footprints"]
-
-
-def test_a_batch_that_the_data_cannot_fill_costs_its_size_nothing_else(folder):
-    machine = machine_of(folder)
-    machine.too_large = 32
-    script = Script()
-    swept(request_of(**WIDTHS), machine, None, script)
-    assert {c.batch_size for c in script.candidates} == {8, 16}
-    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32}
-
-
-def test_what_cannot_fit_the_device_is_no_candidate(folder):
-    machine, observer = machine_of(folder), Noting()
-    script = Script()
-    huge = {"sizes": {"width": (8, 10**8)}, "until": 0.1}
-    swept(request_of(**huge), machine, observer, script)
-    assert {dict(c.sizes)["width"] for c in script.candidates} == {8}
-    assert [dict(w.details) for w in observer.warnings] == [{"count": "3"}]
-
-
-def test_the_question_is_among_the_candidates(folder):
-    script = Script()
-    asked = {"epochs": 9, "batch_size": 100, "width": 24}
-    swept(request_of(**WIDTHS, asked=asked), machine_of(folder), None, script)
-    assert {c.batch_size for c in script.candidates} == {8, 16, 32, 100}
-    assert {dict(c.sizes)["width"] for c in script.candidates} == {8, 16, 32, 24}
-
-
-def test_a_question_about_an_unknown_knob_is_refused(folder):
-    with pytest.raises(UsageError, match=r"--for knows epochs, steps, batch_size, .*width.*height"):
-        swept(request_of(asked={"height": 3}), machine_of(folder), None, Script())
-
-
-@given(low=st.integers(1, 5000), more=st.integers(1, 10**6))
-def test_a_range_has_its_ends_and_a_few_between(low, more):
-    values = Range(low, low + more).values()
-    assert values[0] == low
-    assert values[-1] == low + more
-    assert len(values) <= 7
-    assert list(values) == sorted(set(values))
-    assert all(isinstance(value, int) for value in values)
-
-
-@pytest.mark.parametrize("bounds", [(0, 5), (5, 5), (9, 3), (-1, 4), (1, float("inf"))])
-def test_a_range_that_is_none_is_refused(bounds):
-    with pytest.raises(UsageError, match="a range needs"):
-        Range(*bounds)
-
-
-def test_short_ranges_are_whole_and_fractions_stay_fractions():
-    assert Range(2, 5).values() == (2, 3, 4, 5)
-    assert Range(128, 2048).values() == (128, 256, 512, 1024, 2048)
-    assert Range(0.1, 0.8).values() == (0.1, 0.2, 0.4, 0.8)
-
-
-def test_candidates_are_around_the_own_batch_size_and_hold_the_question():
-    among = request_of(batch_sizes=None, until=0.1)
-    assert batch_sizes_around(among, 32, 100) == (8, 16, 32, 64)
-    asked = request_of(batch_sizes=None, asked={"batch_size": 50})
-    assert batch_sizes_around(asked, 32, 100) == (8, 16, 32, 50, 64)

@@ -31,12 +31,12 @@ from epochcast.profiler.workload import Workload
 from epochcast.records import make_sizes
 
 
-def real_footprint(build, batch_size=None):
-    """Of the same step run for real, after the two updates that a probe makes first."""
+def real_footprint(build, batch_size=None, updates=2):
+    """Of the same step run for real, after the two updates that a probe makes first, or more."""
     workload = build()
     loop = TrainingLoop(workload, config_of(workload, batch_size, ()), torch.device("cpu"))
     first = next(iter(loop.train_loader()))
-    for _ in range(2):
+    for _ in range(updates):
         for _ in range(loop.config.accumulation):
             loop.backward(first)
         loop.update()
@@ -139,6 +139,21 @@ def test_a_gradient_scaler_finds_no_infinities():
         return workload_of(model, loss=lambda y, _: 1e-4 * y.mean(), precision="fp16")
 
     assert_same(counted(build), real_footprint(build))
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_radam_is_counted_as_in_the_steps_of_a_long_run(foreach):
+    """From its sixth step on RAdam divides by the second moment too; nearly all steps do."""
+
+    def build():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+        return workload_of(model, optimizer=torch.optim.RAdam(model.parameters(), foreach=foreach))
+
+    fake = counted(build)
+    assert_same(fake, real_footprint(build, updates=8))
+    early = real_footprint(build, updates=2)
+    assert foreach or fake.update_operators > early.update_operators
 
 
 def test_a_model_in_half_precision_is_cast_and_moved_without_memory():

@@ -118,11 +118,17 @@ def test_channels_of_a_convolution_count_in_whole_steps(kind):
     assert of(12).aligned_flops == of(16).aligned_flops == of(16).flops > of(12).flops
 
 
-def test_channels_with_a_filter_of_their_own_are_not_rounded_but_together():
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize(
+    ("per_group", "grows"),
+    [(1, 16 / 12), (2, 16 / 12 * 8 / 2), (6, 16 / 12 * 8 / 6), (12, 16 / 12 * 16 / 12)],
+)
+def test_channels_with_a_filter_of_their_own_are_rounded_together(kind, per_group, grows):
+    """Twelve channels count as sixteen; those of a group as whole steps, unless it has but one."""
     inputs = torch.randn(2, 12, 7, 7)
-    model = nn.Sequential(nn.Conv2d(12, 12, 3, groups=12), nn.Flatten())
+    model = nn.Sequential(kind(12, 12, 3, groups=12 // per_group), nn.Flatten())
     footprint = footprint_of(model, inputs, torch.zeros_like(model(inputs)))
-    assert footprint.aligned_flops == pytest.approx(footprint.flops * 16 / 12, abs=2)
+    assert footprint.aligned_flops == pytest.approx(footprint.flops * grows, abs=2)
 
 
 class Attention(nn.Module):
