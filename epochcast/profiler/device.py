@@ -55,15 +55,12 @@ class CudaClock:
         return float(start.elapsed_time(end)) / 1e3
 
 
-class MpsClock:
+class MpsClock(HostClock):
     """The monotonic clock after waiting for the Metal queue."""
 
     def mark(self) -> float:
         torch.mps.synchronize()
-        return time.perf_counter()
-
-    def seconds(self, start: float, end: float) -> float:
-        return end - start
+        return super().mark()
 
 
 def open_device(name: str, threads: int | None) -> torch.device:

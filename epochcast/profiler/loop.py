@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import Clock
 from epochcast.profiler.workload import Workload
-from epochcast.records import RunConfig
+from epochcast.records import RunConfig, Sizes
 
 _WORKER_OPTIONS = (
     "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "timeout",
@@ -134,7 +134,11 @@ class TrainingLoop:
         return sum((self.backward(batch) for batch in self._batches), torch.zeros(()))
 
     def loss(self, batch: Any) -> Tensor:
-        """The loss of one batch, a scalar tensor."""
+        """The loss of one batch, a scalar tensor.
+
+        Raises:
+            WorkloadError: the workload has no separate loss, or its batches are not pairs.
+        """
         if self.workload.forward is not None:
             return self.workload.forward(self.model, batch)
         if self.workload.loss is None:
@@ -218,7 +222,13 @@ class TrainingLoop:
 
 
 def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
-    """A batch of nested tuples, lists, mappings and tensors with every tensor on the device."""
+    """A batch of nested tuples, lists, mappings and tensors with every tensor on the device.
+
+    Args:
+        batch: may hold anything else too, which stays as it is.
+        device: where the tensors go.
+        non_blocking: do not wait for the copies; for batches in pinned memory.
+    """
     if hasattr(batch, "to"):
         return batch.to(device, non_blocking=non_blocking)
     if isinstance(batch, Mapping):
@@ -246,8 +256,14 @@ def samples_per_epoch(workload: Workload) -> int:
     return len(source)
 
 
-def config_of(workload: Workload, batch_size: int | None, sizes: Any) -> RunConfig:
-    """The configuration in which a built workload will run."""
+def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunConfig:
+    """The configuration in which a built workload will run.
+
+    Args:
+        workload: built for these sizes.
+        batch_size: None is the workload's own.
+        sizes: its model-size knobs.
+    """
     return RunConfig(
         batch_size=batch_size or workload.batch_size,
         sizes=sizes,
@@ -326,7 +342,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def naming_layer(model: nn.Module) -> Iterator[None]:
-    """Within it, an error in a forward pass becomes a ``WorkloadError`` that names the layer."""
+    """Within it, an error in a forward pass becomes an error that names the layer.
+
+    Raises:
+        WorkloadError: a layer refused its input.
+    """
     entered: list[tuple[str, nn.Module, str]] = []
     handles = []
     for name, module in model.named_modules():

@@ -181,7 +181,11 @@ class Workers:
         self.start_worker = start_worker
 
     def start(self, name: str) -> WorkerProcess:
-        """A fresh worker; ``name`` is what it is for, as its log is called."""
+        """A fresh worker; ``name`` is what it is for, as its log is called.
+
+        Raises:
+            EpochcastError: the system refuses a log file or a process.
+        """
         number = len(list(self.logs.glob(f"{name}*.log")))
         log = self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
         try:

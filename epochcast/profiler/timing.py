@@ -233,6 +233,11 @@ def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[f
     A long pass is sampled batch by batch, once those that were ready before time are used up, and
     without its partial batch. A pass of few batches is timed whole, again and again: each sample
     is the mean over a pass, the partial batch included. So restart + batches × sample is the pass.
+
+    Args:
+        loop: whose evaluation data is used; without any, both lists are empty.
+        clock: of the loop's device.
+        seconds: for which it is timed, about.
     """
     loader = loop.eval_loader()
     if loader is None:

@@ -77,6 +77,59 @@ class _Trial:
             **{"samples": 0, **self.fields},
         )
 
+    def measure(self, device: torch.device, report: Report) -> None:
+        """Everything in its order; what an error leaves is kept."""
+        seconds, fields = self.task.spec.steady_seconds, self.fields
+        report("build")
+        devices.reset_peaks(device)
+        clock = devices.clock_for(device)
+        begun = time.perf_counter()
+        workload = build_afresh(self.task.spec)
+        self.config = config_of(workload, self.task.spec.batch_size, self.task.spec.sizes)
+        fields |= _about(workload)
+        require_full_batch(self.config, fields["samples"])
+        loop = TrainingLoop(workload, self.config, device)
+        devices.synchronize(device)
+        fields["build_seconds"] = time.perf_counter() - begun
+
+        report("warm up")
+        start = clock.mark()
+        stepper = timing.Stepper(loop, clock)
+        fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
+        report("time steps")
+        series = timing.steady_steps(stepper, seconds)
+        fields["step_seconds"] = tuple(series.step)
+        fields["data_wait_seconds"] = tuple(series.wait)
+        fields["update_seconds"] = tuple(series.update)
+        fields["steps_per_sample"] = series.steps_per_sample
+        fields["batch_elements"] = tuple(series.elements)
+        fields["power_watts"] = devices.power_watts(device)
+        fields["memory"] = devices.read_peaks(device)
+        report("loader alone")
+        fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
+        while len(stepper.restarts) < RESTARTS:
+            stepper.restart()
+        fields["loader_restart_seconds"] = tuple(stepper.restarts)
+        report("evaluate")
+        if self.config.compiled:
+            fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, clock))
+        samples, restarts = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
+        fields["eval_batch_seconds"] = tuple(samples)
+        fields["eval_restart_seconds"] = tuple(restarts)
+        report("save")
+        try:
+            saves = time_saves(workload, Path(self.task.folder))
+        except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
+            if is_out_of_memory(error):
+                raise
+            self.message = first_line(error)
+        else:
+            fields["save_seconds"], fields["save_bytes"] = saves
+        report("count operators")
+        eager = torch.compiler.set_stance("force_eager") if self.config.compiled else nullcontext()
+        with eager:
+            fields["footprint"] = measure_footprint(loop)
+
 
 def run_trial(
     task: Task, import_seconds: float = 0.0, report: Report = lambda phase: None
@@ -96,7 +149,7 @@ def run_trial(
     device = devices.open_device(spec.workload.device, spec.workload.threads)
     trial = _Trial(task, devices.fingerprint(device), spec.config, import_seconds)
     try:
-        _measure(trial, device, report)
+        trial.measure(device, report)
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - user code may raise anything; it is recorded
@@ -107,58 +160,6 @@ def run_trial(
     finally:
         gc.collect()
     return trial.measurement("ok")
-
-
-def _measure(trial: _Trial, device: torch.device, report: Report) -> None:
-    seconds, fields = trial.task.spec.steady_seconds, trial.fields
-    report("build")
-    devices.reset_peaks(device)
-    clock = devices.clock_for(device)
-    begun = time.perf_counter()
-    workload = build_afresh(trial.task.spec)
-    trial.config = config_of(workload, trial.task.spec.batch_size, trial.task.spec.sizes)
-    fields |= _about(workload)
-    require_full_batch(trial.config, fields["samples"])
-    loop = TrainingLoop(workload, trial.config, device)
-    devices.synchronize(device)
-    fields["build_seconds"] = time.perf_counter() - begun
-
-    report("warm up")
-    start = clock.mark()
-    stepper = timing.Stepper(loop, clock)
-    fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
-    report("time steps")
-    series = timing.steady_steps(stepper, seconds)
-    fields["step_seconds"] = tuple(series.step)
-    fields["data_wait_seconds"] = tuple(series.wait)
-    fields["update_seconds"] = tuple(series.update)
-    fields["steps_per_sample"] = series.steps_per_sample
-    fields["batch_elements"] = tuple(series.elements)
-    fields["power_watts"] = devices.power_watts(device)
-    fields["memory"] = devices.read_peaks(device)
-    report("loader alone")
-    fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
-    while len(stepper.restarts) < RESTARTS:
-        stepper.restart()
-    fields["loader_restart_seconds"] = tuple(stepper.restarts)
-    report("evaluate")
-    if trial.config.compiled:
-        fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, clock))
-    samples, restarts = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
-    fields["eval_batch_seconds"], fields["eval_restart_seconds"] = tuple(samples), tuple(restarts)
-    report("save")
-    try:
-        saves = time_saves(workload, Path(trial.task.folder))
-    except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
-        if is_out_of_memory(error):
-            raise
-        trial.message = first_line(error)
-    else:
-        fields["save_seconds"], fields["save_bytes"] = saves
-    report("count operators")
-    eager = torch.compiler.set_stance("force_eager") if trial.config.compiled else nullcontext()
-    with eager:
-        fields["footprint"] = measure_footprint(loop)
 
 
 def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:

@@ -182,8 +182,8 @@ def target_of(workload: str | Callable[..., Any]) -> str:
 
 def canonical(target: str) -> str:
     """The same target always written the same way: ``./train.py:workload`` without its dot."""
-    place, _, name = target.rpartition(":")
-    return f"{os.path.normpath(place)}:{name}" if place.endswith(".py") else target
+    where, _, name = target.rpartition(":")
+    return f"{os.path.normpath(where)}:{name}" if where.endswith(".py") else target
 
 
 def source_of(target: str) -> str:
@@ -191,13 +191,13 @@ def source_of(target: str) -> str:
 
     Empty where the file is not known: a module that this process has not imported.
     """
-    place, _, _ = target.rpartition(":")
-    if not place:
+    where, _, _ = target.rpartition(":")
+    if not where:
         files = sorted(Path(__file__).with_name("builtin").glob("*.py"))
-    elif place.endswith(".py"):
-        files = [Path(place)]
+    elif where.endswith(".py"):
+        files = [Path(where)]
     else:
-        files = _files_of_module(place)
+        files = _files_of_module(where)
     if not files:
         return ""
     digest = hashlib.sha256()
@@ -216,8 +216,8 @@ def _files_of_module(name: str) -> list[Path]:
         return [Path(loaded)]
     parts = Path(*name.split("."))
     for folder in (".", *sys.path):
-        place = Path(folder or ".")
-        for way in (place / f"{parts}.py", place / parts / "__init__.py"):
+        where = Path(folder or ".")
+        for way in (where / f"{parts}.py", where / parts / "__init__.py"):
             if way.is_file():
                 return [way]
     return []
@@ -234,20 +234,20 @@ def load(target: str) -> WorkloadFunction:
         UsageError: there is no such file, module or built-in.
         WorkloadError: importing the code failed, or it has no such function.
     """
-    place, colon, name = target.rpartition(":")
+    where, colon, name = target.rpartition(":")
     if not colon:
         return _builtin(target)
     try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except (UsageError, WorkloadError):
         raise
     except (Exception, SystemExit) as error:
-        raise WorkloadError(f"importing {place} failed: {first_line(error)}") from error
+        raise WorkloadError(f"importing {where} failed: {first_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [n for n, f in vars(module).items() if inspect.isfunction(f)]
         raise WorkloadError(
-            f"{place} has no function {name!r}; it defines: {', '.join(known) or 'none'}"
+            f"{where} has no function {name!r}; it defines: {', '.join(known) or 'none'}"
         )
     return function  # type: ignore[no-any-return]
 

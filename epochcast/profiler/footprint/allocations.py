@@ -68,7 +68,14 @@ class Allocations:
         operator: str | None = None,
         module: str | None = None,
     ) -> None:
-        """Count the storages of some tensors from now until they are freed; known ones once."""
+        """Count the storages of some tensors from now until they are freed; known ones once.
+
+        Args:
+            tensors: of which those on this type of device are counted.
+            kind: what their blocks are for.
+            operator: that made them; None for what was there before the step.
+            module: that the operator belongs to.
+        """
         for storage in self._storages(tensors):
             if storage._cdata in self._alive:
                 self._resize(storage)

@@ -46,24 +46,20 @@ _CPU = torch.device("cpu")
 _NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
 
 
-def dry_run(spec: TrialSpec, *, timeline: bool = False) -> Footprint:
-    """The footprint of one configuration.
+def dry_runs(
+    spec: TrialSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
+) -> tuple[Counted, ...]:
+    """Footprints of several batch sizes of one model, which is built once.
 
     Args:
-        spec: of which nothing but the workload, its sizes and the batch size is used.
+        spec: of which nothing but the workload and its sizes is used.
+        batch_sizes: None is the workload's own.
         timeline: keep every allocation and free.
 
     Raises:
         DryRunError: the workload cannot be traced.
         WorkloadError: it cannot be built.
     """
-    return dry_runs(spec, [spec.batch_size], timeline=timeline)[0].footprint
-
-
-def dry_runs(
-    spec: TrialSpec, batch_sizes: Sequence[int | None], *, timeline: bool = False
-) -> tuple[Counted, ...]:
-    """Footprints of several batch sizes of one model, which is built once; None is its own."""
     as_on_cuda = spec.workload.device.startswith("cuda")
     counted = simulate(
         partial(build_afresh, spec), batch_sizes, timeline=timeline, as_on_cuda=as_on_cuda
@@ -82,7 +78,14 @@ def simulate(
     if it, or its data, needs real values.
 
     Args:
+        build: makes the workload, the same one every time.
+        batch_sizes: None is the workload's own.
+        timeline: keep every allocation and free.
         as_on_cuda: choose the implementation of the optimizer that torch chooses on CUDA.
+
+    Raises:
+        DryRunError: the workload cannot be traced.
+        WorkloadError: it cannot be built.
     """
     try:
         return _Simulation(build, True, as_on_cuda).count(batch_sizes, timeline)

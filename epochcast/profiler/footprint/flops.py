@@ -99,7 +99,13 @@ _OTHER_WORDS = ("vector_norm", "gamma", "cumm", "_thnn_fused")
 
 
 def flops_of(func: Any, args: Any, kwargs: Any, out: Any) -> int | None:
-    """FLOPs of one call of an operator; None if no formula is known."""
+    """FLOPs of one call of an operator; None if no formula is known.
+
+    Args:
+        func: the operator, an overload of ``torch.ops``.
+        args, kwargs: of the call.
+        out: what it returned.
+    """
     formula = FORMULAS.get(func._overloadpacket)
     return None if formula is None else int(formula(*args, **kwargs, out_val=out))
 

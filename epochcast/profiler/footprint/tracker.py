@@ -104,7 +104,8 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
     Must run after at least one update, when the optimizer's state exists.
 
     Args:
-        batches: default: the loop's own, those that a dry run draws too.
+        loop: a loop that has made an update.
+        batches: by default the loop's own, those that a dry run draws too.
     """
     if loop.workload.train_step is not None:
         return None
@@ -130,6 +131,11 @@ def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = F
 
     FLOPs, bytes and operators of forward and backward are means over the micro-steps of the
     accumulation. Each batch lives until the next one is drawn, the last one through the update.
+
+    Args:
+        loop: a loop that has made an update.
+        batches: at least as many as the loop accumulates.
+        timeline: keep every allocation and free.
     """
     loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
     scopes = ModuleScopes(loop.workload.model)

@@ -21,7 +21,7 @@ import epochcast
 from epochcast.cli import cli
 from epochcast.costmodel.memory import envelopes
 from epochcast.errors import DryRunError, UsageError, WorkloadError
-from epochcast.profiler.footprint.dry_run import dry_run, dry_runs, simulate
+from epochcast.profiler.footprint.dry_run import dry_runs, simulate
 from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
@@ -29,6 +29,10 @@ from epochcast.profiler.request import with_outer_timelines
 from epochcast.profiler.trial import build_afresh
 from epochcast.profiler.workload import Workload
 from epochcast.records import make_sizes
+
+
+def dry_run(spec, **options):
+    return dry_runs(spec, [spec.batch_size], **options)[0].footprint
 
 
 def real_footprint(build, batch_size=None, updates=2):
