@@ -14,12 +14,10 @@ from functools import cached_property
 from math import sqrt
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.epoch import Division, divide
-from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
 from epochcast.costmodel.memory import PEAKS, Envelope, Layer, hinge
-from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Scatter
-from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Calibrations, Scatter
+from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
 from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes
 
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement

@@ -32,11 +32,11 @@ def spread(candidates: Sequence[Variables], count: int, taken: Sequence[int] = (
     """
     if not candidates:
         return []
-    places = feature_space(candidates)
-    chosen = list(taken) or [_furthest_from_centre(places)]
+    points = feature_space(candidates)
+    chosen = list(taken) or [_furthest_from_centre(points)]
     target = min(len(taken) + count, len(candidates))
     while len(chosen) < target:
-        distance = np.min([_distances(places, places[i]) for i in chosen], axis=0)
+        distance = np.min([_distances(points, points[i]) for i in chosen], axis=0)
         furthest = int(distance.argmax())
         if distance[furthest] == 0:
             break
@@ -59,12 +59,12 @@ def feature_space(candidates: Sequence[Variables]) -> Array:
     return np.asarray((logs - logs.mean(axis=0)) / logs.std(axis=0))
 
 
-def _furthest_from_centre(places: Array) -> int:
-    return int(_distances(places, places.mean(axis=0)).argmax())
+def _furthest_from_centre(points: Array) -> int:
+    return int(_distances(points, points.mean(axis=0)).argmax())
 
 
-def _distances(places: Array, point: Array) -> Array:
-    return np.asarray(np.sqrt(((places - point) ** 2).sum(axis=1)))
+def _distances(points: Array, point: Array) -> Array:
+    return np.asarray(np.sqrt(((points - point) ** 2).sum(axis=1)))
 
 
 def sharpest(
@@ -95,8 +95,8 @@ def sharpest(
     left = [i for i in range(len(candidates)) if i not in set(taken)]
     if not left:
         return None
-    places = feature_space(candidates)
-    common = np.stack([np.exp(-(_distances(places, places[i]) ** 2)) for i in left])
+    points = feature_space(candidates)
+    common = np.stack([np.exp(-(_distances(points, points[i]) ** 2)) for i in left])
     known = common[:, list(taken)].max(axis=1, initial=0.0)
     gain = (1.0 - known) * (common[:, list(asked)] @ (sd_logs[list(asked)] ** 2))
     return left[int((gain / seconds[left]).argmax())]

@@ -9,7 +9,7 @@ configuration that was measured ω is known too, so the prediction is what was m
 as noise lets it.
 
     name   meaning                                                             shape
-    z      log₂ of what places a configuration                                 (n, d)
+    z      log₂ of where a configuration is                                    (n, d)
     r      log y − log ŷ of the configurations fitted                          (n,)
     J      ∂ log ŷ / ∂ log β: the share of each term; a row sums to 1          (n, k)
     U, T   an orthonormal basis of J's columns, U = J T                        (n, p), (k, p)
@@ -51,7 +51,7 @@ UNKNOWN_LENGTH, UNKNOWN_NUGGET = 1.0, 1e-6  # neighbours are one doubling apart
 MISSED_SD = 0.03  # the least that a model misses, by assumption: 2.9 % on public data
 MIN_ROWS = 4  # fewer say nothing about what is missed, nor about which form is right
 EXACT_SD = 1e-6  # an error below this leaves nothing to improve
-SAME_PLACE = 1e-12  # squared doublings between two configurations that are one
+SAME_POINT = 1e-12  # squared doublings between two configurations that are one
 TINY = 1e-300  # variances are not divided by less
 RANK_TOLERANCE = 1e-6  # singular values below this share of the largest say nothing
 
@@ -66,7 +66,7 @@ class Discrepancy:
         scale: s.
         dof: n − p.
         plain_sd: s without a smooth part.
-        left_out_sd: root mean square of the leave-one-out errors.
+        left_out_rmse: root mean square of the leave-one-out errors.
         length_scale: of k; None where residuals are not smooth.
         stretches: of the length scale along each axis; none where it is the same along all.
         own: w.
@@ -82,7 +82,7 @@ class Discrepancy:
     scale: float
     dof: float
     plain_sd: float
-    left_out_sd: float
+    left_out_rmse: float
     length_scale: float | None = None
     stretches: tuple[float, ...] = ()
     own: float = 0.0
@@ -94,14 +94,14 @@ class Discrepancy:
     gram_inverse: Rows = ()
     offsets: tuple[float, ...] = ()
 
-    def correction(self, places: Array, shares: Array) -> Array:
+    def correction(self, points: Array, shares: Array) -> Array:
         """What physics is believed to miss, on the log scale, (m,).
 
         Args:
-            places: (m, d).
+            points: (m, d).
             shares: (m, k).
         """
-        missed = self._likeness(places) @ np.array(self.weights)
+        missed = self._likeness(points) @ np.array(self.weights)
         return np.asarray(missed + self._directions(shares) @ np.array(self.offsets))
 
     def believed(self, outside: Array) -> Array:
@@ -119,9 +119,9 @@ class Discrepancy:
         """ℓ, one for all axes or one for each, (d,)."""
         return (self.length_scale or 1.0) * np.array(self.stretches or 1.0)
 
-    def sd(self, places: Array, shares: Array) -> Array:
+    def sd(self, points: Array, shares: Array) -> Array:
         """Standard deviation of what is missed still, on the log scale, (m,)."""
-        likeness = self._likeness(places)
+        likeness = self._likeness(points)
         prior = self.own + (self.length_scale is not None)
         explained = likeness @ np.array(self.inverse) if self.inverse else likeness
         variance = prior - (explained * likeness).sum(axis=1)
@@ -131,15 +131,15 @@ class Discrepancy:
             variance = variance + ((c @ np.array(self.gram_inverse)) * c).sum(axis=1)
         return np.asarray(self.scale * np.sqrt(np.maximum(variance, 0.0)))
 
-    def _likeness(self, places: Array) -> Array:
+    def _likeness(self, points: Array) -> Array:
         """κ, (m, n)."""
         if not self.centres:
-            return np.zeros((len(places), 0))
+            return np.zeros((len(points), 0))
         centres = np.array(self.centres)
-        alike = self.own * (_squared_distances(places, centres) < SAME_PLACE)
+        alike = self.own * (_squared_distances(points, centres) < SAME_POINT)
         if self.length_scale is None:
             return np.asarray(alike)
-        return np.asarray(alike + kernel(places, centres, self._lengths))
+        return np.asarray(alike + kernel(points, centres, self._lengths))
 
     def _directions(self, shares: Array) -> Array:
         """u, (m, p)."""
@@ -163,7 +163,7 @@ def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Disc
     """Learn what physics misses.
 
     Args:
-        Z: places, (n, d).
+        Z: points, (n, d).
         J: shares of the terms, (n, k).
         r: log residuals, (n,).
         noise_sd: of r, from repeated measurements.
@@ -172,10 +172,10 @@ def fit_discrepancy(Z: Array, J: Array, r: Array, noise_sd: float = 0.0) -> Disc
     if len(r) < MIN_ROWS or len(r) == U.shape[1]:
         return _assumed(Z, r)
     plain = _Solved(np.eye(len(r)), U, r)
-    if plain.left_out_sd <= EXACT_SD or not np.ptp(Z, axis=0).any():
+    if plain.left_out_rmse <= EXACT_SD or not np.ptp(Z, axis=0).any():
         return plain.discrepancy(plain, Z, T, noise_sd)
     smooth, best = _most_likely(Z, U, r)
-    if best.left_out_sd >= IMPROVEMENT * plain.left_out_sd:
+    if best.left_out_rmse >= IMPROVEMENT * plain.left_out_rmse:
         return plain.discrepancy(plain, Z, T, noise_sd)
     return best.discrepancy(plain, Z, T, noise_sd, smooth)
 
@@ -251,7 +251,7 @@ def _assumed(Z: Array, r: Array) -> Discrepancy:
         scale=scale,
         dof=UNKNOWN_DOF,
         plain_sd=scale,
-        left_out_sd=scale,
+        left_out_rmse=scale,
         length_scale=UNKNOWN_LENGTH,
         centres=_rows(Z),
         weights=tuple(map(float, inverse @ r)),
@@ -278,7 +278,7 @@ class _Solved:
         self.likelihood = -0.5 * float(fit + determinants)
 
     @property
-    def left_out_sd(self) -> float:
+    def left_out_rmse(self) -> float:
         return sqrt(float(np.mean(self.left_out**2)))
 
     def discrepancy(
@@ -299,7 +299,7 @@ class _Solved:
             scale=sqrt(variance),
             dof=dof,
             plain_sd=sqrt(plain.variance),
-            left_out_sd=self.left_out_sd,
+            left_out_rmse=self.left_out_rmse,
             length_scale=smooth.length_scale if smooth else None,
             stretches=smooth.stretches if smooth else (),
             own=max(0.0, (smooth.nugget if smooth else 1.0) - noise),

@@ -15,7 +15,6 @@ from statistics import fmean, geometric_mean, median
 from epochcast.costmodel import features as f
 from epochcast.costmodel import summary
 from epochcast.costmodel.cost import Variant
-from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import Layer, envelopes, fragmentation, is_telling
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
@@ -34,6 +33,7 @@ from epochcast.costmodel.surface import (
     TIME_SD_BETWEEN,
     TIME_SD_PER_DOUBLING,
     Surface,
+    fit_loading,
 )
 from epochcast.errors import FitError
 from epochcast.records import (
@@ -177,20 +177,20 @@ class _Rows:
             sd_per_doubling: see ``Surface``.
         """
         axes = [axis for axis in self.axes if axis not in drop]
-        places: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
+        distinct: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
         for config, trials in self.groups.items():
             pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in trials)
             values = [v / pace for v, pace in pairs if v is not None and v > 0]
             row = f.variables(config, self.counted.get(config))
             if values:
-                place = tuple(row[axis] for axis in axes)  # what differs in nothing else is one
-                places.setdefault(place, (row, []))[1].extend(values)
-        if not places:
+                point = tuple(row[axis] for axis in axes)  # what differs in nothing else is one
+                distinct.setdefault(point, (row, []))[1].extend(values)
+        if not distinct:
             return None
-        rows = [row for row, _ in places.values()]
-        y = [geometric_mean(values) for _, values in places.values()]
+        rows = [row for row, _ in distinct.values()]
+        y = [geometric_mean(values) for _, values in distinct.values()]
         known = set(rows[0]).intersection(*rows[1:])
-        repeats = median(len(values) for _, values in places.values())
+        repeats = median(len(values) for _, values in distinct.values())
         return fit_surface(
             rows,
             y,
@@ -326,7 +326,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
                     ]
                 )
             ],
-            direct_error=micro_step.left_out_sd,
+            direct_error=micro_step.left_out_rmse,
             workers=newest.config.workers,
         ),
         update=rows.surface(

@@ -15,10 +15,9 @@ from math import hypot, isfinite, log, pi, sqrt
 from statistics import median
 from typing import Literal, get_args
 
-from epochcast.costmodel.calibration import Calibration, Calibrations, Error, calibration
 from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Parameters
 from epochcast.costmodel.prediction import Question, choose_variant
-from epochcast.costmodel.scatter import LOG_REACH
+from epochcast.costmodel.scatter import LOG_REACH, Calibration, Calibrations, Error, calibration
 from epochcast.errors import PredictionError
 from epochcast.records import RunOutcome, to_json
 

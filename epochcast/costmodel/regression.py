@@ -49,7 +49,7 @@ from epochcast.costmodel.surface import (
     FittedForm,
     Surface,
     join,
-    places_of,
+    points_of,
     shares_of,
 )
 
@@ -287,7 +287,7 @@ def _fit(
     regressor = PhysicalRegressor(form.columns, form.exponent, warm_start=True).fit(X, y)
     predicted = regressor.predict(X)
     shares = shares_of(X * regressor.coef_, predicted, form.columns, form.exponent)
-    missed = fit_discrepancy(places_of(axes, table), shares, _log_errors(y, predicted), noise_sd)
+    missed = fit_discrepancy(points_of(axes, table), shares, _log_errors(y, predicted), noise_sd)
     fitted = FittedForm(
         name=form.name,
         weight=1.0,
@@ -351,5 +351,5 @@ def _sharing(weighed: Sequence[tuple[FittedForm, float]]) -> list[FittedForm]:
 
 def _missing_at_least(fitted: FittedForm, least: float) -> FittedForm:
     missed = fitted.discrepancy
-    factor = max(1.0, least / max(missed.left_out_sd, EXACT_SD))
+    factor = max(1.0, least / max(missed.left_out_rmse, EXACT_SD))
     return replace(fitted, discrepancy=replace(missed, scale=missed.scale * factor))

@@ -10,17 +10,28 @@ Several forms that explain the same measurements are averaged, and where they di
 less certain: the law of total variance, as in Bayesian model averaging (Hoeting et al. 1999,
 "Bayesian model averaging: a tutorial", equations 1–3). Outside the range it was fitted in, sd grows
 with the distance in doublings.
+
+A micro-step is one such surface, or two that meet (``Loading``): computing, and loading data.
+
+    workers = 0    t = compute + loader                  one after the other, in one process
+    workers ≥ 1    t = (computeᵖ + loaderᵖ)^(1/p)        meanwhile: the slower one rules
+    loader(W)      = loader(W₀) · (max(1, W₀) / max(1, W))^γ
+
+Both are measured alone: ``loader_seconds`` without computing, and computing as a step without its
+wait for data. p is the one that fits the whole steps best; γ is 1 (twice the workers, half the
+time) unless two numbers of workers were probed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import hypot, inf, log, log2, sqrt
+from statistics import fmean
 
 import numpy as np
 
-from epochcast.costmodel.discrepancy import Discrepancy
+from epochcast.costmodel.discrepancy import IMPROVEMENT, Discrepancy
 from epochcast.costmodel.features import Array, Feature, Table, matrix
 from epochcast.costmodel.scatter import Scatter
 
@@ -30,6 +41,10 @@ TIME_SD_BETWEEN = 0.03  # a doubling from each of two model sizes measured: see 
 BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
 SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
 INSIDE = 1e-9  # doublings that are no distance
+OVERLAPS = (inf, 4.0, 2.0, 1.0)
+IDEAL_SCALING = 1.0
+
+Point = tuple[Mapping[str, float], float]  # variables, and seconds of a whole micro-step
 
 
 def join(planes: Array, exponent: float) -> Array:
@@ -65,11 +80,11 @@ class FittedForm:
     exponent: float | None
     discrepancy: Discrepancy
 
-    def logs(self, table: Table, places: Array, outside: Array) -> tuple[Array, Array]:
+    def logs(self, table: Table, points: Array, outside: Array) -> tuple[Array, Array]:
         """log v_m and sd_m in n configurations, each (n,).
 
         Args:
-            places: (n, d).
+            points: (n, d).
             outside: doublings outside the fitted range along each axis, (n, d).
         """
         terms = matrix(self.features, table) * np.array(self.coefficients)
@@ -77,8 +92,8 @@ class FittedForm:
         physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
         shares = shares_of(terms, physics, self.groups, p)
         missed = self.discrepancy
-        correction = missed.believed(outside) * missed.correction(places, shares)
-        return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(places, shares)
+        correction = missed.believed(outside) * missed.correction(points, shares)
+        return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(points, shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +157,11 @@ class Surface:
         curve by something of its own, which its batch sizes share and no other size tells.
         """
         knobs = [i for i, axis in enumerate(self.axes) if axis != "batch_size"]
-        places = np.clip(self.places(table), *np.log2([self.low, self.high]))[:, knobs]
+        points = np.clip(self.points(table), *np.log2([self.low, self.high]))[:, knobs]
         if not self.sd_between or not knobs:
-            return np.zeros(len(places))
+            return np.zeros(len(points))
         fitted = np.unique(np.array(self.forms[0].discrepancy.centres)[:, knobs], axis=0)
-        return np.asarray(np.min([np.linalg.norm(places - z, axis=1) for z in fitted], axis=0))
+        return np.asarray(np.min([np.linalg.norm(points - z, axis=1) for z in fitted], axis=0))
 
     def _outside(self, table: Table) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
@@ -154,9 +169,9 @@ class Surface:
 
     def _mixture(self, table: Table) -> tuple[Array, Array]:
         """log v and sd inside the range, each (n,)."""
-        places, outside = self.places(table), np.maximum(self.distances(table), 0.0)
+        points, outside = self.points(table), np.maximum(self.distances(table), 0.0)
         weights = np.array([form.weight for form in self.forms])
-        members = [form.logs(table, places, outside) for form in self.forms]
+        members = [form.logs(table, points, outside) for form in self.forms]
         logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
         mean = weights @ logs
         return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))
@@ -167,17 +182,17 @@ class Surface:
         return sum(form.weight * form.discrepancy.dof for form in self.forms)
 
     @property
-    def left_out_sd(self) -> float:
+    def left_out_rmse(self) -> float:
         """Root mean square of the leave-one-out errors on the log scale."""
-        return sum(form.weight * form.discrepancy.left_out_sd for form in self.forms)
+        return sum(form.weight * form.discrepancy.left_out_rmse for form in self.forms)
 
-    def places(self, table: Table) -> Array:
+    def points(self, table: Table) -> Array:
         """Where n configurations are, (n, d)."""
-        return places_of(self.axes, table)
+        return points_of(self.axes, table)
 
     def distances(self, table: Table) -> Array:
         """Doublings outside the fitted range along each axis, not above 0 inside it; (n, d)."""
-        z = self.places(table)
+        z = self.points(table)
         low, high = np.log2(np.array(self.low)), np.log2(np.array(self.high))
         return np.asarray(np.maximum(low - z, z - high))
 
@@ -188,7 +203,7 @@ class Surface:
         return [(axis, distance) for axis, distance in named if distance > INSIDE]
 
 
-def places_of(axes: Sequence[str], table: Table) -> Array:
+def points_of(axes: Sequence[str], table: Table) -> Array:
     """log₂ of the axes, (n, d)."""
     columns = [np.log2(table[axis]) for axis in axes]
     n = len(next(iter(table.values())))
@@ -210,3 +225,122 @@ def shares_of(
 
 def _one_row(variables: Mapping[str, float]) -> dict[str, Array]:
     return {name: np.array([value]) for name, value in variables.items()}
+
+
+# -- computing and loading ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """Computing alone, loading alone, and how they meet.
+
+    Attributes:
+        compute: seconds of a micro-step without update and without waiting.
+        loader: seconds a batch, of the loader alone, with ``workers`` processes.
+        overlap: p; None is infinity (JSON has none).
+        error: root mean square error of the two together, on the log scale.
+        better: whether steps left out are predicted better so than by a surface of the steps.
+    """
+
+    compute: Surface
+    loader: Surface
+    workers: int
+    overlap: float | None
+    error: float
+    better: bool
+
+    def loader_seconds(
+        self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
+    ) -> float:
+        """Seconds a batch of the loader alone, with another number of workers."""
+        factor = max(1, self.workers) / max(1, workers)
+        return self.loader.value(variables) * float(factor**scaling)
+
+    def micro_step_seconds(
+        self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
+    ) -> float:
+        """Seconds of a micro-step without update."""
+        parts = (self.compute.value(variables), self.loader_seconds(variables, workers, scaling))
+        return _together(parts, 1.0 if workers == 0 else self._overlap_of_workers)
+
+    def sd_log(self, variables: Mapping[str, float], workers: int) -> float:
+        """Standard deviation of that on the log scale: the ruling part's, and one more for each
+        doubling of the workers from those probed."""
+        compute, loader = self.compute.value(variables), self.loader_seconds(variables, workers)
+        ruling = self.compute if compute > loader else self.loader
+        own = sqrt(self.error**2 + ruling.sd_log(variables) ** 2)
+        distance = doublings(workers, self.workers)
+        return hypot(own * (1.0 + distance), TIME_SD_PER_DOUBLING * distance)
+
+    @property
+    def _overlap_of_workers(self) -> float:
+        return inf if self.overlap is None else self.overlap
+
+
+def doublings(workers: int, probed: int) -> float:
+    """How far two numbers of workers are apart; from none to one is a doubling too."""
+    return abs(log2((workers + 1) / (probed + 1)))
+
+
+def fit_loading(
+    compute: Surface | None,
+    loader: Surface | None,
+    steps: Sequence[Point],
+    *,
+    direct_error: float,
+    workers: int,
+) -> Loading | None:
+    """How computing and loading meet in the steps measured; None where one was not measured.
+
+    Args:
+        steps: variables and seconds of whole micro-steps without update.
+        direct_error: leave-one-out error of a surface fitted to the steps themselves.
+    """
+    if compute is None or loader is None:
+        return None
+    parts = [(compute.value(x), loader.value(x)) for x, _ in steps]
+    candidates = OVERLAPS if workers else (1.0,)
+    errors = {p: _error(parts, [t for _, t in steps], p) for p in candidates}
+    overlap = min(candidates, key=lambda p: errors[p])
+    without_workers = workers == 0
+    return Loading(
+        compute=compute,
+        loader=loader,
+        workers=workers,
+        overlap=None if overlap == inf or without_workers else overlap,
+        error=errors[overlap],
+        better=len(steps) > 1
+        and not without_workers
+        and hypot(errors[overlap], _left_out(compute, loader, parts, overlap))
+        < IMPROVEMENT * direct_error,
+    )
+
+
+def _left_out(
+    compute: Surface, loader: Surface, parts: Sequence[tuple[float, float]], overlap: float
+) -> float:
+    """Leave-one-out error of the two together, from that of each: log t moves by (part / t)ᵖ times
+    what the log of a part moves by."""
+    terms = np.array(parts)
+    shares = shares_of(terms, join(terms.T, overlap), ((0,), (1,)), overlap)
+    errors = shares * np.array([compute.left_out_rmse, loader.left_out_rmse])
+    return float(np.sqrt((errors**2).sum(axis=1).mean()))
+
+
+def _error(parts: Sequence[tuple[float, float]], steps: Sequence[float], overlap: float) -> float:
+    logs = [log(t / _together(p, overlap)) for p, t in zip(parts, steps, strict=True)]
+    return sqrt(fmean(x * x for x in logs))
+
+
+def _together(parts: tuple[float, float], overlap: float) -> float:
+    return float(join(np.array(parts)[:, None], overlap)[0])
+
+
+def worker_scaling(loadings: Sequence[Loading], variables: Mapping[str, float]) -> float:
+    """γ between the fewest and the most workers probed; ideal where only one number was."""
+    by_workers = {max(1, x.workers): x for x in loadings}
+    few, many = min(by_workers), max(by_workers)
+    if few == many:
+        return IDEAL_SCALING
+    ratio = by_workers[few].loader.value(variables) / by_workers[many].loader.value(variables)
+    return min(IDEAL_SCALING, max(0.0, log(ratio) / log(many / few)))

@@ -169,7 +169,7 @@ def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
 
 
 def _micro_step(job: Job, table: Table) -> Array:
-    """Seconds of a micro-step without update; see ``costmodel.loading``."""
+    """Seconds of a micro-step without update; see ``costmodel.surface``."""
     loading, workers = job.variant.loading, job.config.workers
     if loading is None or not job.apart:
         return job.variant.micro_step.values(table)
@@ -390,7 +390,7 @@ def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
     layer = prices.job.variant.device_bytes
-    sd = layer.surface.left_out_sd if layer else 0.0
+    sd = layer.surface.left_out_rmse if layer else 0.0
     return prices.device_bytes * _caution(prices, budget, sd)
 
 
@@ -400,7 +400,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     Where the fewest epochs worth running do not fit, no progress counts, but the time of those.
     """
     variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
-    sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_sd))
+    sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_rmse))
     epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate

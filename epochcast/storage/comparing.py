@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds
+from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import FitError, PredictionError
 from epochcast.profiler.workload import canonical
 from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReason

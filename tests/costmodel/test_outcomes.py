@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from strategies import spread
 
 import epochcast as ec
-from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds, calibrate, probed_seconds
+from epochcast.costmodel.scatter import Calibrations
 from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, UnitPrices, from_json, make_sizes, to_json
 from epochcast.report.text.warnings import warning_text

@@ -73,7 +73,7 @@ def test_intervals_widen_outside_and_say_so(outside: float) -> None:
 def test_with_few_rows_nothing_is_claimed() -> None:
     surface = _surface([1.0, 2.0], sizes=(8, 16))
     assert "too few configurations to choose" in surface.chosen
-    assert surface.left_out_sd >= 0.16
+    assert surface.left_out_rmse >= 0.16
 
 
 def test_a_surface_is_plain_json() -> None:

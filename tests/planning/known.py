@@ -31,7 +31,7 @@ def _surface(
     low: tuple[float, ...],
     high: tuple[float, ...],
 ) -> Surface:
-    missed = Discrepancy(scale=sd, dof=MANY, plain_sd=sd, left_out_sd=sd, own=1.0)
+    missed = Discrepancy(scale=sd, dof=MANY, plain_sd=sd, left_out_rmse=sd, own=1.0)
     form = FittedForm(
         name="known",
         weight=1.0,

@@ -8,7 +8,6 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochcast.costmodel.calibration import Calibration, Calibrations
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.prediction import (
     Question,
@@ -16,6 +15,7 @@ from epochcast.costmodel.prediction import (
     configuration,
     predict,
 )
+from epochcast.costmodel.scatter import Calibration, Calibrations
 from epochcast.costmodel.surface import Surface
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import (

@@ -31,9 +31,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from epochcast.costmodel.calibration import Calibrations
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.scatter import Calibrations
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
 from epochcast.records import Summary

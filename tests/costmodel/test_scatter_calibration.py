@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochcast.costmodel.calibration import Calibration, Error, calibration
-from epochcast.costmodel.scatter import ASSUMED_DOF, KNOWN_DOF, Scatter, student_t_quantile
+from epochcast.costmodel.scatter import (
+    ASSUMED_DOF,
+    KNOWN_DOF,
+    Calibration,
+    Error,
+    Scatter,
+    calibration,
+    student_t_quantile,
+)
 
 ratios = st.floats(-3, 3)
 sds = st.floats(0.001, 0.5)
