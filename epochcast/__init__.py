@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
     from epochcast.errors import (
+        DoesNotFit,
+        DryRunError,
         EpochcastError,
         FitError,
         MissingDependency,
@@ -76,6 +78,8 @@ _HOMES = {
     "DatasetSpec": "records",
     "Device": "records",
     "Divergence": "planning.stopping",
+    "DoesNotFit": "errors",
+    "DryRunError": "errors",
     "EpochcastError": "errors",
     "Estimate": "records",
     "Every": "planning.cadence",
@@ -125,6 +129,8 @@ __all__ = [
     "DatasetSpec",
     "Device",
     "Divergence",
+    "DoesNotFit",
+    "DryRunError",
     "EpochcastError",
     "Estimate",
     "Every",

@@ -23,7 +23,7 @@ from epochcast.profiler.request import (
     count_footprints,
 )
 from epochcast.profiler.sweep import Observer, SweepResult, sweep
-from epochcast.profiler.workload import target_of
+from epochcast.profiler.target import target_of
 from epochcast.records import Footprint, Measurement, SizeValue
 
 if TYPE_CHECKING:

@@ -167,7 +167,7 @@ def require_same(
     model: CostModel, model_file: str, workload: str | None, device: str | None
 ) -> None:
     """Refuse a model of another workload or device than was asked for."""
-    from epochcast.profiler.workload import canonical
+    from epochcast.profiler.target import canonical
 
     if workload and canonical(workload) != model.workload:
         raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")

@@ -41,7 +41,7 @@ def probes() -> None:
 @json_option
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the stored measurements, one line each, and which of them predictions rest on."""
-    from epochcast.profiler.workload import canonical
+    from epochcast.profiler.target import canonical
     from epochcast.report.text.probing import print_measurements
     from epochcast.storage.query import selections
 

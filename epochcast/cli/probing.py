@@ -181,7 +181,7 @@ def _print_noise(measurements: Sequence[Measurement]) -> None:
 
 def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
     from epochcast.profiler.request import OVERRIDES, SweepRequest
-    from epochcast.profiler.workload import target_of
+    from epochcast.profiler.target import target_of
 
     limits = {
         "rounds": options["rounds"],
@@ -240,7 +240,7 @@ def dry_run(
     Where there is a store, the counts are kept: `predict` prices these configurations by them.
     """
     from epochcast.profiler.request import SweepRequest, count_footprints
-    from epochcast.profiler.workload import target_of
+    from epochcast.profiler.target import target_of
     from epochcast.report.text.footprint import print_footprints, print_timeline
 
     request = SweepRequest(
@@ -264,7 +264,7 @@ def dry_run(
 
 def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
     from epochcast.profiler.request import with_outer_timelines
-    from epochcast.profiler.workload import source_of
+    from epochcast.profiler.target import source_of
 
     try:
         archive = reading(store)

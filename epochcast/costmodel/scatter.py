@@ -36,10 +36,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, fsum, hypot, inf, log, sqrt
-from statistics import fmean, variance
-
-from scipy.special import stdtrit
+from math import acos, copysign, cos, exp, fsum, hypot, inf, log, pi, sqrt, tan
+from statistics import NormalDist, fmean, variance
 
 from epochcast.records import DeviceKind, Quantiles, Warning_
 
@@ -223,8 +221,40 @@ def constant_scatter(errors: Sequence[float]) -> Scatter:
 
 
 def student_t_quantile(p: float, dof: float) -> float:
-    """The quantile of Student's t at probability ``p``; fewer than one degree counts as one."""
-    return float(stdtrit(max(1.0, dof), p))
+    """The quantile of Student's t at probability ``p``; fewer than one degree counts as one.
+
+    Exact for 1 and 2 degrees of freedom and for infinity; otherwise within 1 % for
+    0.05 ≤ p ≤ 0.95: from 3 up the Cornish–Fisher expansion (Abramowitz & Stegun 26.7.5), below
+    between exact values. ``scipy.special.stdtrit`` is exact, and what the tests compare with; it
+    is not called here because loading it takes a quarter of the time of ``epochcast predict``.
+    """
+    z = NormalDist().inv_cdf(p)
+    if dof == inf:
+        return z
+    if dof < 3:
+        return copysign(_small_dof_quantile(max(p, 1 - p), max(1.0, dof)), z)
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + g1 / dof + g2 / dof**2 + g3 / dof**3 + g4 / dof**4
+
+
+def _small_dof_quantile(p: float, dof: float) -> float:
+    """Its logarithm is nearly a parabola in 1/dof, here through 1, 2 and 4, whose quantiles have a
+    closed form (Shaw 2006, "Sampling Student's T distribution", section 3); p ≥ 0.5."""
+    if p == 0.5:
+        return 0.0
+    a, x = 4 * p * (1 - p), 1 / dof
+    one = log(tan(pi * (p - 0.5)))
+    two = log(2 * (p - 0.5) * sqrt(2 / a))
+    four = log(2 * sqrt(cos(acos(sqrt(a)) / 3) / sqrt(a) - 1))
+    lagrange = (
+        one * (x - 1 / 2) * (x - 1 / 4) * 8 / 3,
+        two * (x - 1) * (x - 1 / 4) * -8,
+        four * (x - 1) * (x - 1 / 2) * 16 / 3,
+    )
+    return exp(sum(lagrange))
 
 
 # -- what runs say beyond probes ---------------------------------------------------------------

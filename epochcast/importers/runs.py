@@ -28,7 +28,7 @@ from epochcast.errors import StoreError, UsageError
 from epochcast.importers import cells
 from epochcast.importers.columns import COUNTS, KNOB, Column, Options, understand
 from epochcast.importers.table import Cell, Malformed, Row, is_empty, read_text
-from epochcast.profiler.workload import canonical
+from epochcast.profiler.target import canonical
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_, make_sizes
 from epochcast.records.configuration import device_named
 

@@ -20,10 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, sqrt
 from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from epochcast.errors import UsageError
-from epochcast.records import GradientNoise, RateRule
+
+if TYPE_CHECKING:  # the command line names the optimizers below before anything is loaded
+    from epochcast.records import GradientNoise, RateRule
 
 OptimizerKind = Literal["sgd", "adaptive"]
 OPTIMIZERS: Mapping[str, OptimizerKind] = {

@@ -42,12 +42,11 @@ from functools import cached_property, lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
 
 from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
-from epochcast.costmodel.scatter import LOG_REACH, Amount
+from epochcast.costmodel.scatter import LOG_REACH, Amount, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import MOST_EPOCHS
@@ -55,6 +54,7 @@ from epochcast.records import Budget, LimitName, Quantiles
 
 DRAWS = 1000
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
+NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated
 LOOKED_AT = 32.0  # mean times between failures until T
 FAILURES = 64  # that many come before T once in ten million runs
 HOPELESS = 30.0  # mean times between failures in one stretch: e^30 of them is never, but finite
@@ -99,9 +99,15 @@ def deviates(seed: int, count: int = DRAWS) -> Deviates:
     )
 
 
+@lru_cache(maxsize=256)
+def _student_scores(dof: float) -> Array:
+    normal = NormalDist()
+    return np.array([student_t_quantile(normal.cdf(z), dof) for z in NODES])
+
+
 def student(z: Array, dof: float) -> Array:
-    """Normal scores to Student's t, quantile by quantile; fewer than one degree counts as one."""
-    return np.asarray(stdtrit(max(1.0, dof), ndtr(z)))
+    """Normal scores to Student's t, quantile by quantile; interpolated between ``NODES``."""
+    return np.asarray(np.interp(z, NODES, _student_scores(dof)))
 
 
 def draw(amount: Amount, z: Array) -> Array:

@@ -105,6 +105,11 @@ class ProgressQuotient:
         _require_whole(self, "strip")
 
     def update(self, state: State, check: Check) -> Verdict:
+        """The state after one more check, and why to stop there, if so.
+
+        Raises:
+            UsageError: the check has no training loss.
+        """
         if check.training is None:
             raise UsageError("the rule pq needs training losses beside the validation losses")
         best = min(state[0], check.value) if state else check.value
@@ -198,6 +203,11 @@ class Futility:
         _require_between(self, 0, inf, "min_delta")
 
     def update(self, state: State, check: Check) -> Verdict:
+        """The state after one more check, and why to stop there, if so.
+
+        Raises:
+            UsageError: the rule has no horizon.
+        """
         if self.horizon is None:
             raise UsageError("the rule futility needs a horizon: the last epoch of the run")
         state = (*state, check.epoch, check.value)

@@ -4,7 +4,7 @@ request.py: what is asked, checked ─▶ sweep.py: rounds, gradient noise, trac
                                          │    adaptive.py: rounds that choose their trials
                                       process.py ══ JSON lines (protocol.py) ══▶ worker.py
 (no torch up to here)                                                                │
-                          workload.py: find and build the workload ◀── trial.py ─────┤
+        target.py: find and build a workload (workload.py) ◀── trial.py ─────┤
                           loop.py: step it, timing.py: time it         noise.py      │
                           device.py: its clock, memory and name        trace.py ─────┤
                           footprint/: count a step, run or not ──────────────────────┘

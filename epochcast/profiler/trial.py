@@ -35,7 +35,8 @@ from epochcast.profiler.loop import (
     samples_per_epoch,
 )
 from epochcast.profiler.protocol import CheckedWorkload, Task, TrialSpec
-from epochcast.profiler.workload import Workload, build, first_line, source_of
+from epochcast.profiler.target import build, source_of
+from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import Device, Measurement, RunConfig, Status
 
 SIDE_SHARE = 0.25  # of the steady phase's time, for each of loader alone and evaluation

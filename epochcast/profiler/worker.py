@@ -126,7 +126,7 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
 def _startup_seconds(task: Task) -> float:
     """From the start of this process until the user's code is loaded, which this sees to."""
     from epochcast.profiler.device import open_device
-    from epochcast.profiler.workload import load
+    from epochcast.profiler.target import load
 
     if task.trial == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
@@ -141,7 +141,8 @@ _startup: list[float] = []
 def describe(task: Task) -> Description:
     """What the workload function and the device are, without calling the function."""
     from epochcast.profiler.device import fingerprint, open_device
-    from epochcast.profiler.workload import knobs_of, load, source_of
+    from epochcast.profiler.target import load, source_of
+    from epochcast.profiler.workload import knobs_of
 
     workload = task.spec.workload
     device = fingerprint(open_device(workload.device, workload.threads))

@@ -14,7 +14,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import actual_seconds
 from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import FitError, PredictionError
-from epochcast.profiler.workload import canonical
+from epochcast.profiler.target import canonical
 from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReason
 from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store

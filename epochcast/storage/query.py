@@ -20,7 +20,7 @@ from statistics import median
 from epochcast import __version__
 from epochcast.costmodel.model import CostModel
 from epochcast.errors import EpochcastError, PredictionError
-from epochcast.profiler.workload import canonical, source_of
+from epochcast.profiler.target import canonical, source_of
 from epochcast.records import (
     Footprint,
     GradientNoise,
@@ -137,6 +137,14 @@ def fitted_model(
     store: Store, workload: str | None = None, device: str | None = None
 ) -> tuple[CostModel, tuple[Warning_, ...]]:
     """The cost model of what the store has; fitted once, then read back until there is more.
+
+    Args:
+        store: where the measurements are.
+        workload: the target that names it; default: the one probed last.
+        device: a kind (``"cuda"``), a key, or part of a name; default: the one probed last.
+
+    Returns:
+        The model, and what to say about the choice of its measurements.
 
     Raises:
         PredictionError: there are no measurements to fit.

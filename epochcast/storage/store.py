@@ -213,6 +213,11 @@ class Store:
     def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
         """What was counted in dry runs of one version of a workload's code on the same data.
 
+        Args:
+            workload: the target that names it.
+            source: the fingerprint of its code.
+            data: the folder of its local data; empty where it makes its own.
+
         Raises:
             StoreError: the store cannot be read.
         """

@@ -6,7 +6,7 @@ import pytest
 
 import epochcast as ec
 from epochcast.errors import UsageError
-from epochcast.profiler.workload import target_of
+from epochcast.profiler.target import target_of
 
 
 def test_the_library_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from epochcast.records import Budget, GradientNoise, Plan, Quantiles
 from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store
 
-HEAVY = ("torch", "tensorboard", "sklearn", "matplotlib", "pandas")
+HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
 WORKED = "--eval-every 2 --save-every 5"
 
 

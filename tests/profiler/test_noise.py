@@ -11,7 +11,7 @@ from epochcast.errors import WorkloadError
 from epochcast.planning.batch import noise_scale
 from epochcast.profiler.noise import measure_noise
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
-from epochcast.profiler.workload import load
+from epochcast.profiler.target import load
 
 # The loss ½|w − x|² has the gradient w − x: at w = 0 and rate 0 its mean is −E x, its noise x's.
 # With x ~ N(0.5, 1) in 40 dimensions, tr Σ/|G|² = 40/(40·0.25) = 4 samples.

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
+from epochcast.profiler.target import load
 from epochcast.profiler.trace import ACTIVE, TRACE_NAME, trace
-from epochcast.profiler.workload import load
 
 WORKLOAD = """
 import torch

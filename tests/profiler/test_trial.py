@@ -14,8 +14,9 @@ from epochcast.costmodel.summary import summarise
 from epochcast.errors import UsageError
 from epochcast.profiler import timing
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
+from epochcast.profiler.target import build, load
 from epochcast.profiler.trial import RESTARTS, SAVES, check, run_trial
-from epochcast.profiler.workload import build, first_line, load
+from epochcast.profiler.workload import first_line
 from epochcast.records import from_json, to_json
 
 HEAD = """

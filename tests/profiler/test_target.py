@@ -15,14 +15,8 @@ from torch.utils.data import DataLoader
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin.workloads import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.workload import (
-    build,
-    canonical,
-    first_line,
-    knobs_of,
-    load,
-    source_of,
-)
+from epochcast.profiler.target import build, canonical, load, source_of
+from epochcast.profiler.workload import first_line, knobs_of
 
 WORKLOAD = """
 import torch

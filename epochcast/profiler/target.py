@@ -1,0 +1,202 @@
+"""From the name of a workload function, its target, to the function and what it makes.
+
+"mnist-mlp"                      a built-in
+"train.py:workload"              a file; imported as Python would run it, but not as __main__
+"mypackage.training:workload"    a module on the path (the working directory included)
+
+target ── load ──▶ function ── knobs_of ──▶ its knobs        user code is executed
+       │                    └─ build ─────▶ a Workload
+       └─ source_of ──▶ fingerprint of its code              nothing is executed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from epochcast.errors import UsageError, WorkloadError
+from epochcast.profiler.protocol import TrialSpec
+from epochcast.profiler.workload import (
+    DATA_ARGUMENT,
+    Workload,
+    WorkloadFunction,
+    first_line,
+    knobs_of,
+)
+from epochcast.records import SizeValue
+
+# Options of a DataLoader that it refuses without worker processes.
+_OF_LOADER_WORKERS = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "timeout")
+
+# -- the name of a workload function --------------------------------------------------------------
+
+
+def target_of(workload: str | Callable[..., Any]) -> str:
+    """The text that names a workload function, for worker processes to import it by.
+
+    Raises:
+        UsageError: the function cannot be imported by name.
+    """
+    if isinstance(workload, str):
+        return canonical(workload)
+    name = getattr(workload, "__qualname__", "")
+    module = getattr(workload, "__module__", "")
+    if not name.isidentifier():
+        raise UsageError(
+            f"worker processes import the workload by name, but {name or workload!r} is not "
+            "defined at the top level of a file"
+        )
+    if module != "__main__":
+        return f"{module}:{name}"
+    file = getattr(sys.modules["__main__"], "__file__", None) or inspect.getsourcefile(workload)
+    if file is None or not file.endswith(".py"):
+        raise UsageError(f"{name} is not in a file that worker processes can import; save it first")
+    return canonical(f"{file}:{name}")
+
+
+def canonical(target: str) -> str:
+    """The same target always written the same way: ``./train.py:workload`` without its dot."""
+    where, _, name = target.rpartition(":")
+    return f"{os.path.normpath(where)}:{name}" if where.endswith(".py") else target
+
+
+def source_of(target: str) -> str:
+    """Fingerprint of the file that defines a workload; not of what that file imports.
+
+    Empty where the file is not known: a module that this process has not imported.
+    """
+    where, _, _ = target.rpartition(":")
+    if not where:
+        files = sorted(Path(__file__).with_name("builtin").glob("*.py"))
+    elif where.endswith(".py"):
+        files = [Path(where)]
+    else:
+        files = _files_of_module(where)
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            digest.update(file.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:12]
+
+
+def _files_of_module(name: str) -> list[Path]:
+    """The file of a module, imported or not: found by its path, so that nothing is executed."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded:
+        return [Path(loaded)]
+    parts = Path(*name.split("."))
+    for folder in (".", *sys.path):
+        where = Path(folder or ".")
+        for way in (where / f"{parts}.py", where / parts / "__init__.py"):
+            if way.is_file():
+                return [way]
+    return []
+
+
+# -- from the name to the workload ----------------------------------------------------------------
+
+
+@cache
+def load(target: str) -> WorkloadFunction:
+    """The workload function that a target names. Executes the user's file, once per process.
+
+    Raises:
+        UsageError: there is no such file, module or built-in.
+        WorkloadError: importing the code failed, or it has no such function.
+    """
+    where, colon, name = target.rpartition(":")
+    if not colon:
+        return _builtin(target)
+    try:
+        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    except (UsageError, WorkloadError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise WorkloadError(f"importing {where} failed: {first_line(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [n for n, f in vars(module).items() if inspect.isfunction(f)]
+        raise WorkloadError(
+            f"{where} has no function {name!r}; it defines: {', '.join(known) or 'none'}"
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def _builtin(name: str) -> WorkloadFunction:
+    from epochcast.profiler.builtin.workloads import BUILTIN
+
+    if name not in BUILTIN:
+        raise UsageError(
+            f"no workload is called {name!r}; built in are {', '.join(BUILTIN)}; "
+            "your own is 'file.py:function' or 'package.module:function'"
+        )
+    return BUILTIN[name]
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    if spec is None or spec.loader is None:
+        raise WorkloadError(f"{path} cannot be imported as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # loader workers that are spawned look it up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise UsageError(
+                f"there is no module {name!r} on the path; for a file, write 'file.py:function'"
+            ) from error
+        raise
+
+
+def build(spec: TrialSpec) -> Workload:
+    """Call the workload function of a spec and apply the user's overrides.
+
+    Raises:
+        WorkloadError: it does not return a ``Workload``, or an override does not suit it.
+    """
+    function = load(spec.workload.target)
+    _, takes_data = knobs_of(function)
+    arguments: dict[str, Any] = dict(spec.sizes)
+    if takes_data:
+        arguments[DATA_ARGUMENT] = spec.workload.data
+    workload = function(**arguments)
+    if not isinstance(workload, Workload):
+        raise WorkloadError(
+            f"{spec.workload.target} must return an epochcast.Workload, "
+            f"but got {type(workload).__name__}"
+        )
+    overrides = dict(spec.workload.overrides)
+    if "workers" in overrides:
+        options = _with_workers(workload.loader_options, overrides.pop("workers"))
+        workload = replace(workload, loader_options=options)
+    return replace(workload, **overrides)  # type: ignore[arg-type]
+
+
+def _with_workers(options: Mapping[str, Any], workers: SizeValue) -> dict[str, Any]:
+    """Loader options with another number of workers; without any, those that are about them go."""
+    dropped = () if workers else _OF_LOADER_WORKERS
+    kept = {name: value for name, value in options.items() if name not in dropped}
+    return {**kept, "num_workers": workers}
