@@ -47,6 +47,7 @@ def started(
             evaluation=around(EVALUATION), save=around(SAVE), epoch_noise=0.01,
         ),
         limits=(("deadline", DEADLINE), ("money", 3.0)),
+        binding_seconds=(("deadline", DEADLINE), ("money", 3.0 / PRICE)),
         planned_seconds=around(STARTUP + 12 + epochs * 57.6),
     )  # fmt: skip
 

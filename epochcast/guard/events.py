@@ -11,6 +11,7 @@ from epochcast.guard.controller import Controller, Moment, notice
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.guard.limits import Account
 from epochcast.guard.run_state import RunState
+from epochcast.planning.limits import meter_of
 from epochcast.records import (
     EpochDone,
     LimitName,
@@ -93,7 +94,8 @@ def run_started(
         spent: seconds, by the run so far.
         wall_time: seconds since 1970.
     """
-    limits = ((name, getattr(plan.budget, name)) for name in TIMED)
+    meter = meter_of(plan)
+    limits = ((name, getattr(meter.budget, name)) for name in TIMED)
     return RunStarted(
         run=state.ledger.run,
         process=state.ledger.processes,
@@ -107,6 +109,7 @@ def run_started(
         metric=plan.metric,
         predicted=plan.prices,
         limits=tuple((name, limit) for name, limit in limits if limit is not None),
+        binding_seconds=tuple(meter.binding_seconds().items()),
         planned_seconds=plan.timeline[-1].seconds if plan.timeline else None,
     )
 

@@ -22,7 +22,7 @@ from math import inf
 from typing import Protocol
 
 from epochcast.errors import UsageError
-from epochcast.planning.limits import Meter, share_of_fold
+from epochcast.planning.limits import Meter, meter_of
 from epochcast.records import LimitName, Plan
 
 STARTS = ("EPOCHCAST_JOB_START_TIME", "SLURM_JOB_START_TIME", "COBALT_STARTTIME")
@@ -121,8 +121,7 @@ class Account:
     @property
     def meter(self) -> Meter:
         """What the run's share of the budget charges for time."""
-        budget = share_of_fold(self.plan.budget, self.plan.folds)
-        return Meter(budget, self.plan.chosen.config.world_size)
+        return meter_of(self.plan)
 
     def money(self, spent: float) -> float | None:
         """That so many seconds cost; None without a price."""

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from epochcast.costmodel.features import Array
-from epochcast.records import Budget, LimitName
+from epochcast.records import Budget, LimitName, Plan
 
 HOUR, KWH = 3600.0, 3.6e6  # seconds, joules
 
@@ -91,3 +91,8 @@ class Meter:
             deviate = max(0.0, NormalDist().inv_cdf(budget.confidence))
             found["energy"] = budget.energy / (self.watts(deviate) * self.devices)
         return {name: seconds - budget.spent_seconds for name, seconds in found.items()}
+
+
+def meter_of(plan: Plan) -> Meter:
+    """What the run of one fold is charged: its share of the budget, on the chosen devices."""
+    return Meter(share_of_fold(plan.budget, plan.folds), plan.chosen.config.world_size)

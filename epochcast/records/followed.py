@@ -45,7 +45,8 @@ class RunStarted:
         spent_seconds: before this line: earlier processes, and this one's start-up.
         end_epochs: after which epoch the run is to end.
         predicted: of the parts of the run.
-        limits: what the run may use in all, each in its own unit.
+        limits: what the run may use in all, each in its own unit; of a fold, its share.
+        binding_seconds: of the run, after which each limit that time uses up is used up.
         planned_seconds: of the whole run to ``end_epochs``, as planned; None if it is not known.
     """
 
@@ -62,6 +63,7 @@ class RunStarted:
     metric: str
     predicted: UnitPrices
     limits: tuple[tuple[LimitName, float], ...] = ()
+    binding_seconds: tuple[tuple[LimitName, float], ...] = ()
     planned_seconds: Quantiles | None = None
 
 

@@ -52,6 +52,33 @@ def test_the_latest_epoch_is_enough_for_a_summary() -> None:
     assert bus.summary == (BEGUN, done(StopReason.BUDGET))
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_a_start_says_when_limits_are_used_up_with_what_does_not_grow_with_time(folds) -> None:
+    plan = make_plan(
+        deadline=900.0,
+        money=5.0,
+        price_per_hour=36.0,
+        fixed_cost=2.0,
+        energy=9e5,
+        watts=100.0,
+        watts_spread=0.5,
+        spent_seconds=60.0,
+        confidence=0.9,
+    )
+    plan = replace(plan, folds=folds)
+    event = run_started(plan, NEW, Position(), spent=0.0, wall_time=0.0)
+    binding, limits = dict(event.binding_seconds), dict(event.limits)
+    assert limits == {
+        n: pytest.approx(x / folds)
+        for n, x in (("deadline", 900.0), ("money", 5.0), ("energy", 9e5))
+    }
+    account = Account(plan=plan, allocation=Allocation(), run_began=0.0, process_began=0.0)
+    assert binding["deadline"] == pytest.approx((900 - 60) / folds)
+    assert binding["money"] == pytest.approx(((5 - 2) / 0.01 - 60) / folds)  # a cent a second
+    assert account.money(binding["money"]) == pytest.approx(limits["money"])
+    assert account.joules(binding["energy"]) * 1.6408 == pytest.approx(limits["energy"], rel=1e-4)
+
+
 def test_an_epoch_says_what_is_spent_and_what_is_to_come() -> None:
     event = done()
     assert (event.spent_seconds, event.spent_money) == (150.0, pytest.approx(1.5))

@@ -146,7 +146,7 @@ def _draw_total(axes: Axes, epochs: Sequence[EpochDone], start: RunStarted | Non
         axes.plot((at[-1], last.end_epochs), ahead, color=INK, linewidth=1.2, linestyle=":")
     if start:
         _draw_planned(axes, start, scale)
-    limits = {text: t for text, t in _limits(epochs, start).items() if t <= highest}
+    limits = {text: t for text, t in _limit_times(start).items() if t <= highest}
     _draw_limits(axes, limits, scale)
     top = max([highest / NEAR, *limits.values(), *(min(q.p90, highest) for q in totals)])
     axes.set_ylim(0, (top or 1) / scale * HEADROOM)
@@ -169,15 +169,11 @@ def _draw_planned(axes: Axes, start: RunStarted, scale: float) -> None:
     )  # fmt: skip
 
 
-def _limits(epochs: Sequence[EpochDone], start: RunStarted | None) -> dict[str, float]:
+def _limit_times(start: RunStarted | None) -> dict[str, float]:
     """When each limit is used up, in seconds since the run began, with its text."""
-    last, limits = epochs[-1], dict(start.limits) if start else {}
-    used = {"deadline": last.spent_seconds, "money": last.spent_money, "energy": last.spent_joules}
-    return {
-        f"{name}, {LIMIT_FORMS[name](limit)}": limit / amount * last.spent_seconds
-        for name, limit in limits.items()
-        if (amount := used.get(name))
-    }
+    limits = dict(start.limits) if start else {}
+    times = dict(start.binding_seconds) if start else {}
+    return {f"{n}, {LIMIT_FORMS[n](limits[n])}": t for n, t in times.items() if n in limits}
 
 
 def _draw_limits(axes: Axes, limits: dict[str, float], scale: float) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from epochcast.planning.limits import Meter, share_of_fold
+from epochcast.planning.limits import meter_of
 from epochcast.records import Checkpoint, Plan
 from epochcast.report.plots.pictures import (
     BLUE,
@@ -133,8 +133,7 @@ def _draw_strip(axes: Axes, rows: Sequence[MarkRow]) -> None:
 
 def limit_times(plan: Plan) -> dict[str, float]:
     """When each limit is used up by one fold, in seconds since the run began, with its text."""
-    share = share_of_fold(plan.budget, plan.folds)
-    times = Meter(share, plan.chosen.config.world_size).binding_seconds()
+    times = meter_of(plan).binding_seconds()
     folds = f" in {plan.folds} folds" if plan.folds > 1 else ""
     return {
         f"{LIMIT_LABELS[name]}, {LIMIT_FORMS[name](getattr(plan.budget, name))}{folds}": seconds

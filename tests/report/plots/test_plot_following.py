@@ -55,6 +55,13 @@ def test_limits_and_what_happened_are_named() -> None:
     assert heights == pytest.approx([60, 72])  # $3 at $2.50 an hour
 
 
+def test_a_limit_is_drawn_where_the_plan_says_that_it_is_used_up() -> None:
+    fixed = (("money", 3000.0),)  # with a fixed cost, money is not proportional to time
+    run = [replace(DRIFTING[0], binding_seconds=fixed), *DRIFTING[1:]]
+    _, total, _ = plot_following.draw(run).axes
+    assert [(text.get_text(), text.xy[1]) for text in total.texts] == [("money, $3.00", 50.0)]
+
+
 def test_a_running_run_is_continued_by_dots_to_its_end() -> None:
     _, total, _ = plot_following.draw(sample_runs.running()).axes
     dots = next(line for line in total.lines if line.get_linestyle() == ":")
