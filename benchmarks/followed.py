@@ -184,7 +184,7 @@ def network(plan: Plan) -> Any:
 def in_keras(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | None:
     import keras
 
-    from epochcast.datasets.embedded import load_digits
+    from epochcast.datasets.local import load_digits
 
     model = network(plan)
     follow = ec.integrations.keras.FollowPlan(plan, folder=folder, store=False)

@@ -36,9 +36,9 @@ from comparison.splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 
 import epochcast as ec
 from epochcast.costmodel import features, summary
-from epochcast.costmodel.design import spread
 from epochcast.importers import runs
 from epochcast.importers.columns import Options
+from epochcast.profiler.adaptive import spread
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 from epochcast.records.documents import to_builtins
 

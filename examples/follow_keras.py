@@ -16,7 +16,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 import keras
 
 import epochcast as ec
-from epochcast.datasets.embedded import load_digits
+from epochcast.datasets.local import load_digits
 
 
 def network(width: int = 128, depth: int = 2) -> keras.Model:

@@ -1,9 +1,11 @@
 """The command line. Every command reads its options, calls the library, writes the result.
 
-    probing.py     probe, dry-run               probes.py     probes list, show, export, import, …
-    predicting.py  fit, predict, calibration    watching.py   follow-log, tensorboard
-    plan.py        plan                         catalogue.py  workloads, datasets
-    └ plan_request.py  reads its options        options.py    what the commands share
+    probing.py     probe, dry-run, and what is built in: workloads, datasets
+    probes.py      probes list, show, export, import, …
+    predicting.py  fit, predict, calibration
+    plan.py        plan; plan_request.py reads its options
+    watching.py    follow-log, tensorboard
+    options.py     what the commands share
 
 Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
 ``predict`` never loads torch.
@@ -21,7 +23,7 @@ from epochcast.errors import EpochcastError
 
 HOMES = {  # the file of each command, which is loaded when it is asked for
     "calibration": "predicting",
-    "datasets": "catalogue",
+    "datasets": "probing",
     "dry-run": "probing",
     "fit": "predicting",
     "follow-log": "watching",
@@ -30,7 +32,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for
     "probe": "probing",
     "probes": "probes",
     "tensorboard": "watching",
-    "workloads": "catalogue",
+    "workloads": "probing",
 }
 
 

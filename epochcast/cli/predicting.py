@@ -194,7 +194,7 @@ def calibration(
 ) -> None:  # fmt: skip
     """Show predicted against actual over the followed runs of WORKLOAD (default: of all)."""
     from epochcast.report.text.estimate import print_compared, print_how_to_follow
-    from epochcast.storage.comparing import compare
+    from epochcast.storage.query import compare
 
     with reading(store) as opened:
         if forget is not None and not opened.remove_outcome(forget):

@@ -276,3 +276,32 @@ def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None)
         for data in {c.data for c in counted}:
             found = {c.config: c.footprint for c in counted if c.data == data}
             archive.add_footprints(target, source_of(target), with_outer_timelines(found), data)
+
+
+@click.command()
+@json_option
+def workloads(as_json: bool) -> None:
+    """List the built-in workloads and their knobs."""
+    from epochcast.profiler.builtin.workloads import descriptions
+    from epochcast.report.text.probing import print_workloads
+
+    found = descriptions()
+    if as_json:
+        print_json(workloads=found)
+    else:
+        print_workloads(console(), found)
+
+
+@click.command()
+@click.argument("name", required=False)
+@json_option
+def datasets(name: str | None, as_json: bool) -> None:
+    """List the known data sets, or show the one called NAME."""
+    from epochcast.datasets.catalogue import CATALOGUE, find
+    from epochcast.report.text.probing import print_datasets
+
+    found = [find(name)] if name else list(CATALOGUE.values())
+    if as_json:
+        print_json(datasets=found)
+    else:
+        print_datasets(console(), found)

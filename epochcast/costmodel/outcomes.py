@@ -1,4 +1,4 @@
-"""Outcomes of followed runs to what the cost model should be corrected by.
+"""Outcomes of followed runs beside what was predicted, and what the cost model is corrected by.
 
 RunOutcome ──▶ actual seconds of a part ─┐
            ──▶ predicted P50, as probes alone would have it ─┴▶ log ratio ─┐
@@ -11,6 +11,7 @@ epoch says nothing about epochs; a start-up is compared in every run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import hypot, isfinite, log, pi, sqrt
 from statistics import median
 from typing import Literal, get_args
@@ -19,7 +20,7 @@ from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Paramet
 from epochcast.costmodel.prediction import Question, choose_variant
 from epochcast.costmodel.scatter import LOG_REACH, Calibration, Calibrations, Error, calibration
 from epochcast.errors import PredictionError
-from epochcast.records import RunOutcome, to_json
+from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReason, to_json
 
 Part = Literal["epoch", "startup", "evaluation", "save"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -108,3 +109,59 @@ def _scatter(at: ConfigurationCost, part: Part) -> float:
         return sum(p.median * p.scatter.sd for p in parts) / whole if whole else 0.0
     surface = variant.evaluation if part == "evaluation" else variant.save_seconds
     return at.run_scatter(surface).sd if surface else 0.0
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One run beside what it was predicted to take, as it was predicted.
+
+    Attributes:
+        epochs: whole ones that were trained.
+        reason: why it ended; None if it was left by an error.
+        predicted: seconds of a steady epoch.
+        actual: the median of the steady ones; None where there was none.
+        ratio: actual over P50.
+        inside_80, inside_90: between P10 and P90, between P5 and P95.
+        total_predicted: seconds of what was done; None where the run was resumed or left early.
+        total: what it took.
+        finished_at: seconds since 1970, UTC.
+    """
+
+    run: str
+    workload: str
+    device: Device
+    config: RunConfig
+    epochs: int
+    reason: StopReason | None
+    predicted: Quantiles
+    actual: float | None
+    ratio: float | None
+    inside_80: bool | None
+    inside_90: bool | None
+    total_predicted: Quantiles | None
+    total: float
+    finished_at: float
+
+
+def comparison(outcome: RunOutcome) -> Comparison:
+    """One run beside its prediction."""
+    predicted, actual = outcome.predicted.epoch, actual_seconds(outcome)
+    return Comparison(
+        run=outcome.run,
+        workload=outcome.workload,
+        device=outcome.device,
+        config=outcome.config,
+        epochs=outcome.epochs,
+        reason=outcome.reason,
+        predicted=predicted,
+        actual=actual,
+        ratio=actual / predicted.p50 if actual is not None and predicted.p50 else None,
+        inside_80=predicted.p10 <= actual <= predicted.p90 if actual is not None else None,
+        inside_90=predicted.p05 <= actual <= predicted.p95 if actual is not None else None,
+        total_predicted=outcome.total_predicted,
+        total=outcome.total_seconds,
+        finished_at=outcome.finished_at,
+    )

@@ -1,4 +1,4 @@
-"""Readers for copies of data sets on disk (``--data DIR``); nothing is ever unpickled.
+"""Readers for data sets on this machine: copies on disk (``--data DIR``), scikit-learn's digits.
 
 MNIST     train-images-idx3-ubyte[.gz], train-labels-idx1-ubyte[.gz], t10k-… (also ….idx3-…)
           IDX: 00 00 08 d, then d sizes as big-endian uint32, then the bytes
@@ -7,6 +7,10 @@ CIFAR-10  data_batch_1.bin … data_batch_5.bin, test_batch.bin, perhaps in cifa
           records of one label byte and 3 × 32 × 32 pixel bytes, red plane first
           (Krizhevsky, cs.toronto.edu/~kriz/cifar.html, "binary version")
 text      one UTF-8 file, or a folder with exactly one .txt
+digits    part of scikit-learn: 1,797 images of 8×8, each pixel a count from 0 to 16; the test part
+          of "Optical Recognition of Handwritten Digits" (Alpaydin, Kaynak 1998, UCI)
+
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ _MNIST_IMAGE = (28, 28)
 _CIFAR_IMAGE = (3, 32, 32)
 _CIFAR_RECORD = 1 + 3 * 32 * 32
 _CIFAR_FOLDER = "cifar-10-batches-bin"
+DIGITS_EVAL = 360  # of 1,797: the customary fifth, leaving 1,437 to train on
+_DIGITS_MAXIMUM = 16.0  # pixels count the dark ones among 4×4 of the original scan
 
 
 def read_mnist(folder: str | Path, *, train: bool) -> tuple[Bytes, Bytes]:
@@ -62,6 +68,20 @@ def read_cifar10(folder: str | Path, *, train: bool) -> tuple[Bytes, Bytes]:
     records = np.concatenate([_cifar_records(root / name) for name in numbers])
     labels = _check_labels(records[:, 0].copy(), root)
     return records[:, 1:].reshape(-1, *_CIFAR_IMAGE), labels
+
+
+def load_digits(*, train: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Pixels in [0, 1], shape (n, 64), and labels 0 … 9, shape (n,); n is 1,437 or 360.
+
+    The split is drawn once, by a generator whose stream numpy promises never to change.
+    """
+    from sklearn import datasets  # imported here: it takes longer than everything else
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    order = np.random.RandomState(0).permutation(len(labels))
+    chosen = order[DIGITS_EVAL:] if train else order[:DIGITS_EVAL]
+    pixels = (images[chosen] / _DIGITS_MAXIMUM).astype(np.float32)
+    return pixels, labels[chosen].astype(np.int64)
 
 
 def read_text(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""Arrays in memory as torch data sets: what the readers in ``local`` and ``embedded`` return.
+"""Arrays in memory as torch data sets: what the readers in ``local`` return.
 
 text        t0 t1 t2 t3 t4 t5 t6 t7 t8 t9          tokens = 10, context = 3
 window 0    [t0 t1 t2] → [t1 t2 t3]                 windows = (tokens - 1) // context = 3,

@@ -1,11 +1,10 @@
 """Other people's files to records of ours: runs timed elsewhere, and learning curves.
 
-    file ──table──▶ rows ─┬─ columns, cells ─▶ runs    Measurement per run
-                          └────── cells ─────▶ curves  LearningCurve per file
+    file ──table──▶ rows ──columns──┬──▶ runs    Measurement per run
+                                    └──▶ curves  LearningCurve per file
 
     table    CSV, JSON, JSON Lines and event files to rows whose cells know where they are written
-    cells    one cell to one value
-    columns  what each column of a table of runs means: a role, a unit, or else a knob
+    columns  what each column of a table of runs means, and what its cells hold
     runs     which rows are one run, and which runs repeat a configuration
     curves   which columns are the metric, the epoch and the training value; one value an epoch
 

@@ -1,4 +1,4 @@
-"""What each column of someone else's table means: a role, a unit, or else a knob.
+"""What each column of someone else's table means, and what its cells hold.
 
     "bs"               batch_size
     "Epoch time (ms)"  epoch_seconds     × 0.001
@@ -6,17 +6,26 @@
     "peak_mib"         peak_bytes        × 1048576
     "width"            a knob
 
-Names are compared in lower case, with ``_`` for anything that is no letter or digit.
+A column has a role and a unit, or else is a knob. Names are compared in lower case, with ``_`` for
+anything that is no letter or digit.
+
+A cell holds one value, or the error says what is allowed there. Numbers are written as programs
+write them: ``1234.5``, ``1e-3``. A comma is refused, because ``1,234`` is a thousand to some and
+one and a bit to others.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 from epochcast.errors import UsageError
-from epochcast.records import DeviceKind
+from epochcast.importers.table import Cell, is_empty
+from epochcast.records import DeviceKind, Precision, SizeValue, parse_size_value
+from epochcast.records.validation import is_number, shown
 from epochcast.units import size_unit, time_unit
 
 KNOB = ""  # the role of a column that has no other
@@ -209,3 +218,139 @@ def _require_enough(columns: Sequence[Column], names: Sequence[str]) -> None:
                 f"no column is {' or '.join((wanted, *others))}; there are: {', '.join(names)}; "
                 f"say which with --map {wanted}=COLUMN"
             )
+
+
+# -- cells -----------------------------------------------------------------------------------------
+
+LARGEST = 2**63 - 1  # what JSON and databases hold
+TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+PRECISIONS = {
+    "fp32": "32 float32 torch.float32 32-true",
+    "bf16": "bfloat16 torch.bfloat16 bf16-mixed",
+    "fp16": "16 float16 torch.float16 16-mixed half",
+}
+_PRECISION = _by_alias(PRECISIONS)
+
+
+def parse_number(cell: Cell, expected: str = "a number") -> float:
+    """A number, NaN and infinity included.
+
+    Args:
+        cell: as written.
+        expected: what to ask for where it is none.
+
+    Raises:
+        ValueError: the cell holds none.
+    """
+    if isinstance(cell, str) and "," in cell:
+        expected = "a number without commas, such as 1234.5"
+    elif is_number(cell) or (isinstance(cell, str) and "_" not in cell):  # 1_000 is Python's own
+        try:
+            return float(cell)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            pass
+    raise _unexpected(expected, cell)
+
+
+def parse_amount(cell: Cell) -> float:
+    """A positive number.
+
+    Raises:
+        ValueError: the cell holds none.
+    """
+    value = parse_number(cell, "a positive number")
+    if not (math.isfinite(value) and value > 0):
+        raise _unexpected("a positive number", cell)
+    return value
+
+
+def parse_amounts(cell: Cell) -> tuple[float, ...]:
+    """Positive numbers: a list in JSON, or divided by blanks, ``;`` or ``|`` in a cell of text.
+
+    Raises:
+        ValueError: one is no positive number, or there is none.
+    """
+    parts: Sequence[Cell] = cell if isinstance(cell, list) else (cell,)
+    if isinstance(cell, str):
+        parts = [part for part in re.split(r"[\s;|]+", cell.strip("[] \t\n")) if part]
+    if not parts:
+        raise _unexpected("positive numbers", cell)
+    return tuple(parse_amount(part) for part in parts)
+
+
+def parse_whole(cell: Cell, least: int = 1) -> int:
+    """A whole number.
+
+    Raises:
+        ValueError: the cell holds none, or one below ``least``.
+    """
+    expected = f"a whole number of at least {least}"
+    value = parse_number(cell, expected)
+    if not (value.is_integer() and least <= value <= LARGEST):
+        raise _unexpected(expected, cell)
+    return int(value)
+
+
+def parse_count(cell: Cell) -> int:
+    """A whole number, perhaps 0.
+
+    Raises:
+        ValueError: the cell holds none.
+    """
+    return parse_whole(cell, 0)
+
+
+def parse_truth(cell: Cell) -> bool:
+    """Yes or no.
+
+    Raises:
+        ValueError: the cell says neither.
+    """
+    found = TRUTHS.get(str(cell).strip().lower())
+    if found is None:
+        raise _unexpected("true or false", cell)
+    return found
+
+
+def parse_precision(cell: Cell) -> str:
+    """The precision of autocast.
+
+    Raises:
+        ValueError: the cell names none that is known.
+    """
+    found = _PRECISION.get(str(cell).strip().lower())
+    if found is None:
+        raise _unexpected(f"one of {', '.join(get_args(Precision))}", cell)
+    return found
+
+
+def parse_name(cell: Cell) -> str:
+    """A text that is not empty.
+
+    Raises:
+        ValueError: the cell is not a text.
+    """
+    if isinstance(cell, list | dict) or is_empty(cell):
+        raise _unexpected("a name", cell)
+    return str(cell).strip()
+
+
+def parse_knob(cell: Cell) -> SizeValue:
+    """The value of a model-size knob; 256.0, as pandas writes whole numbers beside gaps, is 256.
+
+    Raises:
+        ValueError: the cell is a list or an object, or a number that is too large.
+    """
+    try:
+        value = parse_size_value(cell) if isinstance(cell, str) else cell
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(value, bool | int | float | str):
+        raise _unexpected("a number or a text", cell)
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise _unexpected("a smaller number", cell)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _unexpected(expected: str, cell: Cell) -> ValueError:
+    return ValueError(f"expected {expected}, but got {shown(cell)}")

@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import fmean
 
 from epochcast.errors import UsageError
-from epochcast.importers.cells import number
+from epochcast.importers.columns import parse_number
 from epochcast.importers.table import Row, Table, read_file
 from epochcast.records import LearningCurve
 
@@ -184,7 +184,7 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     """Rows that say when they are of, in the order of time, without those before training."""
     counter = columns.epoch or columns.step
     if counter is None:
-        shown = (row for row in rows if row.get(columns.metric, number) is not None)
+        shown = (row for row in rows if row.get(columns.metric, parse_number) is not None)
         return [(float(n), row) for n, row in enumerate(shown, start=1)]
     steps, from_zero = 1, columns.from_zero
     if columns.epoch is None:
@@ -207,8 +207,8 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
 
 def _count(row: Row, counter: str, columns: Columns) -> float | None:
     """Epochs or steps; None in a row that is not needed."""
-    count = row.get(counter, number)
-    if count is None and row.get(columns.metric, number) is None:
+    count = row.get(counter, parse_number)
+    if count is None and row.get(columns.metric, parse_number) is None:
         return None
     if count is None or not (isfinite(count) and count >= 0):
         got = "nothing" if count is None else f"{count:g}"
@@ -219,7 +219,7 @@ def _count(row: Row, counter: str, columns: Columns) -> float | None:
 def _metric(row: Row, columns: Columns) -> float | None:
     from epochcast.planning.curves import LARGEST
 
-    value = row.get(columns.metric, number)
+    value = row.get(columns.metric, parse_number)
     if value is not None and LARGEST < abs(value) < inf:
         raise row.wrong(f"expected at most {LARGEST:g}, but got {value:g}", columns.metric)
     return value
@@ -230,7 +230,7 @@ def _value(checks: Sequence[Check], columns: Columns) -> float:
     finite = [check for check in checks if isfinite(check[1])]
     if len({value for _, value in finite}) < 2:
         return finite[0][1] if finite else nan
-    by_step = {row.get(columns.step, number): value for row, value in finite}
+    by_step = {row.get(columns.step, parse_number): value for row, value in finite}
     if None not in by_step and len(by_step) == len(finite):
         return by_step[max(step for step in by_step if step is not None)]
     (first, one), (second, other) = finite[0], next(f for f in finite if f[1] != finite[0][1])
@@ -245,7 +245,7 @@ def _training(
     logged = [
         (epoch, value)
         for epoch, row in placed
-        if (value := row.get(column, number)) is not None and isfinite(value)
+        if (value := row.get(column, parse_number)) is not None and isfinite(value)
     ]
     at = [epoch for epoch, _ in logged]
     means = []

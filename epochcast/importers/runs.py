@@ -25,8 +25,22 @@ import msgspec
 
 from epochcast.costmodel.epoch import divide
 from epochcast.errors import StoreError, UsageError
-from epochcast.importers import cells
-from epochcast.importers.columns import COUNTS, KNOB, Column, Options, understand
+from epochcast.importers.columns import (
+    COUNTS,
+    KNOB,
+    LARGEST,
+    Column,
+    Options,
+    parse_amount,
+    parse_amounts,
+    parse_count,
+    parse_knob,
+    parse_name,
+    parse_precision,
+    parse_truth,
+    parse_whole,
+    understand,
+)
 from epochcast.importers.table import Cell, Malformed, Row, is_empty, read_text
 from epochcast.profiler.target import canonical
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_, make_sizes
@@ -34,12 +48,12 @@ from epochcast.records.configuration import device_named
 
 Count = Callable[[RunConfig], Footprint | None]
 CONFIG: dict[str, Callable[[Cell], Any]] = {  # fields of a RunConfig beside its knobs
-    "batch_size": cells.whole,
-    "accumulation": cells.whole,
-    "precision": cells.precision,
-    "workers": cells.count,
-    "compiled": cells.truth,
-    "drop_last": cells.truth,
+    "batch_size": parse_whole,
+    "accumulation": parse_whole,
+    "precision": parse_precision,
+    "workers": parse_count,
+    "compiled": parse_truth,
+    "drop_last": parse_truth,
 }
 
 _Value = TypeVar("_Value")
@@ -179,13 +193,13 @@ class _Reader:
             raise self.row.wrong(problem, next(timed).name)
         return Entry(
             row=self.row,
-            workload=canonical(self._said("workload", self.options.workload, cells.name)),
+            workload=canonical(self._said("workload", self.options.workload, parse_name)),
             device=self._device(),
             config=self._config(),
-            samples=self._said("samples", self.options.samples, cells.whole),
+            samples=self._said("samples", self.options.samples, parse_whole),
             eval_samples=self._eval_samples(),
-            run=self._value("run", cells.name),
-            epoch=self._value("epoch", cells.count),
+            run=self._value("run", parse_name),
+            epoch=self._value("epoch", parse_count),
             epoch_seconds=epochs,
             step_seconds=steps,
             eval_seconds=self._amount("eval_seconds"),
@@ -221,28 +235,28 @@ class _Reader:
         raise UsageError(f"no column is {role}; say it with --{role.replace('_', '-')}")
 
     def _times(self, role: str) -> tuple[float, ...]:
-        found = self._values(role, cells.amounts)
+        found = self._values(role, parse_amounts)
         return tuple(value * column.scale for column, values in found for value in values)
 
     def _amount(self, role: str) -> float | None:
-        found = self._values(role, cells.amount)
+        found = self._values(role, parse_amount)
         return next((value * column.scale for column, value in found), None)
 
     def _bytes(self, role: str) -> int | None:
         size = self._amount(role)
-        if size is not None and not 1 <= size <= cells.LARGEST:
+        if size is not None and not 1 <= size <= LARGEST:
             raise self.row.wrong(f"no device has {size:g} bytes", self._filled(role)[0].name)
         return None if size is None else round(size)
 
     def _config(self) -> RunConfig:
         ran = {role: self._value(role, parse) for role, parse in CONFIG.items()}
         known = {role: value for role, value in ran.items() if value is not None}
-        known["batch_size"] = self._said("batch_size", None, cells.whole)
-        sizes = {column.knob: value for column, value in self._values(KNOB, cells.knob)}
+        known["batch_size"] = self._said("batch_size", None, parse_whole)
+        sizes = {column.knob: value for column, value in self._values(KNOB, parse_knob)}
         return RunConfig(sizes=make_sizes(sizes), **known)
 
     def _eval_samples(self) -> int:
-        found = self._value("eval_samples", cells.count)
+        found = self._value("eval_samples", parse_count)
         samples = found if self.options.eval_samples is None else self.options.eval_samples
         timed = self._filled("eval_seconds")
         if timed and not samples:
@@ -251,14 +265,14 @@ class _Reader:
         return samples or 0
 
     def _device(self) -> Device:
-        name = self._said("device", self.options.device, cells.name)
+        name = self._said("device", self.options.device, parse_name)
         try:
             return device_named(name, self.options.device_kind)
         except ValueError as error:
             raise UsageError(f"{self.row.place}: {error} with --device-kind") from error
 
     def _footprint(self) -> Footprint | None:
-        counts = {role: self._value(role, cells.whole) for role in COUNTS}
+        counts = {role: self._value(role, parse_whole) for role in COUNTS}
         known = {role: count for role, count in counts.items() if count is not None}
         return Footprint.of_counts(**known) if known else None
 

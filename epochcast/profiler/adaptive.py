@@ -6,6 +6,12 @@
     round 1…  [worker] all of them again, and again the sharpest where the model is at fault
     stop      when the 90 % interval of the answer is narrow enough, or nothing would narrow it
 
+    spread    maximin in feature space: each is as far as possible from those before it
+              (Kennard & Stone 1969, "Computer aided design of experiments")
+    sharpest  where the model is least certain about the question, per second of measuring
+    feature   log₂ of the counts (FLOPs, bytes, operators, parameters) and of the batch size,
+    space     each divided by its standard deviation over the candidates
+
 ``Chooser`` decides, ``chosen_rounds`` has its decisions carried out. A decision is a function of
 the measurements, so a sweep that was stopped goes on where it was. This is the only module of the
 profiler that uses the cost model.
@@ -23,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from epochcast.costmodel import design
 from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Variant
 from epochcast.costmodel.fitting import fit
@@ -40,6 +45,9 @@ MIN_ROUNDS = 2  # one round says nothing about how runs differ
 MAX_ROUNDS = 6  # beyond, quantiles of Student's t hardly narrow any more
 DEFAULT_UNTIL = 0.05
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
+SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
+
+Variables = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +121,7 @@ class Chooser:
             return Choice(next_round=True)
         state = self._state(measurements)
         if len(state.measured) < FIRST:
-            more = design.spread(self._rows, 1, self._excluding(state))
+            more = spread(self._rows, 1, self._excluding(state))
             if more:
                 return Choice(trial=more[0])
         again = [i for i, rounds in state.measured.items() if round_ not in rounds]
@@ -133,9 +141,7 @@ class Chooser:
         variant, table = self._seen_through(model)
         asked, learned = self._asked(), variant.micro_step.learned_sds(table)
         if float(np.mean(learned[asked])) > variant.run.sd:
-            best = design.sharpest(
-                self._rows, self._excluding(state), learned, asked, self._costs(state)
-            )
+            best = sharpest(self._rows, self._excluding(state), learned, asked, self._costs(state))
             if best is not None:
                 return Choice(trial=best)
         if round_ + 1 >= MAX_ROUNDS:
@@ -345,3 +351,86 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
         sweep.request.target, prepared.source, footprints, prepared.checked.data
     )
     return footprints
+
+
+# -- where in feature space ------------------------------------------------------------------------
+
+
+def spread(candidates: Sequence[Variables], count: int, taken: Sequence[int] = ()) -> list[int]:
+    """Positions of ``count`` candidates that lie far from each other and from those taken.
+
+    Args:
+        candidates: variables of each, with counts where they are known.
+        count: how many more to choose; fewer if there are not as many different ones.
+        taken: positions chosen before.
+    """
+    if not candidates:
+        return []
+    points = feature_space(candidates)
+    chosen = list(taken) or [_furthest_from_centre(points)]
+    target = min(len(taken) + count, len(candidates))
+    while len(chosen) < target:
+        distance = np.min([_distances(points, points[i]) for i in chosen], axis=0)
+        furthest = int(distance.argmax())
+        if distance[furthest] == 0:
+            break
+        chosen.append(furthest)
+    return chosen[len(taken) :]
+
+
+def feature_space(candidates: Sequence[Variables]) -> f.Array:
+    """Candidates as points, (n, d); what does not vary or was not counted everywhere is left out.
+
+    Without counts the knobs themselves are the features.
+    """
+    table = {k: v for k, v in f.tabulate(candidates).items() if np.ptp(v) > 0 and (v > 0).all()}
+    counted = [name for name in SPREAD if name in table]
+    if "flops" not in counted:
+        counted = [n for n in table if n == "batch_size" or n.startswith(f.KNOB_PREFIX)]
+    if not counted:
+        return np.zeros((len(candidates), 1))
+    logs = np.log2(np.stack([table[name] for name in counted], axis=1))
+    return np.asarray((logs - logs.mean(axis=0)) / logs.std(axis=0))
+
+
+def _furthest_from_centre(points: f.Array) -> int:
+    return int(_distances(points, points.mean(axis=0)).argmax())
+
+
+def _distances(points: f.Array, point: f.Array) -> f.Array:
+    return np.asarray(np.sqrt(((points - point) ** 2).sum(axis=1)))
+
+
+def sharpest(
+    candidates: Sequence[Variables],
+    taken: Sequence[int],
+    sd_logs: f.Array,
+    asked: Sequence[int],
+    seconds: f.Array,
+) -> int | None:
+    """The candidate whose measurement would lower the variance of what is asked most per second.
+
+    Measuring c lowers the variance at q by the share that the two have in common, and by no more
+    than c is still unknown:
+
+        gain(c) = (1 − max_t k(c, t)²) · Σ_q sd(q)² k(q, c)²        t taken, q asked
+
+    (Cohn 1996, "Neural network exploration using optimal experiment design", with correlations k
+    that fall off over one standard deviation of the candidates in feature space.)
+
+    Args:
+        sd_logs: of the prediction at every candidate, as far as measuring others lowers it, (n,).
+        asked: positions of the configurations that the question is about.
+        seconds: that measuring each candidate takes, (n,).
+
+    Returns:
+        A position; None where every candidate is taken.
+    """
+    left = [i for i in range(len(candidates)) if i not in set(taken)]
+    if not left:
+        return None
+    points = feature_space(candidates)
+    common = np.stack([np.exp(-(_distances(points, points[i]) ** 2)) for i in left])
+    known = common[:, list(taken)].max(axis=1, initial=0.0)
+    gain = (1.0 - known) * (common[:, list(asked)] @ (sd_logs[list(asked)] ** 2))
+    return left[int((gain / seconds[left]).argmax())]

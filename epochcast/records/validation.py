@@ -3,7 +3,7 @@
     np.float32(0.5)  ──plain──▶  0.5  ──is_number──▶  True       True, "5", [5], None  ──▶  False
 
 ``number``, ``whole`` and ``numbers`` make a value of any library Python's own, or say by its name
-what was expected. A number in a text is read by ``importers.cells`` and ``units``.
+what was expected. A number in a text is read by ``importers.columns`` and ``units``.
 """
 
 from __future__ import annotations

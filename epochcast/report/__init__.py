@@ -10,5 +10,24 @@
     tensorboard/  a store or a run ──▶ event files, and a tab of our own
 
 Text is written to a rich ``Console`` or a function that the caller passes, so that a test can
-capture it. ``optional.py`` asks for the packages that only some of this needs.
+capture it. ``require_packages`` asks for the packages that only some of this needs.
 """
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from epochcast.errors import MissingDependency
+
+
+def require_packages(*packages: str) -> None:
+    """Make sure that packages of the ``tensorboard`` extra are installed, without importing them.
+
+    Raises:
+        MissingDependency: one of them is not; the message says how to install it.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingDependency(
+                f"{package} is not installed; next: pip install 'epochcast[tensorboard]'"
+            )

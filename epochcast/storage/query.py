@@ -4,6 +4,9 @@ measurements ──selections──▶ of each workload on each device, its newe
              ──select──────▶ the one asked for, and a note wherever there was a choice
              ──model_of────▶ CostModel, fitted once and cached in the store
 
+every RunOutcome ──compare────▶ Comparison: was the run inside what it was predicted to be?
+                           └──▶ Correction, for each workload and device, of its fitted model
+
 predict, plan, fit, calibration, TensorBoard and the listing of probes all go by ``selections``.
 """
 
@@ -18,10 +21,14 @@ from pathlib import Path
 from statistics import median
 
 from epochcast import __version__
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
-from epochcast.errors import EpochcastError, PredictionError
+from epochcast.costmodel.outcomes import Comparison, comparison
+from epochcast.costmodel.scatter import Calibrations
+from epochcast.errors import EpochcastError, FitError, PredictionError
 from epochcast.profiler.target import canonical, source_of
 from epochcast.records import (
+    Device,
     Footprint,
     GradientNoise,
     Measurement,
@@ -237,3 +244,75 @@ def _code() -> str:
     files = sorted((Path(__file__).parents[1] / "costmodel").glob("*.py"))
     text = b"".join(file.read_bytes() for file in files)
     return f"{__version__} {hashlib.sha256(text).hexdigest()}"
+
+
+# -- predicted against actual ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What followed runs have changed in a cost model.
+
+    Attributes:
+        runs: there are, of the workload on the device.
+        calibrations: None where there is no model to correct.
+        width: of the P10–P90 interval of an epoch on the log scale, relative to probes alone, in
+            the configuration probed last.
+        problem: why there is no model.
+    """
+
+    workload: str
+    device: Device
+    runs: int
+    calibrations: Calibrations | None = None
+    width: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """All runs, the newest last, and all corrections."""
+
+    runs: tuple[Comparison, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+
+    @property
+    def judged(self) -> tuple[Comparison, ...]:
+        """The runs that had a whole steady epoch."""
+        return tuple(run for run in self.runs if run.actual is not None)
+
+
+def compare(store: Store, workload: str | None = None, device: str | None = None) -> Compared:
+    """Predicted against actual over the followed runs of a store.
+
+    Args:
+        workload: default: of all.
+        device: a kind, a key, or part of a name; default: on all.
+    """
+    found = store.outcomes(canonical(workload) if workload else None)
+    mine = [o for o in found if device is None or o.device.answers_to(device)]
+    mine.sort(key=lambda o: o.finished_at)
+    groups: dict[tuple[str, str], list[RunOutcome]] = {}
+    for outcome in mine:
+        groups.setdefault((outcome.workload, outcome.device.key), []).append(outcome)
+    return Compared(
+        runs=tuple(comparison(o) for o in mine),
+        corrections=tuple(_correction(store, groups[key]) for key in sorted(groups)),
+    )
+
+
+def _correction(store: Store, outcomes: Sequence[RunOutcome]) -> Correction:
+    """Of the model that the next prediction would use."""
+    last = outcomes[-1]
+    about = Correction(workload=last.workload, device=last.device, runs=len(outcomes))
+    try:
+        model, _ = fitted_model(store, last.workload, last.device.key)
+    except (FitError, PredictionError) as error:
+        return replace(about, problem=str(error))
+    return replace(about, calibrations=model.calibration, width=_width(model))
+
+
+def _width(model: CostModel) -> float:
+    variant = model.variants[0]
+    at = ConfigurationCost(model, variant, variant.typical)
+    return model.calibration.epoch.width_change(at.probed_step_scatter())

@@ -6,7 +6,7 @@
                    epochcast_models       (fitted models as JSON, by what they rest on) ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
-schema.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
+database.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
 url.py, database.py.
 """
 
@@ -22,12 +22,12 @@ from sqlalchemy import Column, Connection, Table, delete, func, insert, select
 
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
-from epochcast.storage.database import Database
-from epochcast.storage.schema import (
+from epochcast.storage.database import (
     FOOTPRINTS,
     MEASUREMENTS,
     MODELS,
     OUTCOMES,
+    Database,
     nothing_yet,
     prepare_tables,
 )

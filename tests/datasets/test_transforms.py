@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochcast.datasets import embedded, transforms
+from epochcast.datasets import local, transforms
 
 SIZES = st.integers(1, 60)
 CROP = transforms.RandomResizedCrop(16)
@@ -143,7 +143,7 @@ def test_to_float_and_normalize_by_formula():
 def test_digits_are_split_once_and_completely():
     from sklearn.datasets import load_digits
 
-    train, eval_ = embedded.load_digits(train=True), embedded.load_digits(train=False)
+    train, eval_ = local.load_digits(train=True), local.load_digits(train=False)
     assert train[0].shape == (1437, 64)
     assert eval_[0].shape == (360, 64)
     assert train[0].dtype == np.float32
@@ -154,5 +154,5 @@ def test_digits_are_split_once_and_completely():
     assert np.array_equal(
         np.unique(both, axis=0), np.unique(load_digits().data.astype(np.float32) / 16, axis=0)
     )
-    assert np.array_equal(embedded.load_digits(train=False)[1], eval_[1])
+    assert np.array_equal(local.load_digits(train=False)[1], eval_[1])
     assert set(eval_[1].tolist()) == set(range(10))

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from epochcast.errors import EpochcastError
 from epochcast.importers import runs
-from epochcast.importers.cells import number
-from epochcast.importers.columns import Options
+from epochcast.importers.columns import Options, parse_number
 from epochcast.importers.curves import read_curve
 from epochcast.importers.table import Malformed, read_file, read_text
 
@@ -60,7 +59,7 @@ def test_a_table_is_the_same_in_every_form(
     for text in forms.values():
         table = read_text("\ufeff" + text, strict=strict)
         assert table.names == tuple(rows[0])
-        found = [{name: row.get(name, number) for name in table.names} for row in table.rows]
+        found = [{name: row.get(name, parse_number) for name in table.names} for row in table.rows]
         assert found == rows
 
 
@@ -77,7 +76,7 @@ def test_a_table_is_the_same_in_every_form(
 )
 def test_a_row_knows_where_it_is_written(text: str, place: str) -> None:
     with pytest.raises(Malformed, match=f"^{place}, column 'b': expected a number, but got 'x'$"):
-        [row.get("b", number) for row in read_text(text).rows]
+        [row.get("b", parse_number) for row in read_text(text).rows]
 
 
 def test_a_name_in_two_lines_is_typed_in_one() -> None:

@@ -18,7 +18,7 @@ from strategies import CPU, make_measurement, make_outcome
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Timeline
-from epochcast.storage import schema as tables
+from epochcast.storage import database as tables
 from epochcast.storage.database import Database, _set_up_sqlite
 from epochcast.storage.store import KEPT_MODELS, Store
 from epochcast.storage.url import APPLICATION_ID, locate

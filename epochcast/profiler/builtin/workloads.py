@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from epochcast.datasets import embedded, local, transforms
+from epochcast.datasets import local, transforms
 from epochcast.datasets.catalogue import find
 from epochcast.datasets.stored import StoredSamples, TokenWindows, Transform
 from epochcast.datasets.synthetic import SyntheticImages, SyntheticTokens
@@ -171,8 +171,8 @@ def digits_mlp(width: int = 128, depth: int = 2, *, data: str | None = None) -> 
     model = Mlp(8 * 8, width, depth, classes=10)
     return Workload(
         model=model,
-        train_data=StoredSamples(*embedded.load_digits(train=True)),
-        eval_data=StoredSamples(*embedded.load_digits(train=False)),
+        train_data=StoredSamples(*local.load_digits(train=True)),
+        eval_data=StoredSamples(*local.load_digits(train=False)),
         optimizer=torch.optim.Adam(model.parameters()),
         loss=functional.cross_entropy,
         batch_size=32,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-    from epochcast.storage.comparing import Comparison
+    from epochcast.costmodel.outcomes import Comparison
 
 Curve = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]
 Subject = Literal["time", "memory"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import UsageError
 from epochcast.records.documents import write_atomic
-from epochcast.report.optional import require_packages
+from epochcast.report import require_packages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

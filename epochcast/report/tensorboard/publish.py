@@ -37,7 +37,7 @@ from epochcast.costmodel.scatter import Calibrations
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
 from epochcast.records import Summary
-from epochcast.report.optional import require_packages
+from epochcast.report import require_packages
 from epochcast.report.plots.comparison import ProbedPrediction
 from epochcast.report.tensorboard.index import write_index
 from epochcast.report.text.estimate import estimate_markdown

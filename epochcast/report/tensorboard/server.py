@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epochcast.errors import EpochcastError, UsageError
-from epochcast.report.optional import require_packages
+from epochcast.report import require_packages
 from epochcast.report.tensorboard.index import find_indexes
 
 # TensorBoard smooths curves by default, which moves measured points; the tab is our own.

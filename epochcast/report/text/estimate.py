@@ -20,7 +20,8 @@ from epochcast.units import format_bytes, format_money, format_percent, format_s
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
-    from epochcast.storage.comparing import Compared, Comparison, Correction
+    from epochcast.costmodel.outcomes import Comparison
+    from epochcast.storage.query import Compared, Correction
 
 WORTH_A_WORD = 0.1  # of the time to compute
 WIDE = 130  # columns of a terminal from which every number has a column of its own

@@ -15,14 +15,14 @@ from rich.console import Console
 from strategies import CPU, make_outcome
 
 from epochcast.cli import cli
+from epochcast.costmodel.outcomes import comparison
 from epochcast.errors import MissingDependency, UsageError
 from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, make_sizes
 from epochcast.report.plots.comparison import draw_runs
 from epochcast.report.plots.pictures import save_picture
 from epochcast.report.text.estimate import print_compared
-from epochcast.storage.comparing import Compared, compare, comparison
-from epochcast.storage.query import fitted_model
+from epochcast.storage.query import Compared, compare, fitted_model
 from epochcast.storage.store import Store
 
 CONFIG = RunConfig(batch_size=64, sizes=make_sizes({"depth": 1, "width": 512}))

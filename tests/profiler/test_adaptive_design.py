@@ -11,10 +11,10 @@ import simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochcast.costmodel import design
 from epochcast.costmodel import features as f
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.scatter import student_t_quantile
+from epochcast.profiler import adaptive
 from epochcast.records import RunConfig, make_sizes
 
 POINT = simulated.GRID
@@ -28,12 +28,12 @@ TRUTH = np.array([simulated.micro_seconds(*point) for point in POINT])
 
 def chosen(count: int, seed: int) -> list[int]:
     """Five that spread, then the sharpest one at a time, as a probe chooses them."""
-    taken = design.spread(ROWS, 5)
+    taken = adaptive.spread(ROWS, 5)
     everything, equally_long = range(len(ROWS)), np.ones(len(ROWS))
     while len(taken) < count:
         model = fit(simulated.sweep([POINT[i] for i in taken], seed=seed))
         sd = model.variants[0].micro_step.learned_sds(TABLE)
-        best = design.sharpest(ROWS, taken, sd, everything, equally_long)
+        best = adaptive.sharpest(ROWS, taken, sd, everything, equally_long)
         assert best is not None
         taken.append(best)
     return taken
@@ -74,28 +74,28 @@ def test_random_choices_are_worse_than_chosen_ones(sweeps) -> None:
 @settings(max_examples=50)
 @given(count=st.integers(1, 20))
 def test_a_spread_never_repeats_and_continues_where_it_stopped(count: int) -> None:
-    whole = design.spread(ROWS, count)
+    whole = adaptive.spread(ROWS, count)
     assert len(set(whole)) == len(whole) == count
     half = whole[: count // 2] or whole[:1]
-    assert half + design.spread(ROWS, count - len(half), half) == whole
+    assert half + adaptive.spread(ROWS, count - len(half), half) == whole
 
 
 def test_a_spread_of_equal_candidates_is_one() -> None:
-    assert design.spread([ROWS[0]] * 4, 3) == [0]
-    assert design.spread([], 3) == []
+    assert adaptive.spread([ROWS[0]] * 4, 3) == [0]
+    assert adaptive.spread([], 3) == []
 
 
 def test_without_counts_the_knobs_are_the_features() -> None:
     rows = [f.variables(config, None) for config in CONFIGS]
-    corners = {CONFIGS[i].label for i in design.spread(rows, 4)}
+    corners = {CONFIGS[i].label for i in adaptive.spread(rows, 4)}
     assert "batch_size=16 depth=2 width=16" in corners or len(corners) == 4
 
 
 def test_the_sharpest_is_near_the_question_and_cheap() -> None:
-    taken = design.spread(ROWS, 5)
+    taken = adaptive.spread(ROWS, 5)
     question = next(i for i in range(len(ROWS)) if i not in taken)
     sd, equal = np.full(len(ROWS), 0.1), np.ones(len(ROWS))
-    assert design.sharpest(ROWS, taken, sd, [question], equal) == question
+    assert adaptive.sharpest(ROWS, taken, sd, [question], equal) == question
     dear = np.where(np.arange(len(ROWS)) == question, 1e9, 1.0)
-    assert design.sharpest(ROWS, taken, sd, [question], dear) != question
-    assert design.sharpest(ROWS, range(len(ROWS)), sd, [question], equal) is None
+    assert adaptive.sharpest(ROWS, taken, sd, [question], dear) != question
+    assert adaptive.sharpest(ROWS, range(len(ROWS)), sd, [question], equal) is None
