@@ -140,7 +140,7 @@ def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = N
     Args:
         request: what to measure; it may leave the choice of configurations to the sweep.
         store: takes the measurements.
-        observer: is told how it goes.
+        observer: receives the progress of the sweep.
 
     Raises:
         UsageError: no such workload, knob or device.

@@ -226,9 +226,9 @@ def plan(
         found.save(output)
     if plot:
         from epochcast.report.plots.pictures import save_picture
-        from epochcast.report.plots.plan import draw
+        from epochcast.report.plots.plan import draw_plan
 
-        save_picture(draw(found), plot)
+        save_picture(draw_plan(found), plot)
     _show(found, notes, as_json)
 
 

@@ -202,10 +202,10 @@ def calibration(
         compared = compare(opened, workload, device)
         known = [] if compared.runs else sorted({o.workload for o in opened.outcomes()})
     if plot and compared.judged:
-        from epochcast.report.plots.comparison import draw_runs
+        from epochcast.report.plots.comparison import draw_comparison
         from epochcast.report.plots.pictures import save_picture
 
-        save_picture(draw_runs(compared.judged), plot)
+        save_picture(draw_comparison(compared.judged), plot)
     if as_json:
         print_json(runs=compared.runs, corrections=compared.corrections)
     elif compared.runs:

@@ -23,7 +23,7 @@ from epochcast.cli.options import (
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.importers.columns import Options
+    from epochcast.importers.columns import ImportOptions
     from epochcast.importers.runs import Count
     from epochcast.records import Footprint, RunConfig
 
@@ -177,10 +177,10 @@ def _import_export(text: str, store: str | None, has_options: bool, as_json: boo
 
 def _import_options(
     maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
-) -> Options:
-    from epochcast.importers.columns import Options
+) -> ImportOptions:
+    from epochcast.importers.columns import ImportOptions
 
-    return Options(
+    return ImportOptions(
         unit=unit or "s",
         renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
         ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
@@ -188,7 +188,7 @@ def _import_options(
     )
 
 
-def _dry_runs(options: Options) -> Count:
+def _dry_runs(options: ImportOptions) -> Count:
     """Counts a configuration of the workload by a dry run of it."""
     workload = options.workload
     if workload is None:

@@ -39,10 +39,10 @@ def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
     events = reader.news() if as_json else print_lines(reader, _pause if watch else None)
     _print_document(events) if as_json else _print_summary(events)
     if plot:
-        from epochcast.report.plots.following import draw
+        from epochcast.report.plots.following import draw_run
         from epochcast.report.plots.pictures import save_picture
 
-        save_picture(draw(events), plot)
+        save_picture(draw_run(events), plot)
 
 
 def print_lines(reader: LogReader, pause: Callable[[], object] | None) -> list[RunEvent]:

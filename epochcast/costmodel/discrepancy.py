@@ -55,7 +55,7 @@ SAME_POINT = 1e-12  # squared doublings between two configurations that are one
 TINY = 1e-300  # variances are not divided by less
 RANK_TOLERANCE = 1e-6  # singular values below this share of the largest say nothing
 
-Rows = tuple[tuple[float, ...], ...]
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +86,12 @@ class Discrepancy:
     length_scale: float | None = None
     stretches: tuple[float, ...] = ()
     own: float = 0.0
-    centres: Rows = ()
+    centres: Matrix = ()
     weights: tuple[float, ...] = ()
-    inverse: Rows = ()
-    basis: Rows = ()
-    cross: Rows = ()
-    gram_inverse: Rows = ()
+    inverse: Matrix = ()
+    basis: Matrix = ()
+    cross: Matrix = ()
+    gram_inverse: Matrix = ()
     offsets: tuple[float, ...] = ()
 
     def correction(self, points: Array, shares: Array) -> Array:
@@ -313,5 +313,5 @@ class _Solved:
         )
 
 
-def _rows(matrix: NDArray[Any]) -> Rows:
+def _rows(matrix: NDArray[Any]) -> Matrix:
     return tuple(tuple(map(float, row)) for row in matrix)

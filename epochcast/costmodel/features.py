@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from epochcast.records import DeviceKind, Footprint, RunConfig, Sizes, SizeValue
 
 Array = NDArray[np.float64]
-Table = Mapping[str, Array]
+VariableTable = Mapping[str, Array]
 Feature = tuple[tuple[str, float], ...]
 
 KNOB_PREFIX = "size."
@@ -121,7 +121,7 @@ def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:
     return {name: np.array([row[name] for row in rows]) for name in sorted(shared)}
 
 
-def matrix(features: Sequence[Feature], table: Table) -> Array:
+def matrix(features: Sequence[Feature], table: VariableTable) -> Array:
     """The features of each configuration, shape (n, p)."""
     n = len(next(iter(table.values())))
     columns = [np.ones(n) for _ in features]

@@ -38,7 +38,7 @@ from math import hypot, log1p, log2, sqrt
 
 import numpy as np
 
-from epochcast.costmodel.features import Array, Table
+from epochcast.costmodel.features import Array, VariableTable
 from epochcast.costmodel.scatter import ASSUMED_DOF, NOTHING, Scatter
 from epochcast.costmodel.surface import BYTES_SD_PER_DOUBLING, Surface
 from epochcast.records import Footprint, RunConfig, Sizes
@@ -49,7 +49,7 @@ SLACK = 0.01  # of a slope: allocations are rounded, padding is chance
 WHOLE = 0.5  # bytes within which a count is on a line
 FRAGMENTATION = Scatter(sd=0.05, dof=ASSUMED_DOF)  # φ before anything is measured
 WORTH = 1.0  # measurements that this counts as
-TELLING = 0.01  # of what is needed beyond peaks: less than its noise
+INFORMATIVE = 0.01  # of what is needed beyond peaks: less than its noise
 LEAST_SD = 1e-4  # σ: counters of devices count in megabytes
 MAX_STEPS, CONVERGED = 200, 1e-4  # of expectation–maximisation, and the change of φ that ends them
 
@@ -235,7 +235,7 @@ class Layer:
     run: Scatter
     fragmentation: Scatter = NOTHING
 
-    def values(self, table: Table, peak: Array) -> Array:
+    def values(self, table: VariableTable, peak: Array) -> Array:
         """Bytes in n configurations; peak (n,), not negative."""
         learned = self.surface.values({**table, "peak_bytes": peak})
         return np.asarray(peak + learned if self.beyond_peak else learned)
@@ -318,7 +318,7 @@ def fragmentation(
 
 def is_telling(peaks: Sequence[float], beyond: Sequence[float]) -> bool:
     """Whether peaks differ enough to tell what is needed in proportion to them from a constant."""
-    return bool(peaks) and max(peaks) - min(peaks) >= TELLING * max(beyond)
+    return bool(peaks) and max(peaks) - min(peaks) >= INFORMATIVE * max(beyond)
 
 
 def _squared_residuals(p: Array, b: Array, variance: Array) -> Array:

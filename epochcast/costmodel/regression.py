@@ -42,7 +42,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from epochcast.costmodel.discrepancy import EXACT_SD, MIN_ROWS, fit_discrepancy
-from epochcast.costmodel.features import Array, Form, Table, matrix, tabulate
+from epochcast.costmodel.features import Array, Form, VariableTable, matrix, tabulate
 from epochcast.costmodel.surface import (
     SMALLEST,
     TIME_SD_PER_DOUBLING,
@@ -280,7 +280,7 @@ def fit_surface(
 
 
 def _fit(
-    form: Form, table: Table, y: Array, axes: tuple[str, ...], noise_sd: float
+    form: Form, table: VariableTable, y: Array, axes: tuple[str, ...], noise_sd: float
 ) -> tuple[FittedForm, PhysicalRegressor]:
     """A form fitted to y (n,), alone in its surface; and the regression that it is made of."""
     X = matrix(form.features, table)

@@ -72,8 +72,8 @@ def eval_seconds(measurement: Measurement) -> float | None:
     if not measurement.eval_batch_seconds:
         return None
     batches = divide(measurement.eval_samples, measurement.config.batch_size, 1, 1).micro_batches
-    turn = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
-    return turn + batches * steady_mean(
+    restart = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
+    return restart + batches * steady_mean(
         measurement.eval_batch_seconds, max(1, measurement.config.workers)
     )
 

@@ -32,7 +32,7 @@ from statistics import fmean
 import numpy as np
 
 from epochcast.costmodel.discrepancy import IMPROVEMENT, Discrepancy
-from epochcast.costmodel.features import Array, Feature, Table, matrix
+from epochcast.costmodel.features import Array, Feature, VariableTable, matrix
 from epochcast.costmodel.scatter import Scatter
 
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
@@ -80,7 +80,7 @@ class FittedForm:
     exponent: float | None
     discrepancy: Discrepancy
 
-    def logs(self, table: Table, points: Array, outside: Array) -> tuple[Array, Array]:
+    def logs(self, table: VariableTable, points: Array, outside: Array) -> tuple[Array, Array]:
         """log v_m and sd_m in n configurations, each (n,).
 
         Args:
@@ -121,7 +121,7 @@ class Surface:
         """The quantity in one configuration, in the unit it was fitted in."""
         return float(self.values(_one_row(variables))[0])
 
-    def values(self, table: Table) -> Array:
+    def values(self, table: VariableTable) -> Array:
         """The quantity in n configurations; each variable of the table is (n,)."""
         return np.asarray(np.exp(self._mixture(table)[0]))
 
@@ -135,22 +135,22 @@ class Surface:
         """Standard deviation of the error in one configuration, on the log scale."""
         return float(self.sd_logs(_one_row(variables))[0])
 
-    def sd_logs(self, table: Table) -> Array:
+    def sd_logs(self, table: VariableTable) -> Array:
         """Standard deviation of the error in n configurations, on the log scale, (n,)."""
         return np.asarray(np.hypot(*self._parts(table)))
 
-    def learned_sds(self, table: Table) -> Array:
+    def learned_sds(self, table: VariableTable) -> Array:
         """The part of ``sd_logs`` that more measurements would lower elsewhere too, (n,)."""
         return self._parts(table)[0]
 
-    def _parts(self, table: Table) -> tuple[Array, Array]:
+    def _parts(self, table: VariableTable) -> tuple[Array, Array]:
         """Standard deviation as learned, and as assumed where nothing was measured, each (n,)."""
         _, inside = self._mixture(table)
         outside = self._outside(table)
         assumed = np.hypot(self.sd_per_doubling * outside, self.sd_between * self._between(table))
         return inside * (1.0 + WIDENING_PER_DOUBLING * outside), assumed
 
-    def _between(self, table: Table) -> Array:
+    def _between(self, table: VariableTable) -> Array:
         """Doublings inside the fitted range from the nearest model size fitted, (n,).
 
         Kernels and their tiles are chosen by the model's size, so that each size misses the smooth
@@ -163,11 +163,11 @@ class Surface:
         fitted = np.unique(np.array(self.forms[0].discrepancy.centres)[:, knobs], axis=0)
         return np.asarray(np.min([np.linalg.norm(points - z, axis=1) for z in fitted], axis=0))
 
-    def _outside(self, table: Table) -> Array:
+    def _outside(self, table: VariableTable) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
         return np.asarray(np.maximum(self.distances(table).max(axis=1, initial=0.0), 0.0))
 
-    def _mixture(self, table: Table) -> tuple[Array, Array]:
+    def _mixture(self, table: VariableTable) -> tuple[Array, Array]:
         """log v and sd inside the range, each (n,)."""
         points, outside = self.points(table), np.maximum(self.distances(table), 0.0)
         weights = np.array([form.weight for form in self.forms])
@@ -186,11 +186,11 @@ class Surface:
         """Root mean square of the leave-one-out errors on the log scale."""
         return sum(form.weight * form.discrepancy.left_out_rmse for form in self.forms)
 
-    def points(self, table: Table) -> Array:
+    def points(self, table: VariableTable) -> Array:
         """Where n configurations are, (n, d)."""
         return points_of(self.axes, table)
 
-    def distances(self, table: Table) -> Array:
+    def distances(self, table: VariableTable) -> Array:
         """Doublings outside the fitted range along each axis, not above 0 inside it; (n, d)."""
         z = self.points(table)
         low, high = np.log2(np.array(self.low)), np.log2(np.array(self.high))
@@ -203,7 +203,7 @@ class Surface:
         return [(axis, distance) for axis, distance in named if distance > INSIDE]
 
 
-def points_of(axes: Sequence[str], table: Table) -> Array:
+def points_of(axes: Sequence[str], table: VariableTable) -> Array:
     """log₂ of the axes, (n, d)."""
     columns = [np.log2(table[axis]) for axis in axes]
     n = len(next(iter(table.values())))

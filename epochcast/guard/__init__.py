@@ -9,7 +9,7 @@
               metrics.py        the plan's metric: stop rules and the best value
               forecast.py       what the rest takes, as learned so far
               limits.py         what may still be used; the clocks
-              events.py         what is told, and to whom
+              events.py         the events of a run, and who receives them
     on disk   run_folder.py     the ledger of the time used, the lock, a sign of life
               checkpoints.py    each whole or not there
               log.py            events as lines, written and read

@@ -59,10 +59,10 @@ class CheckpointStore:
 
     def begin(self) -> int:
         """Make room for a checkpoint; returns its number, higher than that of any before it."""
-        number = 1 + max((number_of(place) for place in self._all()), default=0)
-        place = self.content(number).parent
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        number = 1 + max((number_of(folder) for folder in self._all()), default=0)
+        folder = self.content(number).parent
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         return number
 
     def content(self, number: int) -> Path:
@@ -81,14 +81,14 @@ class CheckpointStore:
             StoreError: nothing was written.
         """
         content = self.content(number)
-        place = content.parent
+        folder = content.parent
         if not content.exists():
             raise StoreError(f"save wrote nothing to {content}, the path that it was given")
-        state = replace(state, files=tuple(_seen(place)))
-        write_atomic(place / STATE, to_json(state).encode())
-        _sync_tree(place)
+        state = replace(state, files=tuple(_seen(folder)))
+        write_atomic(folder / STATE, to_json(state).encode())
+        _sync_tree(folder)
         final = self.folder / _name(number, state.position.steps)
-        place.replace(final)
+        folder.replace(final)
         _sync(self.folder)
         self._whole.add(final.name)
         self._prune()
@@ -106,7 +106,7 @@ class CheckpointStore:
         first, together = ranks.rank == 0, everyone and ranks.size > 1
         number = self.begin() if first else 0
         if together:
-            (number,) = ranks.most([number])  # the folder is there
+            (number,) = ranks.all_reduce_max([number])  # the folder is there
         if together or first:
             write(self.content(number))
         if together:
@@ -128,24 +128,24 @@ class CheckpointStore:
                 newer epochcast.
         """
         found = self._all()
-        for place in reversed(found):
+        for folder in reversed(found):
             try:
-                return place, self._checked(place)
+                return folder, self._checked(folder)
             except Damaged as error:
-                self.damaged[place.name] = str(error)
+                self.damaged[folder.name] = str(error)
         if found:
             raise StoreError(f"no checkpoint is whole: {self.damaged[found[-1].name]}")
         return None
 
     def best(self) -> tuple[Path, CheckpointState] | None:
         """The checkpoint with the best value's weights; None where there is none."""
-        for place in reversed(self._all()):
+        for folder in reversed(self._all()):
             try:
-                state = _state(place)
+                state = _state(folder)
             except Damaged:
                 continue
-            if state.is_best and place.name not in self.damaged:
-                return place, state
+            if state.is_best and folder.name not in self.damaged:
+                return folder, state
         return None
 
     def _all(self) -> list[Path]:
@@ -155,22 +155,22 @@ class CheckpointStore:
         found = (p for p in self.folder.iterdir() if p.is_dir() and not p.name.startswith("."))
         return sorted((p for p in found if p.name.partition("-")[0].isdecimal()), key=number_of)
 
-    def _checked(self, place: Path) -> CheckpointState:
-        state = _state(place)
-        if place.name not in self._whole:
+    def _checked(self, folder: Path) -> CheckpointState:
+        state = _state(folder)
+        if folder.name not in self._whole:
             for file in state.files:
-                _check(place / file.name, file)
-            self._whole.add(place.name)
+                _check(folder / file.name, file)
+            self._whole.add(folder.name)
         return state
 
     def _prune(self) -> None:
-        bad = [place for place in self._all() if place.name in self.damaged]
-        whole = [place for place in self._all() if place not in bad]
+        bad = [folder for folder in self._all() if folder.name in self.damaged]
+        whole = [folder for folder in self._all() if folder not in bad]
         older = whole[: -self.keep] if self.keep else []
         best = self.best() if older else None
-        for place in (*bad, *older):
-            if best is None or place != best[0]:
-                shutil.rmtree(place, ignore_errors=True)
+        for folder in (*bad, *older):
+            if best is None or folder != best[0]:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_record(path: Path, kind: type[_Record]) -> _Record:
@@ -191,27 +191,27 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
-def number_of(place: Path) -> int:
+def number_of(folder: Path) -> int:
     """Which save a checkpoint is of, counted over the whole run."""
-    return int(place.name.partition("-")[0])
+    return int(folder.name.partition("-")[0])
 
 
 def _name(number: int, steps: int) -> str:
     return f"{number:05d}-{steps:010d}"
 
 
-def _state(place: Path) -> CheckpointState:
-    return read_record(place / STATE, CheckpointState)
+def _state(folder: Path) -> CheckpointState:
+    return read_record(folder / STATE, CheckpointState)
 
 
-def _seen(place: Path) -> Iterator[FileSeen]:
+def _seen(folder: Path) -> Iterator[FileSeen]:
     """All files of a checkpoint as they are now."""
-    for parent, _, files in os.walk(place):
+    for parent, _, files in os.walk(folder):
         for name in sorted(files):
             path = Path(parent) / name
             size = path.stat().st_size
             crc = _crc(path) if size <= CHECKED_BYTES else None
-            yield FileSeen(name=path.relative_to(place).as_posix(), size=size, crc=crc)
+            yield FileSeen(name=path.relative_to(folder).as_posix(), size=size, crc=crc)
 
 
 def _check(path: Path, seen: FileSeen) -> None:

@@ -324,7 +324,7 @@ class Controller:
 
     def more(self, state: RunState, moment: Moment) -> Decision:
         """After the plan's end: whether more of what was wanted would fit now."""
-        wanted = self.plan.chosen.target_epochs or self.plan.maximum_epochs or 0
+        wanted = self.plan.chosen.target_epochs or self.plan.max_epochs or 0
         if wanted <= state.done:
             return Decision()
         chance = partial(self.probability, state, moment)

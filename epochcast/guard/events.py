@@ -1,4 +1,4 @@
-"""What a run tells: its events, made of what is known, and the bus that takes them to watchers."""
+"""The events of a run, made of what is known, and the bus that takes them to watchers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
 
 
 class Watcher(Protocol):
-    """Who is told what happens: terminal, log, TensorBoard."""
+    """Who receives the events of a run: terminal, log, TensorBoard."""
 
     def see(self, event: RunEvent) -> None:
         """One more event."""
@@ -45,7 +45,7 @@ class EventBus:
     """Takes events to watchers, and keeps what a summary needs.
 
     Args:
-        watchers: in the order in which they are told; one that fails is left out from then on.
+        watchers: in the order in which they receive; one that fails is left out from then on.
     """
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:

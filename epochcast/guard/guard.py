@@ -106,7 +106,9 @@ class Guard:
             else begin(plan, began)
         )
         at = found.checkpoint.position
-        number, epoch, step, steps = ranks.most([found.number, at.epoch, at.step, at.steps])
+        number, epoch, step, steps = ranks.all_reduce_max(
+            [found.number, at.epoch, at.step, at.steps]
+        )
         self.checkpoint = self.checkpoints.saved(number, steps) if steps else None
         self.resumed_step, self._resumed = step, found
         self.account = Account(
@@ -349,7 +351,7 @@ class Guard:
         """What the run teaches later predictions; None where nothing was trained."""
         return events.run_outcome(self.plan, self.state, self.position, self._clock.wall())
 
-    # ── agreeing, saving and telling ─────────────────────────────────────────────────────────
+    # ── agreeing, saving and reporting ─────────────────────────────────────────────────────────
 
     def _moment(self, now: float | None = None) -> Moment:
         now = self._clock.monotonic() if now is None else now
@@ -409,9 +411,9 @@ class Guard:
         self._tell((notice(code, **details),))
 
     def _tell(self, notices: Iterable[Warning_]) -> None:
-        for told in notices:
+        for warning in notices:
             wall, position = self._clock.wall(), self.position
-            self._bus.send(Notice(wall_time=wall, position=position, notice=told))
+            self._bus.send(Notice(wall_time=wall, position=position, notice=warning))
 
     def _send_epoch(self, seconds: float) -> None:
         done = events.epoch_done(

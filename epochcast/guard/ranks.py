@@ -85,7 +85,7 @@ class Ranks(Protocol):
         """How many processes there are."""
         ...
 
-    def most(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         """The largest of each value over all processes; all must call it."""
         ...
 
@@ -96,13 +96,13 @@ class Alone:
     rank = 0
     size = 1
 
-    def most(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         return list(values)
 
 
 def wait_for_all(ranks: Ranks) -> None:
     """Go on when all processes are here; all must call it."""
-    ranks.most([0])
+    ranks.all_reduce_max([0])
 
 
 def agree(
@@ -118,7 +118,9 @@ def agree(
     """
     decides = ranks.rank == 0
     code = 1 + REASONS.index(reason) if reason is not None and decides else 0
-    received, code, number = ranks.most([signals.received or 0, code, number if decides else 0])
+    received, code, number = ranks.all_reduce_max(
+        [signals.received or 0, code, number if decides else 0]
+    )
     if received:
         signals.note(received)
     if received and not code:
@@ -128,4 +130,4 @@ def agree(
 
 def agree_flag(ranks: Ranks, flag: bool) -> bool:
     """The first process's flag, on all; all must call it."""
-    return bool(ranks.most([int(flag and ranks.rank == 0)])[0])
+    return bool(ranks.all_reduce_max([int(flag and ranks.rank == 0)])[0])

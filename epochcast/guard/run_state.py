@@ -153,7 +153,7 @@ class RunState:
         epoch: in progress, or the one that has just ended.
         verdict: why stop rules end the run after this epoch; None if it goes on.
         improved: whether the newest value of the metric is the best, and not saved yet.
-        missed: whether it was told that the plan's metric was not reported.
+        missed: whether a notice said that the plan's metric was not reported.
         has_checkpoint: whether there is any.
         saved_at: when the newest was made, or this process began.
         reason: why the run stops; None while it goes on.
@@ -230,12 +230,15 @@ class RunState:
         """Values were reported; the plan's metric may give a verdict."""
         new = {name: float(value) for name, value in values.items()}
         known = {**self.epoch.values, **new}
-        told = replace(self, epoch=replace(self.epoch, values=known))
+        reported = replace(self, epoch=replace(self.epoch, values=known))
         if self.metrics.metric not in new:
-            return told
+            return reported
         metrics, verdict, best = self.metrics.check(self.done + 1, known)
         return replace(
-            told, metrics=metrics, verdict=verdict or self.verdict, improved=best or self.improved
+            reported,
+            metrics=metrics,
+            verdict=verdict or self.verdict,
+            improved=best or self.improved,
         )
 
     def saved(self, began: float, now: float) -> RunState:

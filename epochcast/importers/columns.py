@@ -81,7 +81,7 @@ _TIMES, _SIZES = _by_alias(TIMES), _by_alias(SIZES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ImportOptions:
     """What the user says about a file; it goes before what the file says.
 
     Attributes:
@@ -121,7 +121,7 @@ class Column:
     order: int = 0
 
 
-def understand(names: Sequence[str], options: Options) -> list[Column]:
+def understand(names: Sequence[str], options: ImportOptions) -> list[Column]:
     """The columns of a table with these names, those to be ignored left out.
 
     Raises:
@@ -136,7 +136,7 @@ def understand(names: Sequence[str], options: Options) -> list[Column]:
     return columns
 
 
-def _column(name: str, options: Options) -> Column:
+def _column(name: str, options: ImportOptions) -> Column:
     if not name:
         raise UsageError("a column has no name: name it, or leave it out with --ignore ''")
     meant = options.renamed.get(name, name)

@@ -38,7 +38,7 @@ VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev
 TRAINING = (("train",), ("training",), ("train", "step"), ())  # the first that is there
 EPOCH, PASSED = ("epoch", "epochs"), ("train epoch", "training epoch")  # PASSED: never from 0
 STEP = ("step", "steps", "global step", "trainer global step", "iteration", "iterations", "iter")
-MOST_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
+MAX_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
 
 Placed = tuple[float, Row]  # epochs done, and what was logged then
 Check = tuple[Row, float]  # of the metric
@@ -197,8 +197,8 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     counted = [(_count(row, counter, columns), row) for row in rows]
     known = [(count / steps, row) for count, row in counted if count is not None]
     for epoch, row in known:
-        if epoch > MOST_EPOCHS:
-            raise row.wrong(f"expected at most {MOST_EPOCHS:,} epochs, but got {epoch:g}", counter)
+        if epoch > MAX_EPOCHS:
+            raise row.wrong(f"expected at most {MAX_EPOCHS:,} epochs, but got {epoch:g}", counter)
     whole = all(epoch == int(epoch) for epoch, _ in known)
     first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
     moved = [(epoch + first, row) for epoch, row in known if epoch + first > 0]

@@ -30,7 +30,7 @@ from epochcast.importers.columns import (
     KNOB,
     LARGEST,
     Column,
-    Options,
+    ImportOptions,
     parse_amount,
     parse_amounts,
     parse_count,
@@ -92,7 +92,7 @@ def is_export(text: str) -> bool:
 
 
 def read(
-    text: str, options: Options, *, count: Count | None = None, at: datetime | None = None
+    text: str, options: ImportOptions, *, count: Count | None = None, at: datetime | None = None
 ) -> Imported:
     """The measurements in a CSV, in JSON or in JSON Lines.
 
@@ -172,7 +172,7 @@ class Entry:
 class _Reader:
     """One row, read by role."""
 
-    def __init__(self, row: Row, columns: Sequence[Column], options: Options) -> None:
+    def __init__(self, row: Row, columns: Sequence[Column], options: ImportOptions) -> None:
         self.row = row
         self.columns = columns
         self.options = options

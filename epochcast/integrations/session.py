@@ -195,7 +195,7 @@ class TorchRanks:
         self.rank: int = distributed.get_rank()
         self.size: int = distributed.get_world_size()
 
-    def most(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         """The largest of each value over all processes; all must call it."""
         import torch
 

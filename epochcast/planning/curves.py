@@ -95,7 +95,8 @@ FALLS = {
     "exponential": np.geomspace(0.3, 60, RATES),  # β, where the curve seen ends at x = 1
     "power": np.geomspace(0.05, 4, RATES),  # α
 }
-RISES = ("log", "root", "line")  # a square, taken for the bend of a turn, goes far too high
+# a square, taken for the bend of a minimum, goes far too high.
+RISES = ("log", "root", "line")
 UNKNOWN_SHARE = 0.3  # of a rise to come; P05–P95 then holds simulated truths (docs/planning.md)
 REWEIGHTINGS = 3  # of weighing checks by how far off they are: weights settle to a few per cent
 RIDGE = 1e-9  # of a column's square, which is about one

@@ -29,7 +29,7 @@ from epochcast.planning.cadence import (
 )
 from epochcast.planning.limits import KWH
 from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
-from epochcast.planning.request import MOST_EPOCHS, PlanRequest
+from epochcast.planning.request import MAX_SEARCHED_EPOCHS, PlanRequest
 from epochcast.planning.simulation import (
     LEVELS,
     ROUNDING,
@@ -99,14 +99,14 @@ class EvaluatedCandidate:
         return self.at_this_batch(self.request.epochs)
 
     @cached_property
-    def most(self) -> int | None:
+    def max_epochs(self) -> int | None:
         """Where the run ends if limits allow, at this batch."""
-        return self.at_this_batch(self.request.most_epochs)
+        return self.at_this_batch(self.request.epochs_limit)
 
     @cached_property
     def searched(self) -> int:
         """The most epochs looked at: no limit is asked whether it allows more."""
-        return max(MOST_EPOCHS, self.minimum, self.most or 0)
+        return max(MAX_SEARCHED_EPOCHS, self.minimum, self.max_epochs or 0)
 
     # -- cadences -------------------------------------------------------------------------------
 
@@ -136,8 +136,8 @@ class EvaluatedCandidate:
         if self.request.curves:
             best = max if self.request.better == "max" else min
             found = [c.epochs[c.validation.index(best(c.validation))] for c in self.request.curves]
-            return min(float(np.median(found)), self.most or fits, fits)
-        return min(self.most or fits, fits)
+            return min(float(np.median(found)), self.max_epochs or fits, fits)
+        return min(self.max_epochs or fits, fits)
 
     @cached_property
     def _bare(self) -> Spending:
@@ -166,9 +166,9 @@ class EvaluatedCandidate:
     @cached_property
     def save_every(self) -> Cadence:
         """When to save, as long as it is not known how long the run will be."""
-        if self.most_saves is None:
+        if self.max_saves is None:
             return self.paid_saves
-        return AtMost(self._epochs_between_saves, self.most_saves)
+        return AtMost(self._epochs_between_saves, self.max_saves)
 
     @cached_property
     def _epochs_between_saves(self) -> int:
@@ -178,7 +178,7 @@ class EvaluatedCandidate:
         return max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9))
 
     @cached_property
-    def most_saves(self) -> int | None:
+    def max_saves(self) -> int | None:
         """In one fold, as long as saves are to adapt to the disk; None where there is room.
 
         A disk without room for a single one is a limit that is not met.
@@ -197,7 +197,7 @@ class EvaluatedCandidate:
     @property
     def disk_spreads_saves(self) -> bool:
         """Whether saves of this run are further apart than they would be on a larger disk."""
-        most = self.most_saves
+        most = self.max_saves
         return most is not None and self.epochs > most * self._epochs_between_saves
 
     @cached_property
@@ -215,7 +215,7 @@ class EvaluatedCandidate:
             epochs: float = self._epochs_between_saves
         else:
             saves = self.save_every.count(MANY)[0]
-            epochs = MANY[0] / saves if saves else MOST_EPOCHS
+            epochs = MANY[0] / saves if saves else MAX_SEARCHED_EPOCHS
         return float(epochs * self._steady_seconds + self.prices.save.median)
 
     @property
@@ -227,7 +227,7 @@ class EvaluatedCandidate:
             mtbf_seconds=self.request.mtbf_seconds,
             restart_seconds=self.restart_seconds,
             segment_seconds=self.segment_seconds,
-            most_saves=self.most_saves,
+            max_saves=self.max_saves,
         )
 
     @property
@@ -275,7 +275,7 @@ class EvaluatedCandidate:
             reserve_seconds=self.reserve_seconds,
             save_bytes=self.prices.save_bytes or 0.0,
             keep=self.request.keep,
-            most_saves=self.most_saves,
+            max_saves=self.max_saves,
         )
 
     @cached_property
@@ -295,7 +295,7 @@ class EvaluatedCandidate:
     def epochs(self) -> int:
         """To run: what fits with the confidence asked for, up to the maximum, else the target."""
         fits = guaranteed(self.affordable_epochs, self.budget.confidence)
-        return fits if self.most is None else min(fits, self.most)
+        return fits if self.max_epochs is None else min(fits, self.max_epochs)
 
     @cached_property
     def fits(self) -> bool:
@@ -354,7 +354,7 @@ class EvaluatedCandidate:
     @cached_property
     def binding(self) -> LimitName | None:
         """The limit that the next epoch would break; None where something else ends the run."""
-        if not self.affordable or self.epochs >= (self.most or self.searched):
+        if not self.affordable or self.epochs >= (self.max_epochs or self.searched):
             return None
         q = self.budget.confidence
         return min(
@@ -384,7 +384,7 @@ def option_of(candidate: EvaluatedCandidate) -> Option:
         target_probability=None
         if candidate.target is None
         else _probability(candidate, candidate.target),
-        most_epochs=candidate.most,
+        max_epochs=candidate.max_epochs,
         probability=_probability(candidate, candidate.epochs),
         save_bytes=candidate.prices.save_bytes,
         binding=candidate.binding,

@@ -54,7 +54,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(_note("no-checks"))
     found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
-    if request.most_epochs is None and chosen.epochs >= chosen.searched:
+    if request.epochs_limit is None and chosen.epochs >= chosen.searched:
         found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
@@ -85,7 +85,7 @@ def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
 
 def _disk_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     """That saves are further apart than on a larger disk, and what would put them closer."""
-    most = chosen.most_saves
+    most = chosen.max_saves
     if most is None or not chosen.disk_spreads_saves:
         return []
     free = replace(chosen, budget=replace(chosen.budget, disk=None))

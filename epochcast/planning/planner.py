@@ -186,9 +186,9 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
         samples=job.samples,
         folds=request.folds,
         budget=chosen.budget,
-        minimum_epochs=request.min_epochs or 1,
+        min_epochs=request.min_epochs or 1,
         target_epochs=request.epochs,
-        maximum_epochs=request.max_epochs,
+        max_epochs=request.max_epochs,
         objective=request.objective.name,
         options=options,
         timeline=timeline(chosen, stop_forecast(chosen, request, fitted)),
@@ -210,7 +210,7 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
 def _require_feasible(budget: Budget, request: PlanRequest) -> None:
     """Refuse a question without an end, beyond all time, or finer than draws can tell."""
     money = budget.money if budget.price_per_hour else None  # which hours do not spend
-    ends = (budget.deadline, money, budget.energy, request.most_epochs)
+    ends = (budget.deadline, money, budget.energy, request.epochs_limit)
     if all(end is None for end in ends):
         raise UsageError(
             "nothing ends the run: give epochs, or a limit of time, money or energy, "

@@ -26,17 +26,15 @@ from numpy.typing import NDArray
 from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Prices, Variant
 from epochcast.costmodel.epoch import Division, Whole, divide, division_of
-from epochcast.costmodel.features import Array
+from epochcast.costmodel.features import Array, VariableTable
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import MEMORY_TIGHT
 from epochcast.costmodel.surface import Surface, join
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.limits import Meter
-from epochcast.planning.request import MOST_EPOCHS, PlanRequest
+from epochcast.planning.request import MAX_SEARCHED_EPOCHS, PlanRequest
 from epochcast.records import Budget, RunConfig
-
-Table = Mapping[str, Array]
 
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
 
@@ -168,7 +166,7 @@ def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
     return table | {name: surface.values(table) for name, surface in job.variant.counts}
 
 
-def _micro_step(job: Job, table: Table) -> Array:
+def _micro_step(job: Job, table: VariableTable) -> Array:
     """Seconds of a micro-step without update; see ``costmodel.surface``."""
     loading, workers = job.variant.loading, job.config.workers
     if loading is None or not job.apart:
@@ -180,20 +178,20 @@ def _micro_step(job: Job, table: Table) -> Array:
     return join(parts, 1.0 if workers == 0 else overlap)
 
 
-def _values(surface: Surface | None, table: Table, unknown: float = 0.0) -> Array:
+def _values(surface: Surface | None, table: VariableTable, unknown: float = 0.0) -> Array:
     if surface is None:
         return np.full(len(table["batch_size"]), unknown)
     return surface.values(table)
 
 
-def _all_reduce_seconds(job: Job, candidates: Candidates, table: Table) -> Array:
+def _all_reduce_seconds(job: Job, candidates: Candidates, table: VariableTable) -> Array:
     parameters = table.get("parameters", np.zeros(1))[0]
     kinds, positions = np.unique(candidates.devices, return_inverse=True)
     each = [_reduce_seconds(job, int(d), {"parameters": float(parameters)}) for d in kinds]
     return np.asarray(np.array(each)[positions])
 
 
-def _device_bytes(variant: Variant, table: Table) -> Array:
+def _device_bytes(variant: Variant, table: VariableTable) -> Array:
     """What the device must have; where that was not measured, the peak of live tensors."""
     unknown = np.full(len(table["batch_size"]), np.nan)
     peak = np.fmax(table.get("step_peak_bytes", unknown), table.get("update_peak_bytes", unknown))
@@ -404,10 +402,10 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate
-    most = _most_epochs(prices, request)
+    most = _epochs_limits(prices, request)
     room = _seconds_allowed(prices, budget) / request.folds - prices.startup
     epochs = np.clip(np.floor(room / epoch), 0, most)
-    worth = most if request.most_epochs else 1 / efficiencies
+    worth = most if request.epochs_limit else 1 / efficiencies
     least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
     progress = np.where(epochs < least, 0.0, epochs / worth)
     return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
@@ -421,8 +419,8 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
     return np.array(efficiency(batch, reference, request.noise_scale))  # type: ignore[arg-type]
 
 
-def _most_epochs(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.most_epochs or max(MOST_EPOCHS, request.min_epochs or 1)
+def _epochs_limits(prices: PriceList, request: PlanRequest) -> Array:
+    most = request.epochs_limit or max(MAX_SEARCHED_EPOCHS, request.min_epochs or 1)
     return np.ceil(most / _efficiencies(prices, request) - 1e-9)
 
 

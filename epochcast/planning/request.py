@@ -26,7 +26,7 @@ from epochcast.records.validation import LARGEST_FLOAT, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
-MOST_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
+MAX_SEARCHED_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
 
 # -- objectives -----------------------------------------------------------------------------------
@@ -47,8 +47,8 @@ class Objective(Protocol):
 
 def progress(option: Option) -> float:
     """How much of the maximum or target an option reaches; without either, epochs' progress."""
-    if option.most_epochs is not None:
-        return option.epochs / option.most_epochs
+    if option.max_epochs is not None:
+        return option.epochs / option.max_epochs
     return option.epochs * (option.efficiency or 1.0)
 
 
@@ -119,7 +119,7 @@ def mode_of(metric: str) -> Mode:
 class Bounds:
     """Which numbers a setting may be; more is a slip of the pen, or beyond 64 bits."""
 
-    most: float = inf
+    highest: float = inf
     whole: bool = True
     positive: bool = True
     words: tuple[str, ...] = ()
@@ -199,9 +199,9 @@ class PlanRequest:
                 "a free batch size needs the gradient noise scale, to weigh larger batches against "
                 "more steps: give --noise-scale, or measure it: epochcast probe --noise-scale"
             )
-        if self.most_epochs is not None and (self.min_epochs or 1) > self.most_epochs:
+        if self.epochs_limit is not None and (self.min_epochs or 1) > self.epochs_limit:
             raise UsageError(
-                f"min_epochs must not be above the target or maximum of {self.most_epochs}, "
+                f"min_epochs must not be above the target or maximum of {self.epochs_limit}, "
                 f"but got {self.min_epochs}"
             )
 
@@ -300,7 +300,7 @@ class PlanRequest:
         return self.mode or mode_of(self.metric)
 
     @property
-    def most_epochs(self) -> int | None:
+    def epochs_limit(self) -> int | None:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
 
@@ -318,8 +318,8 @@ def _require_number(name: str, value: Any, bounds: Bounds) -> None:
         raise UsageError(f"{name} must {sign}, but got {shown(value)}")
     if not (bounds.whole or value < inf):  # NaN is not either
         raise UsageError(f"{name} must be finite, but got {shown(value)}")
-    if value > bounds.most:
-        raise UsageError(f"{name} must be at most {bounds.most:,}, but got {shown(value)}")
+    if value > bounds.highest:
+        raise UsageError(f"{name} must be at most {bounds.highest:,}, but got {shown(value)}")
     if not bounds.whole and value > LARGEST_FLOAT:
         raise UsageError(f"{name} must be at most {LARGEST_FLOAT:.2g}, but got {shown(value)}")
 

@@ -179,7 +179,7 @@ def why_endless(candidate: EvaluatedCandidate, epochs: int, level: float) -> str
 def stretch_seconds(candidate: EvaluatedCandidate, epochs: int) -> float:
     """From one save to the next, in a run of so many epochs."""
     work = work_seconds(candidate, epochs)
-    fewest_saves = work / candidate.most_saves if candidate.most_saves else 0.0
+    fewest_saves = work / candidate.max_saves if candidate.max_saves else 0.0
     return min(max(candidate.segment_seconds, fewest_saves), work)
 
 

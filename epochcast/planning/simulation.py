@@ -49,7 +49,7 @@ from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import LOG_REACH, Amount, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.limits import Meter
-from epochcast.planning.request import MOST_EPOCHS
+from epochcast.planning.request import MAX_SEARCHED_EPOCHS
 from epochcast.records import Budget, LimitName, Quantiles
 
 DRAWS = 1000
@@ -110,7 +110,7 @@ def student(z: Array, dof: float) -> Array:
     return np.asarray(np.interp(z, NODES, _student_scores(dof)))
 
 
-def draw(amount: Amount, z: Array) -> Array:
+def sample_amount(amount: Amount, z: Array) -> Array:
     """An amount in each draw, shape (S,)."""
     if amount.scatter.sd == 0:
         return np.full(len(z), amount.median)
@@ -140,12 +140,15 @@ class RunDraws:
         self.shared = shared
         self.folds = folds
         self.failures = FailureDraws(interruptions, shared) if interruptions else None
-        self.startup = draw(prices.startup, z) + draw(prices.build, z)
-        self.first = draw(prices.first, z)
+        self.startup = sample_amount(prices.startup, z) + sample_amount(prices.build, z)
+        self.first = sample_amount(prices.first, z)
         self.once = self.startup + self.first
-        self.training = draw(prices.training, z)
-        self.loader_restart = draw(prices.loader_restart, z)
-        self.evaluation, self.save = draw(prices.evaluation, z), draw(prices.save, z)
+        self.training = sample_amount(prices.training, z)
+        self.loader_restart = sample_amount(prices.loader_restart, z)
+        self.evaluation, self.save = (
+            sample_amount(prices.evaluation, z),
+            sample_amount(prices.save, z),
+        )
         self.noise = prices.epoch_noise
 
     def seconds(self, last: Epochs, evaluate: Cadence, save: Cadence) -> Array:
@@ -193,17 +196,17 @@ class Interruptions:
         mtbf_seconds: mean time between failures.
         restart_seconds: until training goes on.
         segment_seconds: of work between two saves, the save included.
-        most_saves: in an uncut run, where segments must grow with it; None for any number.
+        max_saves: in an uncut run, where segments must grow with it; None for any number.
     """
 
     mtbf_seconds: float
     restart_seconds: float = 0.0
     segment_seconds: float = 0.0
-    most_saves: int | None = None
+    max_saves: int | None = None
 
     def segments(self, uncut: Array) -> Array:
         """Of runs that saves alone cut: as long as usual, or as few saves leave them."""
-        fewest = uncut / self.most_saves if self.most_saves else 0.0
+        fewest = uncut / self.max_saves if self.max_saves else 0.0
         return np.asarray(np.minimum(np.maximum(self.segment_seconds, fewest), uncut))
 
 
@@ -265,7 +268,7 @@ class Spending:
         devices: that are paid and powered.
         reserve_seconds: kept before the deadline for the last save.
         save_bytes: of one checkpoint; 0 if unknown.
-        most_saves: that are on disk, however many are paid for; None for all that ``keep`` leaves.
+        max_saves: that are on disk, however many are paid for; None for all that ``keep`` leaves.
         keep: checkpoints on disk at once; 0 keeps all.
     """
 
@@ -277,7 +280,7 @@ class Spending:
     reserve_seconds: float = 0.0
     save_bytes: float = 0.0
     keep: int = 0
-    most_saves: int | None = None
+    max_saves: int | None = None
 
     def seconds(self, epochs: Epochs) -> Array:
         """Seconds of the run, shape (S,)."""
@@ -300,8 +303,8 @@ class Spending:
         saves = self.save.count(epochs)
         spare = 1 + (self.evaluate.count(epochs) > 0)
         held = saves if self.keep == 0 else np.minimum(saves, self.keep + spare)
-        if self.most_saves is not None:
-            held = np.minimum(held, self.most_saves)
+        if self.max_saves is not None:
+            held = np.minimum(held, self.max_saves)
         return np.asarray(self.run.folds * held * self.save_bytes)
 
     def limits(self) -> dict[LimitName, float]:
@@ -321,7 +324,7 @@ class Spending:
             return self.joules(seconds)
         return np.asarray(seconds + self.reserve_seconds + self.budget.spent_seconds)
 
-    def affordable(self, most: int = MOST_EPOCHS) -> dict[LimitName, Epochs]:
+    def affordable(self, most: int = MAX_SEARCHED_EPOCHS) -> dict[LimitName, Epochs]:
         """The largest number of epochs that each limit allows in each draw, up to ``most``."""
         return {name: self._affordable(name, limit, most) for name, limit in self.limits().items()}
 

@@ -110,7 +110,7 @@ class Chooser:
     def begin(
         self, candidates: Sequence[RunConfig], footprints: Mapping[RunConfig, Footprint]
     ) -> None:
-        """Told what may be measured, and what dry runs counted of it."""
+        """What may be measured, and what dry runs counted of it."""
         self._candidates = candidates
         self._footprints = footprints
         self._rows = [f.variables(config, footprints.get(config)) for config in candidates]
@@ -213,7 +213,7 @@ class Chooser:
             for at in (ConfigurationCost(model, variant, config, self._footprints.get(config)),)
         )
 
-    def _seen_through(self, model: CostModel) -> tuple[Variant, f.Table]:
+    def _seen_through(self, model: CostModel) -> tuple[Variant, f.VariableTable]:
         """The variant that answers the question, and the variables of every candidate."""
         variant = choose_variant(model, self.question or Question(epochs=1))
         costs = (

@@ -301,7 +301,7 @@ def elements(batch: Any) -> int:
     return sum(leaf.numel() for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
 
 
-def draw(batches: Iterator[Any], batch_size: int) -> Drawn:
+def draw_batches(batches: Iterator[Any], batch_size: int) -> Drawn:
     """Draw until it is clear whether batches differ, and more where they do.
 
     Small batches vary most, and many of them are drawn as fast as two large ones.
@@ -323,11 +323,11 @@ def draw(batches: Iterator[Any], batch_size: int) -> Drawn:
     return Drawn(drawn[typical], drawn[largest], mean)
 
 
-def draw_for(loop: TrainingLoop) -> Drawn:
+def draw_batches_of(loop: TrainingLoop) -> Drawn:
     """Draw a loop's batches in this process, the same whenever this is asked."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return draw(iter(loop.train_loader(in_process=True)), loop.config.batch_size)
+        return draw_batches(iter(loop.train_loader(in_process=True)), loop.config.batch_size)
 
 
 # -- what went wrong in a step ---------------------------------------------------------------------

@@ -105,7 +105,7 @@ class WorkerProcess:
         Args:
             task: what to do.
             timeout: seconds for the whole task.
-            on_phase: told the name of each phase the task reports.
+            on_phase: called with the name of each phase the task reports.
 
         Raises:
             WorkerTimeout: no answer in time. The worker should be killed.

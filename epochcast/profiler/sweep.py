@@ -66,7 +66,7 @@ class SweepStore(Protocol):
 
 
 class Observer(Protocol):
-    """Is told how a sweep goes; ``report/text/progress.py`` has those that write to a terminal."""
+    """Receives the progress of a sweep; ``report/text/`` has those that write to a terminal."""
 
     def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
         """The rounds begin.
@@ -149,7 +149,7 @@ def sweep(
     Args:
         request: what to measure.
         store: where measurements go; what it has already is not measured again.
-        observer: is told how it goes.
+        observer: receives the progress of the sweep.
         rounds: makes the trials and says why it stopped; by default all of them, in every round.
         start_worker: starts a worker process that logs to a file.
         clock: monotonic seconds.
@@ -223,7 +223,7 @@ class Sweep:
     Args:
         prepared: the configurations, and what is known of the workload.
         store: takes each trial the moment it ends.
-        observer: is told how it goes.
+        observer: receives the progress of the sweep.
         workers: starts worker processes.
         clock: seconds since the sweep began.
 
@@ -390,7 +390,7 @@ class Sweep:
     def take_noise(self) -> None:
         """Gradient noise at the smallest batch of each model size that has none.
 
-        Each in a process of its own. A failure costs no more than what it would have told.
+        Each in a process of its own. A failure costs no more than what it would have shown.
         """
         measured = self._measured()
         known = {m.config.sizes for m in self.stored() if m.gradient_noise is not None}

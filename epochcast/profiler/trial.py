@@ -141,7 +141,7 @@ def run_trial(
         task: what to measure, its batch size included; ``task.folder`` takes a checkpoint for a
             moment.
         import_seconds: what this process took until it could build a workload.
-        report: told the name of each phase as it begins.
+        report: called with the name of each phase as it begins.
 
     Raises:
         UsageError: torch has no such device here.

@@ -1,4 +1,4 @@
-"""What a followed run tells: line by line while it goes on, and in one record when it has ended.
+"""What a followed run reports: line by line while it goes on, and in one record when it has ended.
 
     RunStarted ─▶ EpochDone ─▶ Notice ─▶ EpochDone ─▶ … ─▶ RunEnded       the log, JSON Lines
                                                               │

@@ -154,12 +154,12 @@ class Option:
     """One configuration and what the budget buys with it.
 
     Attributes:
-        epochs: to run: ``most_epochs`` where they fit with the confidence asked for, else what
+        epochs: to run: ``max_epochs`` where they fit with the confidence asked for, else what
             does.
         affordable_epochs: how many fit; P10 is what nine runs in ten can afford.
         target_epochs: epochs at this batch size that are worth the target at the reference.
         target_probability: that those fit.
-        most_epochs: at which the run ends if limits allow: the maximum asked for, else the target,
+        max_epochs: at which the run ends if limits allow: the maximum asked for, else the target,
             at this batch size; None without either.
         probability: that ``epochs`` fit, all limits together.
         seconds, money, energy_joules, carbon_grams: of ``epochs``, all devices and folds.
@@ -198,7 +198,7 @@ class Option:
     learning_rate_factor: float | None
     steps_per_epoch: int
     horizon_steps: int
-    most_epochs: int | None = None
+    max_epochs: int | None = None
     learning_rate_rule: RateRule | None = None
     pareto: bool = False
     extrapolated: tuple[str, ...] = ()
@@ -338,9 +338,9 @@ class Plan:
     samples: int
     folds: int
     budget: Budget
-    minimum_epochs: int
+    min_epochs: int
     target_epochs: int | None
-    maximum_epochs: int | None
+    max_epochs: int | None
     objective: str
     options: tuple[Option, ...]
     timeline: tuple[Checkpoint, ...]

@@ -19,7 +19,7 @@ from epochcast.costmodel.outcomes import comparison
 from epochcast.errors import MissingDependency, UsageError
 from epochcast.planning.planner import plan
 from epochcast.records import RunConfig, RunOutcome, make_sizes
-from epochcast.report.plots.comparison import draw_runs
+from epochcast.report.plots.comparison import draw_comparison
 from epochcast.report.plots.pictures import save_picture
 from epochcast.report.text.estimate import print_compared
 from epochcast.storage.query import Compared, compare, fitted_model
@@ -180,7 +180,7 @@ def test_the_picture_is_written(followed: Path, name: str, magic: bytes) -> None
 def test_the_picture_has_every_run_with_its_bar_and_the_diagonal() -> None:
     runs = [comparison(ran("1", 10.2)), comparison(ran("2", 13.0))]
     runs.append(comparison(ran("3", 1.0, workload="other")))
-    (axes,) = draw_runs(runs).axes
+    (axes,) = draw_comparison(runs).axes
     assert axes.get_legend_handles_labels()[1] == ["imaginary", "other"]
     assert axes.get_title(loc="left") == "2 workloads, 3 runs: 33 % between P10 and P90"
     low, high = axes.get_xlim()
@@ -196,14 +196,14 @@ def test_the_picture_has_every_run_with_its_bar_and_the_diagonal() -> None:
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [comparison(ran("1", 10.2))]
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        save_picture(draw_runs(runs), tmp_path / "runs.pdf")
+        save_picture(draw_comparison(runs), tmp_path / "runs.pdf")
     with pytest.raises(UsageError, match="cannot write"):
-        save_picture(draw_runs(runs), tmp_path / "absent" / "runs.png")
+        save_picture(draw_comparison(runs), tmp_path / "absent" / "runs.png")
     with pytest.raises(UsageError, match="no followed run"):
-        draw_runs([comparison(ran("1", 0, epoch_seconds=()))])
+        draw_comparison([comparison(ran("1", 0, epoch_seconds=()))])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match="pip install"):
-        draw_runs(runs)
+        draw_comparison(runs)
 
 
 def test_predict_and_plan_say_that_they_are_corrected(followed: Path) -> None:

@@ -106,9 +106,9 @@ def make_plan(
         samples=steps * 10,
         folds=1,
         budget=Budget(deadline=deadline, **budget),  # type: ignore[arg-type]
-        minimum_epochs=1,
+        min_epochs=1,
         target_epochs=target or epochs,
-        maximum_epochs=None,
+        max_epochs=None,
         objective="time",
         options=(option,),
         timeline=timeline,

@@ -21,7 +21,7 @@ class OfTwo:
     other: Sequence[int]
     size: int = 2
 
-    def most(self, values: Sequence[int]) -> list[int]:
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
         return [max(pair) for pair in zip(values, self.other, strict=True)]
 
 
@@ -35,9 +35,9 @@ def test_the_first_ones_reason_and_number_hold_on_all(reason: StopReason | None)
     said: list[int] = []
 
     class First(OfTwo):
-        def most(self, values: Sequence[int]) -> list[int]:
+        def all_reduce_max(self, values: Sequence[int]) -> list[int]:
             said[:] = values
-            return super().most(values)
+            return super().all_reduce_max(values)
 
     assert agree(First(0, [0, 0, 0]), Signals(()), reason, 3) == (reason, 3)
     second = OfTwo(1, said)

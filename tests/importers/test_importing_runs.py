@@ -23,16 +23,16 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import first_steps_seconds, step_seconds
 from epochcast.errors import EpochcastError, StoreError, UsageError
 from epochcast.importers import runs
-from epochcast.importers.columns import Options
+from epochcast.importers.columns import ImportOptions
 from epochcast.records import make_sizes
 from epochcast.storage.store import Store
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 SAMPLES = 50_000
-A100 = Options(workload="cnn", device="NVIDIA A100", samples=SAMPLES)
+A100 = ImportOptions(workload="cnn", device="NVIDIA A100", samples=SAMPLES)
 
 
-def read(text: str, options: Options = A100, **others) -> tuple[ec.Measurement, ...]:
+def read(text: str, options: ImportOptions = A100, **others) -> tuple[ec.Measurement, ...]:
     return runs.read(text, options, at=AT, **others).measurements
 
 
@@ -85,7 +85,7 @@ def test_every_role_has_its_place() -> None:
         "vit,H100,1000,100,32,4,bfloat16,2,yes,true,"
         "20 21 22,512,2,0.4,50,8,1e9,1000000,8\n"
     )
-    (m,) = read(text, Options())
+    (m,) = read(text, ImportOptions())
     assert m.config == ec.RunConfig(
         batch_size=32,
         sizes=(("width", 8),),
@@ -156,7 +156,7 @@ def test_a_log_that_begins_later_has_no_first_epoch() -> None:
 
 
 def test_columns_are_renamed_and_ignored() -> None:
-    options = Options(
+    options = ImportOptions(
         workload="cnn",
         device="A100",
         samples=SAMPLES,
@@ -184,7 +184,7 @@ def test_the_last_row_is_the_most_recent() -> None:
 
 def test_workloads_may_have_knobs_of_their_own() -> None:
     text = "workload,bs,heads,width,epoch_seconds\na,8,2,,1\nb,8,,16,1\n"
-    found = read(text, Options(device="A100", samples=10))
+    found = read(text, ImportOptions(device="A100", samples=10))
     assert [m.config.sizes for m in found] == [(("heads", 2),), (("width", 16),)]
 
 
@@ -258,13 +258,21 @@ def test_a_malformed_row_is_named(text, message) -> None:
         ("bs,epoch_s,epoch_ms\n1,1,1", A100, "'epoch_s' and 'epoch_ms' both mean epoch_seconds"),
         ("bs,epoch_s,epoch_1_s\n1,1,1", A100, "'epoch_1_s' and 'epoch_s' both have epochs"),
         ("bs,epoch_s,memory\n1,1,1", A100, "column 'memory' has no unit; give --memory-unit"),
-        ("bs,epoch_s\n1,1", Options(device="A100", samples=1), "say it with --workload"),
-        ("bs,epoch_s\n1,1", Options(workload="a", samples=1), "say it with --device"),
-        ("bs,epoch_s\n1,1", Options(workload="a", device="A100"), "say it with --samples"),
-        ("bs,epoch_s\n1,1", Options(workload="a", device="Box", samples=1), "with --device-kind"),
-        ("bs,epoch_s\n1,1", Options(ignored={"loss"}), "there is no column 'loss'; there are: bs"),
-        ("bs,epoch_time\n1,1", Options(unit="lightyears"), "'lightyears' is no unit of time"),
-        ("bs,epoch_s,memory\n1,1,1", Options(memory_unit="m"), "'m' is no unit of memory"),
+        ("bs,epoch_s\n1,1", ImportOptions(device="A100", samples=1), "say it with --workload"),
+        ("bs,epoch_s\n1,1", ImportOptions(workload="a", samples=1), "say it with --device"),
+        ("bs,epoch_s\n1,1", ImportOptions(workload="a", device="A100"), "say it with --samples"),
+        (
+            "bs,epoch_s\n1,1",
+            ImportOptions(workload="a", device="Box", samples=1),
+            "with --device-kind",
+        ),
+        (
+            "bs,epoch_s\n1,1",
+            ImportOptions(ignored={"loss"}),
+            "there is no column 'loss'; there are: bs",
+        ),
+        ("bs,epoch_time\n1,1", ImportOptions(unit="lightyears"), "'lightyears' is no unit of time"),
+        ("bs,epoch_s,memory\n1,1,1", ImportOptions(memory_unit="m"), "'m' is no unit of memory"),
     ],
 )  # fmt: skip
 def test_what_is_not_clear_is_asked(text, options, message) -> None:

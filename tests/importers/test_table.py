@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from epochcast.errors import EpochcastError
 from epochcast.importers import runs
-from epochcast.importers.columns import Options, parse_number
+from epochcast.importers.columns import ImportOptions, parse_number
 from epochcast.importers.curves import read_curve
 from epochcast.importers.table import Malformed, read_file, read_text
 
-A100 = Options(workload="cnn", device="NVIDIA A100", samples=100)
+A100 = ImportOptions(workload="cnn", device="NVIDIA A100", samples=100)
 NAMES = ("bs", "epoch", "epoch_s", "val_loss", "a\nb", "Epoch\n", "\nval_loss")
 BROKEN = ('"a\nb"', '"\nepoch"', '"val\nloss"')  # names in a cell of a CSV
 CELLS = (*NAMES[:4], *BROKEN, "", "1", "2.5", "nan", "1e999", '"', "1,5", "-", "\x00", "\x1c")

@@ -119,7 +119,7 @@ def test_a_target_within_the_budget_is_run_and_no_more() -> None:
 def test_what_limits_leave_is_spent_up_to_the_maximum() -> None:
     """57 epochs fit into an hour: a maximum above the target uses them, the target alone not."""
     beyond = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, max_epochs=90, **CADENCE).chosen
-    assert (beyond.epochs, beyond.most_epochs, beyond.binding) == (57, 90, "deadline")
+    assert (beyond.epochs, beyond.max_epochs, beyond.binding) == (57, 90, "deadline")
     assert (beyond.target_epochs, beyond.target_probability) == (40, 1.0)
     room = plan(EXAMPLE, Budget(**HOUR_LONG), epochs=40, max_epochs=50, **CADENCE).chosen
     assert (room.epochs, room.binding) == (50, None)
@@ -347,7 +347,7 @@ def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_gi
     wishes = {"batch_sizes": (4096,), "micro_batch": 4096, "reference_batch": 32,
               "noise_scale": 50.0}  # fmt: skip
     found = plan(model, Budget(deadline=180.0), **wishes)
-    assert (found.chosen.epochs, found.minimum_epochs) == (10, 1)
+    assert (found.chosen.epochs, found.min_epochs) == (10, 1)
     with pytest.raises(DoesNotFit, match="51 epochs"):
         plan(model, Budget(deadline=180.0), min_epochs=1, **wishes)
 

@@ -17,12 +17,14 @@ from epochcast.costmodel.prediction import (
 )
 from epochcast.costmodel.scatter import Calibration, Calibrations
 from epochcast.costmodel.surface import Surface
+from epochcast.errors import UsageError
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import (
     Candidates,
     Job,
     PriceList,
     Prices,
+    candidates,
     fold_samples,
     price,
     shortlist,
@@ -40,6 +42,25 @@ JOB = Job(
 
 def one(batch_size: int, accumulation: int = 1, devices: int = 1) -> Candidates:
     return Candidates(np.array([batch_size]), np.array([accumulation]), np.array([devices]))
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.integers(1, 300), min_size=1, max_size=3),
+    st.lists(st.integers(1, 8), min_size=1, max_size=3, unique=True),
+)
+def test_no_candidate_is_without_steps_when_the_last_batch_is_dropped(
+    samples: int, batches: list[int], devices: list[int]
+) -> None:
+    """One would cost nothing, and win: a batch has no more samples than an epoch."""
+    job = replace(JOB, samples=samples, config=replace(JOB.config, drop_last=True))
+    request = PlanRequest(batch_sizes=tuple(batches), devices=tuple(devices))
+    try:
+        found = price(job, candidates(job, request))
+    except UsageError:
+        return
+    assert (found.division.updates >= 1).all()
+    assert (found.training > 0).all()
 
 
 def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> None:

@@ -16,7 +16,7 @@ from epochcast.planning.cadence import Cadence, Every, Rungs
 from epochcast.planning.planner import plan
 from epochcast.planning.simulation import (
     DRAWS,
-    MOST_EPOCHS,
+    MAX_SEARCHED_EPOCHS,
     FailureDraws,
     Interruptions,
     RunDraws,
@@ -217,7 +217,7 @@ def test_nine_runs_in_ten_finish_inside_the_budget_when_the_truth_is_known(seed:
     )  # fmt: skip
     budget = Budget(deadline=8 * 3600.0)
     spending = Spending(RunDraws(prices, deviates(seed)), Every(2), Every(5), budget)
-    epochs = guaranteed(joint(spending.affordable(), MOST_EPOCHS, DRAWS), budget.confidence)
+    epochs = guaranteed(joint(spending.affordable(), MAX_SEARCHED_EPOCHS, DRAWS), budget.confidence)
     random = np.random.default_rng(100 + seed)
     inside = sum(
         _simulated_seconds(random, prices, epochs, Every(2), Every(5)) <= 8 * 3600

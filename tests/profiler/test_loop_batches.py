@@ -17,7 +17,7 @@ from epochcast.errors import DryRunError
 from epochcast.profiler.device import HostClock
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
-from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw, elements
+from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw_batches, elements
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.workload import Workload
 
@@ -62,7 +62,7 @@ def loop_of(work):
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200))
 def test_the_typical_batch_is_nearest_the_mean_and_the_largest_is_largest(lengths, batch_size):
-    drawn = draw((torch.zeros(length) for length in lengths), batch_size)
+    drawn = draw_batches((torch.zeros(length) for length in lengths), batch_size)
     enough = min(DRAWN, max(2, math.ceil(64 / batch_size)))
     seen = lengths[:enough] if len(set(lengths[:enough])) == 1 else lengths[:DRAWN]
     mean = sum(seen) / len(seen)
@@ -75,7 +75,7 @@ def test_the_typical_batch_is_nearest_the_mean_and_the_largest_is_largest(length
 @pytest.mark.parametrize(("batch_size", "count"), [(1, 32), (4, 16), (32, 2), (512, 2)])
 def test_small_batches_of_one_size_are_believed_later_than_large_ones(batch_size, count):
     asked = iter([torch.zeros(batch_size)] * 40)
-    assert not draw(asked, batch_size).varies
+    assert not draw_batches(asked, batch_size).varies
     assert len(list(asked)) == 40 - count
 
 

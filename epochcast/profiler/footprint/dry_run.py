@@ -33,7 +33,7 @@ from epochcast.profiler.footprint.tracker import track_drawn, track_step
 from epochcast.profiler.loop import (
     TrainingLoop,
     config_of,
-    draw_for,
+    draw_batches_of,
     needs_closure,
     samples_per_epoch,
 )
@@ -133,7 +133,7 @@ class _Simulation:
         require_full_batch(config, samples_per_epoch(self._workload))
         loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
         with self._needing_values():
-            drawn = draw_for(loop)
+            drawn = draw_batches_of(loop)
         fresh = self._stand_ins.fresh
         with _explaining(), _eager(), self._stand_ins.on():
             for batch in repeat(drawn.typical, config.accumulation):

@@ -33,7 +33,7 @@ from epochcast.profiler.footprint.allocations import (
     operands,
 )
 from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is_uncounted
-from epochcast.profiler.loop import Drawn, TrainingLoop, draw, draw_for, elements
+from epochcast.profiler.loop import Drawn, TrainingLoop, draw_batches, draw_batches_of, elements
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
 
@@ -109,7 +109,11 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
     """
     if loop.workload.train_step is not None:
         return None
-    drawn = draw_for(loop) if batches is None else draw(iter(batches), loop.config.batch_size)
+    drawn = (
+        draw_batches_of(loop)
+        if batches is None
+        else draw_batches(iter(batches), loop.config.batch_size)
+    )
     return track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
 
 

@@ -2,7 +2,7 @@
 
     predicted_against_measured   every configuration a point; the diagonal is a right prediction
     step_time_by_batch_size      measured points over fitted curves with their P10–P90 bands
-    draw_runs                    every followed run a point, by the epoch it had
+    draw_comparison                    every followed run a point, by the epoch it had
 
 One colour and marker is one model size. Axes are logarithmic: cost spans decades, and equal
 distances are equal ratios. A bar is P10–P90 and should cross the diagonal in 8 cases of 10.
@@ -94,7 +94,7 @@ def predicted_against_measured(
     return png(_against(points, subject, (f"measured {what}", f"predicted {what}"), title))
 
 
-def draw_runs(runs: Sequence[Comparison]) -> Figure:
+def draw_comparison(runs: Sequence[Comparison]) -> Figure:
     """The epochs of followed runs, predicted over actual.
 
     Raises:

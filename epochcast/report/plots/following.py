@@ -47,7 +47,7 @@ MARKED = {"drift": "drift", "replanned": "planned again"}  # notices, by their c
 MARKERS = 80  # epochs that are drawn as points; more are a line alone
 
 
-def draw(events: Sequence[RunEvent]) -> Figure:
+def draw_run(events: Sequence[RunEvent]) -> Figure:
     """The last run of a log as a matplotlib figure: two panels, or three with a metric.
 
     Raises:

@@ -48,7 +48,7 @@ POINTS = 400  # of the fan's outline
 LIMIT_LABELS = {"deadline": "deadline", "money": "budget", "energy": "energy"}
 
 
-def draw(plan: Plan) -> Figure:
+def draw_plan(plan: Plan) -> Figure:
     """The picture as a matplotlib figure.
 
     Raises:

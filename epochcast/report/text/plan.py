@@ -180,7 +180,7 @@ def _rule(option: Option) -> str:
 
 def _beside_target(chosen: Option) -> list[str]:
     """Where a maximum, and not the target, is what ends the run."""
-    target, maximum = chosen.target_epochs, chosen.most_epochs
+    target, maximum = chosen.target_epochs, chosen.max_epochs
     if target is None or maximum is None or target == maximum:
         return []
     if maximum < target:

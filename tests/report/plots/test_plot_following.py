@@ -31,7 +31,7 @@ def texts(axes: Axes) -> list[str]:
 
 
 def test_everything_is_drawn() -> None:
-    times, total, metric = plot_following.draw(DRIFTING).axes
+    times, total, metric = plot_following.draw_run(DRIFTING).axes
     assert labels(times) == ["predicted, P10–P90", "took", "first of a process"]
     assert labels(total) == ["whole run expected, P10–P90", "spent", "planned end"]
     assert labels(metric) == ["best: 0.4732, epoch 48"]
@@ -48,7 +48,7 @@ def test_everything_is_drawn() -> None:
 
 
 def test_limits_and_what_happened_are_named() -> None:
-    times, total, _ = plot_following.draw(DRIFTING).axes
+    times, total, _ = plot_following.draw_run(DRIFTING).axes
     assert texts(times) == ["drift, planned again"]
     assert texts(total) == ["deadline, 1h 00m", "money, $3.00"]
     heights = [text.xy[1] for text in total.texts]
@@ -58,20 +58,20 @@ def test_limits_and_what_happened_are_named() -> None:
 def test_a_limit_is_drawn_where_the_plan_says_that_it_is_used_up() -> None:
     fixed = (("money", 3000.0),)  # with a fixed cost, money is not proportional to time
     run = [replace(DRIFTING[0], binding_seconds=fixed), *DRIFTING[1:]]
-    _, total, _ = plot_following.draw(run).axes
+    _, total, _ = plot_following.draw_run(run).axes
     assert [(text.get_text(), text.xy[1]) for text in total.texts] == [("money, $3.00", 50.0)]
 
 
 def test_a_running_run_is_continued_by_dots_to_its_end() -> None:
-    _, total, _ = plot_following.draw(sample_runs.running()).axes
+    _, total, _ = plot_following.draw_run(sample_runs.running()).axes
     dots = next(line for line in total.lines if line.get_linestyle() == ":")
     assert list(dots.get_xdata()) == [14, 57]
-    _, finished, _ = plot_following.draw(sample_runs.finished()).axes
+    _, finished, _ = plot_following.draw_run(sample_runs.finished()).axes
     assert ":" not in {line.get_linestyle() for line in finished.lines}
 
 
 def test_a_slow_first_epoch_does_not_flatten_the_others() -> None:
-    times, *_ = plot_following.draw(sample_runs.resumed()).axes
+    times, *_ = plot_following.draw_run(sample_runs.resumed()).axes
     assert times.get_ylim()[1] < 100
     assert texts(times) == ["↑ 15m 48s"]
     took = next(line for line in times.lines if line.get_label() == "took")
@@ -80,20 +80,20 @@ def test_a_slow_first_epoch_does_not_flatten_the_others() -> None:
 
 def test_without_a_metric_there_are_two_panels() -> None:
     bare = [replace(e, values=()) if isinstance(e, EpochDone) else e for e in DRIFTING]
-    assert len(plot_following.draw(bare).axes) == 2
-    assert len(plot_following.draw(DRIFTING[1:4]).axes) == 2  # of an unknown start
+    assert len(plot_following.draw_run(bare).axes) == 2
+    assert len(plot_following.draw_run(DRIFTING[1:4]).axes) == 2  # of an unknown start
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no epoch is done"):
-        plot_following.draw(DRIFTING[:1])
+        plot_following.draw_run(DRIFTING[:1])
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        save_picture(plot_following.draw(DRIFTING), tmp_path / "run.pdf")
+        save_picture(plot_following.draw_run(DRIFTING), tmp_path / "run.pdf")
     with pytest.raises(UsageError, match="cannot write"):
-        save_picture(plot_following.draw(DRIFTING), tmp_path / "absent" / "run.png")
+        save_picture(plot_following.draw_run(DRIFTING), tmp_path / "absent" / "run.png")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match="pip install"):
-        plot_following.draw(DRIFTING)
+        plot_following.draw_run(DRIFTING)
 
 
 @pytest.mark.parametrize(("name", "magic"), [("run.png", b"\x89PNG"), ("run.svg", b"<?xml")])
@@ -101,7 +101,7 @@ def test_pictures_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
 ) -> None:
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    save_picture(plot_following.draw(sample_runs.running()), tmp_path / name)
+    save_picture(plot_following.draw_run(sample_runs.running()), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules
 
@@ -110,5 +110,5 @@ def test_pictures_are_written(
 @settings(max_examples=25)
 def test_any_log_with_an_epoch_can_be_drawn(start, events, done) -> None:
     endless = replace(done.projected_seconds, p90=inf, p95=inf)
-    plot_following.draw([start, *events, done])
-    plot_following.draw([start, replace(done, projected_seconds=endless)])
+    plot_following.draw_run([start, *events, done])
+    plot_following.draw_run([start, replace(done, projected_seconds=endless)])

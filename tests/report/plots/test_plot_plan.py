@@ -33,7 +33,7 @@ def _texts(axes: Any) -> list[str]:
 
 
 def test_everything_that_happens_is_drawn() -> None:
-    fan, strip = plot_plan.draw(FOUND).axes
+    fan, strip = plot_plan.draw_plan(FOUND).axes
     assert fan.get_ylabel() == "minutes since the run began"
     (curve,) = (line for line in fan.lines if len(line.get_xdata()) > 2)
     assert curve.get_xdata()[-1] == FOUND.chosen.epochs
@@ -47,7 +47,7 @@ def test_everything_that_happens_is_drawn() -> None:
 
 
 def test_the_title_and_the_margin_have_the_numbers() -> None:
-    fan, _ = plot_plan.draw(FOUND).axes
+    fan, _ = plot_plan.draw_plan(FOUND).axes
     assert fan.get_title("left").startswith("imaginary: run 4")
     assert {f"P90 {format_seconds(FOUND.timeline[-1].seconds.p90)}", "deadline, 5m 00s"} <= set(
         _texts(fan)
@@ -61,14 +61,14 @@ def test_limits_lie_where_they_are_used_up() -> None:
         "budget, $0.25": pytest.approx(360),
         "energy, 25 Wh": pytest.approx(450),
     }
-    fan, _ = plot_plan.draw(FOUND).axes
+    fan, _ = plot_plan.draw_plan(FOUND).axes
     assert fan.get_ylim()[1] * 60 > 300
     three = plot_plan.limit_times(replace(FOUND, folds=3))
     assert three["deadline, 5m 00s in 3 folds"] == 100
 
 
 def test_labels_never_overlap() -> None:
-    fan, _ = plot_plan.draw(FOUND).axes
+    fan, _ = plot_plan.draw_plan(FOUND).axes
     heights = sorted(text.xy[1] for text in fan.texts)
     assert len(heights) > 5
     gaps = [b - a for a, b in pairwise(heights)]
@@ -78,7 +78,7 @@ def test_labels_never_overlap() -> None:
 
 def test_thousands_of_moments_are_a_bar() -> None:
     long = plan(MODEL, Budget(), epochs=2000, save=1)
-    fan, strip = plot_plan.draw(long).axes
+    fan, strip = plot_plan.draw_plan(long).axes
     assert _texts(strip) == ["2,000 times", "2,000 times"]
     assert [len(c.get_paths()) for c in strip.collections] == [1, 1]
     assert max(len(line.get_xdata()) for line in fan.lines) <= plot_plan.POINTS + 2
@@ -91,25 +91,25 @@ def test_pictures_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, magic: bytes
 ) -> None:
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
-    save_picture(plot_plan.draw(FOUND), tmp_path / name)
+    save_picture(plot_plan.draw_plan(FOUND), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)
     assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        save_picture(plot_plan.draw(FOUND), tmp_path / "plan.pdf")
+        save_picture(plot_plan.draw_plan(FOUND), tmp_path / "plan.pdf")
     with pytest.raises(UsageError, match="cannot write"):
-        save_picture(plot_plan.draw(FOUND), tmp_path / "absent" / "plan.png")
+        save_picture(plot_plan.draw_plan(FOUND), tmp_path / "absent" / "plan.png")
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match="pip install"):
-        plot_plan.draw(FOUND)
+        plot_plan.draw_plan(FOUND)
 
 
 def test_the_shortest_plan_can_be_drawn() -> None:
     one = plan(MODEL, Budget(), epochs=1, evaluate=0, save=0, folds=3)
-    fan, _ = plot_plan.draw(one).axes
+    fan, _ = plot_plan.draw_plan(one).axes
     assert "one fold" in fan.get_ylabel()
