@@ -116,9 +116,13 @@ def in_lightning(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Pat
 
     follow = ec.integrations.lightning.FollowPlan(plan, folder=folder, store=False)
     trainer = lightning.Trainer(
-        max_epochs=-1, accelerator="cpu", callbacks=[follow], logger=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=[follow],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(Digits(), training, validation, ckpt_path=follow.checkpoint)
     return last_checkpoint(folder)
 
@@ -151,14 +155,23 @@ def in_transformers(plan: Plan, folder: Path, each_step: Callable[[], None]) -> 
 
     follow = ec.integrations.transformers.FollowPlan(plan, folder=folder, store=False)
     arguments = TrainingArguments(
-        output_dir=str(folder / "trainer"), num_train_epochs=plan.chosen.epochs,
-        per_device_train_batch_size=plan.chosen.config.batch_size, eval_strategy="epoch",
-        logging_strategy="no", save_strategy="no", use_cpu=True, disable_tqdm=True, report_to=[],
-    )  # fmt: skip
+        output_dir=str(folder / "trainer"),
+        num_train_epochs=plan.chosen.epochs,
+        per_device_train_batch_size=plan.chosen.config.batch_size,
+        eval_strategy="epoch",
+        logging_strategy="no",
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        report_to=[],
+    )
     trainer = Trainer(
-        model=Digits(), args=arguments, train_dataset=Named(training.dataset),
-        eval_dataset=Named(validation.dataset), callbacks=[follow],
-    )  # fmt: skip
+        model=Digits(),
+        args=arguments,
+        train_dataset=Named(training.dataset),
+        eval_dataset=Named(validation.dataset),
+        callbacks=[follow],
+    )
     trainer.train(resume_from_checkpoint=follow.checkpoint)
     return last_checkpoint(folder)
 
@@ -190,10 +203,14 @@ def in_keras(plan: Plan, folder: Path, each_step: Callable[[], None]) -> Path | 
     follow = ec.integrations.keras.FollowPlan(plan, folder=folder, store=False)
     slow = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: each_step())
     model.fit(
-        *load_digits(train=True), batch_size=plan.chosen.config.batch_size, epochs=10**6,
-        validation_data=load_digits(train=False), validation_freq=follow.validation_freq,
-        callbacks=[slow, follow], verbose=0,
-    )  # fmt: skip
+        *load_digits(train=True),
+        batch_size=plan.chosen.config.batch_size,
+        epochs=10**6,
+        validation_data=load_digits(train=False),
+        validation_freq=follow.validation_freq,
+        callbacks=[slow, follow],
+        verbose=0,
+    )
     if follow.checkpoint is not None:
         model.load_weights(follow.best_checkpoint or follow.checkpoint)
     return last_checkpoint(folder)

@@ -50,9 +50,13 @@ def make_plans(folder: Path) -> dict[str, Plan]:
     """Probe digits-mlp, plan 500 epochs, and then give less time than they need."""
     store = str(folder / "store.sqlite")
     measured = ec.probe(
-        "digits-mlp", batch_sizes=(16, 32, 64), sizes={"width": (64, 128)}, store=store,
-        threads=1, traces=False,
-    )  # fmt: skip
+        "digits-mlp",
+        batch_sizes=(16, 32, 64),
+        sizes={"width": (64, 128)},
+        store=store,
+        threads=1,
+        traces=False,
+    )
     model = ec.fit(measured)
 
     plan = ec.plan(model, epochs=500, batch_sizes=(32,), sizes={"width": 128}, evaluate=2)
@@ -70,9 +74,13 @@ def cost(folder: Path) -> dict[str, float]:
     def follow(name: str, **settings: Any) -> Any:
         unlimited = replace(plan, budget=ec.Budget())
         return ec.follow(
-            unlimited, save=lambda path: path.write_text("x"), folder=folder / name, store=False,
-            keep_best=False, **settings,
-        )  # fmt: skip
+            unlimited,
+            save=lambda path: path.write_text("x"),
+            folder=folder / name,
+            store=False,
+            keep_best=False,
+            **settings,
+        )
 
     with follow("steps") as run:
         for _ in run.epochs():
@@ -105,8 +113,16 @@ def cost(folder: Path) -> dict[str, float]:
 def budget(folder: Path, framework: str, runs: int) -> dict[str, Any]:
     """Real runs under a deadline, one after the other in one process."""
     plan = Plan.load(folder / "budget.json")
-    command = [sys.executable, str(CHILD), "budget", framework, str(folder / "budget.json"),
-               str(folder), str(runs), "0"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(CHILD),
+        "budget",
+        framework,
+        str(folder / "budget.json"),
+        str(folder),
+        str(runs),
+        "0",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment())
     if done.returncode:
         raise SystemExit(f"{framework} failed: {done.stderr[-2000:]}")

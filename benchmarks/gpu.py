@@ -46,9 +46,11 @@ def main() -> int:
         return 0
     parts = [p for p in catalogue.PARTS if options.only is None or p.name in options.only]
     if lacking := missing(parts):
-        print(f"not installed: {', '.join(lacking)}. They are needed by the parts asked for; "
-              f"install them, or name others with --only {catalogue.TORCH_ALONE}",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"not installed: {', '.join(lacking)}. They are needed by the parts asked for; "
+            f"install them, or name others with --only {catalogue.TORCH_ALONE}",
+            file=sys.stderr,
+        )
         return 2
     if not options.dry and not has_cuda():
         print("torch sees no CUDA device here; --dry runs in miniature on a CPU", file=sys.stderr)

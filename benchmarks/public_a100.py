@@ -37,7 +37,7 @@ from comparison.splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 import epochcast as ec
 from epochcast.costmodel import features, summary
 from epochcast.importers import runs
-from epochcast.importers.columns import Options
+from epochcast.importers.columns import ImportOptions
 from epochcast.profiler.adaptive import spread
 from epochcast.records import Footprint, Measurement, RunConfig, Sizes
 from epochcast.records.documents import to_builtins
@@ -45,7 +45,7 @@ from epochcast.records.documents import to_builtins
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "public" / "a100-cifar-cnn.csv"
 COUNTS, RESULT = HERE / "results" / "a100-counts.json", HERE / "results" / "a100.json"
-OPTIONS = Options(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
+OPTIONS = ImportOptions(workload="cifar-cnn", device="NVIDIA A100 80GB PCIe", samples=50_000)
 DOCS = HERE.parent / "docs"
 MARK = "benchmarks/public_a100.py"
 

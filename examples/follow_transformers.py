@@ -34,10 +34,15 @@ class Digits(Dataset[dict[str, Any]]):
 
 def digits_vit(width: int = 32, depth: int = 2) -> ec.Workload:
     config = ViTConfig(  # of ten classes: as many as id2label names
-        image_size=8, patch_size=2, num_channels=1, id2label={i: str(i) for i in range(10)},
-        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=depth,
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        id2label={i: str(i) for i in range(10)},
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=depth,
         num_attention_heads=2,
-    )  # fmt: skip
+    )
     model = ViTForImageClassification(config)
     digits = digits_mlp()
     return ec.Workload(

@@ -28,9 +28,12 @@ DEADLINE = 3600.0
 def around(p50: float, spread: float = 0.03) -> Quantiles:
     """Quantiles of a roughly normal quantity; ``spread`` is relative, of P90."""
     return Quantiles(
-        p05=p50 * (1 - 1.28 * spread), p10=p50 * (1 - spread), p50=p50,
-        p90=p50 * (1 + spread), p95=p50 * (1 + 1.28 * spread),
-    )  # fmt: skip
+        p05=p50 * (1 - 1.28 * spread),
+        p10=p50 * (1 - spread),
+        p50=p50,
+        p90=p50 * (1 + spread),
+        p95=p50 * (1 + 1.28 * spread),
+    )
 
 
 def started(
@@ -38,18 +41,28 @@ def started(
 ) -> RunStarted:
     """A process that begins after ``epoch`` epochs."""
     return RunStarted(
-        run="r1", process=process, wall_time=BEGIN + spent, workload="digits-mlp",
+        run="r1",
+        process=process,
+        wall_time=BEGIN + spent,
+        workload="digits-mlp",
         config=RunConfig(batch_size=32, sizes=(("width", 512),)),
-        position=Position(epoch=epoch, steps=epoch * STEPS), spent_seconds=spent,
-        end_epochs=epochs, confidence=0.9, metric="val_loss",
+        position=Position(epoch=epoch, steps=epoch * STEPS),
+        spent_seconds=spent,
+        end_epochs=epochs,
+        confidence=0.9,
+        metric="val_loss",
         predicted=UnitPrices(
-            startup=around(STARTUP), first_steps=around(12.0), epoch=around(EPOCH),
-            evaluation=around(EVALUATION), save=around(SAVE), epoch_noise=0.01,
+            startup=around(STARTUP),
+            first_steps=around(12.0),
+            epoch=around(EPOCH),
+            evaluation=around(EVALUATION),
+            save=around(SAVE),
+            epoch_noise=0.01,
         ),
         limits=(("deadline", DEADLINE), ("money", 3.0)),
         binding_seconds=(("deadline", DEADLINE), ("money", 3.0 / PRICE)),
         planned_seconds=around(STARTUP + 12 + epochs * 57.6),
-    )  # fmt: skip
+    )
 
 
 class Teller:
@@ -86,15 +99,26 @@ class Teller:
         wide = 0.03 * left / total
         self.events.append(
             EpochDone(
-                wall_time=BEGIN + self.spent, position=self.position, first=first,
-                predicted=predicted, seconds=seconds, ratio=self.ratio,
-                evaluation_seconds=evaluation, save_seconds=save, spent_seconds=self.spent,
-                spent_money=self.spent * PRICE, spent_joules=None,
-                projected_seconds=around(total, wide), projected_money=total * PRICE,
-                end_epochs=self.end, values=values, best=best, reason=reason,
+                wall_time=BEGIN + self.spent,
+                position=self.position,
+                first=first,
+                predicted=predicted,
+                seconds=seconds,
+                ratio=self.ratio,
+                evaluation_seconds=evaluation,
+                save_seconds=save,
+                spent_seconds=self.spent,
+                spent_money=self.spent * PRICE,
+                spent_joules=None,
+                projected_seconds=around(total, wide),
+                projected_money=total * PRICE,
+                end_epochs=self.end,
+                values=values,
+                best=best,
+                reason=reason,
                 on_plan_probability=min(0.99, max(0.0, 0.5 + (DEADLINE - total) / 600)),
             )
-        )  # fmt: skip
+        )
 
     def note(self, code: str, **details: str) -> None:
         """Something that people should see."""
@@ -113,14 +137,20 @@ class Teller:
         """The end of this process."""
         self.events.append(
             RunEnded(
-                wall_time=BEGIN + self.spent, position=self.position, reason=reason,
+                wall_time=BEGIN + self.spent,
+                position=self.position,
+                reason=reason,
                 limit="deadline" if reason is StopReason.BUDGET else None,
-                spent_seconds=self.spent, spent_money=self.spent * PRICE, spent_joules=None,
-                end_epochs=self.end, last_checkpoint=f"epoch-{self.epoch:04d}",
+                spent_seconds=self.spent,
+                spent_money=self.spent * PRICE,
+                spent_joules=None,
+                end_epochs=self.end,
+                last_checkpoint=f"epoch-{self.epoch:04d}",
                 best_checkpoint=f"epoch-{self.best[1]:04d}",
-                best_value=self.best[0], best_epoch=self.best[1],
+                best_value=self.best[0],
+                best_epoch=self.best[1],
             )
-        )  # fmt: skip
+        )
         return tuple(self.events)
 
 

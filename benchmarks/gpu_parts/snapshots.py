@@ -33,9 +33,13 @@ HISTORY = 10**7  # entries of the ring buffer, which must not come round
 LIMITED_BYTES = 3 * 2**30  # that the scenario which runs out of memory may have
 MOST_BATCH = 2**16  # at which it gives up running out of memory
 STATS = (
-    "allocated_bytes.all", "reserved_bytes.all", "active_bytes.all", "requested_bytes.all",
-    "inactive_split_bytes.all", "segment.all",
-)  # fmt: skip
+    "allocated_bytes.all",
+    "reserved_bytes.all",
+    "active_bytes.all",
+    "requested_bytes.all",
+    "inactive_split_bytes.all",
+    "segment.all",
+)
 LIBRARIES = re.compile(r"getNewWorkspace|cudnn|cublas", re.IGNORECASE)
 OPERATORS = re.compile(r"at::native|2at6native")
 

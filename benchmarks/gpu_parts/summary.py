@@ -151,8 +151,10 @@ def snapshots(folder: Folder) -> Iterator[str]:
             f"driver {driver:,.0f}; {len(history.get('events', ())):,} events"
         )
     for found in folder.of("snapshots", "attempts"):
-        sizes = [f"{a['batch_size']}{' out of memory' if a['message'] else ''}"
-                 for a in found["attempts"]]  # fmt: skip
+        sizes = [
+            f"{a['batch_size']}{' out of memory' if a['message'] else ''}"
+            for a in found["attempts"]
+        ]
         yield f"batch sizes under a limit: {', '.join(sizes)}"
 
 
@@ -172,8 +174,10 @@ def guard(folder: Folder) -> Iterator[str]:
                 seconds, joules = (known[-1][i] - known[0][i] for i in (0, 1))
                 watts = median(row[2] for row in known if row[2] is not None)
                 changes = len({row[1] for row in known}) - 1
-                yield (f"{name}: {joules / seconds:,.0f} W by the counter ({changes} changes in "
-                       f"{seconds:.1f} s), {watts:,.0f} W by the sensor")  # fmt: skip
+                yield (
+                    f"{name}: {joules / seconds:,.0f} W by the counter ({changes} changes in "
+                    f"{seconds:.1f} s), {watts:,.0f} W by the sensor"
+                )
 
 
 def accuracy(folder: Folder) -> Iterator[str]:
@@ -181,8 +185,10 @@ def accuracy(folder: Folder) -> Iterator[str]:
     for found in folder.of("accuracy", "tables"):
         for row in found["rows"]:
             if row["method"] in ("epochcast", "measured again"):
-                yield (f"{row['quantity']}, {row['split']}, {row['method']}: "
-                       f"{row['median']:.2%} ({row['p90']:.2%})")  # fmt: skip
+                yield (
+                    f"{row['quantity']}, {row['split']}, {row['method']}: "
+                    f"{row['median']:.2%} ({row['p90']:.2%})"
+                )
 
 
 def left_out(folder: Folder) -> Iterator[str]:

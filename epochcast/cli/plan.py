@@ -41,24 +41,51 @@ if TYPE_CHECKING:
 
 GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the parameters below it
     "Question": (
-        "epochs", "min_epochs", "max_epochs", "samples", "folds", "knobs", "precision", "workers",
+        "epochs",
+        "min_epochs",
+        "max_epochs",
+        "samples",
+        "folds",
+        "knobs",
+        "precision",
+        "workers",
         "objective",
     ),
     "Limits": (
-        "deadline", "counted_from", "money", "price_per_hour", "fixed_cost", "energy", "watts",
-        "carbon_per_kwh", "memory", "disk", "confidence",
+        "deadline",
+        "counted_from",
+        "money",
+        "price_per_hour",
+        "fixed_cost",
+        "energy",
+        "watts",
+        "carbon_per_kwh",
+        "memory",
+        "disk",
+        "confidence",
     ),
     "Batch and devices": (
-        "batch_sizes", "micro_batch", "devices", "bandwidth", "noise_scale", "reference_batch",
+        "batch_sizes",
+        "micro_batch",
+        "devices",
+        "bandwidth",
+        "noise_scale",
+        "reference_batch",
         "optimizer",
     ),
     "Evaluation and stopping": (
-        "evaluate", "stops", "metric", "mode", "min_delta", "curves", "steps_per_epoch",
+        "evaluate",
+        "stops",
+        "metric",
+        "mode",
+        "min_delta",
+        "curves",
+        "steps_per_epoch",
     ),
     "Saving and failures": ("save", "keep", "mtbf_seconds", "restart_seconds"),
     "Cost model": ("store", "device", "model_file", "seed"),
     "Output": ("output", "plot", "as_json", "help"),
-}  # fmt: skip
+}
 
 
 class _Grouped(click.Command):
@@ -106,105 +133,209 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 
 @click.command(cls=_Grouped, context_settings={"max_content_width": 120})
 @click.argument("workload", required=False)
-@click.option("--epochs", type=POSITIVE,
-              help="Train for so many epochs of the reference batch.")  # fmt: skip
-@click.option("--min-epochs", type=POSITIVE,
-              help="Do not run for fewer epochs. Default: one epoch.")  # fmt: skip
-@click.option("--max-epochs", type=POSITIVE,
-              help="Spend what the limits leave beyond --epochs on more, up to here.")  # fmt: skip
-@click.option("--samples", metavar="N|FACTOR",
-              help="Train on so many samples, 60000, or on 10x as many as probed.")  # fmt: skip
-@click.option("--folds", type=POSITIVE, default=1,
-              help="Run so many folds of cross-validation.")  # fmt: skip
+@click.option("--epochs", type=POSITIVE, help="Train for so many epochs of the reference batch.")
+@click.option(
+    "--min-epochs", type=POSITIVE, help="Do not run for fewer epochs. Default: one epoch."
+)
+@click.option(
+    "--max-epochs",
+    type=POSITIVE,
+    help="Spend what the limits leave beyond --epochs on more, up to here.",
+)
+@click.option(
+    "--samples",
+    metavar="N|FACTOR",
+    help="Train on so many samples, 60000, or on 10x as many as probed.",
+)
+@click.option("--folds", type=POSITIVE, default=1, help="Run so many folds of cross-validation.")
 @set_option
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]),
-              help="Train in a precision that was probed.")  # fmt: skip
-@click.option("--workers", type=COUNT,
-              help="Load data with so many workers. Default: as probed last.")  # fmt: skip
-@click.option("--objective", type=click.Choice(["time", "money", "memory"]), default="time",
-              show_default=True, help="Save this among options with equal progress.")  # fmt: skip
-@click.option("--deadline", metavar="DURATION|TIME",
-              help="End within '8h', or before '2026-12-01 08:00'.")  # fmt: skip
-@click.option("--counted-from", type=COUNTING, default="now", show_default=True,
-              metavar="now|start[=TIME]|total[=DURATION]",
-              help="Count the limits from now; from the allocation's start, which the scheduler "
-                   "says or you do; or in total over resumed runs that spent so much.")  # fmt: skip
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Train in a precision that was probed.",
+)
+@click.option(
+    "--workers", type=COUNT, help="Load data with so many workers. Default: as probed last."
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["time", "money", "memory"]),
+    default="time",
+    show_default=True,
+    help="Save this among options with equal progress.",
+)
+@click.option(
+    "--deadline", metavar="DURATION|TIME", help="End within '8h', or before '2026-12-01 08:00'."
+)
+@click.option(
+    "--counted-from",
+    type=COUNTING,
+    default="now",
+    show_default=True,
+    metavar="now|start[=TIME]|total[=DURATION]",
+    help="Count the limits from now; from the allocation's start, which the scheduler "
+    "says or you do; or in total over resumed runs that spent so much.",
+)
 @click.option("--budget", "money", type=MONEY, help="Spend at most so much money, '$18'.")
-@click.option("--price-per-hour", type=AMOUNT,
-              help="An hour of one device costs so much money.")  # fmt: skip
-@click.option("--fixed-cost", type=MONEY, default=0.0,
-              help="So much money is spent whatever the run does.")  # fmt: skip
+@click.option("--price-per-hour", type=AMOUNT, help="An hour of one device costs so much money.")
+@click.option(
+    "--fixed-cost", type=MONEY, default=0.0, help="So much money is spent whatever the run does."
+)
 @click.option("--energy", type=ENERGY, help="Use at most so much energy, '0.25kWh'.")
-@click.option("--watts", metavar="WATTS|measured",
-              help="One device draws so much power; 'measured' is what probes drew.")  # fmt: skip
-@click.option("--carbon-per-kwh", type=POSITIVE_AMOUNT,
-              help="A kWh emits so many grams of CO₂. Needs --watts.")  # fmt: skip
-@click.option("--memory", type=BYTES,
-              help="Fill at most so much memory of one device. Default: what it has.")  # fmt: skip
+@click.option(
+    "--watts",
+    metavar="WATTS|measured",
+    help="One device draws so much power; 'measured' is what probes drew.",
+)
+@click.option(
+    "--carbon-per-kwh",
+    type=POSITIVE_AMOUNT,
+    help="A kWh emits so many grams of CO₂. Needs --watts.",
+)
+@click.option(
+    "--memory", type=BYTES, help="Fill at most so much memory of one device. Default: what it has."
+)
 @click.option("--disk", type=BYTES, help="Fill at most so much disk with checkpoints.")
-@click.option("--confidence", type=SHARE, default=0.9, show_default=True,
-              help="All limits hold together with this probability, '90%'.")  # fmt: skip
-@click.option("--batch-size", "batch_sizes", type=_int_or("free", several=True),
-              metavar="N,N,…|free",
-              help="Take so many samples in an optimizer step, choose among several sizes, or "
-                   "choose any: 'free' needs --noise-scale.")  # fmt: skip
-@click.option("--micro-batch", type=POSITIVE,
-              help="Take so many samples in a forward pass of one device.")  # fmt: skip
-@click.option("--devices", type=INT_LIST,
-              help="Share the work among so many devices, one number or several.")  # fmt: skip
-@click.option("--bandwidth", type=BYTES,
-              help="Devices exchange so many bytes a second, '25GB'.")  # fmt: skip
-@click.option("--noise-scale", metavar="SAMPLES|measured",
-              help="The gradient has this noise scale; 'measured' takes that of "
-                   "`probe --noise-scale`.")  # fmt: skip
-@click.option("--reference-batch", type=POSITIVE,
-              help="Epochs and learning rate are known for this batch size.")  # fmt: skip
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)),
-              help="Scale the learning rate with the batch for this optimizer.")  # fmt: skip
-@click.option("--eval-every", "evaluate", type=_int_or("auto", "rungs"), default=1,
-              metavar="N|auto|rungs", show_default=True,
-              help="Evaluate every so many epochs, never (0), as often as stopping early pays for "
-                   "(auto), or at 1, 3, 9, 27, … (rungs).")  # fmt: skip
-@click.option("--stop", "stops", type=STOP, multiple=True,
-              help="Stop early by a rule: patience=5, gl, pq, up, target, divergence or futility. "
-                   "Can be given several times.")  # fmt: skip
-@click.option("--metric", metavar="NAME", default="val_loss", show_default=True,
-              help="Rules watch this metric, and curves show it.")  # fmt: skip
-@click.option("--mode", type=click.Choice(["min", "max"]),
-              help="The metric is better when it is smaller (min) or larger (max). Default: what "
-                   "its name says.")  # fmt: skip
-@click.option("--min-delta", type=AMOUNT, default=0.0,
-              help="Count only improvements of the metric by more than this.")  # fmt: skip
-@click.option("--curve", "curves", type=click.Path(), multiple=True,
-              help="Read the learning curve of a pilot from a CSV, JSON or event file. Can be "
-                   "given several times.")  # fmt: skip
-@click.option("--steps-per-epoch", type=POSITIVE,
-              help="Curves that count steps alone have so many in an epoch.")  # fmt: skip
-@click.option("--save-every", "save", type=_int_or("auto"), default="auto", show_default=True,
-              metavar="N|auto",
-              help="Save every so many epochs, never (0), or as often as failures and the cost of "
-                   "saving ask for (auto).")  # fmt: skip
-@click.option("--keep", type=COUNT, default=2, show_default=True,
-              help="Keep so many checkpoints on disk; 0 keeps all.")  # fmt: skip
-@click.option("--mtbf", "mtbf_seconds", type=MTBF,
-              help="A failure or interruption comes every '12h' on average, or '0.5/h' times an "
-                   "hour. Default: never.")  # fmt: skip
-@click.option("--restart", "restart_seconds", type=DURATION,
-              help="Training goes on so long after a failure. Default: the start-up.")  # fmt: skip
-@click.option("--seed", type=int, metavar="N", default=0,
-              help="Begin the random draws with this number.")  # fmt: skip
-@click.option("--output", "-o", type=click.Path(dir_okay=False),
-              help="Write the plan to a JSON file.")  # fmt: skip
-@click.option("--plot", type=click.Path(dir_okay=False),
-              help="Draw the plan into a .png or .svg file.")  # fmt: skip
+@click.option(
+    "--confidence",
+    type=SHARE,
+    default=0.9,
+    show_default=True,
+    help="All limits hold together with this probability, '90%'.",
+)
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=_int_or("free", several=True),
+    metavar="N,N,…|free",
+    help="Take so many samples in an optimizer step, choose among several sizes, or "
+    "choose any: 'free' needs --noise-scale.",
+)
+@click.option(
+    "--micro-batch", type=POSITIVE, help="Take so many samples in a forward pass of one device."
+)
+@click.option(
+    "--devices", type=INT_LIST, help="Share the work among so many devices, one number or several."
+)
+@click.option("--bandwidth", type=BYTES, help="Devices exchange so many bytes a second, '25GB'.")
+@click.option(
+    "--noise-scale",
+    metavar="SAMPLES|measured",
+    help="The gradient has this noise scale; 'measured' takes that of `probe --noise-scale`.",
+)
+@click.option(
+    "--reference-batch",
+    type=POSITIVE,
+    help="Epochs and learning rate are known for this batch size.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(list(OPTIMIZERS)),
+    help="Scale the learning rate with the batch for this optimizer.",
+)
+@click.option(
+    "--eval-every",
+    "evaluate",
+    type=_int_or("auto", "rungs"),
+    default=1,
+    metavar="N|auto|rungs",
+    show_default=True,
+    help="Evaluate every so many epochs, never (0), as often as stopping early pays for "
+    "(auto), or at 1, 3, 9, 27, … (rungs).",
+)
+@click.option(
+    "--stop",
+    "stops",
+    type=STOP,
+    multiple=True,
+    help="Stop early by a rule: patience=5, gl, pq, up, target, divergence or futility. "
+    "Can be given several times.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    default="val_loss",
+    show_default=True,
+    help="Rules watch this metric, and curves show it.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["min", "max"]),
+    help="The metric is better when it is smaller (min) or larger (max). Default: what "
+    "its name says.",
+)
+@click.option(
+    "--min-delta",
+    type=AMOUNT,
+    default=0.0,
+    help="Count only improvements of the metric by more than this.",
+)
+@click.option(
+    "--curve",
+    "curves",
+    type=click.Path(),
+    multiple=True,
+    help="Read the learning curve of a pilot from a CSV, JSON or event file. Can be "
+    "given several times.",
+)
+@click.option(
+    "--steps-per-epoch",
+    type=POSITIVE,
+    help="Curves that count steps alone have so many in an epoch.",
+)
+@click.option(
+    "--save-every",
+    "save",
+    type=_int_or("auto"),
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    help="Save every so many epochs, never (0), or as often as failures and the cost of "
+    "saving ask for (auto).",
+)
+@click.option(
+    "--keep",
+    type=COUNT,
+    default=2,
+    show_default=True,
+    help="Keep so many checkpoints on disk; 0 keeps all.",
+)
+@click.option(
+    "--mtbf",
+    "mtbf_seconds",
+    type=MTBF,
+    help="A failure or interruption comes every '12h' on average, or '0.5/h' times an "
+    "hour. Default: never.",
+)
+@click.option(
+    "--restart",
+    "restart_seconds",
+    type=DURATION,
+    help="Training goes on so long after a failure. Default: the start-up.",
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=0, help="Begin the random draws with this number."
+)
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False), help="Write the plan to a JSON file."
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False), help="Draw the plan into a .png or .svg file."
+)
 @model_options
 @store_option
 @json_option
 @without_collecting()
 def plan(
-    workload: str | None, device: str | None, model_file: str | None, store: str | None,
-    as_json: bool, plot: str | None, output: str | None, **options: Any,
-) -> None:  # fmt: skip
+    workload: str | None,
+    device: str | None,
+    model_file: str | None,
+    store: str | None,
+    as_json: bool,
+    plot: str | None,
+    output: str | None,
+    **options: Any,
+) -> None:
     """Turn limits into what to run: configuration, epochs, and when to evaluate, save and stop.
 
     \b

@@ -126,11 +126,30 @@ def read_stop(text: str) -> tuple[str, float]:
 
 
 NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
-    "epochs", "min_epochs", "max_epochs", "micro_batch", "bandwidth", "folds", "precision",
-    "workers", "keep", "metric", "mode", "min_delta", "noise_scale", "reference_batch", "seed",
-    "batch_sizes", "devices", "optimizer", "objective", "evaluate", "save", "mtbf_seconds",
+    "epochs",
+    "min_epochs",
+    "max_epochs",
+    "micro_batch",
+    "bandwidth",
+    "folds",
+    "precision",
+    "workers",
+    "keep",
+    "metric",
+    "mode",
+    "min_delta",
+    "noise_scale",
+    "reference_batch",
+    "seed",
+    "batch_sizes",
+    "devices",
+    "optimizer",
+    "objective",
+    "evaluate",
+    "save",
+    "mtbf_seconds",
     "restart_seconds",
-)  # fmt: skip
+)
 
 
 def plan_arguments(options: dict[str, Any], probed: int) -> dict[str, Any]:

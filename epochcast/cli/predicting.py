@@ -87,8 +87,12 @@ def fit(
     type=click.Choice(["fp32", "bf16", "fp16"]),
     help="Compute in this precision; by default as probed.",
 )
-@click.option("--compile/--no-compile", "compiled", default=None,
-              help="Compile the model or not; by default as probed.")  # fmt: skip
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the model or not; by default as probed.",
+)
 @click.option(
     "--drop-last/--keep-last",
     default=None,
@@ -99,15 +103,30 @@ def fit(
     type=click.IntRange(min=0),
     help="Load data with so many processes; by default as probed.",
 )
-@click.option("--eval-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Evaluate after so many epochs; 0 never does.")  # fmt: skip
-@click.option("--save-every", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Save a checkpoint after so many epochs; 0 never does.")  # fmt: skip
+@click.option(
+    "--eval-every",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Evaluate after so many epochs; 0 never does.",
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Save a checkpoint after so many epochs; 0 never does.",
+)
 @click.option(
     "--memory", type=BYTES, help="Find the largest batch that fits into this much, e.g. 24GiB."
 )
-@click.option("--confidence", type=SHARE, default=0.95, show_default=True,
-              help="The largest batch must fit with this probability.")  # fmt: skip
+@click.option(
+    "--confidence",
+    type=SHARE,
+    default=0.95,
+    show_default=True,
+    help="The largest batch must fit with this probability.",
+)
 @click.option(
     "--price-per-hour", type=click.FloatRange(min=0), help="One device costs this much an hour."
 )
@@ -116,9 +135,13 @@ def fit(
 @json_option
 @without_collecting()
 def predict(
-    workload: str | None, device: str | None, model_file: str | None, store: str | None,
-    as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+    workload: str | None,
+    device: str | None,
+    model_file: str | None,
+    store: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Price a training run of WORKLOAD (default: the one probed last)."""
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import largest_batch
@@ -189,9 +212,13 @@ def _questions(options: dict[str, Any]) -> list[Question]:
 @store_option
 @json_option
 def calibration(
-    workload: str | None, device: str | None, plot: str | None, forget: str | None,
-    store: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    workload: str | None,
+    device: str | None,
+    plot: str | None,
+    forget: str | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
     """Show predicted against actual over the followed runs of WORKLOAD (default: of all)."""
     from epochcast.report.text.estimate import print_compared, print_how_to_follow
     from epochcast.storage.query import compare

@@ -108,8 +108,11 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
     "--workload", help="The runs are of this workload; if it can be probed, columns are its knobs."
 )
 @click.option("--device", help="The runs were timed on the device of this name.")
-@click.option("--device-kind", type=click.Choice(["cpu", "cuda", "mps"]),
-              help="The device is of this kind; needed if its name does not tell.")  # fmt: skip
+@click.option(
+    "--device-kind",
+    type=click.Choice(["cpu", "cuda", "mps"]),
+    help="The device is of this kind; needed if its name does not tell.",
+)
 @click.option(
     "--samples", type=click.IntRange(min=1), help="An epoch has this many training samples."
 )

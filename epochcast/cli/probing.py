@@ -232,9 +232,16 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @store_option
 @json_option
 def dry_run(
-    workload: str, batch_sizes: tuple[int, ...] | None, knobs: Any, accumulation: int | None,
-    precision: str | None, data: str | None, timeline: bool, store: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    workload: str,
+    batch_sizes: tuple[int, ...] | None,
+    knobs: Any,
+    accumulation: int | None,
+    precision: str | None,
+    data: str | None,
+    timeline: bool,
+    store: str | None,
+    as_json: bool,
+) -> None:
     """Count what a training step of WORKLOAD asks of any device, without running it.
 
     Where there is a store, the counts are kept: `predict` prices these configurations by them.

@@ -104,8 +104,11 @@ def _print_document(events: Sequence[RunEvent]) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535),
-              help="Listen on this port; by default on 6006 or the next free one.")  # fmt: skip
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Listen on this port; by default on 6006 or the next free one.",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open a browser, too.")
 @store_option
 @json_option

@@ -58,10 +58,15 @@ def _cost(parameters: Parameters, outcome: RunOutcome) -> ConfigurationCost | No
     config = outcome.config
     try:
         question = Question(
-            epochs=1, batch_size=config.batch_size, accumulation=config.accumulation,
-            precision=config.precision, compiled=config.compiled, drop_last=config.drop_last,
-            workers=config.workers, sizes=dict(config.sizes),
-        )  # fmt: skip
+            epochs=1,
+            batch_size=config.batch_size,
+            accumulation=config.accumulation,
+            precision=config.precision,
+            compiled=config.compiled,
+            drop_last=config.drop_last,
+            workers=config.workers,
+            sizes=dict(config.sizes),
+        )
         variant = choose_variant(parameters, question)
     except PredictionError:
         return None

@@ -272,9 +272,12 @@ class Controller:
         level = state.forecast.epoch
         interval = save_interval(state.forecast.save.median, self.plan.mtbf_seconds)
         return epoch == state.end or self.schedule.saves_at(
-            epoch, since_save=moment.now - state.saved_at, epoch_seconds=level.median,
-            pace=level.ratio, interval=interval,
-        )  # fmt: skip
+            epoch,
+            since_save=moment.now - state.saved_at,
+            epoch_seconds=level.median,
+            pace=level.ratio,
+            interval=interval,
+        )
 
     def end_epoch(self, state: RunState, moment: Moment, step: int) -> tuple[RunState, Decision]:
         """An epoch is over: learn from it, plan anew, and see whether the run ends here.

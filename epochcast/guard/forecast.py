@@ -141,9 +141,13 @@ class Level:
         assert self.doubt is not None
         variance = (error - self.doubt) ** 2 + self.noise
         return replace(
-            self, mean=self.mean + error, variance=variance, doubt=None, jumps=self.jumps + 1,
+            self,
+            mean=self.mean + error,
+            variance=variance,
+            doubt=None,
+            jumps=self.jumps + 1,
             jumped=True,
-        )  # fmt: skip
+        )
 
     def _single(self) -> Level:
         """The one in doubt was alone."""

@@ -112,14 +112,23 @@ class Guard:
         self.checkpoint = self.checkpoints.saved(number, steps) if steps else None
         self.resumed_step, self._resumed = step, found
         self.account = Account(
-            plan=plan, allocation=allocation, run_began=found.ledger.began_at, process_began=began,
-            process_zero=zero, spent_before=found.ledger.spent_seconds,
-        )  # fmt: skip
+            plan=plan,
+            allocation=allocation,
+            run_began=found.ledger.began_at,
+            process_began=began,
+            process_zero=zero,
+            spent_before=found.ledger.spent_seconds,
+        )
         self.state = RunState(
-            ledger=found.ledger, metrics=found.checkpoint.metrics.followed_by(plan),
-            end=plan.chosen.epochs, done=epoch, steps_before=steps - step,
-            epoch=Epoch(began=zero), saved_at=self._clock.monotonic(), has_checkpoint=steps > 0,
-        )  # fmt: skip
+            ledger=found.ledger,
+            metrics=found.checkpoint.metrics.followed_by(plan),
+            end=plan.chosen.epochs,
+            done=epoch,
+            steps_before=steps - step,
+            epoch=Epoch(began=zero),
+            saved_at=self._clock.monotonic(),
+            has_checkpoint=steps > 0,
+        )
         planned = self._controller.planned_steps
         self._timer = StepTimer(plan.prices.epoch, planned, plan.prices.first_steps.p95)
         self._timer.resume(step, unsaved=steps == 0)
@@ -312,9 +321,13 @@ class Guard:
         self._note(now, durable=True)
         if self._decides:
             ended = events.run_ended(
-                self.state, self.account, self.checkpoints, position=self.position, now=now,
+                self.state,
+                self.account,
+                self.checkpoints,
+                position=self.position,
+                now=now,
                 wall_time=self._clock.wall(),
-            )  # fmt: skip
+            )
             self._bus.send(ended)
         self._bus.close()
 
@@ -356,10 +369,12 @@ class Guard:
     def _moment(self, now: float | None = None) -> Moment:
         now = self._clock.monotonic() if now is None else now
         return Moment(
-            now=now, left=self.account.left(now), first_bound=self._timer.first_bound(
-                self.state.first), step_bound=self._timer.steady.bound,
+            now=now,
+            left=self.account.left(now),
+            first_bound=self._timer.first_bound(self.state.first),
+            step_bound=self._timer.steady.bound,
             signalled=self.signals.received is not None,
-        )  # fmt: skip
+        )
 
     def _agree(self, reason: StopReason | None) -> StopReason | None:
         return agree(self.ranks, self.signals, reason)[0]
@@ -417,7 +432,12 @@ class Guard:
 
     def _send_epoch(self, seconds: float) -> None:
         done = events.epoch_done(
-            self._controller, self.state, self._moment(), self.account, position=self.position,
-            seconds=seconds, wall_time=self._clock.wall(),
-        )  # fmt: skip
+            self._controller,
+            self.state,
+            self._moment(),
+            self.account,
+            position=self.position,
+            seconds=seconds,
+            wall_time=self._clock.wall(),
+        )
         self._bus.send(done)

@@ -108,19 +108,26 @@ def begin(plan: Plan, began: float) -> Resumed:
 
 def _new_ledger(plan: Plan, began: float) -> Ledger:
     return Ledger(
-        run=uuid4().hex[:12], workload=plan.workload,
+        run=uuid4().hex[:12],
+        workload=plan.workload,
         plan=hashlib.sha256(to_json(plan).encode()).hexdigest()[:12],
-        processes=1, began_at=began, spent_seconds=0.0, forecast=Forecast.of_plan(plan.prices),
-    )  # fmt: skip
+        processes=1,
+        began_at=began,
+        spent_seconds=0.0,
+        forecast=Forecast.of_plan(plan.prices),
+    )
 
 
 def _next_ledger(earlier: Ledger, new: Ledger, lived: float) -> Ledger:
     """Of one more process; what was learned of another plan's parts says nothing of this one's."""
     forecast = earlier.forecast if earlier.plan == new.plan else new.forecast
     return replace(
-        earlier, processes=earlier.processes + 1, plan=new.plan, forecast=forecast,
+        earlier,
+        processes=earlier.processes + 1,
+        plan=new.plan,
+        forecast=forecast,
         spent_seconds=earlier.spent_seconds + lived,
-    )  # fmt: skip
+    )
 
 
 def read_ledger(folder: Path) -> Ledger | None:

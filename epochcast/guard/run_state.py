@@ -75,9 +75,11 @@ class Ledger:
             time_left: whether the budget has: another allocation, or another plan, may.
         """
         goes_on = {
-            None: True, StopReason.SIGNAL: True,
-            StopReason.PLAN_DONE: epochs_left, StopReason.BUDGET: time_left,
-        }  # fmt: skip
+            None: True,
+            StopReason.SIGNAL: True,
+            StopReason.PLAN_DONE: epochs_left,
+            StopReason.BUDGET: time_left,
+        }
         return not goes_on.get(self.reason, False)
 
 
@@ -252,9 +254,12 @@ class RunState:
         steady = whole and not self.epoch.first
         learned = self.learn("epoch", seconds) if steady else self.sample("first_epoch", seconds)
         return replace(
-            learned, done=self.done + 1, steps_before=self.steps_before + step, first=False,
+            learned,
+            done=self.done + 1,
+            steps_before=self.steps_before + step,
+            first=False,
             epoch_steps=step if whole else self.epoch_steps,
-        )  # fmt: skip
+        )
 
     def forget_improvement(self) -> RunState:
         """What was the best in the epoch that has ended is no reason to save any more."""

@@ -105,9 +105,14 @@ def follow(
         all_ranks_save=all_ranks_save or torch_state is not None,
     )
     settings = Settings(
-        folder=Path(folder), policy=policy, exit_code=exit_code, store=store,
-        save_in_evaluation=save_in_evaluation, watchers=watchers, clock=clock,
-    )  # fmt: skip
+        folder=Path(folder),
+        policy=policy,
+        exit_code=exit_code,
+        store=store,
+        save_in_evaluation=save_in_evaluation,
+        watchers=watchers,
+        clock=clock,
+    )
     plan = plan if isinstance(plan, Plan) else Plan.load(plan)
     return FollowedRun(Session(plan, save, settings, ranks), load, torch_state)
 

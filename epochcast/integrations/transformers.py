@@ -54,8 +54,12 @@ except ModuleNotFoundError as error:
     raise missing("transformers", error, "accelerate") from None
 
 WEIGHTS, OPTIMIZER, SCHEDULER, SCALER, STATE = (
-    "model.safetensors", "optimizer.pt", "scheduler.pt", "scaler.pt", "trainer_state.json",
-)  # fmt: skip
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+    "trainer_state.json",
+)
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 OF_THE_EVALUATION = ("_runtime", "_per_second", "_preparation_time")  # not of the model
 

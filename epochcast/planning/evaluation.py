@@ -360,9 +360,10 @@ class EvaluatedCandidate:
         return min(
             self.affordable,
             key=lambda name: (
-                guaranteed(self.affordable[name], q), float(np.mean(self.affordable[name]))
+                guaranteed(self.affordable[name], q),
+                float(np.mean(self.affordable[name])),
             ),
-        )  # fmt: skip
+        )
 
     def money_of(self, seconds: float) -> float | None:
         """What some seconds cost by themselves; None without a price."""

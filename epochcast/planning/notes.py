@@ -41,8 +41,11 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         found.append(_note("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:
-            found.append(_note("curve-not-finite", metric=request.metric,
-                               epoch=f"{curve.non_finite_epoch:g}"))  # fmt: skip
+            found.append(
+                _note(
+                    "curve-not-finite", metric=request.metric, epoch=f"{curve.non_finite_epoch:g}"
+                )
+            )
     found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:

@@ -89,13 +89,50 @@ OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective i
 
 # -- metrics, whose names tell a direction as in Keras's mode="auto" ------------------------------
 
-LARGER_IS_BETTER = frozenset((
-    "acc", "accuracy", "precision", "recall", "sensitivity", "specificity", "fbeta",
-    "auc", "auroc", "auprc", "ap", "map", "miou", "iou", "jaccard", "dice", "top", "mcc", "kappa",
-    "ndcg", "mrr", "hits", "bleu", "sacrebleu", "rouge", "rougel", "meteor", "chrf", "cider",
-    "f", "r", "fmeasure",
-    "pearson", "spearman", "correlation", "psnr", "ssim", "score", "reward", "return",
-))  # fmt: skip
+LARGER_IS_BETTER = frozenset(
+    (
+        "acc",
+        "accuracy",
+        "precision",
+        "recall",
+        "sensitivity",
+        "specificity",
+        "fbeta",
+        "auc",
+        "auroc",
+        "auprc",
+        "ap",
+        "map",
+        "miou",
+        "iou",
+        "jaccard",
+        "dice",
+        "top",
+        "mcc",
+        "kappa",
+        "ndcg",
+        "mrr",
+        "hits",
+        "bleu",
+        "sacrebleu",
+        "rouge",
+        "rougel",
+        "meteor",
+        "chrf",
+        "cider",
+        "f",
+        "r",
+        "fmeasure",
+        "pearson",
+        "spearman",
+        "correlation",
+        "psnr",
+        "ssim",
+        "score",
+        "reward",
+        "return",
+    )
+)
 ENDINGS = ("accuracy", "precision", "recall", "auc", "iou")  # of BinaryAccuracy, MeanIoU
 SMALLER_IS_BETTER = frozenset(("loss", "error", "err"))  # of anything, as in recall_loss
 

@@ -122,10 +122,13 @@ def _chances(stopped: Whole, curves: Array, mode: Mode) -> list[Chance]:
     return [
         Chance(reach, stop, total / count if count else None)
         for reach, stop, total, count in zip(
-            (1 - before / len(stopped)).tolist(), here.tolist(), lost.tolist(), counts.tolist(),
+            (1 - before / len(stopped)).tolist(),
+            here.tolist(),
+            lost.tolist(),
+            counts.tolist(),
             strict=True,
         )
-    ]  # fmt: skip
+    ]
 
 
 def timeline(chosen: EvaluatedCandidate, forecast: Forecast) -> tuple[Checkpoint, ...]:
@@ -178,8 +181,10 @@ def _times(
 
 def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
     named: tuple[tuple[Action, bool], ...] = (
-        ("evaluate", evaluate), ("save", save), ("decide", decide),
-    )  # fmt: skip
+        ("evaluate", evaluate),
+        ("save", save),
+        ("decide", decide),
+    )
     return tuple(name for name, happens in named if happens)
 
 

@@ -34,9 +34,15 @@ from epochcast.profiler.workload import Workload
 from epochcast.records import RunConfig, Sizes
 
 _WORKER_OPTIONS = (
-    "num_workers", "pin_memory", "persistent_workers", "prefetch_factor", "timeout",
-    "worker_init_fn", "multiprocessing_context", "pin_memory_device",
-)  # fmt: skip
+    "num_workers",
+    "pin_memory",
+    "persistent_workers",
+    "prefetch_factor",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "pin_memory_device",
+)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # How CPU and MPS allocators say it; CUDA raises torch.OutOfMemoryError.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")

@@ -227,8 +227,14 @@ def test_at_most_eight_files_of_at_most_16_mib_and_64_together() -> None:
 SNAPSHOT = {
     "segments": [
         {
-            "device": 0, "address": 4096, "total_size": 2**21, "stream": 0, "segment_type": "small",
-            "segment_pool_id": (0, 0), "is_expandable": False, "frames": [],
+            "device": 0,
+            "address": 4096,
+            "total_size": 2**21,
+            "stream": 0,
+            "segment_type": "small",
+            "segment_pool_id": (0, 0),
+            "is_expandable": False,
+            "frames": [],
             "blocks": [
                 {"size": 512, "requested_size": 100, "state": "active_allocated", "frames": []},
                 {"size": 2**21 - 512, "requested_size": 0, "state": "inactive", "frames": []},
@@ -238,15 +244,27 @@ SNAPSHOT = {
     "device_traces": [
         [],
         [
-            {"action": "segment_alloc", "addr": 4096, "size": 2**21, "stream": 0, "time_us": 7,
-             "frames": []},
-            {"action": "alloc", "addr": 4096, "size": 100, "stream": 0, "time_us": 8,
-             "frames": [{"name": "c10::cuda::malloc"}, {"name": "at::cuda::getNewWorkspace()"}]},
+            {
+                "action": "segment_alloc",
+                "addr": 4096,
+                "size": 2**21,
+                "stream": 0,
+                "time_us": 7,
+                "frames": [],
+            },
+            {
+                "action": "alloc",
+                "addr": 4096,
+                "size": 100,
+                "stream": 0,
+                "time_us": 8,
+                "frames": [{"name": "c10::cuda::malloc"}, {"name": "at::cuda::getNewWorkspace()"}],
+            },
             {"action": "oom", "device_free": 5, "size": 2**30, "stream": 0, "time_us": 9},
         ],
     ],
     "allocator_settings": {"expandable_segments": False},
-}  # fmt: skip
+}
 
 
 def test_a_snapshot_is_packed_to_lists() -> None:
@@ -258,11 +276,15 @@ def test_a_snapshot_is_packed_to_lists() -> None:
     ]
     assert found["segments"] == [
         {
-            "address": 4096, "total_size": 2**21, "stream": 0, "type": "small", "pool": [0, 0],
+            "address": 4096,
+            "total_size": 2**21,
+            "stream": 0,
+            "type": "small",
+            "pool": [0, 0],
             "expandable": False,
             "blocks": [[4096, 512, 100, "active_allocated"], [4608, 2**21 - 512, 0, "inactive"]],
         }
-    ]  # fmt: skip
+    ]
     assert found["events_cut"] == 0
     assert json.loads(json.dumps(found)) == found
 
@@ -359,8 +381,9 @@ def test_without_cuda_it_says_so(tmp_path, monkeypatch, capsys) -> None:
 def test_sigterm_ends_it_with_a_summary(tmp_path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "--out", str(tmp_path), "--dry", "--only", "device"],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     while not (tmp_path / results.SUMMARY).exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
@@ -392,7 +415,8 @@ def unpacked(packed: dict[str, Any]) -> dict[str, Any]:
     segments = [
         {
             **{k: s[k] for k in ("address", "total_size", "stream")},
-            "segment_type": s["type"], "segment_pool_id": tuple(s["pool"]),
+            "segment_type": s["type"],
+            "segment_pool_id": tuple(s["pool"]),
             "is_expandable": s["expandable"],
             "blocks": [
                 dict(zip(("address", "size", "requested_size", "state"), b, strict=True))
@@ -400,7 +424,7 @@ def unpacked(packed: dict[str, Any]) -> dict[str, Any]:
             ],
         }
         for s in packed["segments"]
-    ]  # fmt: skip
+    ]
     return {"segments": segments, "device_traces": [events]}
 
 

@@ -51,8 +51,9 @@ def followed(folder: Path) -> Path:
         store.add_outcome(ran("3", 11.2))
         store.add_outcome(ran("2", 13.0))
         store.add_outcome(ran("1", 10.2))
-        store.add_outcome(ran("4", 0, epoch_seconds=(), epochs=0, reason="signal",
-                              total_predicted=None))  # fmt: skip
+        store.add_outcome(
+            ran("4", 0, epoch_seconds=(), epochs=0, reason="signal", total_predicted=None)
+        )
     return folder
 
 
@@ -149,8 +150,10 @@ def test_runs_of_other_code_are_shown_but_correct_nothing(followed: Path) -> Non
 
 def test_a_broken_run_can_be_forgotten(followed: Path) -> None:
     assert [r["run"] for r in json.loads(run("--forget", "2", "--json").stdout)["runs"]] == [
-        "1", "3", "4",
-    ]  # fmt: skip
+        "1",
+        "3",
+        "4",
+    ]
     assert "no run '2' to forget" in run("--forget", "2", code=2).output
 
 

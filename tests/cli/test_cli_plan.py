@@ -62,8 +62,9 @@ def planned(line: str, *more: str) -> Plan:
 
 
 def test_a_plan_says_what_to_run(probed: Path) -> None:
-    text = run("--epochs 90 --deadline 5m --price-per-hour 2.50 --stop patience=5",
-               "--budget", "$18").stdout  # fmt: skip
+    text = run(
+        "--epochs 90 --deadline 5m --price-per-hour 2.50 --stop patience=5", "--budget", "$18"
+    ).stdout
     for part in (
         "imaginary  on Imaginary (cpu, 2 threads",
         "Within 5m 00s and $18.00, with 90 % confidence.",
@@ -119,8 +120,9 @@ def test_a_deadline_may_be_a_time(worked: Path) -> None:
 def test_time_may_count_from_elsewhere(worked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = f"--model model.json {WORKED} --deadline 1h --counted-from"
     started = (datetime.now() - timedelta(minutes=10)).isoformat(" ")
-    given = planned(f"--model model.json {WORKED} --deadline 1h", "--counted-from",
-                    f"start={started}")  # fmt: skip
+    given = planned(
+        f"--model model.json {WORKED} --deadline 1h", "--counted-from", f"start={started}"
+    )
     assert given.budget.spent_seconds == pytest.approx(600, abs=20)
     begin = datetime.now().timestamp() - 600
     monkeypatch.setenv("SLURM_JOB_START_TIME", str(round(begin)))
@@ -294,19 +296,29 @@ def test_a_score_is_planned_upside_down(probed: Path) -> None:
 
 
 TWINS = {  # fields of Budget and PlanRequest that options call otherwise
-    "knobs": "sizes", "stops": "rules",
-}  # fmt: skip
+    "knobs": "sizes",
+    "stops": "rules",
+}
 AROUND = {  # the plan, and how its files are read
-    "as_json", "device", "model_file", "output", "plot", "steps_per_epoch", "store", "workload",
-}  # fmt: skip
+    "as_json",
+    "device",
+    "model_file",
+    "output",
+    "plot",
+    "steps_per_epoch",
+    "store",
+    "workload",
+}
 
 
 def test_every_option_has_a_twin_in_the_library() -> None:
     options = {option.name for option in command.params} - AROUND
     library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
     assert {TWINS.get(name, name) for name in options} == library - {
-        "watts_spread", "deadline_at", "spent_seconds"
-    }  # fmt: skip
+        "watts_spread",
+        "deadline_at",
+        "spent_seconds",
+    }
 
 
 @pytest.mark.parametrize(
@@ -383,10 +395,18 @@ def test_bad_input_gives_one_line(probed: Path, line: str, message: str, code: i
     "line",
     [
         "--counted-from then",
-        "--epochs none", "--epochs 0", "--budget free", "--energy 5 apples", "--memory much",
-        "--stop chance=3", "--stop gl", "--batch-size 1,x", "--eval-every x", "--confidence high",
+        "--epochs none",
+        "--epochs 0",
+        "--budget free",
+        "--energy 5 apples",
+        "--memory much",
+        "--stop chance=3",
+        "--stop gl",
+        "--batch-size 1,x",
+        "--eval-every x",
+        "--confidence high",
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_exits_with_two(probed: Path, line: str) -> None:
     assert CliRunner().invoke(cli, ["plan", *line.split()]).exit_code == 2
 

@@ -23,9 +23,12 @@ def test_an_epoch_is_divided_as_a_loader_does_it(changes: dict[str, int], update
 
 
 @given(
-    st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 16), st.integers(1, 9),
+    st.integers(1, 10**6),
+    st.integers(1, 5000),
+    st.integers(1, 16),
+    st.integers(1, 9),
     st.booleans(),
-)  # fmt: skip
+)
 def test_a_division_accounts_for_every_sample(n: int, b: int, k: int, d: int, drop: bool) -> None:
     found = divide(n, b, k, d, drop_last=drop)
     each = math.ceil(n / d)
@@ -54,9 +57,14 @@ def test_an_epoch_in_closed_form() -> None:
 def test_a_run_in_closed_form_of_numbers_and_of_arrays() -> None:
     """Every term has its own prime, so that none can be missing or stand for another."""
     numbers = {
-        "startup": 2.0, "first_steps": 3.0, "full_batches": 5.0, "partial_batch": 7.0,
-        "loader_restart": 11.0, "evaluation": 13.0, "save": 17.0,
-    }  # fmt: skip
+        "startup": 2.0,
+        "first_steps": 3.0,
+        "full_batches": 5.0,
+        "partial_batch": 7.0,
+        "loader_restart": 11.0,
+        "evaluation": 13.0,
+        "save": 17.0,
+    }
     run = RunParts(**numbers)
     assert run.epoch == 5 + 7 + 11
     assert run.total(90, 45, 18) == 2 + 3 + 90 * (5 + 7 + 11) + 45 * 13 + 18 * 17

@@ -102,11 +102,16 @@ def test_corrections_do_not_compound() -> None:
     factor = 1.25
     prices = PLAN.prices
     corrected = replace(
-        prices, epoch=prices.epoch.scaled(factor), calibration=factor,
-        startup=prices.startup.scaled(factor), startup_calibration=factor,
-        evaluation=prices.evaluation.scaled(factor), evaluation_calibration=factor,
-        save=prices.save.scaled(factor), save_calibration=factor,
-    )  # fmt: skip
+        prices,
+        epoch=prices.epoch.scaled(factor),
+        calibration=factor,
+        startup=prices.startup.scaled(factor),
+        startup_calibration=factor,
+        evaluation=prices.evaluation.scaled(factor),
+        evaluation_calibration=factor,
+        save=prices.save.scaled(factor),
+        save_calibration=factor,
+    )
     plain = calibrate(MODEL, outcomes(5, factor))
     again = calibrate(MODEL, [replace(o, predicted=corrected) for o in outcomes(5, factor)])
     for part in ("epoch", "startup", "evaluation", "save"):
@@ -154,10 +159,17 @@ def test_a_run_with_one_noisy_epoch_counts_less_than_a_long_one() -> None:
         {"device": replace(MODEL.device, name="Other")},
         {"config": replace(PLAN.chosen.config, precision="bf16")},
         {"config": RunConfig(batch_size=64, sizes=make_sizes({"layers": 3}))},
-        {"predicted": UnitPrices(**{n: spread(0.0) for n in (
-            "startup", "first_steps", "epoch", "evaluation", "save")}, epoch_noise=0.0)},
+        {
+            "predicted": UnitPrices(
+                **{
+                    n: spread(0.0)
+                    for n in ("startup", "first_steps", "epoch", "evaluation", "save")
+                },
+                epoch_noise=0.0,
+            )
+        },
     ],
-)  # fmt: skip
+)
 def test_what_does_not_belong_is_left_out(changes: dict[str, object]) -> None:
     known = replace(MODEL, source="this code")
     assert calibrate(known, [outcome("1", 2.0, **changes)]) == Calibrations()
@@ -173,8 +185,10 @@ def test_the_ratio_is_of_medians_of_a_part() -> None:
     assert actual_seconds(found) == 2.0
     halved = replace(found, predicted=replace(PLAN.prices, calibration=2.0))
     assert probed_seconds(halved, "epoch") == pytest.approx(PLAN.prices.epoch.p50 / 2)
-    assert probed_seconds(replace(found, predicted=replace(PLAN.prices, calibration=0.0)),
-                          "epoch") is None  # fmt: skip
+    assert (
+        probed_seconds(replace(found, predicted=replace(PLAN.prices, calibration=0.0)), "epoch")
+        is None
+    )
 
 
 def test_intervals_of_a_fitted_model_hold_after_ten_runs() -> None:

@@ -135,13 +135,24 @@ def make_plan(
 def new_state(plan: Plan, **fields: object) -> RunState:
     """Of a run that begins, but for what the test says."""
     ledger = Ledger(
-        run="a-run", workload=plan.workload, plan="a-plan", processes=1, began_at=0.0,
-        spent_seconds=0.0, forecast=Forecast.of_plan(plan.prices),
-    )  # fmt: skip
+        run="a-run",
+        workload=plan.workload,
+        plan="a-plan",
+        processes=1,
+        began_at=0.0,
+        spent_seconds=0.0,
+        forecast=Forecast.of_plan(plan.prices),
+    )
     state = RunState(
-        ledger=ledger, metrics=MetricState().followed_by(plan), end=plan.chosen.epochs, done=0,
-        steps_before=0, epoch=Epoch(began=0.0), saved_at=0.0, has_checkpoint=False,
-    )  # fmt: skip
+        ledger=ledger,
+        metrics=MetricState().followed_by(plan),
+        end=plan.chosen.epochs,
+        done=0,
+        steps_before=0,
+        epoch=Epoch(began=0.0),
+        saved_at=0.0,
+        has_checkpoint=False,
+    )
     return replace(state, **fields)  # type: ignore[arg-type]
 
 
@@ -204,9 +215,13 @@ class Rehearsal:
         self._evaluations = iter(self.evaluation_seconds)
         self._saves: Iterator[float] = iter(self.save_seconds)
         self.guard = Guard(
-            self.plan, self.folder, self._write, clock=self.clock, watchers=[self.listener],
+            self.plan,
+            self.folder,
+            self._write,
+            clock=self.clock,
+            watchers=[self.listener],
             **self.settings,
-        )  # fmt: skip
+        )
 
     def _write(self, path: Path) -> None:
         self.clock.pass_(next(self._saves))

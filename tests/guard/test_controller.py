@@ -26,9 +26,14 @@ PATIENCE = StopRule(kind="patience", settings=(("checks", 2.0), ("min_delta", 0.
 def begun(plan: Plan, done: int = 0, **fields: object) -> RunState:
     """A run that has done whole epochs of ten steps, not saved for half a second."""
     state = new_state(
-        plan, done=done, steps_before=10 * done, first=False, saved_at=99.5, has_checkpoint=True,
+        plan,
+        done=done,
+        steps_before=10 * done,
+        first=False,
+        saved_at=99.5,
+        has_checkpoint=True,
         epoch=Epoch(began=0.0, first=False),
-    )  # fmt: skip
+    )
     return replace(state, **fields)  # type: ignore[arg-type]
 
 

@@ -40,9 +40,14 @@ def done(reason: StopReason | None = None):
     state = state.end_epoch(52.0, 10).stopped(reason)
     controller = Controller.of_plan(PLAN, Policy(keep_best=False))
     return epoch_done(
-        controller, state, NOW, ACCOUNT, position=Position(epoch=1, steps=10), seconds=52.0,
+        controller,
+        state,
+        NOW,
+        ACCOUNT,
+        position=Position(epoch=1, steps=10),
+        seconds=52.0,
         wall_time=9.0,
-    )  # fmt: skip
+    )
 
 
 def test_the_latest_epoch_is_enough_for_a_summary() -> None:

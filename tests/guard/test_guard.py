@@ -77,15 +77,24 @@ def test_what_stays_inside_its_quantiles_never_exceeds_the_deadline(
     deadline: float, steps: list, saves: list, evaluations: list, losses: list, partial: bool
 ) -> None:
     plan = make_plan(
-        epochs=12, deadline=deadline, epoch=about(50.0, 0.1), evaluation=about(4.0, 0.1),
-        save=about(2.0, 0.1), evaluate_every=2, save_every=3,
-    )  # fmt: skip
+        epochs=12,
+        deadline=deadline,
+        epoch=about(50.0, 0.1),
+        evaluation=about(4.0, 0.1),
+        save=about(2.0, 0.1),
+        evaluate_every=2,
+        save_every=3,
+    )
     with TemporaryDirectory() as folder:
         run = Rehearsal(
-            plan, Path(folder), step_seconds=cycle(steps), save_seconds=cycle(saves),
-            evaluation_seconds=cycle(evaluations), losses=cycle(losses),
+            plan,
+            Path(folder),
+            step_seconds=cycle(steps),
+            save_seconds=cycle(saves),
+            evaluation_seconds=cycle(evaluations),
+            losses=cycle(losses),
             settings={"policy": Policy(partial_epochs=partial)},
-        )  # fmt: skip
+        )
         reason = run.run()
         assert used(run) <= deadline
         assert reason in (StopReason.BUDGET, StopReason.PLAN_DONE)
@@ -319,8 +328,12 @@ def test_what_rules_remember_is_theirs_alone(tmp_path: Path) -> None:
     patience = (StopRule(kind="patience", settings=(("checks", 3.0), ("min_delta", 0.0))),)
     first = Rehearsal(make_plan(epochs=3, rules=rises), tmp_path, losses=[20.0, 19.0, 18.0])
     first.run()
-    second = Rehearsal(make_plan(epochs=8, rules=patience), tmp_path, clock=first.clock,
-                       losses=[17.0, 16.0, 15.0, 14.0, 13.0])  # fmt: skip
+    second = Rehearsal(
+        make_plan(epochs=8, rules=patience),
+        tmp_path,
+        clock=first.clock,
+        losses=[17.0, 16.0, 15.0, 14.0, 13.0],
+    )
     assert second.run() is StopReason.PLAN_DONE
     other = replace(make_plan(epochs=9), metric="val_acc", mode="max")
     third = Rehearsal(other, tmp_path, clock=first.clock)
@@ -378,8 +391,11 @@ def test_a_full_disk_does_not_end_a_run_whose_save_was_forgiven(
 
 
 def test_what_evaluations_take_is_no_part_of_steps(tmp_path: Path) -> None:
-    run = Rehearsal(make_plan(epochs=3, evaluation=about(400.0, 0.1)), tmp_path,
-                    evaluation_seconds=repeat(400.0))  # fmt: skip
+    run = Rehearsal(
+        make_plan(epochs=3, evaluation=about(400.0, 0.1)),
+        tmp_path,
+        evaluation_seconds=repeat(400.0),
+    )
     run.run()
     assert run.guard._timer.steady.bound < 6
 

@@ -44,9 +44,12 @@ def test_a_line_is_its_event(event) -> None:
 @given(strategies.epochs_done, ANY_FLOAT.filter(lambda x: not isnan(x)), strategies.texts)
 def test_infinite_numbers_come_back(event, number, name) -> None:
     wild = replace(
-        event, ratio=number, spent_money=number, values=((name, number), ("NaN", 1.0)),
+        event,
+        ratio=number,
+        spent_money=number,
+        values=((name, number), ("NaN", 1.0)),
         projected_seconds=Quantiles(p05=0, p10=1, p50=2, p90=3, p95=inf),
-    )  # fmt: skip
+    )
     assert decode_event(encode_event(wild)) == wild
     json.loads(encode_event(wild), parse_constant=pytest.fail)
 
@@ -92,9 +95,18 @@ def test_a_damaged_line_is_named(tmp_path_factory, data) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"[" * 10**5, b"\xff", b"null", b"{}", b'{"event":3}', b'{"event":"epoch"}', b"", b"\r",
-     b'{"event":"started","schema":99}'],
-)  # fmt: skip
+    [
+        b"[" * 10**5,
+        b"\xff",
+        b"null",
+        b"{}",
+        b'{"event":3}',
+        b'{"event":"epoch"}',
+        b"",
+        b"\r",
+        b'{"event":"started","schema":99}',
+    ],
+)
 def test_what_is_no_event_is_refused_in_one_line(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(encode_event(EVENTS[0]) + line + b"\n")

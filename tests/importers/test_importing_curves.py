@@ -129,14 +129,18 @@ def test_training_values_must_be_complete(tmp_path: Path) -> None:
         ("Val_Loss Train_Loss", "val_loss", "Val_Loss", "Train_Loss"),
         ("Loss/train Loss/valid", "val_loss", "Loss/valid", "Loss/train"),
         ("training_loss validation_loss", "val_loss", "validation_loss", "training_loss"),
-        ("train_loss_step train_loss_epoch val_loss_epoch", "val_loss", "val_loss_epoch",
-         "train_loss_epoch"),
+        (
+            "train_loss_step train_loss_epoch val_loss_epoch",
+            "val_loss",
+            "val_loss_epoch",
+            "train_loss_epoch",
+        ),
         ("train_loss_step val_loss", "val_loss", "val_loss", "train_loss_step"),
         ("acc Val_Acc val_loss", "val_acc", "Val_Acc", "acc"),
         ("train/accuracy accuracy", "accuracy", "accuracy", "train/accuracy"),
         ("accuracy", "Accuracy", "accuracy", None),
     ],
-)  # fmt: skip
+)
 def test_names_in_any_case_and_the_usual_ones(
     names: str, metric: str, found: str, training: str | None
 ) -> None:
@@ -155,12 +159,21 @@ def test_names_in_any_case_and_the_usual_ones(
         ("a.csv", "epoch,val_loss\n1,high\n", "line 2, column 'val_loss': expected a number"),
         ("a.csv", "epoch,val_loss\n1,1\n,1\n", "line 3, column 'epoch': .* got nothing"),
         ("a.csv", "epoch,val_loss\n-1,1\n", "line 2, column 'epoch': .* got -1"),
-        ("a.csv", "epoch,val_loss\n1,1\n2,1\n1,2\n",
-         "line 4, column 'val_loss': 2, but line 2 has 1 for the same epoch"),
-        ("a.csv", "epoch,val_loss\n1,1\n1e15,1\n",
-         r"line 3, column 'epoch': expected at most 1,000,000 epochs, but got 1e\+15"),
-        ("a.csv", "epoch,val_loss\n1,1\n2,-1e200\n",
-         r"line 3, column 'val_loss': expected at most 1e\+100, but got -1e\+200"),
+        (
+            "a.csv",
+            "epoch,val_loss\n1,1\n2,1\n1,2\n",
+            "line 4, column 'val_loss': 2, but line 2 has 1 for the same epoch",
+        ),
+        (
+            "a.csv",
+            "epoch,val_loss\n1,1\n1e15,1\n",
+            r"line 3, column 'epoch': expected at most 1,000,000 epochs, but got 1e\+15",
+        ),
+        (
+            "a.csv",
+            "epoch,val_loss\n1,1\n2,-1e200\n",
+            r"line 3, column 'val_loss': expected at most 1e\+100, but got -1e\+200",
+        ),
         ("a.csv", "epoch,val_loss\n1,1,5\n", "line 2: 3 cells, but the header has 2"),
         ("a.csv", 'epoch,val_loss\n1,"1\n', "unexpected end of data"),
         ("a.csv", "epoch,val_loss\n1,\n", "no value of 'val_loss' in it"),
@@ -173,7 +186,7 @@ def test_names_in_any_case_and_the_usual_ones(
         ("a.json", '[\n{"val_loss": 1},\n', "line 3: not JSON"),
         ("a.json", '{"loss": [1, 2], "val_loss": [1]}', "equally long: loss 2, val_loss 1"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_curve_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     file = _written(tmp_path, text, name)
     with pytest.raises(UsageError, match=f"cannot use {file} as a learning curve: .*{message}"):

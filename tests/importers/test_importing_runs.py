@@ -196,18 +196,26 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{HEAD}abc,256,2.5,1", "line 3, column 'bs': expected a whole number of at least 1, "
-         "but got 'abc'"),
+        (
+            f"{HEAD}abc,256,2.5,1",
+            "line 3, column 'bs': expected a whole number of at least 1, but got 'abc'",
+        ),
         (f"{HEAD}64.5,256,2.5,1", "line 3, column 'bs': expected a whole number"),
         (f"{HEAD},256,2.5,1", "line 3, column 'bs': batch_size is needed, but the cell is empty"),
-        (f"{HEAD}64,256,NaN,1", "column 'epoch_seconds': expected a positive number, but got "
-         "'NaN'"),
+        (
+            f"{HEAD}64,256,NaN,1",
+            "column 'epoch_seconds': expected a positive number, but got 'NaN'",
+        ),
         (f"{HEAD}64,256,-1,1", "column 'epoch_seconds': expected a positive number, but got '-1'"),
         (f"{HEAD}64,256,0,1", "column 'epoch_seconds': expected a positive number, but got '0'"),
-        (f"{HEAD}64,256,,1", "column 'epoch_seconds': epoch_seconds or step_seconds is needed, "
-         "but neither is given"),
-        (f'{HEAD}64,256,"1,234.5",1', "expected a number without commas, such as 1234.5, but got "
-         "'1,234.5'"),
+        (
+            f"{HEAD}64,256,,1",
+            "column 'epoch_seconds': epoch_seconds or step_seconds is needed, but neither is given",
+        ),
+        (
+            f'{HEAD}64,256,"1,234.5",1',
+            "expected a number without commas, such as 1234.5, but got '1,234.5'",
+        ),
         (f"{HEAD}64,256,1_000,1", "expected a positive number, but got '1_000'"),
         (f"{HEAD}64,256,2.5,inf", "line 3, column 'peak_mib': expected a positive number"),
         (f"{HEAD}64,nan,2.5,1", "column 'width': a knob's value must be finite, but got 'nan'"),
@@ -225,10 +233,14 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ('{"bs": 1, "epoch_s": 1}\n[1]', "line 2: expected a JSON object, but got [1]"),
         ('{"bs": true, "epoch_s": 1}', "line 1, column 'bs': expected a whole number"),
         ('{"bs": 1, "epoch_s": []}', "line 1, column 'epoch_s': expected positive numbers"),
-        ('{"bs": 1, "epoch_s": 1, "w": {"a": 1}}', "line 1, column 'w': expected a number or a "
-         "text"),
-        ("bs,epoch_s,precision\n1,1,int8", "column 'precision': expected one of fp32, bf16, fp16, "
-         "but got 'int8'"),
+        (
+            '{"bs": 1, "epoch_s": 1, "w": {"a": 1}}',
+            "line 1, column 'w': expected a number or a text",
+        ),
+        (
+            "bs,epoch_s,precision\n1,1,int8",
+            "column 'precision': expected one of fp32, bf16, fp16, but got 'int8'",
+        ),
         ("bs,epoch_s,drop_last\n1,1,maybe", "column 'drop_last': expected true or false"),
         ("bs,epoch_s,drop_last\n60000,1,true", "line 2: with drop_last, a batch size of 60000"),
         ("bs,epoch_s,val_s\n1,1,1", "column 'val_s': how many samples were evaluated"),
@@ -240,7 +252,7 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ),
         ("bs,epoch_s,flops\n1,1,0", "column 'flops': expected a whole number of at least 1"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_row_is_named(text, message) -> None:
     with pytest.raises(StoreError) as error:
         read(text)
@@ -251,8 +263,12 @@ def test_a_malformed_row_is_named(text, message) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("width,epoch_s\n1,1", A100, "no column is batch_size; there are: width, epoch_s; say "
-         "which with --map batch_size=COLUMN"),
+        (
+            "width,epoch_s\n1,1",
+            A100,
+            "no column is batch_size; there are: width, epoch_s; say "
+            "which with --map batch_size=COLUMN",
+        ),
         ("bs,time\n1,1", A100, "no column is epoch_seconds or step_seconds"),
         ("bs,batch,epoch_s\n1,1,1", A100, "columns 'bs' and 'batch' both mean batch_size"),
         ("bs,epoch_s,epoch_ms\n1,1,1", A100, "'epoch_s' and 'epoch_ms' both mean epoch_seconds"),
@@ -274,7 +290,7 @@ def test_a_malformed_row_is_named(text, message) -> None:
         ("bs,epoch_time\n1,1", ImportOptions(unit="lightyears"), "'lightyears' is no unit of time"),
         ("bs,epoch_s,memory\n1,1,1", ImportOptions(memory_unit="m"), "'m' is no unit of memory"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_clear_is_asked(text, options, message) -> None:
     with pytest.raises(UsageError) as error:
         read(text, options)
@@ -300,11 +316,14 @@ def is_number(text: str) -> bool:
     cell=st.one_of(
         st.sampled_from(["nan", "-inf", "-3", "0", "1,5", "0x10", "1 2 x", "١٢,٣", "1__0"]),
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).filter(
-            lambda text: text.strip() and not any(map(is_number, text.split()))
-            and any(c.isalpha() for c in text)
+            lambda text: (
+                text.strip()
+                and not any(map(is_number, text.split()))
+                and any(c.isalpha() for c in text)
+            )
         ),
     ),
-)  # fmt: skip
+)
 def test_any_malformed_cell_is_named_and_the_store_is_unchanged(
     tmp_path_factory, rows, column, cell
 ) -> None:

@@ -25,8 +25,10 @@ CELLS = (*NAMES[:4], *BROKEN, "", "1", "2.5", "nan", "1e999", '"', "1,5", "-", "
 
 names = st.lists(
     st.text(st.characters(codec="utf-8", categories=["L"]), min_size=1, max_size=5),
-    min_size=1, max_size=4, unique=True,
-)  # fmt: skip
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
 numbers = st.integers(-1000, 1000) | st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -39,9 +39,13 @@ def train(
     x = torch.arange(3.0 * SAMPLES).reshape(SAMPLES, 3) / 100
     loader = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), BATCH, shuffle=True)
     run = ec.follow(
-        plan, state={"model": model, "optimizer": optimizer}, folder=folder, clock=clock,
-        watchers=[], store=False,
-    )  # fmt: skip
+        plan,
+        state={"model": model, "optimizer": optimizer},
+        folder=folder,
+        clock=clock,
+        watchers=[],
+        store=False,
+    )
     with run:
         moment("begin")
         for _ in run.epochs():

@@ -32,9 +32,15 @@ class Model(lightning.LightningModule):
 def fit(folder: Path, model: Model) -> FollowPlan:
     follow = FollowPlan(make_plan(epochs=2, steps=5), folder=folder, watchers=[], store=False)
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=1000, callbacks=[follow],
-        logger=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=1000,
+        callbacks=[follow],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     data = DataLoader(TensorDataset(torch.randn(40, 4)), batch_size=4)
     trainer.fit(model, data, ckpt_path=follow.checkpoint)
     return follow

@@ -51,9 +51,13 @@ class Training:
             "generator": self.generator,
         }
         self.run = ec.follow(
-            plan, folder=folder, clock=self.clock, watchers=[self.listener], store=False,
+            plan,
+            folder=folder,
+            clock=self.clock,
+            watchers=[self.listener],
+            store=False,
             **{"state": state, **settings},
-        )  # fmt: skip
+        )
 
     def step(self, batch) -> None:
         features, target = batch
@@ -114,9 +118,13 @@ def test_a_loader_whose_workers_persist_shuffles_as_if_nothing_had_happened(
     def training(folder: Path, stop_at: int) -> Training:
         made = Training(folder, plan(epochs=3))
         made.loader = DataLoader(
-            made.loader.dataset, BATCH, shuffle=True, num_workers=1, persistent_workers=True,
+            made.loader.dataset,
+            BATCH,
+            shuffle=True,
+            num_workers=1,
+            persistent_workers=True,
             generator=made.generator if own_generator else None,
-        )  # fmt: skip
+        )
         made.each_step = lambda: made.trained == stop_at and os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(SystemExit):
             made.loop()
@@ -296,8 +304,13 @@ class Stateful:
 
 
 def test_what_numpy_left_in_a_state_can_be_read_again(tmp_path: Path) -> None:
-    state = {"rate": np.float64(0.1), np.int64(3): [np.bool_(True)], "mean": np.arange(3.0),
-             "names": np.array(["a"]), "pair": (1, np.int32(2))}  # fmt: skip
+    state = {
+        "rate": np.float64(0.1),
+        np.int64(3): [np.bool_(True)],
+        "mean": np.arange(3.0),
+        "names": np.array(["a"]),
+        "pair": (1, np.int32(2)),
+    }
     TorchState({"it": Stateful(state)}).write(tmp_path / "a.pt")
     it = Stateful(None)
     TorchState({"it": it}).read(tmp_path / "a.pt")
@@ -375,10 +388,15 @@ def test_weights_that_an_evaluation_swaps_in_are_not_saved(tmp_path: Path, own: 
     training = Training(tmp_path, plan())
     if own:
         states = {"model": training.model}
-        training = Training(tmp_path, plan(), state=None, save_in_evaluation=False,
-                            save=lambda path: torch.save({"objects": {
-                                name: thing.state_dict() for name, thing in states.items()
-                            }}, path))  # fmt: skip
+        training = Training(
+            tmp_path,
+            plan(),
+            state=None,
+            save_in_evaluation=False,
+            save=lambda path: torch.save(
+                {"objects": {name: thing.state_dict() for name, thing in states.items()}}, path
+            ),
+        )
         states["model"] = training.model
 
     def evaluate() -> float:

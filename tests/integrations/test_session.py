@@ -27,8 +27,9 @@ def quick(**settings) -> Plan:
 
 
 def followed(plan: Plan, folder: Path, **settings) -> ec.integrations.plain.FollowedRun:
-    with ec.follow(plan, save=lambda path: path.write_text("weights"), folder=folder,
-                   **settings) as run:  # fmt: skip
+    with ec.follow(
+        plan, save=lambda path: path.write_text("weights"), folder=folder, **settings
+    ) as run:
         for _ in run.epochs():
             for _ in run.batches(range(4)):
                 pass

@@ -93,9 +93,20 @@ class Run:
     """One process's training under a plan, and what came of it."""
 
     def __init__(
-        self, plan: Plan, folder: Path, *, clock=None, losses=None, epochs=99, seed=0,
-        evaluation="epoch", accumulation=1, settings=None, model=None, **passing,
-    ):  # fmt: skip
+        self,
+        plan: Plan,
+        folder: Path,
+        *,
+        clock=None,
+        losses=None,
+        epochs=99,
+        seed=0,
+        evaluation="epoch",
+        accumulation=1,
+        settings=None,
+        model=None,
+        **passing,
+    ):
         torch.manual_seed(seed)
         self.clock = clock or FakeClock()
         self.model = model or Classifier()
@@ -106,17 +117,28 @@ class Run:
             plan, folder=folder / "run", clock=self.clock, watchers=[self.listener], store=False
         )
         arguments = transformers.TrainingArguments(
-            output_dir=str(folder / "trainer"), num_train_epochs=epochs, save_strategy="no",
-            per_device_train_batch_size=BATCH, per_device_eval_batch_size=VALIDATION,
-            eval_strategy=evaluation, gradient_accumulation_steps=accumulation, report_to=[],
-            disable_tqdm=True, learning_rate=0.01, use_cpu=True, logging_strategy="epoch",
-            dataloader_pin_memory=False, **(settings or {}),
-        )  # fmt: skip
+            output_dir=str(folder / "trainer"),
+            num_train_epochs=epochs,
+            save_strategy="no",
+            per_device_train_batch_size=BATCH,
+            per_device_eval_batch_size=VALIDATION,
+            eval_strategy=evaluation,
+            gradient_accumulation_steps=accumulation,
+            report_to=[],
+            disable_tqdm=True,
+            learning_rate=0.01,
+            use_cpu=True,
+            logging_strategy="epoch",
+            dataloader_pin_memory=False,
+            **(settings or {}),
+        )
         self.trainer = transformers.Trainer(
-            model=self.model, args=arguments, train_dataset=Samples(SAMPLES, 1),
+            model=self.model,
+            args=arguments,
+            train_dataset=Samples(SAMPLES, 1),
             eval_dataset=None if evaluation == "no" else Samples(VALIDATION, 2),
             callbacks=[self.passing, self.follow],
-        )  # fmt: skip
+        )
 
     def train(self, **resume) -> StopReason | None:
         resume = resume or {"resume_from_checkpoint": self.follow.checkpoint}
@@ -243,9 +265,13 @@ def test_without_a_strategy_there_is_no_evaluation_and_without_planned_ones_the_
 
 def test_evaluations_within_an_epoch_are_part_of_it_but_not_reported(tmp_path):
     run = Run(
-        make_plan(epochs=2), tmp_path, evaluation="steps", evaluated=8.0,
-        settings={"eval_steps": 5}, losses=[1.0],
-    )  # fmt: skip
+        make_plan(epochs=2),
+        tmp_path,
+        evaluation="steps",
+        evaluated=8.0,
+        settings={"eval_steps": 5},
+        losses=[1.0],
+    )
     run.train()
     assert run.passing.evaluations == 4  # of the four, two at epochs' ends
     assert [(e.seconds, e.evaluation_seconds) for e in run.epochs_done()] == [(58.0, 8.0)] * 2
@@ -253,9 +279,10 @@ def test_evaluations_within_an_epoch_are_part_of_it_but_not_reported(tmp_path):
 
 def test_a_learning_rate_that_follows_the_evaluations_keeps_them(tmp_path):
     run = Run(
-        make_plan(epochs=4, evaluate_every=2), tmp_path,
+        make_plan(epochs=4, evaluate_every=2),
+        tmp_path,
         settings={"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "loss"},
-    )  # fmt: skip
+    )
     run.train()
     assert run.passing.evaluations == 4
 
@@ -370,22 +397,36 @@ def test_epochs_of_another_length_are_refused(tmp_path):
 
 def test_checkpoints_are_whole_models_that_transformers_loads_and_trainer_goes_on_from(tmp_path):
     config = transformers.ViTConfig(  # its weights have other names in files than in the model
-        image_size=4, patch_size=2, num_channels=1, num_labels=2, hidden_size=8,
-        intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-    )  # fmt: skip
+        image_size=4,
+        patch_size=2,
+        num_channels=1,
+        num_labels=2,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     pixels = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     images = [{"pixel_values": image, "labels": i % 2} for i, image in enumerate(pixels)]
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path / "trainer"), num_train_epochs=4, per_device_train_batch_size=4,
-        save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "trainer"),
+        num_train_epochs=4,
+        per_device_train_batch_size=4,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
 
     def train(epochs: int) -> tuple:
         model = transformers.ViTForImageClassification(config)
         follow = FollowPlan(
-            make_plan(epochs=epochs, steps=2), folder=tmp_path / "run", watchers=[], store=False,
+            make_plan(epochs=epochs, steps=2),
+            folder=tmp_path / "run",
+            watchers=[],
+            store=False,
             clock=FakeClock(),
-        )  # fmt: skip
+        )
         trainer = transformers.Trainer(
             model=model, args=arguments, train_dataset=images, callbacks=[follow]
         )

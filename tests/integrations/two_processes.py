@@ -39,10 +39,17 @@ class Clock:
 
 
 def train(
-    folder: Path, plan: str, rank: int, clock: Clock, *, step_seconds: float = 5.0,
+    folder: Path,
+    plan: str,
+    rank: int,
+    clock: Clock,
+    *,
+    step_seconds: float = 5.0,
     each_step: Callable[[int], None] = lambda steps: None,
-    losses: Iterator[float | None] | None = None, run_folder: str = "", seed: int = 0,
-) -> dict:  # fmt: skip
+    losses: Iterator[float | None] | None = None,
+    run_folder: str = "",
+    seed: int = 0,
+) -> dict:
     torch.manual_seed(10 * seed + rank)
     random.seed(10 * seed + rank)
     net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -53,9 +60,13 @@ def train(
     loader = DataLoader(data, BATCH, sampler=DistributedSampler(data, seed=3))
     trained, code = 0, None
     run = ec.follow(
-        folder / f"{plan}.json", state={"model": model, "optimizer": optimizer},
-        folder=folder / (run_folder or plan), clock=clock, watchers=[], store=False,
-    )  # fmt: skip
+        folder / f"{plan}.json",
+        state={"model": model, "optimizer": optimizer},
+        folder=folder / (run_folder or plan),
+        clock=clock,
+        watchers=[],
+        store=False,
+    )
     try:
         with run:
             for _ in run.epochs():
@@ -77,9 +88,14 @@ def train(
     at = run.position
     weights = [float(w.double().abs().sum()) for w in model.parameters()]
     return {
-        "trained": trained, "position": [at.epoch, at.step, at.steps], "reason": reason,
-        "code": code, "spent": clock.now, "weights": weights, "chance": float(torch.rand(1)),
-    }  # fmt: skip
+        "trained": trained,
+        "position": [at.epoch, at.step, at.steps],
+        "reason": reason,
+        "code": code,
+        "spent": clock.now,
+        "weights": weights,
+        "chance": float(torch.rand(1)),
+    }
 
 
 def interrupt(rank: int, at: int) -> Callable[[int], None]:
@@ -107,8 +123,12 @@ def main(folder: Path) -> None:
     note("richer", clock=clock, step_seconds=slower, run_folder="budget")
     falling = iter([1.0, 0.9, 0.95, 0.93, 0.92, 0.5, 0.4])
     note("patience", losses=falling if rank == 0 else iter(range(100, 0, -1)))
-    note("first_alone", plan="patience", run_folder="first_alone",
-         losses=iter([1.0, 0.9, 0.95, 0.93, 0.92, 0.5]) if rank == 0 else repeat(None))  # fmt: skip
+    note(
+        "first_alone",
+        plan="patience",
+        run_folder="first_alone",
+        losses=iter([1.0, 0.9, 0.95, 0.93, 0.92, 0.5]) if rank == 0 else repeat(None),
+    )
     short = {"plan": "short", "step_seconds": 0.1}  # steps so short that not each is agreed on
     note("whole", **short)
     note("signal", **short, run_folder="parts", each_step=interrupt(1, 14))

@@ -39,11 +39,18 @@ class EachStep(transformers.TrainerCallback):
 
 def train(folder, name, plan, run_folder, clock, seconds, each_step=lambda steps: None) -> None:
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder / "output"), num_train_epochs=3 if plan == "short" else 9,
-        per_device_train_batch_size=BATCH, eval_strategy="epoch", save_strategy="no", report_to=[],
-        disable_tqdm=True, use_cpu=True, learning_rate=0.01, dataloader_pin_memory=False,
+        output_dir=str(folder / "output"),
+        num_train_epochs=3 if plan == "short" else 9,
+        per_device_train_batch_size=BATCH,
+        eval_strategy="epoch",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        learning_rate=0.01,
+        dataloader_pin_memory=False,
         logging_strategy="no",
-    )  # fmt: skip
+    )
     follow = ec.integrations.transformers.FollowPlan(
         folder / f"{plan}.json", folder=folder / run_folder, clock=clock, watchers=[], store=False
     )
@@ -52,18 +59,24 @@ def train(folder, name, plan, run_folder, clock, seconds, each_step=lambda steps
     data = [{"x": row, "labels": row.sum(0, keepdim=True)} for row in x]
     steps, code = EachStep(clock, seconds, each_step), None
     trainer = transformers.Trainer(
-        model=Net(), args=arguments, train_dataset=data, eval_dataset=data[:8],
+        model=Net(),
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=data[:8],
         callbacks=[steps, follow],
-    )  # fmt: skip
+    )
     try:
         trainer.train(resume_from_checkpoint=follow.checkpoint)
     except SystemExit as left:
         code = left.code
     done = {
-        "trained": steps.trained, "steps": trainer.state.global_step, "code": code,
-        "reason": follow.reason.value if follow.reason else None, "spent": clock.now,
+        "trained": steps.trained,
+        "steps": trainer.state.global_step,
+        "code": code,
+        "reason": follow.reason.value if follow.reason else None,
+        "spent": clock.now,
         "weights": [float(w.double().abs().sum()) for w in trainer.model.parameters()],
-    }  # fmt: skip
+    }
     (folder / f"{name}-{dist.get_rank()}.json").write_text(json.dumps(done))
 
 

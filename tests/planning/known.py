@@ -78,10 +78,21 @@ def model(
 ) -> CostModel:
     """A cost model with these prices in seconds; an epoch has ``epoch`` steps of one second."""
     variant = Variant(
-        precision="fp32", compiled=False, workers=0, world_size=1, drop_last=False,
-        accumulation=1, categories=(), typical=configurations[-1], samples=constant(float(epoch)),
-        eval_samples=constant(float(evals)), counted=(), loading=None, build_scatter=EXACTLY,
-        counts=(), envelopes=(),
+        precision="fp32",
+        compiled=False,
+        workers=0,
+        world_size=1,
+        drop_last=False,
+        accumulation=1,
+        categories=(),
+        typical=configurations[-1],
+        samples=constant(float(epoch)),
+        eval_samples=constant(float(evals)),
+        counted=(),
+        loading=None,
+        build_scatter=EXACTLY,
+        counts=(),
+        envelopes=(),
         micro_step=micro_step or constant(1.0),
         update=None,
         evaluation=constant(evaluation),
@@ -98,14 +109,19 @@ def model(
         step_sd=step_sd,
         configurations=3 * configurations,  # fewer would be warned of
         rounds=3,
-    )  # fmt: skip
+    )
     values: dict[str, Any] = {
-        "workload": "known", "source": "", "device": DEVICE, "data": "synthetic",
-        "samples": epoch, "eval_samples": evals,
+        "workload": "known",
+        "source": "",
+        "device": DEVICE,
+        "data": "synthetic",
+        "samples": epoch,
+        "eval_samples": evals,
         "imports": Amount(setup, EXACTLY),
-        "variants": (variant,), "probing_seconds": 60.0,
+        "variants": (variant,),
+        "probing_seconds": 60.0,
         "measured_at": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
+    }
     return CostModel(**(values | changes))
 
 

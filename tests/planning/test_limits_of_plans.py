@@ -12,9 +12,14 @@ from epochcast.planning.limits import Meter, share_of_fold
 from epochcast.records import Budget
 
 WHOLE = Budget(
-    deadline=7200.0, money=5.0, fixed_cost=1.0, price_per_hour=2.0, energy=3.6e6, watts=500.0,
+    deadline=7200.0,
+    money=5.0,
+    fixed_cost=1.0,
+    price_per_hour=2.0,
+    energy=3.6e6,
+    watts=500.0,
     spent_seconds=600.0,
-)  # fmt: skip
+)
 
 
 def test_each_limit_in_closed_form() -> None:
@@ -41,9 +46,13 @@ def test_at_the_seconds_at_which_a_limit_binds_exactly_it_is_used(
     devices: int, fixed: float, price: float, watts: float, spent: float
 ) -> None:
     budget = Budget(
-        money=10.0, price_per_hour=price, fixed_cost=fixed, energy=1e6, watts=watts,
+        money=10.0,
+        price_per_hour=price,
+        fixed_cost=fixed,
+        energy=1e6,
+        watts=watts,
         spent_seconds=spent,
-    )  # fmt: skip
+    )
     meter = Meter(budget, devices)
     binding = meter.binding_seconds()
     assert meter.money(binding["money"]) == pytest.approx(10.0, abs=1e-6)

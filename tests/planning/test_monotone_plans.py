@@ -14,9 +14,11 @@ from epochcast.errors import DoesNotFit
 
 SAVE_BYTES = 1e6
 MODEL = known.model(
-    **(known.EXAMPLE | {"epoch": 6, "save": 2.0}), run=Scatter(sd=0.1, dof=8),
-    step_sd=0.2, save_bytes=SAVE_BYTES,
-)  # fmt: skip
+    **(known.EXAMPLE | {"epoch": 6, "save": 2.0}),
+    run=Scatter(sd=0.1, dof=8),
+    step_sd=0.2,
+    save_bytes=SAVE_BYTES,
+)
 budgets = st.builds(
     ec.Budget,
     deadline=st.floats(200, 5000),

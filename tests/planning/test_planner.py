@@ -128,8 +128,9 @@ def test_what_limits_leave_is_spent_up_to_the_maximum() -> None:
 def test_options_beyond_the_target_are_ranked_by_their_epochs() -> None:
     """All of them reach the target; the one with the most left for more epochs comes first."""
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
-    found = plan(model, Budget(deadline=HOUR), epochs=1, max_epochs=90, batch_sizes=(12,),
-                 evaluate=0, save=0)  # fmt: skip
+    found = plan(
+        model, Budget(deadline=HOUR), epochs=1, max_epochs=90, batch_sizes=(12,), evaluate=0, save=0
+    )
     epochs = [o.epochs for o in found.options]
     assert epochs == sorted(epochs, reverse=True)
     assert len(set(epochs)) > 2
@@ -201,9 +202,10 @@ def test_what_is_said_about_the_disk_helps(
     wishes = {"epochs": 40, "evaluate": 0, "mtbf_seconds": mtbf, "folds": folds}
     tight = Budget(disk=(room + 0.5) * folds * 1e6)
     (note,) = [
-        w for w in plan(EXAMPLE, tight, keep=keep, **wishes).warnings
+        w
+        for w in plan(EXAMPLE, tight, keep=keep, **wishes).warnings
         if w.code == "disk-spreads-saves"
-    ]  # fmt: skip
+    ]
     details = dict(note.details)
     assert details["count"] == ("1 checkpoint" if room == 1 else f"{room} checkpoints")
     enough = re.match(r"--disk (\S+?)(?:, or keep fewer: --keep (\d+))?$", details["advice"])
@@ -267,8 +269,9 @@ def test_a_larger_data_set_is_priced_and_said() -> None:
 
 def test_devices_share_samples_and_are_all_paid() -> None:
     budget = Budget(price_per_hour=3.6)
-    found = plan(EXAMPLE, budget, epochs=3, batch_sizes=(4,), devices=(4,), micro_batch=1,
-                 evaluate=0, save=0)  # fmt: skip
+    found = plan(
+        EXAMPLE, budget, epochs=3, batch_sizes=(4,), devices=(4,), micro_batch=1, evaluate=0, save=0
+    )
     seconds = 150 + 3 * math.ceil(55 / 4)
     assert found.chosen.seconds.p50 == pytest.approx(seconds)
     assert found.chosen.money is not None
@@ -281,8 +284,17 @@ def test_a_ring_averages_gradients() -> None:
     counted = (("parameters", known.constant(1e6)),)
     variant = replace(EXAMPLE.variants[0], counts=counted)
     model = replace(EXAMPLE, variants=(variant,))
-    found = plan(model, Budget(), epochs=1, batch_sizes=(4,), devices=(4,), micro_batch=1,
-                 bandwidth=1e6, evaluate=0, save=0)  # fmt: skip
+    found = plan(
+        model,
+        Budget(),
+        epochs=1,
+        batch_sizes=(4,),
+        devices=(4,),
+        micro_batch=1,
+        bandwidth=1e6,
+        evaluate=0,
+        save=0,
+    )
     assert found.chosen.seconds.p50 == pytest.approx(150 + 14 * (1 + 2 * 3 / 4 * 4))
     assert {w.code for w in found.warnings} >= {"assumed-ring"}
 
@@ -296,8 +308,13 @@ def test_the_global_batch_is_kept_and_divided_fastest() -> None:
     assert found.chosen.steps_per_epoch == 100
     assert found.chosen.horizon_steps == 200
     assert {(o.config.batch_size, o.config.accumulation) for o in found.options} == {
-        (12, 1), (6, 2), (4, 3), (3, 4), (2, 6), (1, 12)
-    }  # fmt: skip
+        (12, 1),
+        (6, 2),
+        (4, 3),
+        (3, 4),
+        (2, 6),
+        (1, 12),
+    }
 
 
 def test_memory_decides_the_micro_batch() -> None:
@@ -331,8 +348,17 @@ def test_a_free_batch_finds_the_time_optimal_one() -> None:
     """√(a·φ/c) = √(1·400/0.1) = 63.2 with a step of 1 s + 0.1 s·B and a noise scale of 400."""
     probed = (RunConfig(batch_size=1), RunConfig(batch_size=512))
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=100_000, configurations=probed)
-    found = plan(model, Budget(), epochs=50, batch_sizes="free", noise_scale=400.0,
-                 reference_batch=32, optimizer="sgd", evaluate=0, save=0)  # fmt: skip
+    found = plan(
+        model,
+        Budget(),
+        epochs=50,
+        batch_sizes="free",
+        noise_scale=400.0,
+        reference_batch=32,
+        optimizer="sgd",
+        evaluate=0,
+        save=0,
+    )
     best = found.chosen
     assert best.global_batch == pytest.approx(63.2, rel=0.15)  # epochs are whole: a flat optimum
     assert best.config.accumulation == 1
@@ -344,8 +370,12 @@ def test_a_free_batch_finds_the_time_optimal_one() -> None:
 def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_given() -> None:
     """An epoch at 32 has the progress of 51 at 4,096 with a noise scale of 50."""
     model = known.model(epoch=10_000, evaluation=0.0, save=0.0)
-    wishes = {"batch_sizes": (4096,), "micro_batch": 4096, "reference_batch": 32,
-              "noise_scale": 50.0}  # fmt: skip
+    wishes = {
+        "batch_sizes": (4096,),
+        "micro_batch": 4096,
+        "reference_batch": 32,
+        "noise_scale": 50.0,
+    }
     found = plan(model, Budget(deadline=180.0), **wishes)
     assert (found.chosen.epochs, found.min_epochs) == (10, 1)
     with pytest.raises(DoesNotFit, match="51 epochs"):
@@ -355,8 +385,16 @@ def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_gi
 def test_a_run_of_more_epochs_than_can_be_listed_is_refused() -> None:
     model = known.model(epoch=10_000)
     with pytest.raises(UsageError, match="would have 50,560,976; give fewer"):
-        plan(model, Budget(), epochs=1_000_000, batch_sizes=(4096,), reference_batch=32,
-             noise_scale=50.0, evaluate=0, save=0)  # fmt: skip
+        plan(
+            model,
+            Budget(),
+            epochs=1_000_000,
+            batch_sizes=(4096,),
+            reference_batch=32,
+            noise_scale=50.0,
+            evaluate=0,
+            save=0,
+        )
 
 
 def test_without_a_noise_scale_other_batches_count_as_equal_and_that_is_said() -> None:
@@ -369,8 +407,14 @@ def test_without_a_noise_scale_other_batches_count_as_equal_and_that_is_said() -
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_order_by_what_they_say(name: str) -> None:
     model = fit(truths.sweep(round_sd=0.05))
-    found = plan(model, Budget(price_per_hour=1.0), epochs=5, batch_sizes=(256,),
-                 devices=(1, 2, 4), objective=OBJECTIVES[name])  # fmt: skip
+    found = plan(
+        model,
+        Budget(price_per_hour=1.0),
+        epochs=5,
+        batch_sizes=(256,),
+        devices=(1, 2, 4),
+        objective=OBJECTIVES[name],
+    )
     keys = [OBJECTIVES[name].key(o) for o in found.options]
     assert keys == sorted(keys)
     assert found.objective == name
@@ -479,8 +523,13 @@ TURNED = LearningCurve(
 
 
 def test_a_pilot_tells_where_the_run_will_stop() -> None:
-    found = plan(EXAMPLE, Budget(price_per_hour=3.0), epochs=30, curves=(TURNED,),
-                 rules=(Patience(checks=3),))  # fmt: skip
+    found = plan(
+        EXAMPLE,
+        Budget(price_per_hour=3.0),
+        epochs=30,
+        curves=(TURNED,),
+        rules=(Patience(checks=3),),
+    )
     stops = {c.epoch: c.stop_probability for c in found.timeline}
     assert stops[15] == max(s for s in stops.values() if s is not None)
     assert sum(s for s in stops.values() if s is not None) == pytest.approx(1.0)
@@ -522,8 +571,12 @@ def test_too_few_checks_within_the_plan_are_said() -> None:
     assert [w.code for w in found.warnings] == ["curve-beyond-plan", "few-checks-in-plan"]
     assert all(moment.stop_probability is None for moment in found.timeline)
     shorter = _until(FALLING, 6)
-    other = plan(EXAMPLE, Budget(), epochs=6, curves=(replace(FALLING, epochs=tuple(
-        10.0 * e for e in FALLING.epochs)), shorter))  # fmt: skip
+    other = plan(
+        EXAMPLE,
+        Budget(),
+        epochs=6,
+        curves=(replace(FALLING, epochs=tuple(10.0 * e for e in FALLING.epochs)), shorter),
+    )
     assert other.outlook == plan(EXAMPLE, Budget(), epochs=6, curves=(shorter,)).outlook
 
 
@@ -629,9 +682,12 @@ def test_the_need_does_not_depend_on_how_little_there_was(
 
 
 READ_BACK = {
-    "deadline": parse_seconds, "money": parse_money, "energy": parse_energy,
-    "disk": parse_bytes, "memory": parse_bytes,
-}  # fmt: skip
+    "deadline": parse_seconds,
+    "money": parse_money,
+    "energy": parse_energy,
+    "disk": parse_bytes,
+    "memory": parse_bytes,
+}
 
 
 @given(st.sampled_from(sorted(READ_BACK)), st.floats(1e-4, 1e13))
@@ -640,10 +696,15 @@ def test_a_need_in_words_is_enough_when_given_back(name: str, need: float) -> No
     need = max(need, whole)
     if name == "deadline":
         need = min(need, 0.999 * LONGEST_SECONDS)  # no deadline is further away
-    text = describe(Shortfall(
-        epochs=1, confidence=0.9, config=RunConfig(batch_size=1),
-        limits=((name, need / 2, need),), fitting_epochs=0,
-    ))  # fmt: skip
+    text = describe(
+        Shortfall(
+            epochs=1,
+            confidence=0.9,
+            config=RunConfig(batch_size=1),
+            limits=((name, need / 2, need),),
+            fitting_epochs=0,
+        )
+    )
     words = re.search(rf"confidence needs (.+?) of {name}", text)
     assert words
     assert need <= READ_BACK[name](words[1]) <= 1.03 * need + whole
@@ -686,8 +747,9 @@ def test_limits_that_nobody_can_keep_to_are_said() -> None:
     limits = Budget(disk=1.0, memory=1.0)
     found = plan(unknown, limits, epochs=3).warnings
     assert [dict(w.details)["limit"] for w in found if w.code == "unknown-use"] == [
-        "disk", "memory"
-    ]  # fmt: skip
+        "disk",
+        "memory",
+    ]
     without_saves = plan(unknown, replace(limits, memory=None), epochs=3, save=0).warnings
     assert not [w for w in without_saves if w.code == "unknown-use"]
 

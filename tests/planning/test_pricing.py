@@ -35,9 +35,12 @@ from epochcast.records import Budget
 MODEL = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 VARIANT = choose_variant(MODEL, Question(epochs=1))
 JOB = Job(
-    MODEL, VARIANT, configuration(MODEL, VARIANT, Question(epochs=1)), MODEL.samples,
+    MODEL,
+    VARIANT,
+    configuration(MODEL, VARIANT, Question(epochs=1)),
+    MODEL.samples,
     MODEL.eval_samples,
-)  # fmt: skip
+)
 
 
 def one(batch_size: int, accumulation: int = 1, devices: int = 1) -> Candidates:
@@ -124,11 +127,14 @@ def test_loading_apart_is_priced_in_one_pass_too() -> None:
     """Probed with two worker processes and asked for four: computing and loading meet anew."""
     measured = [
         truths.measure(
-            b, w, config=replace(truths.measure(b, w).config, workers=2),
-            loader_seconds=(0.0004 * b / 32,) * 20, trial=n,
+            b,
+            w,
+            config=replace(truths.measure(b, w).config, workers=2),
+            loader_seconds=(0.0004 * b / 32,) * 20,
+            trial=n,
         )
         for n, (b, w) in enumerate((b, w) for b in (32, 64, 128, 256) for w in (256, 1024))
-    ]  # fmt: skip
+    ]
     model = fit(measured)
     assert model.variants[0].loading is not None
     variant = choose_variant(model, Question(epochs=1, workers=4))
@@ -151,8 +157,10 @@ def test_the_shortlist_has_the_best_of_all() -> None:
     budget = Budget(deadline=300.0)
     request = PlanRequest(batch_sizes=(256,))
     chosen = plan(MODEL, budget, batch_sizes=(256,)).chosen
-    every = [plan(MODEL, budget, batch_sizes=(256,), micro_batch=m).chosen
-             for m in (8, 16, 32, 64, 128, 256)]  # fmt: skip
+    every = [
+        plan(MODEL, budget, batch_sizes=(256,), micro_batch=m).chosen
+        for m in (8, 16, 32, 64, 128, 256)
+    ]
     best = min(every, key=request.objective.key)
     assert chosen.config == best.config
 

@@ -48,19 +48,28 @@ CURVE = LearningCurve(epochs=tuple(range(1, 9)), validation=tuple(1 / e for e in
         ({"mtbf_seconds": np.int64(60)}, {"mtbf_seconds": 60}),
         ({"noise_scale": np.float32(0.5)}, {"noise_scale": 0.5}),
         ({"bandwidth": np.int32(9)}, {"bandwidth": 9}),
-        ({"mtbf_seconds": 60, "restart_seconds": Fraction(1, 2)},
-         {"mtbf_seconds": 60, "restart_seconds": 0.5}),
+        (
+            {"mtbf_seconds": 60, "restart_seconds": Fraction(1, 2)},
+            {"mtbf_seconds": 60, "restart_seconds": 0.5},
+        ),
         ({"rules": PATIENCE}, {"rules": (PATIENCE,)}),
         ({"curves": CURVE}, {"curves": (CURVE,)}),
     ],
-)  # fmt: skip
+)
 def test_names_and_single_values(said: dict[str, Any], meant: dict[str, Any]) -> None:
     assert request_from(**said) == PlanRequest(**meant)
 
 
 def test_the_library_takes_them() -> None:
-    found = ec.plan(EXAMPLE, epochs=3, batch_sizes=5, rules=PATIENCE, optimizer="adamw",
-                    objective="money", evaluate="rungs")  # fmt: skip
+    found = ec.plan(
+        EXAMPLE,
+        epochs=3,
+        batch_sizes=5,
+        rules=PATIENCE,
+        optimizer="adamw",
+        objective="money",
+        evaluate="rungs",
+    )
     assert found.chosen.global_batch == 5
     assert (found.objective, found.epochs_of("evaluate")) == ("money", (1, 3))
     assert "equal-epochs" not in {
@@ -73,9 +82,14 @@ def test_numbers_of_numpy_are_stored_as_plain_ones(tmp_path: Path) -> None:
     found = ec.plan(
         EXAMPLE,
         ec.Budget(deadline=np.float32(1e6), money=real, price_per_hour=real, memory=whole * 10**7),
-        epochs=5, mtbf_seconds=np.float64(600), restart_seconds=whole, noise_scale=np.float32(300),
-        min_delta=real, rules=Patience(checks=np.int64(3), min_delta=real), curves=CURVE,
-    )  # fmt: skip
+        epochs=5,
+        mtbf_seconds=np.float64(600),
+        restart_seconds=whole,
+        noise_scale=np.float32(300),
+        min_delta=real,
+        rules=Patience(checks=np.int64(3), min_delta=real),
+        curves=CURVE,
+    )
     numbers = (found.mtbf_seconds, found.budget.deadline, found.budget.memory, found.budget.money)
     assert {type(number) for number in numbers} == {int, float}
     found.save(tmp_path / "plan.json")
@@ -229,18 +243,51 @@ def test_the_largest_prices_and_powers_can_be_planned_with(name: str) -> None:
 
 @pytest.mark.parametrize(
     "metric",
-    ["val_accuracy", "val_acc", "acc", "eval/f1", "eval_bleu", "mAP", "map50", "val_mIoU",
-     "val_binary_accuracy", "BinaryAccuracy", "top1", "top_5", "acc@1", "r2", "val_precision",
-     "recall@10", "rouge1", "eval_rougeL", "val_dice", "psnr", "roc_auc"],
-)  # fmt: skip
+    [
+        "val_accuracy",
+        "val_acc",
+        "acc",
+        "eval/f1",
+        "eval_bleu",
+        "mAP",
+        "map50",
+        "val_mIoU",
+        "val_binary_accuracy",
+        "BinaryAccuracy",
+        "top1",
+        "top_5",
+        "acc@1",
+        "r2",
+        "val_precision",
+        "recall@10",
+        "rouge1",
+        "eval_rougeL",
+        "val_dice",
+        "psnr",
+        "roc_auc",
+    ],
+)
 def test_larger_is_better(metric: str) -> None:
     assert mode_of(metric) == "max"
 
 
 @pytest.mark.parametrize(
     "metric",
-    ["val_loss", "loss", "mape", "mae", "rmse", "perplexity", "wer", "val_auc_loss", "top1_error",
-     "Loss/valid", "fid", "whatever", ""],
-)  # fmt: skip
+    [
+        "val_loss",
+        "loss",
+        "mape",
+        "mae",
+        "rmse",
+        "perplexity",
+        "wer",
+        "val_auc_loss",
+        "top1_error",
+        "Loss/valid",
+        "fid",
+        "whatever",
+        "",
+    ],
+)
 def test_smaller_is_better(metric: str) -> None:
     assert mode_of(metric) == "min"

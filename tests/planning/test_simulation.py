@@ -148,13 +148,18 @@ def test_scaling_all_times_and_limits_together_changes_nothing(
     spending: Spending, factor: float
 ) -> None:
     """Powers of two, so that no rounding can tell the two apart."""
-    slower = replace(spending, run=_scaled(spending.run, factor), budget=replace(
-        spending.budget,
-        **{
-            name: None if (limit := getattr(spending.budget, name)) is None else limit * factor
-            for name in ("deadline", "money", "energy")
-        },
-    ), reserve_seconds=spending.reserve_seconds * factor)  # fmt: skip
+    slower = replace(
+        spending,
+        run=_scaled(spending.run, factor),
+        budget=replace(
+            spending.budget,
+            **{
+                name: None if (limit := getattr(spending.budget, name)) is None else limit * factor
+                for name in ("deadline", "money", "energy")
+            },
+        ),
+        reserve_seconds=spending.reserve_seconds * factor,
+    )
     assert most_epochs(slower) == most_epochs(spending)
 
 
@@ -212,9 +217,12 @@ def test_nine_runs_in_ten_finish_inside_the_budget_when_the_truth_is_known(seed:
     """1,000 runs of a truth with Student's run-level error, planned at 90 %."""
     own = Scatter(sd=0.08, dof=8)
     prices = Prices(
-        startup=Amount(120.0), training=Amount(55.0, own), evaluation=Amount(8.0, own),
-        save=Amount(4.0, own), epoch_noise=0.05,
-    )  # fmt: skip
+        startup=Amount(120.0),
+        training=Amount(55.0, own),
+        evaluation=Amount(8.0, own),
+        save=Amount(4.0, own),
+        epoch_noise=0.05,
+    )
     budget = Budget(deadline=8 * 3600.0)
     spending = Spending(RunDraws(prices, deviates(seed)), Every(2), Every(5), budget)
     epochs = guaranteed(joint(spending.affordable(), MAX_SEARCHED_EPOCHS, DRAWS), budget.confidence)
@@ -231,10 +239,17 @@ def test_nine_runs_in_ten_finish_inside_the_budget_from_probes_to_plan() -> None
     round_sd = 0.08
     inside = 0
     for seed in range(50):
-        model = fit(truths.sweep((32, 64, 128, 256), (256, 1024), rounds=6, round_sd=round_sd,
-                                 seed=seed))  # fmt: skip
-        found = plan(model, Budget(deadline=1200.0), sizes={"width": 1024}, batch_sizes=(128,),
-                     micro_batch=128, save=1)  # fmt: skip
+        model = fit(
+            truths.sweep((32, 64, 128, 256), (256, 1024), rounds=6, round_sd=round_sd, seed=seed)
+        )
+        found = plan(
+            model,
+            Budget(deadline=1200.0),
+            sizes={"width": 1024},
+            batch_sizes=(128,),
+            micro_batch=128,
+            save=1,
+        )
         random = np.random.default_rng(1000 + seed)
         times = truths.true_seconds(found.chosen.epochs) * np.exp(random.normal(0, round_sd, 20))
         inside += int(np.sum(times <= 1200.0))

@@ -82,11 +82,13 @@ def test_values_that_are_not_finite_always_stop(bad: float) -> None:
 def test_the_first_of_several_rules_stops() -> None:
     rules = [s.Patience(checks=9), s.Target(value=0.5), s.Divergence(value=100)]
     assert s.stop(rules, LearningCurve(epochs=(1, 2, 3), validation=(3, 0.4, 900))) == (
-        2, StopReason.TARGET,
-    )  # fmt: skip
+        2,
+        StopReason.TARGET,
+    )
     assert s.stop(rules, LearningCurve(epochs=(1, 2), validation=(3, 900))) == (
-        2, StopReason.DIVERGED,
-    )  # fmt: skip
+        2,
+        StopReason.DIVERGED,
+    )
 
 
 def test_futility_looks_ahead() -> None:

@@ -22,9 +22,10 @@ def _run(seed: int, epochs: int) -> LearningCurve:
     validation = 0.2 + 1.5 * e**-0.8 + random.normal(0, 0.005, epochs)
     training = 0.1 + 1.5 * e**-0.9 + random.normal(0, 0.005, epochs)
     return LearningCurve(
-        epochs=tuple(e.tolist()), validation=tuple(validation.tolist()),
+        epochs=tuple(e.tolist()),
+        validation=tuple(validation.tolist()),
         training=tuple(training.tolist()),
-    )  # fmt: skip
+    )
 
 
 def _forecast(*curves: LearningCurve, rule: Rule) -> Plan:

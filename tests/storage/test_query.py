@@ -79,9 +79,13 @@ def test_a_finished_run_makes_the_cached_fit_stale_and_corrects_the_next_one(sto
     before, _ = fitted_model(store)
     ran = plan(before, epochs=3, batch_sizes=(64,))
     slower = make_outcome(
-        workload="imaginary", source="", device=truths.DEVICE, config=ran.chosen.config,
-        predicted=ran.prices, epoch_seconds=(2 * ran.prices.epoch.p50,) * 2,
-    )  # fmt: skip
+        workload="imaginary",
+        source="",
+        device=truths.DEVICE,
+        config=ran.chosen.config,
+        predicted=ran.prices,
+        epoch_seconds=(2 * ran.prices.epoch.p50,) * 2,
+    )
     store.add_outcome(make_outcome(workload="other", device=truths.DEVICE))
     store.add_outcome(replace(slower, run="elsewhere", device=replace(truths.DEVICE, name="Other")))
     assert fitted_model(store)[0] == before

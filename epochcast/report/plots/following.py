@@ -91,14 +91,24 @@ def _draw_epochs(axes: Axes, epochs: Sequence[EpochDone]) -> None:
     scale, unit = time_unit(median(e.seconds for e in usual))
     at = [e.position.epoch for e in whole]
     axes.fill_between(
-        at, [e.predicted.p10 / scale for e in whole], [e.predicted.p90 / scale for e in whole],
-        color=BLUE, alpha=0.26, linewidth=0, label="predicted, P10–P90",
-    )  # fmt: skip
+        at,
+        [e.predicted.p10 / scale for e in whole],
+        [e.predicted.p90 / scale for e in whole],
+        color=BLUE,
+        alpha=0.26,
+        linewidth=0,
+        label="predicted, P10–P90",
+    )
     axes.plot(at, [e.predicted.p50 / scale for e in whole], color=BLUE, linewidth=1, alpha=0.6)
     axes.plot(
-        at, [e.seconds / scale for e in whole], color=INK, linewidth=1.5, label="took",
-        marker="o" if len(whole) <= MARKERS else None, markersize=3.2,
-    )  # fmt: skip
+        at,
+        [e.seconds / scale for e in whole],
+        color=INK,
+        linewidth=1.5,
+        label="took",
+        marker="o" if len(whole) <= MARKERS else None,
+        markersize=3.2,
+    )
     firsts = [e for e in whole if e.first]
     _draw_firsts(axes, firsts, scale, NEAR * top)
     top = max([top, *(e.seconds for e in firsts if e.seconds <= NEAR * top)])
@@ -111,17 +121,28 @@ def _draw_firsts(axes: Axes, firsts: Sequence[EpochDone], scale: float, highest:
     """The first epochs of processes; those above ``highest`` seconds in words."""
     near = [e for e in firsts if e.seconds <= highest]
     axes.plot(
-        [e.position.epoch for e in near], [e.seconds / scale for e in near], linestyle="none",
-        marker="o", markersize=6, markerfacecolor="white", markeredgecolor=INK, zorder=4,
+        [e.position.epoch for e in near],
+        [e.seconds / scale for e in near],
+        linestyle="none",
+        marker="o",
+        markersize=6,
+        markerfacecolor="white",
+        markeredgecolor=INK,
+        zorder=4,
         label="first of a process" if near else None,
-    )  # fmt: skip
+    )
     for event in firsts:
         if event.seconds > highest:
             axes.annotate(
-                f"↑ {format_seconds(event.seconds)}", (event.position.epoch, 0.97),
-                xycoords=("data", "axes fraction"), xytext=(20, 0), textcoords="offset points",
-                va="top", fontsize=8, color=INK,
-            )  # fmt: skip
+                f"↑ {format_seconds(event.seconds)}",
+                (event.position.epoch, 0.97),
+                xycoords=("data", "axes fraction"),
+                xytext=(20, 0),
+                textcoords="offset points",
+                va="top",
+                fontsize=8,
+                color=INK,
+            )
 
 
 def _draw_total(axes: Axes, epochs: Sequence[EpochDone], start: RunStarted | None) -> None:
@@ -133,9 +154,14 @@ def _draw_total(axes: Axes, epochs: Sequence[EpochDone], start: RunStarted | Non
     at = [e.position.epoch for e in epochs]
     totals = [e.projected_seconds for e in epochs]
     axes.fill_between(
-        at, [q.p10 / scale for q in totals], [q.p90 / scale for q in totals],
-        color=ORANGE, alpha=0.22, linewidth=0, label="whole run expected, P10–P90",
-    )  # fmt: skip
+        at,
+        [q.p10 / scale for q in totals],
+        [q.p90 / scale for q in totals],
+        color=ORANGE,
+        alpha=0.22,
+        linewidth=0,
+        label="whole run expected, P10–P90",
+    )
     axes.plot(at, [q.p50 / scale for q in totals], color=ORANGE, linewidth=1.4)
     spent = [(e.position.epoch, e.spent_seconds / scale) for e in epochs]
     if start:
@@ -163,10 +189,17 @@ def _draw_planned(axes: Axes, start: RunStarted, scale: float) -> None:
         return
     q = start.planned_seconds
     axes.errorbar(
-        [start.end_epochs], [q.p50 / scale],
-        yerr=[[(q.p50 - q.p10) / scale], [(q.p90 - q.p50) / scale]], color=BLUE, marker="D",
-        markersize=5, capsize=4, linestyle="none", label="planned end", zorder=4,
-    )  # fmt: skip
+        [start.end_epochs],
+        [q.p50 / scale],
+        yerr=[[(q.p50 - q.p10) / scale], [(q.p90 - q.p50) / scale]],
+        color=BLUE,
+        marker="D",
+        markersize=5,
+        capsize=4,
+        linestyle="none",
+        label="planned end",
+        zorder=4,
+    )
 
 
 def _limit_times(start: RunStarted | None) -> dict[str, float]:
@@ -180,10 +213,15 @@ def _draw_limits(axes: Axes, limits: dict[str, float], scale: float) -> None:
     for position, (text, seconds) in enumerate(limits.items()):
         axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
         axes.annotate(
-            text, (0.02 + 0.24 * position, seconds / scale),
-            xycoords=("axes fraction", "data"), va="center", color=INK, fontsize=9,
-            bbox={"color": "white", "pad": 1.5}, zorder=4,
-        )  # fmt: skip
+            text,
+            (0.02 + 0.24 * position, seconds / scale),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=INK,
+            fontsize=9,
+            bbox={"color": "white", "pad": 1.5},
+            zorder=4,
+        )
 
 
 def _values(epochs: Sequence[EpochDone], metric: str) -> list[tuple[int, float, bool]]:
@@ -200,9 +238,15 @@ def _draw_metric(axes: Axes, values: Sequence[tuple[int, float, bool]], metric: 
     if best:
         epoch, value = best[-1]
         axes.plot(
-            [epoch], [value], color=GREEN, marker="*", markersize=12, linestyle="none",
-            label=f"best: {value:.4g}, epoch {epoch:,}", zorder=4,
-        )  # fmt: skip
+            [epoch],
+            [value],
+            color=GREEN,
+            marker="*",
+            markersize=12,
+            linestyle="none",
+            label=f"best: {value:.4g}, epoch {epoch:,}",
+            zorder=4,
+        )
     axes.set_ylabel(metric)
 
 
@@ -216,6 +260,9 @@ def _draw_marks(axes: Axes, run: Sequence[RunEvent], named: bool) -> None:
         axes.axvline(epoch, color=GREEN, linewidth=1.2, linestyle=":", zorder=1)
         if named:
             axes.annotate(
-                f" {', '.join(dict.fromkeys(texts))}", (epoch, 0.03 + 0.07 * (position % 3)),
-                xycoords=("data", "axes fraction"), fontsize=8, color=GREEN,
-            )  # fmt: skip
+                f" {', '.join(dict.fromkeys(texts))}",
+                (epoch, 0.03 + 0.07 * (position % 3)),
+                xycoords=("data", "axes fraction"),
+                fontsize=8,
+                color=GREEN,
+            )

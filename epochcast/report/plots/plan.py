@@ -122,9 +122,13 @@ def _draw_strip(axes: Axes, rows: Sequence[MarkRow]) -> None:
             tops = [position + 0.7 * height for height in row.heights]
             axes.vlines(row.epochs, position, tops, color=row.color, linewidth=1.2)
         axes.annotate(
-            row.total, (1.01, position + 0.35), xycoords=("axes fraction", "data"),
-            va="center", color=row.color, fontsize=9,
-        )  # fmt: skip
+            row.total,
+            (1.01, position + 0.35),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=row.color,
+            fontsize=9,
+        )
     axes.set_yticks(
         [n + 0.35 for n in range(len(rows))], labels=[row.label for row in reversed(rows)]
     )

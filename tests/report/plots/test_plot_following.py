@@ -36,8 +36,10 @@ def test_everything_is_drawn() -> None:
     assert labels(total) == ["whole run expected, P10–P90", "spent", "planned end"]
     assert labels(metric) == ["best: 0.4732, epoch 48"]
     assert (times.get_ylabel(), total.get_ylabel(), metric.get_ylabel()) == (
-        "seconds an epoch", "minutes since the run began", "val_loss",
-    )  # fmt: skip
+        "seconds an epoch",
+        "minutes since the run began",
+        "val_loss",
+    )
     took = next(line for line in times.lines if line.get_label() == "took")
     assert list(took.get_xdata()) == list(range(1, 49))
     assert took.get_ydata()[0] == pytest.approx(67.9)

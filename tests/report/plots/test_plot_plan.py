@@ -23,9 +23,13 @@ PILOT = LearningCurve(
     epochs=tuple(range(1, 31)), validation=tuple(0.002 * (e - 12) ** 2 for e in range(1, 31))
 )
 FOUND = plan(
-    MODEL, Budget(deadline=300, money=0.25, price_per_hour=2.5, energy=9e4, watts=200),
-    epochs=90, rules=(Patience(checks=3),), curves=(PILOT,), evaluate=2,
-)  # fmt: skip
+    MODEL,
+    Budget(deadline=300, money=0.25, price_per_hour=2.5, energy=9e4, watts=200),
+    epochs=90,
+    rules=(Patience(checks=3),),
+    curves=(PILOT,),
+    evaluate=2,
+)
 
 
 def _texts(axes: Any) -> list[str]:

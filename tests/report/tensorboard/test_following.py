@@ -23,8 +23,11 @@ from epochcast.report.tensorboard.following import BoardWatcher
 from epochcast.report.tensorboard.publish import write_board
 
 DRIFTING = sample_runs.drifting()
-BANDS = [f"{group} {q}" for group in ("epoch seconds/predicted", "run seconds/expected")
-         for q in ("P10", "P50", "P90")]  # fmt: skip
+BANDS = [
+    f"{group} {q}"
+    for group in ("epoch seconds/predicted", "run seconds/expected")
+    for q in ("P10", "P50", "P90")
+]
 
 
 def written(folder: Path, events: Sequence[RunEvent]) -> EventMultiplexer:

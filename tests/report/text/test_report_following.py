@@ -99,8 +99,15 @@ def test_no_line_is_too_wide(start, events, width) -> None:
 
 @given(st.floats(), st.sampled_from(("漢字" * 30, "a\nb\x1b[31m", "")), st.integers(20, 100))
 def test_wild_numbers_and_names_are_no_wider(number, name, width) -> None:
-    wild = replace(DONE, seconds=number, ratio=number, spent_money=number, values=((name, number),),
-                   on_plan_probability=number, projected_money=inf)  # fmt: skip
+    wild = replace(
+        DONE,
+        seconds=number,
+        ratio=number,
+        spent_money=number,
+        values=((name, number),),
+        on_plan_probability=number,
+        projected_money=inf,
+    )
     narrator = Narrator(width)
     for event in (replace(START, metric=name), wild):
         lines = narrator.lines(event)
@@ -109,10 +116,17 @@ def test_wild_numbers_and_names_are_no_wider(number, name, width) -> None:
 
 def test_long_epochs_and_much_money_fit() -> None:
     slow = replace(
-        DONE, position=Position(epoch=104), end_epochs=200, seconds=680.0, save_seconds=1.0,
-        predicted=sample_runs.around(690.0), spent_seconds=70000.0, spent_money=48.6,
-        projected_seconds=sample_runs.around(136000.0), projected_money=94.4,
-    )  # fmt: skip
+        DONE,
+        position=Position(epoch=104),
+        end_epochs=200,
+        seconds=680.0,
+        save_seconds=1.0,
+        predicted=sample_runs.around(690.0),
+        spent_seconds=70000.0,
+        spent_money=48.6,
+        projected_seconds=sample_runs.around(136000.0),
+        projected_money=94.4,
+    )
     line = row(slow)
     assert len(line) <= WIDTH
     assert line == (

@@ -33,10 +33,20 @@ PILOT = LearningCurve(
 )
 FULL = plan(
     MODEL,
-    Budget(deadline=300, money=0.3, price_per_hour=2.5, watts=200, carbon_per_kwh=400,
-           disk=1e9, memory=4e9),
-    epochs=90, rules=(Patience(checks=3, min_delta=0.001),), curves=(PILOT,), mtbf_seconds=3600,
-)  # fmt: skip
+    Budget(
+        deadline=300,
+        money=0.3,
+        price_per_hour=2.5,
+        watts=200,
+        carbon_per_kwh=400,
+        disk=1e9,
+        memory=4e9,
+    ),
+    epochs=90,
+    rules=(Patience(checks=3, min_delta=0.001),),
+    curves=(PILOT,),
+    mtbf_seconds=3600,
+)
 
 
 def _text(found: Plan, width: int = 120, terminal: bool = False) -> str:
@@ -69,7 +79,7 @@ def test_a_full_plan_says_everything() -> None:
         f"Timeline, {len(_worth_showing(FULL.timeline))} of",
         "moments; --json has all of them",
         "That ends the run early with a probability of",
-    ):  # fmt: skip
+    ):
         assert part in text
 
 
@@ -94,8 +104,10 @@ def test_nothing_is_wider_than_a_terminal_and_nothing_is_cut(width: int) -> None
 def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
     text = "One more epoch would take 1h 30m and 25.5 GiB of 30 GiB."
     assert filled(text, 28).splitlines() == [
-        "One more epoch would take", "  1h 30m and 25.5 GiB of", "  30 GiB."
-    ]  # fmt: skip
+        "One more epoch would take",
+        "  1h 30m and 25.5 GiB of",
+        "  30 GiB.",
+    ]
     assert filled(text, 80) == text
     whole = r.limits_line(FULL.budget)
     assert whole in _text(FULL, 40)
@@ -161,10 +173,17 @@ def test_ordinals(count: int, words: str) -> None:
 )
 def test_fits_are_said_with_their_epoch(fit_: str, words: str) -> None:
     shape = Outlook(
-        mode="min", families=(), seen_epochs=30, best_value=1.0, best_epoch=12,
-        final_value=Quantiles.exactly(1.0), min_delta=0.0, improve_probability=0.5,
-        fit=fit_, turning_epoch=12,  # type: ignore[arg-type]
-    )  # fmt: skip
+        mode="min",
+        families=(),
+        seen_epochs=30,
+        best_value=1.0,
+        best_epoch=12,
+        final_value=Quantiles.exactly(1.0),
+        min_delta=0.0,
+        improve_probability=0.5,
+        fit=fit_,
+        turning_epoch=12,  # type: ignore[arg-type]
+    )
     assert words in r.fit_text(shape)
 
 
@@ -177,8 +196,17 @@ def test_limits_in_words() -> None:
 
 
 def test_another_batch_comes_with_its_learning_rate() -> None:
-    found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
-                 optimizer="sgd", folds=2, evaluate=0, save=0)  # fmt: skip
+    found = plan(
+        MODEL,
+        Budget(),
+        epochs=3,
+        batch_sizes=(512,),
+        reference_batch=128,
+        optimizer="sgd",
+        folds=2,
+        evaluate=0,
+        save=0,
+    )
     text = _text(found)
     assert "the learning rate by 4 (linear rule, for SGD: Goyal et al. 2017)." in text
     assert "in each of 2 folds" in text
@@ -186,8 +214,9 @@ def test_another_batch_comes_with_its_learning_rate() -> None:
 
 
 def test_a_learning_rate_follows_the_root_of_the_batch_of_an_adaptive_optimizer() -> None:
-    found = plan(MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128,
-                 optimizer="adaptive")  # fmt: skip
+    found = plan(
+        MODEL, Budget(), epochs=3, batch_sizes=(512,), reference_batch=128, optimizer="adaptive"
+    )
     assert found.chosen.learning_rate_rule == "square-root"
     text = "by 2 (square-root rule, for adaptive optimizers: Malladi et al. 2022)."
     assert text in _text(found)
