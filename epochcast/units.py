@@ -40,7 +40,7 @@ _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Euro
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
-MOST_MONEY = 1e15
+MAX_MONEY = 1e15
 LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
@@ -119,7 +119,7 @@ def parse_money(text: str) -> float:
             f"signs, as plans print $; but got {text!r}"
         )
     amount = float((match[1] or match[2]).replace(",", ""))
-    if amount > MOST_MONEY:
+    if amount > MAX_MONEY:
         raise UsageError(f"an amount of money is like '$18', and at most 1e15, but got {text!r}")
     return amount
 
@@ -253,7 +253,7 @@ def format_money(amount: float, currency: str = "$") -> str:
     """``"$12.40"``; amounts under ten cents keep two figures."""
     if 0 < amount < 0.0995:
         return f"{currency}{amount:.2g}"
-    if amount > MOST_MONEY:
+    if amount > MAX_MONEY:
         return f"{currency}{amount:.3g}"
     return f"{currency}{amount:,.2f}"
 

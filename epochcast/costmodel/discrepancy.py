@@ -40,9 +40,9 @@ from numpy.typing import NDArray
 from epochcast.costmodel.features import Array
 
 LENGTH_SCALES = (1.0, 2.0, 4.0)  # doublings
-STRETCH, MOST_STRETCHED = 2.0, 8.0  # from one trial to the next, and at the end
+STRETCH, MAX_STRETCH = 2.0, 8.0  # from one trial to the next, and at the end
 UNEVEN = 0.25  # log prior that is lost per squared doubling between the length scales of two axes
-MAX_PASSES = 3  # over the axes: from 1 to MOST_STRETCHED
+MAX_PASSES = 3  # over the axes: from 1 to MAX_STRETCH
 NUGGETS = (0.01, 0.1, 1.0)  # λ: of the smooth part's variance
 IMPROVEMENT = 0.9  # of the leave-one-out error; one in ten is noise in small samples
 UNKNOWN_SD = 0.16  # constant throughput misses neighbours by 16 % on average (docs/method.md)
@@ -204,7 +204,7 @@ class _Smooth:
         for factor in (1 / STRETCH, STRETCH):
             moved = list(self.stretches)
             moved[axis] *= factor
-            if 1 / MOST_STRETCHED <= moved[axis] <= MOST_STRETCHED:
+            if 1 / MAX_STRETCH <= moved[axis] <= MAX_STRETCH:
                 found.append(replace(self, stretches=tuple(moved)))
         return found
 

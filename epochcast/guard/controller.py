@@ -37,7 +37,7 @@ GROWTH = 0.05  # of the plan's epochs, that must be gained for the end to move u
 AS_PLANNED = log(1.25)  # how far pace and interval may be off for the planned epochs to hold
 LEAVE_SECONDS = 0.1  # the last note and leaving a framework's loop: 2 to 25 ms on a busy CPU
 SURE = 0.95  # of what must fit before a hard end, where the plan asks for less
-MOST_STEPS = 10**9  # without any limit, as many as there are
+MAX_STEPS = 10**9  # without any limit, as many as there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ class Controller:
     def steps_that_fit(self, state: RunState, moment: Moment) -> int:
         """Before the last save must begin."""
         room = moment.left - self.reserve(state, moment) - moment.first_bound
-        return 0 if room < 0 else 1 + int(min(room / moment.step_bound, MOST_STEPS))
+        return 0 if room < 0 else 1 + int(min(room / moment.step_bound, MAX_STEPS))
 
     # ── decisions ────────────────────────────────────────────────────────────────────────────
 
@@ -331,9 +331,9 @@ class Controller:
         if wanted <= state.done:
             return Decision()
         chance = partial(self.probability, state, moment)
-        most = last_that_fits(state.done, wanted, chance, self.plan.budget.confidence)
-        offered = (notice("could-continue", epochs=str(most - state.done)),)
-        return Decision(notices=offered if most > state.done else ())
+        reachable = last_that_fits(state.done, wanted, chance, self.plan.budget.confidence)
+        offered = (notice("could-continue", epochs=str(reachable - state.done)),)
+        return Decision(notices=offered if reachable > state.done else ())
 
     def _last_that_fits(self, state: RunState, moment: Moment, fits: int) -> int:
         chance = partial(self.probability, state, moment)
@@ -393,9 +393,9 @@ def moved_end(
     if end > done and probability(end) < confidence - band:
         return last_that_fits(done, end, probability, confidence)
     if end < last:
-        most = last_that_fits(end, last, probability, confidence)
-        if most - end >= max(1.0, GROWTH * last):
-            return most
+        reachable = last_that_fits(end, last, probability, confidence)
+        if reachable - end >= max(1.0, GROWTH * last):
+            return reachable
     return end
 
 

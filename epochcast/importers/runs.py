@@ -269,7 +269,7 @@ class _Reader:
         try:
             return device_named(name, self.options.device_kind)
         except ValueError as error:
-            raise UsageError(f"{self.row.place}: {error} with --device-kind") from error
+            raise UsageError(f"{self.row.location}: {error} with --device-kind") from error
 
     def _footprint(self) -> Footprint | None:
         counts = {role: self._value(role, parse_whole) for role in COUNTS}
@@ -378,11 +378,11 @@ def numbered(
             its number, so that importing a file twice changes nothing.
     """
     numbers: dict[object, dict[object, int]] = {}
-    for m, place, identity in _identified(stored):
-        numbers.setdefault(place, {})[identity] = m.round
+    for m, key, identity in _identified(stored):
+        numbers.setdefault(key, {})[identity] = m.round
     result = []
-    for m, place, identity in _identified(found):
-        taken = numbers.setdefault(place, {})
+    for m, key, identity in _identified(found):
+        taken = numbers.setdefault(key, {})
         free = 1 + max(taken.values(), default=-1)
         result.append(replace(m, round=taken.setdefault(identity, free)))
     return tuple(result)
@@ -394,7 +394,7 @@ def _identified(
     """Each with what it measured, and which it is among equal ones of that."""
     seen: Counter[object] = Counter()
     for m in measurements:
-        place = (m.workload, m.source, m.data, m.device.key, m.config)
+        key = (m.workload, m.source, m.data, m.device.key, m.config)
         times = (m.warmup_seconds, m.step_seconds)
-        yield m, place, (times, seen[place, times])
-        seen[place, times] += 1
+        yield m, key, (times, seen[key, times])
+        seen[key, times] += 1

@@ -39,7 +39,7 @@ class Malformed(ValueError):
 class Row:
     """Cells by the name of their column; what is not there, or empty, was not written."""
 
-    place: str
+    location: str
     cells: Mapping[str, Cell]
 
     def get(self, column: str | None, parse: Callable[[Cell], _Value]) -> _Value | None:
@@ -58,8 +58,8 @@ class Row:
 
     def wrong(self, problem: str, column: str | None = None) -> Malformed:
         """The one way to say what is wrong with a row, and where."""
-        place = self.place if column is None else f"{self.place}, column {column!r}"
-        return Malformed(f"{place}: {problem}")
+        location = self.location if column is None else f"{self.location}, column {column!r}"
+        return Malformed(f"{location}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _json_rows(text: str) -> list[Row]:
         if error.msg != "Extra data":  # more than one document: JSON Lines
             raise Malformed(f"line {error.lineno}: not JSON: {error.msg}") from error
         lines = ((f"line {n}", line) for n, line in enumerate(io.StringIO(text), start=1))
-        return [_row(place, _loaded(place, line)) for place, line in lines if line.strip()]
+        return [_row(location, _loaded(location, line)) for location, line in lines if line.strip()]
     except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep
         raise Malformed(f"line {first}: not JSON: {error}") from error
     if isinstance(document, list):
@@ -181,21 +181,21 @@ def _json_rows(text: str) -> list[Row]:
     return [_row(f"line {first}", document)]
 
 
-def _loaded(place: str, line: str) -> object:
+def _loaded(location: str, line: str) -> object:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"{place}: not JSON: {getattr(error, 'msg', error)}") from error
+        raise Malformed(f"{location}: not JSON: {getattr(error, 'msg', error)}") from error
 
 
 def _entries(found: Sequence[object]) -> list[Row]:
     return [_row(f"entry {n}", entry) for n, entry in enumerate(found, start=1)]
 
 
-def _row(place: str, entry: object) -> Row:
+def _row(location: str, entry: object) -> Row:
     if not isinstance(entry, dict):
-        raise Malformed(f"{place}: expected a JSON object, but got {shown(entry)}")
-    return Row(place, {_one_line(name): cell for name, cell in entry.items()})
+        raise Malformed(f"{location}: expected a JSON object, but got {shown(entry)}")
+    return Row(location, {_one_line(name): cell for name, cell in entry.items()})
 
 
 def _is_log(row: Row) -> bool:

@@ -197,8 +197,8 @@ class EvaluatedCandidate:
     @property
     def disk_spreads_saves(self) -> bool:
         """Whether saves of this run are further apart than they would be on a larger disk."""
-        most = self.max_saves
-        return most is not None and self.epochs > most * self._epochs_between_saves
+        saves = self.max_saves
+        return saves is not None and self.epochs > saves * self._epochs_between_saves
 
     @cached_property
     def _steady_seconds(self) -> float:

@@ -88,15 +88,15 @@ def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
 
 def _disk_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     """That saves are further apart than on a larger disk, and what would put them closer."""
-    most = chosen.max_saves
-    if most is None or not chosen.disk_spreads_saves:
+    saves = chosen.max_saves
+    if saves is None or not chosen.disk_spreads_saves:
         return []
     free = replace(chosen, budget=replace(chosen.budget, disk=None))
     need = float(free.planned.disk_bytes(free.same(free.epochs)).max())
     advice = f"--disk {enough('disk', need).replace(' ', '')}"
-    if most > chosen.spare_saves:
-        advice += f", or keep fewer: --keep {most - chosen.spare_saves}"
-    count = "1 checkpoint" if most == 1 else f"{most:,} checkpoints"
+    if saves > chosen.spare_saves:
+        advice += f", or keep fewer: --keep {saves - chosen.spare_saves}"
+    count = "1 checkpoint" if saves == 1 else f"{saves:,} checkpoints"
     return [_note("disk-spreads-saves", count=count, advice=advice)]
 
 

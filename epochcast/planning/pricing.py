@@ -402,10 +402,10 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate
-    most = _epochs_limits(prices, request)
+    limits = _epochs_limits(prices, request)
     room = _seconds_allowed(prices, budget) / request.folds - prices.startup
-    epochs = np.clip(np.floor(room / epoch), 0, most)
-    worth = most if request.epochs_limit else 1 / efficiencies
+    epochs = np.clip(np.floor(room / epoch), 0, limits)
+    worth = limits if request.epochs_limit else 1 / efficiencies
     least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
     progress = np.where(epochs < least, 0.0, epochs / worth)
     return progress, (prices.startup + np.maximum(epochs, least) * epoch) * request.folds
@@ -420,8 +420,8 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _epochs_limits(prices: PriceList, request: PlanRequest) -> Array:
-    most = request.epochs_limit or max(MAX_SEARCHED_EPOCHS, request.min_epochs or 1)
-    return np.ceil(most / _efficiencies(prices, request) - 1e-9)
+    epochs = request.epochs_limit or max(MAX_SEARCHED_EPOCHS, request.min_epochs or 1)
+    return np.ceil(epochs / _efficiencies(prices, request) - 1e-9)
 
 
 def _seconds_allowed(prices: PriceList, budget: Budget) -> Array:

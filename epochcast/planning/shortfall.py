@@ -24,7 +24,7 @@ from epochcast.planning.simulation import HOPELESS, guaranteed, upper_quantile
 from epochcast.records import LimitName, Shortfall, Warning_
 from epochcast.units import (
     LONGEST_SECONDS,
-    MOST_MONEY,
+    MAX_MONEY,
     format_bytes,
     format_money,
     format_percent,
@@ -65,7 +65,7 @@ FORMS: dict[LimitName, tuple[Callable[[float], str], Callable[[str], float]]] = 
     "disk": (format_bytes, parse_bytes),
     "memory": (format_bytes, parse_bytes),
 }
-LARGEST: Mapping[LimitName, float] = {"deadline": LONGEST_SECONDS, "money": MOST_MONEY}
+LARGEST: Mapping[LimitName, float] = {"deadline": LONGEST_SECONDS, "money": MAX_MONEY}
 Miss = tuple[LimitName, float, float]  # a limit, what it is, what it would have to be
 
 

@@ -324,13 +324,15 @@ class Spending:
             return self.joules(seconds)
         return np.asarray(seconds + self.reserve_seconds + self.budget.spent_seconds)
 
-    def affordable(self, most: int = MAX_SEARCHED_EPOCHS) -> dict[LimitName, Epochs]:
-        """The largest number of epochs that each limit allows in each draw, up to ``most``."""
-        return {name: self._affordable(name, limit, most) for name, limit in self.limits().items()}
+    def affordable(self, max_epochs: int = MAX_SEARCHED_EPOCHS) -> dict[LimitName, Epochs]:
+        """The epochs that each limit allows in each draw, up to ``max_epochs``."""
+        return {
+            name: self._affordable(name, limit, max_epochs) for name, limit in self.limits().items()
+        }
 
-    def _affordable(self, name: LimitName, limit: float, most: int) -> Epochs:
+    def _affordable(self, name: LimitName, limit: float, max_epochs: int) -> Epochs:
         fits = np.zeros(len(self.run.once), dtype=np.int64)
-        fails = np.full_like(fits, most + 1)
+        fails = np.full_like(fits, max_epochs + 1)
         while np.any(fails - fits > 1):
             middle = (fits + fails) // 2
             holds = self.used(name, middle) <= limit * (1 + ROUNDING)
@@ -344,9 +346,9 @@ def guaranteed(epochs: Epochs, confidence: float) -> int:
     return int(np.sort(epochs)[position])
 
 
-def joint(affordable: dict[LimitName, Epochs], most: int, draws: int) -> Epochs:
+def joint(affordable: dict[LimitName, Epochs], max_epochs: int, draws: int) -> Epochs:
     """What all limits together allow in each draw."""
-    everything = np.full(draws, most, dtype=np.int64)
+    everything = np.full(draws, max_epochs, dtype=np.int64)
     return np.asarray(np.minimum.reduce([everything, *affordable.values()]))
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
 
 REPLAYS = 200  # of the rules: a probability of 10 % is then known within 2 %
-MOST_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
+MAX_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
 FEWEST_REPLAYS = 10
 DRAWN = 256  # moments whose times are drawn; between them, quantiles follow the medians
 
@@ -61,7 +61,7 @@ def stop_forecast(
     if not (rules and fitted and epochs):
         return {}
     random = np.random.default_rng(request.seed)
-    replays = int(np.clip(MOST_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
+    replays = int(np.clip(MAX_CHECKS // len(epochs), FEWEST_REPLAYS, REPLAYS))
     at = np.array(epochs, dtype=float)
     watched = looks_at_training(rules)
     pilots = _with_training(fitted) if watched else fitted

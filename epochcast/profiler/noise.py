@@ -27,7 +27,7 @@ from epochcast.records import GradientNoise
 
 MICRO_BATCHES = 16  # of one large batch: the two sizes must differ by much
 GROUPS = 24  # large batches: |G|² is a small difference of large numbers
-MOST_TIMES = 10  # the steady time of a trial, for each of training and gradients
+MAX_STEADY_TIMES = 10  # the steady time of a trial, for each of training and gradients
 
 
 def measure_noise(task: Task) -> GradientNoise:
@@ -49,7 +49,7 @@ def measure_noise(task: Task) -> GradientNoise:
             f"the noise scale needs two batches of {batch_size} from the data set's "
             f"{samples} samples; probe a smaller batch size"
         )
-    seconds = MOST_TIMES * task.spec.steady_seconds
+    seconds = MAX_STEADY_TIMES * task.spec.steady_seconds
     steps = _train(stepper, seconds)
     small, large = _norms(loop, stepper.batches(), count, seconds)
     return GradientNoise(

@@ -27,7 +27,7 @@ Mode = Literal["min", "max"]
 RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futility"]
 Fit = Literal["underfitting", "overfitting", "settled"]
 RateRule = Literal["linear", "square-root"]
-MOST = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
+MAX_RATE = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
 RATES = ("price_per_hour", "fixed_cost", "watts", "watts_spread", "carbon_per_kwh")
 
 
@@ -105,8 +105,8 @@ class Budget:
         require(is_number(value), f"{name} must be a number, but got {shown(value)}")
         ok = is_finite(value) and value >= 0
         require(ok, f"{name} must be finite and >= 0, but got {shown(value)}")
-        most = MOST if name in RATES else value
-        require(value <= most, f"{name} must be at most {MOST:g}, but got {shown(value)}")
+        largest = MAX_RATE if name in RATES else value
+        require(value <= largest, f"{name} must be at most {MAX_RATE:g}, but got {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
