@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import ceil, floor, log2, sqrt
+from math import ceil, log2, sqrt
 
 import numpy as np
 
@@ -34,7 +34,7 @@ ZERO = Quantiles.exactly(0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
-EPSILON = 1e-9  # of an epoch, in counting evaluations
+EPSILON = 1e-9  # 2.1 / 0.7 is a little more than 3 in floating point
 ALWAYS = ("start-up", "first steps", "training steps")  # terms that are shown even where they are 0
 
 
@@ -290,8 +290,7 @@ def _occasions(epochs: float, every: float) -> int:
     """How often something happens that is done every so many epochs and at the end."""
     if every == 0:
         return 0
-    whole = floor(epochs / every + EPSILON)
-    return whole + (epochs - whole * every > EPSILON)
+    return ceil(epochs / every - EPSILON)
 
 
 def _cut_batch(asked: int, made: int) -> list[Warning_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -202,3 +203,21 @@ def test_between_four_peaks_of_a_parabola_is_its_value() -> None:
     points = {float(b): 10_000.0 + (b - 8) ** 2 for b in (8, 16, 24, 32)}
     value, _ = hinge(points, 20) or (0.0, None)
     assert value == pytest.approx(10_144, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("points", "value", "sd"),
+    [
+        ({16.0: 100.0, 32.0: 148.0}, 76.0, 24.0),  # the slope of 3 may end at 16
+        ({16.0: 100.0, 32.0: 132.0, 64.0: 228.0}, 84.0, 8.0),  # 2, then 3: it may change by 1 again
+        ({16.0: 100.0, 32.0: 116.0, 64.0: 180.0}, 92.0, 8.0),  # 1, then 3: it is never below 0
+        ({16.0: 100.0, 32.0: 200.0}, 50.0, 50.0),  # in proportion
+    ],
+)
+def test_below_what_was_counted_the_slope_may_change_once_more(
+    points: dict[float, float], value: float, sd: float
+) -> None:
+    found, scatter = hinge(points, 8) or (0.0, None)
+    assert found == pytest.approx(value, rel=1e-12)
+    assert scatter is not None
+    assert scatter.sd == pytest.approx(math.hypot(sd / value, 0.02), rel=1e-12)

@@ -109,6 +109,19 @@ def test_evaluations_happen_every_so_many_epochs_and_at_the_end(
     assert "checkpoints" not in counts
 
 
+@pytest.mark.parametrize(
+    ("epochs", "every", "count"),
+    [(0.3, 0.1, 3), (0.9, 0.3, 3), (2.1, 0.7, 3), (0.35, 0.1, 4), (1e4, 0.1, 100_000)],
+)
+def test_evaluations_within_an_epoch_are_counted_exactly(
+    epochs: float, every: float, count: int
+) -> None:
+    """2.1 / 0.7 is more than 3 in floating point, and 0.3 / 0.1 less."""
+    estimate = MODEL.predict(epochs=epochs, eval_every=every, save_every=every)
+    counts = {term.name: term.count for term in estimate.terms}
+    assert (counts["evaluation"], counts["checkpoints"]) == (count, count)
+
+
 def test_what_is_left_open_is_as_probed_last() -> None:
     config = MODEL.predict(epochs=1).config
     assert (config.batch_size, dict(config.sizes)) == (256, {"depth": 1, "width": 1024})

@@ -121,6 +121,14 @@ def test_clear_overfitting_is_found_through_noise(checks: int) -> None:
     assert sum(turn is not None for turn in found) > 0.9 * CURVES
 
 
+@pytest.mark.parametrize("late", [11, 41])
+def test_a_late_median_scatters_as_medians_do(late: int) -> None:
+    """By var ≈ π/2n, more than a mean would; beside the 5/9 of the lowest mean of three."""
+    medians = np.median(np.random.default_rng(0).standard_normal((40_000, late)), axis=1)
+    reach, exact = (c._largest_by_chance(np.zeros(60), n, 1.0) for n in (late, 10**9))
+    assert 5 / 9 * ((reach / exact) ** 2 - 1) == pytest.approx(medians.var(), rel=0.07)
+
+
 def test_validation_that_rises_with_training_is_not_overfitting() -> None:
     curve = _curve(_turning, 30)
     values = curve.validation

@@ -130,6 +130,14 @@ def test_a_label_names_what_differs_from_the_defaults():
     assert config.label == "batch_size=64 depth=2 width=512 workers=2"
 
 
+@pytest.mark.parametrize(
+    ("accumulation", "workers", "period"), [(4, 6, 12), (4, 2, 4), (3, 0, 3), (1, 5, 5)]
+)
+def test_a_loop_repeats_after_a_common_multiple(accumulation, workers, period):
+    config = RunConfig(batch_size=1, accumulation=accumulation, workers=workers)
+    assert config.period == period
+
+
 def test_a_footprint_peaks_where_it_is_larger():
     zeros = {field.name: 0 for field in dataclasses.fields(records.Footprint)}
     zeros |= {"uncounted_operators": (), "step_peak_bytes": 5, "update_peak_bytes": 7}
