@@ -47,7 +47,11 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # for type checkers al
 
 
 def read_int_list(text: str) -> tuple[int, ...]:
-    """``"32,64,128"``."""
+    """``"32,64,128"``.
+
+    Raises:
+        UsageError: a part is no whole number, or is below 1.
+    """
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -58,7 +62,11 @@ def read_int_list(text: str) -> tuple[int, ...]:
 
 
 def read_knob(text: str) -> tuple[str, Any]:
-    """``"width=256,512"``."""
+    """``"width=256,512"``.
+
+    Raises:
+        UsageError: the name, the equals sign or the values are missing.
+    """
     from epochcast.records import parse_size_value
 
     name, equals, values = text.partition("=")
@@ -68,7 +76,11 @@ def read_knob(text: str) -> tuple[str, Any]:
 
 
 def read_inner_share(text: str) -> float:
-    """``"5%"`` or ``"0.05"``; neither nothing nor everything."""
+    """``"5%"`` or ``"0.05"``; neither nothing nor everything.
+
+    Raises:
+        UsageError: it is no share, or one of 0 % and less or of 100 % and more.
+    """
     share = units.parse_share(text)
     if not 0 < share < 1:
         raise UsageError(f"expected more than 0% and less than 100%, but got {text!r}")
@@ -76,7 +88,11 @@ def read_inner_share(text: str) -> float:
 
 
 def read_question(text: str) -> dict[str, Any]:
-    """``"epochs=90,batch-size=256,width=512"``."""
+    """``"epochs=90,batch-size=256,width=512"``.
+
+    Raises:
+        UsageError: one of the pairs has no name or no value.
+    """
     from epochcast.records import parse_size_value
 
     pairs = [part.partition("=") for part in text.split(",")]
@@ -148,7 +164,11 @@ def set_option(command: Command) -> Command:
 
 
 def knobs_by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The values that ``--set`` gave each knob."""
+    """The values that ``--set`` gave each knob.
+
+    Raises:
+        UsageError: a knob is given twice.
+    """
     names = [name for name, _ in pairs]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
@@ -166,7 +186,17 @@ def reading(store: str | None) -> Store:
 def require_same(
     model: CostModel, model_file: str, workload: str | None, device: str | None
 ) -> None:
-    """Refuse a model of another workload or device than was asked for."""
+    """Refuse a model of another workload or device than was asked for.
+
+    Args:
+        model: as it was read from the file.
+        model_file: its path, which the refusal names.
+        workload: as people write it, a built-in name or a target; None for any.
+        device: a kind, a key, or part of a name; None for any.
+
+    Raises:
+        UsageError: the model is of another workload, or of another device.
+    """
     from epochcast.profiler.target import canonical
 
     if workload and canonical(workload) != model.workload:
@@ -213,7 +243,13 @@ def _with_named_pairs(value: Any) -> Any:
 
 
 def say_count(done: str, count: int, as_json: bool) -> None:
-    """How many measurements something was done to."""
+    """How many measurements something was done to.
+
+    Args:
+        done: the past participle, ``"removed"``; in JSON it is the name of the number.
+        count: of the measurements.
+        as_json: whether to write a JSON document to stdout, instead of a line to stderr.
+    """
     if as_json:
         print_json(**{done: count})
     else:

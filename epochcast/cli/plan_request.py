@@ -29,7 +29,12 @@ STOP_SETTING = {  # the number that ``--stop RULE=NUMBER`` gives
 
 
 def budget_of(options: dict[str, Any], now: datetime) -> Budget:
-    """The limits given; durations and dates count from ``now``."""
+    """The limits given; durations and dates count from ``now``.
+
+    Raises:
+        UsageError: a limit is out of its range, the deadline lies before the allocation's start, or
+            that start is not known.
+    """
     from epochcast.records import Budget
     from epochcast.units import is_time, parse_deadline
 
@@ -62,7 +67,11 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
 
 
 def read_counting(text: str) -> tuple[CountedFrom, str | float | None]:
-    """``"now"``, ``"start"``, ``"start=2026-12-01 08:00"``, ``"total"`` or ``"total=3h"``."""
+    """``"now"``, ``"start"``, ``"start=2026-12-01 08:00"``, ``"total"`` or ``"total=3h"``.
+
+    Raises:
+        UsageError: the text has none of these forms, or what follows ``total=`` is no duration.
+    """
     from epochcast.units import parse_seconds
 
     kind, given, rest = text.partition("=")
@@ -99,7 +108,11 @@ def _spent(counting: tuple[CountedFrom, str | float | None], now: datetime) -> f
 
 
 def read_mtbf(text: str) -> float:
-    """Seconds between failures: ``"12h"``, or ``"0.5/h"`` of them an hour."""
+    """Seconds between failures: ``"12h"``, or ``"0.5/h"`` of them an hour.
+
+    Raises:
+        UsageError: the rate is no number, not above 0 or infinite, or the duration is none.
+    """
     from epochcast.units import parse_seconds
 
     number, rate, _ = text.replace(" ", "").partition("/h")
@@ -115,7 +128,11 @@ def read_mtbf(text: str) -> float:
 
 
 def read_stop(text: str) -> tuple[str, float]:
-    """``"patience=5"``."""
+    """``"patience=5"``.
+
+    Raises:
+        UsageError: there is no such rule, or no number follows it.
+    """
     kind, _, number = text.partition("=")
     if kind.strip() in STOP_SETTING:
         with suppress(ValueError):
@@ -177,7 +194,11 @@ def _samples(text: str | None, probed: int) -> int | None:
 
 
 def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
-    """The value that ``--set`` gave each knob."""
+    """The value that ``--set`` gave each knob.
+
+    Raises:
+        UsageError: a knob has several values, or is given twice.
+    """
     knobs = knobs_by_name(pairs)
     for name, values in knobs.items():
         if len(values) > 1:

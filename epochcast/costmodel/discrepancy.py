@@ -150,6 +150,8 @@ def kernel(Z: Array, C: Array, lengths: float | Array) -> Array:
     """exp(−‖(z − c)/ℓ‖² / 2) for rows z of Z (n, d) and c of C (m, d); shape (n, m).
 
     Args:
+        Z: points, (n, d).
+        C: centres, (m, d).
         lengths: ℓ, one for all axes or one for each, (d,).
     """
     return np.asarray(np.exp(-_squared_distances(Z / lengths, C / lengths) / 2))

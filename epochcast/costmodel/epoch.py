@@ -137,5 +137,9 @@ class RunParts:
         }
 
     def total(self, epochs: Any, evaluations: Any, saves: Any) -> Array:
-        """Seconds of the whole run; arguments as of ``terms``."""
+        """Seconds of the whole run.
+
+        Args:
+            epochs, evaluations, saves: as of ``terms``, whose sum this is.
+        """
         return np.asarray(sum(self.terms(epochs, evaluations, saves).values()))

@@ -187,6 +187,8 @@ def time_forms(
     while the host prepares the next operator, so the slower of the two rules.
 
     Args:
+        knobs: names of the model-size knobs, which stand in for the counts where there are none.
+        kind: of the device; says which forms are likely, and which ones need better evidence.
         has_counts: whether operators were counted; otherwise only knobs and batch size are known.
         aligned: whether FLOPs were also counted as kernels work through them.
     """

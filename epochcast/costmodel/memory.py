@@ -259,6 +259,9 @@ class Layer:
         of the two counts, which is the surface's where the context rules, and not their sum.
 
         Args:
+            variables: of the configuration, by name.
+            peak: bytes of its live tensors at their peak.
+            of_peak: how far that peak may be off.
             measured: whether this very configuration was, and has fragmented already.
         """
         known = {**variables, "peak_bytes": peak}

@@ -205,6 +205,12 @@ def _describe(variant: Variant) -> str:
 def configuration(parameters: Parameters, variant: Variant, question: Question) -> RunConfig:
     """The configuration a question means: what it leaves open is as probed last.
 
+    Args:
+        parameters: of the cost model; a refusal names its workload.
+        variant: gives what the question leaves open, and what no question can change: precision,
+            compilation, devices, drop_last.
+        question: whose batch size, knobs, accumulation and workers are taken where it has them.
+
     Raises:
         PredictionError: an unknown knob, or a value of the wrong kind.
     """
@@ -368,6 +374,7 @@ def largest_batch(
     fits at all smaller ones.
 
     Args:
+        parameters: of the cost model, among whose variants the question chooses.
         question: its batch size is ignored.
         memory_bytes: what the device has for this process.
         confidence: probability with which it must fit, between 0 and 1.

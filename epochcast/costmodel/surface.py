@@ -84,6 +84,7 @@ class FittedForm:
         """log v_m and sd_m in n configurations, each (n,).
 
         Args:
+            table: the variables of the configurations by name, (n,) each.
             points: (n, d).
             outside: doublings outside the fitted range along each axis, (n, d).
         """
@@ -213,7 +214,14 @@ def points_of(axes: Sequence[str], table: VariableTable) -> Array:
 def shares_of(
     terms: Array, whole: Array, groups: tuple[tuple[int, ...], ...], exponent: float
 ) -> Array:
-    """∂ log ŷ / ∂ log β, (n, k), from β·X (n, k) and ŷ (n,)."""
+    """∂ log ŷ / ∂ log β, (n, k).
+
+    Args:
+        terms: β·X, what each feature contributes in each row, (n, k).
+        whole: ŷ, the same joined, (n,).
+        groups: for each group, the positions of its features among the k.
+        exponent: p, by which the groups join; at infinity the highest group has all shares.
+    """
     shares = terms / np.maximum(whole, SMALLEST)[:, None]
     for group in groups if exponent != 1 else ():
         columns = list(group)
@@ -252,14 +260,28 @@ class Loading:
     def loader_seconds(
         self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
     ) -> float:
-        """Seconds a batch of the loader alone, with another number of workers."""
+        """Seconds a batch of the loader alone, with another number of workers.
+
+        Args:
+            variables: of the configuration, by name.
+            workers: processes that load; none takes as long as one.
+            scaling: γ, what more workers help; 1 halves the time with twice the workers, 0 changes
+                nothing.
+        """
         factor = max(1, self.workers) / max(1, workers)
         return self.loader.value(variables) * float(factor**scaling)
 
     def micro_step_seconds(
         self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
     ) -> float:
-        """Seconds of a micro-step without update."""
+        """Seconds of a micro-step without update.
+
+        Args:
+            variables: of the configuration, by name.
+            workers: processes that load meanwhile; 0 adds loading to computing.
+            scaling: γ, what more workers help; 1 halves the time with twice the workers, 0 changes
+                nothing.
+        """
         parts = (self.compute.value(variables), self.loader_seconds(variables, workers, scaling))
         return _together(parts, 1.0 if workers == 0 else self._overlap_of_workers)
 
@@ -293,8 +315,11 @@ def fit_loading(
     """How computing and loading meet in the steps measured; None where one was not measured.
 
     Args:
+        compute: seconds of a micro-step without update and without its wait for data.
+        loader: seconds a batch of the loader alone.
         steps: variables and seconds of whole micro-steps without update.
         direct_error: leave-one-out error of a surface fitted to the steps themselves.
+        workers: processes that loaded in all of these measurements; with 0 nothing overlaps.
     """
     if compute is None or loader is None:
         return None

@@ -199,7 +199,13 @@ class Controller:
         )
 
     def probability(self, state: RunState, moment: Moment, end: int) -> float:
-        """That a run to the end of an epoch keeps all limits."""
+        """The probability that a run to the end of an epoch keeps all limits.
+
+        Args:
+            state: of the run, with what it has learned of its own speed.
+            moment: now; what is left of the limits counts.
+            end: number of the epoch after which the run would end.
+        """
         return state.forecast.probability(self.rest(state, end), moment.left)
 
     def reserve(self, state: RunState, moment: Moment) -> float:
@@ -268,7 +274,13 @@ class Controller:
         return Decision(notices=(notice("evaluation-skipped", epoch=str(epoch)),))
 
     def saves(self, state: RunState, moment: Moment, epoch: int) -> bool:
-        """Whether a save is planned after an epoch."""
+        """Whether a save is planned after an epoch.
+
+        Args:
+            state: of the run: when it saved last, and what a save and an epoch take it.
+            moment: now, as the epoch ends.
+            epoch: its number, from 1; after the last one there is always a save.
+        """
         level = state.forecast.epoch
         interval = save_interval(state.forecast.save.median, self.plan.mtbf_seconds)
         return epoch == state.end or self.schedule.saves_at(

@@ -206,7 +206,11 @@ class TorchRanks:
 
 
 def current_ranks() -> Ranks:
-    """The processes of this run: those of torch.distributed, where it is in use."""
+    """The processes of this run: those of torch.distributed, where it is in use.
+
+    Raises:
+        UsageError: torchrun started several processes, but they are no process group yet.
+    """
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:

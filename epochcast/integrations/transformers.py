@@ -340,7 +340,14 @@ class TrainerParts:
 
 
 def write_checkpoint(folder: Path, parts: TrainerParts, ranks: Ranks) -> None:
-    """Write a checkpoint; all processes call this, and the first one writes what they share."""
+    """Write a checkpoint; all processes call this, and the first one writes what they share.
+
+    Args:
+        folder: of the checkpoint; made where it is missing.
+        parts: what Trainer reads again: model, optimizer, scheduler, its state, and a tokenizer or
+            the like.
+        ranks: this process among all: each writes its own random state, and rank 0 the rest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = "rng_state.pth" if ranks.size == 1 else f"rng_state_{ranks.rank}.pth"
     torch.save(_random_states(ranks.size), folder / name)

@@ -41,17 +41,36 @@ RATE_RULES: Mapping[OptimizerKind, RateRule] = {"sgd": "linear", "adaptive": "sq
 
 
 def efficiency(batch: float, reference: float, noise_scale: float) -> float:
-    """Progress per sample, relative to the reference batch."""
+    """Progress per sample, relative to the reference batch: below 1 with a larger one.
+
+    Args:
+        batch: B, samples of an optimizer step on all devices together.
+        reference: B₀, likewise.
+        noise_scale: φ, in samples.
+    """
     return (noise_scale + reference) / (noise_scale + batch)
 
 
 def equivalent_epochs(epochs: float, batch: float, reference: float, noise_scale: float) -> int:
-    """Whole epochs at a batch size that make at least the progress of so many at the reference."""
+    """Whole epochs at a batch size that make at least the progress of so many at the reference.
+
+    Args:
+        epochs: at the reference batch.
+        batch: B, samples of an optimizer step on all devices together.
+        reference: B₀, likewise.
+        noise_scale: φ, in samples.
+    """
     return ceil(epochs / efficiency(batch, reference, noise_scale) - 1e-9)
 
 
 def learning_rate_factor(batch: float, reference: float, optimizer: OptimizerKind) -> float:
-    """What to multiply the reference's learning rate with."""
+    """What to multiply the reference's learning rate with.
+
+    Args:
+        batch: B, samples of an optimizer step on all devices together.
+        reference: B₀, likewise.
+        optimizer: ``"sgd"`` scales with B/B₀, ``"adaptive"`` with its square root.
+    """
     ratio = batch / reference
     return ratio if RATE_RULES[optimizer] == "linear" else sqrt(ratio)
 

@@ -127,7 +127,13 @@ def _with_last(epochs: Iterable[int], last: int) -> tuple[int, ...]:
 
 
 def rung_epochs(first: int, eta: int, last: int) -> tuple[int, ...]:
-    """r·ηᵏ for k = 0 … ⌊log_η(last/r)⌋."""
+    """r·ηᵏ for k = 0 … ⌊log_η(last/r)⌋.
+
+    Args:
+        first: r, the epoch of the lowest rung; with one beyond ``last`` there is no rung.
+        eta: η, how much longer each rung is than the one below, at least 2.
+        last: the run's last epoch, which is a rung by chance only.
+    """
     if first > last:
         return ()
     return tuple(first * eta**k for k in range(integer_log(last // first, eta) + 1))

@@ -215,6 +215,11 @@ class FittedCurve:
 
         Where the curve was seen, it is that curve with other noise instead of its own; beyond, the
         average with its error, which one run has in common at all epochs.
+
+        Args:
+            epochs: where to evaluate the curves, one axis; fractions of an epoch are allowed.
+            count: of the curves.
+            random: where the draws come from; the same state gives the same curves.
         """
         mean, sd = self.mean_and_sd(epochs)
         known = np.interp(epochs, self.seen.epochs, self._without_noise())
@@ -264,7 +269,13 @@ def fit_curve(curve: LearningCurve, mode: Mode = "min") -> FittedCurve:
 
 
 def fit_rise(x: Array, y: Array, noise: float) -> FittedRise | None:
-    """All shapes fitted to a curve on the unit square; None if none of them rises."""
+    """All shapes fitted to a curve on the unit square; None if none of them rises.
+
+    Args:
+        x: epochs as shares of the last one seen, (n,), rising to 1.
+        y: values from 0, the lowest seen, to 1, the highest, (n,); smaller is better.
+        noise: standard deviation of y from check to check; what lies further off counts less.
+    """
     X, n = _columns(x, x[0]), len(x)
     trust = np.ones(n)
     for _ in range(REWEIGHTINGS):
@@ -414,7 +425,13 @@ def _variance(fitted: FittedFamily, x: Array) -> Array:
 
 
 def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outlook:
-    """What a curve promises for a run of ``horizon`` epochs."""
+    """What a curve promises for a longer run.
+
+    Args:
+        fitted: the curve, as far as it was seen, with its extrapolation.
+        horizon: the run's last epoch.
+        min_delta: the least improvement on the best value seen that counts, in the metric's unit.
+    """
     y = _oriented(fitted.seen.validation, fitted.mode)
     best = int(np.argmin(y))
     turned = turning_point(fitted)

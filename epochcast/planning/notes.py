@@ -19,7 +19,13 @@ from epochcast.units import format_bytes
 
 
 def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[Warning_, ...]:
-    """What the chosen option assumes, in the order in which it is said."""
+    """What the chosen option assumes, in the order in which it is said.
+
+    Args:
+        job: what is trained, with the cost model that prices it.
+        request: what was asked, and what was left for the plan to assume.
+        chosen: the candidate that the plan is made of.
+    """
     found = configuration_warnings(job.model, chosen.cost)
     probed = job.variant.world_size
     if chosen.config.world_size != probed:

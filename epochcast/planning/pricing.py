@@ -331,6 +331,11 @@ def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
 
     Those that surely fit into memory come first, or the smallest ones where none does; those that
     may fit, looked at closely, follow.
+
+    Args:
+        prices: medians for all n candidates.
+        budget: its memory and the device's own say what fits, its other limits how far each gets.
+        request: the epochs, folds and evaluations to make room for, and the noise scale.
     """
     cautious, limit = _cautious_bytes(prices, budget), memory_limit(prices.job, budget)
     hopeful = LENIENT * np.fmin(cautious, prices.device_bytes)

@@ -162,7 +162,13 @@ def _change(name: LimitName, has: float, need: float) -> str:
 
 
 def why_endless(candidate: EvaluatedCandidate, epochs: int, level: float) -> str | None:
-    """That so many epochs take over 3,000 years in a share ``level`` of runs; None if less."""
+    """That so many epochs take over 3,000 years in a share ``level`` of runs; None if less.
+
+    Args:
+        candidate: whose time is simulated, failures and restarts included.
+        epochs: of each run.
+        level: share of the draws that must end in time, between 0 and 1.
+    """
     if upper_quantile(candidate.planned.seconds(candidate.same(epochs)), level) <= LONGEST_SECONDS:
         return None
     run, mtbf = f"{epochs:,} epochs" if epochs > 1 else "1 epoch", candidate.request.mtbf_seconds

@@ -152,13 +152,24 @@ class RunDraws:
         self.noise = prices.epoch_noise
 
     def seconds(self, last: Epochs, evaluate: Cadence, save: Cadence) -> Array:
-        """Seconds of all folds of runs of ``last`` epochs, shape (S,), restarts included."""
+        """Seconds of all folds, shape (S,), restarts included.
+
+        Args:
+            last: the last epoch of each run, (S,) or broadcast to it.
+            evaluate: when evaluations are due up to there.
+            save: when saves are due up to there.
+        """
         return self.until(last, evaluate.count(last), save.count(last))
 
     def until(self, epochs: Epochs, evaluations: Epochs, saves: Epochs) -> Array:
         """Seconds of so many epochs, evaluations and saves in each fold, restarts included.
 
         Counts of shape (S,) give (S,); of shape (m, 1) they give (m, S).
+
+        Args:
+            epochs: in each fold.
+            evaluations: in each fold.
+            saves: in each fold.
         """
         averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
         run = RunParts(
@@ -347,7 +358,13 @@ def guaranteed(epochs: Epochs, confidence: float) -> int:
 
 
 def joint(affordable: dict[LimitName, Epochs], max_epochs: int, draws: int) -> Epochs:
-    """What all limits together allow in each draw."""
+    """What all limits together allow in each draw.
+
+    Args:
+        affordable: epochs that each limit allows, (S,) each; empty where nothing is limited.
+        max_epochs: the most that is ever allowed, whatever the limits.
+        draws: S.
+    """
     everything = np.full(draws, max_epochs, dtype=np.int64)
     return np.asarray(np.minimum.reduce([everything, *affordable.values()]))
 

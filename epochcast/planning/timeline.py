@@ -55,7 +55,13 @@ Forecast = Mapping[int, Chance]  # by the epoch of the check
 def stop_forecast(
     chosen: EvaluatedCandidate, request: PlanRequest, fitted: Sequence[FittedCurve]
 ) -> Forecast:
-    """What the rules are likely to do in this run; empty without rules or curves."""
+    """What the rules are likely to do in this run; empty without rules or curves.
+
+    Args:
+        chosen: whose epochs and cadence say when checks are.
+        request: its rules, but for futility, which would fit a curve at each check; and its seed.
+        fitted: the learning curves of earlier runs, from which runs like them are drawn.
+    """
     rules = [rule for rule in request.rules if not isinstance(rule, Futility)]
     epochs = chosen.evaluate.epochs(chosen.epochs)
     if not (rules and fitted and epochs):

@@ -419,6 +419,8 @@ def sharpest(
     that fall off over one standard deviation of the candidates in feature space.)
 
     Args:
+        candidates: the variables of each of the n configurations, by name.
+        taken: positions of those that are not to be measured again.
         sd_logs: of the prediction at every candidate, as far as measuring others lowers it, (n,).
         asked: positions of the configurations that the question is about.
         seconds: that measuring each candidate takes, (n,).

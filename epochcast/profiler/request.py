@@ -291,6 +291,7 @@ def describe(request: SweepRequest, worker: WorkerProcess) -> Description:
     Raises:
         UsageError: no such workload or knob.
         WorkloadError: the user's code cannot be loaded.
+        EpochcastError: the worker answered, but not what it was asked.
     """
     task = Task(kind="describe", spec=TrialSpec(workload=request.workload))
     known = ask_or_refuse(worker, task, request.timeout_seconds).described

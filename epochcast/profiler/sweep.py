@@ -62,7 +62,15 @@ class SweepStore(Protocol):
         source: str,
         footprints: Mapping[RunConfig, Footprint],
         data: str = "",
-    ) -> None: ...
+    ) -> None:
+        """Save what dry runs counted.
+
+        Args:
+            workload: the target that names it.
+            source: the fingerprint of its code.
+            footprints: what one dry run of each configuration counted.
+            data: where its batches came from, as in ``Measurement.data``.
+        """
 
 
 class Observer(Protocol):
@@ -92,6 +100,11 @@ class SilentObserver:
     """Ignores everything."""
 
     def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        """Say nothing.
+
+        Args:
+            trials, done, device, data: as of ``Observer.begin``; none is looked at.
+        """
         return
 
     def phase(self, label: str, phase: str) -> None:

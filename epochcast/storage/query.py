@@ -190,6 +190,12 @@ def gradient_noise(
 ) -> tuple[GradientNoise, tuple[Warning_, ...]]:
     """The gradients that ``probe --noise-scale`` took of a model size, the newest ones.
 
+    Args:
+        store: where the measurements are.
+        workload: the target that names it; default: the one probed last.
+        device: a kind, a key, or part of a name; default: the one probed last.
+        sizes: values of the knobs that the model must have; a knob that is left out may have any.
+
     Raises:
         PredictionError: it took none.
     """
@@ -213,6 +219,11 @@ def gradient_noise(
 def measured_watts(store: Store, workload: str | None = None, device: str | None = None) -> float:
     """What the device drew while it was probed: the median over all trials.
 
+    Args:
+        store: where the measurements are.
+        workload: the target that names it; default: the one probed last.
+        device: a kind, a key, or part of a name; default: the one probed last.
+
     Raises:
         PredictionError: it has no sensor that could be read.
     """
@@ -230,7 +241,13 @@ def fit_key(
     footprints: Mapping[RunConfig, Footprint],
     outcomes: Sequence[RunOutcome] = (),
 ) -> str:
-    """Changes whenever a fit of these measurements, footprints and outcomes could change."""
+    """Changes whenever a fit of these measurements, footprints and outcomes could change.
+
+    Args:
+        measurements: of one workload on one device, in any order.
+        footprints: what dry runs counted, by configuration.
+        outcomes: of followed runs, which correct what is predicted.
+    """
     parts = sorted((m.key, m.created_at, m.status) for m in measurements)
     counted = sorted((config.label, repr(footprint)) for config, footprint in footprints.items())
     ran = sorted(to_json(outcome) for outcome in outcomes)
@@ -286,6 +303,7 @@ def compare(store: Store, workload: str | None = None, device: str | None = None
     """Predicted against actual over the followed runs of a store.
 
     Args:
+        store: where the runs are, and the measurements that a correction's model is fitted to.
         workload: default: of all.
         device: a kind, a key, or part of a name; default: on all.
     """

@@ -194,6 +194,9 @@ class Store:
         """Save what was counted in dry runs, all or none; older counts are replaced.
 
         Args:
+            workload: the target that names it.
+            source: the fingerprint of its code.
+            footprints: by the configuration that was counted.
             data: where its batches came from, as in ``Measurement.data``.
 
         Raises:
@@ -216,7 +219,7 @@ class Store:
         Args:
             workload: the target that names it.
             source: the fingerprint of its code.
-            data: the folder of its local data; empty where it makes its own.
+            data: where its batches came from, as in ``Measurement.data``.
 
         Raises:
             StoreError: the store cannot be read.

@@ -41,7 +41,14 @@ _GPT_DROPOUT = 0.1  # Radford et al. 2018, section 4.1
 
 
 def mnist_mlp(width: int = 512, depth: int = 1, *, data: str | None = None) -> Workload:
-    """Flattened 28×28 images through ``depth`` ReLU layers of ``width`` to 10 classes."""
+    """Flattened 28×28 images through ``depth`` ReLU layers of ``width`` to 10 classes.
+
+    Args:
+        width: neurons of each hidden layer.
+        depth: hidden layers.
+        data: a folder with a copy of MNIST; None makes synthetic images of the same number and
+            shape.
+    """
     _require_positive(width=width, depth=depth)
     flat = transforms.Compose((transforms.to_float, transforms.flatten))
     train, evaluation = _images("MNIST", data, local.read_mnist, flat, flat)
@@ -59,6 +66,12 @@ def mnist_mlp(width: int = 512, depth: int = 1, *, data: str | None = None) -> W
 
 def cifar10_cnn(width: int = 32, image_size: int = 224, *, data: str | None = None) -> Workload:
     """One padded 3×3 convolution on images that the loader crops and enlarges: loader-heavy.
+
+    Args:
+        width: channels of the convolution.
+        image_size: pixels along each side of what the loader makes of the 32×32 images.
+        data: a folder with a copy of CIFAR-10; None makes synthetic images of the same number and
+            shape.
 
     Raises:
         WorkloadError: ``image_size`` is below 2, which ``transforms.Resize`` cannot make.
@@ -89,6 +102,12 @@ def cifar10_cnn(width: int = 32, image_size: int = 224, *, data: str | None = No
 
 def cifar10_resnet(depth: int = 20, width: int = 16, *, data: str | None = None) -> Workload:
     """The residual network of He et al. 2015, arXiv:1512.03385, section 4.2, trained as there.
+
+    Args:
+        depth: layers with weights, 6n + 2.
+        width: channels of the first of three stages; each further one has twice as many.
+        data: a folder with a copy of CIFAR-10; None makes synthetic images of the same number and
+            shape.
 
     Raises:
         WorkloadError: ``depth`` is not 6n + 2, n being the blocks of each of three stages.
@@ -133,6 +152,13 @@ def char_gpt(
     An epoch visits every character once, in windows of ``context`` that do not overlap:
     ``(characters - 1) // context`` samples, 7,842 for the 1,003,854 training characters.
 
+    Args:
+        layers: transformer blocks.
+        width: features of each token; a multiple of ``heads``.
+        context: tokens of a window, which is one sample.
+        heads: of attention in each block.
+        data: a text file, or a folder with exactly one ``.txt``; None makes synthetic text.
+
     Raises:
         WorkloadError: ``width`` is not a multiple of ``heads``, or the text is too short.
     """
@@ -161,6 +187,11 @@ def char_gpt(
 
 def digits_mlp(width: int = 128, depth: int = 2, *, data: str | None = None) -> Workload:
     """Real handwritten digits in a network that learns them to 97 % in seconds.
+
+    Args:
+        width: neurons of each hidden layer.
+        depth: hidden layers.
+        data: None alone is allowed; the digits come with scikit-learn.
 
     Raises:
         WorkloadError: ``data`` was given; this workload brings its own.

@@ -67,7 +67,13 @@ _METRICS = _QUANTITIES[:4]  # the measured columns of the HParams table
 def run_files(
     summaries: Sequence[Summary], predictions: Sequence[ProbedPrediction], text: str
 ) -> dict[str, bytes]:
-    """The event file of each run, by the run's name."""
+    """The event file of each run, by the run's name.
+
+    Args:
+        summaries: of the configurations measured; each has a row of the HParams table.
+        predictions: of those, beside what was measured; the figures of a workload need some.
+        text: what was predicted last, in Markdown; empty for nothing.
+    """
     runs: defaultdict[str, list[Entry]] = defaultdict(list)
     runs[TOP_RUN] += _top_entries(summaries, text)
     knobs = shown_knobs(summaries)

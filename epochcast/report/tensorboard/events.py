@@ -42,17 +42,36 @@ class Entry:
 
 
 def scalar(tag: str, value: float, step: int, description: str) -> Entry:
-    """A point of a curve; the unit of ``value`` is in its tag, ``description`` is Markdown."""
+    """A point of a curve.
+
+    Args:
+        tag: the card's name, with the unit of the value in it; what is before a slash is its group.
+        value: in that unit.
+        step: where the point is along the horizontal axis.
+        description: of the card, in Markdown.
+    """
     return Entry(step=step, proto=scalar_pb(tag, value, description))
 
 
 def text(tag: str, markdown: str, step: int = 0) -> Entry:
-    """A text in Markdown."""
+    """A text in Markdown.
+
+    Args:
+        tag: the text's name.
+        markdown: what it says.
+        step: TensorBoard shows the texts of one name by their steps.
+    """
     return Entry(step=step, proto=text_pb(tag, markdown))
 
 
 def image(tag: str, png: bytes, description: str) -> Entry:
-    """A picture, as PNG; ``description`` is Markdown."""
+    """A picture.
+
+    Args:
+        tag: the picture's name; what is before a slash is its group.
+        png: its bytes, from whose header its size is read.
+        description: in Markdown.
+    """
     width, height = struct.unpack(">II", png[16:24])  # PNG specification 11.2.2: the IHDR chunk
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING)
     tensor.tensor_shape.dim.add(size=3)
@@ -84,7 +103,13 @@ def hparams_experiment(
 
 
 def hparams_session(knobs: Mapping[str, SizeValue], trial: str, succeeded: bool) -> list[Entry]:
-    """One row of the HParams table; its metrics are the scalars of the same run."""
+    """One row of the HParams table; its metrics are the scalars of the same run.
+
+    Args:
+        knobs: the row's value of each hyperparameter, by name.
+        trial: the row's name.
+        succeeded: whether to mark it as a success or as a failure.
+    """
     status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     proto = summary_pb2.Summary()

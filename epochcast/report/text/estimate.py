@@ -216,6 +216,7 @@ def print_how_to_follow(console: Console, asked: str, known: Sequence[str]) -> N
     """What to do where there is no outcome yet.
 
     Args:
+        console: where to print.
         asked: the workload and device asked for; empty for any.
         known: workloads of which there are outcomes.
     """

@@ -263,7 +263,13 @@ def summary_lines(events: Sequence[RunEvent]) -> list[str]:
 
 
 def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") -> str:
-    """Why a process stopped: ``"Stopped after epoch 48 of 50: …"``."""
+    """Why a process stopped: ``"Stopped after epoch 48 of 50: …"``.
+
+    Args:
+        event: how the process ended, and where.
+        metric: its name in sentences about rules that watch it.
+        signal: the one that ended the run, ``"SIGTERM"``; empty where none did.
+    """
     by = f" by {signal}" if signal else ""
     limit = LIMITS[event.limit]
     why = REASONS[event.reason].format(metric=metric, limit=limit, by=by)

@@ -22,7 +22,13 @@ CountedRow = tuple[RunConfig, Footprint]
 
 
 def print_footprints(console: Console, workload: str, rows: Sequence[CountedRow]) -> None:
-    """A row per configuration, or everything about a single one."""
+    """A row per configuration, or everything about a single one.
+
+    Args:
+        console: where to print.
+        workload: the heading.
+        rows: at least one; a single one is shown with what is alive at its peak.
+    """
     console.print(Text(workload, style="bold"))
     if len(rows) == 1:
         _print_one(console, *rows[0])

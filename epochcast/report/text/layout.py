@@ -43,6 +43,12 @@ def fitting(
     """As many tables as it takes for none to be wider than ``width``; nothing is left out.
 
     The first ``keys`` columns say what a row is, and are repeated in each.
+
+    Args:
+        cells: the columns by heading, all of one length.
+        width: columns of the terminal.
+        keys: how many of the first columns say what a row is; each table repeats them.
+        left: headings of the columns that are aligned to the left.
     """
     names = list(cells)
     groups: list[list[str]] = [[]]
@@ -64,7 +70,13 @@ def maybe(form: Callable[[float], str], value: float | None) -> str:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print a sentence or two; further lines of them are indented."""
+    """Print a sentence or two; further lines of them are indented.
+
+    Args:
+        console: where to print.
+        text: its words stay whole, and a number stays beside its unit.
+        style: of rich, ``"yellow"``; empty for the terminal's own.
+    """
     lines = filled(text, console.width) if console.is_terminal else text
     console.print(Text(lines, style=style), soft_wrap=True)
 

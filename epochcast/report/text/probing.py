@@ -46,6 +46,12 @@ class PlainProgress:
         self.total = self.count = 0
 
     def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        """Print a line that says what is about to be measured, and on what.
+
+        Args:
+            trials, done, device, data: as of ``Observer.begin``; where ``trials`` is None, lines
+                are numbered without a total.
+        """
         self.total = trials or 0
         self.console.print(Text(_opening(trials, done, device, data)), soft_wrap=True)
 
@@ -82,6 +88,12 @@ class BarProgress(PlainProgress):
         self._task = self._bar.add_task("starting", total=None)
 
     def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+        """Print the line, then start the bar below it.
+
+        Args:
+            trials, done, device, data: as of ``Observer.begin``; where ``trials`` is None, the bar
+                has no end.
+        """
         super().begin(trials, done, device, data)
         self._bar.update(self._task, total=trials)  # None: a bar that only moves
         self._bar.start()
@@ -160,7 +172,14 @@ def _varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
 def print_probed(
     console: Console, trials: int, result: SweepResult, until: float | None = None
 ) -> None:
-    """What the sweep cost, why it stopped, and what to do next."""
+    """What the sweep cost, why it stopped, and what to do next.
+
+    Args:
+        console: where to print.
+        trials: made by this sweep; what the store had before does not count.
+        result: of the sweep.
+        until: the half-width of the interval that was asked for, as a share; None where none was.
+    """
     console.print()
     if not trials and result.stopped not in ("complete", "sharp", "max-rounds"):
         line = "No trial was made: --max-seconds left no time for one; give more, or leave it out."
@@ -212,7 +231,13 @@ def print_measurements(
 def print_imported(
     console: Console, measurements: Sequence[Measurement], columns: Sequence[Column]
 ) -> None:
-    """How many runs were imported, and what each column of the file was taken for."""
+    """How many runs were imported, and what each column of the file was taken for.
+
+    Args:
+        console: where to print.
+        measurements: one for each run of the file.
+        columns: of the file that were read; one without a role is a knob.
+    """
     read = ", ".join(f"{c.role} from {c.name!r}" for c in columns if c.role)
     knobs = ", ".join(c.knob for c in columns if not c.role) or "none"
     console.print(Text(f"read {read}; knobs: {knobs}"), soft_wrap=True)
