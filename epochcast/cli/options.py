@@ -137,7 +137,7 @@ def model_options(command: Command) -> Command:
         help="Use the model that `fit -o` wrote to this file.",
     )(command)
     return click.option(
-        "--device", help="The device that was probed, by its kind or a part of its name."
+        "--device", help="Use what was probed on this device, given its kind or a part of its name."
     )(command)
 
 

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--device", help="The device that was probed, by its kind or a part of its name.")
+@click.option(
+    "--device", help="Use what was probed on this device, given its kind or a part of its name."
+)
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False), help="Write the model to this file, as JSON."
 )
@@ -206,7 +208,9 @@ def _questions(options: dict[str, Any]) -> list[Question]:
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("--device", help="The device that the runs used, by its kind or a part of its name.")
+@click.option(
+    "--device", help="Show the runs on this device, given its kind or a part of its name."
+)
 @plot_option
 @click.option("--forget", metavar="RUN", help="Remove what this run took; it was a broken one.")
 @store_option

@@ -62,7 +62,10 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
 @store_option
 @json_option
 def show(key: str, store: str | None, as_json: bool) -> None:
-    """Show the measurement whose key starts with KEY, as JSON."""
+    """Show the measurement whose key starts with KEY, as JSON.
+
+    Its `memory` says, too, how often CUDA's allocator had to flush its cache to make room.
+    """
     with reading(store) as opened:
         print_json(measurement=opened.get(key))
 

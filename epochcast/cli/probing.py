@@ -57,62 +57,60 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option(
     "--batch-sizes",
     type=INT_LIST,
-    help="Micro-batches to measure; by default a few around the workload's own.",
+    help="Measure these micro-batches; by default a few around the workload's own.",
 )
 @click.option(
     "--set",
     "knobs",
     type=KNOB_OR_RANGE,
     multiple=True,
-    help="Values of a model-size knob, or a range to choose some from.",
+    help="Give a model-size knob these values, or a range to choose some from.",
 )
 @click.option(
     "--for",
     "asked",
     type=QUESTION,
-    help="What will be asked: the sweep chooses what makes the answer sharper.",
+    help="Choose what to measure so that the answer to this question is sharp.",
 )
-@click.option(
-    "--until", type=SHARE, help="The sweep chooses until the answer is this sharp; 5% by default."
-)
+@click.option("--until", type=SHARE, help="Measure until the answer is this sharp; 5% by default.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="The device to measure: cpu, cuda, cuda:1 or mps.",
+    help="Measure on this device: cpu, cuda, cuda:1 or mps.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="How many CPU threads torch uses.")
+@click.option("--threads", type=click.IntRange(min=1), help="Let torch use this many CPU threads.")
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help="How many times each configuration is measured, each in a fresh process.",
+    help="Measure each configuration so many times, each in a fresh process.",
 )
-@click.option("--seconds", type=DURATION, help="How long each trial times steady steps.")
-@click.option("--max-seconds", type=DURATION, help="The time that the whole sweep may take.")
-@click.option("--timeout", type=DURATION, help="The time that one trial may take.")
+@click.option("--seconds", type=DURATION, help="Time steady steps of each trial for so long.")
+@click.option("--max-seconds", type=DURATION, help="End the whole sweep within this time.")
+@click.option("--timeout", type=DURATION, help="Give up a trial that takes longer than this.")
 @click.option(
     "--data",
     type=click.Path(exists=True),
-    help="A folder of local data, instead of synthetic data.",
+    help="Read data from this folder, instead of making synthetic data.",
 )
 @click.option(
     "--accumulation",
     type=click.IntRange(min=1),
-    help="How many micro-batches each optimizer step accumulates.",
+    help="Accumulate so many micro-batches in each optimizer step.",
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="The precision of autocast."
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Compute in this precision, by autocast.",
 )
 @click.option(
-    "--compile/--no-compile", default=None, help="Whether the model runs under torch.compile."
+    "--compile/--no-compile", default=None, help="Run the model under torch.compile or not."
 )
-@click.option(
-    "--workers", type=click.IntRange(min=0), help="How many processes the data loader has."
-)
+@click.option("--workers", type=click.IntRange(min=0), help="Load data with so many processes.")
 @click.option(
     "--drop-last/--keep-last",
     default=None,
-    help="Whether the last partial batch of an epoch is left out.",
+    help="Drop or keep the last partial batch of an epoch.",
 )
 @click.option(
     "--noise-scale",
@@ -122,7 +120,7 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option(
     "--traces/--no-traces",
     default=True,
-    help="Whether each configuration gets a torch.profiler trace at the end.",
+    help="Record a torch.profiler trace of each configuration at the end, or none.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @store_option
@@ -213,20 +211,22 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @click.command("dry-run")
 @click.argument("workload")
-@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="The micro-batch, or several.")
+@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Count these micro-batches.")
 @set_option
 @click.option(
     "--accumulation",
     type=click.IntRange(min=1),
-    help="How many micro-batches each optimizer step accumulates.",
+    help="Accumulate so many micro-batches in each optimizer step.",
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="The precision of autocast."
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Compute in this precision, by autocast.",
 )
 @click.option(
     "--data",
     type=click.Path(exists=True),
-    help="A folder of local data, instead of synthetic data.",
+    help="Read data from this folder, instead of making synthetic data.",
 )
 @click.option("--timeline", is_flag=True, help="Show every allocation and free of the step.")
 @store_option

@@ -109,7 +109,6 @@ class Parameters:
         imports: process start until the user's code is loaded.
         variants: most recently probed first.
         probing_seconds: wall-clock time of all the measurements behind the model.
-        measured_at: the newest of them, ISO 8601 in UTC.
         calibration: what outcomes of followed runs say; all else is of probes alone.
     """
 
@@ -123,7 +122,6 @@ class Parameters:
     imports: Amount
     variants: tuple[Variant, ...]
     probing_seconds: float
-    measured_at: str
     calibration: Calibrations = field(default_factory=Calibrations)
 
 

@@ -81,7 +81,6 @@ def fit(
         variants=tuple(_variant(trials, footprints or {}) for trials in _by_variant(good)),
         probing_seconds=sum(m.probe_seconds for m in known)
         + sum(m.import_seconds for m in known if m.trial == 0),
-        measured_at=newest.created_at,
     )
     return replace(model, calibration=calibrate(model, outcomes))
 

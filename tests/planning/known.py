@@ -120,7 +120,6 @@ def model(
         "imports": Amount(setup, EXACTLY),
         "variants": (variant,),
         "probing_seconds": 60.0,
-        "measured_at": "2026-01-01T00:00:00+00:00",
     }
     return CostModel(**(values | changes))
 
