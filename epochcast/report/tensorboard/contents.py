@@ -72,7 +72,7 @@ def run_files(
     Args:
         summaries: of the configurations measured; each has a row of the HParams table.
         predictions: of those, beside what was measured; the figures of a workload need some.
-        text: what was predicted last, in Markdown; empty for nothing.
+        text: predictions for people, in Markdown; empty for none.
     """
     runs: defaultdict[str, list[Entry]] = defaultdict(list)
     runs[TOP_RUN] += _top_entries(summaries, text)
