@@ -131,7 +131,7 @@ def test_nothing_is_measured_under_the_number_of_an_earlier_round(kept: int) -> 
     whole, _ = run(begun(until=0.003), noise=0.01, limit=kept)
     late = {m.config for m in whole if m.round == 1} - {m.config for m in whole if m.round == 0}
     assert late
-    again, _ = run(begun(until=0.003), noise=0.01, found=whole)
+    again, _ = run(begun(until=0.003), noise=0.01, found=whole, limit=kept + 10)
     assert min(m.round for m in again[kept:]) >= max(m.round for m in whole)
 
 
@@ -140,7 +140,7 @@ def test_nothing_larger_is_tried_once_memory_ran_out() -> None:
     largest = max(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)
     second = sorted(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)[-2]
     failed = replace(trial(second, 0, 0), status="oom", message="out of memory", step_seconds=())
-    found, _ = run(chooser, noise=0.05, found=[failed])
+    found, _ = run(chooser, noise=0.05, found=[failed], limit=30)
     assert CANDIDATES[largest] not in configs(found)
     assert [m.config for m in found].count(CANDIDATES[second]) == 1
 
