@@ -29,6 +29,8 @@ Whole = NDArray[np.int64]
 Count = TypeVar("Count", int, Whole)
 Seconds = float | Array
 
+HOUR = 3600.0  # seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division(Generic[Count]):
@@ -91,6 +93,11 @@ def division_of(samples: int, config: RunConfig) -> Division[int]:
         config.world_size,
         drop_last=config.drop_last,
     )
+
+
+def price_of_a_second(price_per_hour: float, devices: int) -> float:
+    """What a second of a run costs: every device is paid for, whatever it does."""
+    return price_per_hour * devices / HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,7 +54,7 @@ class CostModel(Parameters):
             footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
             eval_every: epochs between evaluations; 0 never evaluates.
             save_every: epochs between checkpoints; 0 saves none.
-            price_per_hour: of the device; without one the estimate has no cost.
+            price_per_hour: of one device; without one the estimate has no cost.
             **sizes: model-size knobs; those left out are as probed last.
 
         Raises:

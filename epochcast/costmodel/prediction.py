@@ -14,7 +14,13 @@ from math import ceil, log2, sqrt
 import numpy as np
 
 from epochcast.costmodel.cost import ConfigurationCost, Parameters, Prices, Variant
-from epochcast.costmodel.epoch import Division, RunParts, Seconds, division_of
+from epochcast.costmodel.epoch import (
+    Division,
+    RunParts,
+    Seconds,
+    division_of,
+    price_of_a_second,
+)
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import PredictionError
@@ -91,8 +97,9 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
     require_known_size(parameters, at)
     samples = question.samples or at.samples()
     asked = config.batch_size
-    if asked > samples and not config.drop_last:  # a loader makes one batch of all there are
-        config = replace(config, batch_size=samples)
+    each = config.samples_each(samples)
+    if asked > each and not config.drop_last:  # a loader makes one batch of all there are
+        config = replace(config, batch_size=each)
         at = ConfigurationCost(parameters, variant, config)
     division = _division(samples, config)
     epochs = question.epochs or (question.steps or 0) / division.updates
@@ -101,7 +108,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
     total = sum((term.seconds for term in terms), ZERO)
     cost = None
     if question.price_per_hour is not None:
-        cost = total.scaled(question.price_per_hour / 3600)
+        cost = total.scaled(price_of_a_second(question.price_per_hour, config.world_size))
     extrapolated = at.extrapolated()
     return Estimate(
         workload=parameters.workload,
@@ -135,7 +142,7 @@ def _division(samples: int, config: RunConfig) -> Division[int]:
     if not found.micro_batches:
         raise PredictionError(
             f"with drop_last, a batch size of {config.batch_size} leaves no batch in "
-            f"{samples} samples"
+            f"{config.samples_each(samples)} samples a device"
         )
     return found
 
@@ -406,7 +413,7 @@ def largest_batch(
     def fits(batch_size: int) -> bool:
         return batch_size <= proven or needed(batch_size) <= memory_bytes
 
-    limit = question.samples or at(config.batch_size).samples()
+    limit = config.samples_each(question.samples or at(config.batch_size).samples())
     if not fits(1):
         raise PredictionError(
             f"not even a batch of one fits: {parameters.workload} needs "

@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from epochcast.costmodel.epoch import price_of_a_second
 from epochcast.costmodel.features import Array
 from epochcast.records import Budget, LimitName, Plan
 
-HOUR, KWH = 3600.0, 3.6e6  # seconds, joules
+KWH = 3.6e6  # joules
 
 Amount = TypeVar("Amount", float, Array)
 
@@ -54,7 +55,7 @@ class Meter:
 
     def price(self, seconds: Amount) -> Amount:
         """Money for some seconds alone; nothing where the price is not known."""
-        return (self.budget.price_per_hour or 0.0) * self.devices / HOUR * seconds
+        return price_of_a_second(self.budget.price_per_hour or 0.0, self.devices) * seconds
 
     def money(self, seconds: Amount) -> Amount:
         """Money that a run of so many seconds has cost, with everything spent before it."""
@@ -85,8 +86,8 @@ class Meter:
         if budget.deadline is not None:
             found["deadline"] = budget.deadline
         if budget.money is not None and budget.price_per_hour:
-            hourly = budget.price_per_hour * self.devices
-            found["money"] = (budget.money - budget.fixed_cost) * HOUR / hourly
+            rate = price_of_a_second(budget.price_per_hour, self.devices)
+            found["money"] = (budget.money - budget.fixed_cost) / rate
         if budget.energy is not None and budget.watts:
             deviate = max(0.0, NormalDist().inv_cdf(budget.confidence))
             found["energy"] = budget.energy / (self.watts(deviate) * self.devices)

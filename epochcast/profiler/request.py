@@ -126,7 +126,8 @@ class SweepRequest:
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise UsageError(f"threads must be 1 to {MAX_THREADS}, but got {self.threads}")
         if self.batch_sizes is not None and min(self.batch_sizes, default=0) < 1:
-            raise UsageError(f"batch sizes must be at least 1, but got {list(self.batch_sizes)}")
+            got = list(self.batch_sizes) or "none: leave batch_sizes out for the workload's own"
+            raise UsageError(f"batch sizes must be at least 1, but got {got}")
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:
             raise UsageError(f"overrides are {', '.join(OVERRIDES)}, but got {', '.join(unknown)}")

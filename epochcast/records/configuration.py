@@ -100,6 +100,10 @@ class RunConfig:
         """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
         return math.lcm(self.accumulation, max(1, self.workers))
 
+    def samples_each(self, samples: int) -> int:
+        """What each device sees of so many samples: ⌈N/D⌉, as a distributed sampler pads."""
+        return -(-samples // self.world_size)
+
     @property
     def label(self) -> str:
         """A short name that tells this configuration from others: ``"batch_size=64 width=512"``."""

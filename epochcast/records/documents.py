@@ -112,7 +112,10 @@ def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read {what} from {path}: {error}") from error
-    return from_json(text, kind)
+    try:
+        return from_json(text, kind)
+    except StoreError as error:
+        raise StoreError(f"cannot read {what} from {path}: {error}") from error
 
 
 def to_builtins(record: object) -> Any:

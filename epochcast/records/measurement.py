@@ -302,11 +302,11 @@ def _require_times(name: str, seconds: Sequence[float]) -> None:
 def _steps_per_epoch(samples: int, config: RunConfig) -> float:
     """How many full batches' worth of work an epoch is."""
     require(samples > 0, f"samples must be positive, but got {samples}")
-    each = math.ceil(samples / config.world_size)  # as a distributed sampler pads
+    each = config.samples_each(samples)
     if not config.drop_last:
         return each / config.batch_size
-    problem = f"with drop_last, a batch size of {config.batch_size} leaves no batch in {samples}"
-    require(each >= config.batch_size, f"{problem} samples")
+    problem = f"with drop_last, a batch size of {config.batch_size} leaves no batch in {each}"
+    require(each >= config.batch_size, f"{problem} samples a device")
     return float(each // config.batch_size)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.prediction import Question, predict
 from epochcast.errors import PredictionError
-from epochcast.records import Estimate
+from epochcast.planning.limits import Meter
+from epochcast.records import Budget, Estimate
 
 MODEL = fit(truths.sweep())
 NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
@@ -234,3 +235,34 @@ def test_an_epoch_without_a_batch_is_refused() -> None:
     dropping = fit([replace(m, config=replace(m.config, drop_last=True)) for m in truths.sweep()])
     with pytest.raises(PredictionError, match="leaves no batch in 30 samples"):
         dropping.predict(epochs=1, batch_size=64, samples=30)
+
+
+DEVICES = 4
+SEVERAL = [replace(m, config=replace(m.config, world_size=DEVICES)) for m in truths.sweep()]
+
+
+def test_every_device_is_paid_for_alike_in_predict_and_in_a_plan() -> None:
+    """Price of a device's hour × devices × hours."""
+    estimate = fit(SEVERAL).predict(epochs=10, batch_size=64, price_per_hour=36.0)
+    assert estimate.cost is not None
+    expected = 36.0 * DEVICES / 3600 * estimate.total_seconds.p50
+    assert estimate.cost.p50 == pytest.approx(expected)
+    meter = Meter(Budget(price_per_hour=36.0), DEVICES)
+    assert meter.price(estimate.total_seconds.p50) == pytest.approx(expected)
+
+
+def test_a_batch_of_more_than_a_device_has_samples_is_cut_to_what_it_has() -> None:
+    estimate = fit(SEVERAL).predict(epochs=1, batch_size=128, samples=200)
+    assert estimate.config.batch_size == 200 // DEVICES
+    assert "cut-batch" in {w.code for w in estimate.warnings}
+
+
+def test_drop_last_speaks_of_what_a_device_has() -> None:
+    dropping = [replace(m, config=replace(m.config, drop_last=True)) for m in SEVERAL]
+    with pytest.raises(PredictionError, match="leaves no batch in 50 samples a device"):
+        fit(dropping).predict(epochs=1, batch_size=64, samples=200)
+
+
+def test_the_largest_batch_is_no_more_than_a_device_has_samples() -> None:
+    found = fit([replace(m, samples=1000) for m in SEVERAL]).largest_batch(2**60)
+    assert (found.batch_size, found.limited_by) == (250, "samples")

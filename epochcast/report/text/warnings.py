@@ -69,7 +69,7 @@ WARNINGS = {
     "end, give --epochs",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
-    "cut-batch": "a batch of {asked} is more than an epoch's samples: it is one of all {made}",
+    "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
     "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
