@@ -270,8 +270,7 @@ class PlanRequest:
         for curve in self.curves:
             if not isinstance(curve, LearningCurve):
                 raise UsageError(
-                    "curves are LearningCurves, as of epochcast.importers.curves.read_curve, "
-                    f"but got {shown(curve)}"
+                    f"curves are LearningCurves, as of ec.read_curve, but got {shown(curve)}"
                 )
 
     def _require_durations(self) -> None:

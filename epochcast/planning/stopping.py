@@ -265,11 +265,11 @@ def _require_between(rule: Any, low: float, high: float, *names: str) -> None:
                 f"the rule {rule.kind} needs a number for {name}, but got {shown(value)}"
             )
         if not (is_finite(value) and low <= value <= high):
-            bounds = f" and at least {low:g}" if isfinite(low) else ""
+            bounds = f" of at least {low:g}" if isfinite(low) else ""
             bounds += f" and at most {high:g}" if isfinite(high) else ""
             raise UsageError(
-                f"the rule {rule.kind} needs a {name} that is finite{bounds}, but got "
-                f"{shown(value)}"
+                f"the rule {rule.kind} needs a finite number{bounds} for {name}, "
+                f"but got {shown(value)}"
             )
 
 

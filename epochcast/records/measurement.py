@@ -326,6 +326,9 @@ def _checked_knobs(sizes: Mapping[str, Any]) -> dict[str, SizeValue]:
 
 
 def _checked_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = [f.name for f in fields(RunConfig) if f.name not in ("batch_size", "sizes")]
+    unknown = ", ".join(str(name) for name in config if name not in known)
+    require(not unknown, f"config has {', '.join(known)}, but got {unknown}")
     counts = ("accumulation", "workers", "world_size")
     return {k: whole(k, v) if k in counts else plain(v) for k, v in config.items()}
 

@@ -206,7 +206,10 @@ def test_what_rules_count_is_whole(make: Any) -> None:
         ({"checks": None}, "needs a number for checks, but got None"),
         ({"checks": True}, "needs a number for checks, but got True"),
         ({"checks": 3, "min_delta": "a"}, "needs a number for min_delta, but got 'a'"),
-        ({"checks": 3, "min_delta": 10**400}, "a min_delta that is finite and at least 0, but got"),
+        (
+            {"checks": 3, "min_delta": 10**400},
+            "a finite number of at least 0 for min_delta, but got",
+        ),
     ],
 )
 def test_settings_of_rules_are_numbers(settings: dict[str, Any], message: str) -> None:

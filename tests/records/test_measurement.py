@@ -152,3 +152,10 @@ def test_the_kind_of_a_device_is_in_its_name(name, kind) -> None:
 
 def test_a_device_known_by_name_only_is_said_to_be_so() -> None:
     assert device_named("EPYC").label == "EPYC (cpu, torch unknown)"
+
+
+def test_settings_that_no_run_has_are_named() -> None:
+    with pytest.raises(ValueError, match="config has accumulation, .* but got foo"):
+        Measurement.from_epochs(
+            [1.0, 1.0], batch_size=8, samples=64, device="cpu", config={"foo": 1}
+        )
