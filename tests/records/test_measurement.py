@@ -155,7 +155,5 @@ def test_a_device_known_by_name_only_is_said_to_be_so() -> None:
 
 
 def test_settings_that_no_run_has_are_named() -> None:
-    with pytest.raises(ValueError, match="config has accumulation, .* but got foo"):
-        Measurement.from_epochs(
-            [1.0, 1.0], batch_size=8, samples=64, device="cpu", config={"foo": 1}
-        )
+    with pytest.raises(ValueError, match=r"config has accumulation, .* but got foo"):
+        from_epochs(1.0, config={"foo": 1})
