@@ -15,7 +15,7 @@ from statistics import fmean, geometric_mean, median
 from epochcast.costmodel import features as f
 from epochcast.costmodel import summary
 from epochcast.costmodel.cost import Variant
-from epochcast.costmodel.memory import Layer, envelopes, fragmentation, is_telling
+from epochcast.costmodel.memory import Layer, can_identify_share, envelopes, fragmentation
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.regression import fit_surface
@@ -223,7 +223,7 @@ class _Rows:
         broken = fragmentation(tensors, rest) if fragments else NOTHING
         tracked = self.surface(
             beyond,
-            f.beyond_peak_forms(self.kind, shared=is_telling(tensors, rest)),
+            f.beyond_peak_forms(self.kind, shared=can_identify_share(tensors, rest)),
             sd_per_doubling=BYTES_SD_PER_DOUBLING,
         )
         if tracked is not None:
@@ -342,7 +342,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         save_bytes=rows.surface(summary.save_bytes, static, drop=["batch_size"]),
         build=build,
         build_scatter=_build_scatter(build, rows),
-        loader_restart=_constant([summary.turn_beyond_wait_seconds(m) for m in trials]),
+        loader_restart=_constant([summary.restart_beyond_wait_seconds(m) for m in trials]),
         eval_restart=_constant([t for m in trials for t in m.eval_restart_seconds]),
         first_steps=_first_steps(trials),
         run=run.of_steps_of_a_later_run(),

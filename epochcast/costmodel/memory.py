@@ -319,7 +319,7 @@ def fragmentation(
     return Scatter(sd=sqrt(phi2 * (1 + 1 / known)), dof=max(prior.dof, known))
 
 
-def is_telling(peaks: Sequence[float], beyond: Sequence[float]) -> bool:
+def can_identify_share(peaks: Sequence[float], beyond: Sequence[float]) -> bool:
     """Whether peaks differ enough to tell what is needed in proportion to them from a constant."""
     return bool(peaks) and max(peaks) - min(peaks) >= INFORMATIVE * max(beyond)
 

@@ -194,7 +194,7 @@ def beyond_peak(value: Value) -> Value:
     return beyond
 
 
-def turn_beyond_wait_seconds(m: Measurement) -> float:
+def restart_beyond_wait_seconds(m: Measurement) -> float:
     """Starting a pass over the loader, beyond the wait that every step's own time includes."""
     if not m.loader_restart_seconds or not m.data_wait_seconds:
         return 0.0

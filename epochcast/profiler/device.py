@@ -1,6 +1,6 @@
-"""The device under test: its fingerprint, its clock, its memory counters.
+"""The device under test: its fingerprint, its timer, its memory counters.
 
-CUDA work runs asynchronously, so its clock places events in the stream and reads them after one
+CUDA work runs asynchronously, so its timer places events in the stream and reads them after one
 synchronisation; on a CPU (and on MPS, after synchronising) the host's monotonic clock is exact.
 """
 
@@ -22,7 +22,7 @@ from epochcast.profiler.protocol import AUTO
 from epochcast.records import Device, DeviceKind, MemoryPeaks
 
 
-class Clock(Protocol):
+class DeviceTimer(Protocol):
     """Marks moments on the device's own timeline."""
 
     def mark(self) -> Any:
@@ -32,7 +32,7 @@ class Clock(Protocol):
         """Seconds between two moments; waits until both have passed."""
 
 
-class HostClock:
+class HostTimer:
     """The monotonic clock, for work that is done when the call returns."""
 
     def mark(self) -> float:
@@ -42,7 +42,7 @@ class HostClock:
         return end - start
 
 
-class CudaClock:
+class CudaTimer:
     """CUDA events: they cost microseconds and never make the host wait for the device."""
 
     def mark(self) -> torch.cuda.Event:
@@ -55,7 +55,7 @@ class CudaClock:
         return float(start.elapsed_time(end)) / 1e3
 
 
-class MpsClock(HostClock):
+class MpsTimer(HostTimer):
     """The monotonic clock after waiting for the Metal queue."""
 
     def mark(self) -> float:
@@ -101,11 +101,11 @@ def _require_cuda(device: torch.device) -> None:
         )
 
 
-def clock_for(device: torch.device) -> Clock:
-    """The clock of a device's own timeline."""
+def timer_for(device: torch.device) -> DeviceTimer:
+    """The timer of a device's own timeline."""
     if device.type == "cuda":
-        return CudaClock()
-    return MpsClock() if device.type == "mps" else HostClock()
+        return CudaTimer()
+    return MpsTimer() if device.type == "mps" else HostTimer()
 
 
 def synchronize(device: torch.device) -> None:

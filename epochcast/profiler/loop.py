@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.device import Clock
+from epochcast.profiler.device import DeviceTimer
 from epochcast.profiler.workload import Workload
 from epochcast.records import RunConfig, Sizes
 
@@ -88,7 +88,7 @@ class TrainingLoop:
                 "scaler of fp16 does not support; use bf16 or fp32"
             )
 
-    def micro_step(self, batch: Any, clock: Clock) -> tuple[Any, Any] | None:
+    def micro_step(self, batch: Any, timer: DeviceTimer) -> tuple[Any, Any] | None:
         """Train on one batch; the moments before and after the update, if one was due.
 
         An optimizer that evaluates the loss itself (LBFGS) does so in its update, for all batches
@@ -105,9 +105,9 @@ class TrainingLoop:
         self._micro_steps += 1
         if self._micro_steps % self.config.accumulation:
             return None
-        start = clock.mark()
+        start = timer.mark()
         self.update()
-        return (start, clock.mark()) if self.splits_update else None
+        return (start, timer.mark()) if self.splits_update else None
 
     def backward(self, batch: Any) -> Tensor:
         """Forward and backward of one batch that is on the device; its share of the loss."""

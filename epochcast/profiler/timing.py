@@ -19,7 +19,7 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from epochcast.profiler.device import Clock, synchronize
+from epochcast.profiler.device import DeviceTimer, synchronize
 from epochcast.profiler.loop import TrainingLoop, elements
 
 STABLE_WITHIN = 0.10  # two windows differ by less: CPU medians repeat no better (benchmarks/)
@@ -30,7 +30,7 @@ PATIENCE = 4.0  # slow steps may stretch a phase to this many times its planned 
 MAX_SAMPLES = 512  # beyond, consecutive steps are averaged: enough for any statistic here
 MIN_EVAL_PERIODS = 3  # of loader bursts: an evaluation pass that has fewer is timed whole
 
-Moment = tuple[Any, Any, float]  # start and end of a step on the device's clock; seconds waited
+Moment = tuple[Any, Any, float]  # start and end of a step on the device's timer; seconds waited
 
 
 @dataclass
@@ -73,9 +73,9 @@ class Stepper:
         elements: of the batch stepped last, padding included.
     """
 
-    def __init__(self, loop: TrainingLoop, clock: Clock) -> None:
+    def __init__(self, loop: TrainingLoop, timer: DeviceTimer) -> None:
         self.loop = loop
-        self.clock = clock
+        self.timer = timer
         self.loader = loop.train_loader()
         self.restarts: list[float] = []
         self.updated = 0
@@ -92,7 +92,7 @@ class Stepper:
 
     def train(self, batch: Any) -> tuple[Any, Any] | None:
         """One micro-step on a given batch: the update's moments."""
-        update = self.loop.micro_step(batch, self.clock)
+        update = self.loop.micro_step(batch, self.timer)
         self.updated += update is not None or not self.loop.splits_update
         return update
 
@@ -131,17 +131,17 @@ def warm_up(stepper: Stepper, start: Any) -> list[float]:
 
     Args:
         stepper: has made its first step.
-        start: the moment of the stepper's clock when that step ended.
+        start: the moment of the stepper's timer when that step ended.
     """
-    config, clock = stepper.loop.config, stepper.clock
+    config, timer = stepper.loop.config, stepper.timer
     window = max(3, config.period)
     prefetched = ready_before_time(stepper.loader)
     seconds: list[float] = []
     begun = time.perf_counter()
     while True:
         stepper.step()
-        end = clock.mark()
-        seconds.append(clock.seconds(start, end))
+        end = timer.mark()
+        seconds.append(timer.seconds(start, end))
         start = end
         if stepper.updated < MIN_WARMUP_UPDATES or len(seconds) < prefetched:
             continue
@@ -164,17 +164,17 @@ def ready_before_time(loader: Any) -> int:
 
 def steady_steps(stepper: Stepper, seconds: float) -> Series:
     """Samples of steady micro-steps for about ``seconds``, in whole periods of the loop."""
-    clock, period = stepper.clock, stepper.loop.config.period
+    timer, period = stepper.timer, stepper.loop.config.period
     moments: list[Moment] = []
     updates: list[tuple[Any, Any] | None] = []
     sizes: list[float] = []
     began: list[bool] = []
     comparable = len(stepper.loader) == 1  # no step but first ones: there is nothing to compare to
     begun = time.perf_counter()
-    start = clock.mark()
+    start = timer.mark()
     while not (comparable and _enough(len(moments), period, time.perf_counter() - begun, seconds)):
         waited, update, is_first = stepper.step()
-        end = clock.mark()
+        end = timer.mark()
         moments.append((start, end, waited))
         updates.append(update)
         sizes.append(stepper.elements)
@@ -184,13 +184,13 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
     restarts = beyond_ordinary([waited for *_, waited in moments], began)
     pairs = list(zip(moments, restarts, strict=True))
     series = Series(
-        step=[clock.seconds(start, end) - restart for (start, end, _), restart in pairs],
+        step=[timer.seconds(start, end) - restart for (start, end, _), restart in pairs],
         wait=[waited - restart for (*_, waited), restart in pairs],
     )
     if len(set(sizes)) > 1:
         series.elements = sizes
     if stepper.loop.splits_update:
-        series.update = [clock.seconds(*update) if update else 0.0 for update in updates]
+        series.update = [timer.seconds(*update) if update else 0.0 for update in updates]
     return series.thinned(period)
 
 
@@ -227,7 +227,9 @@ def loader_alone(stepper: Stepper, seconds: float) -> list[float]:
     return samples[1 + ready :] or samples
 
 
-def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[float], list[float]]:
+def evaluation(
+    loop: TrainingLoop, timer: DeviceTimer, seconds: float
+) -> tuple[list[float], list[float]]:
     """Seconds per evaluation batch, and of starting a pass beyond an ordinary wait for a batch.
 
     A long pass is sampled batch by batch, once those that were ready before time are used up, and
@@ -236,26 +238,26 @@ def evaluation(loop: TrainingLoop, clock: Clock, seconds: float) -> tuple[list[f
 
     Args:
         loop: whose evaluation data is used; without any, both lists are empty.
-        clock: of the loop's device.
+        timer: of the loop's device.
         seconds: for which it is timed, about.
     """
     loader = loop.eval_loader()
     if loader is None:
         return [], []
     loop.workload.model.eval()
-    for _ in islice(_evaluate(loop, loader, clock), 2):  # warms up
+    for _ in islice(_evaluate(loop, loader, timer), 2):  # warms up
         pass
     period = max(1, loader.num_workers)
     enough = max(MIN_STEADY_STEPS, MIN_EVAL_PERIODS * period)
     few = len(loader) <= ready_before_time(loader) + enough
     timed = _whole_evaluations if few else _long_evaluation
-    samples, restarts = timed(loop, loader, clock, seconds)
+    samples, restarts = timed(loop, loader, timer, seconds)
     loop.workload.model.train()
     return _run_means(samples, _run_length(len(samples), period)), restarts
 
 
 def _whole_evaluations(
-    loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
+    loop: TrainingLoop, loader: Any, timer: DeviceTimer, seconds: float
 ) -> tuple[list[float], list[float]]:
     """Mean seconds per batch of each of several whole passes, and what starting each took.
 
@@ -266,21 +268,21 @@ def _whole_evaluations(
     restarts: list[float] = []
     begun = time.perf_counter()
     while not _enough(len(samples), 1, time.perf_counter() - begun, seconds):
-        moments = list(_evaluate(loop, loader, clock))
+        moments = list(_evaluate(loop, loader, timer))
         restarts.append(_restart(moments[: max(1, full)]))
-        whole = clock.seconds(moments[0][0], moments[-1][1])
+        whole = timer.seconds(moments[0][0], moments[-1][1])
         samples.append((whole - restarts[-1]) / len(moments))
     return samples, restarts
 
 
 def _long_evaluation(
-    loop: TrainingLoop, loader: Any, clock: Clock, seconds: float
+    loop: TrainingLoop, loader: Any, timer: DeviceTimer, seconds: float
 ) -> tuple[list[float], list[float]]:
     """Seconds of full batches of one pass, once the loader is in its stride; and its restart."""
     ready, period = 1 + ready_before_time(loader), max(1, loader.num_workers)
     moments: list[Moment] = []
     begun = time.perf_counter()
-    for moment in _evaluate(loop, loader, clock):
+    for moment in _evaluate(loop, loader, timer):
         moments.append(moment)
         if len(moments) <= ready:
             begun = time.perf_counter()
@@ -289,17 +291,17 @@ def _long_evaluation(
     if len(moments) == len(loader) and len(loader.dataset) % loop.config.batch_size:
         moments.pop()
     steady = moments[ready:]
-    return [clock.seconds(s, e) for s, e, _ in steady], [_restart([moments[0], *steady])]
+    return [timer.seconds(s, e) for s, e, _ in steady], [_restart([moments[0], *steady])]
 
 
-def _evaluate(loop: TrainingLoop, loader: Any, clock: Clock) -> Iterator[Moment]:
+def _evaluate(loop: TrainingLoop, loader: Any, timer: DeviceTimer) -> Iterator[Moment]:
     """Evaluate a pass batch by batch; starting the pass is in the first one's wait."""
     synchronize(loop.device)
-    start, begun = clock.mark(), time.perf_counter()
+    start, begun = timer.mark(), time.perf_counter()
     for batch in loader:
         waited = time.perf_counter() - begun
         loop.evaluate(batch)
-        end = clock.mark()
+        end = timer.mark()
         yield start, end, waited
         start, begun = end, time.perf_counter()
 
@@ -310,15 +312,15 @@ def _restart(moments: Sequence[Moment]) -> float:
     return beyond_ordinary([waited for *_, waited in moments], began)[0]
 
 
-def first_evaluations(loop: TrainingLoop, clock: Clock) -> list[float]:
+def first_evaluations(loop: TrainingLoop, timer: DeviceTimer) -> list[float]:
     """Seconds of the first evaluation batch of each size, without its data: a compiled model
     compiles for each."""
     loop.workload.model.eval()
     synchronize(loop.device)
     moments = []
     for batch in loop.eval_batches_of_each_size():
-        start = clock.mark()
+        start = timer.mark()
         loop.evaluate(batch)
-        moments.append((start, clock.mark()))
+        moments.append((start, timer.mark()))
     loop.workload.model.train()
-    return [clock.seconds(*moment) for moment in moments]
+    return [timer.seconds(*moment) for moment in moments]

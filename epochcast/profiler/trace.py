@@ -67,7 +67,7 @@ def _labelled_step(stepper: Stepper, batches: Iterator[Any]) -> None:
     with record_function("epochcast: wait for data"):
         batch = next(batches)
     with record_function("epochcast: train step"):
-        stepper.loop.micro_step(batch, stepper.clock)
+        stepper.loop.micro_step(batch, stepper.timer)
     with record_function("epochcast: synchronize"):
         devices.synchronize(stepper.loop.device)
 

@@ -83,7 +83,7 @@ class _Trial:
         seconds, fields = self.task.spec.steady_seconds, self.fields
         report("build")
         devices.reset_peaks(device)
-        clock = devices.clock_for(device)
+        timer = devices.timer_for(device)
         begun = time.perf_counter()
         workload = build_afresh(self.task.spec)
         self.config = config_of(workload, self.task.spec.batch_size, self.task.spec.sizes)
@@ -94,8 +94,8 @@ class _Trial:
         fields["build_seconds"] = time.perf_counter() - begun
 
         report("warm up")
-        start = clock.mark()
-        stepper = timing.Stepper(loop, clock)
+        start = timer.mark()
+        stepper = timing.Stepper(loop, timer)
         fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
         report("time steps")
         series = timing.steady_steps(stepper, seconds)
@@ -113,8 +113,8 @@ class _Trial:
         fields["loader_restart_seconds"] = tuple(stepper.restarts)
         report("evaluate")
         if self.config.compiled:
-            fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, clock))
-        samples, restarts = timing.evaluation(loop, clock, SIDE_SHARE * seconds)
+            fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, timer))
+        samples, restarts = timing.evaluation(loop, timer, SIDE_SHARE * seconds)
         fields["eval_batch_seconds"] = tuple(samples)
         fields["eval_restart_seconds"] = tuple(restarts)
         report("save")
@@ -169,17 +169,17 @@ def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
     A compiled model also meets its partial batch here: it compiles again for it, and what comes of
     that may serve the full batches too, from the second epoch of a run on.
     """
-    loop, clock = stepper.loop, stepper.clock
+    loop, timer = stepper.loop, stepper.timer
     with nullcontext() if loop.config.compiled else naming_layer(loop.workload.model):
         stepper.step()
-    end = clock.mark()
-    first = [clock.seconds(start, end)]
+    end = timer.mark()
+    first = [timer.seconds(start, end)]
     partial = loop.partial_batch() if loop.config.compiled else None
     if partial is not None:
-        start = clock.mark()
+        start = timer.mark()
         stepper.train(partial)
-        end = clock.mark()
-        first.append(clock.seconds(start, end))
+        end = timer.mark()
+        first.append(timer.seconds(start, end))
     return [*first, *timing.warm_up(stepper, end)]
 
 
@@ -193,7 +193,7 @@ def ready(spec: TrialSpec) -> timing.Stepper:
     device = devices.open_device(spec.workload.device, spec.workload.threads)
     workload = build_afresh(spec)
     loop = TrainingLoop(workload, config_of(workload, spec.batch_size, spec.sizes), device)
-    return timing.Stepper(loop, devices.clock_for(device))
+    return timing.Stepper(loop, devices.timer_for(device))
 
 
 def build_afresh(spec: TrialSpec) -> Workload:
@@ -265,7 +265,7 @@ def check(task: Task) -> CheckedWorkload:
         require_full_batch(config, about["samples"])
         loop = TrainingLoop(workload, config, device)
         with nullcontext() if config.compiled else naming_layer(workload.model):
-            loop.micro_step(next(iter(loop.train_loader())), devices.clock_for(device))
+            loop.micro_step(next(iter(loop.train_loader())), devices.timer_for(device))
         devices.synchronize(device)
     except WorkloadError as error:
         return CheckedWorkload(config=config, problem=str(error), **about)

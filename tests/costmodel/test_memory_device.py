@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.memory import FRAGMENTATION, is_telling
+from epochcast.costmodel.memory import FRAGMENTATION, can_identify_share
 from epochcast.records import Measurement, MemoryPeaks
 
 MIB, GIB = 2**20, 2**30
@@ -88,9 +88,9 @@ def test_memory_of_a_cpu_does_not_fragment() -> None:
 
 def test_peaks_that_hardly_differ_tell_no_share_of_them() -> None:
     """Megabytes of noise over kilobytes of peak were once a share of 67 times the peak."""
-    assert not is_telling([1.80 * MIB, 1.81 * MIB], [383.0 * MIB, 388.0 * MIB])
-    assert not is_telling([], [])
-    assert is_telling([100.0 * MIB, 900.0 * MIB], [1450.0 * MIB, 1600.0 * MIB])
+    assert not can_identify_share([1.80 * MIB, 1.81 * MIB], [383.0 * MIB, 388.0 * MIB])
+    assert not can_identify_share([], [])
+    assert can_identify_share([100.0 * MIB, 900.0 * MIB], [1450.0 * MIB, 1600.0 * MIB])
     noise = iter((0, 4, 4, 5, 4, 1, 4, 4, 4, 4, 4, 4, 4, 4))
     trials = [
         replace(m, memory=MemoryPeaks(device_bytes=(383 + next(noise)) * MIB))

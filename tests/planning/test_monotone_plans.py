@@ -29,7 +29,7 @@ budgets = st.builds(
     disk=st.floats(0.5 * SAVE_BYTES, 60 * SAVE_BYTES),
     confidence=st.sampled_from([0.1, 0.5, 0.9, 0.95]),
 )
-wishes = st.fixed_dictionaries(
+requests = st.fixed_dictionaries(
     {
         "keep": st.integers(0, 4),
         "evaluate": st.sampled_from([0, 1, 3, "auto"]),
@@ -50,7 +50,9 @@ def _epochs(budget: ec.Budget, asked: dict[str, Any]) -> int:
 
 
 @settings(max_examples=40, deadline=None)
-@given(budgets, wishes, st.sampled_from(["deadline", "money", "energy", "disk"]), st.floats(1, 12))
+@given(
+    budgets, requests, st.sampled_from(["deadline", "money", "energy", "disk"]), st.floats(1, 12)
+)
 def test_more_of_a_limit_never_gives_fewer_epochs(
     budget: ec.Budget, asked: dict[str, Any], limit: str, factor: float
 ) -> None:

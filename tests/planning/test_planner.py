@@ -95,10 +95,10 @@ def test_a_long_timeline_is_drawn_in_part_and_right_all_over(
     from epochcast.planning import timeline
 
     model = known.model(**known.EXAMPLE, run=Scatter(sd=0.05, dof=8), step_sd=0.5)
-    wishes = {"epochs": 2500, "evaluate": 7, "save": 10, "mtbf_seconds": 12 * HOUR}
-    some = plan(model, Budget(), **wishes).timeline
+    asked_for = {"epochs": 2500, "evaluate": 7, "save": 10, "mtbf_seconds": 12 * HOUR}
+    some = plan(model, Budget(), **asked_for).timeline
     monkeypatch.setattr(timeline, "DRAWN", 10_000)
-    every = plan(model, Budget(), **wishes).timeline
+    every = plan(model, Budget(), **asked_for).timeline
     assert [c.epoch for c in some] == [c.epoch for c in every]
     assert len(every) > 2 * 256
     for mine, exact in zip(some, every, strict=True):
@@ -199,11 +199,11 @@ def test_what_is_said_about_the_disk_helps(
     keep: int, folds: int, room: int, to_keep: int | None, mtbf: float | None
 ) -> None:
     """More disk, or keeping fewer where that is possible: then saves are where they should be."""
-    wishes = {"epochs": 40, "evaluate": 0, "mtbf_seconds": mtbf, "folds": folds}
+    asked_for = {"epochs": 40, "evaluate": 0, "mtbf_seconds": mtbf, "folds": folds}
     tight = Budget(disk=(room + 0.5) * folds * 1e6)
     (note,) = [
         w
-        for w in plan(EXAMPLE, tight, keep=keep, **wishes).warnings
+        for w in plan(EXAMPLE, tight, keep=keep, **asked_for).warnings
         if w.code == "disk-spreads-saves"
     ]
     details = dict(note.details)
@@ -211,10 +211,10 @@ def test_what_is_said_about_the_disk_helps(
     enough = re.match(r"--disk (\S+?)(?:, or keep fewer: --keep (\d+))?$", details["advice"])
     assert enough
     assert enough[2] == (None if to_keep is None else str(to_keep))
-    free = plan(EXAMPLE, Budget(), keep=keep, **wishes).epochs_of("save")
+    free = plan(EXAMPLE, Budget(), keep=keep, **asked_for).epochs_of("save")
     larger = Budget(disk=float(parse_bytes(enough[1])))
-    advised = [plan(EXAMPLE, larger, keep=keep, **wishes)]
-    advised += [plan(EXAMPLE, tight, keep=to_keep, **wishes)] if to_keep else []
+    advised = [plan(EXAMPLE, larger, keep=keep, **asked_for)]
+    advised += [plan(EXAMPLE, tight, keep=to_keep, **asked_for)] if to_keep else []
     for found in advised:
         assert found.epochs_of("save") == free
         assert "disk-spreads-saves" not in {w.code for w in found.warnings}
@@ -223,8 +223,8 @@ def test_what_is_said_about_the_disk_helps(
 @pytest.mark.parametrize("mtbf", [None, 3 * HOUR])
 def test_automatic_saves_adapt_to_the_disk(mtbf: float | None) -> None:
     """Room for five checkpoints, all kept, or for two where a third is written before one goes."""
-    wishes = {"epochs": 90, "evaluate": 0, "mtbf_seconds": mtbf}
-    five = plan(EXAMPLE, Budget(disk=5.5e6), keep=0, **wishes)
+    asked_for = {"epochs": 90, "evaluate": 0, "mtbf_seconds": mtbf}
+    five = plan(EXAMPLE, Budget(disk=5.5e6), keep=0, **asked_for)
     assert (five.chosen.epochs, five.chosen.binding) == (90, None)
     saves = five.epochs_of("save")
     assert len(saves) == 5
@@ -232,17 +232,17 @@ def test_automatic_saves_adapt_to_the_disk(mtbf: float | None) -> None:
     assert max(b - a for a, b in zip((0, *saves), saves, strict=False)) <= 18
     assert five.save_interval_seconds is None
     assert "disk-spreads-saves" in {w.code for w in five.warnings}
-    assert len(plan(EXAMPLE, Budget(disk=2e6), keep=2, **wishes).epochs_of("save")) == 2
-    roomy = plan(EXAMPLE, Budget(disk=3e6), keep=2, **wishes)
-    assert roomy.epochs_of("save") == plan(EXAMPLE, Budget(), **wishes).epochs_of("save")
+    assert len(plan(EXAMPLE, Budget(disk=2e6), keep=2, **asked_for).epochs_of("save")) == 2
+    roomy = plan(EXAMPLE, Budget(disk=3e6), keep=2, **asked_for)
+    assert roomy.epochs_of("save") == plan(EXAMPLE, Budget(), **asked_for).epochs_of("save")
     assert not roomy.warnings
     with pytest.raises(DoesNotFit, match="977 KiB of disk"):
-        plan(EXAMPLE, Budget(disk=5e5), keep=0, **wishes)
+        plan(EXAMPLE, Budget(disk=5e5), keep=0, **asked_for)
 
 
 def test_fewer_saves_than_failures_ask_for_cost_time() -> None:
-    wishes = {"epochs": 300, "evaluate": 0, "mtbf_seconds": HOUR, "keep": 0}
-    full, little = (plan(EXAMPLE, Budget(disk=disk), **wishes).chosen for disk in (1e9, 5e6))
+    asked_for = {"epochs": 300, "evaluate": 0, "mtbf_seconds": HOUR, "keep": 0}
+    full, little = (plan(EXAMPLE, Budget(disk=disk), **asked_for).chosen for disk in (1e9, 5e6))
     segment = (300 * 55 + 150) / 5 + 4  # seconds
     expected = 5 * HOUR * math.expm1(segment / HOUR) * math.exp(120 / HOUR)
     assert full.seconds.p90 < little.seconds.p10
@@ -370,16 +370,16 @@ def test_a_free_batch_finds_the_time_optimal_one() -> None:
 def test_the_fewest_epochs_worth_running_are_one_of_any_batch_unless_they_are_given() -> None:
     """An epoch at 32 has the progress of 51 at 4,096 with a noise scale of 50."""
     model = known.model(epoch=10_000, evaluation=0.0, save=0.0)
-    wishes = {
+    asked_for = {
         "batch_sizes": (4096,),
         "micro_batch": 4096,
         "reference_batch": 32,
         "noise_scale": 50.0,
     }
-    found = plan(model, Budget(deadline=180.0), **wishes)
+    found = plan(model, Budget(deadline=180.0), **asked_for)
     assert (found.chosen.epochs, found.min_epochs) == (10, 1)
     with pytest.raises(DoesNotFit, match="51 epochs"):
-        plan(model, Budget(deadline=180.0), min_epochs=1, **wishes)
+        plan(model, Budget(deadline=180.0), min_epochs=1, **asked_for)
 
 
 def test_a_run_of_more_epochs_than_can_be_listed_is_refused() -> None:
@@ -469,11 +469,11 @@ def test_saves_are_placed_in_the_chosen_run_alone(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(evaluation, "save_epochs", count)
     model = known.model(micro_step=known.per_sample(1.0, 0.1), epoch=1200)
-    wishes = {"batch_sizes": (12,), "evaluate": 0, "mtbf_seconds": 12 * HOUR}
-    assert len(plan(model, Budget(), epochs=50, **wishes).options) == 6
+    asked_for = {"batch_sizes": (12,), "evaluate": 0, "mtbf_seconds": 12 * HOUR}
+    assert len(plan(model, Budget(), epochs=50, **asked_for).options) == 6
     assert placed == [50]
     monkeypatch.setattr(evaluation, "LONGEST_PLACED", 49)
-    saves = plan(model, Budget(), epochs=50, **wishes).epochs_of("save")
+    saves = plan(model, Budget(), epochs=50, **asked_for).epochs_of("save")
     assert placed == [50]
     first, second = saves[:2]
     assert second == 2 * first
@@ -674,11 +674,11 @@ def test_the_need_does_not_depend_on_how_little_there_was(
     save = known.constant(4.0, sd=0.5)
     variant = replace(EXAMPLE.variants[0], save_seconds=save)
     uncertain = replace(EXAMPLE, variants=(variant,))
-    wishes = {"min_epochs": 20, "evaluate": evaluate, "save": 5}
+    asked_for = {"min_epochs": 20, "evaluate": evaluate, "save": 5}
     with pytest.raises(DoesNotFit) as caught:
-        plan(uncertain, Budget(deadline=deadline), **wishes)
+        plan(uncertain, Budget(deadline=deadline), **asked_for)
     ((_, _, need),) = caught.value.shortfall.limits
-    assert plan(uncertain, Budget(deadline=need), **wishes).chosen.epochs >= 20
+    assert plan(uncertain, Budget(deadline=need), **asked_for).chosen.epochs >= 20
 
 
 READ_BACK = {
@@ -768,7 +768,7 @@ def test_no_memory_at_all_is_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "message"),
+    ("asked_for", "message"),
     [
         ({}, "nothing ends the run"),
         ({"epochs": 0}, "epochs must be positive"),
@@ -788,9 +788,11 @@ def test_no_memory_at_all_is_a_limit() -> None:
         ({"epochs": 5, "folds": 0}, "folds must be positive"),
     ],
 )
-def test_wishes_that_make_no_sense_are_refused(wishes: dict[str, object], message: str) -> None:
+def test_requests_that_make_no_sense_are_refused(
+    asked_for: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
-        plan(EXAMPLE, Budget(), **wishes)
+        plan(EXAMPLE, Budget(), **asked_for)
 
 
 @pytest.mark.parametrize("confidence", [0.9995, 0.0005])
@@ -846,11 +848,11 @@ def test_a_size_of_which_nothing_is_known_is_not_planned() -> None:
 def test_the_direction_is_what_the_metric_says_and_is_told() -> None:
     epochs = tuple(float(e) for e in range(1, 11))
     rising = LearningCurve(epochs=epochs, validation=tuple(1 - 1 / e for e in epochs))
-    wishes = {"epochs": 20, "curves": (rising,), "metric": "val_accuracy"}
-    told = plan(EXAMPLE, Budget(), rules=(Patience(checks=3, mode="max"),), **wishes)
-    assert (told.mode, told.outlook and told.outlook.best_value) == ("max", pytest.approx(0.9))
-    assert "larger-is-better" in [note.code for note in told.warnings]
-    asked = plan(EXAMPLE, Budget(), mode="min", **wishes)
+    asked_for = {"epochs": 20, "curves": (rising,), "metric": "val_accuracy"}
+    found = plan(EXAMPLE, Budget(), rules=(Patience(checks=3, mode="max"),), **asked_for)
+    assert (found.mode, found.outlook and found.outlook.best_value) == ("max", pytest.approx(0.9))
+    assert "larger-is-better" in [note.code for note in found.warnings]
+    asked = plan(EXAMPLE, Budget(), mode="min", **asked_for)
     assert (asked.mode, asked.outlook and asked.outlook.best_value) == ("min", 0.0)
     assert "larger-is-better" not in [note.code for note in asked.warnings]
 

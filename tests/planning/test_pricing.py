@@ -153,7 +153,7 @@ def test_a_fold_trains_on_all_parts_but_one() -> None:
 
 
 def test_the_shortlist_has_the_best_of_all() -> None:
-    """Every candidate appraised: none beats the one that was chosen from the shortlist."""
+    """Every candidate is priced: none beats the one that was chosen from the shortlist."""
     budget = Budget(deadline=300.0)
     request = PlanRequest(batch_sizes=(256,))
     chosen = plan(MODEL, budget, batch_sizes=(256,)).chosen

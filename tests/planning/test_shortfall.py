@@ -20,13 +20,13 @@ EXAMPLE = known.model(**known.EXAMPLE)
 
 def test_attempts_are_counted_as_failures_come() -> None:
     """From a save to the next 10·55 + 4 s after a restart of 26 s: e^(580/M), ten at M = 252 s."""
-    wishes = {"epochs": 60, "evaluate": 0, "save": 10, "restart_seconds": 26.0}
+    asked_for = {"epochs": 60, "evaluate": 0, "save": 10, "restart_seconds": 26.0}
     for mtbf, noted in ((100.0, True), (251.0, True), (253.0, False)):
-        found = plan(EXAMPLE, Budget(), mtbf_seconds=mtbf, **wishes)
+        found = plan(EXAMPLE, Budget(), mtbf_seconds=mtbf, **asked_for)
         notes = [w for w in found.warnings if w.code == "rarely-saved"]
         assert bool(notes) == noted
     attempts = round(math.exp(580 / 100))
-    (note,) = plan(EXAMPLE, Budget(), mtbf_seconds=100.0, **wishes).warnings
+    (note,) = plan(EXAMPLE, Budget(), mtbf_seconds=100.0, **asked_for).warnings
     assert warning_text(note) == (
         "failures come every 1m 40s, but a restart takes 26 s and the way to the next save "
         f"9m 14s: after a failure about one attempt in {attempts} gets there"
@@ -34,9 +34,9 @@ def test_attempts_are_counted_as_failures_come() -> None:
 
 
 def test_a_disk_that_spreads_saves_makes_the_way_longer() -> None:
-    wishes = {"epochs": 60, "evaluate": 0, "mtbf_seconds": 900.0, "keep": 0}
+    asked_for = {"epochs": 60, "evaluate": 0, "mtbf_seconds": 900.0, "keep": 0}
     codes = [
-        {w.code for w in plan(EXAMPLE, Budget(disk=disk), **wishes).warnings}
+        {w.code for w in plan(EXAMPLE, Budget(disk=disk), **asked_for).warnings}
         for disk in (1.5e6, 1e9)
     ]
     assert ["rarely-saved" in found for found in codes] == [True, False]
@@ -82,6 +82,6 @@ def test_huge_values_of_a_curve_are_refused_and_stop_no_live_run() -> None:
 
 def test_a_run_that_hardly_ever_fails_is_not_told_of_attempts_after_a_failure() -> None:
     """The first attempt has no restart: a run of 55 min with a failure every 100 h fails in 1 %."""
-    wishes = {"epochs": 60, "evaluate": 0, "save": 10, "mtbf_seconds": 360_000.0}
-    found = plan(EXAMPLE, Budget(), restart_seconds=3_600_000.0, **wishes)
+    asked_for = {"epochs": 60, "evaluate": 0, "save": 10, "mtbf_seconds": 360_000.0}
+    found = plan(EXAMPLE, Budget(), restart_seconds=3_600_000.0, **asked_for)
     assert "rarely-saved" not in {w.code for w in found.warnings}

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import SequentialSampler, SubsetRandomSampler, TensorDataset
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.device import HostClock
+from epochcast.profiler.device import HostTimer
 from epochcast.profiler.loop import TrainingLoop, config_of, move, samples_per_epoch
 from epochcast.profiler.workload import Workload
 
@@ -75,19 +75,19 @@ def test_accumulation_equals_one_large_batch(accumulation, micro_batch, optimize
     data = data_of(accumulation * micro_batch)
     micro = zip(*(t.split(micro_batch) for t in data.tensors), strict=True)
     for number, batch in enumerate(list(micro) * updates, start=1):
-        update = small.micro_step(batch, HostClock())
+        update = small.micro_step(batch, HostTimer())
         assert (update is not None) == (number % accumulation == 0)
     for _ in range(updates):
-        assert large.micro_step(data.tensors, HostClock()) is not None
+        assert large.micro_step(data.tensors, HostTimer()) is not None
     assert torch.allclose(weights(small), weights(large), atol=1e-5)
 
 
 def test_gradients_are_freed_by_an_update():
     loop = loop_of(accumulation=2)
     batch = data_of(4).tensors
-    loop.micro_step(batch, HostClock())
+    loop.micro_step(batch, HostTimer())
     assert all(p.grad is not None for p in loop.model.parameters())
-    loop.micro_step(batch, HostClock())
+    loop.micro_step(batch, HostTimer())
     assert all(p.grad is None for p in loop.model.parameters())
 
 
@@ -106,7 +106,7 @@ def test_the_forward_pass_sees_the_precision(precision, dtype):
         return functional.mse_loss(outputs.float(), targets)
 
     loop = loop_of(precision=precision, loss=loss)
-    loop.micro_step(data_of(4).tensors, HostClock())
+    loop.micro_step(data_of(4).tensors, HostTimer())
     loop.evaluate(data_of(4).tensors)
     assert seen == [dtype, dtype]
     assert all(p.dtype == torch.float32 for p in loop.model.parameters())
@@ -136,7 +136,7 @@ def test_an_own_forward_takes_any_batch():
     loop = loop_of(forward=forward)
     before = weights(loop)
     x, y = data_of(4).tensors
-    loop.micro_step({"x": x, "y": y}, HostClock())
+    loop.micro_step({"x": x, "y": y}, HostTimer())
     assert not torch.equal(before, weights(loop))
 
 
@@ -145,8 +145,8 @@ def test_an_own_train_step_does_everything_itself():
     loop = loop_of(train_step=seen.append)
     before = weights(loop)
     batch = data_of(4).tensors
-    assert loop.micro_step(batch, HostClock()) is None
-    assert loop.micro_step(batch, HostClock()) is None
+    assert loop.micro_step(batch, HostTimer()) is None
+    assert loop.micro_step(batch, HostTimer()) is None
     assert len(seen) == 2
     assert torch.equal(before, weights(loop))
     with pytest.raises(WorkloadError, match="no separate loss"):
@@ -176,7 +176,7 @@ def test_a_frozen_part_stays():
     model[0].requires_grad_(False)
     loop = loop_of(model=model, optimizer=torch.optim.SGD(model[1].parameters(), lr=0.1))
     before = model[0].weight.clone(), model[1].weight.clone()
-    loop.micro_step(data_of(4).tensors, HostClock())
+    loop.micro_step(data_of(4).tensors, HostTimer())
     assert torch.equal(before[0], model[0].weight)
     assert not torch.equal(before[1], model[1].weight)
 
@@ -210,7 +210,7 @@ def test_an_optimizer_with_a_closure_does_as_in_a_loop_of_ones_own(accumulation)
     for _ in range(2):
         optimizer.step(closure)
         for batch in zip(x.split(4), y.split(4), strict=True):
-            assert loop.micro_step(batch, HostClock()) is None
+            assert loop.micro_step(batch, HostTimer()) is None
     ours = torch.cat([p.detach().flatten() for p in own.parameters()])
     assert torch.allclose(weights(loop), ours, atol=1e-5)
     assert not loop.splits_update

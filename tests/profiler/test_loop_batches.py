@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from epochcast.errors import DryRunError
-from epochcast.profiler.device import HostClock
+from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw_batches, elements
@@ -123,12 +123,12 @@ def test_a_dry_run_draws_the_same_batches():
 
 
 def test_steps_remember_their_sizes_only_where_they_differ():
-    series = steady_steps(Stepper(loop_of(workload()), HostClock()), 0.01)
+    series = steady_steps(Stepper(loop_of(workload()), HostTimer()), 0.01)
     assert len(series.elements) == len(series.step)
     assert len(set(series.elements)) > 1
     one_size = workload()
     one_size.collate = lambda sentences: torch.zeros(len(sentences), 5, dtype=torch.long)
-    assert steady_steps(Stepper(loop_of(one_size), HostClock()), 0.01).elements == []
+    assert steady_steps(Stepper(loop_of(one_size), HostTimer()), 0.01).elements == []
 
 
 def test_an_optimizer_that_evaluates_the_loss_itself_is_not_counted_as_if_it_did_not():

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import TensorDataset
 
-from epochcast.profiler.device import HostClock
+from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.tracker import OperatorTracker, measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.workload import Workload
@@ -36,7 +36,7 @@ def loop_of(model, inputs, targets, *, loss=functional.mse_loss, optimizer=None,
     )
     loop = TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
     for batch in [(inputs, targets)] * (2 * accumulation):
-        loop.micro_step(batch, HostClock())
+        loop.micro_step(batch, HostTimer())
     return loop
 
 
