@@ -42,9 +42,10 @@ def _read_knob_or_range(text: str) -> tuple[str, Any]:
         return read_knob(text)
     from epochcast.profiler.request import Range
     from epochcast.records import parse_size_value
+    from epochcast.records.validation import is_number
 
     bounds = [parse_size_value(low), parse_size_value(high)]
-    if not all(isinstance(b, int | float) and not isinstance(b, bool) for b in bounds):
+    if not all(is_number(bound) for bound in bounds):
         raise UsageError(f"a range needs two numbers, but got {text!r}")
     return name.strip(), Range(*bounds)  # type: ignore[arg-type]
 

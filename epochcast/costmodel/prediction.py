@@ -35,6 +35,7 @@ from epochcast.records import (
     Warning_,
     make_sizes,
 )
+from epochcast.records.validation import is_integer, is_number
 
 ZERO = Quantiles.exactly(0.0)
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
@@ -68,7 +69,7 @@ class Question:
             raise PredictionError("give either epochs or steps")
         for name in ("steps", "batch_size", "samples", "accumulation"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or not 0 < value < LARGEST):
+            if value is not None and not (is_integer(value) and 0 < value < LARGEST):
                 raise PredictionError(f"{name} must be a positive whole number, but got {value!r}")
         if self.epochs is not None and not _is_within(self.epochs, 1 / LARGEST):
             raise PredictionError(f"epochs must be a positive number, but got {self.epochs!r}")
@@ -82,7 +83,7 @@ class Question:
 
 def _is_within(value: object, least: float) -> bool:
     """Whether it is a number from ``least`` to ``LARGEST``; neither nan nor infinite."""
-    return isinstance(value, int | float) and least <= value <= LARGEST
+    return is_number(value) and least <= value <= LARGEST
 
 
 def predict(parameters: Parameters, question: Question) -> Estimate:
@@ -227,7 +228,7 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
             raise PredictionError(
                 f"{parameters.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
-        is_quantity = not isinstance(value, str | bool) and _is_within(value, 1 / LARGEST)
+        is_quantity = _is_within(value, 1 / LARGEST)
         is_other_kind = isinstance(value, bool) != isinstance(sizes[name], bool)
         is_other_text = value != sizes[name] and not is_quantity  # and zeros: another variant
         if is_other_kind or is_other_text:

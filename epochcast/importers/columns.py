@@ -246,7 +246,7 @@ def parse_number(cell: Cell, expected: str = "a number") -> float:
         expected = "a number without commas, such as 1234.5"
     elif is_number(cell) or (isinstance(cell, str) and "_" not in cell):  # 1_000 is Python's own
         try:
-            return float(cell)  # type: ignore[arg-type]
+            return float(cell)
         except (ValueError, OverflowError):
             pass
     raise _unexpected(expected, cell)
@@ -345,9 +345,9 @@ def parse_knob(cell: Cell) -> SizeValue:
         value = parse_size_value(cell) if isinstance(cell, str) else cell
     except UsageError as error:
         raise ValueError(str(error)) from error
-    if not isinstance(value, bool | int | float | str):
+    if not isinstance(value, SizeValue):
         raise _unexpected("a number or a text", cell)
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+    if is_number(value) and not abs(value) <= LARGEST:
         raise _unexpected("a smaller number", cell)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

@@ -24,6 +24,7 @@ from typing import Any
 from epochcast.errors import MissingDependency, UsageError
 from epochcast.guard.guard import Guard
 from epochcast.integrations.follower import Follower, missing
+from epochcast.records.validation import is_number, plain
 
 try:
     from keras.callbacks import Callback
@@ -169,7 +170,7 @@ class FollowPlan(Follower, Callback):  # type: ignore[misc]
         if self._resumes:
             self.model.stop_training = False
         if self._reports or (not self._tested and self.plan.metric in logs and _is_due(guard)):
-            values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+            values = {name: value for name, value in logs.items() if is_number(plain(value))}
             guard.report(values)
         try:
             if guard.end_epoch() is not None:

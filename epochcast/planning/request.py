@@ -310,7 +310,7 @@ class PlanRequest:
                 f"sizes are values by name, like {{'width': 512}}, but got {shown(self.sizes)}"
             )
         for name, value in self.sizes.items():
-            if not isinstance(value, get_args(SizeValue)):
+            if not isinstance(value, SizeValue):
                 raise UsageError(f"a plan is for one value of {name}, but got {shown(value)}")
 
     def _require_used(self) -> None:

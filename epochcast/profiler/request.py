@@ -37,6 +37,7 @@ from epochcast.profiler.protocol import (
     WorkloadSpec,
 )
 from epochcast.records import Device, Footprint, RunConfig, Sizes, SizeValue, make_sizes
+from epochcast.records.validation import is_number
 
 DEFAULT_ROUNDS = 3  # the fewest that give a variance between processes with one to spare
 DEFAULT_TIMEOUT_SECONDS = 600.0
@@ -192,8 +193,8 @@ def batch_sizes_around(request: SweepRequest, own: int | None, samples: int) -> 
         samples: of an epoch; no batch can be larger.
     """
     factors = CANDIDATE_BATCH_FACTORS if request.chooses else DEFAULT_BATCH_FACTORS
-    around = (max(1, round((own or 0) * factor)) for factor in factors)
-    sizes = request.batch_sizes or [size for size in around if own and size <= samples]
+    around = [] if own is None else [max(1, round(own * factor)) for factor in factors]
+    sizes = request.batch_sizes or [size for size in around if size <= samples]
     asked = request.asked.get("batch_size")
     if request.chooses and sizes:
         sizes = sorted([*sizes, *([asked] if isinstance(asked, int) else [])])
@@ -226,10 +227,7 @@ def check_knobs(request: SweepRequest, known: Description) -> None:
 
 
 def _check_knob_type(name: str, value: SizeValue, default: SizeValue) -> None:
-    numeric = isinstance(default, int | float) and not isinstance(default, bool)
-    same = type(value) is type(default) or (
-        numeric and isinstance(value, int | float) and not isinstance(value, bool)
-    )
+    same = type(value) is type(default) or (is_number(default) and is_number(value))
     if not same or (isinstance(default, int) and isinstance(value, float)):
         raise UsageError(
             f"knob {name!r} takes values like {default!r} ({type(default).__name__}), "
@@ -314,8 +312,8 @@ def _batch_sizes(request: SweepRequest, checked: CheckedWorkload, log: Path) -> 
     """Those asked for, or around the workload's own; refused if there are none to be had."""
     own = checked.config.batch_size if checked.config else None
     batch_sizes = batch_sizes_around(request, own, checked.samples)
-    largest = max(batch_sizes, default=own or 0)
-    if checked.samples and largest > checked.samples:
+    largest = max(batch_sizes, default=own)
+    if largest is not None and checked.samples and largest > checked.samples:
         raise UsageError(
             f"batch size {largest} is more than the data set's {checked.samples} samples; "
             "leave it out"

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import WorkloadError
-from epochcast.records import Precision, Sizes, make_sizes
+from epochcast.records import Precision, Sizes, SizeValue, make_sizes
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +149,7 @@ def knobs_of(function: WorkloadFunction) -> tuple[Sizes, bool]:
             continue
         if name == DATA_ARGUMENT:
             takes_data = True
-        elif not isinstance(parameter.default, int | float | str | bool):
+        elif not isinstance(parameter.default, SizeValue):
             raise WorkloadError(
                 f"argument {name!r} of the workload needs a default that is a number, "
                 "a text or a bool: defaults are the values that --set changes"

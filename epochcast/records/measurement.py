@@ -320,7 +320,7 @@ def _split(seconds: Sequence[float], includes_first: bool) -> tuple[float | None
 def _checked_knobs(sizes: Mapping[str, Any]) -> dict[str, SizeValue]:
     found = {str(name): plain(value) for name, value in sizes.items()}
     for name, value in found.items():
-        is_value = isinstance(value, int | float | str)  # a bool is an int
+        is_value = isinstance(value, SizeValue)
         require(is_value, f"a knob must be a number or a text, but got {name}={shown(value)}")
     return found
 

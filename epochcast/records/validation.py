@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 LARGEST_FLOAT = sys.float_info.max
 
@@ -55,9 +55,14 @@ def plain(value: Any) -> Any:
         return float(value) if isinstance(value, Real) else value
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a plain value is a number, and not a yes or no."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a plain value is a whole number as Python writes one: 2.0 is none, nor is True."""
+    return is_number(value) and isinstance(value, int)
 
 
 def is_finite(number: float) -> bool:

@@ -171,6 +171,8 @@ def test_building_a_model_far_larger_than_any_built_is_less_certain() -> None:
         ({"epochs": 1, "width": "big"}, "'width' takes positive numbers"),
         ({"epochs": 1, "width": 0}, "'width' takes positive numbers"),
         ({"epochs": 1, "price_per_hour": -1}, "price_per_hour"),
+        ({"epochs": True}, "epochs must be a positive number, but got True"),
+        ({"steps": True}, "steps must be a positive whole number, but got True"),
         ({"epochs": 1, "eval_every": -1}, "eval_every"),
     ],
 )

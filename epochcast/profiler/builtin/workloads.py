@@ -30,6 +30,7 @@ from epochcast.datasets.synthetic import SyntheticImages, SyntheticTokens
 from epochcast.errors import WorkloadError
 from epochcast.profiler.builtin.models import CharGpt, CifarResNet, Mlp, OneConvNet
 from epochcast.profiler.workload import Workload, knobs_of
+from epochcast.records.validation import is_integer
 
 SYNTHETIC = "synthetic"
 
@@ -253,7 +254,7 @@ def _source(folder: str | None) -> str:
 
 def _require_positive(**knobs: object) -> None:
     for name, value in knobs.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not (is_integer(value) and value >= 1):
             raise WorkloadError(f"{name} must be a whole number of at least 1, but got {value!r}")
 
 

@@ -27,6 +27,7 @@ from werkzeug.wrappers import Request, Response
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import RunConfig, Summary
+from epochcast.records.validation import is_number
 from epochcast.report.tensorboard.index import (
     BoardIndex,
     find_indexes,
@@ -222,7 +223,7 @@ def _columns(rows: Sequence[Summary]) -> list[TableColumn]:
     columns.append(_column("batch_size", "Batch size", numeric=True))
     for name in sorted({name for row in rows for name, _ in row.config.sizes}):
         values = [value for row in rows for knob, value in row.config.sizes if knob == name]
-        numeric = all(isinstance(value, int | float) for value in values)
+        numeric = all(is_number(value) for value in values)
         columns.append(_column(f"size:{name}", name, numeric))
     for name in _SETTINGS:
         if len({getattr(row.config, name) for row in rows}) > 1:
