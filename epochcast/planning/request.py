@@ -22,7 +22,7 @@ from epochcast.planning.batch import OPTIMIZERS, OptimizerKind
 from epochcast.planning.cadence import Cadence, Rungs
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
-from epochcast.records.validation import LARGEST_FLOAT, is_number, plain, shown
+from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
@@ -344,7 +344,7 @@ class PlanRequest:
 def _require_number(name: str, value: Any, bounds: Bounds) -> None:
     if isinstance(value, str) and value in bounds.words:
         return
-    if bounds.whole and (isinstance(value, bool) or not isinstance(value, int)):
+    if bounds.whole and not is_integer(value):
         words = "".join(f" or {word!r}" for word in bounds.words)
         raise UsageError(f"{name} must be a whole number{words}, but got {shown(value)}")
     if not is_number(value):
