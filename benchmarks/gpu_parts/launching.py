@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_parts.catalogue import Part, Scenario
-from gpu_parts.running import Ended
+from gpu_parts.results import Ended
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 TOLD = 3000  # characters of what a process wrote to stderr before it ended badly

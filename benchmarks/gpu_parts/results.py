@@ -17,14 +17,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from gpu_parts.running import Ended
+from typing import Any
 
 FILE_BYTES = 10 * 2**20  # six files of this size and the summary are under 64 MiB
 ATTACHMENTS = "traces"  # the file of records that have a file attached
 SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a process ended that played scenarios.
+
+    Attributes:
+        status: ``"ok"``, ``"failed"``, ``"crashed"``, ``"cut off"`` or ``"interrupted"``.
+        message: what went wrong.
+        records: what it had recorded by then.
+    """
+
+    status: str
+    seconds: float
+    message: str = ""
+    records: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

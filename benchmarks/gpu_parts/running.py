@@ -11,31 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gpu_parts.catalogue import Part, Scenario
-from gpu_parts.results import Recording
+from gpu_parts.results import Ended, Recording
 
 CLOSING_SECONDS = 10.0  # kept for writing and the summary
 LEAST_SECONDS = 8.0  # importing torch and making a context take as long
 NO_TIME = "no time left"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a process ended that played scenarios.
-
-    Attributes:
-        status: ``"ok"``, ``"failed"``, ``"crashed"``, ``"cut off"`` or ``"interrupted"``.
-        message: what went wrong.
-        records: what it had recorded by then.
-    """
-
-    status: str
-    seconds: float
-    message: str = ""
-    records: tuple[dict[str, Any], ...] = ()
 
 
 class Launch(Protocol):

@@ -17,8 +17,8 @@ import pytest
 from gpu_parts import results, snapshots, summary
 from gpu_parts.catalogue import PARTS, Part, Scenario
 from gpu_parts.launching import Launcher, read_records
-from gpu_parts.results import Recording, fitting, joined, pack, read_folder
-from gpu_parts.running import CLOSING_SECONDS, Ended, run_parts
+from gpu_parts.results import Ended, Recording, fitting, joined, pack, read_folder
+from gpu_parts.running import CLOSING_SECONDS, run_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
