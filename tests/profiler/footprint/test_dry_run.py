@@ -308,7 +308,7 @@ class Selected(Routed):
     ("model", "operator"), [(Routed, "_local_scalar_dense"), (Selected, "nonzero")]
 )
 def test_what_depends_on_values_cannot_be_traced(model, operator):
-    message = rf"cannot be traced.*test_dryrun\.py, line \d+: .*aten\.{operator}"
+    message = rf"cannot be traced.*test_dry_run\.py, line \d+: .*aten\.{operator}"
     with pytest.raises(DryRunError, match=message):
         counted(lambda: workload_of(model()))
 
