@@ -207,7 +207,7 @@ def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]
 
 
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:
-    from epochcast.planning.request import mode_of
+    from epochcast.planning.direction import mode_of
     from epochcast.planning.stopping import RULES, Futility, Patience
 
     mode, delta = options["mode"] or mode_of(options["metric"]), options["min_delta"]

@@ -10,7 +10,6 @@ into a ``PlanRequest``, which refuses what makes no sense.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ from typing import Any, Literal, Protocol, get_args
 from epochcast.errors import UsageError
 from epochcast.planning.batch import OPTIMIZERS, OptimizerKind
 from epochcast.planning.cadence import Cadence, Rungs
+from epochcast.planning.direction import mode_of
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
 from epochcast.records import LearningCurve, Mode, Option, SizeValue
 from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
@@ -86,68 +86,6 @@ class Smallest:
 
 _ALL: tuple[Objective, ...] = (Fastest(), Cheapest(), Smallest())
 OBJECTIVES: Mapping[str, Objective] = {objective.name: objective for objective in _ALL}
-
-# -- metrics, whose names tell a direction as in Keras's mode="auto" ------------------------------
-
-LARGER_IS_BETTER = frozenset(
-    (
-        "acc",
-        "accuracy",
-        "precision",
-        "recall",
-        "sensitivity",
-        "specificity",
-        "fbeta",
-        "auc",
-        "auroc",
-        "auprc",
-        "ap",
-        "map",
-        "miou",
-        "iou",
-        "jaccard",
-        "dice",
-        "top",
-        "mcc",
-        "kappa",
-        "ndcg",
-        "mrr",
-        "hits",
-        "bleu",
-        "sacrebleu",
-        "rouge",
-        "rougel",
-        "meteor",
-        "chrf",
-        "cider",
-        "f",
-        "r",
-        "fmeasure",
-        "pearson",
-        "spearman",
-        "correlation",
-        "psnr",
-        "ssim",
-        "score",
-        "reward",
-        "return",
-    )
-)
-ENDINGS = ("accuracy", "precision", "recall", "auc", "iou")  # of BinaryAccuracy, MeanIoU
-SMALLER_IS_BETTER = frozenset(("loss", "error", "err"))  # of anything, as in recall_loss
-
-
-def mode_of(metric: str) -> Mode:
-    """The direction that a metric's name tells: val_accuracy → max, perplexity → min.
-
-    Numbers at the ends of words count for nothing: f1, map50. An unknown metric is a loss.
-    """
-    words = [w.rstrip("0123456789") or w for w in re.split(r"[^a-z0-9]+", metric.lower()) if w]
-    if SMALLER_IS_BETTER.intersection(words):
-        return "min"
-    known = any(word in LARGER_IS_BETTER or word.endswith(ENDINGS) for word in words)
-    return "max" if known else "min"
-
 
 # -- the request ----------------------------------------------------------------------------------
 
@@ -259,6 +197,8 @@ class PlanRequest:
                 raise UsageError(f"{name} must be a name, but got {shown(value)}")
         if self.mode not in (None, *get_args(Mode)):
             raise UsageError(f"mode must be min or max, but got {shown(self.mode)}")
+        if self.mode is None:
+            mode_of(self.metric)  # rules, forecasts and the best checkpoint hang on it
         if self.optimizer not in (None, *get_args(OptimizerKind)):
             raise UsageError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, but got {shown(self.optimizer)}"

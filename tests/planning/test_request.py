@@ -16,7 +16,7 @@ from epochcast.errors import UsageError
 from epochcast.planning import stopping
 from epochcast.planning.batch import OPTIMIZERS, RATE_RULES
 from epochcast.planning.cadence import Rungs
-from epochcast.planning.request import OBJECTIVES, PlanRequest, mode_of, request_from
+from epochcast.planning.request import OBJECTIVES, PlanRequest, request_from
 from epochcast.planning.stopping import Patience
 from epochcast.records import LearningCurve
 
@@ -244,53 +244,10 @@ def test_the_largest_prices_and_powers_can_be_planned_with(name: str) -> None:
     assert found.chosen.epochs == 5
 
 
-@pytest.mark.parametrize(
-    "metric",
-    [
-        "val_accuracy",
-        "val_acc",
-        "acc",
-        "eval/f1",
-        "eval_bleu",
-        "mAP",
-        "map50",
-        "val_mIoU",
-        "val_binary_accuracy",
-        "BinaryAccuracy",
-        "top1",
-        "top_5",
-        "acc@1",
-        "r2",
-        "val_precision",
-        "recall@10",
-        "rouge1",
-        "eval_rougeL",
-        "val_dice",
-        "psnr",
-        "roc_auc",
-    ],
-)
-def test_larger_is_better(metric: str) -> None:
-    assert mode_of(metric) == "max"
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        "val_loss",
-        "loss",
-        "mape",
-        "mae",
-        "rmse",
-        "perplexity",
-        "wer",
-        "val_auc_loss",
-        "top1_error",
-        "Loss/valid",
-        "fid",
-        "whatever",
-        "",
-    ],
-)
-def test_smaller_is_better(metric: str) -> None:
-    assert mode_of(metric) == "min"
+def test_a_metric_whose_direction_is_not_known_is_asked() -> None:
+    with pytest.raises(
+        UsageError, match=r"'quality' is better its name does not tell.* --mode max"
+    ):
+        PlanRequest(metric="quality")
+    assert PlanRequest(metric="quality", mode="max").better == "max"
+    assert PlanRequest(metric="val_mean_io_u").better == "max"
