@@ -13,6 +13,7 @@ Nothing but click is imported until a command runs: ``epochcast --help`` answers
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +21,7 @@ import click
 
 from epochcast import __version__
 from epochcast.errors import EpochcastError
+from epochcast.terminal import printable, tolerate
 
 HOMES = {  # the file of each command, which is loaded when it is asked for
     "calibration": "predicting",
@@ -55,12 +57,15 @@ class _Group(click.Group):
         except EpochcastError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"epochcast: {error}", err=True)
+            click.echo(printable(f"epochcast: {error}"), err=True)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:  # it may quote an argument
+            raise click.UsageError(printable(error.format_message()), error.ctx) from error
 
 
 def main() -> None:
     """The entry point of ``epochcast`` and of ``python cli.py``."""
+    tolerate(sys.stdout, sys.stderr)
     cli(prog_name="epochcast")
 
 

@@ -18,6 +18,7 @@ import click
 
 from epochcast import units
 from epochcast.errors import UsageError
+from epochcast.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -209,12 +210,17 @@ def require_same(
 
 def console(stderr: bool = False) -> Console:
     """Stdout or stderr; wide where nobody's window limits it."""
-    from rich.console import Console
+    from epochcast.report.text.layout import PlainConsole
 
-    console = Console(stderr=stderr, highlight=False)
+    console = PlainConsole(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PIPE_WIDTH)
     return console
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line on stdout or stderr; nothing in it moves the cursor of a terminal."""
+    click.echo(printable(text), err=err)
 
 
 def print_json(**contents: Any) -> None:

@@ -17,6 +17,7 @@ from epochcast.cli.options import (
     json_option,
     print_json,
     reading,
+    say,
     say_count,
     store_option,
 )
@@ -49,7 +50,7 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
         found = opened.measurements(canonical(workload) if workload else None)
         if workload and not found:
             known = ", ".join(sorted({m.workload for m in opened.measurements()})) or "nothing"
-            click.echo(f"no measurements of {workload!r}; in the store: {known}", err=True)
+            say(f"no measurements of {workload!r}; in the store: {known}", err=True)
     used = [m.key for selection in selections(found) for m in selection.measurements]
     if as_json:
         print_json(measurements=found, used=used)

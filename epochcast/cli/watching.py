@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epochcast.cli.options import json_option, plot_option, print_json, reading, store_option
+from epochcast.cli.options import json_option, plot_option, print_json, reading, say, store_option
 from epochcast.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def print_lines(reader: LogReader, pause: Callable[[], object] | None) -> list[R
     """Print every event, until there are no more or Ctrl-C; those that were printed."""
     from epochcast.report.text.following import TerminalWatcher
 
-    watcher = TerminalWatcher(click.echo)
+    watcher = TerminalWatcher(say)
     seen: list[RunEvent] = []
     with suppress(KeyboardInterrupt):
         for event in growing(reader, pause):
@@ -87,7 +87,7 @@ def _print_summary(events: Sequence[RunEvent]) -> None:
 
     lines = summary_lines(events)
     for line in lines if ending(events) is None else lines[1:]:
-        click.echo(line)
+        say(line)
 
 
 def _print_document(events: Sequence[RunEvent]) -> None:
@@ -124,7 +124,7 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json
         except StoreError as error:
             if not folder.is_dir():
                 raise
-            click.echo(f"note: showing what was written before: {error}", err=True)
+            say(f"note: showing what was written before: {error}", err=True)
     serve(
         folder,
         port=port,
@@ -134,7 +134,7 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json
 
 
 def _print_url(url: str) -> None:
-    click.echo(f"TensorBoard is at {url} (Ctrl-C to end)", err=True)
+    say(f"TensorBoard is at {url} (Ctrl-C to end)", err=True)
 
 
 def _print_url_document(url: str) -> None:

@@ -154,8 +154,9 @@ class Session:
     def summary(self) -> str:
         """What was predicted, what happened, and why it ended, in words."""
         from epochcast.report.text.following import summary_lines
+        from epochcast.terminal import encodable
 
-        return "\n".join(summary_lines(self.guard.events))
+        return encodable("\n".join(summary_lines(self.guard.events)))
 
     def _signalled(self) -> None:
         """In an evaluation nothing is trained, so a checkpoint can be made at once.

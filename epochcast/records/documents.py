@@ -9,6 +9,7 @@ versions that were never released; it is refused, like a schema that is newer th
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ from epochcast.errors import StoreError, UsageError
 
 SCHEMA = 2  # of every document that is written
 OLDEST_SCHEMA = 2  # of the documents that can be read
+
+_CONTROL = re.compile("[\x80-\x9f]")  # JSON allows these raw, and terminals obey them
 
 _Record = TypeVar("_Record")
 
@@ -30,7 +33,8 @@ def to_json(record: object, indent: int = 0) -> str:
     """
     try:
         line = msgspec.json.encode(record)
-        return (msgspec.json.format(line, indent=indent) if indent else line).decode()
+        text = (msgspec.json.format(line, indent=indent) if indent else line).decode()
+        return text if text.isascii() else _CONTROL.sub(lambda c: f"\\u{ord(c[0]):04x}", text)
     except (UnicodeEncodeError, OverflowError) as error:
         raise StoreError(f"{type(record).__name__} cannot be written as JSON: {error}") from error
 

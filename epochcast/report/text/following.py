@@ -40,6 +40,7 @@ from epochcast.records import (
 )
 from epochcast.report.text.plan import LIMIT_FORMS, within_text
 from epochcast.report.text.warnings import warning_text
+from epochcast.terminal import printable
 from epochcast.units import format_money, format_percent, format_seconds, format_span
 
 WIDTH = 100
@@ -110,7 +111,7 @@ class Narrator:
 
     def _wrapped(self, sentences: Sequence[str]) -> list[str]:
         console = Console(file=StringIO(), width=self.width)
-        rows = [Text(printable(s)).wrap(console, self.width) for s in sentences]
+        rows = [Text(printable(s, keep="")).wrap(console, self.width) for s in sentences]
         return [row.plain.rstrip() for wrapped in rows for row in wrapped]
 
 
@@ -191,7 +192,10 @@ def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
         EpochCell(name, _value(event, metric), 8, rank=2),
         EpochCell("then", _decision(event), 5),
     ]
-    named = [replace(c, heading=printable(c.heading), text=printable(c.text)) for c in cells]
+    named = [
+        replace(c, heading=printable(c.heading, keep=""), text=printable(c.text, keep=""))
+        for c in cells
+    ]
     return [cell for cell in named if cell.heading and cell.text]
 
 
@@ -249,17 +253,13 @@ def _in_columns(cells: Sequence[EpochCell]) -> str:
     return line
 
 
-def printable(text: str) -> str:
-    """A text without control characters, which would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def summary_lines(events: Sequence[RunEvent]) -> list[str]:
     """The last run of a log, finished or not, in a few sentences; a line each."""
     run = last_run(events)
     if not run:
         return ["Nothing has happened yet."]
-    return [_state_line(run), _spent_line(run), *_part_lines(run), *_result_lines(run)]
+    lines = [_state_line(run), _spent_line(run), *_part_lines(run), *_result_lines(run)]
+    return [printable(line, keep="") for line in lines]
 
 
 def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") -> str:

@@ -10,16 +10,41 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from epochcast.terminal import printable
 
 GAP = 2  # columns of a terminal between those of a table
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _INSIDE_QUANTITY = re.compile(r"(?<=\d) (?=\S{1,4}(?:\s|$))|(?<=\d[dhm]) (?=\d\d[hms])")
+
+
+class PlainConsole(Console):
+    """A console that writes what it is given: no markup, no escape sequences but its own.
+
+    Args:
+        options: of ``rich.console.Console``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as it will be shown, so that columns are as wide as they must be."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Segments of a renderable, those of text without control characters."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
 
 
 def plain_table() -> Table:
