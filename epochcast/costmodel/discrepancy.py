@@ -316,4 +316,4 @@ class _Solved:
 
 
 def _rows(matrix: NDArray[Any]) -> Matrix:
-    return tuple(tuple(map(float, row)) for row in matrix)
+    return tuple(map(tuple, matrix.tolist()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import log, sqrt
 from statistics import fmean, geometric_mean, median
 
@@ -245,17 +246,22 @@ class _Rows:
                 rest.append(fmean(max(1.0, v - t) for t, v in known))
         return tensors, rest
 
-    def count_surfaces(self, candidates: Sequence[f.Form]) -> tuple[tuple[str, Surface], ...]:
-        """The surface of everything that was counted wherever anything was."""
-        rows = [f.variables(config, footprint) for config, footprint in self.counted.items()]
-        names = set.intersection(*(set(f.counts(c)) for c in self.counted.values())) if rows else ()
-        found = []
-        for name in sorted(names):
-            some = [row for row in rows if row[name] > 0]
-            if some:
-                y = [row[name] for row in some]
-                found.append((name, fit_surface(some, y, candidates, self.axes, careful=True)))
-        return tuple(found)
+
+@lru_cache(maxsize=64)  # a sweep fits after each trial, and what was counted stays the same
+def _count_surfaces(
+    counted: tuple[tuple[RunConfig, Footprint], ...], knobs: tuple[str, ...]
+) -> tuple[tuple[str, Surface], ...]:
+    """The surface of everything that was counted wherever anything was."""
+    rows = [f.variables(config, footprint) for config, footprint in counted]
+    names = set.intersection(*(set(f.counts(c)) for _, c in counted)) if rows else ()
+    candidates, axes = f.count_forms(knobs), ("batch_size", *knobs)
+    found = []
+    for name in sorted(names):
+        some = [row for row in rows if row[name] > 0]
+        if some:
+            y = [row[name] for row in some]
+            found.append((name, fit_surface(some, y, candidates, axes, careful=True)))
+    return tuple(found)
 
 
 def _counted(
@@ -310,7 +316,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
             (config, tuple(sorted(f.counts(footprint).items())))
             for config, footprint in rows.counted.items()
         ),
-        counts=rows.count_surfaces(f.count_forms(knobs)),
+        counts=_count_surfaces(tuple(rows.counted.items()), tuple(knobs)),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(

@@ -31,7 +31,6 @@ one corner of a small design that the others cannot foresee.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -70,19 +69,15 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         groups: columns of X that belong to each group; None puts all into one.
         exponent: p of the module's equation, at least 1; ``inf`` for a maximum.
-        warm_start: whether ``fit`` begins with the coefficients of the fit before.
 
     Attributes:
         coef_: (k,) the coefficients, not negative.
         groups_: the groups used.
     """
 
-    def __init__(
-        self, groups: Groups | None = None, exponent: float = 1.0, warm_start: bool = False
-    ) -> None:
+    def __init__(self, groups: Groups | None = None, exponent: float = 1.0) -> None:
         self.groups = groups
         self.exponent = exponent
-        self.warm_start = warm_start
 
     def fit(self, X: Any, y: Any) -> PhysicalRegressor:
         """Learn from X (n, k) and positive y (n,).
@@ -98,8 +93,7 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         columns = [column for group in self.groups_ for column in group]
         if sorted(columns) != list(range(X.shape[1])):
             raise ValueError(f"groups must divide the {X.shape[1]} columns, but got {groups}")
-        start = getattr(self, "coef_", None) if self.warm_start else None
-        self.coef_ = _coefficients(X, y, self.groups_, self.exponent, start)
+        self.coef_ = _coefficients(X, y, self.groups_, self.exponent)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -119,7 +113,7 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _coefficients(
-    X: Array, y: Array, groups: Groups, exponent: float, start: Array | None
+    X: Array, y: Array, groups: Groups, exponent: float, start: Array | None = None
 ) -> Array:
     """β (k,); a soft maximum begins with ``start``, if there is one."""
     if exponent == 1 or len(groups) == 1:
@@ -284,7 +278,7 @@ def _fit(
 ) -> tuple[FittedForm, PhysicalRegressor]:
     """A form fitted to y (n,), alone in its surface; and the regression that it is made of."""
     X = matrix(form.features, table)
-    regressor = PhysicalRegressor(form.columns, form.exponent, warm_start=True).fit(X, y)
+    regressor = PhysicalRegressor(form.columns, form.exponent).fit(X, y)
     predicted = regressor.predict(X)
     shares = shares_of(X * regressor.coef_, predicted, form.columns, form.exponent)
     missed = fit_discrepancy(points_of(axes, table), shares, _log_errors(y, predicted), noise_sd)
@@ -303,13 +297,15 @@ def _fit(
 def _left_out_rmse(whole: PhysicalRegressor, X: Array, y: Array) -> float:
     """Root mean square of log y − log ŷ, each row predicted by a fit without it.
 
-    With many rows, several are left out at a time.
+    A soft maximum begins with the coefficients of all rows. With many rows, several are left out
+    at a time.
     """
     fold = np.arange(len(y)) % min(len(y), MAX_FOLDS)
     errors = np.empty(len(y))
     for index in range(int(fold.max()) + 1):
         out = fold == index
-        errors[out] = _log_errors(y[out], copy(whole).fit(X[~out], y[~out]).predict(X[out]))
+        beta = _coefficients(X[~out], y[~out], whole.groups_, whole.exponent, whole.coef_)
+        errors[out] = _log_errors(y[out], _joined(X[out], beta, whole.groups_, whole.exponent))
     return float(np.sqrt(np.mean(np.clip(errors, -MAX_LOG_ERROR, MAX_LOG_ERROR) ** 2)))
 
 

@@ -44,6 +44,7 @@ OVERHEAD_BOUND = 0.035  # of training time spent saving: CheckFreq, FAST'21, sec
 LONGEST_SEGMENT = 8.0  # times the best interval: a longer one costs more than cutting it in two
 LARGEST_EXPONENT = 600.0  # e^600 seconds is never; e^710 is not a float any more
 NEWTON_STEPS = 60  # it converges quadratically: fewer than ten are used
+ROUNDING = 1e-12  # of the whole run: differences of running sums are as good as that
 LEAD_GRID = 100  # probabilities at which a last save's duration is looked at, twice
 
 
@@ -220,7 +221,7 @@ def save_epochs(
         work = ends[j] - ends[i]
         total = best[i] + _expected_seconds(work, save_seconds, mtbf_seconds, restart_seconds)
         if j < len(ends) - 1:
-            total[work < shortest_seconds] = np.inf
+            total[work < shortest_seconds - ROUNDING * ends[-1]] = np.inf
         previous[j] = i[int(np.argmin(total))]
         best[j] = total.min()
     return _path(previous)
