@@ -38,6 +38,7 @@ docs: $(VENV)/.docs  # into build/site, to be opened from the disk
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/public_a100.py
+	$(BIN)/python benchmarks/public_llm.py
 	$(BIN)/python benchmarks/public_memory.py
 	$(BIN)/python benchmarks/epochs.py
 	$(BIN)/python benchmarks/planning.py

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ from comparison import alternatives as other
 from comparison import report
 from comparison.alternatives import Known
 from comparison.cases import EPOCHCAST, NOISE, STEP, WITHOUT, Answer, Case, document
-from comparison.scoreboard import Score, scores_of
+from comparison.scoreboard import Score, score_of, scores_of
 from comparison.splits import BATCH_SIZES, BETWEEN, BEYOND, LARGEST, Split
 
 import epochcast as ec
@@ -39,7 +39,7 @@ from epochcast.costmodel import features, summary
 from epochcast.importers import runs
 from epochcast.importers.columns import ImportOptions
 from epochcast.profiler.adaptive import spread
-from epochcast.records import Footprint, Measurement, RunConfig, Sizes
+from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
 from epochcast.records.documents import to_builtins
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +51,8 @@ MARK = "benchmarks/public_a100.py"
 
 EVERYWHERE = (32, 96, 192, 384, 768, 1536)  # batch sizes of all 16 model sizes
 FITTED = (32, 192, 1536)
-FEW, SUBSETS = 8, 20  # configurations to fit on, and how often they are drawn at random
+FEW, SUBSETS = 8, 40  # configurations to fit on, and how often they are drawn at random
+HELD = 0.8  # share of a draw's later values in P5–P95, below which it counts as one that fails
 SPREAD, RANDOM = f"from {FEW} that spread", f"from {FEW} at random"
 SPLITS = (BATCH_SIZES, LARGEST, BETWEEN, BEYOND, SPREAD, RANDOM)
 FIRST = "first epoch (carbontracker, runs it)"
@@ -90,17 +91,20 @@ def evaluate() -> None:
     """Compare, print, write."""
     counted = counts()
     known = measurements(counted)
-    cases = all_cases(known, counted)
+    by_division = all_cases(known, counted)
+    cases = list(chain.from_iterable(by_division))
     by_split = [scores_of([c for c in cases if c.split == split]) for split in SPLITS]
     scores = list(chain.from_iterable(by_split))
+    draws = [draw_of(some) for some in by_division if some[0].split == RANDOM]
     head = {
         "device": known[0].device.label,
         "command": f"python {MARK} evaluate",
         "source": __doc__.rpartition("The times are ")[2].split(",")[0].replace("\n", " "),
         "tables": to_builtins(scores),
+        "draws": to_builtins(draws),
     }
     RESULT.write_text(document(head, [c for c in cases if c.split != RANDOM]))
-    text = _text(known, by_split)
+    text = _text(known, by_split, draws)
     print(text)
     report.insert(DOCS / "accuracy.md", text, MARK)
     panels = [(STEP, split) for split in SPLITS]
@@ -163,14 +167,11 @@ def _split(name: str, fitted: Sequence[RunConfig], held_out: Sequence[RunConfig]
 # -- cases --------------------------------------------------------------------------------------
 
 
-def all_cases(known: Sequence[Measurement], counted: Footprints) -> list[Case]:
-    """Every held-out configuration of every split."""
+def all_cases(known: Sequence[Measurement], counted: Footprints) -> list[list[Case]]:
+    """Every held-out configuration of every split, split by split, draw by draw."""
     trials = summary.group_by_config(known)
-    return [
-        case
-        for split in (*splits(trials), *few(trials, counted))
-        for case in cases_of(split, trials, counted)
-    ]
+    divisions = (*splits(trials), *few(trials, counted))
+    return [cases_of(split, trials, counted) for split in divisions]
 
 
 def cases_of(split: Split, trials: Trials, counted: Footprints) -> list[Case]:
@@ -224,15 +225,71 @@ def truth(runs: Sequence[Measurement]) -> float:
     return median(second for m in runs for second in m.step_seconds)
 
 
+# -- draws --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """One draw of eight, and how epochcast predicted all others from it.
+
+    Attributes:
+        mean, median, p90: of the relative errors.
+        held: share of single runs in P5–P95.
+        width: median of P95 / P5.
+    """
+
+    mean: float
+    median: float
+    p90: float
+    held: float
+    width: float
+
+
+def draw_of(cases: Sequence[Case]) -> Drawn:
+    """All cases of one draw."""
+    found = score_of(cases, EPOCHCAST)
+    told = [case.answers[EPOCHCAST] for case in cases]
+    widths = [q.p95 / q.p05 for q in told if isinstance(q, Quantiles)]
+    assert found is not None
+    return Drawn(
+        mean=found.mean,
+        median=found.median,
+        p90=found.p90,
+        held=found.p05_p95 or 0.0,
+        width=median(widths),
+    )
+
+
+def draws_text(draws: Sequence[Drawn]) -> str:
+    """What draws have in common, the one held worst, and the one with the largest errors."""
+    failing = sum(draw.held < HELD for draw in draws)
+    typical = Drawn(**{f.name: fmean(getattr(d, f.name) for d in draws) for f in fields(Drawn)})
+    named = (
+        (f"mean of {len(draws)} draws", typical),
+        ("draw held worst", min(draws, key=lambda draw: draw.held)),
+        ("draw with the largest errors", max(draws, key=lambda draw: draw.mean)),
+    )
+    lines = [["from 8 at random, draw by draw", "mean", "median", "P90", "in P5–P95", "P95/P5"]]
+    lines.append(["---", *["--:"] * 5])
+    for name, draw in named:
+        errors = (report.percent(v) for v in (draw.mean, draw.median, draw.p90))
+        lines.append([name, *errors, report.percent(draw.held, 0), f"{draw.width:.2f}"])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\nHeld in less than {report.percent(HELD)}: {failing} of {len(draws)} draws."
+
+
 # -- text ---------------------------------------------------------------------------------------
 
 
-def _text(known: Sequence[Measurement], by_split: Sequence[Sequence[Score]]) -> str:
+def _text(
+    known: Sequence[Measurement], by_split: Sequence[Sequence[Score]], draws: Sequence[Drawn]
+) -> str:
     parts = [
         f"{len(known)} runs of {len({m.config for m in known})} configurations. "
         f"`python {MARK} evaluate` imports the measurements as `epochcast probes import` does."
     ]
     parts += [report.markdown(scores) for scores in by_split]
+    parts.append(draws_text(draws))
     ahead = report.ahead_text(list(chain.from_iterable(by_split)))
     return "\n\n".join([*parts, "Where epochcast is not ahead:", ahead])
 

@@ -67,3 +67,12 @@ def test_unseen_model_sizes_within_5_percent(name: str, position: int) -> None:
 
 def test_eight_configurations_that_spread_predict_the_other_135_within_3_percent() -> None:
     assert scores(SPREAD)["epochcast"].mean < 0.03
+
+
+def test_draws_are_shown_with_the_worst_of_them() -> None:
+    good = public_a100.Drawn(mean=0.02, median=0.01, p90=0.05, held=0.94, width=1.2)
+    bad = public_a100.Drawn(mean=0.20, median=0.11, p90=0.45, held=0.42, width=1.3)
+    text = public_a100.draws_text([good, bad])
+    assert "| mean of 2 draws | 11 % | 6.0 % | 25 % | 68 % | 1.25 |" in text
+    assert "| draw held worst | 20 % | 11 % | 45 % | 42 % | 1.30 |" in text
+    assert "Held in less than 80 %: 1 of 2 draws." in text
