@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import log, sqrt
+from math import hypot, log, sqrt
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
@@ -36,6 +36,7 @@ from epochcast.costmodel.surface import (
     Surface,
     fit_loading,
 )
+from epochcast.costmodel.tails import Value, tails_of
 from epochcast.errors import FitError
 from epochcast.records import (
     DeviceKind,
@@ -162,7 +163,7 @@ class _Rows:
 
     def surface(
         self,
-        value: summary.Value,
+        value: Value,
         candidates: Sequence[f.Form],
         *,
         drop: Sequence[str] = (),
@@ -201,7 +202,7 @@ class _Rows:
             sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )
 
-    def scatter(self, value: summary.Value) -> RoundScatter:
+    def scatter(self, value: Value) -> RoundScatter:
         """Of a quantity from round to round; nothing where it was not repeated."""
         logs = [
             {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
@@ -212,7 +213,7 @@ class _Rows:
         return round_scatter(logs, self.kind)
 
     def layer(
-        self, value: summary.Value, candidates: Sequence[f.Form], *, fragments: bool = False
+        self, value: Value, candidates: Sequence[f.Form], *, fragments: bool = False
     ) -> Layer | None:
         """What a layer of the memory system needs, beyond the peak where that is known.
 
@@ -236,7 +237,7 @@ class _Rows:
         run = self.scatter(value).of_a_later_run()
         return Layer(surface=whole, beyond_peak=False, run=run, fragmentation=broken)
 
-    def _tensors_and_rest(self, value: summary.Value) -> tuple[list[float], list[float]]:
+    def _tensors_and_rest(self, value: Value) -> tuple[list[float], list[float]]:
         """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
         tensors, rest = [], []
         for trials in self.groups.values():
@@ -284,7 +285,9 @@ def _counted(
 
 def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     groups = summary.group_by_config(trials)
-    logs = [{m.round: log(summary.step_seconds(m)) for m in g} for g in groups.values()]
+    slow = tails_of(trials, summary.step_series)
+    step, micro = map(slow.including, (summary.ordinary_step_seconds, summary.micro_seconds))
+    logs = [{m.round: log(t) for m in g if (t := step(m))} for g in groups.values()]
     newest = trials[-1]
     run = round_scatter(logs, newest.device.kind)
     counted = _counted(groups, footprints)
@@ -299,7 +302,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     static, untracked = f.static_forms(knobs), f.untracked_forms(knobs)
     samples_of = f.sample_forms(knobs)
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
-    micro_step = _required(rows.surface(summary.micro_seconds, time, paced=True))
+    micro_step = _required(rows.surface(micro, time, paced=True))
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
     return Variant(
         precision=newest.config.precision,
@@ -320,27 +323,27 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(
-            rows.surface(summary.compute_seconds, time, paced=True),
-            rows.surface(summary.loader_seconds, f.loader_forms(knobs)),
+            rows.surface(slow.including(summary.compute_seconds), time, paced=True),
+            rows.surface(slow.including(summary.loader_seconds), f.loader_forms(knobs)),
             [
-                (f.variables(config, rows.counted.get(config)), geometric_mean(micro))
+                (f.variables(config, rows.counted.get(config)), geometric_mean(times))
                 for config, trials_ in groups.items()
-                if (
-                    micro := [
-                        v / rows.pace[m.round] for m in trials_ if (v := summary.micro_seconds(m))
-                    ]
-                )
+                if (times := [v / rows.pace[m.round] for m in trials_ if (v := micro(m))])
             ],
             direct_error=micro_step.left_out_rmse,
             workers=newest.config.workers,
         ),
         update=rows.surface(
-            summary.update_seconds,
+            slow.including(summary.update_seconds),
             f.update_forms(knobs),
             drop=["batch_size"],
             paced=True,
         ),
-        evaluation=rows.surface(summary.eval_batch_seconds, time, paced=True),
+        evaluation=rows.surface(
+            tails_of(trials, summary.eval_series).including(summary.eval_batch_seconds),
+            time,
+            paced=True,
+        ),
         allocated=rows.layer(summary.allocated_bytes, untracked),
         reserved=rows.layer(summary.reserved_bytes, untracked, fragments=fragments),
         device_bytes=rows.layer(summary.device_bytes, untracked, fragments=fragments),
@@ -351,8 +354,8 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         loader_restart=_constant([summary.restart_beyond_wait_seconds(m) for m in trials]),
         eval_restart=_constant([t for m in trials for t in m.eval_restart_seconds]),
         first_steps=_first_steps(trials),
-        run=run.of_steps_of_a_later_run(),
-        step_sd=median(summary.relative_sd(m) for m in trials),
+        run=run.of_steps_of_a_later_run() + slow.scatter,
+        step_sd=median(hypot(summary.relative_sd(m), slow.of(m).step_sd) for m in trials),
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),
         trials=len(trials),

@@ -2,30 +2,34 @@
 
 A step's cost is a mean, because an epoch is a sum of steps; but single glitches of the machine
 must not move it, and a loader with W workers delivers in bursts of W batches, so a median over
-steps is wrong too. Both are met by the median of block means (Nemirovsky & Yudin 1983; Lugosi &
-Mendelson 2019, "Mean estimation and regression under heavy-tailed distributions", section 2.1),
-with blocks that hold whole periods of the loop:
-
-    samples  │ x x x x │ x x x x │ x x x x │ …      block = a multiple of the period
-    means         m₁        m₂        m₃             result = median(m₁, m₂, m₃, …)
+steps is wrong. So a series is the mean of its ordinary samples, over whole periods of the loop, and
+what rare slow ones add to that is learned from all trials together (``tails.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from statistics import fmean, median
 
+import numpy as np
+
 from epochcast.costmodel.epoch import divide
+from epochcast.costmodel.tails import (
+    Series,
+    Tails,
+    Value,
+    divided,
+    ordinary_samples,
+    tails_of,
+)
 from epochcast.records import Measurement, RunConfig, Summary
 
-Value = Callable[[Measurement], float | None]
-
-BLOCKS = 9  # enough for a median that up to four glitches do not move
+BLOCKS = 9  # of a series: enough for a spread
 
 
 def steady_mean(samples: Sequence[float], period: int = 1) -> float:
-    """The median of block means of a series, in the unit of its samples.
+    """The mean of the ordinary samples of a series, in their unit; see ``tails.py``.
 
     Args:
         samples: durations in the order taken; at least one.
@@ -34,29 +38,28 @@ def steady_mean(samples: Sequence[float], period: int = 1) -> float:
     Raises:
         ValueError: ``samples`` is empty.
     """
-    means, _ = block_means(samples, period)
-    return median(means) if len(means) >= 3 else fmean(means)
+    return float(ordinary_samples(samples, period).mean())
 
 
-def block_means(samples: Sequence[float], period: int = 1) -> tuple[list[float], int]:
-    """Means of about ``BLOCKS`` blocks of whole periods, and the length of a block.
-
-    Raises:
-        ValueError: ``samples`` is empty.
-    """
-    if not samples:
-        raise ValueError("samples must not be empty")
-    block = period * max(1, len(samples) // (BLOCKS * period))
-    whole = len(samples) // block
-    if not whole:
-        return [fmean(samples)], len(samples)
-    return [fmean(samples[i * block : (i + 1) * block]) for i in range(whole)], block
+def step_series(m: Measurement) -> Series:
+    """The steady micro-steps of a successful trial, divided into ordinary and slow ones."""
+    return divided(m.step_seconds, _period(m), m.steps_per_sample)
 
 
-def step_seconds(measurement: Measurement) -> float:
-    """Seconds of one steady micro-step of a successful trial."""
-    period = measurement.config.period if measurement.steps_per_sample == 1 else 1
-    return steady_mean(measurement.step_seconds, period)
+def eval_series(m: Measurement) -> Series | None:
+    """Its evaluation batches, likewise; None where there are none."""
+    period = max(1, m.config.workers)
+    return divided(m.eval_batch_seconds, period) if m.eval_batch_seconds else None
+
+
+def ordinary_step_seconds(m: Measurement) -> float:
+    """Seconds of one steady micro-step that is not slow."""
+    return steady_mean(m.step_seconds, _period(m))
+
+
+def step_seconds(m: Measurement) -> float:
+    """Seconds of one steady micro-step of a successful trial, as far as it alone can tell."""
+    return ordinary_step_seconds(m) * (1.0 + tails_of([m], step_series).of(m).share)
 
 
 def first_steps_seconds(measurement: Measurement) -> float:
@@ -99,9 +102,9 @@ def update_seconds(m: Measurement) -> float | None:
 
 
 def micro_seconds(m: Measurement) -> float | None:
-    """Seconds of one steady micro-step without the optimizer's update."""
+    """Seconds of one ordinary micro-step without the optimizer's update."""
     if not m.update_seconds:
-        return step_seconds(m) * padded(m)
+        return ordinary_step_seconds(m) * padded(m)
     rest = [step - update for step, update in zip(m.step_seconds, m.update_seconds, strict=True)]
     return steady_mean(rest, _period(m)) * padded(m)
 
@@ -126,11 +129,14 @@ def padded(m: Measurement) -> float:
 
 
 def compute_seconds(m: Measurement) -> float | None:
-    """Seconds of one steady micro-step without the update and without waiting for data."""
+    """Seconds of one ordinary micro-step without the update and without waiting for data."""
     micro = micro_seconds(m)
     if micro is None or not m.data_wait_seconds:
         return None
-    return micro - steady_mean(m.data_wait_seconds, _period(m))
+    updates = m.update_seconds or (0.0,) * len(m.step_seconds)
+    parts = zip(m.step_seconds, updates, m.data_wait_seconds, strict=True)
+    whole = micro / padded(m)
+    return micro - whole + steady_mean([step - u - wait for step, u, wait in parts], _period(m))
 
 
 def loader_seconds(m: Measurement) -> float | None:
@@ -202,17 +208,20 @@ def restart_beyond_wait_seconds(m: Measurement) -> float:
 
 
 def relative_sd(m: Measurement) -> float:
-    """Noise of a micro-step as a long series feels it, relative to the step.
+    """Noise of an ordinary micro-step as a long series feels it, relative to the step.
 
     The standard deviation of block means times the root of the block's length (batch means; Law
     & Kelton 2000, "Simulation modeling and analysis", section 9.5.3): steps that are slow together
     do not average out as independent ones would. Half the range of the middle 68 % stands for the
-    standard deviation, so that single glitches do not count.
+    standard deviation.
     """
-    means, length = block_means(m.step_seconds, _period(m))
-    ordered, last = sorted(means), len(means) - 1
-    spread = ordered[round(0.84 * last)] - ordered[round(0.16 * last)]
-    return float(spread / 2 / fmean(means) * (length * m.steps_per_sample) ** 0.5)
+    period = _period(m)
+    x = ordinary_samples(m.step_seconds, period)
+    block = max(1, len(x) // BLOCKS)
+    means = np.sort(x[: len(x) // block * block].reshape(-1, block).mean(axis=1))
+    last = len(means) - 1
+    spread = means[round(0.84 * last)] - means[round(0.16 * last)]
+    return float(spread / 2 / means.mean() * (block * period * m.steps_per_sample) ** 0.5)
 
 
 def _period(m: Measurement) -> int:
@@ -245,11 +254,15 @@ def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
     for measurement in measurements:
         key = (measurement.workload, measurement.device.key)
         groups.setdefault(key, []).append(measurement)
-    configs = (group_by_config(groups[key]).values() for key in sorted(groups))
-    return tuple(_summary(trials) for trials in chain.from_iterable(configs))
+    return tuple(chain.from_iterable(_summaries(groups[key]) for key in sorted(groups)))
 
 
-def _summary(trials: Sequence[Measurement]) -> Summary:
+def _summaries(trials: Sequence[Measurement]) -> list[Summary]:
+    slow = tails_of([trial for trial in trials if trial.status == "ok"], step_series)
+    return [_summary(some, slow) for some in group_by_config(trials).values()]
+
+
+def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
     good = [trial for trial in trials if trial.status == "ok"]
     latest = trials[-1]
     probe_seconds = sum(trial.probe_seconds for trial in trials)
@@ -263,7 +276,7 @@ def _summary(trials: Sequence[Measurement]) -> Summary:
             probe_seconds=probe_seconds,
             log=latest.log,
         )
-    steps = [step_seconds(trial) for trial in good]
+    steps = [ordinary_step_seconds(v) * (1.0 + slow.of(v).share) for v in good]
     step = median(steps)
     footprint = next((v.footprint for v in reversed(good) if v.footprint), None)
     return Summary(

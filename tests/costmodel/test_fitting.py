@@ -244,7 +244,12 @@ def test_padding_grows_with_the_logarithm_of_the_batch() -> None:
     def trial(b: int) -> Measurement:
         counted = replace(truths.footprint(b, 256), batch_elements=elements(b))
         return truths.measure(
-            b, 256, footprint=counted, update_seconds=(), step_seconds=(1e-4 + 1e-6 * elements(b),)
+            b,
+            256,
+            footprint=counted,
+            update_seconds=(),
+            data_wait_seconds=(0.0,),
+            step_seconds=(1e-4 + 1e-6 * elements(b),),
         )
 
     model = fit([trial(b) for b in (4, 8, 16, 32, 64, 128, 256)])
