@@ -188,6 +188,14 @@ def size_unit(name: str) -> int | None:
     return _BYTES.get(_SHORT.get(lowered, lowered))
 
 
+def spelled_unit(name: str) -> str:
+    """A unit of time or size as it is written: ``"seconds"`` is s, ``"mib"`` MiB."""
+    lowered = name.strip().lower()
+    short = _SHORT.get(lowered, lowered)
+    large = {unit.lower(): unit for unit in _BINARY} | {u: u.upper() for u in _BYTES if len(u) == 2}
+    return large.get(short, short if short in _SECONDS else name)
+
+
 def format_seconds(seconds: float) -> str:
     """``"3h 12m"``, ``"41 s"``, ``"4.27 ms"``: two figures that matter, largest unit first."""
     if seconds < 0:

@@ -107,7 +107,7 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 
 
 @probes.command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
+@click.argument("file", type=click.File("rb"))
 @click.option(
     "--workload", help="The runs are of this workload; if it can be probed, columns are its knobs."
 )
@@ -123,6 +123,12 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 @click.option(
     "--eval-samples", type=click.IntRange(min=1), help="An evaluation has this many samples."
 )
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Every run had this batch size, of one forward pass on one device.",
+)
+@click.option("--devices", type=click.IntRange(min=1), help="Every run was on this many devices.")
 @click.option(
     "--map", "maps", type=MAPPING, multiple=True, help="Say what a column means; repeatable."
 )
@@ -149,15 +155,16 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
     """Read measurements from FILE (- is stdin), all or none.
 
     FILE is what `epochcast probes export` wrote; or a CSV, JSON or JSON Lines of runs timed
-    elsewhere: a batch size, seconds per epoch or per step, and perhaps peak memory, a device, the
-    number of samples, FLOPs, bytes, parameters. Every other column is a model-size knob.
+    elsewhere: a batch size, the time of an epoch or a step, or a throughput, and perhaps peak
+    memory, devices, the number of samples, FLOPs, bytes, parameters. What looks like a result is
+    left out; every other column is a model-size knob. What each column was read as is printed.
     """
     from epochcast.importers import runs
-    from epochcast.report.text.probing import print_imported
+    from epochcast.report.text.probing import column_line, print_imported
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.store import Store
 
-    text = runs.text_of(file)
+    text = runs.text_of(file.read())
     if runs.is_export(text):
         _import_export(text, store, footprints or any(said.values()), as_json)
         return
@@ -166,7 +173,8 @@ def import_(file: Any, store: str | None, footprints: bool, as_json: bool, **sai
     with Store.open(store) as opened:
         opened.add_all(runs.numbered(result.measurements, opened.measurements()))
     if as_json:
-        say_count("imported", len(result.measurements), as_json)
+        lines = [column_line(read) for read in result.columns]
+        print_json(imported=len(result.measurements), columns=lines)
     else:
         print_imported(console(stderr=True), result.measurements, result.columns)
     print_warnings(console(stderr=True), result.warnings)
@@ -183,12 +191,11 @@ def _import_export(text: str, store: str | None, has_options: bool, as_json: boo
 
 
 def _import_options(
-    maps: Sequence[dict[str, str]], ignore: Sequence[str], unit: str | None, **said: Any
+    maps: Sequence[dict[str, str]], ignore: Sequence[str], **said: Any
 ) -> ImportOptions:
     from epochcast.importers.columns import ImportOptions
 
     return ImportOptions(
-        unit=unit or "s",
         renamed={column: meaning for pairs in maps for column, meaning in pairs.items()},
         ignored=frozenset(column.strip() for part in ignore for column in part.split(",")),
         **said,

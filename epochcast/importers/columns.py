@@ -1,83 +1,55 @@
-"""What each column of someone else's table means, and what its cells hold.
+"""What each column of someone else's table is read as, and in which unit.
 
     "bs"               batch_size
     "Epoch time (ms)"  epoch_seconds     × 0.001
     "epoch_2_s"        epoch_seconds     × 1        several epochs in one row, in order
     "peak_mib"         peak_bytes        × 1048576
+    "samples/s"        sample_seconds    1 / …
+    "val_loss"         left out: a result
     "width"            a knob
 
-A column has a role and a unit, or else is a knob. Names are compared in lower case, with ``_`` for
-anything that is no letter or digit.
-
-A cell holds one value, or the error says what is allowed there. Numbers are written as programs
-write them: ``1234.5``, ``1e-3``. A comma is refused, because ``1,234`` is a thousand to some and
-one and a bit to others.
+Names are read by ``roles``; here they are put together with what the user says and with each
+other: ``train_batch_size`` is the batch of all devices beside one of a micro-batch. Options rule
+over names, and a column's own unit over that of its role. What is left of the columns are knobs,
+which are known before a run: results are left out, and named.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import dataclass, field, replace
 
 from epochcast.errors import UsageError
-from epochcast.importers.table import Cell, is_empty
-from epochcast.records import DeviceKind, Precision, SizeValue, parse_size_value
-from epochcast.records.validation import is_number, shown
-from epochcast.units import size_unit, time_unit
+from epochcast.importers.roles import (
+    ROLES,
+    TIME,
+    Kind,
+    Meaning,
+    count_scale,
+    meaning_of,
+    unit_in,
+)
+from epochcast.records import DeviceKind
+from epochcast.units import size_unit, spelled_unit, time_unit
 
 KNOB = ""  # the role of a column that has no other
-
-PLAIN = {  # role: other names
-    "workload": "",
-    "batch_size": "batch bs batchsize micro_batch micro_batch_size train_batch_size",
-    "samples": "dataset_size num_samples n_samples train_samples training_samples "
-    "samples_per_epoch",
-    "eval_samples": "validation_samples val_samples",
-    "accumulation": "grad_accumulation gradient_accumulation gradient_accumulation_steps "
-    "accumulation_steps",
-    "precision": "dtype",
-    "workers": "num_workers",
-    "compiled": "compile torch_compile",
-    "drop_last": "",
-    "device": "device_name gpu gpu_name accelerator hardware",
-    "run": "run_id trial repeat repetition round",
-    "epoch": "epoch_number epoch_index",
+LEFT_OUT = "-"  # of one that is not read
+SECONDS = (  # the times of training that a row may have, the first that is there is used
+    "epoch_seconds",
+    "step_seconds",
+    "update_seconds",
+    "sample_seconds",
+    "token_seconds",
+    "elapsed_seconds",
+)
+COUNTED_IN = {
+    "k": "thousands",
+    "m": "millions",
+    "b": "billions",
+    "gflops": "GFLOPs",
+    "gmacs": "GMACs",
 }
-COUNTS = {
-    "flops": "",
-    "bytes_moved": "",
-    "operators": "ops",
-    "parameters": "params num_params num_parameters n_params",
-    "trainable_parameters": "trainable_params",
-    "update_operators": "",
-    "static_bytes": "",
-}
-TIMES = {  # a name without "time" in it counts only with a unit: "epoch_ms"
-    "epoch_seconds": "epoch epoch_time epoch_duration time_per_epoch",
-    "first_epoch_seconds": "first_epoch first_epoch_time",
-    "step_seconds": "step step_time step_duration time_per_step iteration iteration_time iter "
-    "iter_time time_per_iteration batch batch_time time_per_batch",
-    "eval_seconds": "eval eval_time evaluation evaluation_time val val_time validation "
-    "validation_time",
-    "save_seconds": "save save_time checkpoint checkpoint_time",
-    "startup_seconds": "startup startup_time",
-}
-SIZES = {
-    "peak_bytes": "peak peak_memory peak_mem memory_peak max_memory memory max_memory_allocated "
-    "allocated allocated_memory",
-    "device_bytes": "device device_memory gpu_memory reserved reserved_memory max_memory_reserved",
-}
-
-
-def _by_alias(roles: Mapping[str, str]) -> dict[str, str]:
-    return {alias: role for role, text in roles.items() for alias in (role, *text.split())}
-
-
-_PLAIN = _by_alias({**PLAIN, **COUNTS})
-_TIMES, _SIZES = _by_alias(TIMES), _by_alias(SIZES)
+COUNTERS = frozenset(("step", "steps", "iter", "iters", "iteration", "iterations", "global_step"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +57,9 @@ class ImportOptions:
     """What the user says about a file; it goes before what the file says.
 
     Attributes:
-        unit: of time columns whose names have none.
+        batch_size: of every run, where no column is; of one forward pass on one device.
+        devices: that every run had, where no column says it.
+        unit: of time columns whose names have none; None takes seconds, and says so.
         memory_unit: of memory columns whose names have none; without it they are refused.
         renamed: what columns are to be taken for, by their names in the file.
         ignored: columns that are not read.
@@ -96,7 +70,9 @@ class ImportOptions:
     device_kind: DeviceKind | None = None
     samples: int | None = None
     eval_samples: int | None = None
-    unit: str = "s"
+    batch_size: int | None = None
+    devices: int | None = None
+    unit: str | None = None
     memory_unit: str | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     ignored: Collection[str] = ()
@@ -108,94 +84,193 @@ class Column:
 
     Attributes:
         name: in the file.
-        role: what it means; ``KNOB`` for a knob.
+        role: what it means; ``KNOB`` for a knob, ``LEFT_OUT`` for one that is not read.
         knob: what to call it if it is one.
-        scale: seconds or bytes in its unit.
+        unit: of its numbers; ``""`` if they have none.
+        scale: seconds, bytes or ones in its unit; None where it has no unit and needs one.
+        is_assumed: whether nobody said the unit.
+        inverse: whether it is a rate: things by time.
+        each: what its values are of where that is not the usual: ``"device"`` or ``"sample"``.
         order: of a column among several epochs of a row.
+        why: it was left out, or taken for its role.
+        said: whether ``--map`` said its role.
     """
 
     name: str
     role: str
     knob: str = ""
-    scale: float = 1.0
+    unit: str = ""
+    scale: float | None = 1.0
+    is_assumed: bool = False
+    inverse: bool = False
+    each: str = ""
     order: int = 0
+    why: str = ""
+    said: bool = False
+
+    @property
+    def unit_text(self) -> str:
+        """The unit of its numbers, for people: ``"ms"``, ``"samples/s"``."""
+        if self.role == LEFT_OUT or not self.unit:
+            return ""
+        if self.inverse:
+            return f"{self.role.removesuffix('_seconds')}s/{spelled_unit(self.unit)}"
+        if ROLES[self.role].kind == "count":
+            return COUNTED_IN.get(self.unit, self.unit)
+        return "min" if self.unit == "m" else spelled_unit(self.unit)
+
+    @property
+    def label(self) -> str:
+        """What it was read as, for people."""
+        if self.role == LEFT_OUT:
+            return f"left out: {self.why}"
+        if self.role == KNOB:
+            return "knob" if self.knob == self.name else f"knob {self.knob}"
+        label = ROLES[self.role].label
+        if self.inverse:
+            label = "throughput"
+        if self.each:
+            label = f"{label} of one {self.each}"
+        return f"{label} ({self.why})" if self.why else label
 
 
 def understand(names: Sequence[str], options: ImportOptions) -> list[Column]:
-    """The columns of a table with these names, those to be ignored left out.
+    """The columns of a table with these names, those that are left out with the reason.
 
     Raises:
-        UsageError: a column is missing, or two mean the same, or one has no unit.
+        UsageError: a column is missing, or two mean the same, or a unit does not fit.
     """
     for asked in (*options.renamed, *options.ignored):
         if asked not in names:
             raise UsageError(f"there is no column {asked!r}; there are: {', '.join(names)}")
-    columns = [_column(name, options) for name in names if name not in options.ignored]
+    columns = [_column(name, options) for name in names]
+    columns = _without_said(columns, options)
+    columns = _with_micro("batch_size", "global_batch", columns)
+    columns = _with_micro("step_seconds", "update_seconds", columns)
+    columns = _with_bare_time(columns)
     _require_one_each(columns)
-    _require_enough(columns, names)
+    _require_enough(columns, names, options)
+    _require_unit_used(columns, options)
     return columns
 
 
 def _column(name: str, options: ImportOptions) -> Column:
+    if name in options.ignored:
+        return Column(name=name, role=LEFT_OUT, why="as --ignore says")
     if not name:
         raise UsageError("a column has no name: name it, or leave it out with --ignore ''")
-    meant = options.renamed.get(name, name)
-    plain = "_".join(re.findall(r"[a-z0-9]+", meant.lower()))
-    if plain in _PLAIN:
-        return Column(name=name, role=_PLAIN[plain])
-    stem, order, unit = _parts(plain)
-    role = _TIMES.get(stem)
-    is_time = unit is not None or "time" in stem or "duration" in stem or order > 0
-    if role and is_time and (order == 0 or role == "epoch_seconds"):
-        scale = _seconds(name, unit or options.unit)
-        return Column(name=name, role=role, scale=scale, order=order)
-    if (role := _SIZES.get(stem)) and order == 0:
-        scale = _bytes(name, unit or options.memory_unit)
-        return Column(name=name, role=role, scale=scale)
-    return Column(name=name, role=KNOB, knob=meant)
-
-
-def _parts(plain: str) -> tuple[str, int, str | None]:
-    """``"epoch_2_ms"`` is ``("epoch", 2, "ms")``; the number may also come last."""
-    unit: str | None = None
-    words = re.findall(r"[a-z]+|\d+", plain)
-    if len(words) > 2 and words[1] == "per" and _is_unit(words[0]):  # seconds_per_epoch
-        words = ["time", *words[1:], words[0]]
-    numbers = [word for word in words if word.isdigit()]
-    words = [word for word in words if not word.isdigit()]
-    if len(words) > 1 and _is_unit(words[-1]):
-        unit = words.pop()
-    order = int(numbers[0][:9]) + 1 if len(numbers) == 1 else 0
-    return "_".join(words) if len(numbers) <= 1 else plain, order, unit
-
-
-def _is_unit(word: str) -> bool:
-    return time_unit(word) is not None or size_unit(word) is not None
-
-
-def _seconds(name: str, unit: str) -> float:
-    scale = time_unit(unit)
-    if scale is None:
-        raise UsageError(f"column {name!r}: {unit!r} is no unit of time, such as s, ms or min")
-    return scale
-
-
-def _bytes(name: str, unit: str | None) -> float:
-    if unit is None:
+    own = meaning_of(name)
+    said = options.renamed.get(name)
+    if said is None:
+        return _of_meaning(name, own, None, options)
+    meaning = meaning_of(said)
+    if not meaning.role:
+        return Column(name=name, role=KNOB, knob=said, said=True)
+    if own.inverse and own.role != meaning.role:
         raise UsageError(
-            f"column {name!r} has no unit; give --memory-unit, e.g. MiB, or name it {name}_mib"
+            f"column {name!r} is a rate by its name, and --map says {said}: map it to a rate, "
+            "e.g. samples_per_second, or rename it"
         )
-    scale = size_unit(unit)
+    meaning = replace(meaning, inverse=own.inverse or meaning.inverse)
+    return replace(_of_meaning(name, meaning, own, options), said=True)
+
+
+def _of_meaning(name: str, meaning: Meaning, own: Meaning | None, options: ImportOptions) -> Column:
+    """A column with its unit; ``own`` is what its name says where an option says the meaning."""
+    if meaning.left_out:
+        return Column(name=name, role=LEFT_OUT, why=meaning.left_out)
+    if not meaning.role:
+        return Column(name=name, role=KNOB, knob=name)
+    kind: Kind = "time" if meaning.role == TIME else ROLES[meaning.role].kind
+    column = Column(
+        name=name,
+        role=meaning.role,
+        inverse=meaning.inverse,
+        each=meaning.each,
+        order=meaning.order,
+    )
+    if kind == "plain":
+        return column
+    units = (meaning.unit, own and (own.unit if own.inverse else unit_in(name, kind)))
+    scales = {_scale(kind, unit, name) for unit in units if unit}
+    if len(scales) > 1:
+        raise UsageError(
+            f"column {name!r} is in {units[1]} by its name, and in {units[0]} by --map: map it to "
+            f"{meaning.role}, or rename it"
+        )
+    return _with_unit(column, kind, units[1] or units[0], options)
+
+
+def _with_unit(column: Column, kind: Kind, unit: str | None, options: ImportOptions) -> Column:
+    if kind == "count":
+        return replace(column, unit=unit or "", scale=_scale(kind, unit, column.name))
+    asked = options.unit if kind == "time" else options.memory_unit
+    if unit is None and asked is None and kind == "size":
+        return replace(column, scale=None)
+    used = unit or asked or "s"
+    is_assumed = unit is None and asked is None
+    return replace(column, unit=used, scale=_scale(kind, used, column.name), is_assumed=is_assumed)
+
+
+def _scale(kind: Kind, unit: str | None, name: str) -> float:
+    if kind == "count":
+        scale, allowed = count_scale(unit), "a count, such as M, GFLOPs or GMACs"
+    elif kind == "time":
+        scale, allowed = time_unit(unit or ""), "time, such as s, ms or min"
+    else:
+        scale, allowed = size_unit(unit or ""), "memory, such as B, MiB or GB"
     if scale is None:
-        raise UsageError(f"column {name!r}: {unit!r} is no unit of memory, such as B, MiB or GB")
+        raise UsageError(f"column {name!r}: {unit!r} is no unit of {allowed}")
     return float(scale)
+
+
+# Columns beside each other
+
+
+def _without_said(columns: Sequence[Column], options: ImportOptions) -> list[Column]:
+    """What an option says is read from no column."""
+    said = {"batch_size": options.batch_size, "world_size": options.devices}
+    said = {role: value for role, value in said.items() if value is not None}
+    why = "an option says it"
+    return [replace(c, role=LEFT_OUT, why=why) if c.role in said else c for c in columns]
+
+
+def _with_micro(role: str, whole: str, columns: Sequence[Column]) -> list[Column]:
+    """Beside a column of one micro-batch, another of the same role is of all of them together.
+
+    DeepSpeed: train_batch_size is train_micro_batch_size_per_gpu × gradient_accumulation_steps ×
+    the number of devices (deepspeed.ai/docs/config-json, "Batch Size Related Parameters").
+    """
+    mine = [c for c in columns if c.role == role]
+    micro = [c for c in mine if is_of_micro_batch(c.name)]
+    if len(mine) != 2 or len(micro) != 1:
+        return list(columns)
+    return [replace(c, role=whole) if c in mine and c not in micro else c for c in columns]
+
+
+def is_of_micro_batch(name: str) -> bool:
+    """Whether a name says that something is of one micro-batch on one device."""
+    lowered = name.lower()
+    return any(part in lowered for part in ("micro", "device", "gpu", "mbs", "local"))
+
+
+def _with_bare_time(columns: Sequence[Column]) -> list[Column]:
+    """Just ``time`` is that of an epoch in a table of epochs alone; else nobody knows."""
+    roles = {c.role for c in columns}
+    counters = any(c.name.strip("_").lower() in COUNTERS for c in columns)
+    alone = roles.isdisjoint(SECONDS) and sum(c.role == TIME for c in columns) == 1
+    if alone and "epoch" in roles and not counters:
+        why = "a time beside the epoch"
+        return [replace(c, role="epoch_seconds", why=why) if c.role == TIME else c for c in columns]
+    why = "a time, but of what?"
+    return [replace(c, role=LEFT_OUT, why=why) if c.role == TIME else c for c in columns]
 
 
 def _require_one_each(columns: Sequence[Column]) -> None:
     seen: dict[object, Column] = {}
     for column in columns:
         key = (column.role, column.knob, column.order)
-        if key in seen:
+        if key in seen and column.role != LEFT_OUT:
             raise UsageError(
                 f"columns {seen[key].name!r} and {column.name!r} both mean "
                 f"{column.role or column.knob}; leave one out with --ignore"
@@ -210,147 +285,35 @@ def _require_one_each(columns: Sequence[Column]) -> None:
         )
 
 
-def _require_enough(columns: Sequence[Column], names: Sequence[str]) -> None:
+def _require_enough(
+    columns: Sequence[Column], names: Sequence[str], options: ImportOptions
+) -> None:
     roles = {column.role for column in columns}
-    for wanted, others in (("batch_size", ()), ("epoch_seconds", ("step_seconds",))):
-        if roles.isdisjoint({wanted, *others}):
+    there = ", ".join(names)
+    if roles.isdisjoint({"batch_size", "global_batch"}) and options.batch_size is None:
+        raise UsageError(
+            f"no column is batch_size; there are: {there}; say which with --map "
+            "batch_size=COLUMN, or how large it was with --batch-size"
+        )
+    if roles.isdisjoint(SECONDS):
+        time = next((c.name for c in columns if c.why == "a time, but of what?"), "COLUMN")
+        raise UsageError(
+            f"no column is epoch_seconds or step_seconds; there are: {there}; say which with --map "
+            f"epoch_seconds={time}, step_seconds={time}, elapsed_seconds={time} (since the start) "
+            "or samples_per_second=COLUMN"
+        )
+
+
+def _require_unit_used(columns: Sequence[Column], options: ImportOptions) -> None:
+    """Refuse a unit that nothing is in: it was meant for something."""
+    for option, unit, kind in (
+        ("--unit", options.unit, "time"),
+        ("--memory-unit", options.memory_unit, "size"),
+    ):
+        mine = [c for c in columns if c.role in ROLES and ROLES[c.role].kind == kind]
+        if unit is not None and mine and all(c.unit != unit for c in mine):
+            said = ", ".join(f"{c.name!r} ({c.unit})" for c in mine)
             raise UsageError(
-                f"no column is {' or '.join((wanted, *others))}; there are: {', '.join(names)}; "
-                f"say which with --map {wanted}=COLUMN"
+                f"{option} {unit} is for columns that do not say their unit, and all do: {said}; "
+                "leave it out, or rename the columns"
             )
-
-
-# -- cells -----------------------------------------------------------------------------------------
-
-LARGEST = 2**63 - 1  # what JSON and databases hold
-TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-PRECISIONS = {
-    "fp32": "32 float32 torch.float32 32-true",
-    "bf16": "bfloat16 torch.bfloat16 bf16-mixed",
-    "fp16": "16 float16 torch.float16 16-mixed half",
-}
-_PRECISION = _by_alias(PRECISIONS)
-
-
-def parse_number(cell: Cell, expected: str = "a number") -> float:
-    """A number, NaN and infinity included.
-
-    Args:
-        cell: as written.
-        expected: what to ask for where it is none.
-
-    Raises:
-        ValueError: the cell holds none.
-    """
-    if isinstance(cell, str) and "," in cell:
-        expected = "a number without commas, such as 1234.5"
-    elif is_number(cell) or (isinstance(cell, str) and "_" not in cell):  # 1_000 is Python's own
-        try:
-            return float(cell)
-        except (ValueError, OverflowError):
-            pass
-    raise _unexpected(expected, cell)
-
-
-def parse_amount(cell: Cell) -> float:
-    """A positive number.
-
-    Raises:
-        ValueError: the cell holds none.
-    """
-    value = parse_number(cell, "a positive number")
-    if not (math.isfinite(value) and value > 0):
-        raise _unexpected("a positive number", cell)
-    return value
-
-
-def parse_amounts(cell: Cell) -> tuple[float, ...]:
-    """Positive numbers: a list in JSON, or divided by blanks, ``;`` or ``|`` in a cell of text.
-
-    Raises:
-        ValueError: one is no positive number, or there is none.
-    """
-    parts: Sequence[Cell] = cell if isinstance(cell, list) else (cell,)
-    if isinstance(cell, str):
-        parts = [part for part in re.split(r"[\s;|]+", cell.strip("[] \t\n")) if part]
-    if not parts:
-        raise _unexpected("positive numbers", cell)
-    return tuple(parse_amount(part) for part in parts)
-
-
-def parse_whole(cell: Cell, least: int = 1) -> int:
-    """A whole number.
-
-    Raises:
-        ValueError: the cell holds none, or one below ``least``.
-    """
-    expected = f"a whole number of at least {least}"
-    value = parse_number(cell, expected)
-    if not (value.is_integer() and least <= value <= LARGEST):
-        raise _unexpected(expected, cell)
-    return int(value)
-
-
-def parse_count(cell: Cell) -> int:
-    """A whole number, perhaps 0.
-
-    Raises:
-        ValueError: the cell holds none.
-    """
-    return parse_whole(cell, 0)
-
-
-def parse_truth(cell: Cell) -> bool:
-    """Yes or no.
-
-    Raises:
-        ValueError: the cell says neither.
-    """
-    found = TRUTHS.get(str(cell).strip().lower())
-    if found is None:
-        raise _unexpected("true or false", cell)
-    return found
-
-
-def parse_precision(cell: Cell) -> str:
-    """The precision of autocast.
-
-    Raises:
-        ValueError: the cell names none that is known.
-    """
-    found = _PRECISION.get(str(cell).strip().lower())
-    if found is None:
-        raise _unexpected(f"one of {', '.join(get_args(Precision))}", cell)
-    return found
-
-
-def parse_name(cell: Cell) -> str:
-    """A text that is not empty.
-
-    Raises:
-        ValueError: the cell is not a text.
-    """
-    if isinstance(cell, list | dict) or is_empty(cell):
-        raise _unexpected("a name", cell)
-    return str(cell).strip()
-
-
-def parse_knob(cell: Cell) -> SizeValue:
-    """The value of a model-size knob; 256.0, as pandas writes whole numbers beside gaps, is 256.
-
-    Raises:
-        ValueError: the cell is a list or an object, or a number that is too large.
-    """
-    try:
-        value = parse_size_value(cell) if isinstance(cell, str) else cell
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    if not isinstance(value, SizeValue):
-        raise _unexpected("a number or a text", cell)
-    if is_number(value) and not abs(value) <= LARGEST:
-        raise _unexpected("a smaller number", cell)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _unexpected(expected: str, cell: Cell) -> ValueError:
-    return ValueError(f"expected {expected}, but got {shown(cell)}")

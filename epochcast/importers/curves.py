@@ -29,8 +29,9 @@ from pathlib import Path
 from statistics import fmean
 
 from epochcast.errors import UsageError
-from epochcast.importers.columns import parse_number
-from epochcast.importers.table import Row, Table, read_file
+from epochcast.importers.cells import parse_number
+from epochcast.importers.rows import Row
+from epochcast.importers.table import Table, read_file
 from epochcast.records import LearningCurve
 
 DEFAULT_METRIC = "val_loss"

@@ -8,7 +8,8 @@
        64      2      1.1 ┘ repeat 1
 
 Rows with the same name of a run and the same configuration are one run, in the file's order.
-Without either column every row is a run.
+Without either column every row is a run. Times that only rise are those since the start of a run:
+``elapsed`` makes epochs of them.
 """
 
 from __future__ import annotations
@@ -19,44 +20,45 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count
-from typing import Any, TextIO, TypeVar
+from typing import Any
 
 import msgspec
 
 from epochcast.costmodel.epoch import divide
-from epochcast.errors import StoreError, UsageError
+from epochcast.errors import StoreError
+from epochcast.importers.cells import says_its_unit
 from epochcast.importers.columns import (
-    COUNTS,
     KNOB,
-    LARGEST,
+    LEFT_OUT,
+    SECONDS,
     Column,
     ImportOptions,
-    parse_amount,
-    parse_amounts,
-    parse_count,
-    parse_knob,
-    parse_name,
-    parse_precision,
-    parse_truth,
-    parse_whole,
+    is_of_micro_batch,
     understand,
 )
-from epochcast.importers.table import Cell, Malformed, Row, is_empty, read_text
-from epochcast.profiler.target import canonical
-from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_, make_sizes
-from epochcast.records.configuration import device_named
+from epochcast.importers.elapsed import Series, epochs_of, is_since_start
+from epochcast.importers.entries import CONFIG, Entry, RowReader
+from epochcast.importers.rows import Malformed, is_empty, one_line
+from epochcast.importers.table import Table, decoded, read_text
+from epochcast.records import Footprint, Measurement, RunConfig, Warning_
 
 Count = Callable[[RunConfig], Footprint | None]
-CONFIG: dict[str, Callable[[Cell], Any]] = {  # fields of a RunConfig beside its knobs
-    "batch_size": parse_whole,
-    "accumulation": parse_whole,
-    "precision": parse_precision,
-    "workers": parse_count,
-    "compiled": parse_truth,
-    "drop_last": parse_truth,
-}
+Run = list[Entry]
+SHOWN = 40  # characters of a first value
+SHARED = ("accumulation", "world_size")
 
-_Value = TypeVar("_Value")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadColumn:
+    """A column, and the first value in it as the file writes it; ``""`` where it is empty."""
+
+    column: Column
+    first: str
+
+    @property
+    def says_its_unit(self) -> bool:
+        """Whether the value has a unit of its own, which goes before that of the column."""
+        return bool(self.first) and says_its_unit(self.first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +66,20 @@ class Imported:
     """What was read from a file, as which columns, and what to say about it."""
 
     measurements: tuple[Measurement, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ReadColumn, ...]
     warnings: tuple[Warning_, ...] = ()
 
 
-def text_of(stream: TextIO) -> str:
+def text_of(content: bytes) -> str:
     """All of a file.
 
     Raises:
         StoreError: it is not text.
     """
     try:
-        return stream.read()
-    except UnicodeDecodeError as error:
-        raise StoreError(f"not UTF-8 text ({error.reason}); nothing was imported") from error
+        return decoded(content)
+    except ValueError as error:
+        raise StoreError(f"{error}; nothing was imported") from error
 
 
 def is_export(text: str) -> bool:
@@ -88,7 +90,7 @@ def is_export(text: str) -> bool:
         found = msgspec.json.decode(first, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return False
-    return isinstance(found.get("config"), dict)
+    return isinstance(found.get("config"), dict) and "step_seconds" in found
 
 
 def read(
@@ -114,15 +116,20 @@ def read(
                 f"there are no measurements in it, only {only}; a row needs at least batch_size "
                 "and epoch_seconds or step_seconds"
             )
-        columns = understand(table.names, options)
-        entries = [_Reader(row, columns, options).entry() for row in table.rows]
+        columns = _without_empty(understand(table.names, options), table)
+        entries = [RowReader(row, columns, options).entry() for row in table.rows]
         _require_same_knobs_everywhere(entries, columns)
-        found = _measurements(
-            _counted(entries, count) if count else entries, at or datetime.now(timezone.utc)
-        )
+        _require_same_knobs_within_runs(entries, columns)
+        runs, elapsed = _with_epochs(_runs(_counted(entries, count) if count else entries))
+        found = _measurements(runs, at or datetime.now(timezone.utc))
     except Malformed as error:
         raise StoreError(f"{error}; nothing was imported") from error
-    return Imported(measurements=found, columns=tuple(columns), warnings=_notes(found))
+    used = _without_unused(columns, entries)
+    return Imported(
+        measurements=found,
+        columns=tuple(_first_value(column, table) for column in used),
+        warnings=(*elapsed, *_notes(found, used, options)),
+    )
 
 
 def _counted(entries: Sequence[Entry], count: Count) -> list[Entry]:
@@ -131,150 +138,62 @@ def _counted(entries: Sequence[Entry], count: Count) -> list[Entry]:
     return [replace(e, footprint=e.footprint or known[e.config]) for e in entries]
 
 
-def _notes(found: Sequence[Measurement]) -> tuple[Warning_, ...]:
-    single = sum(bool(m.message) for m in found)
-    details = (("count", str(single)), ("runs", str(len(found))))
-    return (Warning_(code="one-time", details=details),) if single else ()
+# What is said of it
 
 
-# Rows to entries: every cell by its column's role
+def _without_empty(columns: Sequence[Column], table: Table) -> list[Column]:
+    """A column that nobody filled is no knob, whatever its name."""
+    filled = {
+        name
+        for row in table.rows
+        for name, cell in row.cells.items()
+        if not is_empty(cell) and str(cell).strip().lower() != "nan"
+    }
+    return [
+        replace(c, role=LEFT_OUT, why="empty") if c.role == KNOB and c.name not in filled else c
+        for c in columns
+    ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One row.
-
-    Attributes:
-        row: as it was written, to say what is wrong with it.
-        run: which run it belongs to, as the file calls it; None if the file does not say.
-        epoch: its number within the run, likewise.
-        epoch_seconds, step_seconds: of these one has values.
-    """
-
-    row: Row
-    workload: str
-    device: Device
-    config: RunConfig
-    samples: int
-    eval_samples: int
-    run: str | None
-    epoch: int | None
-    epoch_seconds: tuple[float, ...]
-    step_seconds: tuple[float, ...]
-    eval_seconds: float | None
-    save_seconds: float | None
-    startup_seconds: float | None
-    peak_bytes: int | None
-    device_bytes: int | None
-    footprint: Footprint | None
+def _without_unused(columns: Sequence[Column], entries: Sequence[Entry]) -> list[Column]:
+    """Of several times of the training one was used."""
+    used = {entry.timed.name for entry in entries}
+    why = f"the times are those of {', '.join(sorted(used))}"
+    is_other = {c.name for c in columns if c.role in SECONDS and not c.order} - used
+    return [replace(c, role=LEFT_OUT, why=why) if c.name in is_other else c for c in columns]
 
 
-class _Reader:
-    """One row, read by role."""
+def _first_value(column: Column, table: Table) -> ReadColumn:
+    cells = (row.cells.get(column.name) for row in table.rows)
+    first = next((cell for cell in cells if not is_empty(cell)), None)
+    shown = "" if first is None else one_line(str(first)[:SHOWN])
+    return ReadColumn(column=column, first=shown)
 
-    def __init__(self, row: Row, columns: Sequence[Column], options: ImportOptions) -> None:
-        self.row = row
-        self.columns = columns
-        self.options = options
 
-    def entry(self) -> Entry:
-        """The row as a whole.
+def _notes(
+    found: Sequence[Measurement], columns: Sequence[Column], options: ImportOptions
+) -> tuple[Warning_, ...]:
+    notes = []
+    if single := sum(bool(m.message) for m in found):
+        notes.append(_note("one-time", count=str(single), runs=str(len(found))))
+    batch = next((c.name for c in columns if c.role == "batch_size"), None)
+    if batch and any(m.config.world_size > 1 for m in found) and not is_of_micro_batch(batch):
+        notes.append(_note("batch-of-one-device", column=batch))
+    step = next((c for c in columns if c.role == "step_seconds"), None)
+    if step and any(m.config.accumulation > 1 for m in found) and not is_of_micro_batch(step.name):
+        notes.append(_note("step-of-micro-batch", column=step.name))
+    knobs = sorted({name for m in found for name, _ in m.config.sizes})
+    sizes = {(m.workload, m.config.sizes) for m in found}
+    if len(sizes) > len({m.workload for m in found}) and all(m.footprint is None for m in found):
+        notes.append(_note("no-counts", knobs=", ".join(knobs)))
+    return tuple(notes)
 
-        Raises:
-            Malformed: a cell makes no sense, or there are not just epochs or just steps.
-            UsageError: something is in no column and was not said either.
-        """
-        epochs = (*self._times("first_epoch_seconds"), *self._times("epoch_seconds"))
-        steps = self._times("step_seconds")
-        if bool(epochs) == bool(steps):
-            found = "both are" if epochs else "neither is"
-            problem = f"epoch_seconds or step_seconds is needed, but {found} given"
-            timed = (c for c in self.columns if c.role in ("epoch_seconds", "step_seconds"))
-            raise self.row.wrong(problem, next(timed).name)
-        return Entry(
-            row=self.row,
-            workload=canonical(self._said("workload", self.options.workload, parse_name)),
-            device=self._device(),
-            config=self._config(),
-            samples=self._said("samples", self.options.samples, parse_whole),
-            eval_samples=self._eval_samples(),
-            run=self._value("run", parse_name),
-            epoch=self._value("epoch", parse_count),
-            epoch_seconds=epochs,
-            step_seconds=steps,
-            eval_seconds=self._amount("eval_seconds"),
-            save_seconds=self._amount("save_seconds"),
-            startup_seconds=self._amount("startup_seconds"),
-            peak_bytes=self._bytes("peak_bytes"),
-            device_bytes=self._bytes("device_bytes"),
-            footprint=self._footprint(),
-        )
 
-    def _filled(self, role: str) -> list[Column]:
-        """The columns with this role that have something in this row, in their own order."""
-        mine = (c for c in self.columns if c.role == role)
-        filled = (c for c in mine if not is_empty(self.row.cells.get(c.name)))
-        return sorted(filled, key=lambda column: column.order)
+def _note(code: str, **details: str) -> Warning_:
+    return Warning_(code=code, details=tuple(details.items()))
 
-    def _values(self, role: str, parse: Callable[[Cell], _Value]) -> list[tuple[Column, _Value]]:
-        found = ((column, self.row.get(column.name, parse)) for column in self._filled(role))
-        return [(column, value) for column, value in found if value is not None]
 
-    def _value(self, role: str, parse: Callable[[Cell], _Value]) -> _Value | None:
-        """What the one column of a role says; None if it says nothing."""
-        return next((value for _, value in self._values(role, parse)), None)
-
-    def _said(self, role: str, option: _Value | None, parse: Callable[[Cell], _Value]) -> _Value:
-        """What the user says, or else the file."""
-        value = self._value(role, parse) if option is None else option
-        if value is not None:
-            return value
-        column = next((c.name for c in self.columns if c.role == role), None)
-        if column is not None:
-            raise self.row.wrong(f"{role} is needed, but the cell is empty", column)
-        raise UsageError(f"no column is {role}; say it with --{role.replace('_', '-')}")
-
-    def _times(self, role: str) -> tuple[float, ...]:
-        found = self._values(role, parse_amounts)
-        return tuple(value * column.scale for column, values in found for value in values)
-
-    def _amount(self, role: str) -> float | None:
-        found = self._values(role, parse_amount)
-        return next((value * column.scale for column, value in found), None)
-
-    def _bytes(self, role: str) -> int | None:
-        size = self._amount(role)
-        if size is not None and not 1 <= size <= LARGEST:
-            raise self.row.wrong(f"no device has {size:g} bytes", self._filled(role)[0].name)
-        return None if size is None else round(size)
-
-    def _config(self) -> RunConfig:
-        ran = {role: self._value(role, parse) for role, parse in CONFIG.items()}
-        known = {role: value for role, value in ran.items() if value is not None}
-        known["batch_size"] = self._said("batch_size", None, parse_whole)
-        sizes = {column.knob: value for column, value in self._values(KNOB, parse_knob)}
-        return RunConfig(sizes=make_sizes(sizes), **known)
-
-    def _eval_samples(self) -> int:
-        found = self._value("eval_samples", parse_count)
-        samples = found if self.options.eval_samples is None else self.options.eval_samples
-        timed = self._filled("eval_seconds")
-        if timed and not samples:
-            problem = "how many samples were evaluated? name a column eval_samples or say it with "
-            raise self.row.wrong(f"{problem}--eval-samples", timed[0].name)
-        return samples or 0
-
-    def _device(self) -> Device:
-        name = self._said("device", self.options.device, parse_name)
-        try:
-            return device_named(name, self.options.device_kind)
-        except ValueError as error:
-            raise UsageError(f"{self.row.location}: {error} with --device-kind") from error
-
-    def _footprint(self) -> Footprint | None:
-        counts = {role: self._value(role, parse_whole) for role in COUNTS}
-        known = {role: count for role, count in counts.items() if count is not None}
-        return Footprint.of_counts(**known) if known else None
+# Knobs
 
 
 def _require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
@@ -286,35 +205,58 @@ def _require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[C
         if odd is not None:
             column = next(c.name for c in columns if c.knob == odd)
             problem = f"the knob {odd!r} needs a value in every row of {entry.workload}, or in none"
-            raise entry.row.wrong(problem, column)
+            raise entry.row.wrong(f"{problem}; --ignore {column} leaves it out", column)
+
+
+def _require_same_knobs_within_runs(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
+    """A column that changes while the epochs of a run go up is a result, e.g. its accuracy.
+
+    Runs of equal knobs begin with the same epoch, so a value that first comes later, where the row
+    before has another, is of a run that has begun already.
+    """
+    groups: dict[object, Run] = {}
+    for entry in entries:
+        same = replace(entry.config, sizes=())
+        groups.setdefault((entry.run, entry.workload, entry.device, same), []).append(entry)
+    for group in groups.values():
+        for column in columns:
+            if column.role == KNOB:
+                _require_no_late_value(group, column)
+
+
+def _require_no_late_value(group: Run, column: Column) -> None:
+    first = min((e.epoch for e in group if e.epoch is not None), default=None)
+    seen: set[object] = set()
+    before: Entry | None = None
+    for entry in group:
+        value = dict(entry.config.sizes).get(column.knob)
+        late = entry.epoch is not None and first is not None and entry.epoch > first
+        if before and late and value not in seen and (before.epoch or 0) < (entry.epoch or 0):
+            problem = f"it changes from epoch {before.epoch} of a run to {entry.epoch}, so it is no"
+            raise entry.row.wrong(f"{problem} knob: --ignore {column.name}", column.name)
+        seen.add(value)
+        before = entry
 
 
 # Entries to runs, and runs to measurements
 
-Run = list[Entry]
 
-
-def _measurements(entries: Sequence[Entry], at: datetime) -> tuple[Measurement, ...]:
+def _measurements(runs: Sequence[Run], at: datetime) -> tuple[Measurement, ...]:
     """A measurement per run, in the order they begin; each made a microsecond after the other."""
     moments = ((at + timedelta(microseconds=i)).isoformat(timespec="microseconds") for i in count())
-    return numbered(
-        [_measurement(run, at) for run, at in zip(_runs(entries), moments, strict=False)]
-    )
+    return numbered([_measurement(run, at) for run, at in zip(runs, moments, strict=False)])
 
 
 def _runs(entries: Iterable[Entry]) -> list[Run]:
     runs: list[Run] = []
     open_: dict[object, Run] = {}
-    latest: dict[str | None, Entry] = {}  # of each named run, or of all
     for entry in entries:
         key = (entry.run, entry.workload, entry.device, entry.config, entry.samples)
         run = open_.get(key)
         if run is None or not _continues(run, entry):
-            _require_same_knobs(latest.get(entry.run), entry)
             run = open_[key] = []
             runs.append(run)
         run.append(entry)
-        latest[entry.run] = entry
     return runs
 
 
@@ -328,15 +270,43 @@ def _continues(run: Run, entry: Entry) -> bool:
     return entry.epoch > last.epoch
 
 
-def _require_same_knobs(before: Entry | None, entry: Entry) -> None:
-    """A column that changes from one epoch of a run to the next is a result, e.g. its accuracy."""
-    if before is None or before.epoch is None or entry.epoch != before.epoch + 1:
-        return
-    changed = sorted(set(before.config.sizes) ^ set(entry.config.sizes), key=repr)
-    if changed and before.workload == entry.workload:
-        name = changed[0][0]
-        problem = f"it changes from epoch {before.epoch} of a run to the next, so it is no knob"
-        raise entry.row.wrong(f"{problem}: --ignore {name}", name)
+def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
+    """Runs whose times are those of their epochs, where the file has times since the start.
+
+    Raises:
+        Malformed: times since the start fall, or nobody knows of what these are.
+    """
+    said = [run for run in runs if run[0].elapsed_seconds]
+    whole = [run for run in runs if run[0].epoch_seconds and not run[0].first_epoch_seconds]
+    rising = [_series(run) for run in whole]
+    if not said and not is_since_start(rising):
+        return list(runs), ()
+    changed = {id(run) for run in (said or whole)}
+    found = [_differenced(run) if id(run) in changed else run for run in runs]
+    example = next(run for run in found if run[0].epoch_seconds)
+    shown = ", ".join(f"{seconds:.4g}" for seconds in _series(example).seconds[:3])
+    note = _note("since-start", column=example[0].timed.name, epochs=shown)
+    return found, (note,)
+
+
+def _series(run: Run) -> Series:
+    pairs = [(e, s) for e in run for s in (e.epoch_seconds or e.elapsed_seconds)]
+    return Series(
+        row=run[0].row,
+        column=run[0].timed.name,
+        is_said=run[0].timed.said or run[0].timed.role == "elapsed_seconds",
+        epochs=tuple(e.epoch for e, _ in pairs),
+        seconds=tuple(seconds for _, seconds in pairs),
+    )
+
+
+def _differenced(run: Run) -> Run:
+    seconds, includes_first = epochs_of(_series(run))
+    first = replace(run[0], epoch_seconds=seconds, elapsed_seconds=())
+    if not includes_first:
+        first = replace(first, epoch=max(2, first.epoch or 0))
+    rest = [replace(entry, epoch_seconds=(), elapsed_seconds=()) for entry in run[1:]]
+    return [first, *rest]
 
 
 def _measurement(run: Run, created_at: str) -> Measurement:
@@ -347,12 +317,12 @@ def _measurement(run: Run, created_at: str) -> Measurement:
         return Measurement.from_epochs(
             first.workload,
             config.batch_size,
-            [seconds for e in run for seconds in e.epoch_seconds],
+            [s for e in run for s in (*e.first_epoch_seconds, *e.epoch_seconds)],
             step_seconds=[seconds for e in run for seconds in e.step_seconds],
             samples=first.samples,
             device=first.device,
             sizes=dict(config.sizes),
-            config={name: getattr(config, name) for name in CONFIG if name != "batch_size"},
+            config={name: getattr(config, name) for name in (*CONFIG, *SHARED)},
             includes_first=first.epoch is None or first.epoch <= 1,
             peak_bytes=max((e.peak_bytes for e in run if e.peak_bytes), default=None),
             device_bytes=max((e.device_bytes for e in run if e.device_bytes), default=None),

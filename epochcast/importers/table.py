@@ -1,65 +1,50 @@
 """A file to a table whose every cell still knows where it is written; the one reader of files.
 
     \ufeffbs;time (s)             names ("bs", "time (s)")
-    64;"1.5"                      Row("line 2", {"bs": "64", "time (s)": "1.5"})
-    {"bs": 64, …}                 Row("line 1", …)      JSON Lines; what a line lacks is empty
-    [{"epoch": 1, …}, …]          Row("entry 1", …)     a JSON array
-    {"val_loss": [0.9, …]}        Row("entry 1", …)     the first of each list, as Keras keeps them
-    {"log_history": [{…}, …]}     Row("entry 1", …)     the Hugging Face Trainer's state
+    64;"1,5"                      Row("line 2", {"bs": "64", "time (s)": "1.5"})
+    {"bs": 64, …}                 Row("line 1", …)      JSON, in the forms of ``documents``
+    1592234234234 0.9 40          Row("line 1", …)      a metric of mlflow, named as its file
+    step 40: val loss 0.9         Row("line 1", …)      a log of names and numbers
     events.out.tfevents…          Row("step 40", {"step": 40, "val_loss": 0.9, …})
 
 What a file is, is read off its contents, except that an event file has ``tfevents`` in its name.
 Cells are as written; ``Row.get`` reads one, and says where it makes no sense.
+
+Cells of a CSV are divided by ``,``, ``;``, tabs, ``|`` or blanks. Lines that begin with ``#`` are
+remarks, unless the last one before the numbers is the header. A header that comes again, as after a
+resume, begins another part. ``0,9`` is 0.9 where cells are not divided by commas and some number
+cannot mean thousands.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from epochcast.errors import MissingDependency
-from epochcast.records.validation import shown
+from epochcast.importers.documents import json_rows
+from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 
-DELIMITERS = ",;\t"
-Cell = object  # text; from JSON also a number, a truth value or a list; None or "" where empty
-
-_Value = TypeVar("_Value")
-
-
-class Malformed(ValueError):
-    """A file cannot be read as a table, or a cell not as what it should be; says where."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Cells by the name of their column; what is not there, or empty, was not written."""
-
-    location: str
-    cells: Mapping[str, Cell]
-
-    def get(self, column: str | None, parse: Callable[[Cell], _Value]) -> _Value | None:
-        """What is written in a column; None if nothing is.
-
-        Raises:
-            Malformed: ``parse`` makes no sense of it.
-        """
-        cell = self.cells.get(column) if column else None
-        if is_empty(cell):
-            return None
-        try:
-            return parse(cell)
-        except ValueError as error:
-            raise self.wrong(str(error), column) from error
-
-    def wrong(self, problem: str, column: str | None = None) -> Malformed:
-        """The one way to say what is wrong with a row, and where."""
-        location = self.location if column is None else f"{self.location}, column {column!r}"
-        return Malformed(f"{location}: {problem}")
+DELIMITERS = ",;\t|"
+BLANKS = " "  # where there is no other delimiter, and every line has as many words
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+WITH_COMMA = re.compile(r"[+-]?(\d+),(\d+)(e[+-]?\d+)?", re.IGNORECASE)
+WITH_DOT = re.compile(r"[+-]?\d+\.\d+")
+MLFLOW = re.compile(r"\d{12,} [-+.\w]+ \d+")  # milliseconds since 1970, a value and a step
+PRINTED = re.compile(r"\s*\{\s*'")  # a dictionary as Python prints it, and no JSON
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf)"
+PAIR = re.compile(
+    rf"[\s,;|:\-\[\]]*([a-z][\w/@+.() ]*?)(?:\s*[:=]\s*|\s+)({NUMBER})((?:%|[mun]?s)?)"
+    r"(?:/\d+)?(?![\w.])",
+    re.IGNORECASE,
+)
+END = re.compile(r"[\s,;|:\-\[\]]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,48 +55,62 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def is_empty(cell: Cell) -> bool:
-    """Whether nothing is written there."""
-    return cell is None or (isinstance(cell, str) and not cell.strip())
-
-
 def read_file(path: Path) -> Table:
     """The table in a file; short lines of a CSV are allowed.
 
     Raises:
         Malformed: it is neither CSV nor JSON.
-        ValueError: it is not UTF-8 text.
+        ValueError: it is not text in UTF-8 or UTF-16.
         OSError: it cannot be read.
         MissingDependency: an event file, without TensorBoard installed.
     """
     if "tfevents" in path.name:
-        return _of_objects(_event_rows(path))
-    return read_text(path.read_text(encoding="utf-8"))
+        return _of_rows(_event_rows(path))
+    return read_text(decoded(path.read_bytes()), name=path.name)
 
 
-def read_text(text: str, *, strict: bool = False) -> Table:
-    """The table in a text: JSON if it begins with an object or an array, else CSV.
+def decoded(content: bytes) -> str:
+    """Text in UTF-8, or in UTF-16 as Windows programs write it, with the mark that it begins with.
+
+    Raises:
+        Malformed: it is neither.
+    """
+    encoding = "utf-16" if content.startswith(UTF16) else "utf-8"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Malformed(
+            f"line {line}: not UTF-8 text ({error.reason}); save the file as UTF-8"
+        ) from error
+
+
+def read_text(text: str, *, strict: bool = False, name: str = "value") -> Table:
+    """The table in a text: JSON if it begins with an object or an array, else CSV or a log.
 
     Args:
         text: with or without a byte order mark, as Windows editors add.
         strict: whether a CSV whose header has a name twice, or whose lines have fewer cells than
             the header or more than the names in it, is refused.
+        name: of the file, for the metric of one that names none.
 
     Raises:
         Malformed: it is neither, or a row does not fit the header.
     """
     text = text.removeprefix("\ufeff")
-    if text.lstrip()[:1] in ("{", "["):
-        return _of_objects(_json_rows(text))
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise Malformed(f"line {line}: not text: there is a NUL character")
+    if text.lstrip()[:1] in ("{", "[") and not PRINTED.match(text):
+        return _of_rows(json_rows(text))
+    if _is_log(text):
+        return _of_rows(_logged_rows(text))
+    if all(MLFLOW.fullmatch(line) for line in text.split("\n") if line.strip()) and text.strip():
+        return _of_rows(_mlflow_rows(text, name))
     return _csv_table(text, strict)
 
 
-def _one_line(name: str) -> str:
-    """A column's name as people type it: spreadsheets break long ones into lines."""
-    return " ".join(name.split())
-
-
-def _of_objects(rows: Sequence[Row]) -> Table:
+def _of_rows(rows: Sequence[Row]) -> Table:
     return Table(tuple(dict.fromkeys(name for row in rows for name in row.cells)), tuple(rows))
 
 
@@ -119,19 +118,49 @@ def _of_objects(rows: Sequence[Row]) -> Table:
 
 
 def _csv_table(text: str, strict: bool) -> Table:
-    lines = _csv_lines(text)
+    skipped, is_remark = _before_header(text)
+    lines = _csv_lines(text, skipped, is_remark)
     first, header = next(lines, (1, []))
-    names = [_one_line(name) for name in header]
+    names = [one_line(name) for name in header]
     named = tuple(name for name in names if name)  # pandas writes row numbers under no name
     repeated = next((name for name in named if named.count(name) > 1), None)
     if strict and repeated:
         raise Row(f"line {first}", {}).wrong("the header has this name twice", repeated)
-    rows = []
+    rows: list[Row] = []
+    part = 0
     for line, cells in lines:
-        row = Row(f"line {line}", {n: c for n, c in zip(names, cells, strict=False) if n})
-        _require_fit(row, cells, names, strict)
-        rows.append(row)
-    return Table(named, tuple(rows))
+        if [one_line(cell) for cell in cells] == names:
+            part += 1
+        elif not _is_comment(cells, names):
+            row = Row(f"line {line}", {n: c for n, c in zip(names, cells, strict=False) if n}, part)
+            _require_fit(row, cells, names, strict)
+            rows.append(row)
+    _require_table(named, rows)
+    return Table(named, tuple(_with_points(rows) if _delimiter(text, skipped) != "," else rows))
+
+
+def _before_header(text: str) -> tuple[int, bool]:
+    """How many lines come before the header, and whether it is a remark itself, as of NumPy."""
+    lines = text.split("\n")
+    remarks = [n for n, line in enumerate(lines) if line.strip()]
+    first = next((n for n in remarks if not lines[n].lstrip().startswith("#")), len(lines))
+    before = [n for n in remarks if n < first]
+    if not before or first == len(lines):
+        return 0 if not before else first, False
+    delimiter = max(DELIMITERS + BLANKS, key=lines[first].count)
+    names = lines[before[-1]].lstrip("# \t").split(delimiter)
+    cells = lines[first].split(delimiter)
+    is_header = len(names) == len(cells) > 1 and all(_is_numeric(cell) for cell in cells)
+    return (before[-1], True) if is_header else (first, False)
+
+
+def _is_numeric(cell: str) -> bool:
+    return re.fullmatch(rf"\s*({NUMBER})?\s*", cell, re.IGNORECASE) is not None
+
+
+def _is_comment(cells: Sequence[str], names: Sequence[str]) -> bool:
+    begins = cells[0].lstrip()
+    return begins.startswith("#") and (len(cells) != len(names) or begins.startswith("# "))
 
 
 def _require_fit(row: Row, cells: Sequence[str], names: Sequence[str], strict: bool) -> None:
@@ -143,73 +172,97 @@ def _require_fit(row: Row, cells: Sequence[str], names: Sequence[str], strict: b
         raise row.wrong(f"column {filled + 1} has no name in the header")
 
 
-def _csv_lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Cells of lines that are not blank, by the number of the line that a row begins in."""
-    header = next((line for line in io.StringIO(text) if line.strip()), "")
+def _require_table(names: Sequence[str], rows: Sequence[Row]) -> None:
+    """Refuse sentences: a column of texts alone."""
+    texts = [str(cell) for row in rows for cell in row.cells.values()]
+    if len(names) == 1 and any(" " in t.strip() and re.search("[A-Za-z]", t) for t in texts):
+        raise Malformed(
+            "not a table: its lines are not divided by commas, semicolons, tabs or bars; write one "
+            "row for each epoch under a line with the names of the columns, e.g. epoch,epoch_s"
+        )
+
+
+def _delimiter(text: str, skipped: int) -> str:
+    lines = [line for line in text.split("\n")[skipped:] if line.strip()]
+    header = lines[0] if lines else ""
     delimiter = max(DELIMITERS, key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
+    if delimiter not in header and '"' not in text:
+        counts = {len(line.split()) for line in lines if not line.startswith("#")}
+        if len(counts) == 1 and counts.pop() > 1:
+            return BLANKS
+    return delimiter
+
+
+def _csv_lines(text: str, skipped: int, is_remark: bool) -> Iterator[tuple[int, list[str]]]:
+    """Cells of lines that are not blank, by the number of the line that a row begins in."""
+    body = io.StringIO(text, newline="")
+    for _ in range(skipped):
+        body.readline()
+    if is_remark:
+        rest = body.read()
+        body = io.StringIO(rest.replace("#", "", 1).lstrip(" \t"), newline="")
+    delimiter = _delimiter(text, skipped)
+    reader = csv.reader(
+        body, delimiter=delimiter, strict=True, skipinitialspace=delimiter == BLANKS
+    )
+    line = skipped + 1
     try:
         for cells in reader:
+            if delimiter == BLANKS:
+                cells = [cell for cell in cells if cell]
             if any(cell.strip() for cell in cells):
                 yield line, cells
-            line = reader.line_num + 1
+            line = skipped + reader.line_num + 1
     except csv.Error as error:
         raise Malformed(f"line {line}: not CSV: {error}") from error
 
 
-# JSON
+def _with_points(rows: Sequence[Row]) -> list[Row]:
+    """``0,9`` as 0.9, where no cell has a point and some comma cannot divide thousands."""
+    cells = [str(cell).strip() for row in rows for cell in row.cells.values()]
+    found = [match for cell in cells if (match := WITH_COMMA.fullmatch(cell))]
+    decimal = any(len(match[2]) != 3 or match[1] == "0" or len(match[1]) > 3 for match in found)
+    if not decimal or any(WITH_DOT.fullmatch(cell) for cell in cells):
+        return list(rows)
+    return [replace(row, cells={n: _point(c) for n, c in row.cells.items()}) for row in rows]
 
 
-def _json_rows(text: str) -> list[Row]:
-    first = text[: len(text) - len(text.lstrip())].count("\n") + 1
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # more than one document: JSON Lines
-            raise Malformed(f"line {error.lineno}: not JSON: {error.msg}") from error
-        lines = ((f"line {n}", line) for n, line in enumerate(io.StringIO(text), start=1))
-        return [_row(location, _loaded(location, line)) for location, line in lines if line.strip()]
-    except (ValueError, RecursionError) as error:  # a number of too many digits, or too deep
-        raise Malformed(f"line {first}: not JSON: {error}") from error
-    if isinstance(document, list):
-        return _entries(document)
-    if isinstance(log := document.get("log_history"), list):
-        return [row for row in _entries(log) if _is_log(row)]
-    if document and all(isinstance(value, list) for value in document.values()):
-        return _transposed(document)
-    return [_row(f"line {first}", document)]
+def _point(cell: object) -> object:
+    is_number = isinstance(cell, str) and WITH_COMMA.fullmatch(cell.strip())
+    return cell.replace(",", ".") if is_number and isinstance(cell, str) else cell
 
 
-def _loaded(location: str, line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"{location}: not JSON: {getattr(error, 'msg', error)}") from error
+# Logs
 
 
-def _entries(found: Sequence[object]) -> list[Row]:
-    return [_row(f"entry {n}", entry) for n, entry in enumerate(found, start=1)]
+def _is_log(text: str) -> bool:
+    """Whether two lines or more hold nothing but names and numbers: ``step 40: val loss 0.9``."""
+    found = (line for line in text.split("\n") if len(_pairs(line)) > 1)
+    return next(found, None) is not None and next(found, None) is not None
 
 
-def _row(location: str, entry: object) -> Row:
-    if not isinstance(entry, dict):
-        raise Malformed(f"{location}: expected a JSON object, but got {shown(entry)}")
-    return Row(location, {_one_line(name): cell for name, cell in entry.items()})
+def _logged_rows(text: str) -> list[Row]:
+    lines = ((n, _pairs(line)) for n, line in enumerate(text.split("\n"), start=1))
+    return [Row(f"line {n}", dict(pairs)) for n, pairs in lines if len(pairs) > 1]
 
 
-def _is_log(row: Row) -> bool:
-    """Neither the summary at the end, nor an evaluation before the first step."""
-    return "train_runtime" not in row.cells and row.cells.get("step") != 0
+def _pairs(line: str) -> list[tuple[str, str]]:
+    """Names and numbers that a line is made of, in order; nothing if it holds anything else."""
+    plain = re.sub(r"[{}'\"]", "", line[:2000]) if len(line) < 2000 else ""
+    found: list[tuple[str, str]] = []
+    position = 0
+    while match := PAIR.match(plain, position):
+        found.append((one_line(match[1]), match[2] + match[3]))
+        position = match.end()
+    return found if END.fullmatch(plain, position) else []
 
 
-def _transposed(lists: Mapping[str, Sequence[object]]) -> list[Row]:
-    lengths = {name: len(values) for name, values in lists.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{_one_line(name)} {length}" for name, length in lengths.items())
-        raise Malformed(f"its lists are not equally long: {listed}")
-    columns = zip(*lists.values(), strict=True)
-    return _entries([dict(zip(lists, cells, strict=True)) for cells in columns])
+def _mlflow_rows(text: str, name: str) -> list[Row]:
+    lines = [(n, line.split()) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [
+        Row(f"line {n}", {"timestamp": at, one_line(name): value, "step": step})
+        for n, (at, value, step) in lines
+    ]
 
 
 # Event files
@@ -228,5 +281,5 @@ def _event_rows(path: Path) -> list[Row]:
         for value in event.summary.value:
             if value.HasField("tensor") and not value.tensor.tensor_shape.dim:
                 row = rows.setdefault(event.step, {"step": float(event.step)})
-                row[value.tag] = float(tensor_util.make_ndarray(value.tensor))
+                row[one_line(value.tag)] = float(tensor_util.make_ndarray(value.tensor))
     return [Row(f"step {step}", rows[step]) for step in sorted(rows)]

@@ -150,7 +150,7 @@ def test_logs_of_parallel_runs_may_be_mixed() -> None:
 
 
 def test_a_log_that_begins_later_has_no_first_epoch() -> None:
-    (m,) = read("bs,epoch,epoch_seconds\n64,7,1\n64,8,2\n")
+    (m,) = read("bs,epoch,epoch_seconds\n64,7,2\n64,8,1\n")
     assert len(m.step_seconds) == 2
     assert m.warmup_seconds == ()
 
@@ -218,7 +218,8 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ),
         (f"{HEAD}64,256,1_000,1", "expected a positive number, but got '1_000'"),
         (f"{HEAD}64,256,2.5,inf", "line 3, column 'peak_mib': expected a positive number"),
-        (f"{HEAD}64,nan,2.5,1", "column 'width': a knob's value must be finite, but got 'nan'"),
+        (f"{HEAD}64,nan,2.5,1", "column 'width': the knob 'width' needs a value in every row"),
+        (f"{HEAD}64,inf,2.5,1", "column 'width': a knob's value must be finite, but got 'inf'"),
         (f"{HEAD}64,{10**30},2.5,1", "column 'width': expected a smaller number"),
         (f"{HEAD}64,,2.5,1", "column 'width': the knob 'width' needs a value in every row of cnn"),
         (f"{HEAD}64,256,2.5", "line 3: 3 cells, but the header has 4 columns"),
@@ -246,9 +247,9 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ("bs,epoch_s,val_s\n1,1,1", "column 'val_s': how many samples were evaluated"),
         ("bs,run,epoch,epoch_s\n1,a,2,1\n1,a,2,1", "line 3: run a is at epoch 2 already"),
         (
-            "bs,epoch,epoch_s,loss\n1,1,9,0.5\n1,2,9,0.4",
-            "line 3, column 'loss': it changes from epoch 1 of a run to the next, so it is no "
-            "knob: --ignore loss",
+            "bs,epoch,epoch_s,quality\n1,1,9,0.5\n1,5,9,0.4",
+            "line 3, column 'quality': it changes from epoch 1 of a run to 5, so it is no "
+            "knob: --ignore quality",
         ),
         ("bs,epoch_s,flops\n1,1,0", "column 'flops': expected a whole number of at least 1"),
     ],
@@ -360,6 +361,8 @@ logged = st.lists(
 @settings(max_examples=50, deadline=None)
 @given(logged)
 def test_what_is_written_is_read_whatever_the_form(runs) -> None:
+    """Times that only rise may be since the start: see test_elapsed."""
+    runs = [(b, knobs, sorted(seconds, reverse=True)) for b, knobs, seconds in runs]
     expected = [
         ec.Measurement.from_epochs(
             "cnn", b, seconds, samples=SAMPLES, device="NVIDIA A100", sizes=knobs, created_at=""
@@ -524,8 +527,8 @@ def test_importing_twice_changes_nothing_and_another_file_adds_rounds(imported: 
 
     before = listed()
     said = run("probes", "import", "log.csv", *IMPORT).stderr
-    assert "epoch_seconds from 'time_s'" in said
-    assert "knobs: depth, width" in said
+    assert "\ntime_s → epoch time, s: " in said
+    assert "\nwidth → knob: 64\n" in said
     assert f"imported {2 * len(TRAIN)} measurements" in said
     assert listed() == before
     Path("more.csv").write_text(grid_csv(TRAIN[:3], runs=1, seed=1))
@@ -565,8 +568,8 @@ def test_a_prediction_from_single_times_says_so() -> None:
 def test_nothing_is_made_of_a_malformed_file(here: Path) -> None:
     Path("log.csv").write_bytes(b"bs;epoch_s\n64;x\n")
     run("probes", "import", "log.csv", code=1)
-    Path("log.csv").write_bytes("bs,epoch_s\n64,1\n".encode("utf-16"))
-    assert "not UTF-8 text" in run("probes", "import", "log.csv", code=1).stderr
+    Path("log.csv").write_bytes(b"bs,epoch_s\n64,1\xff\n")
+    assert "line 2: not UTF-8 text" in run("probes", "import", "log.csv", code=1).stderr
     assert (
         "expected MEANING=COLUMN" in run("probes", "import", "log.csv", "--map", "a", code=2).stderr
     )

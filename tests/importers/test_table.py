@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from epochcast.errors import EpochcastError
 from epochcast.importers import runs
-from epochcast.importers.columns import ImportOptions, parse_number
+from epochcast.importers.cells import parse_number
+from epochcast.importers.columns import ImportOptions
 from epochcast.importers.curves import read_curve
-from epochcast.importers.table import Malformed, read_file, read_text
+from epochcast.importers.rows import Malformed
+from epochcast.importers.table import read_file, read_text
 
 A100 = ImportOptions(workload="cnn", device="NVIDIA A100", samples=100)
 NAMES = ("bs", "epoch", "epoch_s", "val_loss", "a\nb", "Epoch\n", "\nval_loss")
@@ -176,8 +178,11 @@ def test_a_damaged_event_file_is_refused_in_one_line(
 
 def test_a_file_that_is_not_text_says_so(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
-    file.write_bytes("val_loss\n1\n".encode("utf-16"))
-    with pytest.raises(EpochcastError, match=r"cannot use .* as a learning curve: .*utf-8"):
+    file.write_bytes(b"val_loss\n1\n2\xb5s\n")
+    with pytest.raises(EpochcastError, match=r"cannot use .* as a learning curve: line 3: not UTF"):
+        read_curve(file)
+    file.write_bytes(b"val_loss\n1\n\0\n")
+    with pytest.raises(EpochcastError, match=r"line 3: not text: there is a NUL"):
         read_curve(file)
     with pytest.raises(OSError, match="nothing"):
         read_file(tmp_path / "nothing.csv")

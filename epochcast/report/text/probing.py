@@ -32,7 +32,7 @@ from epochcast.report.text.warnings import print_warnings
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 if TYPE_CHECKING:
-    from epochcast.importers.columns import Column
+    from epochcast.importers.runs import ReadColumn
     from epochcast.profiler.sweep import SweepResult
 
 WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
@@ -229,19 +229,29 @@ def print_measurements(
 
 
 def print_imported(
-    console: Console, measurements: Sequence[Measurement], columns: Sequence[Column]
+    console: Console, measurements: Sequence[Measurement], columns: Sequence[ReadColumn]
 ) -> None:
-    """How many runs were imported, and what each column of the file was taken for.
+    """What each column of the file was taken for, with its first value; how many runs there were.
 
     Args:
         console: where to print.
         measurements: one for each run of the file.
-        columns: of the file that were read; one without a role is a knob.
+        columns: of the file.
     """
-    read = ", ".join(f"{c.role} from {c.name!r}" for c in columns if c.role)
-    knobs = ", ".join(c.knob for c in columns if not c.role) or "none"
-    console.print(Text(f"read {read}; knobs: {knobs}"), soft_wrap=True)
+    for read in columns:
+        console.print(Text(column_line(read)), soft_wrap=True)
     console.print(Text(f"imported {len(measurements)} measurements"), soft_wrap=True)
+
+
+def column_line(read: ReadColumn) -> str:
+    """``"train_step_time → step time, ms: 50.4 ms"``."""
+    column = read.column
+    unit = f", {column.unit_text}" if column.unit_text else ""
+    assumed = " (nobody says so: --unit)" if column.is_assumed and not read.says_its_unit else ""
+    value = read.first or "empty"
+    if column.unit_text and read.first and not read.says_its_unit:
+        value = f"{value} {column.unit_text}"
+    return f"{column.name} → {column.label}{unit}{assumed}: {value}"
 
 
 def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:

@@ -72,6 +72,15 @@ WARNINGS = {
     "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
+    "since-start": "the times in {column!r} only rise, so they are taken as times since the start; "
+    "the epochs took the differences: {epochs}, … seconds",
+    "batch-of-one-device": "{column!r} is taken as the batch of one device; if it is of all of "
+    "them together: --map global_batch={column}",
+    "step-of-micro-batch": "{column!r} is taken as the time of one micro-batch; if it is of an "
+    "optimizer step, with all that is accumulated: --map update_seconds={column}",
+    "no-counts": "the runs differ in model size ({knobs}), and no column counts what a step "
+    "computes: with a column flops or params (or --footprints, where the workload can be run "
+    "here), predictions of sizes that were not measured are much better",
     "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
     "that is in it is priced as part of every epoch",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",

@@ -1,0 +1,121 @@
+"""Times since the start of a run to the times of its epochs.
+
+    epoch   1      2      3            60.1, 118.9, 178.2 only rise, and begin near their first
+    time   60.1  118.9  178.2          difference: the epochs took 60.1, 58.8 and 59.3 seconds
+
+That a column holds them is said by its name or by ``--map``, or seen. Epochs take about as long as
+each other, the first one longer: where every run's times rise from each epoch to the next, they are
+since the start if the first is within three of the usual differences, or if they go on rising over
+six epochs by half. Where they rise by less it could be either, and is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from epochcast.importers.rows import Row
+
+NEAR = 3.0  # differences; the first epoch holds what the start costs
+FEWEST, LONG = 3, 6  # epochs that show a pattern; that show one although the first took long
+RISE, DOUBT = 1.5, 1.1  # of the last over the first: of no series of epochs; of one by chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The times of one run, in order.
+
+    Attributes:
+        row, column: where they are written.
+        is_said: whether the user says what they are.
+        epochs: the number of each; None where the file does not say.
+    """
+
+    row: Row
+    column: str
+    is_said: bool
+    epochs: tuple[int | None, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def steps(self) -> list[float]:
+        """From each to the next."""
+        return [after - before for before, after in pairwise(self.seconds)]
+
+    @property
+    def rise(self) -> float:
+        """Of the last over the first."""
+        return self.seconds[-1] / self.seconds[0]
+
+
+def is_since_start(found: Sequence[Series]) -> bool:
+    """Whether times that may be of epochs are all times since the start.
+
+    Raises:
+        Malformed: they may be either.
+    """
+    several = [series for series in found if len(series.seconds) > 1]
+    if not several or any(min(series.steps) <= 0 for series in several):
+        return False
+    longest = max(several, key=lambda series: len(series.seconds))
+    shown = [series for series in several if len(series.seconds) >= FEWEST]
+    if shown and all(_is_clear(series) for series in shown):
+        return True
+    if longest.is_said or not _is_doubtful(longest):
+        return False
+    first, *_, last = longest.seconds
+    raise longest.row.wrong(
+        f"it rises with every epoch, from {first:g} to {last:g} seconds: say whether these are the "
+        f"times of the epochs, --map epoch_seconds={longest.column}, or since the start, --map "
+        f"elapsed_seconds={longest.column}",
+        longest.column,
+    )
+
+
+def _is_clear(series: Series) -> bool:
+    usual = median(series.steps)
+    is_long = len(series.seconds) >= LONG and series.rise >= RISE
+    return usual / NEAR <= series.seconds[0] <= usual * NEAR or is_long
+
+
+def _is_doubtful(series: Series) -> bool:
+    few = len(series.seconds) < FEWEST
+    return series.rise >= (RISE if few else DOUBT)
+
+
+def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
+    """The time of each epoch, and whether the first is the first of the run.
+
+    Where epochs are left out, each of those between takes as much.
+
+    Raises:
+        Malformed: times fall, or the epochs that they are of are not known.
+    """
+    numbers = _numbered(series)
+    for step, (before, after) in zip(series.steps, pairwise(series.seconds), strict=True):
+        if step <= 0:
+            raise series.row.wrong(
+                f"a time since the start must rise, but {after:g} comes after {before:g}",
+                series.column,
+            )
+    epochs = [b - a for a, b in pairwise(numbers)]
+    each = [step / count for step, count in zip(series.steps, epochs, strict=True)]
+    if numbers[0] <= 1 or not each:
+        return (series.seconds[0] / max(1, numbers[0]), *each), numbers[0] <= 1
+    return tuple(each), False
+
+
+def _numbered(series: Series) -> list[int]:
+    """How many epochs are done at each time."""
+    known = [epoch for epoch in series.epochs if epoch is not None]
+    if len(known) < len(series.seconds) or len(set(known)) < len(known):
+        if len(series.seconds) == 1:
+            raise series.row.wrong(
+                "a time since the start needs the epoch of its row: name a column epoch",
+                series.column,
+            )
+        return list(range(1, len(series.seconds) + 1))
+    from_zero = 1 if known[0] == 0 else 0
+    return [epoch + from_zero for epoch in known]

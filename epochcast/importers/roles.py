@@ -1,0 +1,381 @@
+"""What a name of a column means: its role and its unit, from tables of words.
+
+    "Epoch time (ms)"        epoch_seconds   ms          "samples/s"           sample_seconds  1/s
+    "train_step_time"        step_seconds    unsaid      "params_m"            parameters      M
+    "time/step_s"            step_seconds    s           "tokens_per_sec_gpu"  token_seconds   1/s
+    "peak [GiB]"             peak_bytes      GiB         "val_loss"            a result
+
+A name is taken apart into its unit (in brackets, at its end, or beside ``per``), words that say
+nothing here (``train``, ``avg``), a noun (``time``, ``memory``), and the words that are looked up.
+Names are compared by their words in lower case, divided at signs, capitals and digits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, get_args
+
+from epochcast.importers.cells import SI
+from epochcast.planning.direction import direction_of, has_phrase
+from epochcast.units import size_unit, time_unit
+
+Kind = Literal["plain", "time", "size", "count"]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One thing that a column can mean.
+
+    Attributes:
+        label: for people.
+        names: phrases of a column's name, without its unit and its noun; divided by ``|``.
+        kind: which units it has.
+    """
+
+    label: str
+    names: str
+    kind: Kind = "plain"
+
+
+ROLES: Mapping[str, Role] = {
+    "workload": Role("workload", "workload"),
+    "batch_size": Role(
+        "batch size of a forward pass",
+        "batch size|batch|bs|batchsize|micro batch|micro batch size|mbs|train batch size"
+        "|train micro batch size|per device batch size|per device train batch size"
+        "|device batch size|local batch size",
+    ),
+    "global_batch": Role(
+        "batch of all devices and accumulated steps",
+        "global batch|global batch size|gbs|total batch size|total train batch size"
+        "|effective batch|effective batch size",
+    ),
+    "accumulation": Role(
+        "accumulated micro-batches",
+        "accumulation|grad accumulation|gradient accumulation|gradient accumulation steps"
+        "|grad accumulation steps|accumulation steps|accum steps|grad accum|grad accum steps"
+        "|grad acc|accum|accumulate grad batches",
+    ),
+    "world_size": Role(
+        "number of devices",
+        "world size|num gpus|n gpus|ngpus|ngpu|gpus|gpu count|num gpu|n gpu|num devices"
+        "|n devices|ndevices|devices|device count|number of gpus|number of devices|num processes"
+        "|nproc|data parallel size|dp size|num accelerators|num tpus",
+    ),
+    "samples": Role(
+        "training samples",
+        "samples|dataset size|num samples|n samples|train samples|training samples"
+        "|samples epoch|num train samples|train size",
+    ),
+    "eval_samples": Role(
+        "evaluation samples",
+        "eval samples|validation samples|val samples|num eval samples|num val samples",
+    ),
+    "precision": Role("precision", "precision|dtype|amp dtype"),
+    "workers": Role("loader workers", "workers|num workers|dataloader num workers"),
+    "compiled": Role("compiled", "compiled|compile|torch compile"),
+    "drop_last": Role("drops the last batch", "drop last"),
+    "device": Role(
+        "device", "device|device name|gpu|gpu name|gpu type|device type|accelerator|hardware"
+    ),
+    "run": Role("run", "run|run id|run name|trial|repeat|repetition|round"),
+    "epoch": Role("epoch", "epoch|epoch number|epoch index"),
+    "epoch_seconds": Role("epoch time", "epoch", "time"),
+    "first_epoch_seconds": Role("time of the first epoch", "first epoch", "time"),
+    "elapsed_seconds": Role(
+        "time since the start",
+        "total|cumulative|wall|wall clock|wallclock|run|since start|so far",
+        "time",
+    ),
+    "step_seconds": Role(
+        "step time",
+        "step|micro step|microstep|micro batch|iteration|iter|it|batch|minibatch|micro batch step",
+        "time",
+    ),
+    "update_seconds": Role(
+        "time of an optimizer step", "update|optimizer step|optim step|global step", "time"
+    ),
+    "sample_seconds": Role("time of a sample", "sample|image|img|example|sequence|seq", "time"),
+    "token_seconds": Role("time of a token", "token|tok", "time"),
+    "eval_seconds": Role(
+        "time of an evaluation", "eval|evaluation|val|valid|validation|eval epoch|val epoch", "time"
+    ),
+    "save_seconds": Role("time of a checkpoint", "save|checkpoint|ckpt|save checkpoint", "time"),
+    "startup_seconds": Role("start-up", "startup|start up|setup", "time"),
+    "peak_bytes": Role(
+        "peak memory",
+        "|peak|max|allocated|max allocated|peak allocated|cuda max allocated|max cuda",
+        "size",
+    ),
+    "device_bytes": Role(
+        "device memory",
+        "device|gpu|cuda|reserved|max reserved|peak reserved|peak gpu|max gpu|gpu peak|gpu max",
+        "size",
+    ),
+    "flops": Role(
+        "FLOPs of a micro-step", "flops|flop|model flops|flops step|flops micro step", "count"
+    ),
+    "bytes_moved": Role("bytes moved", "bytes moved", "count"),
+    "operators": Role("operators", "operators|ops", "count"),
+    "parameters": Role(
+        "parameters",
+        "parameters|params|num params|num parameters|n params|n parameters|param count"
+        "|parameter count|model params|model parameters|total params|nparams",
+        "count",
+    ),
+    "trainable_parameters": Role(
+        "trainable parameters",
+        "trainable parameters|trainable params|num trainable params",
+        "count",
+    ),
+    "update_operators": Role("operators of an update", "update operators", "count"),
+    "static_bytes": Role("bytes always there", "static bytes", "count"),
+}
+TIME = "time"  # of a column that is called just that
+COUNTS = tuple(name for name, role in ROLES.items() if role.kind == "count")
+SEQUENCES = (  # knobs that say how many tokens a sample has
+    "sequence length|seq length|seq len|seqlen|context|context length|ctx len|n ctx|block size"
+    "|max seq length|max seq len|max length|tokens sample"
+)
+RESULTS = (  # known only afterwards, or without influence on what a step costs
+    "final|best|throughput|speed|mfu|hfu|util|utilization|utilisation|grad norm|gradient norm"
+    "|temperature|watts|power|energy|kwh|joules|emissions|co 2|co2|cost|price|eta|remaining"
+    "|lr|learning rate|weight decay|momentum|seed|random seed|loss scale|status|state|exit code"
+    "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
+    "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
+    "|step|steps|global step|iteration|iterations|iter|max steps|total steps|samples seen"
+    "|tokens seen|progress|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
+)
+SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
+SINCE_START = frozenset(("runtime", "elapsed"))  # alone: the time of a run so far
+TIME_NOUNS = SINCE_START | {"time", "times", "duration", "dur", "latency"}
+NOT_TRAINING = frozenset(("eval", "evaluation", "val", "valid", "validation", "test", "infer"))
+SIZE_NOUNS = frozenset(("memory", "mem", "vram"))
+DEVICE_WORDS = frozenset(("gpu", "device", "chip", "rank", "accelerator"))
+THINGS = {  # what is counted in a rate or timed in "s/it", and the role that its time has
+    "epoch_seconds": "epoch epochs",
+    "step_seconds": "step steps it its iter iters iteration iterations batch batches",
+    "update_seconds": "update updates",
+    "sample_seconds": "sample samples image images img imgs example examples sequence sequences "
+    "seq seqs item items frame frames",
+    "token_seconds": "token tokens tok toks",
+}
+ROLE_OF_THING = {word: role for role, words in THINGS.items() for word in words.split()}
+BY_PHRASE: Mapping[Kind, Mapping[str, str]] = {
+    kind: {
+        phrase: name
+        for name, role in ROLES.items()
+        if role.kind == kind
+        for phrase in role.names.split("|")
+    }
+    for kind in get_args(Kind)
+}
+KNOWN_WORDS = {word for role in ROLES.values() for word in role.names.replace("|", " ").split()}
+FLOPS = re.compile(r"([kmgtp]?)(flop|mac)s?")
+SI_WORDS = {"million": "m", "millions": "m", "billion": "b", "billions": "b", **{k: k for k in SI}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What a name says.
+
+    Attributes:
+        role: a key of ``ROLES``; ``""`` if none.
+        unit: as written; None if the name has none.
+        inverse: whether it is a rate, things by time.
+        each: ``"device"`` or ``"sample"`` where it is of one of them.
+        order: of a column among several epochs of a row; 0 where there is one.
+        left_out: why it is neither a role nor a knob; ``""`` if it is.
+    """
+
+    role: str = ""
+    unit: str | None = None
+    inverse: bool = False
+    each: str = ""
+    order: int = 0
+    left_out: str = ""
+
+
+def meaning_of(name: str) -> Meaning:
+    """The role and the unit of a column, by its name."""
+    if name in ROLES:
+        return Meaning(role=name)
+    text, bracket = _bracketed(name)
+    words, each = _without_device(_words(text))
+    plain = " ".join(word for word in words if word != "per")
+    if bracket is None and plain in BY_PHRASE["plain"]:
+        return Meaning(role=BY_PHRASE["plain"][plain])
+    for read in (_time_or_rate, _size, _count):
+        if found := read(words, bracket):
+            return replace(found, each=each or found.each)
+    return Meaning(left_out="a result" if _is_result(name, plain.split()) else "")
+
+
+def _is_result(name: str, words: Sequence[str]) -> bool:
+    """Whether it is known only after a run, or does not decide what a step costs."""
+    return direction_of(name) is not None or has_phrase(words, RESULTS.split("|"))
+
+
+# Taking a name apart
+
+
+def _bracketed(name: str) -> tuple[str, str | None]:
+    """``"Epoch time (ms)"`` is ``("Epoch time", "ms")``; ``"mAP50(B)"`` has nothing in brackets."""
+    found = re.fullmatch(r"(.*?)\s*[(\[{]([^()\[\]{}]*)[)\]}]\s*", name)
+    if found is None or not found[1]:
+        return name, None
+    words = _words(found[2])
+    if len(words) == 1 and (_is_unit(words[0]) or words[0] in SI_WORDS or words[0] == "%"):
+        return found[1], words[0]
+    if "per" in words:  # throughput (samples/s), time (s/it): what it is of is in the brackets
+        return found[2], None
+    return name, None
+
+
+def spelled(name: str) -> list[str]:
+    """The words of a name in lower case."""
+    return _words(name)
+
+
+def _words(text: str) -> list[str]:
+    """In lower case; ``per`` between a unit and a thing, whatever the sign."""
+    found: list[str] = []
+    for chunk in re.findall(r"[^\W_]+|/|%", text.replace("µ", "u").replace("μ", "u")):
+        whole = chunk.lower()
+        if _is_unit(whole) or whole in KNOWN_WORDS or FLOPS.fullmatch(whole):
+            found.append(whole)
+        else:
+            found += [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|%", chunk)]
+    return [w for word, after in pairwise([*found, ""]) for w in _signs(word, after, found)]
+
+
+def _signs(word: str, after: str, all_words: Sequence[str]) -> list[str]:
+    if word == "/":
+        before = all_words[all_words.index("/") - 1] if all_words[0] != "/" else ""
+        countable = time_unit(before) or before in ROLE_OF_THING or before in TIME_NOUNS
+        is_per = (time_unit(after) or after in ROLE_OF_THING or after in DEVICE_WORDS) and countable
+        return ["per"] if is_per or after in DEVICE_WORDS else []
+    return ["frames", "per", "s"] if word == "fps" else [word]
+
+
+def _without_device(words: list[str]) -> tuple[list[str], str]:
+    for position, (word, after) in enumerate(pairwise(words)):
+        if word == "per" and after in DEVICE_WORDS:
+            return words[:position] + words[position + 2 :], "device"
+    return words, ""
+
+
+def _is_unit(word: str) -> bool:
+    return time_unit(word) is not None or size_unit(word) is not None
+
+
+# Kinds
+
+
+def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
+    """A time of something, or things by time."""
+    if "per" in words:
+        return _per(words)
+    unit, rest = _unit_of(words, bracket, time_unit)
+    core, order = _numbered(_core(rest, TIME_NOUNS))
+    has_noun = not TIME_NOUNS.isdisjoint(rest)
+    role = BY_PHRASE["time"].get(core)
+    if role and (unit or has_noun or order) and (order == 0 or role == "epoch_seconds"):
+        return Meaning(role=role, unit=unit, order=order)
+    if not core and not order and has_noun:
+        return Meaning(role=TIME if SINCE_START.isdisjoint(rest) else "elapsed_seconds", unit=unit)
+    is_time = (rest and rest[-1] in TIME_NOUNS) or (unit and len(unit) > 1 and unit != "min")
+    return Meaning(unit=unit, left_out="a time, but of what?") if is_time else None
+
+
+def _per(words: Sequence[str]) -> Meaning | None:
+    """``samples per s``, ``ms per step``, ``time per epoch s``."""
+    at = words.index("per")
+    before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
+    if time_unit(after) and not NOT_TRAINING.isdisjoint(words):
+        return Meaning(left_out="not of the training")
+    if time_unit(after) and before in ROLE_OF_THING:
+        each = "device" if not DEVICE_WORDS.isdisjoint(words[at + 2 :]) else ""
+        return Meaning(role=ROLE_OF_THING[before], unit=after, inverse=True, each=each)
+    if after in ROLE_OF_THING and (time_unit(before) or before in TIME_NOUNS):
+        own = before if time_unit(before) else next(filter(time_unit, words[at + 2 :]), None)
+        return Meaning(role=ROLE_OF_THING[after], unit=own)
+    return None
+
+
+def _size(words: Sequence[str], bracket: str | None) -> Meaning | None:
+    unit, rest = _unit_of(words, bracket, size_unit)
+    core = _core(rest, SIZE_NOUNS)
+    noun = not SIZE_NOUNS.isdisjoint(rest)
+    role = BY_PHRASE["size"].get(core)
+    if role and (unit or noun):
+        return Meaning(role=role, unit=unit)
+    is_size = (rest and rest[-1] in SIZE_NOUNS) or (unit and len(unit) > 1)
+    return Meaning(unit=unit, left_out="a size, but of what?") if is_size else None
+
+
+def _count(words: Sequence[str], bracket: str | None) -> Meaning | None:
+    """FLOPs and MACs with their prefix, parameters in millions, and the like."""
+    each = (
+        "sample"
+        if words[-2:-1] == ["per"] and ROLE_OF_THING.get(words[-1]) == "sample_seconds"
+        else ""
+    )
+    rest = list(words[:-2] if each else words)
+    operations = next((word for word in rest if FLOPS.fullmatch(word)), None)
+    if operations and not {"s", "per", "utilization"}.intersection(rest):
+        phrase = " ".join("flops" if w == operations else w for w in rest if w not in SILENT)
+        if phrase in BY_PHRASE["count"]:
+            if phrase == "flops" and operations[0] in "tp":
+                return Meaning(unit=operations, left_out="FLOPs of a step, or by second?")
+            unit = operations if operations != "flops" else bracket
+            return Meaning(role="flops", unit=unit, each=each)
+    suffix = rest[-1] if rest and rest[-1] in SI_WORDS and len(rest) > 1 else None
+    phrase = " ".join(rest[:-1] if suffix else rest)
+    if role := BY_PHRASE["count"].get(phrase):
+        return Meaning(role=role, unit=bracket or suffix, each=each)
+    return None
+
+
+def _unit_of(
+    words: Sequence[str], bracket: str | None, unit: Callable[[str], float | None]
+) -> tuple[str | None, Sequence[str]]:
+    """A unit of this kind, in brackets or as the last word, and the words without it."""
+    if bracket is not None:
+        return (bracket if unit(bracket) else None), words
+    if len(words) > 1 and unit(words[-1]):
+        return words[-1], words[:-1]
+    return None, words
+
+
+def _core(words: Sequence[str], nouns: Collection[str]) -> str:
+    return " ".join(word for word in words if word not in SILENT and word not in nouns)
+
+
+def _numbered(core: str) -> tuple[str, int]:
+    """``"epoch 2"`` is ``("epoch", 3)``: columns with a number are in its order."""
+    words = core.split()
+    numbers = [word for word in words if word.isdigit()]
+    if len(numbers) != 1:
+        return core, 0
+    return " ".join(word for word in words if not word.isdigit()), int(numbers[0][:9]) + 1
+
+
+def unit_in(name: str, kind: Kind) -> str | None:
+    """The unit of this kind that a name says, whatever the rest of it means."""
+    text, bracket = _bracketed(name)
+    words = _words(text)
+    if kind == "count":
+        return meaning_of(name).unit or bracket
+    return _unit_of(words, bracket, time_unit if kind == "time" else size_unit)[0]
+
+
+def count_scale(unit: str | None) -> float | None:
+    """How many one of a count's unit is: 1e9 for GFLOPs, 2e9 for GMACs, 1e6 for M."""
+    found = FLOPS.fullmatch(unit or "flops")
+    if found:  # a multiply-add is two
+        return SI[found[1]] * (2 if found[2] == "mac" else 1)
+    return SI.get(SI_WORDS.get(unit or "", "?"))
