@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import EpochcastError, MissingDependency
 from epochcast.profiler.request import (
-    DEFAULT_ROUNDS,
     DEFAULT_STEADY_SECONDS,
     Range,
     SweepRequest,
@@ -38,7 +37,7 @@ def probe(
     overrides: Mapping[str, SizeValue] | None = None,
     device: str = "auto",
     threads: int | None = None,
-    rounds: int = DEFAULT_ROUNDS,
+    rounds: int | None = None,
     seconds: float = DEFAULT_STEADY_SECONDS,
     max_seconds: float | None = None,
     asked: Mapping[str, SizeValue] | None = None,
@@ -60,7 +59,8 @@ def probe(
         overrides: of the workload: accumulation, compile, drop_last, precision, workers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         threads: intra-operator CPU threads; torch's own choice if not given.
-        rounds: passes over all configurations, each in a fresh process.
+        rounds: passes over all configurations, each in a fresh process; by default 3, and up to 6
+            where those differ so much that a later run's 90 % interval is wider than ± 20 %.
         seconds: for which each trial times steady steps.
         max_seconds: begin no trial that would end later.
         asked: a question to choose configurations for, e.g.
@@ -148,10 +148,10 @@ def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = N
         StoreError: the store cannot be used.
         PredictionError: the question to choose configurations for makes no sense.
     """
-    rounds = None
-    if request.chooses:
-        from epochcast.profiler.adaptive import chooser_for, chosen_rounds
+    from epochcast.profiler.adaptive import chooser_for, chosen_rounds, enough_rounds
 
+    rounds = enough_rounds
+    if request.chooses:
         rounds = partial(chosen_rounds, chooser=chooser_for(request))
     try:
         result = sweep(request, store, observer, rounds=rounds)

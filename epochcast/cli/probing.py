@@ -84,7 +84,8 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
-    help="Measure each configuration so many times, each in a fresh process.",
+    help="Measure each configuration so many times, each in a fresh process; by default 3, and up "
+    "to 6 where those differ much.",
 )
 @click.option("--seconds", type=DURATION, help="Time steady steps of each trial for so long.")
 @click.option("--max-seconds", type=DURATION, help="End the whole sweep within this time.")
@@ -160,6 +161,7 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
                 stopped=result.stopped,
                 seconds=result.seconds,
                 half_width=result.half_width,
+                rounds=result.rounds,
                 summaries=summaries,
                 measurements=result.measurements,
             )

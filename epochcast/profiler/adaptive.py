@@ -1,4 +1,4 @@
-"""A sweep that chooses its own configurations: what to measure next, and when to stop.
+"""A sweep that decides for itself: what to measure next, how many rounds, and when to stop.
 
     dry runs  [worker] footprints of all candidates, kept in the store; none that cannot fit is left
     round 0   [worker] five configurations that spread in feature space, before anything ran; then,
@@ -13,8 +13,9 @@
     space     each divided by its standard deviation over the candidates
 
 ``Chooser`` decides, ``chosen_rounds`` has its decisions carried out. A decision is a function of
-the measurements, so a sweep that was stopped goes on where it was. This is the only module of the
-profiler that uses the cost model.
+the measurements, so a sweep that was stopped goes on where it was. A sweep that measures all it is
+asked for decides one thing: whether rounds differ so much that it takes more (``enough_rounds``).
+This is the only module of the profiler that uses the cost model.
 """
 
 from __future__ import annotations
@@ -30,20 +31,29 @@ from typing import Any
 import numpy as np
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel import summary
 from epochcast.costmodel.cost import ConfigurationCost, Variant
+from epochcast.costmodel.discrepancy import MIN_ROWS
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import Question, choose_variant, predict
+from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
+from epochcast.costmodel.tails import tails_of
 from epochcast.profiler.process import WorkerProcess
 from epochcast.profiler.protocol import TrialSpec
-from epochcast.profiler.request import SweepRequest, dry_runs, with_outer_timelines
-from epochcast.profiler.sweep import Ending, Sweep
+from epochcast.profiler.request import (
+    MAX_ROUNDS,
+    SweepRequest,
+    dry_runs,
+    with_outer_timelines,
+)
+from epochcast.profiler.sweep import Ending, Sweep, every_round, make_rounds
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
 
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
-MAX_ROUNDS = 6  # beyond, quantiles of Student's t hardly narrow any more
 DEFAULT_UNTIL = 0.05
+TOLERATED = 0.2  # half the 90 % interval of a later run: beyond, a deadline loses a fifth to it
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
 SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
 
@@ -351,6 +361,57 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
         sweep.request.target, prepared.source, footprints, prepared.checked.data
     )
     return footprints
+
+
+# -- how many rounds ------------------------------------------------------------------------------
+
+
+def enough_rounds(sweep: Sweep) -> Ending:
+    """The rounds asked for; where no number was, more as long as they differ too much.
+
+    A number that was asked for is kept to, and how much rounds differ is told.
+    """
+    ending, request = every_round(sweep), sweep.request
+    if ending.why != "complete":
+        return ending
+    rounds, width = request.first_rounds, later_run_half_width(sweep.stored())
+    if width is not None and width > TOLERATED and request.rounds is None:
+        sweep.note("more-rounds", **_told(rounds, width), limit=str(MAX_ROUNDS))
+    while width is not None and width > TOLERATED:
+        if request.rounds is not None or rounds >= MAX_ROUNDS:
+            code = "one-round-strays" if rounds == 1 else "rounds-differ"
+            sweep.note(code, **_told(rounds, width))
+            return Ending("complete" if request.rounds is not None else "max-rounds", width)
+        if make_rounds(sweep, range(rounds, rounds + 1)).why != "complete":
+            return Ending("max-seconds", width)
+        rounds, width = rounds + 1, later_run_half_width(sweep.stored())
+    return Ending("complete", width)
+
+
+def _told(rounds: int, width: float) -> dict[str, str]:
+    return {"rounds": str(rounds), "width": f"{width:.0%}"}
+
+
+def later_run_half_width(measurements: Sequence[Measurement]) -> float | None:
+    """Half the relative width of the 90 % interval of a later run's steps, by how rounds differ.
+
+    After a single round by how far its configurations stray from the forms that are fitted to
+    them; None where these are too few to tell.
+    """
+    good = [m for m in measurements if m.status == "ok"]
+    if not good:
+        return None
+    step = tails_of(good, summary.step_series).including(summary.ordinary_step_seconds)
+    groups = summary.group_by_config(good).values()
+    logs = [{m.round: log(t) for m in trials if (t := step(m))} for trials in groups]
+    if any(len(rounds) > 1 for rounds in logs):
+        run = round_scatter(logs, good[0].device.kind).of_a_later_run()
+    elif len(logs) < MIN_ROWS:
+        return None
+    else:
+        strays = fit(good).variants[0].micro_step.left_out_rmse
+        run = Scatter(sd=strays, dof=ASSUMED_DOF)
+    return _relative_half_width(run.quantiles(1.0))
 
 
 # -- where in feature space ------------------------------------------------------------------------

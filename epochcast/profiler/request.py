@@ -40,6 +40,7 @@ from epochcast.records import Device, Footprint, RunConfig, Sizes, SizeValue, ma
 from epochcast.records.validation import is_number
 
 DEFAULT_ROUNDS = 3  # the fewest that give a variance between processes with one to spare
+MAX_ROUNDS = 6  # beyond, quantiles of Student's t hardly narrow any more
 DEFAULT_TIMEOUT_SECONDS = 600.0
 DEFAULT_STEADY_SECONDS = 1.0
 DEFAULT_BATCH_FACTORS = (0.25, 0.5, 1, 2)  # of the workload's own batch size, if none are given
@@ -86,7 +87,8 @@ class SweepRequest:
         overrides: attributes of the workload to change, among ``OVERRIDES``.
         device: as torch names it.
         threads: intra-operator CPU threads; None leaves torch's choice.
-        rounds: passes over all configurations, each in a fresh process.
+        rounds: passes over all configurations, each in a fresh process; None is ``DEFAULT_ROUNDS``,
+            and more where those differ much.
         steady_seconds: how long each trial times steady steps.
         max_seconds: begin no trial that would end later than this.
         timeout_seconds: for one trial; then its process is ended.
@@ -108,7 +110,7 @@ class SweepRequest:
     overrides: Mapping[str, SizeValue] = field(default_factory=dict)
     device: str = "auto"
     threads: int | None = None
-    rounds: int = DEFAULT_ROUNDS
+    rounds: int | None = None
     steady_seconds: float = DEFAULT_STEADY_SECONDS
     max_seconds: float | None = None
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
@@ -122,8 +124,9 @@ class SweepRequest:
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("steady_seconds", 0.01), ("timeout_seconds", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} must be at least {least}, but got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, but got {value}")
         if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
             raise UsageError(f"threads must be 1 to {MAX_THREADS}, but got {self.threads}")
         if self.batch_sizes is not None and min(self.batch_sizes, default=0) < 1:
@@ -132,6 +135,11 @@ class SweepRequest:
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:
             raise UsageError(f"overrides are {', '.join(OVERRIDES)}, but got {', '.join(unknown)}")
+
+    @property
+    def first_rounds(self) -> int:
+        """Rounds that are made in any case."""
+        return DEFAULT_ROUNDS if self.rounds is None else self.rounds
 
     @property
     def chooses(self) -> bool:

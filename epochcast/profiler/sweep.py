@@ -8,7 +8,7 @@
     traces   [worker] one short profile of each configuration
 
 A broken workload stops before the first round, and nothing is stored. A function makes the trials
-of the rounds: ``every_round`` makes all of them, ``profiler/adaptive.py`` chooses.
+of the rounds: ``every_round`` makes those asked for, ``profiler/adaptive.py`` chooses.
 
 A configuration that runs out of memory, crashes or hangs costs its worker process; the next
 configuration gets a new one. Trials found in the store are not made again. No torch in here.
@@ -131,16 +131,21 @@ class SweepResult:
     Attributes:
         measurements: of the configurations asked for, stored earlier or now.
         seconds: wall-clock time of this sweep.
-        stopped: ``"complete"``, ``"max-seconds"`` or ``"nothing-succeeded"``; of a sweep that
-            chooses also ``"sharp"`` or ``"max-rounds"``.
-        half_width: half the relative width of the 90 % interval of the answer, when it stopped;
-            None where the sweep did not choose.
+        stopped: ``"complete"``, ``"max-rounds"``, ``"max-seconds"`` or ``"nothing-succeeded"``; of
+            a sweep that chooses also ``"sharp"``.
+        half_width: half the relative width of the 90 % interval of the answer, when it stopped; of
+            a sweep that did not choose that of the steps of a later run, by how rounds differ.
     """
 
     measurements: tuple[Measurement, ...]
     seconds: float
     stopped: str
     half_width: float | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in which anything was measured, earlier ones included."""
+        return len({m.round for m in self.measurements if m.status == "ok"})
 
     @property
     def succeeded(self) -> bool:
@@ -163,7 +168,8 @@ def sweep(
         request: what to measure.
         store: where measurements go; what it has already is not measured again.
         observer: receives the progress of the sweep.
-        rounds: makes the trials and says why it stopped; by default all of them, in every round.
+        rounds: makes the trials and says why it stopped; by default all of them, in every round
+            asked for.
         start_worker: starts a worker process that logs to a file.
         clock: monotonic seconds.
 
@@ -210,13 +216,20 @@ def _make_log_folder(store: SweepStore) -> Path:
 
 
 def every_round(sweep: Sweep) -> Ending:
-    """Every configuration in every round, in an order drawn for each."""
-    request, specs, done = sweep.request, sweep.prepared.specs, sweep.done()
-    sweep.begin(len(specs) * request.rounds - len(done), len(done))
-    for round_ in range(request.rounds):
+    """Every configuration in every round asked for."""
+    rounds = range(sweep.request.first_rounds)
+    done = sweep.done(rounds)
+    sweep.begin(len(sweep.prepared.specs) * len(rounds) - len(done), len(done))
+    return make_rounds(sweep, rounds)
+
+
+def make_rounds(sweep: Sweep, rounds: range) -> Ending:
+    """Every configuration in some rounds, in an order drawn for each."""
+    request, done = sweep.request, sweep.done(rounds)
+    for round_ in rounds:
         order = [
             spec
-            for spec in specs
+            for spec in sweep.prepared.specs
             if (spec.request, round_) not in done and spec.request not in sweep.failed
         ]
         random.Random(f"{request.seed}/{round_}").shuffle(order)
@@ -285,19 +298,18 @@ class Sweep:
         key = prepared.device.key
         return tuple(m for m in found if m.request in requests and m.device.key == key)
 
-    def done(self) -> set[tuple[str, int]]:
-        """Trials not to be made again, as request and round.
+    def done(self, rounds: range) -> set[tuple[str, int]]:
+        """Trials of these rounds not to be made again, as request and round.
 
         Those that succeeded, and all of a request that ran out of memory. Crashes and timeouts are
         tried again.
         """
-        rounds = self.request.rounds
         done: set[tuple[str, int]] = set()
         for m in self.stored():
-            if m.status == "ok" and m.round < rounds:
+            if m.status == "ok" and m.round in rounds:
                 done.add((m.request, m.round))
             elif m.status == "oom":
-                done |= {(m.request, round_) for round_ in range(rounds)}
+                done |= {(m.request, round_) for round_ in rounds}
         return done
 
     def make_trials(self, order: Iterable[TrialSpec], round_: int) -> bool:

@@ -60,7 +60,7 @@ class PlainProgress:
 
     def finished(self, measurement: Measurement) -> None:
         self.count += 1
-        of = f"/{self.total}" if self.total else ""
+        of = f"/{self.total}" if self.count <= self.total else ""  # more rounds were added
         line = f"[{self.count}{of}] {_trial_line(measurement)}"
         self.console.print(Text(line), soft_wrap=True)
 
