@@ -20,7 +20,7 @@ import psutil
 import torch
 
 import epochcast
-from epochcast.profiler.builtin.models import CharGpt
+from epochcast.profiler.builtin import CharGpt
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.workload import Workload
 

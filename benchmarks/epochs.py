@@ -39,7 +39,7 @@ def train(epochs: int) -> None:
     import torch
     from torch.utils.data import DataLoader
 
-    from epochcast.profiler.builtin.workloads import BUILTIN
+    from epochcast.profiler.builtin import BUILTIN
 
     w = BUILTIN["digits-mlp"](width=WIDTH)
     train_loader = DataLoader(w.train_data, batch_size=BATCH_SIZE, shuffle=True)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 import epochcast as ec
 from epochcast.guard.checkpoints import CONTENT, CheckpointStore
-from epochcast.profiler.builtin.workloads import BUILTIN
+from epochcast.profiler.builtin import BUILTIN
 from epochcast.records import Plan
 
 ROW = "row "  # before the JSON of a run

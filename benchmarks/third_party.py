@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import epochcast as ec
-from epochcast.datasets.synthetic import SyntheticTokens
+from epochcast.datasets.samples import SyntheticTokens
 
 VOCABULARY = 1000
 CONTEXT = 32  # tokens of a sample

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 import epochcast as ec
-from epochcast.profiler.builtin.workloads import digits_mlp
+from epochcast.profiler.builtin import digits_mlp
 
 
 def main(path: str) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 import epochcast as ec
-from epochcast.profiler.builtin.workloads import digits_mlp
+from epochcast.profiler.builtin import digits_mlp
 
 
 class Digits(Dataset[dict[str, Any]]):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from epochcast import Workload
 from epochcast.datasets.catalogue import find
-from epochcast.datasets.synthetic import SyntheticImages
+from epochcast.datasets.samples import SyntheticImages
 
 NOISE = 64  # features of the generator's input
 

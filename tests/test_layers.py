@@ -39,7 +39,7 @@ LOOSE = {"__init__", "__main__", "errors", "terminal", "units"}
 MEETS_THE_COST_MODEL = "profiler/adaptive.py"  # the one file of the profiler that asks it
 
 TORCH_FOLDERS = {"profiler", "integrations"}
-TORCH_FILES = {f"datasets/{name}.py" for name in ("synthetic", "local", "transforms", "stored")}
+TORCH_FILES = {f"datasets/{name}.py" for name in ("samples", "transforms")}
 TORCH_PACKAGES = {"torch", "torchvision", "lightning", "transformers", "accelerate", "keras"}
 
 

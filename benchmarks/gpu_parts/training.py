@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from epochcast.profiler.builtin.workloads import BUILTIN
+from epochcast.profiler.builtin import BUILTIN
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

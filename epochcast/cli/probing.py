@@ -251,7 +251,7 @@ def dry_run(
     """
     from epochcast.profiler.request import SweepRequest, count_footprints
     from epochcast.profiler.target import target_of
-    from epochcast.report.text.footprint import print_footprints, print_timeline
+    from epochcast.report.text.probing import print_footprints, print_timeline
 
     request = SweepRequest(
         target=target_of(workload),
@@ -292,7 +292,7 @@ def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None)
 @json_option
 def workloads(as_json: bool) -> None:
     """List the built-in workloads and their knobs."""
-    from epochcast.profiler.builtin.workloads import descriptions
+    from epochcast.profiler.builtin import descriptions
     from epochcast.report.text.probing import print_workloads
 
     found = descriptions()

@@ -115,7 +115,7 @@ def _print_document(events: Sequence[RunEvent]) -> None:
 def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json: bool) -> None:
     """Open TensorBoard on the store: traces, tables and figures. On localhost only."""
     from epochcast.api import probe as api
-    from epochcast.report.tensorboard.server import serve
+    from epochcast.report.tensorboard import serve
 
     with reading(store) as opened:
         folder = opened.log_folder

@@ -6,6 +6,6 @@ request.py: what is asked, checked ─▶ sweep.py: rounds, gradient noise, trac
 (no torch up to here)                                                                │
         target.py: find and build a workload (workload.py) ◀── trial.py ─────┤
                           loop.py: step it, timing.py: time it         noise.py      │
-                          device.py: its timer, memory and name        trace.py ─────┤
+                          device.py: its timer, memory and name                      │
                           footprint/: count a step, run or not ──────────────────────┘
 """

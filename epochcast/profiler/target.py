@@ -77,7 +77,7 @@ def source_of(target: str) -> str:
     """
     where, _, _ = target.rpartition(":")
     if not where:
-        files = sorted(Path(__file__).with_name("builtin").glob("*.py"))
+        files = [Path(__file__).with_name("builtin.py")]
     elif where.endswith(".py"):
         files = [Path(where)]
     else:
@@ -137,7 +137,7 @@ def load(target: str) -> WorkloadFunction:
 
 
 def _builtin(name: str) -> WorkloadFunction:
-    from epochcast.profiler.builtin.workloads import BUILTIN
+    from epochcast.profiler.builtin import BUILTIN
 
     if name not in BUILTIN:
         raise UsageError(

@@ -106,13 +106,11 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
     """
     if task.kind == "describe":
         return Reply(kind="described", described=describe(task))
-    from epochcast.profiler.trial import check, run_trial
+    from epochcast.profiler.trial import check, run_trial, trace
 
     if task.kind == "check":
         return Reply(kind="checked", checked=check(task))
     if task.kind == "trace":
-        from epochcast.profiler.trace import trace
-
         return Reply(kind="traced", text=str(trace(task)))
     if task.kind == "noise":
         from epochcast.profiler.noise import measure_noise

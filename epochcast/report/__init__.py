@@ -1,8 +1,7 @@
 """Records to people: words and tables on a terminal, pictures, and what TensorBoard shows.
 
-    text/         a sweep, measurements, what is built in  ──▶  probing.py
-                  CostModel, Estimate, earlier runs        ──▶  estimate.py
-                  Plan ──▶ plan.py                 Footprint ──▶ footprint.py
+    text/         a sweep, measurements, dry runs, what is built in  ──▶  probing.py
+                  CostModel, Estimate, earlier runs  ──▶  estimate.py      Plan ──▶ plan.py
                   a run as it is followed ──▶ following.py
                   the code of a warning   ──▶ warnings.py: its text
                   layout.py: tables and sentences that fit a terminal

@@ -1,4 +1,8 @@
-"""One database, SQLite or PostgreSQL, and its tables: one writer at a time, plain errors.
+"""Where a store is, and its database, SQLite or PostgreSQL: one writer at a time, plain errors.
+
+    None  (.epochcast/measurements.sqlite)     ─┐
+    "probes.sqlite", "sqlite:///probes.sqlite" ─┼─ locate() ─▶ Address ─ check_file() ─▶ Database
+    "postgresql+psycopg://user@host/name"      ─┘
 
     Address ──▶ Database ──read()──▶  a connection that sees one state
                          └─write()──▶ a transaction alone in writing; durable when it ends
@@ -15,11 +19,15 @@ The tables are made where there are none, and refused where they are of another 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     Column,
     Integer,
     MetaData,
@@ -30,18 +38,25 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    make_url,
     select,
 )
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from epochcast.errors import MissingDependency, StoreError
-from epochcast.storage.url import APPLICATION_ID, Address
 
+DEFAULT_FOLDER = Path(".epochcast")
+FILE_NAME = "measurements.sqlite"
+APPLICATION_ID = 0x45504F43  # "EPOC": marks our SQLite files (https://sqlite.org/fileformat.html)
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 STORE_SCHEMA = 4  # of the tables; those up to 3 were of versions that were never released
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
 
+_POSTGRESQL = "postgresql+psycopg"
+_DRIVERS = {"sqlite": "sqlite", "sqlite+pysqlite": "sqlite"} | dict.fromkeys(
+    ("postgres", "postgresql", _POSTGRESQL), _POSTGRESQL
+)
 _HINTS = (
     ("locked", f"another process kept it busy for {BUSY_SECONDS} s; try again when that is done"),
     ("lock timeout", f"another process kept it busy for {BUSY_SECONDS} s; try again then"),
@@ -52,6 +67,25 @@ _HINTS = (
     ("readonly", "check the permissions of the file and of its folder"),
     ("unable to open", "check the permissions of the file and of its folder"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a store is.
+
+    Attributes:
+        url: for SQLAlchemy; may hold a password, so never shown.
+        label: for people; holds no password.
+        folder: for the files that go with the store, such as logs and traces; absolute.
+        path: of a SQLite file, absolute; None for a server.
+        option: what names the store on a command line; empty for the default one.
+    """
+
+    url: URL
+    label: str
+    folder: Path
+    path: Path | None = None
+    option: str = ""
 
 
 class Database:
@@ -258,3 +292,116 @@ def create_tables(connection: Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     _metadata.create_all(connection)
     connection.execute(META.insert().values(name="schema", value=str(STORE_SCHEMA)))
+
+
+# -- where it is ----------------------------------------------------------------------------------
+
+
+def locate(url: str | None = None, folder: Path | None = None) -> Address:
+    """The store that a user means by a path or URL; without one, the default file in ``folder``.
+
+    Files that go with the store live in ``folder`` if given; else beside a SQLite file (for
+    ``probes.sqlite`` in ``probes.files/``), or for a server in the default folder.
+
+    Raises:
+        StoreError: neither a path nor a URL of a supported database.
+    """
+    if url is None:
+        home = folder or DEFAULT_FOLDER
+        return _file_address(home / FILE_NAME, home, str(home))
+    address = _named(url, folder)
+    return replace(address, option=f" --store {shlex.quote(address.label)}")
+
+
+def _named(url: str, folder: Path | None) -> Address:
+    if "://" not in url:
+        return _file_address(Path(url).expanduser(), folder, url)
+    parsed = _parse_url(url)
+    if parsed.drivername == _POSTGRESQL:
+        home = (folder or DEFAULT_FOLDER).absolute()
+        return Address(url=parsed, label=_server_label(parsed), folder=home)
+    if "?" in url or parsed.database in (None, "", ":memory:"):
+        raise StoreError("a SQLite store is a file: use sqlite:///PATH, without options")
+    return _file_address(Path(str(parsed.database)), folder, str(parsed.database))
+
+
+def _parse_url(text: str) -> URL:
+    scheme = text.split("://")[0]
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # "from None": their messages may quote a password
+        raise StoreError(
+            f"not a database URL: use {_POSTGRESQL}://USER@HOST/NAME, but got {scheme}://…"
+        ) from None
+    if url.drivername not in _DRIVERS:
+        raise StoreError(
+            f"a store is a path, sqlite:///PATH or {_POSTGRESQL}://USER@HOST/NAME, "
+            f"but got {scheme}://…"
+        )
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+def _file_address(path: Path, folder: Path | None, label: str) -> Address:
+    path = path.absolute()
+    beside = path.parent if path.name == FILE_NAME else path.with_suffix(".files")
+    url = URL.create("sqlite", database=str(path))
+    return Address(url=url, label=label, folder=(folder or beside).absolute(), path=path)
+
+
+def _server_label(url: URL) -> str:
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
+    return bare.render_as_string()
+
+
+def make_folders(address: Address) -> None:
+    """Make the folders of a store.
+
+    Raises:
+        StoreError: they cannot be made.
+    """
+    folders = [address.folder] + ([address.path.parent] if address.path else [])
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"the store {address.label}: cannot make its folder {folder}: {error.strerror}; "
+                "name another with --store"
+            ) from error
+
+
+def check_file(address: Address) -> bool:
+    """Whether there is a SQLite store to open; looks at the file's first bytes only.
+
+    Raises:
+        StoreError: there is something else, or it cannot be read.
+    """
+    if address.path is None:
+        return True
+    head = _head(address.path, address.label)
+    foreign = "name another with --store; this one is left untouched"
+    if head and not head.startswith(b"SQLite format 3\0"):
+        raise StoreError(f"the store {address.label}: not an epochcast store; {foreign}")
+    if head and head[68:72] != APPLICATION_ID.to_bytes(4, "big"):
+        raise StoreError(
+            f"the store {address.label}: a SQLite database of another program; {foreign}"
+        )
+    return bool(head)
+
+
+def _head(path: Path, label: str) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise StoreError(
+                f"the store {label}: a file is expected, but this is a folder or device; "
+                f"did you mean {Path(label) / FILE_NAME}?"
+            )
+        with path.open("rb") as file:
+            return file.read(100)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise StoreError(
+            f"the store {label}: cannot be read: {error.strerror}; "
+            "check the permissions of the file and of its folder"
+        ) from error

@@ -6,8 +6,7 @@
                    epochcast_models       (fitted models as JSON, by what they rest on) ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
-database.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server:
-url.py, database.py.
+database.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server.
 """
 
 from __future__ import annotations
@@ -27,11 +26,14 @@ from epochcast.storage.database import (
     MEASUREMENTS,
     MODELS,
     OUTCOMES,
+    Address,
     Database,
+    check_file,
+    locate,
+    make_folders,
     nothing_yet,
     prepare_tables,
 )
-from epochcast.storage.url import Address, check_file, locate, make_folders
 
 _Record = TypeVar("_Record")
 

@@ -264,7 +264,7 @@ def test_tensorboard_shows_what_was_written_before(
     served: list[Path] = []
     monkeypatch.setattr("epochcast.report.tensorboard.publish.publish", publish)
     monkeypatch.setattr(
-        "epochcast.report.tensorboard.server.serve", lambda folder, **_: served.append(folder)
+        "epochcast.report.tensorboard.serve", lambda folder, **_: served.append(folder)
     )
     assert "cannot write" in run("tensorboard", code=1).stderr
     folder = probed / ".epochcast" / "tensorboard"

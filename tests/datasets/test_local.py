@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epochcast.datasets import local
-from epochcast.datasets.stored import StoredSamples, TokenWindows
+from epochcast.datasets.samples import StoredSamples, TokenWindows
 from epochcast.errors import WorkloadError
 
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
-from epochcast.profiler.builtin.workloads import BUILTIN
+from epochcast.profiler.builtin import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.target import build, canonical, load, source_of
 from epochcast.profiler.workload import first_line, knobs_of

@@ -19,9 +19,8 @@ from strategies import CPU, make_measurement, make_outcome
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Timeline
 from epochcast.storage import database as tables
-from epochcast.storage.database import Database, _set_up_sqlite
+from epochcast.storage.database import APPLICATION_ID, Database, _set_up_sqlite, locate
 from epochcast.storage.store import KEPT_MODELS, Store
-from epochcast.storage.url import APPLICATION_ID, locate
 
 # In a process of its own: open the store in argv[1], add argv[2] measurements of the workload
 # argv[3], and acknowledge each on stdout once add() has returned.

@@ -19,9 +19,8 @@ import pytest
 from strategies import make_measurement
 
 from epochcast.errors import StoreError
-from epochcast.storage.database import Database
+from epochcast.storage.database import Database, locate
 from epochcast.storage.store import Store
-from epochcast.storage.url import locate
 
 PASSWORD = "s3cr3t-word"
 

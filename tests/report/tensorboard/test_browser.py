@@ -42,7 +42,7 @@ SERVE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
-from epochcast.report.tensorboard.server import serve
+from epochcast.report.tensorboard import serve
 serve(Path(sys.argv[1]), port=0, on_ready=lambda url: print(url, flush=True))
 """
 

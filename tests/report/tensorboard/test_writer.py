@@ -267,7 +267,7 @@ def test_neither_torch_nor_tensorflow_is_loaded() -> None:
     code = (
         "import sys; import epochcast.report.tensorboard.contents, "
         "epochcast.report.tensorboard.plugin, "
-        "epochcast.report.tensorboard.server, epochcast.report.plots.comparison; "
+        "epochcast.report.plots.comparison; "
         "from tensorboard import default; "
         "default.get_static_plugins(); "
         "print({'torch', 'tensorflow', 'matplotlib.pyplot'} & set(sys.modules))"

@@ -11,7 +11,7 @@ import torch
 
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import load
-from epochcast.profiler.trace import ACTIVE, TRACE_NAME, trace
+from epochcast.profiler.trial import ACTIVE, TRACE_NAME, trace
 
 WORKLOAD = """
 import torch

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from epochcast.datasets.catalogue import find
-from epochcast.datasets.synthetic import SyntheticImages, SyntheticTokens
+from epochcast.datasets.samples import SyntheticImages, SyntheticTokens
 from epochcast.errors import WorkloadError
 
 SEEDS = st.integers(0, 2**64 - 1)

@@ -11,8 +11,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.builtin.models import CharGpt, CifarResNet, Mlp, OneConvNet
-from epochcast.profiler.builtin.workloads import BUILTIN
+from epochcast.profiler.builtin import BUILTIN, CharGpt, CifarResNet, Mlp, OneConvNet
 
 TINY = {
     "mnist-mlp": {"width": 8, "depth": 2},
