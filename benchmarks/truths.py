@@ -3,6 +3,7 @@
     run       fit and ask, kind × noise × rounds × design × place          ──▶ a file of results
     show      the tables of such a file, as Markdown
     compare   two of them, old → new
+    growth    seconds of a fit and bytes of its model, 10 to 5,000 configurations
 
     python benchmarks/truths.py run --out FILE [--kinds r4,waves] [--noise 2] [--rounds 2]
                                     [--seeds 25] [--jobs 1] [--quick]
@@ -20,6 +21,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(do=_compare)
     compare.add_argument("old", type=Path)
     compare.add_argument("new", type=Path)
+    growth = steps.add_parser("growth")
+    growth.set_defaults(do=_growth)
+    growth.add_argument("--most", type=int, default=5000, help="configurations")
+    growth.add_argument("--out", type=Path)
     for step in (show, compare):
         step.add_argument("--by", default=BY, help="kind,design,counted,noise,rounds,device,where")
         step.add_argument("--kinds", type=lambda text: text.split(","), default=[])
@@ -147,6 +153,18 @@ def _compare(options: argparse.Namespace) -> None:
     if options.kinds:
         old, new = old.only(options.kinds), new.only(options.kinds)
     print(tables.compare(old, new, options.by.split(",")))
+
+
+def _growth(options: argparse.Namespace) -> None:
+    from truth_parts import growth
+
+    found = []
+    for grown in growth.grow([n for n in growth.COUNTS if n <= options.most]):
+        found.append(grown)
+        print(grown, flush=True)
+    print(growth.text(found))
+    if options.out:
+        options.out.write_text(json.dumps([asdict(g) for g in found], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from truth_parts import designs, scoring, tails
+from truth_parts import designs, growth, scoring, tails
 from truth_parts.kinds import KINDS, Draw
 from truth_parts.tables import Key, Results, compare, show
 from truth_parts.trials import Law, Outcome, _direction, try_case
@@ -231,3 +231,27 @@ def test_a_case_is_fitted_asked_and_scored() -> None:
     assert outcome.along_knob is not None
     assert outcome.along_batch is not None
     assert set(outcome.scored) == set(designs.PLACES)
+
+
+# -- growth ---------------------------------------------------------------------------------------
+
+
+def test_a_fit_is_timed_stored_and_asked() -> None:
+    found = growth.one("batch, width, depth", 5, counted=True)
+    assert found.fit_seconds is not None
+    assert found.model_bytes is not None
+    assert found.model_bytes > 1000
+
+
+@pytest.mark.parametrize("name", ["batch, width, depth", "10 knobs", "20 knobs, 19 constant"])
+def test_configurations_are_distinct_and_knobs_vary_as_named(name: str) -> None:
+    known = growth.measurements(name, 30, counted=False)
+    assert len({m.config for m in known}) == 30
+    sizes = [dict(m.config.sizes) for m in known]
+    varied = [knob for knob in sizes[0] if len({s[knob] for s in sizes}) > 1]
+    assert len(varied) == {"b": 2, "1": 10, "2": 1}[name[0]]
+
+
+def test_what_did_not_end_says_so() -> None:
+    text = growth.text([growth.Grown(name="x", configurations=1000, counted=False)])
+    assert "> 60 s" in text
