@@ -5,6 +5,7 @@
              does not fit into, with a slow-down from a random step on: ended in time? checkpoint?
     kills    20 runs killed with SIGKILL at a random step, again and again until they end: what was
              lost, and does the total budget hold?
+    forecast whether P10–P90 of the next epoch holds, by simulation (forecasting.py)
     term     20 runs that get SIGTERM at a random step and are killed 2 s later: a whole checkpoint?
 
 Prints and writes benchmarks/results/following-cpu.json.
@@ -30,6 +31,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import forecasting
+
 import epochcast as ec
 from epochcast.guard.checkpoints import CheckpointStore
 from epochcast.guard.log import read_log
@@ -41,6 +44,7 @@ RESULTS = Path(__file__).parent / "results"
 FRAMEWORKS = ("plain", "lightning", "transformers", "keras")
 DEADLINE = 2.0  # seconds a run, in a process that is already there
 KILLED_DEADLINE = 12.0  # seconds in all processes of a run, each of which takes some to start
+FORECAST_RUNS = 100  # simulated for each noise, planned noise and level
 STEPS, EPOCHS = 20_000, 300  # of the cost measurement
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL, as schedulers with little patience have it
 MOST_PROCESSES = 60  # of one run that is killed again and again
@@ -252,25 +256,40 @@ def _environment() -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--only", default="cost,budget,kills,term")
+    parser.add_argument("--only", default="forecast,cost,budget,kills,term")
     parser.add_argument("--frameworks", default=",".join(FRAMEWORKS))
     wanted = parser.parse_args()
     parts = wanted.only.split(",")
+    found: dict[str, Any] = {}
+    if "forecast" in parts:
+        found["forecast"] = forecasting.forecasts(FORECAST_RUNS)
+    if set(parts) - {"forecast"}:
+        found |= trained(parts, wanted.frameworks.split(","), wanted.runs)
+    write(found)
+
+
+def trained(parts: list[str], frameworks: list[str], runs: int) -> dict[str, Any]:
+    """What needs real training.
+
+    Args:
+        parts: of the benchmark.
+        frameworks: to train in.
+        runs: of each.
+    """
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for plan_name, plan in make_plans(folder).items():
             plan.save(folder / f"{plan_name}.json")
-        found: dict[str, Any] = {}
         if "cost" in parts:
             found["cost"] = cost(folder)
         if "budget" in parts:
-            frameworks = wanted.frameworks.split(",")
-            found["budget"] = [budget(folder, f, wanted.runs) for f in frameworks]
+            found["budget"] = [budget(folder, f, runs) for f in frameworks]
         if "kills" in parts:
-            found["kills"] = kills(folder, wanted.runs)
+            found["kills"] = kills(folder, runs)
         if "term" in parts:
-            found["term"] = term(folder, wanted.runs)
-    write(found)
+            found["term"] = term(folder, runs)
+    return found
 
 
 def write(found: dict[str, Any]) -> None:
@@ -293,7 +312,7 @@ def write(found: dict[str, Any]) -> None:
 
 def table(found: dict[str, Any]) -> list[str]:
     """The results in words."""
-    lines = []
+    lines = forecasting.table(found["forecast"]) if "forecast" in found else []
     if "cost" in found:
         step, epoch = found["cost"]["step_microseconds"], found["cost"]["epoch_milliseconds"]
         lines.append(f"a step costs {step:.2f} µs, an epoch {epoch:.2f} ms")

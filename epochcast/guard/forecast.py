@@ -7,45 +7,143 @@ may move.
     x = log(actual/planned) of one occurrence        x = μ + ν     ν ~ N(0, σ²)     its own noise
     μ' = μ + ω                                       ω ~ N(0, W)   W = C·(1/δ − 1)  slow drift
 
-The local-level model with a discount factor δ and a learned variance (West & Harrison 1997,
-"Bayesian Forecasting and Dynamic Models", sections 2.5, 4.5 and 6.3). With m, C the level's mean
-and variance, S the estimate of σ² and n its degrees of freedom:
+The local-level model with a discount factor δ (West & Harrison 1997, "Bayesian Forecasting and
+Dynamic Models", sections 2.5 and 6.3). Nobody knows σ before a run: visits of seconds say little of
+epochs of hours. So each of ``NOISES`` has a model of its own, for each pace of the level (δ) one,
+with the level's mean m and variance C, and a weight w by how well it foretold what was seen
+(multi-process models, chapter 12):
 
-    R = C/δ     Q = R + S     e = x − m     A = R/Q
-    n ← n + 1     S ← S·(1 + (e²/Q − 1)/n)     m ← m + A·e     C ← A·S
+    R = C/δ     Q = R + σ²     e = x − m     A = R/Q     m ← m + A·e     C ← A·σ²
+    w ← w^α · N(e; 0, Q)
 
-A value that this says next to never happens is in doubt (chapter 11, monitoring): the level may
+with the older of it slowly forgotten (α; Raftery, Kárný & Ettler 2010, "Online prediction under
+model uncertainty via dynamic model averaging", Technometrics 52). Until the first one is seen a
+forecast is the plan's. From then on all noises are as likely, on the log scale, whatever the plan
+said of them, with a level near the plan's or, less likely, far off it; so one value says little,
+and from two on the next one's P10–P90 holds about 80 %, be the noise 0.5 or 30 %.
+
+A value that next to never happens is in doubt (chapter 11, monitoring; here the plan's noise does
+count, as the centre of a Student's t with few degrees of freedom): the level may
 have jumped there, or this one alone was slow. Until the next value the forecast is a mixture, with
 probability π of a jump, after which the level is as uncertain as half of it. The next value says
 which it was. A run in which single ones are slow once in a while is told from one that changed:
 
     π = (1 + jumps)/(2 + jumps + 8·singles)        the first time, either is as likely
 
-and what single ones took on top is part of every forecast, their number being Poisson's. The first
-epoch of a process has its slow first steps on top and teaches nothing about the others.
+and what single ones took on top is part of every forecast, their number being Poisson's; one that
+was fast alone is noise. The first epoch of a process has its slow first steps on top and teaches
+nothing about the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from math import exp, hypot, log, sqrt
 from statistics import NormalDist
 from typing import Literal
 
-from epochcast.costmodel.scatter import Scatter, student_t_quantile
+from epochcast.costmodel.scatter import LOG_REACH
+from epochcast.guard.mixture import Normal, at, normalised, quantile
 from epochcast.records import Quantiles, UnitPrices
 
-DISCOUNT = 0.9  # West & Harrison, section 2.4.3: 0.8 to 1 in practice; the last ten values count
-PRIOR_DOF = 5.0  # of the plan's noise: five epochs seen outweigh it
+# West & Harrison, section 2.4.3: 0.8 to 1 in practice, the last ten values count; and, less likely
+# before any is seen, a level on its way, of which the last two say most
+DISCOUNTS = ((0.9, 0.8), (0.5, 0.2))
+REMEMBERED = 0.95  # α of Raftery et al.: the noise is that of the last twenty values
+P95 = NormalDist().inv_cdf(0.95)
+NOISE_SPREAD, NOISE_DOF = 1.0, 3.0  # of log(noise/planned): a factor of e, and far more at times
 LEAST_NOISE = 0.003  # of steady epochs on an A100, relative (../docs/method.md, "Assumed scatter")
-UNKNOWN_NOISE = 0.2  # of a duration that no plan knows, once seen
+NOISES = tuple(0.001 * 2**k for k in range(11))  # σ: 0.1 to 102 %
+FAR_OFF, FAR_OFF_SHARE = 0.3, 0.1  # sd of a level that the plan missed, and how likely it is
+UNKNOWN_SPREAD = 10.0  # of the logarithm of a duration that no plan knows
 ALARM = 0.9995  # in doubt: beyond this quantile; one false alarm in a thousand values
+FIRST_JUMP = log(2.0)  # of the first value seen, from the plan: noise is not known yet
 LEAST_JUMP = log(1.05)  # smaller ones are left to the drift
 ONCE_SINGLE = 8.0  # how much one single slow one speaks for the next to be single too
 HALVINGS = 12  # of the interval in which a probability lies: known to 0.03 %
 CERTAIN = 1e-4  # probabilities closer to 0 or 1 are not told apart
+LEAST_WEIGHT = 1e-9  # of a noise: none is ever ruled out for good
+LARGEST_SURPRISE = 700.0  # of a logarithm: floating point ends there
+NO_WEIGHT = 1e-5  # below it a forecast leaves a noise out
 
 Part = Literal["epoch", "evaluation", "save"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLevel:
+    """The level, if single occurrences scatter by a certain noise and it moves at a certain pace.
+
+    Attributes:
+        weight: how likely that is.
+        noise: σ² of one occurrence.
+        discount: δ.
+        mean, variance: m and C, of log(actual/planned).
+    """
+
+    weight: float
+    noise: float
+    discount: float
+    mean: float
+    variance: float
+
+    def having_seen(self, value: float) -> LocalLevel:
+        """After one more value; the weight is relative to those of the other models."""
+        moved, error = self.variance / self.discount, value - self.mean
+        spread = moved + self.noise
+        gain = moved / spread
+        surprise = min(error**2 / spread / 2, LARGEST_SURPRISE)
+        return replace(
+            self,
+            weight=max(self.weight, LEAST_WEIGHT) ** REMEMBERED * exp(-surprise) / sqrt(spread),
+            mean=self.mean + gain * error,
+            variance=gain * self.noise,
+        )
+
+    def ahead(self, count: float) -> Normal:
+        """The mean of so many to come; n steps of a random walk add W·(n + 1)(2n + 1)/(6n)."""
+        drift = self.variance * (1 / self.discount - 1)
+        walk = drift * (count + 1) * (2 * count + 1) / (6 * count)
+        return Normal(self.weight, self.mean, sqrt(self.variance + walk + self.noise / count))
+
+
+def models_of(spread: float, value: float) -> tuple[LocalLevel, ...]:
+    """All models, after the first value: near the plan's level or, less likely, far off it.
+
+    What the two say together is one normal, of the same mean and variance (Harrison & Stevens 1976,
+    "Bayesian forecasting", J. R. Stat. Soc. B 38).
+
+    Args:
+        spread: standard deviation of the plan's level.
+        value: the first one.
+    """
+    levels = ((1 - FAR_OFF_SHARE, spread), (FAR_OFF_SHARE, hypot(spread, FAR_OFF)))
+    return shared_out(
+        collapsed(
+            LocalLevel(
+                weight=share * likely, noise=noise**2, discount=discount, mean=0.0, variance=sd**2
+            ).having_seen(value)
+            for share, sd in levels
+        )
+        for discount, likely in DISCOUNTS
+        for noise in NOISES
+    )
+
+
+def collapsed(models: Iterable[LocalLevel]) -> LocalLevel:
+    """Several of the same noise as one, of the same mean and variance."""
+    models = tuple(models)
+    weight = sum(model.weight for model in models)
+    mean = sum(model.weight * model.mean for model in models) / weight
+    squares = sum(model.weight * (model.variance + (model.mean - mean) ** 2) for model in models)
+    return replace(models[0], weight=weight, mean=mean, variance=squares / weight)
+
+
+def shared_out(models: Iterable[LocalLevel]) -> tuple[LocalLevel, ...]:
+    """With weights that add up to one."""
+    models = tuple(models)
+    whole = sum(model.weight for model in models)
+    return tuple(replace(model, weight=model.weight / whole) for model in models)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +152,9 @@ class Level:
 
     Attributes:
         planned: seconds; the level is relative to it.
-        mean, variance: m and C, of log(actual/planned).
-        noise: S, the variance of one occurrence.
-        dof: n.
+        spread, noise: standard deviations of the level and of one around it, as planned.
+        models: of the level, one for each noise that single ones may have; none before any is
+            seen.
         seen: values that it has learned from.
         doubt: e of a last value that is in doubt; None if it was as expected.
         jumps, singles: what doubts turned out to be.
@@ -65,10 +163,9 @@ class Level:
     """
 
     planned: float | None
-    mean: float = 0.0
-    variance: float = 0.0
-    noise: float = UNKNOWN_NOISE**2
-    dof: float = PRIOR_DOF
+    spread: float = 0.0
+    noise: float = LEAST_NOISE
+    models: tuple[LocalLevel, ...] = ()
     seen: int = 0
     doubt: float | None = None
     jumps: int = 0
@@ -86,11 +183,15 @@ class Level:
         """
         if planned.p50 <= 0:
             return cls(planned=None)
-        reach = student_t_quantile(0.95, PRIOR_DOF)
-        sd = max(LEAST_NOISE, log(planned.p95 / planned.p50) / reach)
+        spread = log(planned.p95 / planned.p50) / P95
         return cls(
-            planned=planned.p50, variance=sd**2, noise=max(noise, LEAST_NOISE) ** 2, dof=PRIOR_DOF
+            planned=planned.p50, spread=max(LEAST_NOISE, spread), noise=max(LEAST_NOISE, noise)
         )
+
+    @property
+    def mean(self) -> float:
+        """m, over all models."""
+        return sum(model.weight * model.mean for model in self.models)
 
     @property
     def ratio(self) -> float:
@@ -112,78 +213,85 @@ class Level:
         if seconds <= 0:
             return self
         if self.planned is None:
-            return replace(self, planned=seconds, variance=UNKNOWN_NOISE**2, seen=1)
+            models = models_of(UNKNOWN_SPREAD, 0.0)
+            return replace(self, planned=seconds, seen=1, models=models)
         known = replace(self, seen=self.seen + 1, jumped=False)
-        error = log(seconds / self.planned) - self.mean
+        value = log(seconds / self.planned)
+        error = value - self.mean
         surprising = known._is_surprising(error)
-        if self.doubt is None:
-            return replace(known, doubt=error) if surprising else known._learn(error)
-        if surprising and error * self.doubt > 0:
-            return known._jump(error)
-        single = known._single()
-        return replace(single, doubt=error) if surprising else single._learn(error)
+        if self.doubt is not None:
+            if surprising and error * self.doubt > 0:
+                return known._jump(value)
+            known = known._single()
+        return replace(known, doubt=value - known.mean) if surprising else known._learn(value)
 
     def _is_surprising(self, error: float) -> bool:
-        spread = self.variance / DISCOUNT + self.noise
-        return abs(error) > max(LEAST_JUMP, student_t_quantile(ALARM, self.dof) * sqrt(spread))
-
-    def _learn(self, error: float) -> Level:
-        moved = self.variance / DISCOUNT
-        spread, dof = moved + self.noise, self.dof + 1
-        gain = moved / spread
-        noise = self.noise * (1 + (error**2 / spread - 1) / dof)
-        return replace(
-            self, mean=self.mean + gain * error, variance=gain * noise, noise=noise, dof=dof
+        if not self.models:
+            return abs(error) >= FIRST_JUMP
+        if abs(error) <= LEAST_JUMP:
+            return False
+        steady = normalised(
+            model.ahead(1.0)._replace(weight=model.weight * self._expected(model.noise))
+            for model in self.models
         )
+        below, _ = at(steady, self.mean + error)
+        return max(below, 1 - below) > ALARM
 
-    def _jump(self, error: float) -> Level:
+    def _expected(self, noise: float) -> float:
+        """How far a noise is from the plan's: the density of Student's t, of logarithms."""
+        z = log(noise / self.noise**2) / 2 / NOISE_SPREAD
+        return float((1 + z**2 / NOISE_DOF) ** (-(NOISE_DOF + 1) / 2))
+
+    def _learn(self, value: float) -> Level:
+        if not self.models:
+            return replace(self, models=models_of(self.spread, value))
+        return replace(self, models=shared_out(m.having_seen(value) for m in self.models))
+
+    def _jump(self, value: float) -> Level:
         """Two in a row: the level is where the second one is, and may still be on its way."""
         assert self.doubt is not None
-        variance = (error - self.doubt) ** 2 + self.noise
-        return replace(
-            self,
-            mean=self.mean + error,
-            variance=variance,
-            doubt=None,
-            jumps=self.jumps + 1,
-            jumped=True,
-        )
+        further = (value - self.mean - self.doubt) ** 2
+        known = self.models or models_of(UNKNOWN_SPREAD, value)
+        models = (replace(m, mean=value, variance=further + m.noise) for m in known)
+        return replace(self, models=tuple(models), doubt=None, jumps=self.jumps + 1, jumped=True)
 
     def _single(self) -> Level:
-        """The one in doubt was alone."""
+        """The one in doubt was alone: slow, as others may be, or fast, which is noise."""
         assert self.doubt is not None
-        extra = self.extra + max(0.0, exp(self.doubt) - 1)
-        return replace(self, doubt=None, singles=self.singles + 1, extra=extra)
+        sure = replace(self, doubt=None)
+        if self.doubt < 0:
+            return sure._learn(self.mean + self.doubt)
+        return replace(sure, singles=self.singles + 1, extra=self.extra + exp(self.doubt) - 1)
 
     def quantile(self, count: float, p: float) -> float:
-        """Seconds of ``count`` more of them together, at probability ``p``.
-
-        The mean of n steps of a random walk has variance W·(n + 1)(2n + 1)/(6n). The two parts of
-        a mixture are far apart, or there were no doubt: each has its own share of probabilities,
-        and its own side of the middle between them.
-        """
+        """Seconds of ``count`` more of them together, at probability ``p``."""
         if self.planned is None or count <= 0:
             return 0.0
-        if self.doubt is None:
-            return self._steady(count, p, self.mean, self.variance)
-        chance, slower = self.jump_probability, self.doubt > 0
-        share = 1 - chance if slower else chance  # of the lower part
-        low, at = p < share, p / share if p < share else (p - share) / (1 - share)
-        if low is slower:
-            found = self._steady(count, at, self.mean, self.variance)
-        else:
-            found = self._steady(count, at, self.mean + self.doubt, (self.doubt / 2) ** 2)
-        middle = self._steady(count, 0.5, self.mean + self.doubt / 2, 0.0)
-        return min(found, middle) if low else max(found, middle)
-
-    def _steady(self, count: float, p: float, mean: float, variance: float) -> float:
         p = min(max(p, 1e-6), 1 - 1e-6)
-        drift = variance * (1 / DISCOUNT - 1)
-        walk = drift * (count + 1) * (2 * count + 1) / (6 * count)
-        sd = sqrt(variance + walk + self.noise / count)
-        level = (self.planned or 0.0) * exp(mean)
-        typical = Scatter(sd=sd, dof=self.dof).quantile(count * level, p)
-        return typical + level * self._extra(count, p)
+        typical = self.planned * exp(min(quantile(self._ahead(count), p), LOG_REACH))
+        return count * typical + self.planned * exp(self.mean) * self._extra(count, p)
+
+    @property
+    def _as_planned(self) -> LocalLevel:
+        """Before anything was seen: the plan's own noise, and a level that does not move."""
+        return LocalLevel(
+            weight=1.0, noise=self.noise**2, discount=1.0, mean=0.0, variance=self.spread**2
+        )
+
+    def _ahead(self, count: float) -> list[Normal]:
+        """The mean of ``count`` to come, on the log scale: in doubt, with and without a jump."""
+        steady = [m for m in self.models if m.weight > NO_WEIGHT] or [self._as_planned]
+        if self.doubt is None:
+            return normalised(m.ahead(count) for m in steady)
+        jumped = [
+            replace(m, mean=m.mean + self.doubt, variance=(self.doubt / 2) ** 2) for m in steady
+        ]
+        chance = self.jump_probability
+        return normalised(
+            normal._replace(weight=share * normal.weight)
+            for share, models in ((1 - chance, steady), (chance, jumped))
+            for normal in (m.ahead(count) for m in models)
+        )
 
     def _extra(self, count: float, p: float) -> float:
         """What single slow ones add, relative to the level; the normal approximation of Poisson."""
@@ -221,10 +329,11 @@ class Forecast:
     @classmethod
     def of_plan(cls, prices: UnitPrices) -> Forecast:
         """Before the run."""
+        noise = hypot(prices.epoch_noise, prices.round_scatter)
         return cls(
-            epoch=Level.of_plan(prices.epoch, prices.epoch_noise),
-            evaluation=Level.of_plan(prices.evaluation, prices.epoch_noise),
-            save=Level.of_plan(prices.save, prices.epoch_noise),
+            epoch=Level.of_plan(prices.epoch, noise),
+            evaluation=Level.of_plan(prices.evaluation, noise),
+            save=Level.of_plan(prices.save, noise),
             first_steps=prices.first_steps,
         )
 

@@ -411,6 +411,7 @@ def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
         evaluation=quantiles(run.evaluation),
         save=quantiles(run.save),
         epoch_noise=run.noise,
+        round_scatter=candidate.cost.variant.run.sd,
         calibration=calibrations.epoch.factor,
         startup_calibration=calibrations.startup.factor,
         evaluation_calibration=calibrations.evaluation.factor,

@@ -221,7 +221,9 @@ class UnitPrices:
         first_steps: what the first steps take beyond steady ones.
         epoch: one steady epoch of training, evaluation and saves excluded.
         evaluation, save: one of each; zero where there is none.
-        epoch_noise: relative standard deviation of one epoch around its run's mean.
+        epoch_noise: relative standard deviation of one epoch around its run's mean, by the steps
+            of single visits.
+        round_scatter: that of the rounds of the probe, of which epochs of one run may have as much.
         calibration: the factor that outcomes of earlier runs have put into ``epoch``.
         startup_calibration, evaluation_calibration, save_calibration: likewise.
     """
@@ -232,6 +234,7 @@ class UnitPrices:
     evaluation: Quantiles
     save: Quantiles
     epoch_noise: float
+    round_scatter: float = 0.0
     calibration: float = 1.0
     startup_calibration: float = 1.0
     evaluation_calibration: float = 1.0

@@ -1,13 +1,23 @@
 """What the rest takes: levels that are learned and jump, parts that add up, probabilities."""
 
-from math import exp, log, sqrt
+from dataclasses import replace
+from math import exp, pi, sqrt
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rehearsal import about, make_plan
 
-from epochcast.guard.forecast import CERTAIN, DISCOUNT, Forecast, Level, Work
+from epochcast.guard.forecast import (
+    CERTAIN,
+    REMEMBERED,
+    Forecast,
+    Level,
+    LocalLevel,
+    Work,
+    collapsed,
+)
 from epochcast.records import Quantiles
 
 seconds = st.floats(0.5, 2.0)
@@ -26,14 +36,24 @@ def test_before_the_run_it_is_the_plans_interval() -> None:
     assert level.quantile(10, 0.5) == pytest.approx(500)
 
 
-def test_one_update_is_the_normal_posterior() -> None:
-    level = Level(planned=1.0, variance=0.04, noise=0.01, dof=5.0)
-    after = level.update(exp(0.1))
-    prior, noise = 0.04 / DISCOUNT, 0.01
-    assert after.mean == pytest.approx(0.1 * prior / (prior + noise))
-    learned = noise * (1 + (0.01 / (prior + noise) - 1) / 6)
-    assert after.noise == pytest.approx(learned)
-    assert after.variance == pytest.approx(learned * prior / (prior + noise))
+def test_one_value_is_the_normal_posterior_and_weighs_what_it_was_foretold() -> None:
+    model = LocalLevel(weight=0.5, noise=0.01, discount=0.9, mean=0.0, variance=0.04)
+    after = model.having_seen(0.1)
+    prior = NormalDist(0.0, sqrt(0.04 / 0.9 + 0.01))
+    gain = 0.04 / 0.9 / prior.variance
+    assert after.mean == pytest.approx(gain * 0.1)
+    assert after.variance == pytest.approx(gain * 0.01)
+    assert after.weight == pytest.approx(0.5**REMEMBERED * prior.pdf(0.1) * sqrt(2 * pi))
+
+
+def test_two_of_a_noise_become_one_with_their_mean_and_variance() -> None:
+    pair = [
+        LocalLevel(weight=w, noise=0.01, discount=0.9, mean=m, variance=v)
+        for w, m, v in ((0.3, 0.0, 0.1), (0.1, 1.0, 0.2))
+    ]
+    one = collapsed(pair)
+    assert (one.weight, one.mean) == pytest.approx((0.4, 0.25))
+    assert one.variance == pytest.approx(0.75 * 0.1 + 0.25 * 0.2 + 0.75 * 0.25)
 
 
 def test_an_epoch_that_goes_from_390_to_890_to_1200_is_believed_at_once() -> None:
@@ -113,10 +133,10 @@ def test_quantiles_rise_with_probability_and_count(
 
 
 def test_many_epochs_average_their_noise_but_not_the_level() -> None:
-    level = Level(planned=1.0, variance=0.01, noise=0.04, dof=1e6)
-    walk = 0.01 * (1 / DISCOUNT - 1)
+    model = LocalLevel(weight=1.0, noise=0.04, discount=0.9, mean=0.2, variance=0.01)
+    walk = 0.01 * (1 / 0.9 - 1)
     spread = sqrt(0.01 + walk * (101 * 201) / 600 + 0.0004)
-    assert log(level.quantile(100, 0.9) / 100) == pytest.approx(1.2816 * spread, rel=1e-3)
+    assert model.ahead(100) == pytest.approx((1.0, 0.2, spread))
 
 
 PRICES = make_plan(
@@ -165,3 +185,12 @@ def test_each_part_learns_from_its_own_kind() -> None:
     assert forecast.evaluation.median == pytest.approx(8, rel=0.05)
     assert forecast.epoch.median == 50
     assert forecast.save.median == 2
+
+
+def test_the_plan_knows_the_scatter_of_rounds() -> None:
+    prices = make_plan(epoch=about(50.0, 0.01), epoch_noise=0.01).prices
+    scattered = replace(prices, round_scatter=0.3)
+    assert Forecast.of_plan(prices).quantiles(Work(epochs=1)).p90 < 51
+    assert Forecast.of_plan(scattered).quantiles(Work(epochs=1)).p90 == pytest.approx(
+        50 * exp(1.2816 * 0.3), rel=0.01
+    )

@@ -140,7 +140,7 @@ def test_an_epoch_that_goes_from_390_to_890_to_1200_is_replanned_at_once(tmp_pat
     assert run.run() is StopReason.BUDGET
     third = epochs(run)[2]
     assert third.end_epochs < 20
-    assert third.on_plan_probability <= 0.5  # it may have been that epoch alone
+    assert third.on_plan_probability < 0.6  # it may have been that epoch alone
     assert third.projected_seconds.p90 <= 9000
     assert epochs(run)[3].on_plan_probability < 0.05
     assert "drift" in run.listener.notes()
