@@ -311,7 +311,7 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "--restart",
     "restart_seconds",
     type=DURATION,
-    help="Training goes on so long after a failure. Default: the start-up.",
+    help="Training goes on so long after a failure. Default: the start-up and first steps.",
 )
 @click.option(
     "--seed", type=int, metavar="N", default=0, help="Begin the random draws with this number."

@@ -3,7 +3,8 @@
     planner      ec.plan: CostModel + Budget + request ──▶ Plan
     request      what to plan for, and how people say it        batch    what another batch changes
     pricing      which configurations there are, what each costs, which are worth a closer look
-    simulation   what a run takes in a thousand draws, failures included; how many epochs fit
+    simulation   what a run takes in a thousand draws; how many epochs fit
+    failures     what interruptions of a run cost, draw by draw
     evaluation   one candidate: its cadences, its epochs, its saves ──▶ Option
     shortfall    when nothing fits: the nearest thing that would
     timeline     what happens when, and what stop rules will do

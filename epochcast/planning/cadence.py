@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, log1p, sqrt
+from math import ceil, exp, expm1, floor, log, log1p, sqrt
 from typing import Protocol
 
 import numpy as np
@@ -44,7 +44,7 @@ OVERHEAD_BOUND = 0.035  # of training time spent saving: CheckFreq, FAST'21, sec
 LONGEST_SEGMENT = 8.0  # times the best interval: a longer one costs more than cutting it in two
 LARGEST_EXPONENT = 600.0  # e^600 seconds is never; e^710 is not a float any more
 NEWTON_STEPS = 60  # it converges quadratically: fewer than ten are used
-ROUNDING = 1e-12  # of the whole run: differences of running sums are as good as that
+WHOLE = 1e-9  # an interval of 2 epochs, but for rounding, is one of 2 and not of 3
 LEAD_GRID = 100  # probabilities at which a last save's duration is looked at, twice
 
 
@@ -187,14 +187,40 @@ def exact_interval(save_seconds: float, mtbf_seconds: float) -> float:
 
 
 def save_interval(save_seconds: float, mtbf_seconds: float | None = None) -> float:
-    """Seconds of work between saves: the exact optimum, within what saving may cost.
+    """Seconds of work between saves: where failures come, what costs least; else a bound.
 
     Args:
         save_seconds: that training waits for a save.
         mtbf_seconds: None never fails: saves are then as frequent as the overhead bound allows.
     """
-    best = exact_interval(save_seconds, mtbf_seconds) if mtbf_seconds else 0.0
-    return max(best, save_seconds / OVERHEAD_BOUND)
+    if mtbf_seconds is None:
+        return save_seconds / OVERHEAD_BOUND
+    return exact_interval(save_seconds, mtbf_seconds)
+
+
+def save_period(
+    epoch_seconds: float, save_seconds: float, mtbf_seconds: float | None = None
+) -> int:
+    """Whole epochs between saves, at least 1: within the bound, or where failures cost least.
+
+    What a second of work costs, (e^((j·t+C)/M) − 1)/j, falls until its minimum and then rises, so
+    that the best whole j is next to the best interval.
+
+    Args:
+        epoch_seconds: t, of one epoch with its share of the evaluations.
+        save_seconds: C, that training waits for one save.
+        mtbf_seconds: M, mean time between failures; None never fails.
+    """
+    epochs = save_interval(save_seconds, mtbf_seconds) / epoch_seconds
+    if mtbf_seconds is None:
+        return max(1, ceil(epochs - WHOLE))
+    fewer, mtbf = max(1, floor(epochs)), mtbf_seconds
+
+    def log_cost(period: int) -> float:
+        length = (period * epoch_seconds + save_seconds) / mtbf
+        return length + log(-expm1(-length)) - log(period)
+
+    return min((fewer, fewer + 1), key=log_cost)
 
 
 def save_epochs(
@@ -202,7 +228,6 @@ def save_epochs(
     save_seconds: float,
     mtbf_seconds: float,
     restart_seconds: float = 0.0,
-    shortest_seconds: float = 0.0,
 ) -> tuple[int, ...]:
     """The epoch ends to save at, counted from 1, that minimise the expected time to completion.
 
@@ -211,17 +236,14 @@ def save_epochs(
         save_seconds: that training waits for one save.
         mtbf_seconds: mean time between failures.
         restart_seconds: from a failure until training goes on.
-        shortest_seconds: of work between two saves; the last segment may be shorter.
     """
     ends = np.concatenate(([0.0], np.cumsum(np.asarray(epoch_seconds, dtype=float))))
-    window = _window(ends, save_seconds, mtbf_seconds, shortest_seconds)
+    window = _window(ends, save_seconds, mtbf_seconds)
     best, previous = np.zeros(len(ends)), np.zeros(len(ends), dtype=np.int64)
     for j in range(1, len(ends)):
         i = np.arange(max(0, j - window), j)
         work = ends[j] - ends[i]
         total = best[i] + _expected_seconds(work, save_seconds, mtbf_seconds, restart_seconds)
-        if j < len(ends) - 1:
-            total[work < shortest_seconds - ROUNDING * ends[-1]] = np.inf
         previous[j] = i[int(np.argmin(total))]
         best[j] = total.min()
     return _path(previous)
@@ -236,9 +258,9 @@ def _expected_seconds(
     return np.asarray(restart * mtbf_seconds * np.expm1(exponent))
 
 
-def _window(ends: Array, save_seconds: float, mtbf_seconds: float, shortest_seconds: float) -> int:
+def _window(ends: Array, save_seconds: float, mtbf_seconds: float) -> int:
     """Epochs in the longest segment worth looking at."""
-    longest = LONGEST_SEGMENT * max(exact_interval(save_seconds, mtbf_seconds), shortest_seconds)
+    longest = LONGEST_SEGMENT * exact_interval(save_seconds, mtbf_seconds)
     shortest_epoch = float(np.diff(ends).min())
     count = len(ends)
     return count if shortest_epoch <= 0 else min(count, 2 + int(longest / shortest_epoch))

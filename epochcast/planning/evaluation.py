@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,15 @@ from epochcast.planning.cadence import (
     final_save_lead,
     save_epochs,
     save_interval,
+    save_period,
 )
+from epochcast.planning.failures import Interruptions
 from epochcast.planning.limits import KWH
 from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
 from epochcast.planning.request import MAX_SEARCHED_EPOCHS, PlanRequest
 from epochcast.planning.simulation import (
     LEVELS,
     ROUNDING,
-    Interruptions,
     RunDraws,
     Spending,
     deviates,
@@ -175,7 +176,7 @@ class EvaluatedCandidate:
         """As far as time is concerned."""
         if self.save_interval_seconds is None:
             return 1
-        return max(1, ceil(self.save_interval_seconds / self._steady_seconds - 1e-9))
+        return save_period(self._steady_seconds, self.prices.save.median, self.request.mtbf_seconds)
 
     @cached_property
     def max_saves(self) -> int | None:
@@ -203,19 +204,27 @@ class EvaluatedCandidate:
     @cached_property
     def _steady_seconds(self) -> float:
         """One epoch with its share of the evaluations."""
-        share = float(self.evaluate.count(MANY)[0] / MANY[0])
+        share = self._evaluations_an_epoch
         return max(self.prices.epoch_seconds + share * self.prices.evaluation.median, 1e-9)
+
+    @cached_property
+    def _evaluations_an_epoch(self) -> float:
+        return float(self.evaluate.count(MANY)[0] / MANY[0])
 
     # -- what it can afford ---------------------------------------------------------------------
 
     @cached_property
-    def segment_seconds(self) -> float:
-        """Work from one save to the next, the save included."""
+    def _period(self) -> float:
+        """Epochs from one save to the next, on average; inf for none."""
         if self.request.save == "auto":
-            epochs: float = self._epochs_between_saves
-        else:
-            saves = self.save_every.count(MANY)[0]
-            epochs = MANY[0] / saves if saves else MAX_SEARCHED_EPOCHS
+            return self._epochs_between_saves
+        saves = self.save_every.count(MANY)[0]
+        return float(MANY[0] / saves) if saves else inf
+
+    @cached_property
+    def segment_seconds(self) -> float:
+        """Work from one save to the next, the save included; median."""
+        epochs = min(self._period, MAX_SEARCHED_EPOCHS)
         return float(epochs * self._steady_seconds + self.prices.save.median)
 
     @property
@@ -223,18 +232,22 @@ class EvaluatedCandidate:
         """Failures, and what lies between two saves."""
         if self.request.mtbf_seconds is None:
             return None
-        return Interruptions(
+        often = Interruptions(
             mtbf_seconds=self.request.mtbf_seconds,
-            restart_seconds=self.restart_seconds,
-            segment_seconds=self.segment_seconds,
+            restart_seconds=self.request.restart_seconds,
+            period=self._period,
+            evaluations=self._evaluations_an_epoch,
             max_saves=self.max_saves,
         )
+        if isinstance(self.paid_saves, Every):
+            return often
+        return replace(often, placed=self.paid_saves.epochs(self.searched))
 
     @property
     def restart_seconds(self) -> float:
-        """From a failure until training goes on."""
+        """From a failure until training goes on: another start, and slower first steps; median."""
         asked = self.request.restart_seconds
-        return self.prices.ready_seconds if asked is None else asked
+        return self.prices.ready_seconds + self.prices.first.median if asked is None else asked
 
     @cached_property
     def reserve_seconds(self) -> float:
@@ -258,10 +271,6 @@ class EvaluatedCandidate:
             folds=self.request.folds,
             interruptions=self.interruptions,
         )
-
-    @cached_property
-    def one_fold(self) -> RunDraws:
-        return RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
 
     @cached_property
     def planned(self) -> Spending:
@@ -336,16 +345,30 @@ class EvaluatedCandidate:
             self.prices.epoch_seconds + (e in evaluated) * self.prices.evaluation.median
             for e in range(1, self.epochs + 1)
         ]
-        seconds[0] += self.prices.ready_seconds + self.prices.first.median
-        shortest = save_interval(self.prices.save.median)
-        chosen = save_epochs(seconds, self.prices.save.median, mtbf, self.restart_seconds, shortest)
+        chosen = save_epochs(seconds, self.prices.save.median, mtbf, self.restart_seconds)
         paid = len(self.save_every.epochs(self.epochs))
         return At(chosen) if len(chosen) <= paid else self.save_every
 
     @cached_property
     def spent(self) -> Spending:
         """A run of the length decided, with its saves placed."""
-        return replace(self.planned, save=self.saves)
+        return replace(self.planned, run=self._with_saves(self.run), save=self.saves)
+
+    @cached_property
+    def one_fold(self) -> RunDraws:
+        """The first of the folds of that run."""
+        run = RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
+        return self._with_saves(run)
+
+    def _with_saves(self, run: RunDraws) -> RunDraws:
+        """The same run, with its saves placed."""
+        often = self.interruptions
+        if often is None or not isinstance(self.saves, At):
+            return run
+        evaluations = len(self.evaluate.epochs(self.epochs)) / self.epochs
+        placed = self.saves.epochs(self.epochs)
+        often = replace(often, placed=placed, max_saves=None, evaluations=evaluations)
+        return RunDraws(self.prices, run.shared, folds=run.folds, interruptions=often)
 
     def same(self, epochs: int) -> Epochs:
         """The same number in every draw."""

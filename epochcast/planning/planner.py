@@ -99,7 +99,7 @@ def plan(
             saving ask for, or a cadence.
         keep: checkpoints kept on disk; 0 keeps all.
         mtbf_seconds: mean time between failures or interruptions; None for never.
-        restart_seconds: from a failure until training goes on; default: the start-up.
+        restart_seconds: from a failure until training goes on; default: a start and first steps.
         rules: for stopping early, like ``Patience(checks=5)``.
         curves: learning curves of a pilot or of earlier runs, as from ``read_curve``.
         metric: that ``rules`` watch and ``curves`` show.

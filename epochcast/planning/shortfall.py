@@ -19,8 +19,9 @@ from math import exp, expm1, floor, inf, log10
 
 from epochcast.errors import DoesNotFit
 from epochcast.planning.evaluation import EvaluatedCandidate
+from epochcast.planning.failures import HOPELESS
 from epochcast.planning.pricing import memory_limit
-from epochcast.planning.simulation import HOPELESS, guaranteed, upper_quantile
+from epochcast.planning.simulation import guaranteed, upper_quantile
 from epochcast.records import LimitName, Shortfall, Warning_
 from epochcast.units import (
     LONGEST_SECONDS,

@@ -1,32 +1,17 @@
 """Simulated runs: what a configuration's run takes in a thousand possible worlds, and what fits.
 
     symbol   meaning                                                                    shape
-    S, F     draws; failures looked at one by one
+    S        draws
     z, w     deviates of a whole run and of its epochs, standard normal                 (S,)
     E        epochs
-    M, R     mean seconds between failures; seconds to restart
-    s        seconds of work from one save to the next, the save included
-    x        work since the last save when a failure comes, uniform on [0, s]           (S, F)
 
 **A run.** T(E) = fixed + E·training·e^(s_u·t(z))·e^(σ·w/√E) + E·restart + n_eval·eval + n_save·save
 so that var T(E) = E·σ² + E²·s_u², with t(z) Student's where s_u itself is uncertain. w/√E stands
 for the mean of E independent deviates: every E has its own variance right, and T grows with E in
 every draw (σ ≤ ½ and |w| < 4), which makes the budget monotone. Deviates are stratified (one in
 each of S equally likely cells) and shared by all configurations, so that two configurations
-differ by what they cost and not by chance: common random numbers (Glasserman & Yao 1992).
-
-**Failures** come at the rate 1/M in wall-clock time, whatever is going on, and so at the same rate
-on the clock of work done for the first time. Each costs what it takes to get through y = R + x
-seconds without another one: y itself, and before it a geometric number G of tries that fail,
-
-    D(y) = y + G·(M − y/(e^(y/M) − 1))     P(G = g) = (1 − p)^g·p,  p = e^(−y/M)
-    E D(y) = M·(e^(y/M) − 1)
-
-so that a segment takes M·e^(R/M)·(e^(s/M) − 1) on average, as it must (Toueg & Babaoğlu 1984).
-After T seconds of work, long enough for the law of large numbers, the loss L grows at its mean
-rate ρ, and away from it as a random walk does: the right mean and variance, and never a fall.
-
-    L(w) = ρ·w + (L(T) − ρ·T)·√(w/T)
+differ by what they cost and not by chance: common random numbers (Glasserman & Yao 1992). What
+failures add is in ``failures``.
 
 **What fits.** E_q = largest E with P(time + reserve ≤ deadline, money, energy, disk all hold) ≥ q.
 In each draw the largest number of epochs that fits under each limit is found by bisection (time
@@ -48,6 +33,7 @@ from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import LOG_REACH, Amount, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
+from epochcast.planning.failures import FailureDeviates, FailureDraws, Interruptions
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import MAX_SEARCHED_EPOCHS
 from epochcast.records import Budget, LimitName, Quantiles
@@ -55,10 +41,6 @@ from epochcast.records import Budget, LimitName, Quantiles
 DRAWS = 1000
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated
-LOOKED_AT = 32.0  # mean times between failures until T
-FAILURES = 64  # that many come before T once in ten million runs
-HOPELESS = 30.0  # mean times between failures in one stretch: e^30 of them is never, but finite
-TINY = 1e-300  # where a stretch of no length would divide by zero
 ROUNDING = 1e-9  # relative: a limit met exactly is met
 
 
@@ -68,17 +50,13 @@ class Deviates:
 
     Attributes:
         run, epoch, power: standard normal, shape (S,).
-        failures: moments of failures, in units of the mean time between them, shape (S, F).
-        places: share of a segment that is done by a failure, shape (S, F).
-        tries: standard exponential, of the tries that fail after a failure, shape (S, F).
+        failures: when they come, and what they undo.
     """
 
     run: Array
     epoch: Array
     power: Array
-    failures: Array
-    places: Array
-    tries: Array
+    failures: FailureDeviates
 
 
 @lru_cache(maxsize=4)
@@ -88,15 +66,8 @@ def deviates(seed: int, count: int = DRAWS) -> Deviates:
     normal = NormalDist()
     cells = np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
     run, epoch, power = (random.permutation(cells) for _ in range(3))
-    shape = (count, FAILURES)
-    return Deviates(
-        run=run,
-        epoch=epoch,
-        power=power,
-        failures=random.exponential(size=shape).cumsum(axis=1),
-        places=random.uniform(size=shape),
-        tries=random.exponential(size=shape),
-    )
+    failures = FailureDeviates.drawn(random, count)
+    return Deviates(run=run, epoch=epoch, power=power, failures=failures)
 
 
 @lru_cache(maxsize=256)
@@ -139,7 +110,6 @@ class RunDraws:
         z = shared.run
         self.shared = shared
         self.folds = folds
-        self.failures = FailureDraws(interruptions, shared) if interruptions else None
         self.startup = sample_amount(prices.startup, z) + sample_amount(prices.build, z)
         self.first = sample_amount(prices.first, z)
         self.once = self.startup + self.first
@@ -150,6 +120,12 @@ class RunDraws:
             sample_amount(prices.save, z),
         )
         self.noise = prices.epoch_noise
+        self.failures = self._failures(interruptions) if interruptions else None
+
+    def _failures(self, often: Interruptions) -> FailureDraws:
+        epoch = self.training + self.loader_restart
+        epoch = epoch + often.evaluations * self.evaluation + often.saves * self.save
+        return FailureDraws(often, self.shared.failures, self.once, epoch, self.folds)
 
     def seconds(self, last: Epochs, evaluate: Cadence, save: Cadence) -> Array:
         """Seconds of all folds, shape (S,), restarts included.
@@ -180,92 +156,21 @@ class RunDraws:
             evaluation=self.evaluation,
             save=self.save,
         )
-        return self._with_failures(self.folds * run.total(epochs, evaluations, saves))
+        return self._with_failures(self.folds * run.total(epochs, evaluations, saves), epochs)
 
-    def _with_failures(self, work: Array) -> Array:
+    def _with_failures(self, work: Array, epochs: Epochs) -> Array:
         if self.failures is None:
             return np.asarray(work)
         if work.ndim > 1:
-            return np.stack([self._with_failures(row) for row in work])
-        return np.asarray(work + self.failures.lost(work, work / self.folds))
+            rows = zip(work, epochs, strict=True)
+            return np.stack([self._with_failures(*row) for row in rows])
+        return np.asarray(work + self.failures.lost(work, epochs))
 
 
 def quantiles(samples: Array) -> Quantiles:
     """The usual quantiles of draws."""
     p05, p10, p50, p90, p95 = np.quantile(samples, LEVELS).tolist()
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
-
-
-# -- failures --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interruptions:
-    """How often a run is interrupted, and what that costs.
-
-    Attributes:
-        mtbf_seconds: mean time between failures.
-        restart_seconds: until training goes on.
-        segment_seconds: of work between two saves, the save included.
-        max_saves: in an uncut run, where segments must grow with it; None for any number.
-    """
-
-    mtbf_seconds: float
-    restart_seconds: float = 0.0
-    segment_seconds: float = 0.0
-    max_saves: int | None = None
-
-    def segments(self, uncut: Array) -> Array:
-        """Of runs that saves alone cut: as long as usual, or as few saves leave them."""
-        fewest = uncut / self.max_saves if self.max_saves else 0.0
-        return np.asarray(np.minimum(np.maximum(self.segment_seconds, fewest), uncut))
-
-
-class FailureDraws:
-    """The failures of one configuration's runs."""
-
-    def __init__(self, often: Interruptions, shared: Deviates) -> None:
-        self.often = often
-        self.shared = shared
-        self.moments = often.mtbf_seconds * shared.failures
-
-    def lost(self, work: Array, uncut: Array) -> Array:
-        """Seconds lost by runs of so much work.
-
-        Args:
-            work: seconds, saves included, of shape (S,).
-            uncut: the most work that a failure can undo, saves or not: a whole fold, (S,).
-        """
-        end = LOOKED_AT * self.often.mtbf_seconds
-        happened = np.sum(self.moments <= np.minimum(work, end)[:, None], axis=1)
-        segment = self.often.segments(uncut)
-        usual = np.all(segment == self.often.segment_seconds)
-        costs = self._usual_costs if usual else self._costs(segment, int(happened.max()))
-        lost, times = costs[np.arange(len(work)), happened], np.maximum(work / end, 1)
-        grown = self._rate(segment) * end * (times - np.sqrt(times))
-        return np.asarray(lost * np.sqrt(times) + grown)
-
-    @cached_property
-    def _usual_costs(self) -> Array:
-        whole = np.full(len(self.moments), self.often.segment_seconds)
-        return self._costs(whole, FAILURES)
-
-    def _costs(self, segment: Array, count: int) -> Array:
-        """Of the first k failures together, k = 0 … ``count``; shape (S, count + 1)."""
-        mtbf, shared = self.often.mtbf_seconds, self.shared
-        stretch = self.often.restart_seconds + shared.places[:, :count] * segment[:, None]
-        length = np.clip(stretch / mtbf, TINY, HOPELESS)
-        failed = np.floor(shared.tries[:, :count] / -np.log(-np.expm1(-length)))
-        each = mtbf * (1 - length / np.expm1(length))
-        total = np.cumsum(stretch + failed * each, axis=1)
-        return np.concatenate([np.zeros((len(total), 1)), total], axis=1)
-
-    def _rate(self, segment: Array) -> Array:
-        """Expected seconds lost in each second of work."""
-        mtbf = self.often.mtbf_seconds
-        restart = np.exp(min(self.often.restart_seconds / mtbf, HOPELESS))
-        length = np.clip(segment / mtbf, TINY, HOPELESS)
-        return np.asarray(restart * np.expm1(length) / length - 1)
 
 
 # -- what limits allow -----------------------------------------------------------------------------

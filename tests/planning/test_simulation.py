@@ -13,12 +13,11 @@ from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.planning.cadence import Cadence, Every, Rungs
+from epochcast.planning.failures import FailureDraws, Interruptions
 from epochcast.planning.planner import plan
 from epochcast.planning.simulation import (
     DRAWS,
     MAX_SEARCHED_EPOCHS,
-    FailureDraws,
-    Interruptions,
     RunDraws,
     Spending,
     deviates,
@@ -50,8 +49,10 @@ interruptions = st.one_of(
     st.builds(
         Interruptions,
         mtbf_seconds=st.floats(10, 1e6),
-        restart_seconds=st.floats(0, 900),
-        segment_seconds=seconds,
+        restart_seconds=st.none() | st.floats(0, 900),
+        period=st.sampled_from([1, 2, 7, math.inf]),
+        evaluations=st.floats(0, 1),
+        max_saves=st.none() | st.integers(1, 9),
     ),
 )
 budgets = st.builds(
@@ -169,13 +170,20 @@ def _scaled(run: RunDraws, factor: float) -> RunDraws:
     for name in ("startup", "first", "once", "training", "loader_restart", "evaluation", "save"):
         setattr(scaled, name, getattr(run, name) * factor)
     if run.failures is not None:
-        often = run.failures.often
-        longer = Interruptions(
+        failures, often = run.failures, run.failures.often
+        restart = often.restart_seconds
+        longer = replace(
+            often,
             mtbf_seconds=often.mtbf_seconds * factor,
-            restart_seconds=often.restart_seconds * factor,
-            segment_seconds=often.segment_seconds * factor,
+            restart_seconds=None if restart is None else restart * factor,
         )
-        scaled.failures = FailureDraws(longer, run.shared)
+        scaled.failures = FailureDraws(
+            longer,
+            failures.shared,
+            failures.start * factor,
+            failures.epoch * factor,
+            failures.folds,
+        )
     return scaled
 
 

@@ -11,7 +11,7 @@ Timeline                             when it evaluates, saves and decides
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from rich.console import Console
@@ -211,21 +211,30 @@ def _missed_target(chosen: Option) -> str:
 
 
 def _save_lines(plan: Plan) -> list[str]:
-    if not plan.epochs_of("save"):
+    saves = plan.epochs_of("save")
+    if not saves:
         return []
-    count = len(plan.epochs_of("save"))
-    line = "1 checkpoint" if count == 1 else f"{count:,} checkpoints"
-    if plan.save_interval_seconds is not None:
+    line = "1 checkpoint" if len(saves) == 1 else f"{len(saves):,} checkpoints"
+    if plan.save_interval_seconds is not None and plan.mtbf_seconds is None:
         interval = format_seconds(plan.save_interval_seconds)
-        if plan.mtbf_seconds is None:
-            line += f", at most one in {interval}, so that saving takes 3.5 % of the time at most"
-        else:
-            failures = format_seconds(plan.mtbf_seconds)
-            line += f": with a failure every {failures}, one about every {interval} costs least"
+        line += f", at most one in {interval}, so that saving takes 3.5 % of the time at most"
+    elif plan.save_interval_seconds is not None and plan.mtbf_seconds is not None:
+        failures = format_seconds(plan.mtbf_seconds)
+        line += f", {_spacing(saves)}: with a failure every {failures}, that costs least"
     if plan.budget.deadline is not None:
         lead = format_seconds(plan.final_save_seconds)
         line += f"; the last one must begin {lead} before the deadline"
     return [f"{line}."]
+
+
+def _spacing(saves: Sequence[int]) -> str:
+    """How far apart saves are, in epochs."""
+    if len(saves) == 1:
+        return "at the end"
+    gaps = sorted(b - a for a, b in pairwise((0, *saves)))
+    usual = gaps[len(gaps) // 2]
+    about = "" if gaps[0] == gaps[-1] else "about "
+    return "one after every epoch" if gaps[-1] == 1 else f"one {about}every {usual:,} epochs"
 
 
 def _stop_lines(plan: Plan) -> list[str]:

@@ -68,7 +68,7 @@ def test_a_full_plan_says_everything() -> None:
         "g CO₂e",
         "memory, of 16 GiB",
         "Left at 90 % confidence:",
-        "with a failure every 1h 00m, one about every",
+        "one about every 3 epochs: with a failure every 1h 00m, that costs least",
         "the last one must begin",
         "Stop at the 3rd check in a row that does not improve val_loss by 0.001.",
         "Learning curve: validation was best at epoch 12 and has become worse since",
