@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import lambertw
 
@@ -214,7 +214,6 @@ def _epochs_without_a_window(
     st.floats(30, 3000),
     st.floats(0, 60),
 )
-@example([15.0, 1.9347027402802883, 1.0], 0.0625, 30.0, 0.0, 1.9347027402802883)
 @settings(deadline=None, max_examples=60)
 def test_looking_no_further_back_than_a_window_loses_nothing(
     seconds: list[float], save: float, mtbf: float, restart: float
