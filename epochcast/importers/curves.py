@@ -171,13 +171,13 @@ def _merged(table: Table, columns: Columns, steps_per_epoch: int | None) -> Lear
             checks.setdefault(epoch, []).append((row, value))
     values = {epoch: _value(found, columns) for epoch, found in checks.items()}
     epochs = [epoch for epoch, value in values.items() if isfinite(value)]
-    broken = next((e for e in values if not epochs or e > epochs[-1]), None)
-    _require_enough(len(epochs), broken, columns.metric)
+    failed = next((e for e in values if not epochs or e > epochs[-1]), None)
+    _require_enough(len(epochs), failed, columns.metric)
     return LearningCurve(
         epochs=tuple(epochs),
         validation=tuple(values[epoch] for epoch in epochs),
         training=_training(placed, epochs, columns.training),
-        non_finite_epoch=broken,
+        non_finite_epoch=next((e for e, value in values.items() if not isfinite(value)), None),
     )
 
 

@@ -42,6 +42,7 @@ from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import student_t_quantile
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
+from epochcast.records.plan import Fit
 
 Function = Callable[[Array, Array], Array]
 
@@ -52,6 +53,7 @@ LATE_SHARE = 1 / 3  # of the checks seen: where a trend is read off
 NOISES = 2.0  # standard deviations that a change must exceed to be one
 FALSE_ALARMS = 0.05  # at most, of curves that show only noise: under 1 % in simulations
 SMALLEST_CHANGE = 0.01  # of the curve's whole range: less than that is flat
+EPSILON = 1e-12  # of the curve's size: means of three equal numbers differ by less
 STEPS = 60  # evaluations in a family's fit: it has converged, or another one fits better
 DIFFERENCE = 1e-5  # of a parameter, for derivatives; parameters are of order one
 LEAST_SPREAD = 1e-3  # of a curve's range: without noise, nothing is a spike
@@ -433,11 +435,7 @@ def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outl
         min_delta: the least improvement on the best value seen that counts, in the metric's unit.
     """
     y = _oriented(fitted.seen.validation, fitted.mode)
-    best = int(np.argmin(y))
-    turned = turning_point(fitted)
-    fit = "overfitting" if turned is not None else "settled"
-    if turned is None and _still_falling(y, fitted.noise):
-        fit = "underfitting"
+    best, turned = int(np.argmin(y)), turning_point(fitted)
     return Outlook(
         mode=fitted.mode,
         families=fitted.named_weights(),
@@ -447,21 +445,24 @@ def outlook(fitted: FittedCurve, horizon: float, min_delta: float = 0.0) -> Outl
         final_value=fitted.value_quantiles(horizon),
         min_delta=min_delta,
         improve_probability=fitted.improvement_probability(horizon, min_delta),
-        fit=fit,  # type: ignore[arg-type]
+        fit=_fit(fitted, y, turned),
         turning_epoch=turned,
     )
 
 
-def turning_point(fitted: FittedCurve) -> float | None:
-    """The epoch of the best validation value, if it has risen since while training went on falling.
-
-    Where training values are unknown, the rise decides alone.
-    """
-    best = _lowest_before_rise(fitted)
+def _fit(fitted: FittedCurve, y: Array, turned: float | None) -> Fit:
+    """In one word, what validation ``y`` shows, and training where it is known."""
+    if turned is None:
+        return "underfitting" if _still_falling(y, fitted.noise) else "settled"
     training = _oriented(fitted.seen.training, fitted.mode)
-    if best is None or (len(training) and training[-1] >= training[best]):
-        return None
-    return fitted.seen.epochs[best]
+    rises = len(training) and training[-1] >= training[fitted.seen.epochs.index(turned)]
+    return "diverging" if rises else "overfitting"
+
+
+def turning_point(fitted: FittedCurve) -> float | None:
+    """The epoch of the best validation value, if it has risen since."""
+    best = _lowest_before_rise(fitted)
+    return None if best is None else fitted.seen.epochs[best]
 
 
 def _lowest_before_rise(fitted: FittedCurve) -> int | None:
@@ -471,13 +472,22 @@ def _lowest_before_rise(fitted: FittedCurve) -> int | None:
     would show, the lowest being the lowest of many.
     """
     y = _oriented(fitted.seen.validation, fitted.mode)
+    found = _risen_since(y, fitted.noise)
+    if found is None and y.min() > 0:  # what grows by a factor looks like noise, but for its log
+        y = np.log(y)
+        found = _risen_since(y, _noise(y))
+    return found
+
+
+def _risen_since(y: Array, noise: float) -> int | None:
+    """Position of the lowest value, if the late ones lie above it by more than chance."""
     smooth = _smooth(y)
     best = int(np.argmin(smooth))
     late = y[best + 1 :][-max(FEW_CHECKS, round(LATE_SHARE * len(y))) :]
     if len(late) < FEW_CHECKS:
         return None
     risen = float(np.median(late) - smooth[best])
-    return best if risen > _largest_by_chance(y, len(late), fitted.noise) else None
+    return best if risen > _largest_by_chance(y, len(late), noise) else None
 
 
 def _largest_by_chance(y: Array, late: int, noise: float) -> float:
@@ -489,7 +499,12 @@ def _largest_by_chance(y: Array, late: int, noise: float) -> float:
     scatter = max(noise, float(np.sqrt(np.mean(bends**2) / 6)) if len(bends) else 0.0)
     sd = scatter * sqrt(5 / 9 + pi / 2 / late)  # of a mean of three at an end, and of a median
     reach = student_t_quantile(1 - FALSE_ALARMS / len(y), max(1.0, float(len(bends))))
-    return max(reach * sd, SMALLEST_CHANGE * float(np.ptp(y)))
+    return max(reach * sd, _flat(y))
+
+
+def _flat(y: Array) -> float:
+    """A change that is none: of the curve's range, or of its rounding where it is constant."""
+    return max(SMALLEST_CHANGE * float(np.ptp(y)), EPSILON * float(np.abs(y).max()))
 
 
 def _still_falling(y: Array, noise: float) -> bool:
@@ -499,7 +514,7 @@ def _still_falling(y: Array, noise: float) -> bool:
 
 
 def _smallest_change(y: Array, noise: float) -> float:
-    return max(NOISES * noise / 3**0.5, SMALLEST_CHANGE * float(np.ptp(y)))
+    return max(NOISES * noise / 3**0.5, _flat(y))
 
 
 def _smooth(y: Array) -> Array:

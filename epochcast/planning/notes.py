@@ -47,11 +47,9 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         found.append(_note("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:
-            found.append(
-                _note(
-                    "curve-not-finite", metric=request.metric, epoch=f"{curve.non_finite_epoch:g}"
-                )
-            )
+            within = curve.non_finite_epoch < curve.epochs[-1]
+            code = "curve-not-finite-within" if within else "curve-not-finite"
+            found.append(_note(code, metric=request.metric, epoch=f"{curve.non_finite_epoch:g}"))
     found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:

@@ -6,13 +6,14 @@ first check, so that whoever follows a run can store it; replaying a finished cu
 a live one run the same code.
 
     E(t)   the metric at check t, smaller is better        E_opt(t)   the best so far
-    GL(t)  = 100·(E(t)/E_opt(t) − 1)                       generalisation loss
-    P_k(t) = 1000·(Σ E_tr over the last k / (k·min E_tr over the last k) − 1)    progress
+    GL(t)  = 100·(E(t) − E_opt(t))/|E_opt(t)|              generalisation loss
+    P_k(t) = 1000·(mean E_tr over the last k − min E_tr over the last k)/|min E_tr …|    progress
     PQ     GL(t)/P_k(t) > α at the end of a strip of k checks
     UP     E grew from strip end to strip end, s times in a row
 
-GL, PQ and UP are those of Prechelt 1998, "Early stopping – but when?". Patience is that of Keras
-and Lightning: the p-th check in a row that does not improve by more than min_delta stops the run.
+GL, PQ and UP are those of Prechelt 1998, "Early stopping – but when?", where losses are positive;
+the same differences, relative to their size, say as much of others. Patience is that of Keras and
+Lightning: the p-th check in a row that does not improve by more than min_delta stops the run.
 """
 
 from __future__ import annotations
@@ -241,13 +242,19 @@ def _smaller_is_better(value: float, mode: Mode) -> float:
 
 def _progress(strip: Sequence[float]) -> float:
     """P_k; without end where losses come down to nothing, none where they are nothing already."""
-    if min(strip) <= 0:
-        return inf if max(strip) > min(strip) else 0.0
-    return 1000 * (sum(strip) / (len(strip) * min(strip)) - 1)
+    return 1000 * _relative(sum(strip) / len(strip), min(strip))
 
 
 def _generalization_loss(value: float, best: float) -> float:
-    return 100 * (value / best - 1) if best > 0 else 0.0
+    """GL; without end where the best is nothing and the value is not."""
+    return 100 * _relative(value, best)
+
+
+def _relative(value: float, lowest: float) -> float:
+    """How far a value lies above the lowest, relative to that one's size."""
+    if value <= lowest:  # a mean may be below by rounding
+        return 0.0
+    return (value - lowest) / abs(lowest) if lowest else inf
 
 
 def _require_loss(rule: GeneralizationLoss | ProgressQuotient) -> None:
@@ -305,13 +312,14 @@ def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason
     """Where and why a run with this curve would have stopped; None if it would not have."""
     watch = Watch(rules)
     training = curve.training or (None,) * len(curve.epochs)
+    broken = inf if curve.non_finite_epoch is None else curve.non_finite_epoch
     for check in map(Check, curve.epochs, curve.validation, training):
+        if check.epoch > broken:
+            break
         reason = watch.update(check)
         if reason is not None:
             return check.epoch, reason
-    if curve.non_finite_epoch is not None:
-        return curve.non_finite_epoch, StopReason.NON_FINITE
-    return None
+    return None if broken == inf else (broken, StopReason.NON_FINITE)
 
 
 def stopping_epoch(rule: Rule | Sequence[Rule], curve: LearningCurve | Sequence[float]) -> Any:

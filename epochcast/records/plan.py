@@ -25,7 +25,7 @@ CountedFrom = Literal["now", "start", "total"]
 LimitName = Literal["deadline", "money", "energy", "disk", "memory"]
 Mode = Literal["min", "max"]
 RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futility"]
-Fit = Literal["underfitting", "overfitting", "settled"]
+Fit = Literal["underfitting", "overfitting", "diverging", "settled"]
 RateRule = Literal["linear", "square-root"]
 MAX_RATE = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
 RATES = ("price_per_hour", "fixed_cost", "watts", "watts_spread", "carbon_per_kwh")
@@ -117,8 +117,8 @@ class LearningCurve:
         epochs: at which it was evaluated, increasing.
         validation: the metric that decides.
         training: the same metric on training data; empty if unknown.
-        non_finite_epoch: from which the metric was NaN or infinite until the end; those values are
-            left out. None if it ended well.
+        non_finite_epoch: the first at which the metric was NaN or infinite, where a followed run
+            stops; such values are left out. None if it never was.
     """
 
     epochs: tuple[float, ...]

@@ -97,12 +97,12 @@ def test_of_several_checks_in_an_epoch_the_last_counts(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ended_in_nan_is_no_success(tmp_path: Path) -> None:
-    """In between, a value that is not finite is one that is missing; at the end the run failed."""
+    """Where a value is not finite a followed run stops, whatever comes after it."""
     text = "epoch,val_loss\n1,0.9\n2,nan\n3,0.6\n4,0.5\n5,0.4\n6,0.4\n7,inf\n8,nan\n"
     curve = read_curve(_written(tmp_path, text))
     assert curve.epochs == (1, 3, 4, 5, 6)
-    assert curve.non_finite_epoch == 7
-    assert stop((), curve) == (7, StopReason.NON_FINITE)
+    assert curve.non_finite_epoch == 2
+    assert stop((), curve) == (2, StopReason.NON_FINITE)
     text = "epoch,val_loss\n1,0.9\n2,0.8\n2,nan\n"  # a row of training alone
     assert read_curve(_written(tmp_path, text)).non_finite_epoch is None
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_validation_that_rises_with_training_is_not_overfitting() -> None:
     curve = _curve(_turning, 30)
     values = curve.validation
     both = LearningCurve(epochs=curve.epochs, validation=values, training=values)
-    assert c.turning_point(c.fit_curve(both)) is None
+    assert c.outlook(c.fit_curve(both), 40).fit == "diverging"
 
 
 def test_underfitting_and_settled_are_named() -> None:
@@ -258,7 +259,7 @@ def test_a_rise_of_both_curves_is_followed_too() -> None:
         epochs=curve.epochs, validation=curve.validation, training=curve.validation
     )
     fitted = c.fit_curve(both)
-    assert c.turning_point(fitted) is None
+    assert c.outlook(fitted, 30).fit == "diverging"
     assert fitted.value_quantiles(60).p50 > 0.95
 
 
@@ -306,3 +307,26 @@ def test_a_spike_hardly_moves_a_fit(name: str) -> None:
     spiked = c._fit_family(name, x, y, 0.02)
     values = (c._values(name, x, fit.parameters) for fit in (clean, spiked))
     assert np.abs(np.subtract(*values)).max() < 0.03
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.3e-5, 1.1e5, 0.0])
+@pytest.mark.parametrize("checks", [5, 11, 30])
+def test_a_curve_that_never_changes_has_settled(value: float, checks: int) -> None:
+    """Means of equal numbers differ from them by rounding, which is no rise and no fall."""
+    found = c.outlook(c.fit_curve(_shown([value] * checks)), 2 * checks)
+    assert (found.fit, found.turning_epoch) == ("settled", None)
+    assert found.improve_probability < 0.51
+
+
+@pytest.mark.parametrize("factor", [1.5, 4.0, 10.0])
+@pytest.mark.parametrize("checks", [5, 8, 20])
+def test_losses_that_multiply_have_not_settled(factor: float, checks: int) -> None:
+    losses = [factor**k for k in range(checks)]
+    assert c.outlook(c.fit_curve(_shown(losses)), 2 * checks).fit == "overfitting"
+    both = replace(_shown(losses), training=tuple(losses))
+    found = c.outlook(c.fit_curve(both), 2 * checks)
+    assert (found.fit, found.turning_epoch) == ("diverging", 1)
+
+
+def _shown(values: list[float]) -> LearningCurve:
+    return LearningCurve(epochs=tuple(range(1, len(values) + 1)), validation=tuple(values))

@@ -158,3 +158,30 @@ def test_training_losses_may_come_down_to_nothing() -> None:
     there = LearningCurve(epochs=(1, 2, 3, 4), validation=validation, training=(0.5, 0, 0, 0))
     assert s.stopping_epoch(rule, falls) is None
     assert s.stopping_epoch(rule, there) == 4
+
+
+def test_losses_of_any_sign_are_compared_by_their_size() -> None:
+    """−5 after a best of −10 is 50 % worse, and anything is worse than 0 beyond measure."""
+    for percent, stops in ((49.0, 2), (51.0, None)):
+        assert s.stopping_epoch(s.GeneralizationLoss(percent=percent), [-10.0, -5.0]) == stops
+    assert s.stopping_epoch(s.GeneralizationLoss(percent=1e6), [0.0, 1e-9]) == 2
+    assert s.stopping_epoch(s.GeneralizationLoss(percent=0.0), [0.0, 0.0, -1.0]) is None
+
+
+@pytest.mark.parametrize("offset", [0.0, -50.0])
+def test_progress_of_losses_below_nothing_counts(offset: float) -> None:
+    """Training falls by 0.1 a check from 1 to 0.6, or from −49 to −49.4; GL is 20 % of either."""
+    training = tuple(offset + 1 - 0.1 * k for k in range(5))
+    best = offset + 0.5
+    validation = (best, best, best, best, best + 0.2 * abs(best))
+    progress = 1000 * (sum(training) / 5 - min(training)) / abs(min(training))
+    curve = LearningCurve(epochs=(1, 2, 3, 4, 5), validation=validation, training=training)
+    for quotient, stops in ((0.99 * 20 / progress, 5), (1.01 * 20 / progress, None)):
+        assert s.stopping_epoch(s.ProgressQuotient(quotient=quotient), curve) == stops
+
+
+def test_a_value_that_is_not_finite_stops_a_pilot_where_it_would_stop_a_run() -> None:
+    curve = LearningCurve(epochs=(1, 2, 4, 5), validation=(3.0, 2.0, 2.5, 2.6), non_finite_epoch=3)
+    assert s.stop((), curve) == (3, StopReason.NON_FINITE)
+    assert s.stop((s.Patience(checks=2),), curve) == (3, StopReason.NON_FINITE)
+    assert s.stop((s.Target(value=2.0),), curve) == (2, StopReason.TARGET)

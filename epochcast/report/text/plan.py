@@ -65,6 +65,8 @@ FITS = {
     "underfitting": "validation is still improving at epoch {seen:g}: more epochs should help",
     "overfitting": "validation was best at epoch {turning:g} and has become worse since: "
     "more epochs overfit",
+    "diverging": "validation was best at epoch {turning:g} and has become worse since, training "
+    "too: the run diverges",
     "settled": "validation has settled by epoch {seen:g}",
 }
 

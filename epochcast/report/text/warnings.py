@@ -57,6 +57,9 @@ WARNINGS = {
     "it would fit curves for hours",
     "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
     "curve: that run failed, and only what came before is used",
+    "curve-not-finite-within": "{metric} was not finite at epoch {epoch} of a learning curve, "
+    "where a followed run stops; the curve goes on after it, and is used as if it had not been "
+    "evaluated there",
     "curves-without-training": "the stop probabilities leave out {count} of {of} learning curves: "
     "the rule pq looks at training losses, which these do not have",
     "curve-beyond-plan": "a learning curve goes on to epoch {end}, and the plan to epoch {last}: "
