@@ -56,7 +56,8 @@ def probe(
         batch_sizes: micro-batches to measure; a few around the workload's own if not given.
         sizes: values to measure of each model-size knob, or an ``ec.Range``, of which the sweep
             chooses some: those that spread, then those that sharpen the answer most per second.
-        overrides: of the workload: accumulation, compile, drop_last, precision, workers.
+        overrides: of the workload: accumulation, compile, drop_last,
+            eval_batch_size, precision, workers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         threads: intra-operator CPU threads; torch's own choice if not given.
         rounds: passes over all configurations, each in a fresh process; by default 3, and up to 6
@@ -114,7 +115,8 @@ def dry_run(
     Args:
         workload: as for ``probe``.
         batch_size: the workload's own if not given.
-        overrides: of the workload: accumulation, compile, drop_last, precision, workers.
+        overrides: of the workload: accumulation, compile, drop_last,
+            eval_batch_size, precision, workers.
         data: folder of local data for workloads that take it.
         timeline: keep every allocation and free of the step.
         sizes: values of model-size knobs; the others keep their defaults.

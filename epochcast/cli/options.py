@@ -148,6 +148,14 @@ def json_option(command: Command) -> Command:
     )(command)
 
 
+def eval_batch_option(command: Command) -> Command:
+    return click.option(
+        "--eval-batch-size",
+        type=click.IntRange(min=1),
+        help="Evaluate batches of so many samples; by default as the workload says.",
+    )(command)
+
+
 def plot_option(command: Command) -> Command:
     return click.option(
         "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg."

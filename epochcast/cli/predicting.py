@@ -13,6 +13,7 @@ from epochcast.cli.options import (
     INT_LIST,
     SHARE,
     console,
+    eval_batch_option,
     json_option,
     knobs_by_name,
     model_options,
@@ -105,6 +106,7 @@ def fit(
     type=click.IntRange(min=0),
     help="Load data with so many processes; by default as probed.",
 )
+@eval_batch_option
 @click.option(
     "--eval-every",
     type=click.FloatRange(min=0),
@@ -190,7 +192,7 @@ def _questions(options: dict[str, Any]) -> list[Question]:
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "steps" if options["steps"] else "epochs"
     knobs = knobs_by_name(options["knobs"])
-    ways = ("accumulation", "precision", "compiled", "drop_last", "workers")
+    ways = ("accumulation", "precision", "compiled", "drop_last", "workers", "eval_batch_size")
     shared = ("samples", *ways, "eval_every", "save_every")
     return [
         Question(

@@ -16,6 +16,7 @@ from epochcast.cli.options import (
     SHARE,
     Parsed,
     console,
+    eval_batch_option,
     json_option,
     knobs_by_name,
     print_json,
@@ -108,6 +109,7 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option(
     "--compile/--no-compile", default=None, help="Run the model under torch.compile or not."
 )
+@eval_batch_option
 @click.option("--workers", type=click.IntRange(min=0), help="Load data with so many processes.")
 @click.option(
     "--drop-last/--keep-last",
@@ -226,6 +228,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     type=click.Choice(["fp32", "bf16", "fp16"]),
     help="Compute in this precision, by autocast.",
 )
+@eval_batch_option
 @click.option(
     "--data",
     type=click.Path(exists=True),
@@ -240,6 +243,7 @@ def dry_run(
     knobs: Any,
     accumulation: int | None,
     precision: str | None,
+    eval_batch_size: int | None,
     data: str | None,
     timeline: bool,
     store: str | None,
@@ -257,7 +261,13 @@ def dry_run(
         target=target_of(workload),
         batch_sizes=batch_sizes,
         sizes=knobs_by_name(knobs),
-        overrides=_given({"accumulation": accumulation, "precision": precision}),
+        overrides=_given(
+            {
+                "accumulation": accumulation,
+                "precision": precision,
+                "eval_batch_size": eval_batch_size,
+            }
+        ),
         device="cpu",
         data=data,
     )

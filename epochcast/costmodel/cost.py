@@ -15,7 +15,8 @@ from math import sqrt
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
-from epochcast.costmodel.memory import PEAKS, Envelope, Layer, hinge
+from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
+from epochcast.costmodel.phases import evaluation_config, largest
 from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
 from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes
@@ -37,10 +38,12 @@ class Variant:
         micro_step: seconds of a micro-step without the optimizer's update.
         loading: the same from computing and loading apart; None where they were not measured.
         update: seconds of one optimizer update; None where it cannot be told apart.
-        evaluation: seconds of one evaluation batch; None without evaluation data.
+        evaluation: seconds of one evaluation batch, by its own batch size; None without data.
         allocated: the allocator's peak; all that is known where no tensors were tracked.
         reserved: what the allocator took from the device.
         device_bytes: what the device gave away for a peak of so many live bytes, context included.
+        evaluating, saving: the same three of evaluation and of saving a checkpoint.
+        evaluation_peak: live bytes of evaluation, by its own batch size and knobs.
         save_seconds, save_bytes: of one checkpoint.
         build: seconds to build model, data and optimizer; ``build_scatter`` from process to
             process.
@@ -74,6 +77,9 @@ class Variant:
     allocated: Layer | None
     reserved: Layer | None
     device_bytes: Layer | None
+    evaluating: Layers
+    saving: Layers
+    evaluation_peak: Surface | None
     save_seconds: Surface | None
     save_bytes: Surface | None
     build: Surface | None
@@ -291,11 +297,13 @@ class ConfigurationCost:
         samples = self.eval_samples() if samples is None else samples
         if surface is None or not samples:
             return NO_COST
-        division = divide(samples, self.config.batch_size, 1, 1)
-        seconds = division.full_seconds(surface.value(self.variables), 0.0)
+        division = divide(samples, self.config.evaluated_at_once, 1, 1)
+        whole = self._variables_at(self.config.evaluated_at_once)
+        seconds = division.full_seconds(surface.value(whole), 0.0)
         rest = surface.value(self._variables_at(max(1, division.partial)))
         seconds += division.partial_seconds(rest) + variant.eval_restart.median
-        return self.calibration.evaluation.of(Amount(seconds, self.run_scatter(surface)))
+        scatter = variant.run + surface.scatter(whole) + self.count_scatter(variant.work)
+        return self.calibration.evaluation.of(Amount(seconds, scatter))
 
     def save(self) -> Amount:
         """One checkpoint."""
@@ -325,7 +333,7 @@ class ConfigurationCost:
         update = self.update() + runs.factor * reduce_seconds
         partial = division.partial_seconds(self.micro_step(max(1, division.partial)))
         training = division.full_seconds(self.micro_step(), update) + partial
-        memory, save_bytes = self.device_memory() or self.peak(), variant.save_bytes
+        memory, save_bytes = self.device_memory() or self.run_peak(), variant.save_bytes
         return Prices(
             startup=imports,
             build=build,
@@ -408,9 +416,74 @@ class ConfigurationCost:
             return 0.0
         return 0.0 if self.is_counted else self.variables.get("gradient_bytes", 0.0)
 
+    @cached_property
+    def _evaluated(self) -> RunConfig:
+        return evaluation_config(self.config, self.eval_samples())
+
+    def evaluation_peak(self) -> Amount | None:
+        """Bytes of live tensors at the peak of an evaluation, by its own batch size."""
+        if self.footprint is not None and self.footprint.eval_peak_bytes:
+            return Amount(float(self.footprint.eval_peak_bytes))
+        surface, at_once = self.variant.evaluation_peak, self._evaluated.batch_size
+        counted = self._counted_evaluations()
+        if at_once in counted:
+            return Amount(counted[at_once])
+        found = hinge(counted, at_once)
+        if found is not None:
+            return Amount(*found)
+        if surface is None:
+            return None
+        at = {**f.batch_variables(at_once), **f.numeric_knobs(self.config.sizes)}
+        return Amount(surface.value(at), surface.scatter(at))
+
+    def _counted_evaluations(self) -> dict[float, float]:
+        """Peaks of this model size by the batch size of the evaluation."""
+        of = self.eval_samples()
+        return {
+            float(evaluation_config(config, of).batch_size): peak
+            for config, counts in self.variant.counted
+            if config.sizes == self.config.sizes
+            if (peak := dict(counts).get("eval_peak_bytes"))
+        }
+
+    def run_peak(self) -> Amount | None:
+        """Bytes of live tensors at the peak of a run, training or evaluation."""
+        return largest((self.peak(), self.evaluation_peak()))
+
     def device_memory(self) -> Amount | None:
-        """Bytes that the device must have, caches, context and libraries included."""
-        return self.memory(self.variant.device_bytes)
+        """Bytes that the device must have, caches, context and libraries included.
+
+        The most that training, evaluation and saving need, which come one after another.
+        """
+        return largest(self.phases().values())
+
+    def phases(self, layer: str = "device_bytes") -> dict[str, Amount | None]:
+        """What each phase of a run needs of a layer: of the device, or of its allocator."""
+        evaluating, saving = self.variant.evaluating, self.variant.saving
+        return {
+            "training": self.memory(getattr(self.variant, layer)),
+            "evaluation": self._evaluation_memory(getattr(evaluating, layer)),
+            "saving": self._saving_memory(getattr(saving, layer)),
+        }
+
+    def _evaluation_memory(self, layer: Layer | None) -> Amount | None:
+        if layer is None:
+            return None
+        peak, at = self.evaluation_peak() or NO_COST, self._evaluated
+        variables = self._variables_at(at.batch_size)
+        of = self.eval_samples()
+        measured = any(evaluation_config(c, of) == at for c in self.variant.configurations)
+        scatter = layer.scatter(variables, peak.median, peak.scatter, measured=measured)
+        return Amount(layer.value(variables, peak.median), scatter)
+
+    def _saving_memory(self, layer: Layer | None) -> Amount | None:
+        if layer is None:
+            return None
+        static, scatter = self.variables.get("static_bytes", 0.0), NOTHING
+        if static:
+            scatter = self.count_scatter("static_bytes")
+        found = layer.scatter(self.variables, static, scatter, measured=self._was_measured)
+        return Amount(layer.value(self.variables, static), found)
 
     def memory(self, layer: Layer | None) -> Amount | None:
         """What a layer of the memory system needs so that the peak fits.

@@ -14,9 +14,9 @@ from math import hypot, log, sqrt
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import summary
+from epochcast.costmodel import phases, summary
 from epochcast.costmodel.cost import Variant
-from epochcast.costmodel.memory import Layer, can_identify_share, envelopes, fragmentation
+from epochcast.costmodel.memory import Layer, Layers, can_identify_share, envelopes, fragmentation
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
 from epochcast.costmodel.regression import fit_surface
@@ -143,23 +143,26 @@ def _way(c: RunConfig) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """The trials of a variant by configuration, what was counted, and how to fit to them."""
+    """The trials of a variant by configuration, what was counted, and how to fit to them.
+
+    Without trials every surface is None.
+
+    Attributes:
+        kind: of the device measured.
+        axes: what may place a configuration: the batch size and the numeric knobs.
+    """
 
     groups: Mapping[RunConfig, Sequence[Measurement]]
     counted: Footprints
     run: RoundScatter
     pace: Mapping[int, float]
+    kind: DeviceKind
+    axes: Sequence[str]
 
     @property
-    def kind(self) -> DeviceKind:
-        """Of the device measured."""
-        return next(iter(self.groups.values()))[0].device.kind
-
-    @property
-    def axes(self) -> list[str]:
-        """What may place a configuration: the batch size and the numeric knobs."""
-        config = next(iter(self.groups))
-        return ["batch_size", *f.numeric_knobs(config.sizes)]
+    def trials(self) -> list[Measurement]:
+        """Of all configurations."""
+        return [m for group in self.groups.values() for m in group]
 
     def surface(
         self,
@@ -247,22 +250,53 @@ class _Rows:
                 rest.append(fmean(max(1.0, v - t) for t, v in known))
         return tensors, rest
 
+    def layers(self, candidates: Sequence[f.Form], *, fragments: bool = False) -> Layers:
+        """All layers, as ``layer``."""
+        return Layers(
+            allocated=self.layer(summary.allocated_bytes, candidates),
+            reserved=self.layer(summary.reserved_bytes, candidates, fragments=fragments),
+            device_bytes=self.layer(summary.device_bytes, candidates, fragments=fragments),
+        )
+
+    def of_evaluation(self, counts: phases.CountSurfaces, eval_samples: int) -> _Rows:
+        """Rows of evaluation, at its batch sizes.
+
+        Args:
+            counts: what was counted, as functions.
+            eval_samples: of an evaluation.
+        """
+        counted = phases.evaluation_footprints(self.counted, counts, eval_samples)
+        trials = phases.evaluations(self.trials, counted)
+        return replace(self, groups=summary.group_by_config(trials), counted=counted)
+
+    def of_saving(self) -> _Rows:
+        """Rows of saving."""
+        trials = phases.savings(self.trials)
+        counted = {m.config: m.footprint for m in trials if m.footprint is not None}
+        return replace(self, groups=summary.group_by_config(trials), counted=counted)
+
+
+CountedPairs = tuple[tuple[RunConfig, Footprint], ...]
+
 
 @lru_cache(maxsize=64)  # a sweep fits after each trial, and what was counted stays the same
-def _count_surfaces(
-    counted: tuple[tuple[RunConfig, Footprint], ...], knobs: tuple[str, ...]
-) -> tuple[tuple[str, Surface], ...]:
+def _count_surfaces(counted: CountedPairs, knobs: tuple[str, ...]) -> phases.CountSurfaces:
     """The surface of everything that was counted wherever anything was."""
+    known = [set(f.counts(footprint)) for _, footprint in counted]
+    names = sorted(set.intersection(*known) - {"eval_peak_bytes"}) if known else ()
+    found = ((name, _count_surface(name, counted, knobs)) for name in names)
+    return tuple((name, surface) for name, surface in found if surface is not None)
+
+
+@lru_cache(maxsize=64)
+def _count_surface(name: str, counted: CountedPairs, knobs: tuple[str, ...]) -> Surface | None:
+    """The surface of one count over the configurations in which it is known."""
     rows = [f.variables(config, footprint) for config, footprint in counted]
-    names = set.intersection(*(set(f.counts(c)) for _, c in counted)) if rows else ()
-    candidates, axes = f.count_forms(knobs), ("batch_size", *knobs)
-    found = []
-    for name in sorted(names):
-        some = [row for row in rows if row[name] > 0]
-        if some:
-            y = [row[name] for row in some]
-            found.append((name, fit_surface(some, y, candidates, axes, careful=True)))
-    return tuple(found)
+    some = [row for row in rows if row.get(name, 0.0) > 0]
+    if not some:
+        return None
+    y = [row[name] for row in some]
+    return fit_surface(some, y, f.count_forms(knobs), ("batch_size", *knobs), careful=True)
 
 
 def _counted(
@@ -291,8 +325,15 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     newest = trials[-1]
     run = round_scatter(logs, newest.device.kind)
     counted = _counted(groups, footprints)
-    rows = _Rows(groups=groups, counted=counted, run=run, pace=round_pace(logs))
-    knobs = [axis for axis in rows.axes if axis != "batch_size"]
+    knobs = [*f.numeric_knobs(newest.config.sizes)]
+    rows = _Rows(
+        groups=groups,
+        counted=counted,
+        run=run,
+        pace=round_pace(logs),
+        kind=newest.device.kind,
+        axes=["batch_size", *knobs],
+    )
     has_counts = all(
         config in rows.counted and rows.counted[config].count("flops") is not None
         for config in groups
@@ -304,6 +345,8 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
     micro_step = _required(rows.surface(micro, time, paced=True))
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
+    counts = _count_surfaces(tuple(rows.counted.items()), tuple(knobs))
+    evaluated, saved = rows.of_evaluation(counts, newest.eval_samples), rows.of_saving()
     return Variant(
         precision=newest.config.precision,
         compiled=newest.config.compiled,
@@ -319,7 +362,10 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
             (config, tuple(sorted(f.counts(footprint).items())))
             for config, footprint in rows.counted.items()
         ),
-        counts=_count_surfaces(tuple(rows.counted.items()), tuple(knobs)),
+        counts=counts,
+        evaluation_peak=_count_surface(
+            "step_peak_bytes", tuple(evaluated.counted.items()), tuple(knobs)
+        ),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(
@@ -339,14 +385,16 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
             drop=["batch_size"],
             paced=True,
         ),
-        evaluation=rows.surface(
-            tails_of(trials, summary.eval_series).including(summary.eval_batch_seconds),
+        evaluation=evaluated.surface(
+            tails_of(evaluated.trials, summary.eval_series).including(summary.eval_batch_seconds),
             time,
             paced=True,
         ),
         allocated=rows.layer(summary.allocated_bytes, untracked),
         reserved=rows.layer(summary.reserved_bytes, untracked, fragments=fragments),
         device_bytes=rows.layer(summary.device_bytes, untracked, fragments=fragments),
+        evaluating=evaluated.layers(untracked, fragments=fragments),
+        saving=saved.layers(untracked, fragments=fragments),
         save_seconds=rows.surface(summary.save_seconds, static, drop=["batch_size"]),
         save_bytes=rows.surface(summary.save_bytes, static, drop=["batch_size"]),
         build=build,

@@ -272,6 +272,15 @@ class Layer:
         return max(beyond, broken, key=_reach) + _of_part(of_peak, share)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """What a phase of a run beside training needs of each layer; None where it was not measured."""
+
+    allocated: Layer | None = None
+    reserved: Layer | None = None
+    device_bytes: Layer | None = None
+
+
 def _of_part(scatter: Scatter, share: float) -> Scatter:
     """Scatter of a whole of which a share scatters: log(1 + s·(eˢᵈ − 1)), to first order s·sd."""
     reach = float(np.expm1(min(scatter.sd, 30.0)))

@@ -36,6 +36,7 @@ class CostModel(Parameters):
         samples: int | None = None,
         accumulation: int | None = None,
         workers: int | None = None,
+        eval_batch_size: int | None = None,
         footprint: Footprint | None = None,
         eval_every: float = 1.0,
         save_every: float = 1.0,
@@ -51,6 +52,7 @@ class CostModel(Parameters):
             samples: training samples per epoch, if not as probed.
             accumulation: micro-batches per optimizer step, if not as probed.
             workers: data-loader processes, if not as probed.
+            eval_batch_size: samples of an evaluation batch, if not as probed.
             footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
             eval_every: epochs between evaluations; 0 never evaluates.
             save_every: epochs between checkpoints; 0 saves none.
@@ -67,6 +69,7 @@ class CostModel(Parameters):
             samples=samples,
             accumulation=accumulation,
             workers=workers,
+            eval_batch_size=eval_batch_size,
             footprint=footprint,
             eval_every=eval_every,
             save_every=save_every,

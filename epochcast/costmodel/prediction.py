@@ -22,6 +22,7 @@ from epochcast.costmodel.epoch import (
     price_of_a_second,
 )
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.phases import largest
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import PredictionError
 from epochcast.records import (
@@ -54,6 +55,7 @@ class Question:
     batch_size: int | None = None
     samples: int | None = None
     accumulation: int | None = None
+    eval_batch_size: int | None = None
     eval_every: float = 1.0
     save_every: float = 1.0
     price_per_hour: float | None = None
@@ -67,7 +69,7 @@ class Question:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise PredictionError("give either epochs or steps")
-        for name in ("steps", "batch_size", "samples", "accumulation"):
+        for name in ("steps", "batch_size", "samples", "accumulation", "eval_batch_size"):
             value = getattr(self, name)
             if value is not None and not (is_integer(value) and 0 < value < LARGEST):
                 raise PredictionError(f"{name} must be a positive whole number, but got {value!r}")
@@ -110,7 +112,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
     cost = None
     if question.price_per_hour is not None:
         cost = total.scaled(price_of_a_second(question.price_per_hour, config.world_size))
-    extrapolated = at.extrapolated()
+    extrapolated, phases = at.extrapolated(), _phases(at, question)
     return Estimate(
         workload=parameters.workload,
         device=parameters.device,
@@ -122,10 +124,13 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         epoch_seconds=_quantiles(_parts(prices, 1.0).epoch),
         total_seconds=total,
         terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),
-        peak_bytes=_quantiles_of(at.peak()),
-        allocated_bytes=_quantiles_of(at.memory(variant.allocated)),
-        reserved_bytes=_quantiles_of(at.memory(variant.reserved)),
-        device_bytes=_quantiles_of(at.device_memory()),
+        peak_bytes=_quantiles_of(at.run_peak()),
+        allocated_bytes=_quantiles_of(largest(_phases(at, question, "allocated").values())),
+        reserved_bytes=_quantiles_of(largest(_phases(at, question, "reserved").values())),
+        device_bytes=_quantiles_of(largest(phases.values())),
+        training_bytes=_quantiles_of(phases["training"]),
+        evaluation_bytes=_quantiles_of(phases.get("evaluation")),
+        saving_bytes=_quantiles_of(phases.get("saving")),
         compute_seconds=at.compute(),
         loader_seconds=at.loader(),
         cost=cost,
@@ -136,6 +141,15 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
             *configuration_warnings(parameters, at),
         ),
     )
+
+
+def _phases(
+    at: ConfigurationCost, question: Question, layer: str = "device_bytes"
+) -> dict[str, Amount | None]:
+    """What the phases need that the run asked for has: one may never evaluate, or never save."""
+    left_out = {"evaluation"} if question.eval_every == 0 else set()
+    left_out |= {"saving"} if question.save_every == 0 else set()
+    return {name: need for name, need in at.phases(layer).items() if name not in left_out}
 
 
 def _division(samples: int, config: RunConfig) -> Division[int]:
@@ -241,6 +255,7 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
         precision=variant.precision,
         compiled=variant.compiled,
         workers=variant.workers if question.workers is None else question.workers,
+        eval_batch_size=question.eval_batch_size or variant.typical.eval_batch_size,
         world_size=variant.world_size,
         drop_last=variant.drop_last,
     )
@@ -400,10 +415,10 @@ def largest_batch(
 
     require_known_size(parameters, at(config.batch_size))
     smallest = min(c.batch_size for c in variant.configurations)
-    edge = _memory(at(smallest))
+    edge = _memory(at(smallest), question)
 
     def needed(batch_size: int) -> float:
-        found = _memory(at(batch_size))
+        found = _memory(at(batch_size), question)
         if batch_size < smallest:  # as far from the median as at the lower end of the range
             found = replace(found, scatter=edge.scatter)
         return found.quantile(confidence)
@@ -419,6 +434,7 @@ def largest_batch(
         raise PredictionError(
             f"not even a batch of one fits: {parameters.workload} needs "
             f"{needed(1) / 2**20:,.0f} MiB with this confidence, of {memory_bytes / 2**20:,.0f} MiB"
+            + _of_evaluation(at(1), question)
         )
     best = _last(1, limit, fits)
     return Capacity(
@@ -427,10 +443,19 @@ def largest_batch(
         memory_bytes=memory_bytes,
         confidence=confidence,
         needed_bytes=needed(best),
-        device_bytes=_memory(at(best)).quantiles(),
+        device_bytes=_memory(at(best), question).quantiles(),
         limited_by="memory" if best < limit else "samples",
         extrapolated=tuple(name for name, _ in at(best).extrapolated()),
     )
+
+
+def _of_evaluation(at: ConfigurationCost, question: Question) -> str:
+    """That it is evaluation which needs so much, where it has a batch size of its own."""
+    phases, own = _phases(at, question), at.config.eval_batch_size
+    medians = {name: need.median for name, need in phases.items() if need}
+    if own is None or max(medians, key=lambda name: medians[name], default="") != "evaluation":
+        return ""
+    return f", for evaluation; try a smaller one than --eval-batch-size {own}"
 
 
 def _measured(variant: Variant, config: RunConfig) -> set[int]:
@@ -439,9 +464,9 @@ def _measured(variant: Variant, config: RunConfig) -> set[int]:
     return {c.batch_size for c in known if c.sizes == config.sizes}
 
 
-def _memory(at: ConfigurationCost) -> Amount:
+def _memory(at: ConfigurationCost, question: Question) -> Amount:
     """What is needed of the device."""
-    found = at.device_memory() or at.peak()
+    found = largest(_phases(at, question).values()) or at.run_peak()
     if found is None:
         raise PredictionError("no memory was measured: probe the workload again")
     return found

@@ -74,7 +74,8 @@ def eval_seconds(measurement: Measurement) -> float | None:
     """Seconds of one pass over the evaluation data; None where it was not measured."""
     if not measurement.eval_batch_seconds:
         return None
-    batches = divide(measurement.eval_samples, measurement.config.batch_size, 1, 1).micro_batches
+    at_once = measurement.config.evaluated_at_once
+    batches = divide(measurement.eval_samples, at_once, 1, 1).micro_batches
     restart = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
     return restart + batches * steady_mean(
         measurement.eval_batch_seconds, max(1, measurement.config.workers)
@@ -243,9 +244,12 @@ def group_by_config(
 
 
 def _order(config: RunConfig) -> tuple[object, ...]:
-    """By knobs, numbers as numbers, then by batch size, then by everything else."""
+    """By knobs, numbers as numbers, then by batch size, then by everything else.
+
+    One configuration may have knobs that another has not: knobs are compared with knobs alone.
+    """
     knobs = tuple((name, isinstance(v, str), v) for name, v in config.sizes)
-    return (*knobs, config.batch_size, config.label)
+    return knobs, config.batch_size, config.label
 
 
 def summarise(measurements: Iterable[Measurement]) -> tuple[Summary, ...]:
@@ -299,15 +303,19 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
         startup_seconds=median(v.import_seconds + v.build_seconds for v in good),
         first_steps_seconds=median(first_steps_seconds(v) for v in good),
         peak_bytes=footprint.count("peak_bytes") if footprint else None,
-        device_bytes=max(
-            (b for v in good if v.memory and (b := v.memory.device_bytes)), default=None
-        ),
+        device_bytes=max((b for v in good if (b := _run_bytes(v))), default=None),
         parameters=footprint.count("parameters") if footprint else None,
         flops=footprint.count("flops") if footprint else None,
         probe_seconds=probe_seconds,
         trace=next((v.trace for v in reversed(trials) if v.trace), None),
         log=latest.log,
     )
+
+
+def _run_bytes(trial: Measurement) -> int:
+    """The most that training, evaluation and saving took of the device; 0 where none is known."""
+    phases = (trial.memory, trial.eval_memory, trial.save_memory)
+    return max((peaks.device_bytes or 0 for peaks in phases if peaks), default=0)
 
 
 def _share(part: Sequence[float], trial: Measurement) -> float | None:

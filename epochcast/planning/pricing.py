@@ -142,7 +142,9 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
     training = division.full_seconds(_micro_step(job, table)[of], update)
     training = training + division.partial_seconds(partial)
-    evaluation = job.eval_samples / sizes * _values(variant.evaluation, table)
+    at_once = job.config.eval_batch_size or sizes
+    evaluated = _table(job, np.broadcast_to(at_once, sizes.shape))
+    evaluation = job.eval_samples / at_once * _values(variant.evaluation, evaluated)
     starting = job.model.imports.median + _values(variant.build, table)
     distances = np.maximum(variant.micro_step.distances(table), 0.0)
     return PriceList(
@@ -152,7 +154,7 @@ def price(job: Job, candidates: Candidates) -> PriceList:
         startup=runs.startup.factor * starting[of],
         training=runs.epoch.factor * training,
         evaluation=runs.evaluation.factor * evaluation[of],
-        device_bytes=_device_bytes(variant, table)[of],
+        device_bytes=np.fmax(_device_bytes(variant, table), _beside_training(job, table))[of],
         doublings_outside=distances.max(axis=1, initial=0.0)[of],
     )
 
@@ -202,6 +204,22 @@ def _device_bytes(variant: Variant, table: VariableTable) -> Array:
     if variant.device_bytes is None:
         return np.asarray(peak)
     return variant.device_bytes.values(table, np.nan_to_num(peak))
+
+
+def _beside_training(job: Job, table: VariableTable) -> Array:
+    """What evaluation and saving must have of the device; nan where it was not measured."""
+    variant = job.variant
+    found = np.full(len(table["batch_size"]), np.nan)
+    if variant.evaluating.device_bytes is not None and job.eval_samples:
+        at_once = job.config.eval_batch_size or table["batch_size"]
+        sizes = np.broadcast_to(np.minimum(at_once, job.eval_samples), found.shape)
+        evaluated = _table(job, sizes)
+        peak = _values(variant.evaluation_peak, evaluated)
+        found = np.fmax(found, variant.evaluating.device_bytes.values(evaluated, peak))
+    if variant.saving.device_bytes is not None:
+        static = table.get("static_bytes", np.zeros(len(found)))
+        found = np.fmax(found, variant.saving.device_bytes.values(table, static))
+    return np.asarray(found)
 
 
 def fold_samples(samples: int, folds: int) -> tuple[int, int]:

@@ -172,6 +172,17 @@ def _cpu_memory_bytes() -> int:
 
 def reset_peaks(device: torch.device) -> None:
     """Forget earlier peaks and give cached memory back, so that the next peak is our own."""
+    if device.type == "cpu":
+        _return_free_memory()  # or what earlier configurations freed would count as ours
+    begin_phase(device)
+
+
+def begin_phase(device: torch.device) -> None:
+    """Forget the peak of what went before in the same configuration.
+
+    Allocators of accelerators give up what they have cached before they fail, so it goes back.
+    The C library of a process keeps much of what was freed, as it does in a real run.
+    """
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -212,11 +223,7 @@ def _cuda_peaks(device: torch.device) -> MemoryPeaks:
 
 
 def _reset_resident_peak() -> None:
-    """Reset VmHWM (Linux, proc(5): writing 5 to clear_refs); elsewhere the peak never falls.
-
-    What earlier configurations freed goes back to the system first, or it would count as ours.
-    """
-    _return_free_memory()
+    """Reset VmHWM (Linux, proc(5): writing 5 to clear_refs); elsewhere the peak never falls."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

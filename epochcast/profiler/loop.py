@@ -19,14 +19,14 @@ import inspect
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, cycle, islice, repeat
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import DeviceTimer
@@ -178,23 +178,30 @@ class TrainingLoop:
         options = dict(self.workload.loader_options)
         if in_process:
             options = {k: v for k, v in options.items() if k not in _WORKER_OPTIONS}
-        if "sampler" not in options:
+        if "sampler" not in options and not isinstance(self.workload.train_data, IterableDataset):
             options["shuffle"] = self.workload.shuffle
-        return self._loader(self.workload.train_data, {**options, "drop_last": True})
+        return self._loader(
+            self.workload.train_data, self.config.batch_size, {**options, "drop_last": True}
+        )
 
-    def eval_loader(self) -> DataLoader[Any] | None:
-        """The evaluation data in order, all of it; None if the workload has none."""
+    def eval_loader(self, *, in_process: bool = False) -> DataLoader[Any] | None:
+        """The evaluation data in order, all of it; None if the workload has none.
+
+        Args:
+            in_process: without worker processes and pinned memory, for a few batches.
+        """
         if self.workload.eval_data is None:
             return None
         options = dict(self.workload.loader_options)
-        for of_training in ("sampler", "drop_last"):
-            options.pop(of_training, None)
-        return self._loader(self.workload.eval_data, options)
+        for name in ("sampler", "drop_last", *(_WORKER_OPTIONS if in_process else ())):
+            options.pop(name, None)
+        return self._loader(self.workload.eval_data, self.config.evaluated_at_once, options)
 
-    def _loader(self, data: Dataset[Any], options: dict[str, Any]) -> DataLoader[Any]:
-        return DataLoader(
-            data, batch_size=self.config.batch_size, collate_fn=self.workload.collate, **options
-        )
+    def _loader(
+        self, data: Dataset[Any], batch_size: int, options: dict[str, Any]
+    ) -> DataLoader[Any]:
+        collate = self.workload.collate
+        return DataLoader(data, batch_size=batch_size, collate_fn=collate, **options)
 
     def partial_batch(self) -> Any | None:
         """A batch of the size of an epoch's last one; None if that is a full one or dropped."""
@@ -208,14 +215,14 @@ class TrainingLoop:
         data = self.workload.eval_data
         if data is None:
             return []
-        full, rest = divmod(len(data), self.config.batch_size)  # type: ignore[arg-type]
-        sizes = ([self.config.batch_size] if full else []) + ([rest] if rest else [])
+        at_once = self.config.evaluated_at_once
+        full, rest = divmod(len(data), at_once)  # type: ignore[arg-type]
+        sizes = ([at_once] if full else []) + ([rest] if rest else [])
         return [self._first_samples(data, size) for size in sizes]
 
     def _first_samples(self, data: Dataset[Any], count: int) -> Any:
-        of = len(data)  # type: ignore[arg-type]
-        first = Subset(data, [i % of for i in range(count)])  # a sampler may draw some twice
-        return next(iter(DataLoader(first, batch_size=count, collate_fn=self.workload.collate)))
+        again = _each_of(data)  # a sampler may draw some twice
+        return (self.workload.collate or default_collate)(list(islice(again, count)))
 
     def evaluate(self, batch: Any) -> None:
         """One evaluation step: forward only, without gradients."""
@@ -225,6 +232,23 @@ class TrainingLoop:
                 self.workload.eval_step(batch)
             else:
                 self.loss(batch)
+
+
+def _each_of(data: Dataset[Any]) -> Iterator[Any]:
+    """The samples in order, again and again."""
+    if isinstance(data, IterableDataset):
+        return chain.from_iterable(repeat(data))
+    return (data[i] for i in cycle(range(len(data))))  # type: ignore[arg-type]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it, a model is in evaluation mode."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
@@ -278,6 +302,7 @@ def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunCo
         compiled=workload.compile,
         workers=int(workload.loader_options.get("num_workers", 0)),
         drop_last=workload.drop_last or bool(workload.loader_options.get("drop_last")),
+        eval_batch_size=workload.eval_batch_size,
     )
 
 
@@ -334,6 +359,16 @@ def draw_batches_of(loop: TrainingLoop) -> Drawn:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         return draw_batches(iter(loop.train_loader(in_process=True)), loop.config.batch_size)
+
+
+def largest_eval_batch(loop: TrainingLoop) -> Any | None:
+    """The largest of the first evaluation batches; None where nothing is evaluated."""
+    loader = loop.eval_loader(in_process=True)
+    if loader is None:
+        return None
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return draw_batches(iter(loader), loop.config.evaluated_at_once).largest
 
 
 # -- what went wrong in a step ---------------------------------------------------------------------

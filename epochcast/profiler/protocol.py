@@ -35,7 +35,7 @@ class WorkloadSpec:
         target: a built-in name, ``file.py:function`` or ``package.module:function``.
         data: folder of local data, handed to the function's ``data`` argument.
         overrides: attributes of the workload set by the user: accumulation, compile, drop_last,
-            precision, workers.
+            eval_batch_size, precision, workers.
         device: as torch names it, e.g. ``"cuda:1"``, or ``"auto"``.
         threads: intra-operator CPU threads; None leaves torch's choice.
     """

@@ -48,7 +48,14 @@ MAX_THREADS = 8192  # the most CPUs that Linux knows (NR_CPUS on x86-64)
 CANDIDATE_BATCH_FACTORS = (0.25, 0.5, 1, 2, 4)  # that a sweep chooses among
 MAX_CANDIDATES = 6  # values of one knob: more would be dry runs for little
 QUESTION = ("epochs", "steps", "batch_size")
-OVERRIDES = ("accumulation", "compile", "drop_last", "precision", "workers")
+OVERRIDES = (
+    "accumulation",
+    "compile",
+    "drop_last",
+    "eval_batch_size",
+    "precision",
+    "workers",
+)
 
 
 @dataclass(frozen=True)

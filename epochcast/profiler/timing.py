@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from epochcast.profiler.device import DeviceTimer, synchronize
-from epochcast.profiler.loop import TrainingLoop, elements
+from epochcast.profiler.loop import TrainingLoop, elements, evaluating
 
 STABLE_WITHIN = 0.10  # two windows differ by less: CPU medians repeat no better (benchmarks/)
 WARMUP_LIMIT_SECONDS = 20.0  # then a noisy machine is measured as it is
@@ -244,15 +244,14 @@ def evaluation(
     loader = loop.eval_loader()
     if loader is None:
         return [], []
-    loop.workload.model.eval()
-    for _ in islice(_evaluate(loop, loader, timer), 2):  # warms up
-        pass
     period = max(1, loader.num_workers)
     enough = max(MIN_STEADY_STEPS, MIN_EVAL_PERIODS * period)
     few = len(loader) <= ready_before_time(loader) + enough
     timed = _whole_evaluations if few else _long_evaluation
-    samples, restarts = timed(loop, loader, timer, seconds)
-    loop.workload.model.train()
+    with evaluating(loop.workload.model):
+        for _ in islice(_evaluate(loop, loader, timer), 2):  # warms up
+            pass
+        samples, restarts = timed(loop, loader, timer, seconds)
     return _run_means(samples, _run_length(len(samples), period)), restarts
 
 
@@ -263,7 +262,7 @@ def _whole_evaluations(
 
     Full batches alone say what an ordinary wait is; where there is one at most, none is known.
     """
-    full = len(loader.dataset) // loop.config.batch_size
+    full = len(loader.dataset) // loop.config.evaluated_at_once
     samples: list[float] = []
     restarts: list[float] = []
     begun = time.perf_counter()
@@ -288,7 +287,7 @@ def _long_evaluation(
             begun = time.perf_counter()
         elif _enough(len(moments) - ready, period, time.perf_counter() - begun, seconds):
             break
-    if len(moments) == len(loader) and len(loader.dataset) % loop.config.batch_size:
+    if len(moments) == len(loader) and len(loader.dataset) % loop.config.evaluated_at_once:
         moments.pop()
     steady = moments[ready:]
     return [timer.seconds(s, e) for s, e, _ in steady], [_restart([moments[0], *steady])]
@@ -315,12 +314,11 @@ def _restart(moments: Sequence[Moment]) -> float:
 def first_evaluations(loop: TrainingLoop, timer: DeviceTimer) -> list[float]:
     """Seconds of the first evaluation batch of each size, without its data: a compiled model
     compiles for each."""
-    loop.workload.model.eval()
     synchronize(loop.device)
     moments = []
-    for batch in loop.eval_batches_of_each_size():
-        start = timer.mark()
-        loop.evaluate(batch)
-        moments.append((start, timer.mark()))
-    loop.workload.model.train()
+    with evaluating(loop.workload.model):
+        for batch in loop.eval_batches_of_each_size():
+            start = timer.mark()
+            loop.evaluate(batch)
+            moments.append((start, timer.mark()))
     return [timer.seconds(*moment) for moment in moments]

@@ -122,12 +122,15 @@ class _Trial:
             stepper.restart()
         fields["loader_restart_seconds"] = tuple(stepper.restarts)
         report("evaluate")
+        devices.begin_phase(device)
         if self.config.compiled:
             fields["warmup_seconds"] += tuple(timing.first_evaluations(loop, timer))
         samples, restarts = timing.evaluation(loop, timer, SIDE_SHARE * seconds)
         fields["eval_batch_seconds"] = tuple(samples)
         fields["eval_restart_seconds"] = tuple(restarts)
+        fields["eval_memory"] = devices.read_peaks(device) if samples else None
         report("save")
+        devices.begin_phase(device)
         try:
             saves = time_saves(workload, Path(self.task.folder))
         except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
@@ -136,6 +139,7 @@ class _Trial:
             self.message = first_line(error)
         else:
             fields["save_seconds"], fields["save_bytes"] = saves
+            fields["save_memory"] = devices.read_peaks(device)
         report("count operators")
         eager = torch.compiler.set_stance("force_eager") if self.config.compiled else nullcontext()
         with eager:

@@ -46,7 +46,8 @@ class Workload:
 
     Attributes:
         model: moved to the device and put into training mode by the profiler.
-        train_data: a map-style data set; its length is the number of samples of an epoch.
+        train_data: a data set with a length, which is the number of samples of an epoch. One that
+            can only be iterated comes in its own order.
         optimizer: built over the model's parameters; frozen parameters are simply left out.
         loss: ``loss(model(inputs), targets)`` for batches that are pairs ``(inputs, targets)``.
         forward: ``forward(model, batch)`` returns the loss, for any other kind of batch.
@@ -57,6 +58,8 @@ class Workload:
         eval_step: ``eval_step(batch)`` evaluates one batch; needed only beside ``train_step``,
             otherwise the loss is computed without gradients.
         batch_size: the batch size the user trains with today.
+        eval_batch_size: that of evaluation; by default the training batch size, whichever is
+            probed.
         collate: the loader's ``collate_fn``.
         loader_options: further arguments of ``torch.utils.data.DataLoader``, e.g. ``num_workers``,
             ``pin_memory``, ``persistent_workers``, ``sampler``, ``drop_last``.
@@ -80,6 +83,7 @@ class Workload:
     eval_data: Dataset[Any] | None = None
     eval_step: Callable[[Any], object] | None = None
     batch_size: int = 32
+    eval_batch_size: int | None = None
     collate: Callable[[list[Any]], Any] | None = None
     loader_options: Mapping[str, Any] = field(default_factory=dict)
     shuffle: bool = True
@@ -104,14 +108,15 @@ class Workload:
             data = getattr(self, name)
             if data is not None and not hasattr(data, "__len__"):
                 raise WorkloadError(
-                    f"{name} needs a length (a map-style data set), "
+                    f"{name} needs a length, the number of its samples, "
                     f"but got {type(data).__name__} without __len__"
                 )
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise WorkloadError(f"precision must be fp32, bf16 or fp16, but got {self.precision!r}")
-        for name in ("batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise WorkloadError(f"{name} must be at least 1, but got {getattr(self, name)}")
+        for name in ("batch_size", "accumulation", "eval_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise WorkloadError(f"{name} must be at least 1, but got {value}")
 
     def _check_own_step(self) -> None:
         """What a train_step would have to do by itself cannot be asked for beside it."""

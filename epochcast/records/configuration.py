@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from epochcast.errors import UsageError
-from epochcast.records.validation import require
+from epochcast.records.validation import is_finite, require, shown
 
 SizeValue = int | float | str | bool
 Sizes = tuple[tuple[str, SizeValue], ...]  # model-size knobs, sorted by name
@@ -73,6 +73,7 @@ class RunConfig:
         workers: data-loader worker processes.
         world_size: devices that share the work.
         drop_last: whether the loader drops the last partial batch.
+        eval_batch_size: samples of an evaluation batch; None evaluates at the batch size.
     """
 
     batch_size: int
@@ -83,22 +84,33 @@ class RunConfig:
     workers: int = 0
     world_size: int = 1
     drop_last: bool = False
+    eval_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "world_size"):
+        for name in ("batch_size", "accumulation", "world_size", "eval_batch_size"):
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, but got {value}")
+            require(value is None or value >= 1, f"{name} must be at least 1, but got {value}")
         require(self.workers >= 0, f"workers must be at least 0, but got {self.workers}")
         names = tuple(name for name, _ in self.sizes)
         require(names == tuple(sorted(set(names))), "sizes must be sorted by name: use make_sizes")
         for name, value in self.sizes:
-            finite = not isinstance(value, float) or math.isfinite(value)
-            require(finite, f"a size must be finite, but got {name}={value}")
+            finite = isinstance(value, str) or is_finite(value)
+            require(finite, f"a size must be finite, but got {name}={shown(value)}")
 
     @property
     def period(self) -> int:
         """Micro-steps after which the loop repeats: optimizer updates and loader bursts aligned."""
         return math.lcm(self.accumulation, max(1, self.workers))
+
+    @property
+    def evaluated_at_once(self) -> int:
+        """Samples of an evaluation batch."""
+        return self.eval_batch_size or self.batch_size
+
+    def setting(self, name: str) -> SizeValue:
+        """A field by its name, for a table; in words where it is left open."""
+        value: SizeValue | None = getattr(self, name)
+        return "as training" if value is None else value
 
     def samples_each(self, samples: int) -> int:
         """What each device sees of so many samples: ⌈N/D⌉, as a distributed sampler pads."""
@@ -191,7 +203,7 @@ def parse_size_value(text: str) -> SizeValue:
             value = kind(text)
         except ValueError:
             continue
-        if not math.isfinite(value):
-            raise UsageError(f"a knob's value must be finite, but got {text!r}")
+        if not is_finite(value):
+            raise UsageError(f"a knob's value must be finite, but got {shown(text)}")
         return value
     return text.strip()

@@ -81,10 +81,12 @@ class Estimate:
         step_seconds: one full micro-step.
         epoch_seconds: one steady epoch of training, evaluation and saves excluded.
         total_seconds: the run from process start to its end.
-        peak_bytes: largest sum of live tensors on the device during training.
+        peak_bytes: largest sum of live tensors on the device, in training or evaluation.
         allocated_bytes: what the framework's allocator hands out for that (accelerators only).
         reserved_bytes: what it takes from the device for that, fragmentation included.
         device_bytes: what the device must have for that: caches, context and libraries included.
+        training_bytes, evaluation_bytes, saving_bytes: what each needs of ``device_bytes``, which
+            is the most that any does; None where it was not measured, or the run has none.
         compute_seconds: a micro-step without update and without waiting for data, its median.
         loader_seconds: the loader alone, a batch, its median; None where it was not measured.
         cost: money, in the unit of the price; None without a price.
@@ -106,6 +108,9 @@ class Estimate:
     allocated_bytes: Quantiles | None
     reserved_bytes: Quantiles | None
     device_bytes: Quantiles | None
+    training_bytes: Quantiles | None = None
+    evaluation_bytes: Quantiles | None = None
+    saving_bytes: Quantiles | None = None
     compute_seconds: float | None
     loader_seconds: float | None
     cost: Quantiles | None

@@ -92,6 +92,8 @@ class Footprint:
         static_bytes: parameters, buffers and optimizer state, in memory at all times.
         step_peak_bytes: largest sum of live tensors during forward and backward.
         update_peak_bytes: largest sum of live tensors during the optimizer update.
+        eval_peak_bytes: largest sum of live tensors while a batch is evaluated, optimizer state
+            included; 0 where none is, or where it could not be counted.
         batch_elements: elements of all tensors of the batch, padding included.
         uncounted_operators: matrix-like operators without a FLOP formula, with how often each ran.
         timeline: all allocations; only where a dry run was asked for it.
@@ -114,6 +116,7 @@ class Footprint:
     static_bytes: int
     step_peak_bytes: int
     update_peak_bytes: int
+    eval_peak_bytes: int = 0
     batch_elements: int = 0
     uncounted_operators: tuple[tuple[str, int], ...] = ()
     timeline: Timeline | None = None
@@ -137,3 +140,8 @@ class Footprint:
     def peak_bytes(self) -> int:
         """Largest sum of live tensors during one whole training step."""
         return max(self.step_peak_bytes, self.update_peak_bytes)
+
+    @property
+    def run_peak_bytes(self) -> int:
+        """The same of a run, which evaluates, too."""
+        return max(self.peak_bytes, self.eval_peak_bytes)

@@ -42,7 +42,7 @@ ONE_TIME_ONLY = "one time is known; a slow start that is in it cannot be told ap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPeaks:
-    """Peaks that the device itself reported during steady training steps, in bytes.
+    """Peaks that the device itself reported while something went on, in bytes.
 
     Attributes:
         allocated_bytes: by the framework's allocator (accelerators only).
@@ -114,7 +114,8 @@ class Measurement:
         save_seconds: writing one checkpoint (model and optimizer) durably to disk.
         save_bytes: size of that checkpoint.
         probe_seconds: wall-clock time this trial took, all of the above included.
-        memory: what the device reported.
+        memory: what the device reported of steady training steps.
+        eval_memory, save_memory: the same of evaluation and of saving a checkpoint.
         footprint: what the operators say; absent where it could not be counted.
         power_watts: that the device drew at the end of the steady steps, by its own sensor.
         gradient_noise: how much single gradients differ, where it was asked for.
@@ -152,6 +153,8 @@ class Measurement:
     save_bytes: int = 0
     probe_seconds: float = 0.0
     memory: MemoryPeaks | None = None
+    eval_memory: MemoryPeaks | None = None
+    save_memory: MemoryPeaks | None = None
     footprint: Footprint | None = None
     power_watts: float | None = None
     gradient_noise: GradientNoise | None = None
@@ -360,6 +363,7 @@ class Summary:
         startup_seconds: process start until the first step can begin.
         first_steps_seconds: what the first steps took beyond steady ones.
         peak_bytes: largest sum of live tensors; None where it was not tracked.
+        device_bytes: the most that training, evaluation or saving took of the device.
         probe_seconds: wall-clock time of all trials, failed ones included.
     """
 

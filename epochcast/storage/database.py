@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import (
     URL,
@@ -309,6 +310,8 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
     if url is None:
         home = folder or DEFAULT_FOLDER
         return _file_address(home / FILE_NAME, home, str(home))
+    if "\0" in unquote(url):
+        raise StoreError(f"the name of a store has no NUL character, but got {url!r}")
     address = _named(url, folder)
     return replace(address, option=f" --store {shlex.quote(address.label)}")
 

@@ -142,3 +142,19 @@ def test_only_failed_trials_show_the_latest_failure():
 
 def test_nothing_has_no_rows():
     assert summarise([]) == ()
+
+
+def test_configurations_with_and_without_a_knob_have_an_order():
+    """``epochcast tensorboard`` compared a name with a batch size."""
+    sizes = [
+        (),
+        (("act", "relu"),),
+        (("act", 3),),
+        (("depth", 2),),
+        (("act", "relu"), ("depth", 2)),
+    ]
+    configs = [RunConfig(batch_size=b, sizes=s) for s in sizes for b in (200, 100)]
+    rows = [row.config for row in summarise(trial(config=c) for c in configs)]
+    assert set(rows) == set(configs)
+    assert rows == [row.config for row in summarise(trial(config=c) for c in configs[::-1])]
+    assert [c.batch_size for c in rows] == [100, 200] * len(sizes)

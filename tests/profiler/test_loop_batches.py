@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from epochcast.errors import DryRunError
 from epochcast.profiler.device import HostTimer
@@ -139,3 +139,37 @@ def test_an_optimizer_that_evaluates_the_loss_itself_is_not_counted_as_if_it_did
 
     with pytest.raises(DryRunError, match="LBFGS evaluates the loss"):
         simulate(lbfgs)
+
+
+class Stream(IterableDataset):
+    """Twenty pairs, in their own order, that cannot be indexed."""
+
+    def __len__(self):
+        return 20
+
+    def __iter__(self):
+        return ((torch.full((3,), float(i)), torch.zeros(1)) for i in range(20))
+
+
+def streaming():
+    model = nn.Linear(3, 1)
+    return Workload(
+        model=model,
+        train_data=Stream(),
+        eval_data=Stream(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=1e-3),
+        loss=functional.mse_loss,
+        batch_size=8,
+    )
+
+
+def test_data_that_can_only_be_iterated_comes_in_its_own_order():
+    """A loader refuses to shuffle it: "expected unspecified shuffle option"."""
+    given = streaming()
+    loop = TrainingLoop(given, config_of(given, None, ()), torch.device("cpu"))
+    firsts = [batch[0][0, 0].item() for batch in loop.train_loader()]
+    assert firsts == [0.0, 8.0]
+    assert [len(b[0]) for b in loop.eval_batches_of_each_size()] == [8, 4]
+    assert len(loop.partial_batch()[0]) == 4
+    (counted,) = simulate(streaming)
+    assert counted.footprint.eval_peak_bytes > 0

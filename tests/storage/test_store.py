@@ -648,3 +648,9 @@ def test_an_outcome_that_cannot_be_read_is_named(store):
     one_line(caught)
     assert (store.remove_outcome("night"), store.remove_outcome("night")) == (True, False)
     assert store.outcomes() == ()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///a%00b", "a\0b", "postgresql://u@h/a%00b"])
+def test_a_name_with_a_nul_is_refused(url: str) -> None:
+    with pytest.raises(StoreError, match="no NUL character"):
+        locate(url)

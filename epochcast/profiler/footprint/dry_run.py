@@ -29,11 +29,12 @@ import torch
 
 from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
-from epochcast.profiler.footprint.tracker import track_drawn, track_step
+from epochcast.profiler.footprint.tracker import track_drawn, track_step, with_evaluation
 from epochcast.profiler.loop import (
     TrainingLoop,
     config_of,
     draw_batches_of,
+    largest_eval_batch,
     needs_closure,
     samples_per_epoch,
 )
@@ -134,6 +135,7 @@ class _Simulation:
         loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
         with self._needing_values():
             drawn = draw_batches_of(loop)
+            evaluated = largest_eval_batch(loop)
         fresh = self._stand_ins.fresh
         with _explaining(), _eager(), self._stand_ins.on():
             for batch in repeat(drawn.typical, config.accumulation):
@@ -143,7 +145,8 @@ class _Simulation:
             def track(batch: Any) -> Footprint:
                 return track_step(loop, map(fresh, repeat(batch)), timeline=timeline)
 
-            return track_drawn(drawn, track)
+            batch = None if evaluated is None else fresh(evaluated)
+            return with_evaluation(track_drawn(drawn, track), loop, batch)
 
     @contextmanager
     def _building(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ The same function tracks a real step (``measure_footprint``) and one of fake ten
 from __future__ import annotations
 
 import gc
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,7 +34,15 @@ from epochcast.profiler.footprint.allocations import (
     operands,
 )
 from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is_uncounted
-from epochcast.profiler.loop import Drawn, TrainingLoop, draw_batches, draw_batches_of, elements
+from epochcast.profiler.loop import (
+    Drawn,
+    TrainingLoop,
+    draw_batches,
+    draw_batches_of,
+    elements,
+    evaluating,
+    largest_eval_batch,
+)
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
 
@@ -114,7 +123,40 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
         if batches is None
         else draw_batches(iter(batches), loop.config.batch_size)
     )
-    return track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
+    found = track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
+    return with_evaluation(found, loop, largest_eval_batch(loop))
+
+
+def with_evaluation(footprint: Footprint, loop: TrainingLoop, batch: Any | None) -> Footprint:
+    """The same with the peak of evaluating a batch; unknown where that cannot be done.
+
+    Args:
+        footprint: of a training step of the loop.
+        loop: whose model evaluates.
+        batch: the largest of the evaluation data; None where there is none.
+    """
+    if batch is None:
+        return footprint
+    try:
+        return replace(footprint, eval_peak_bytes=track_evaluation(loop, batch))
+    except Exception:  # noqa: BLE001 - of the user's evaluation; the training step is known
+        traceback.print_exc()  # into the worker's log
+        return replace(footprint, unknown=(*footprint.unknown, "eval_peak_bytes"))
+
+
+def track_evaluation(loop: TrainingLoop, batch: Any) -> int:
+    """Evaluate one batch: the largest sum of live tensors, with all that is always there."""
+    loop.optimizer.zero_grad(set_to_none=True)
+    tracker, model = OperatorTracker(loop.device.type), loop.workload.model
+    memory = tracker.memory
+    with _no_garbage_collection(), evaluating(model):
+        memory.watch(chain(model.parameters(), model.buffers()), "parameter")
+        memory.watch(_optimizer_tensors(loop.optimizer), "optimizer")
+        batch = loop.transfer(batch)
+        memory.watch(tensors_in(batch), "input")
+        with tracker:
+            loop.evaluate(batch)
+    return memory.peak_bytes["forward"]
 
 
 def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:

@@ -166,7 +166,7 @@ def all_knobs(summary: Summary) -> dict[str, SizeValue]:
     """Everything in which one configuration differs from others, by name."""
     knobs: dict[str, SizeValue] = {"workload": summary.workload, "device": summary.device.label}
     config = summary.config
-    knobs |= {f.name: getattr(config, f.name) for f in fields(RunConfig) if f.name != "sizes"}
+    knobs |= {f.name: config.setting(f.name) for f in fields(RunConfig) if f.name != "sizes"}
     return knobs | dict(config.sizes)
 
 

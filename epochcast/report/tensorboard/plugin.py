@@ -264,7 +264,7 @@ def _cells(row: Summary) -> Mapping[str, TableCell]:
         "status": _plain(_STATUS[row.status]),
     }
     cells |= {f"size:{name}": _plain(value) for name, value in row.config.sizes}
-    cells |= {name: _plain(getattr(row.config, name)) for name in _SETTINGS}
+    cells |= {name: _plain(row.config.setting(name)) for name in _SETTINGS}
     for name, _, text in _MEASURED:
         value = getattr(row, name)
         cells[name] = {"value": value, "text": "–" if value is None else text(value)}

@@ -86,7 +86,10 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     cells = {
         "epochs": [_number(e.epochs) for e in estimates],
         "batch": [str(e.config.batch_size) for e in estimates],
-        **{k: [str(dict(e.config.sizes)[k]) for e in estimates] for k, _ in first.config.sizes},
+        **{
+            k: [str(dict(e.config.sizes).get(k, "–")) for e in estimates]
+            for k, _ in first.config.sizes
+        },
         "one epoch": [format_seconds(e.epoch_seconds.p50) for e in estimates],
         "total P10": [format_seconds(t.p10) for t in totals],
         "P50": [format_seconds(t.p50) for t in totals],
@@ -163,6 +166,7 @@ def _further_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
         rows.append(("reserved", _cells(format_bytes, estimate.reserved_bytes)))
     if estimate.device_bytes is not None:
         rows.append(_device_memory_row(estimate.device_bytes, estimate.device.memory_bytes))
+        rows += _phase_rows(estimate)
     if estimate.cost is not None:
         rows.append(("cost", _cells(format_money, estimate.cost)))
     return rows
@@ -174,6 +178,17 @@ def _device_memory_row(needed: Quantiles, capacity: int) -> tuple[str, list[str]
         return "memory needed", cells
     share = format_percent(needed.p50 / capacity)
     return f"memory needed, of {format_bytes(capacity)}", [*cells, share]
+
+
+def _phase_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
+    """Which part of a run needs how much memory; nothing where only one is known."""
+    known = {
+        "  in training": estimate.training_bytes,
+        "  in evaluation": estimate.evaluation_bytes,
+        "  in saving": estimate.saving_bytes,
+    }
+    rows = [(name, _cells(format_bytes, q)) for name, q in known.items() if q is not None]
+    return rows if len(rows) > 1 else []
 
 
 def _probing_line(estimate: Estimate) -> str:

@@ -165,7 +165,7 @@ def _summary_table(summaries: Sequence[Summary], width: int) -> Table:
     return columns(
         {
             "batch": [str(s.config.batch_size) for s in summaries],
-            **{k: [str(dict(s.config.sizes)[k]) for s in summaries] for k in knobs},
+            **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
             **cells,
         }
     )
@@ -345,7 +345,7 @@ def _cells(rows: Sequence[CountedRow]) -> dict[str, list[str]]:
         "gradients": lambda f: format_bytes(f.gradient_bytes),
         "optimizer": lambda f: format_bytes(f.optimizer_bytes),
         "activations": lambda f: format_bytes(f.activation_bytes),
-        "peak": lambda f: format_bytes(f.peak_bytes),
+        "peak": lambda f: format_bytes(f.run_peak_bytes),
     }
     return {
         "batch": [str(config.batch_size) for config, _ in rows],
@@ -379,7 +379,15 @@ def _facts(f: Footprint) -> list[tuple[str, str]]:
         ("activation bytes", f"{format_bytes(f.activation_bytes)} when the forward pass ends"),
         ("peak, forward–backward", format_bytes(f.step_peak_bytes)),
         ("peak, update", format_bytes(f.update_peak_bytes)),
+        *_evaluation_fact(f),
     ]
+
+
+def _evaluation_fact(f: Footprint) -> list[tuple[str, str]]:
+    """The peak of evaluation, where anything is evaluated."""
+    counted = f.count("eval_peak_bytes")
+    text = "cannot be counted without running it" if counted is None else format_bytes(counted)
+    return [] if counted == 0 else [("peak, evaluation", text)]
 
 
 def _print_peak(console: Console, footprint: Footprint, timeline: Timeline) -> None:

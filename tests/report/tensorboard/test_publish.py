@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import truths
 from epochcast.api.probe import run_sweep
 from epochcast.errors import StoreError
 from epochcast.profiler.request import SweepRequest
+from epochcast.records import RunConfig
 from epochcast.report.tensorboard import publish
+from epochcast.report.tensorboard.index import read_index
 from epochcast.storage.query import select
 from epochcast.storage.store import Store
 
@@ -74,3 +77,15 @@ def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(
         pytest.raises(StoreError, match=r"^the sweep$"),
     ):
         run_sweep(SweepRequest(target="mnist-mlp"), store)
+
+
+def test_a_store_where_some_configurations_have_a_knob_is_shown(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with Store.open(folder=tmp_path) as store:
+        for batch_size in (32, 64):
+            with_knob = truths.measure(batch_size, 256)
+            bare = replace(with_knob, config=RunConfig(batch_size=batch_size, eval_batch_size=100))
+            store.add_all([with_knob, bare])
+        publish.publish(store)
+        index = read_index(store.log_folder / "epochcast.json")
+    assert len(index.configurations) == 4
