@@ -197,7 +197,11 @@ def _record(kind: type, **special: st.SearchStrategy[Any]) -> st.SearchStrategy[
 positive = st.integers(1, 2**31)
 dataset_specs = _record(records.DatasetSpec, samples=positive)
 run_configs = _record(
-    RunConfig, batch_size=positive, accumulation=st.integers(1, 64), world_size=st.integers(1, 64)
+    RunConfig,
+    batch_size=positive,
+    accumulation=st.integers(1, 64),
+    world_size=st.integers(1, 64),
+    eval_batch_size=st.none() | positive,
 )
 devices = _record(Device)
 footprints = _record(Footprint)

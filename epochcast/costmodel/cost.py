@@ -19,7 +19,7 @@ from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
 from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
-from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes
+from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes, Warning_
 
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 
@@ -54,6 +54,7 @@ class Variant:
         run: run-level scatter of step times; shared by all epochs of a run.
         step_sd: noise of one micro-step as a long series of them feels it, relative.
         trials: successful ones.
+        doubts: why what they took may not be what a run takes.
         single_times: those of them that are known by one time, a slow start perhaps included.
     """
 
@@ -93,6 +94,7 @@ class Variant:
     rounds: int
     trials: int = 0
     single_times: int = 0
+    doubts: tuple[Warning_, ...] = ()
 
     @property
     def way(self) -> tuple[object, ...]:

@@ -407,6 +407,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),
         trials=len(trials),
+        doubts=tuple({w.code: w for m in trials for w in m.warnings}.values()),
         single_times=sum(m.message == ONE_TIME_ONLY for m in trials),
     )
 

@@ -331,6 +331,7 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
     """What people are told of any figure about a configuration, in an estimate and in a plan."""
     return [
         *_extrapolation_warnings(at),
+        *at.variant.doubts,
         *_sparse_data_warnings(at.variant),
         *_memory_warnings(parameters, at),
         *_unknown_parts(parameters, at.variant),

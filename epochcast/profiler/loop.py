@@ -16,7 +16,7 @@ an epoch, and where a step fails, ``naming_layer`` says in which layer:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
@@ -61,6 +61,8 @@ class TrainingLoop:
 
     Attributes:
         splits_update: whether a step's update can be told from its forward and backward.
+        hear: is told the loss of each micro-step, or what the workload's own step returned; None
+            while steps are timed.
 
     Raises:
         WorkloadError: the optimizer cannot be stepped in this precision.
@@ -82,6 +84,7 @@ class TrainingLoop:
         self._needs_closure = needs_closure(self.optimizer)
         self._batches: list[Any] = []  # whose loss the optimizer will ask for
         self.splits_update = workload.train_step is None and not self._needs_closure
+        self.hear: Callable[[Any], None] | None = None
         if self._needs_closure and self._scaler.is_enabled():
             raise WorkloadError(
                 f"{type(self.optimizer).__name__} evaluates the loss itself, which the gradient "
@@ -96,7 +99,9 @@ class TrainingLoop:
         """
         batch = self.transfer(batch)
         if self.workload.train_step is not None:
-            self.workload.train_step(batch)
+            result = self.workload.train_step(batch)
+            if self.hear is not None:
+                self.hear(result)
             return None
         if self._needs_closure:
             self._batches.append(batch)
@@ -110,8 +115,17 @@ class TrainingLoop:
         return (start, timer.mark()) if self.splits_update else None
 
     def backward(self, batch: Any) -> Tensor:
-        """Forward and backward of one batch that is on the device; its share of the loss."""
+        """Forward and backward of one batch that is on the device; its share of the loss.
+
+        Raises:
+            WorkloadError: there is nothing to differentiate.
+        """
         loss = self.scaled_loss(batch)
+        if not loss.requires_grad:
+            raise WorkloadError(
+                "the loss depends on no parameter that is trained, so nothing would be: it was "
+                "detached, computed under no_grad or from .item(), or every parameter is frozen"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -119,6 +133,8 @@ class TrainingLoop:
         """Forward: the loss of which the gradients are accumulated."""
         with self.autocast():
             loss = self.loss(batch)
+        if self.hear is not None:
+            self.hear(loss)
         if self.config.accumulation > 1:
             loss = loss / self.config.accumulation
         return self._scaler.scale(loss)

@@ -26,12 +26,12 @@ from epochcast.errors import EpochcastError, WorkloadError, named
 from epochcast.profiler.protocol import Reply, Task
 from epochcast.records import from_json, to_json
 
-# Arguments: the package's folder and the worker's scratch folder. The package's goes last on the
-# path, so that it shadows nothing and a checkout that is not installed works too. "-c" puts the
-# working directory first, as for the user's own python.
+# Arguments: the package's folder and the worker's scratch folder; the user's code sees neither. The
+# package's goes last on the path, so that it shadows nothing and a checkout that is not installed
+# works too. "-c" puts the working directory first, as for the user's own python.
 _BOOTSTRAP = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from epochcast.profiler.worker import main; main(sys.argv[2])"
+    "import sys; _, package, scratch = sys.argv; del sys.argv[1:]; sys.path.append(package); "
+    "from epochcast.profiler.worker import main; main(scratch)"
 )
 _DRAIN_SECONDS = 2.0  # for answers still in the pipe when the process has ended
 _POLL_SECONDS = 0.2

@@ -22,6 +22,7 @@ from epochcast.records import (
     RunConfig,
     Sizes,
     SizeValue,
+    Warning_,
 )
 
 AUTO = "auto"  # the device: an accelerator if there is one
@@ -128,6 +129,7 @@ class CheckedWorkload:
         config: None where the workload could not be built.
         problem: an error of the workload itself; probing it is pointless.
         trouble: any other error of this one configuration; the sweep will record it.
+        warnings: what is doubtful about how it trains.
     """
 
     config: RunConfig | None = None
@@ -135,6 +137,7 @@ class CheckedWorkload:
     data: str = ""
     problem: str = ""
     trouble: str = ""
+    warnings: tuple[Warning_, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

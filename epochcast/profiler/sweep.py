@@ -274,11 +274,13 @@ class Sweep:
         self.clock = clock
         self.failed: set[str] = set()
         self._longest_trial = 0.0
-        self._warned_of_saves = False
+        self._warned: set[str] = set()
 
     def begin(self, trials: int | None, done: int) -> None:
         """Tell the observer that the rounds begin; ``None`` trials where the sweep chooses."""
         self.observer.begin(trials, done, self.prepared.device, self.prepared.checked.data)
+        for warning in self.prepared.checked.warnings:
+            self._warn_once(warning)
 
     def note(self, code: str, **details: str) -> None:
         """Warn of something that the sweep survives."""
@@ -371,10 +373,18 @@ class Sweep:
             measurement = replace(measurement, probe_seconds=seconds)
         self.store.add(measurement)
         self.observer.finished(measurement)
-        if measurement.status == "ok" and measurement.message and not self._warned_of_saves:
-            self._warned_of_saves = True
-            self.note("no-save", why=measurement.message)
+        if measurement.status == "ok" and measurement.message:
+            details = (("why", measurement.message),)
+            self._warn_once(Warning_(code="no-save", details=details))
+        for warning in measurement.warnings:
+            self._warn_once(warning)
         return measurement
+
+    def _warn_once(self, warning: Warning_) -> None:
+        """What is true of one trial is mostly true of all."""
+        if warning.code not in self._warned:
+            self._warned.add(warning.code)
+            self.observer.warn(warning)
 
     def _measure(self, worker: WorkerProcess, task: Task) -> Measurement:
         limit, label = self.request.timeout_seconds, task.spec.config.label

@@ -15,14 +15,16 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler.protocol import TrialSpec
@@ -121,11 +123,13 @@ def load(target: str) -> WorkloadFunction:
     where, colon, name = target.rpartition(":")
     if not colon:
         return _builtin(target)
+    sys.argv[:] = [where]  # as of a script that was started without arguments
     try:
-        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+        with exits_explained(f"importing {where}"):
+            module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except (UsageError, WorkloadError):
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise WorkloadError(f"importing {where} failed: {first_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -134,6 +138,40 @@ def load(target: str) -> WorkloadFunction:
             f"{where} has no function {name!r}; it defines: {', '.join(known) or 'none'}"
         )
     return function  # type: ignore[no-any-return]
+
+
+class _Overheard(io.TextIOBase):
+    """Passes on what is written to a stream and keeps the last of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.said = stream, ""
+
+    def write(self, text: str) -> int:
+        self.said = (self.said + text)[-1000:]
+        return self.stream.write(text)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+@contextmanager
+def exits_explained(doing: str) -> Iterator[None]:
+    """Within it, code that ends the process raises an error with what it said last.
+
+    Raises:
+        WorkloadError: it tried to, as argparse does where arguments are missing.
+    """
+    stream = _Overheard(sys.stderr)
+    try:
+        with redirect_stderr(stream):
+            yield
+    except SystemExit as error:
+        said = stream.said.strip().splitlines() or [f"exit code {error.code or 0}"]
+        last = error.code if isinstance(error.code, str) else said[-1]
+        raise WorkloadError(
+            f"{doing} ended the process: {' '.join(last.split())}; it is run without arguments: "
+            "give them defaults, or read them under if __name__ == '__main__'"
+        ) from error
 
 
 def _builtin(name: str) -> WorkloadFunction:
@@ -182,7 +220,8 @@ def build(spec: TrialSpec) -> Workload:
     arguments: dict[str, Any] = dict(spec.sizes)
     if takes_data:
         arguments[DATA_ARGUMENT] = spec.workload.data
-    workload = function(**arguments)
+    with exits_explained(f"calling {spec.workload.target}"):
+        workload = function(**arguments)
     if not isinstance(workload, Workload):
         raise WorkloadError(
             f"{spec.workload.target} must return an epochcast.Workload, "

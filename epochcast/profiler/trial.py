@@ -34,6 +34,7 @@ from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
 from epochcast.profiler.footprint.tracker import measure_footprint
+from epochcast.profiler.learning import Losses, heard, train_first_steps
 from epochcast.profiler.loop import (
     TrainingLoop,
     config_of,
@@ -106,7 +107,9 @@ class _Trial:
         report("warm up")
         start = timer.mark()
         stepper = timing.Stepper(loop, timer)
-        fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
+        losses = Losses()
+        with heard(loop, losses.hear):
+            fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
         report("time steps")
         series = timing.steady_steps(stepper, seconds)
         fields["step_seconds"] = tuple(series.step)
@@ -116,6 +119,7 @@ class _Trial:
         fields["batch_elements"] = tuple(series.elements)
         fields["power_watts"] = devices.power_watts(device)
         fields["memory"] = devices.read_peaks(device)
+        fields["warnings"] = losses.after(stepper)
         report("loader alone")
         fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
         while len(stepper.restarts) < RESTARTS:
@@ -259,7 +263,9 @@ def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int
 
 
 def check(task: Task) -> CheckedWorkload:
-    """Run one step of a configuration: is this a workload that can be probed at all?
+    """Run the first steps of a configuration: is this a workload that can be probed at all?
+
+    They go on until it is seen that something is trained, which is mostly the first one.
 
     Errors other than of the workload itself (out of memory, an exception of one configuration)
     are left for the sweep to record.
@@ -279,7 +285,7 @@ def check(task: Task) -> CheckedWorkload:
         require_full_batch(config, about["samples"])
         loop = TrainingLoop(workload, config, device)
         with nullcontext() if config.compiled else naming_layer(workload.model):
-            loop.micro_step(next(iter(loop.train_loader())), devices.timer_for(device))
+            warnings = train_first_steps(loop, _endless(loop), devices.timer_for(device))
         devices.synchronize(device)
     except WorkloadError as error:
         return CheckedWorkload(config=config, problem=str(error), **about)
@@ -287,7 +293,13 @@ def check(task: Task) -> CheckedWorkload:
         raise
     except Exception as error:  # noqa: BLE001 - the sweep will meet it again and record it
         return CheckedWorkload(config=config, trouble=first_line(error), **about)
-    return CheckedWorkload(config=config, **about)
+    return CheckedWorkload(config=config, warnings=warnings, **about)
+
+
+def _endless(loop: TrainingLoop) -> Iterator[Any]:
+    """Batches of one pass over the loader after another."""
+    while True:
+        yield from loop.train_loader()
 
 
 # -- a trace --------------------------------------------------------------------------------------

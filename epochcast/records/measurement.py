@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from epochcast.records.configuration import Device, RunConfig, SizeValue, device_named, make_sizes
 from epochcast.records.documents import SCHEMA
+from epochcast.records.estimate import Warning_
 from epochcast.records.footprint import Footprint
 from epochcast.records.validation import (
     number,
@@ -122,6 +123,7 @@ class Measurement:
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
         created_at: when the trial ended, ISO 8601 in UTC.
+        warnings: why what was measured may not be what a run takes.
     """
 
     schema: int = SCHEMA
@@ -161,6 +163,7 @@ class Measurement:
     trace: str | None = None
     log: str | None = None
     created_at: str = ""
+    warnings: tuple[Warning_, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")

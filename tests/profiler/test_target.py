@@ -18,6 +18,12 @@ from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.target import build, canonical, load, source_of
 from epochcast.profiler.workload import first_line, knobs_of
 
+PARSING = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--data", required=True)
+parser.parse_args()
+"""
 WORKLOAD = """
 import torch
 from epochcast import Workload
@@ -46,6 +52,12 @@ def required(width):
 
 def listed(widths=(1, 2)):
     return workload()
+
+def parsing():
+    import argparse
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--width", type=int, required=True)
+    return workload(parser.parse_args().width)
 
 def with_workers():
     made = workload()
@@ -170,7 +182,9 @@ def test_a_missing_import_in_a_module(file, monkeypatch):
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("def f(:", "SyntaxError"),
-        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import sys; sys.exit(3)", "ended the process: exit code 3; it is run without arguments"),
+        ("import sys; sys.exit('no GPU')", "ended the process: no GPU; "),
+        (PARSING, "error: the following arguments are required: --data; it is run without"),
         ("raise ValueError('one\\ntwo')", "ValueError: one"),
         ("raise ValueError", "ValueError"),
     ],
@@ -178,6 +192,23 @@ def test_a_missing_import_in_a_module(file, monkeypatch):
 def test_importing_fails(file, text, said):
     file.write_text(text)
     assert said in refused(WorkloadError, f"{file}:workload")
+
+
+def test_arguments_read_where_the_workload_is_made(file):
+    spec = TrialSpec(workload=WorkloadSpec(target=f"{file}:parsing"))
+    with pytest.raises(WorkloadError, match="calling .*arguments are required: --width; it is run"):
+        build(spec)
+
+
+def test_a_file_sees_its_own_name_as_the_only_argument(file, monkeypatch):
+    """A worker's own arguments were read by whoever parses arguments at import."""
+    monkeypatch.setattr(sys, "argv", ["-c", "--epochs", "9"])
+    file.write_text(
+        "import argparse, sys\nSEEN = [*sys.argv]\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--epochs', default=3, type=int)\nARGS = parser.parse_args()\n"
+        "def workload(): return ARGS.epochs, SEEN"
+    )
+    assert load(f"{file}:workload")() == (3, [str(file)])
 
 
 @pytest.mark.parametrize("name", ["worklaod", "number", ""])

@@ -31,6 +31,15 @@ WARNINGS = {
     "no-noise-scale": "no gradient noise scale of {config}: {why}",
     "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "
     "labels are random: give --data",
+    "never-updated": "in {steps} steps train_step computed gradients, but no optimizer stepped: if "
+    "it accumulates for longer all is well, else call optimizer.step() in it",
+    "nothing-trained": "in {steps} steps train_step changed no parameter of the model and computed "
+    "no gradient: what is timed may not be your training",
+    "loss-not-finite": "the loss or a parameter is not a finite number {when}: check the data and "
+    "the learning rate, and clip gradients as your training does; times may be wrong",
+    "loss-explodes": "the loss grew from {first} to {last} while it was timed, and steps of a "
+    "diverging run can take many times as long: clip gradients and set the learning rate as your "
+    "training does, and probe again",
     "no-trace": "no trace of {config}: {why}",
     "no-footprints": "the workload cannot be counted without running it ({why}): sizes never "
     "probed are priced from measurements alone",
