@@ -78,9 +78,9 @@ class Variant:
     allocated: Layer | None
     reserved: Layer | None
     device_bytes: Layer | None
-    evaluating: Layers
-    saving: Layers
-    evaluation_peak: Surface | None
+    evaluating: Layers = field(default_factory=Layers)
+    saving: Layers = field(default_factory=Layers)
+    evaluation_peak: Surface | None = None
     save_seconds: Surface | None
     save_bytes: Surface | None
     build: Surface | None

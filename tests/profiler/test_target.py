@@ -196,7 +196,7 @@ def test_importing_fails(file, text, said):
 
 def test_arguments_read_where_the_workload_is_made(file):
     spec = TrialSpec(workload=WorkloadSpec(target=f"{file}:parsing"))
-    with pytest.raises(WorkloadError, match="calling .*arguments are required: --width; it is run"):
+    with pytest.raises(WorkloadError, match=r"calling .*are required: --width; it is run"):
         build(spec)
 
 
