@@ -109,11 +109,19 @@ def _print_document(events: Sequence[RunEvent]) -> None:
     type=click.IntRange(0, 65535),
     help="Listen on this port; by default on 6006 or the next free one.",
 )
+@click.option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    help="Listen on this address; 0.0.0.0 lets every machine in that can reach this one.",
+)
 @click.option("--open", "open_browser", is_flag=True, help="Open a browser, too.")
 @store_option
 @json_option
-def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json: bool) -> None:
-    """Open TensorBoard on the store: traces, tables and figures. On localhost only."""
+def tensorboard(
+    port: int | None, host: str, open_browser: bool, store: str | None, as_json: bool
+) -> None:
+    """Open TensorBoard on the store: traces, tables and figures. On localhost only, by default."""
     from epochcast.api import probe as api
     from epochcast.report.tensorboard import serve
 
@@ -128,6 +136,7 @@ def tensorboard(port: int | None, open_browser: bool, store: str | None, as_json
     serve(
         folder,
         port=port,
+        host=host,
         open_browser=open_browser,
         on_ready=_print_url_document if as_json else _print_url,
     )

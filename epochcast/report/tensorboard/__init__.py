@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # TensorBoard smooths curves by default, which moves measured points; the tab is our own.
 _VIEW = "?smoothing=0#epochcast"
 _RELOAD_SECONDS = 5.0
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # of WSGI (PEP 3333)
 
 
 def board_watcher(folder: str | Path) -> BoardWatcher | None:
@@ -48,7 +51,8 @@ def serve(
     Args:
         folder: TensorBoard's log folder, written by ``publish``.
         port: TCP port; 0 for any that is free; None for 6006 or, if taken, the next free one.
-        host: the address to listen on; other machines reach it only if this is changed.
+        host: the address to listen on; other machines, and other names of this one, reach it only
+            if this is changed.
         open_browser: show the page in the user's browser.
         on_ready: called once with the page's URL, when it answers.
 
@@ -78,6 +82,29 @@ def serve(
         server.server_close()
 
 
+def for_local_names(application: Application) -> Application:
+    """The same application, for requests that name this machine as a browser on it does.
+
+    A page of somebody else's whose name is made to lead here (DNS rebinding) would be of the same
+    origin to the browser, and could read everything.
+    """
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if _name_of(environ.get("HTTP_HOST", "")) in LOCAL:
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"Only localhost is answered here; for other names: epochcast tensorboard --host"]
+
+    return answer
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port: ``[::1]:6006`` is ``::1``."""
+    name, colon, port = host.rpartition(":")
+    bare = name if colon and port.isdigit() and (name.startswith("[") or ":" not in name) else host
+    return bare.removeprefix("[").removesuffix("]").removesuffix(".").lower()
+
+
 def _start(folder: Path, host: str, port: int | None) -> tuple[Any, str]:
     """TensorBoard's server, answering in a thread of its own, and its URL.
 
@@ -93,7 +120,8 @@ def _start(folder: Path, host: str, port: int | None) -> tuple[Any, str]:
     servers: list[Any] = []
 
     def make_server(application: Any, flags: Any) -> Any:
-        servers.append(program.create_port_scanning_werkzeug_server(application, flags))
+        guarded = application if host not in LOCAL else for_local_names(application)
+        servers.append(program.create_port_scanning_werkzeug_server(guarded, flags))
         return servers[0]
 
     tb_logging.get_logger().setLevel("ERROR")  # it warns whenever a probe replaces values
