@@ -97,7 +97,7 @@ def probe(
         noise_scale=noise_scale,
         traces=traces,
     )
-    with Store.open(store) as archive:
+    with Store.open(store, create="late") as archive:
         return run_sweep(request, archive).measurements
 
 
@@ -159,7 +159,8 @@ def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = N
         result = sweep(request, store, observer, rounds=rounds)
     except BaseException:
         with suppress(EpochcastError):  # what ended the sweep is what to tell
-            refresh_board(store)
+            if store.exists:
+                refresh_board(store)
         raise
     refresh_board(store)
     return result

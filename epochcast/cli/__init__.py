@@ -1,7 +1,7 @@
 """The command line. Every command reads its options, calls the library, writes the result.
 
     probing.py     probe, dry-run, and what is built in: workloads, datasets
-    probes.py      probes list, show, export, import, …
+    probes.py      probes list, show, export, import, …; devices
     predicting.py  fit, predict, calibration
     plan.py        plan; plan_request.py reads its options
     watching.py    follow-log, tensorboard
@@ -26,6 +26,7 @@ from epochcast.terminal import printable, tolerate
 HOMES = {  # the file of each command, which is loaded when it is asked for
     "calibration": "predicting",
     "datasets": "probing",
+    "devices": "probes",
     "dry-run": "probing",
     "fit": "predicting",
     "follow-log": "watching",

@@ -138,7 +138,8 @@ def model_options(command: Command) -> Command:
         help="Use the model that `fit -o` wrote to this file.",
     )(command)
     return click.option(
-        "--device", help="Use what was probed on this device, given its kind or a part of its name."
+        "--device",
+        help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
     )(command)
 
 
@@ -201,7 +202,7 @@ def require_same(
         model: as it was read from the file.
         model_file: its path, which the refusal names.
         workload: as people write it, a built-in name or a target; None for any.
-        device: a kind, a key, or part of a name; None for any.
+        device: an id, a kind, or words of a name; None for any.
 
     Raises:
         UsageError: the model is of another workload, or of another device.

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("workload", required=False)
 @click.option(
-    "--device", help="Use what was probed on this device, given its kind or a part of its name."
+    "--device",
+    help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
 )
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False), help="Write the model to this file, as JSON."
@@ -211,7 +212,8 @@ def _questions(options: dict[str, Any]) -> list[Question]:
 @click.command()
 @click.argument("workload", required=False)
 @click.option(
-    "--device", help="Show the runs on this device, given its kind or a part of its name."
+    "--device",
+    help="Show the runs on this device: its id (`epochcast devices`), kind or name.",
 )
 @plot_option
 @click.option("--forget", metavar="RUN", help="Remove what this run took; it was a broken one.")

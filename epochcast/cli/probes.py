@@ -95,6 +95,26 @@ def export(file: Any, store: str | None, as_json: bool) -> None:
     say_count("exported", count, as_json)
 
 
+@click.command()
+@click.argument("workload", required=False)
+@store_option
+@json_option
+def devices(workload: str | None, store: str | None, as_json: bool) -> None:
+    """List the devices that WORKLOAD (default: any) was probed on, and their ids for --device."""
+    from epochcast.profiler.target import canonical
+    from epochcast.report.text.probing import print_devices
+    from epochcast.storage.query import probed_devices
+
+    with reading(store) as opened:
+        found = probed_devices(opened.measurements(canonical(workload) if workload else None))
+    if as_json:
+        print_json(devices=found)
+    elif found:
+        print_devices(console(), found)
+    else:
+        say(f"no measurements of {workload!r}" if workload else "no measurements yet", err=True)
+
+
 def _read_mapping(text: str) -> dict[str, str]:
     """``"batch=bs,epoch_seconds=time"``."""
     pairs = [part.partition("=") for part in text.split(",")]

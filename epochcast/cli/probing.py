@@ -148,7 +148,7 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
     request = _request(workload, options)
     stderr = console(stderr=True)
     progress = BarProgress(stderr) if stderr.is_terminal else PlainProgress(stderr)
-    with Store.open(store) as archive:
+    with Store.open(store, create="late") as archive:
         try:
             result = api.run_sweep(request, archive, progress)
         except KeyboardInterrupt:

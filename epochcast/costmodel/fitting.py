@@ -99,7 +99,7 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
     for name, values in (
         ("workload", {m.workload for m in good}),
         ("version of the workload's code", {m.source for m in good}),
-        ("device", {m.device.label for m in good}),
+        ("device", {m.device.key: m.device.label for m in good}.values()),
     ):
         if len(values) > 1:
             raise FitError(

@@ -286,8 +286,7 @@ def prepare(request: SweepRequest, workers: Workers) -> Prepared:
     """
     with workers.start("check") as worker:
         known = describe(request, worker)
-        if request.device == AUTO:  # so that asking for it by name continues this sweep
-            request = replace(request, device=known.device.kind)
+        request = resolved(request, known.device)
         first = grid(request, known, request.batch_sizes or (None,))[0]
         checked = _check(worker, first, request)
     return Prepared(
@@ -297,6 +296,12 @@ def prepare(request: SweepRequest, workers: Workers) -> Prepared:
         checked=checked,
         specs=grid(request, known, _batch_sizes(request, checked, worker.log)),
     )
+
+
+def resolved(request: SweepRequest, device: Device) -> SweepRequest:
+    """The same request in words of its own: asking for what is there anyway continues a sweep."""
+    name = device.kind if request.device == AUTO else request.device.lower().removesuffix(":0")
+    return replace(request, device=name, threads=device.threads)
 
 
 def describe(request: SweepRequest, worker: WorkerProcess) -> Description:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -179,9 +181,9 @@ def sweep(
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
-    workers = Workers(_make_log_folder(store), start_worker)
+    workers = Workers(store.folder, start_worker)
     running = Sweep(
-        prepared=prepare(request, workers),
+        prepared=_prepare(request, store, workers),
         store=store,
         observer=observer or SilentObserver(),
         workers=workers,
@@ -201,6 +203,25 @@ def sweep(
         stopped=stopped,
         half_width=half_width,
     )
+
+
+def _prepare(request: SweepRequest, store: SweepStore, workers: Workers) -> Prepared:
+    """Where there is no store yet, what refuses to be probed leaves none: its log is elsewhere."""
+    if store.folder.is_dir():
+        workers.logs = _make_log_folder(store)
+        return prepare(request, workers)
+    workers.logs = Path(tempfile.mkdtemp(prefix="epochcast-logs-"))
+    try:
+        prepared = prepare(request, workers)
+    except BaseException as error:
+        if str(workers.logs) not in str(error):
+            shutil.rmtree(workers.logs, ignore_errors=True)
+        raise
+    temporary, workers.logs = workers.logs, _make_log_folder(store)
+    for log in temporary.iterdir():
+        shutil.move(log, workers.logs)
+    temporary.rmdir()
+    return prepared
 
 
 def _make_log_folder(store: SweepStore) -> Path:

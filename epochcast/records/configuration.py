@@ -11,12 +11,15 @@ from typing import Literal
 
 from epochcast.errors import UsageError
 from epochcast.records.validation import is_finite, require, shown
+from epochcast.units import format_bytes
 
 SizeValue = int | float | str | bool
 Sizes = tuple[tuple[str, SizeValue], ...]  # model-size knobs, sorted by name
 Precision = Literal["fp32", "bf16", "fp16"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
+SHORTEST_ID = 4  # characters of a device's key
+_PATCH = re.compile(r"^(\d+\.\d+)\.\d+")  # "2.13.0+cpu" is of release "2.13+cpu"
 UNKNOWN = "unknown"  # the version of torch, where nobody wrote it down
 _SAID: dict[str, DeviceKind] = {"cpu": "cpu", "cuda": "cuda", "gpu": "cuda", "mps": "mps"}
 _MAKERS: dict[DeviceKind, str] = {
@@ -131,6 +134,8 @@ class RunConfig:
 class Device:
     """What a measurement was made on. Two devices with equal ``key`` are interchangeable.
 
+    Patch releases of torch are taken for one; which ones were used is said where it matters.
+
     Attributes:
         memory_bytes: of the accelerator, or for a CPU the main memory this process may use; 0
             where it is not known.
@@ -150,19 +155,55 @@ class Device:
     @property
     def key(self) -> str:
         """A short hash of all that must be equal for measurements to be pooled."""
-        parts = (self.kind, self.name, self.memory_bytes, self.torch, self.cuda, self.threads)
+        release = _PATCH.sub(r"\1", self.torch)
+        parts = (self.kind, self.name, self.memory_bytes, release, self.cuda, self.threads)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
+    @property
+    def id(self) -> str:
+        """The beginning of the key, for people to type."""
+        return self.key[:6]
+
+    @property
+    def machine(self) -> tuple[DeviceKind, str]:
+        """What stays the same whatever threads and torch are used on it."""
+        return self.kind, self.name
+
     def answers_to(self, text: str) -> bool:
-        """Whether a user's text means this device: its kind, its key, or part of its name."""
-        return text.partition(":")[0].lower() == self.kind or text == self.key or text in self.name
+        """Whether a user's text means this device.
+
+        It is its kind, the beginning of its key, a part of its name, or whole words of what it is
+        called: ``"cuda"``, ``"4f09ab"``, ``"A100"``, ``"2 threads"``, ``"torch 2.13.0"``.
+        """
+        wanted = text.strip().lower()
+        if wanted.partition(":")[0] == self.kind or (wanted and wanted in self.name.lower()):
+            return True
+        words = rf"(?<![\w.]){re.escape(wanted)}(?![\w.])"
+        is_key = len(wanted) >= SHORTEST_ID and self.key.startswith(wanted)
+        return bool(wanted) and (is_key or re.search(words, self.label.lower()) is not None)
+
+    def unlike(self, other: Device) -> str:
+        """What tells this device from another: ``"1 thread"``, ``"torch 2.12.1"``; or its name."""
+        if self.machine != other.machine:
+            return self.label
+        parts = {
+            "threads": _threads(self.threads),
+            "torch": f"torch {self.torch}",
+            "cuda": f"CUDA {self.cuda}",
+            "memory_bytes": f"memory {format_bytes(self.memory_bytes)}",
+        }
+        differ = (name for name in parts if getattr(self, name) != getattr(other, name))
+        return ", ".join(parts[name] for name in differ)
 
     @property
     def label(self) -> str:
         """For people: ``"Intel Xeon (cpu, 2 threads, torch 2.13.0)"``."""
-        plural = "" if self.threads == 1 else "s"
-        threads = f", {self.threads} thread{plural}" if self.kind == "cpu" and self.threads else ""
+        threads = f", {_threads(self.threads)}" if self.kind == "cpu" and self.threads else ""
         return f"{self.name} ({self.kind}{threads}, torch {self.torch})"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def device_named(name: str, kind: DeviceKind | None = None) -> Device:

@@ -44,6 +44,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from epochcast.errors import MissingDependency, StoreError
 
@@ -148,8 +149,9 @@ class Database:
 
 def _make_engine(address: Address, busy_seconds: float) -> Engine:
     if address.path is not None:
+        only = {"poolclass": StaticPool} if address.url.database == ":memory:" else {}
         engine = create_engine(
-            address.url, connect_args={"timeout": busy_seconds}, hide_parameters=True
+            address.url, connect_args={"timeout": busy_seconds}, hide_parameters=True, **only
         )
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -259,6 +261,15 @@ def prepare_tables(database: Database, address: Address, create: bool) -> None:
             f"the store {address.label}: written by an earlier epochcast (schema {found}, this one "
             f"reads {STORE_SCHEMA}); move it away, or name another with --store, and probe again"
         )
+
+
+def empty_database() -> Database:
+    """One in memory that has the tables, for a store that is not made yet."""
+    url = URL.create("sqlite", database=":memory:")
+    database = Database(Address(url=url, label="", folder=Path(), path=Path()))
+    with database.write() as connection:
+        create_tables(connection)
+    return database
 
 
 def _create_once(database: Database, label: str) -> int:

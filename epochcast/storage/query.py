@@ -25,7 +25,7 @@ from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
-from epochcast.errors import EpochcastError, FitError, PredictionError
+from epochcast.errors import EpochcastError, FitError, PredictionError, StoreError
 from epochcast.profiler.target import canonical, source_of
 from epochcast.records import (
     Device,
@@ -53,6 +53,11 @@ class Selection:
     def newest(self) -> Measurement:
         """The newest that succeeded, if any did: a failure is no reason to forget what is known."""
         return max(self.measurements, key=lambda m: (m.status == "ok", m.created_at))
+
+    @property
+    def trials(self) -> int:
+        """How many succeeded."""
+        return sum(m.status == "ok" for m in self.measurements)
 
 
 def selections(measurements: Iterable[Measurement]) -> tuple[Selection, ...]:
@@ -85,25 +90,44 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
     Args:
         store: where they are.
         workload: default: the one probed most recently.
-        device: a kind (``"cuda"``), a key, or part of a name; default: the one probed last.
+        device: an id, a kind (``"cuda"``), or words of a name; default: that of the machine probed
+            last, with the threads and the torch that most was measured with.
 
     Raises:
         PredictionError: there are none; the message has the command that would make some.
+        StoreError: there are none of anything.
     """
     target = canonical(workload) if workload else None
     found = selections(store.measurements(target))
     if not found:
-        raise PredictionError(_nothing_stored(store, target))
+        raise _nothing_stored(store, target)
     name = found[-1].newest.workload
     mine = [s for s in found if s.newest.workload == name]
-    chosen = next((s for s in reversed(mine) if _is_on(s, device)), None)
-    if chosen is None:
-        known = ", ".join(sorted({s.newest.device.label for s in mine}))
+    fitting = [s for s in mine if _is_on(s, device)]
+    if not fitting:
+        devices = {s.newest.device.id: s.newest.device.label for s in mine}
+        known = ", ".join(f"{id_}: {label}" for id_, label in devices.items())
         raise PredictionError(
-            f"{name} was not probed on {device!r}, only on: {known}; "
-            f"run there: epochcast probe {name} --device {device}"
+            f"{name} was not probed on {device!r}, only on {known}; "
+            f"give one of their ids, or probe there: epochcast probe {name}"
         )
+    chosen = _most_measured(fitting)
     return replace(chosen, warnings=tuple(_choices(found, chosen, workload)))
+
+
+def _most_measured(found: Sequence[Selection]) -> Selection:
+    """Of the machine probed last, what was measured most with one setting of threads and torch.
+
+    A single probe with one thread is no reason to forget what is known of two; newer code is.
+    """
+    last = found[-1].newest
+    machine = [s for s in found if s.newest.device.machine == last.device.machine]
+
+    def order(s: Selection) -> tuple[bool, int, str]:
+        is_newest_code = (s.newest.source, s.newest.data) == (last.source, last.data)
+        return is_newest_code, s.trials, s.newest.created_at
+
+    return max(machine, key=order)
 
 
 def _is_on(selection: Selection, device: str | None) -> bool:
@@ -117,27 +141,76 @@ def _choices(
     newest = chosen.newest
     workloads = {s.newest.workload for s in found}
     if asked is None and len(workloads) > 1:
-        others = ", ".join(sorted(workloads - {newest.workload}))
-        yield _note("chose-workload", workload=newest.workload, others=others)
-    devices = {s.newest.device.label for s in found if s.newest.workload == newest.workload}
-    if len(devices) > 1:
-        others = ", ".join(sorted(devices - {newest.device.label}))
-        yield _note("chose-device", device=newest.device.label, others=others)
+        names = ", ".join(sorted(workloads - {newest.workload}))
+        yield _note("chose-workload", workload=newest.workload, others=names)
+    others = [
+        f"{s.newest.device.id} ({s.newest.device.unlike(newest.device)}; {_trials(s.trials)})"
+        for s in found
+        if s.newest.workload == newest.workload and s.newest.device.key != newest.device.key
+    ]
+    if others:
+        device = f"{newest.device.label}, {_trials(chosen.trials)}"
+        yield _note("chose-device", device=device, others=", ".join(others))
+    releases = sorted({m.device.torch for m in chosen.measurements})
+    if len(releases) > 1:
+        yield _note("pooled-torch", releases=" and ".join(releases))
     present = source_of(newest.workload)
     if newest.source and present and present != newest.source:
         yield _note("code-changed", workload=newest.workload)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedDevice:
+    """A device with measurements in a store.
+
+    Attributes:
+        id: for ``--device``.
+        workloads: that were probed on it.
+        trials: that succeeded, of any code and data.
+        last: when the last one was made, ISO 8601.
+    """
+
+    id: str
+    device: Device
+    workloads: tuple[str, ...]
+    trials: int
+    last: str
+
+
+def probed_devices(measurements: Iterable[Measurement]) -> tuple[ProbedDevice, ...]:
+    """The devices that measurements were made on, the one used last at the end."""
+    groups: dict[str, list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault(m.device.key, []).append(m)
+    found = (
+        ProbedDevice(
+            id=group[-1].device.id,
+            device=group[-1].device,
+            workloads=tuple(dict.fromkeys(m.workload for m in group)),
+            trials=sum(m.status == "ok" for m in group),
+            last=max(m.created_at for m in group),
+        )
+        for group in groups.values()
+    )
+    return tuple(sorted(found, key=lambda device: device.last))
+
+
+def _trials(count: int) -> str:
+    return f"{count:,} trial{'' if count == 1 else 's'}"
 
 
 def _note(code: str, **details: str) -> Warning_:
     return Warning_(code=code, details=tuple(details.items()))
 
 
-def _nothing_stored(store: Store, workload: str | None) -> str:
+def _nothing_stored(store: Store, workload: str | None) -> EpochcastError:
+    """An empty store is as good as none, which is a ``StoreError``, too."""
     stored = sorted({m.workload for m in store.measurements()})
     command = f"epochcast probe {workload or 'mnist-mlp'} --batch-sizes 32,64,128,256"
     if stored:
-        return f"no measurements of {workload!r}, only of {', '.join(stored)}; run: {command}"
-    return f"no measurements in {store.folder}; run: {command}"
+        names = ", ".join(stored)
+        return PredictionError(f"no measurements of {workload!r}, only of {names}; run: {command}")
+    return StoreError(f"no measurements yet in {store.label}; run: {command}")
 
 
 def fitted_model(
@@ -148,7 +221,7 @@ def fitted_model(
     Args:
         store: where the measurements are.
         workload: the target that names it; default: the one probed last.
-        device: a kind (``"cuda"``), a key, or part of a name; default: the one probed last.
+        device: an id, a kind (``"cuda"``), or words of a name; default: as of ``select``.
 
     Returns:
         The model, and what to say about the choice of its measurements.
@@ -193,7 +266,7 @@ def gradient_noise(
     Args:
         store: where the measurements are.
         workload: the target that names it; default: the one probed last.
-        device: a kind, a key, or part of a name; default: the one probed last.
+        device: an id, a kind, or words of a name; default: as of ``select``.
         sizes: values of the knobs that the model must have; a knob that is left out may have any.
 
     Raises:
@@ -222,7 +295,7 @@ def measured_watts(store: Store, workload: str | None = None, device: str | None
     Args:
         store: where the measurements are.
         workload: the target that names it; default: the one probed last.
-        device: a kind, a key, or part of a name; default: the one probed last.
+        device: an id, a kind, or words of a name; default: as of ``select``.
 
     Raises:
         PredictionError: it has no sensor that could be read.
@@ -305,7 +378,7 @@ def compare(store: Store, workload: str | None = None, device: str | None = None
     Args:
         store: where the runs are, and the measurements that a correction's model is fitted to.
         workload: default: of all.
-        device: a kind, a key, or part of a name; default: on all.
+        device: an id, a kind, or words of a name; default: on all.
     """
     found = store.outcomes(canonical(workload) if workload else None)
     mine = [o for o in found if device is None or o.device.answers_to(device)]

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from sqlalchemy import Column, Connection, Table, delete, func, insert, select
 
@@ -29,6 +30,7 @@ from epochcast.storage.database import (
     Address,
     Database,
     check_file,
+    empty_database,
     locate,
     make_folders,
     nothing_yet,
@@ -49,21 +51,30 @@ class Store:
         log_folder: what TensorBoard opens; traces are kept relative to it.
     """
 
-    def __init__(self, database: Database, address: Address) -> None:
+    def __init__(
+        self, database: Database, address: Address, make: Callable[[], Database] | None = None
+    ) -> None:
         self._database = database
+        self._make = make
         self.label = address.label
         self._option = address.option
         self.folder = address.folder
         self.log_folder = address.folder / "tensorboard"
 
     @classmethod
-    def open(cls, url: str | None = None, folder: Path | None = None, create: bool = True) -> Store:
+    def open(
+        cls,
+        url: str | None = None,
+        folder: Path | None = None,
+        create: bool | Literal["late"] = True,
+    ) -> Store:
         """Open the store at a path or URL, by default ``.epochcast/measurements.sqlite``.
 
         Args:
             url: a path, ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/NAME``.
             folder: for the default file, and for the files that go with any store.
-            create: whether to make a store where there is none; False touches nothing.
+            create: whether to make a store where there is none; False touches nothing, and "late"
+                makes it with the first thing that is stored.
 
         Raises:
             StoreError: it cannot be opened, is not a store, or is of another schema.
@@ -71,17 +82,24 @@ class Store:
         """
         address = locate(url, folder)
         exists = check_file(address)
-        if create:
-            make_folders(address)
-        elif not exists:
+        if create == "late" and not exists:
+            return cls(empty_database(), address, partial(_made, address, True))
+        if not create and not exists:
             raise nothing_yet(address)
-        database = Database(address)
-        try:
-            prepare_tables(database, address, create)
-        except StoreError:
-            database.close()
-            raise
-        return cls(database, address)
+        return cls(_made(address, bool(create)), address)
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has been made; one that is made late is not, until something is stored."""
+        return self._make is None
+
+    def _written(self) -> Database:
+        """The database to write to, made if it was to be made late."""
+        if self._make is not None:
+            made, self._make = self._make(), None
+            self._database.close()
+            self._database = made
+        return self._database
 
     def close(self) -> None:
         """Close the connections; the store can no longer be used."""
@@ -108,7 +126,7 @@ class Store:
             StoreError: they could not be saved; the store is as it was before.
         """
         rows = {measurement.key: _row(measurement) for measurement in measurements}
-        with self._database.write() as connection:
+        with self._written().write() as connection:
             for row in rows.values():
                 _replace(connection, MEASUREMENTS, MEASUREMENTS.c.key, row)
 
@@ -162,7 +180,7 @@ class Store:
 
     def remove(self, keys: Iterable[str]) -> int:
         """Remove measurements by their whole keys, all at once; how many there were."""
-        with self._database.write() as connection:
+        with self._written().write() as connection:
             return sum(
                 connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key)).rowcount
                 for key in keys
@@ -204,7 +222,7 @@ class Store:
         Raises:
             StoreError: they could not be saved; the store is as it was before.
         """
-        with self._database.write() as connection:
+        with self._written().write() as connection:
             for config, footprint in footprints.items():
                 row = {
                     "key": _footprint_key(workload, source, data, config),
@@ -243,7 +261,7 @@ class Store:
             "device_key": outcome.device.key,
             "document": to_json(outcome),
         }
-        with self._database.write() as connection:
+        with self._written().write() as connection:
             _replace(connection, OUTCOMES, OUTCOMES.c.run, row)
 
     def outcomes(
@@ -260,7 +278,7 @@ class Store:
 
     def remove_outcome(self, run: str) -> bool:
         """Forget what a run took; whether there was anything to forget."""
-        with self._database.write() as connection:
+        with self._written().write() as connection:
             found = connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == run))
             return found.rowcount > 0
 
@@ -272,7 +290,7 @@ class Store:
     def cache_model(self, key: str, document: str) -> bool:
         """Cache a fitted model's document; False where the store cannot be written."""
         try:
-            with self._database.write() as connection:
+            with self._written().write() as connection:
                 _replace(connection, MODELS, MODELS.c.key, {"key": key, "document": document})
                 _forget_old_models(connection)
         except StoreError:
@@ -304,6 +322,18 @@ class Store:
                 f"{name} in {self.label} cannot be read: {error}; "
                 f"remove it: epochcast {remedy}{self._option}"
             ) from error
+
+
+def _made(address: Address, create: bool) -> Database:
+    if create:
+        make_folders(address)
+    database = Database(address)
+    try:
+        prepare_tables(database, address, create)
+    except StoreError:
+        database.close()
+        raise
+    return database
 
 
 def _row(measurement: Measurement) -> dict[str, Any]:

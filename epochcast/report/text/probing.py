@@ -39,6 +39,7 @@ from epochcast.units import format_bytes, format_count, format_percent, format_s
 if TYPE_CHECKING:
     from epochcast.importers.runs import ReadColumn
     from epochcast.profiler.sweep import SweepResult
+    from epochcast.storage.query import ProbedDevice
 
 LARGEST = 6  # rows of the tables of what is alive at the peak
 
@@ -234,6 +235,19 @@ def print_measurements(
         is_used = "yes" if m.key in used else "no"
         table.add_row(m.key[:8], m.workload, str(m.round), m.status, is_used, step, *about)
     console.print(table)
+
+
+def print_devices(console: Console, found: Sequence[ProbedDevice]) -> None:
+    """A row for each device that was probed."""
+    cells = {
+        "id": [d.id for d in found],
+        "trials": [f"{d.trials:,}" for d in found],
+        "memory": [maybe(format_bytes, d.device.memory_bytes or None) for d in found],
+        "last": [d.last[:16].replace("T", " ") for d in found],
+        "device": [d.device.label for d in found],
+        "workloads": [", ".join(d.workloads) for d in found],
+    }
+    console.print(columns(cells, left=("id", "last", "device", "workloads")))
 
 
 def print_imported(

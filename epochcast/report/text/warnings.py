@@ -26,7 +26,9 @@ WARNINGS = {
     "few-configurations": "only {count} configurations were probed: which form of model is right "
     "cannot be checked; probe more batch sizes",
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",
-    "chose-device": "using the most recent device, {device}; also probed: {others} (--device)",
+    "chose-device": "using {device}; also probed: {others}; for another, --device with its id",
+    "pooled-torch": "measured with torch {releases}, which are taken for one; probe --fresh "
+    "measures again with the present one alone",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
     "no-noise-scale": "no gradient noise scale of {config}: {why}",
     "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "

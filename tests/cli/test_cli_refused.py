@@ -1,0 +1,82 @@
+"""A probe that is refused leaves nothing, so that what comes after it does not depend on it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import truths
+from click.testing import CliRunner
+
+from epochcast.cli import cli
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.profiler import sweep as sweeps
+from epochcast.profiler.request import Prepared, SweepRequest
+from epochcast.storage.store import Store
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path
+
+
+def code(*arguments: str) -> int:
+    return CliRunner().invoke(cli, list(arguments), prog_name="epochcast").exit_code
+
+
+@pytest.mark.parametrize("error", [UsageError("no knob 'wdith'"), WorkloadError("no loss")])
+def test_a_refused_probe_makes_no_store(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: EpochcastError
+) -> None:
+    def refuse(request: SweepRequest, workers: object) -> Prepared:
+        raise error
+
+    before = code("predict", "--epochs", "9"), code("probes", "list"), code("devices")
+    monkeypatch.setattr(sweeps, "prepare", refuse)
+    assert code("probe", "mnist-mlp") == error.exit_code
+    assert code("probe", "mnist-mlp", "--store", "deep/er.sqlite") == error.exit_code
+    after = code("predict", "--epochs", "9"), code("probes", "list"), code("devices")
+    assert before == after == (1, 1, 1)
+    assert [*here.rglob("*")] == [here / "here", here / "temporary"]
+
+
+def test_the_log_of_a_refused_probe_stays_where_the_message_names_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: SweepRequest, workers: sweeps.Workers) -> Prepared:
+        log = workers.logs / "check.log"
+        log.write_text("why")
+        raise WorkloadError(f"it does not run (log: {log})")
+
+    monkeypatch.setattr(sweeps, "prepare", refuse)
+    result = CliRunner().invoke(cli, ["probe", "mnist-mlp"])
+    (log,) = here.glob("temporary/*/check.log")
+    assert f"(log: {log})" in result.stderr
+    assert not [*(here / "here").iterdir()]
+
+
+def test_a_store_that_is_made_late_is_like_any_other(tmp_path: Path) -> None:
+    folder = tmp_path / "late"
+    with Store.open(folder=folder, create="late") as store:
+        assert store.measurements() == store.outcomes() == ()
+        assert store.footprints("a", "b") == {}
+        assert store.cached_model("a") is None
+        assert not store.exists
+        assert not folder.exists()
+        store.add(truths.measure(32, 256))
+        assert store.exists
+        assert len(store.measurements()) == 1
+    with Store.open(folder=folder, create="late") as store:
+        assert store.exists
+        assert len(store.measurements()) == 1
+
+
+def test_an_empty_store_is_as_good_as_none(here: Path) -> None:
+    assert code("predict", "--epochs", "9") == 1
+    Store.open().close()
+    assert code("predict", "--epochs", "9") == 1
