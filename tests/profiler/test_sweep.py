@@ -274,7 +274,6 @@ def test_measurements_of_other_code_or_another_device_do_not_count(folder, chang
     "changes",
     [
         {"overrides": {"precision": "bf16"}},
-        {"threads": 2},
         {"sizes": {"width": (9,)}},
         {"batch_sizes": (9, 17, 33)},
     ],
@@ -286,7 +285,9 @@ def test_another_request_is_measured_anew(folder, changes):
     assert len(machine.measured()) == 6
 
 
-@pytest.mark.parametrize("changes", [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}])
+@pytest.mark.parametrize(
+    "changes", [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}, {"threads": 2}]
+)
 def test_how_it_is_measured_does_not_make_it_another_request(folder, changes):
     done = swept(request_of(), machine_of(folder)).measurements
     machine = machine_of(folder, stored=done)
