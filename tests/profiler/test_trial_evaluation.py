@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from epochcast.profiler.loop import TrainingLoop, largest_eval_batch
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import build, load
 from epochcast.profiler.trial import run_trial
+from epochcast.report.text.layout import PlainConsole
+from epochcast.report.text.probing import print_footprints
+from epochcast.units import format_bytes
 
 SIDE, CHANNELS, EVAL_SIDE = 8, 4, 96
 FILE = f"""
@@ -82,6 +86,18 @@ def test_the_peak_of_a_run_may_be_that_of_its_evaluation(spec: TrialSpec, tmp_pa
 def test_a_dry_run_counts_the_peak_of_evaluation(spec: TrialSpec, batch_size: int) -> None:
     (counted,) = dry_runs(spec, [batch_size])
     assert counted.footprint.eval_peak_bytes == live_bytes(batch_size)
+
+
+def test_the_table_of_a_dry_run_shows_the_largest_peak(spec: TrialSpec) -> None:
+    (counted,) = dry_runs(spec, [4], timeline=True)
+    console = PlainConsole(file=StringIO(), width=140)
+    print_footprints(console, "wide", [(counted.config, counted.footprint)])
+    print_footprints(console, "wide", [(counted.config, counted.footprint)] * 2)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    largest = format_bytes(live_bytes(4))
+    assert f"peak, evaluation         {largest}" in text
+    assert f"The peak is {largest}, in evaluation; that of a training step is" in text
+    assert text.count(largest) == 4
 
 
 def test_evaluation_has_a_batch_size_of_its_own(spec: TrialSpec, tmp_path: Path) -> None:

@@ -412,7 +412,8 @@ def _print_peak(console: Console, footprint: Footprint, timeline: Timeline) -> N
         kinds[timeline.block_kinds[block]] += timeline.block_bytes[block]
         modules[_module(timeline, block)] += timeline.block_bytes[block]
     console.print()
-    line = f"The peak is {format_bytes(footprint.peak_bytes)}, {_phase(timeline, moment)}:"
+    line = f"{_whose_peak(footprint)} {format_bytes(footprint.peak_bytes)}"
+    line += f", {_phase(timeline, moment)}:"
     console.print(Text(line), soft_wrap=True)
     for heading, sizes in (("alive, by kind", kinds), ("alive, by module", modules)):
         console.print()
@@ -433,6 +434,14 @@ def _peak(timeline: Timeline) -> tuple[int, set[int]]:
     for event in timeline.events[: moment + 1]:
         (alive.add if event > 0 else alive.discard)(abs(event) - 1)
     return moment, alive
+
+
+def _whose_peak(f: Footprint) -> str:
+    """The beginning of a sentence on the peak of a training step, which may not be the run's."""
+    if f.run_peak_bytes == f.peak_bytes:
+        return "The peak is"
+    run = format_bytes(f.run_peak_bytes)
+    return f"The peak is {run}, in evaluation; that of a training step is"
 
 
 def _phase(timeline: Timeline, moment: int) -> str:
