@@ -94,8 +94,10 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             last, with the threads and the torch that most was measured with.
 
     Raises:
-        PredictionError: there are none; the message has the command that would make some.
-        StoreError: there are none of anything.
+        PredictionError: there are none on that device.
+        EpochcastError: there are none; the message has the command that would make some. A
+            ``StoreError`` where the store is empty, as if there were none, or a
+            ``PredictionError``.
     """
     target = canonical(workload) if workload else None
     found = selections(store.measurements(target))
