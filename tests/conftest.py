@@ -1,12 +1,25 @@
 """One hypothesis profile: no deadlines, because no test here asserts a time.
 
+What a module has imported is no garbage: collections, which every trial and dry run makes, look only
+through what came after it. In a process with torch's compiler a whole one takes a quarter of a second.
+
 One torch thread in all processes: several tests run at once, and threads of one wait for another.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("epochcast", deadline=None, derandomize=True)
 settings.load_profile("epochcast")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_no_garbage() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    yield
