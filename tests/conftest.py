@@ -1,14 +1,14 @@
 """One hypothesis profile: no deadlines, because no test here asserts a time.
 
-What a module has imported is no garbage: collections, which every trial and dry run makes, look only
-through what came after it. In a process with torch's compiler a whole one takes a quarter of a second.
+What a module has imported is no garbage: collections, which every trial and dry run makes, look
+only through what came after it. In a process with torch's compiler a whole one takes a quarter of a
+second.
 
 One torch thread in all processes: several tests run at once, and threads of one wait for another.
 """
 
 import gc
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -19,7 +19,6 @@ settings.load_profile("epochcast")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def imports_are_no_garbage() -> Iterator[None]:
+def imports_are_no_garbage() -> None:
     gc.collect()
     gc.freeze()
-    yield

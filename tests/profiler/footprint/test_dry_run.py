@@ -10,61 +10,26 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
+from counted_steps import assert_same, counted, real_footprint, workload_of
 from hypothesis import given, settings
 from random_workloads import Checkpointed, workloads
 from torch import nn
-from torch.nn import functional
 from torch.optim import optimizer as optimizer_module
-from torch.utils.data import TensorDataset
 
 import epochcast
 from epochcast.cli import cli
 from epochcast.costmodel.memory import envelopes
 from epochcast.errors import DryRunError, UsageError, WorkloadError
 from epochcast.profiler.footprint.dry_run import dry_runs, simulate
-from epochcast.profiler.footprint.tracker import OperatorTracker, track_step
-from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.footprint.tracker import OperatorTracker
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
 from epochcast.profiler.request import with_outer_timelines
 from epochcast.profiler.trial import build_afresh
-from epochcast.profiler.workload import Workload
 from epochcast.records import make_sizes
 
 
 def dry_run(spec, **options):
     return dry_runs(spec, [spec.batch_size], **options)[0].footprint
-
-
-def real_footprint(build, batch_size=None, updates=2):
-    """Of the same step run for real, after the two updates that a probe makes first, or more."""
-    workload = build()
-    loop = TrainingLoop(workload, config_of(workload, batch_size, ()), torch.device("cpu"))
-    first = next(iter(loop.train_loader()))
-    for _ in range(updates):
-        for _ in range(loop.config.accumulation):
-            loop.backward(first)
-        loop.update()
-    return track_step(loop, loop.train_loader(), timeline=True)
-
-
-def history(timeline):
-    """Allocations in their order; what is freed at one moment has no order."""
-    moments, freed = [], []
-    for event in timeline.events:
-        if event < 0:
-            freed.append(event)
-        else:
-            moments += [sorted(freed), event]
-            freed = []
-    return [*moments, sorted(freed)]
-
-
-def assert_same(fake, real):
-    assert replace(fake, timeline=None) == replace(real, timeline=None)
-    assert history(fake.timeline) == history(real.timeline)
-    for name in ("block_bytes", "block_kinds", "block_modules", "modules", "operators"):
-        assert getattr(fake.timeline, name) == getattr(real.timeline, name), name
-    assert fake.timeline.peak_bytes() == fake.peak_bytes
 
 
 @given(drawn=workloads())
@@ -97,25 +62,6 @@ def test_built_in_workloads(target, sizes, overrides):
     assert_same(fake, real_footprint(lambda: build_afresh(spec), 8))
 
 
-def workload_of(model, *, loss=functional.cross_entropy, optimizer=None, data=None, **options):
-    """Four features to three classes, eight samples, in batches of four."""
-    inputs = torch.linspace(0, 1, 32).view(8, 4) if data is None else data
-    return Workload(
-        model=model,
-        train_data=TensorDataset(inputs, torch.arange(8) % 3),
-        optimizer=optimizer or torch.optim.Adam(model.parameters()),
-        loss=loss,
-        batch_size=4,
-        shuffle=False,
-        **options,
-    )
-
-
-def counted(build, *batch_sizes, **options):
-    found = simulate(build, batch_sizes or (None,), timeline=True, **options)
-    return [c.footprint for c in found] if len(found) > 1 else found[0].footprint
-
-
 # -- what a model may do ------------------------------------------------------------------------
 
 
@@ -134,30 +80,6 @@ def test_an_activation_written_into_a_view(precision):
     fake, real = counted(build), real_footprint(build)
     same = ("flops", "activation_bytes", "gradient_bytes", "step_peak_bytes", "update_peak_bytes")
     assert [getattr(fake, name) for name in same] == [getattr(real, name) for name in same]
-
-
-def test_a_gradient_scaler_finds_no_infinities():
-    def build():
-        torch.manual_seed(0)
-        model = nn.Linear(4, 3)
-        return workload_of(model, loss=lambda y, _: 1e-4 * y.mean(), precision="fp16")
-
-    assert_same(counted(build), real_footprint(build))
-
-
-@pytest.mark.parametrize("foreach", [False, True])
-def test_radam_is_counted_as_in_the_steps_of_a_long_run(foreach):
-    """From its sixth step on RAdam divides by the second moment too; nearly all steps do."""
-
-    def build():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
-        return workload_of(model, optimizer=torch.optim.RAdam(model.parameters(), foreach=foreach))
-
-    fake = counted(build)
-    assert_same(fake, real_footprint(build, updates=8))
-    early = real_footprint(build, updates=2)
-    assert foreach or fake.update_operators > early.update_operators
 
 
 def test_a_model_in_half_precision_is_cast_and_moved_without_memory():
@@ -179,51 +101,6 @@ def test_the_optimizer_of_a_cuda_device_updates_all_parameters_at_once():
         return workload_of(nn.Sequential(*(nn.Linear(4, 4) for _ in range(9)), nn.Linear(4, 3)))
 
     assert counted(build, as_on_cuda=True).update_operators < counted(build).update_operators / 3
-
-
-def test_batches_whose_tensors_share_a_storage():
-    """As of a text and the same text shifted by one."""
-
-    def collate(items):
-        text = torch.stack([tokens for tokens, _ in items])
-        return text[:, :-1], text[:, 1:]
-
-    def build():
-        model = nn.Sequential(nn.Embedding(32, 8), nn.Linear(8, 32))
-        loss = lambda y, targets: functional.cross_entropy(y.transpose(1, 2), targets)  # noqa: E731
-        data = torch.arange(32).view(8, 4)
-        return workload_of(model, loss=loss, data=data, collate=collate, accumulation=2)
-
-    fake = counted(build)
-    assert_same(fake, real_footprint(build))
-    assert fake.batch_elements == 2 * 4 * 3
-    inputs = [
-        size
-        for size, kind in zip(fake.timeline.block_bytes, fake.timeline.block_kinds, strict=True)
-        if kind == "input"
-    ]
-    assert inputs == [4 * 4 * 8, 4 * 4 * 8]  # of two micro-steps, int64
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_flops_of_an_lstm(layers, batch_first):
-    """Each weight once per position, a multiply and an add; twice that in the backward pass."""
-
-    class Last(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell = nn.LSTM(4, 5, layers, batch_first=batch_first)
-            self.out = nn.Linear(5, 3)
-
-        def forward(self, x):
-            x = x.unsqueeze(1 if batch_first else 0).expand(4, 4, 4)
-            return self.out(self.cell(x)[0].flatten(0, 1)[:4])
-
-    weights = 4 * 5 * (4 + 5) + (layers - 1) * 4 * 5 * (5 + 5)
-    footprint = counted(lambda: workload_of(Last()))
-    assert dict(footprint.flops_by_class)["recurrent"] == 3 * 2 * (4 * 4) * weights
-    assert footprint.uncounted_operators == ()
 
 
 # -- building -----------------------------------------------------------------------------------
@@ -505,40 +382,3 @@ def test_the_command_line_says_why_not(tmp_path, monkeypatch):
     assert failed.exit_code == 1
     assert failed.stderr.startswith("epochcast: cannot be traced without values: train.py, line 11")
     assert len(failed.stderr.splitlines()) == 1
-
-
-class Bags(nn.Module):
-    def __init__(self, mode, sparse):
-        super().__init__()
-        self.bag = nn.EmbeddingBag(96, 8, mode=mode, sparse=sparse)
-
-    def forward(self, tokens):
-        return self.bag(tokens)
-
-
-@pytest.mark.parametrize(
-    ("mode", "optimizer"),
-    [
-        ("mean", torch.optim.SparseAdam),
-        ("sum", torch.optim.SparseAdam),
-        ("mean", torch.optim.SGD),
-        ("sum", torch.optim.SGD),
-        ("max", torch.optim.Adam),
-    ],
-)
-def test_bags_of_embeddings(mode, optimizer):
-    """Once 8 bytes short, and without entries in the gradient of a sum."""
-
-    def build():
-        model = Bags(mode, sparse=optimizer is not torch.optim.Adam)
-        tokens = torch.arange(96).reshape(24, 4)
-        return Workload(
-            model=model,
-            train_data=TensorDataset(tokens),
-            optimizer=optimizer(model.parameters(), lr=0.1),
-            forward=lambda model, batch: model(batch[0]).sum(),
-            batch_size=4,
-        )
-
-    (fake,) = simulate(build, timeline=True)
-    assert_same(fake.footprint, real_footprint(build))

@@ -6,6 +6,7 @@ from itertools import pairwise, repeat
 
 import pytest
 import torch
+from counted_steps import footprint_of, loop_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -13,7 +14,6 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import TensorDataset
 
-from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.tracker import OperatorTracker, measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.workload import Workload
@@ -23,155 +23,8 @@ COUNTER = 4  # bytes of an optimizer's step counter, a float32 tensor
 SCALARS = 64  # bytes: numbers that torch wraps as tensors inside an operator
 
 
-def loop_of(model, inputs, targets, *, loss=functional.mse_loss, optimizer=None, accumulation=1):
-    """A loop over batches of all the samples given, after the two updates a probe makes first."""
-    torch.manual_seed(0)
-    workload = Workload(
-        model=model,
-        train_data=TensorDataset(inputs, targets),
-        optimizer=optimizer or torch.optim.SGD(model.parameters(), lr=1e-3),
-        loss=loss,
-        batch_size=len(inputs),
-        accumulation=accumulation,
-    )
-    loop = TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
-    for batch in [(inputs, targets)] * (2 * accumulation):
-        loop.micro_step(batch, HostTimer())
-    return loop
-
-
-def footprint_of(model, inputs, targets, **options):
-    loop = loop_of(model, inputs, targets, **options)
-    footprint = measure_footprint(loop, repeat((inputs, targets)))
-    assert footprint is not None
-    return footprint
-
-
 def nbytes(model):
     return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-# -- FLOPs --------------------------------------------------------------------------------------
-# A product of matrices m×k and k×n takes 2·m·k·n: a multiply and an add for each (Golub & Van Loan,
-# Matrix Computations, section 1.1). Backward makes two such products per layer, for the gradient of
-# the weight and of the input, and only the first one where the input needs no gradient.
-
-
-def whole(dimension):
-    return -(-dimension // 8) * 8
-
-
-@given(
-    batch=st.integers(1, 20),
-    widths=st.lists(st.integers(1, 20), min_size=2, max_size=5),
-)
-@settings(max_examples=20, deadline=None)
-def test_flops_of_an_mlp(batch, widths):
-    layers = list(pairwise(widths))
-    model = nn.Sequential(*(nn.Linear(a, b) for a, b in layers))
-    footprint = footprint_of(model, torch.randn(batch, widths[0]), torch.randn(batch, widths[-1]))
-    forward = sum(2 * batch * a * b for a, b in layers)
-    first = 2 * batch * widths[0] * widths[1]
-    assert footprint.flops == 3 * forward - first
-    # right operands: forward Wᵀ (a×b), the weight's gradient x (B×a), the input's gradient W (b×a)
-    aligned = sum(2 * batch * whole(a) * whole(b) for a, b in layers)
-    aligned += sum(2 * b * whole(batch) * whole(a) for a, b in layers)
-    aligned += sum(2 * batch * whole(b) * whole(a) for a, b in layers[1:])
-    assert footprint.aligned_flops == pytest.approx(aligned, abs=len(layers) * 3)
-    assert footprint.parameters == sum(a * b + b for a, b in layers)
-    assert footprint.trainable_parameters == footprint.parameters
-    assert footprint.uncounted_operators == ()
-
-
-@given(
-    batch=st.integers(1, 3),
-    groups=st.integers(1, 4),
-    per_group=st.integers(1, 3),
-    kernel=st.sampled_from((1, 3)),
-    stride=st.sampled_from((1, 2)),
-    transposed=st.booleans(),
-)
-@settings(max_examples=20, deadline=None)
-def test_flops_of_convolutions(batch, groups, per_group, kernel, stride, transposed):
-    """2·positions·k²·(channels in)·(channels out)/groups, thrice for a layer inside a network."""
-    channels = groups * per_group
-    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
-    inner = kind(channels, channels, kernel, stride=stride, groups=groups, bias=False)
-    model = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), inner, nn.Flatten())
-    inputs = torch.randn(batch, channels, 7, 7)
-    targets = torch.zeros_like(model(inputs))
-    footprint = footprint_of(model, inputs, targets)
-    first = 2 * batch * 49 * channels**2
-    output_side = (7 - kernel) // stride + 1
-    positions = 49 if transposed else output_side**2  # each is multiplied with the whole kernel
-    second = 2 * batch * positions * kernel**2 * channels * per_group
-    assert footprint.flops == 2 * first + 3 * second
-
-
-@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
-def test_channels_of_a_convolution_count_in_whole_steps(kind):
-    def of(channels):
-        model = nn.Sequential(nn.Conv2d(16, channels, 1), kind(channels, 16, 3), nn.Flatten())
-        inputs = torch.randn(2, 16, 7, 7)
-        return footprint_of(model, inputs, torch.zeros_like(model(inputs)))
-
-    assert of(12).aligned_flops == of(16).aligned_flops == of(16).flops > of(12).flops
-
-
-@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
-@pytest.mark.parametrize(
-    ("per_group", "grows"),
-    [(1, 16 / 12), (2, 16 / 12 * 8 / 2), (6, 16 / 12 * 8 / 6), (12, 16 / 12 * 16 / 12)],
-)
-def test_channels_with_a_filter_of_their_own_are_rounded_together(kind, per_group, grows):
-    """Twelve channels count as sixteen; those of a group as whole steps, unless it has but one."""
-    inputs = torch.randn(2, 12, 7, 7)
-    model = nn.Sequential(kind(12, 12, 3, groups=12 // per_group), nn.Flatten())
-    footprint = footprint_of(model, inputs, torch.zeros_like(model(inputs)))
-    assert footprint.aligned_flops == pytest.approx(footprint.flops * grows, abs=2)
-
-
-class Attention(nn.Module):
-    """Causal self-attention alone, on queries, keys and values that are parameters times inputs."""
-
-    def __init__(self, heads: int, width: int) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, nn.Parameter(torch.ones(3))
-
-    def forward(self, inputs):
-        batch, length, width = inputs.shape
-        split = inputs.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
-        query, key, value = (split * scale for scale in self.scale)
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-
-
-@given(
-    batch=st.integers(1, 2),
-    heads=st.integers(1, 3),
-    length=st.integers(2, 9),
-    depth=st.integers(1, 8),
-)
-@settings(max_examples=10, deadline=None)
-def test_flops_of_attention_on_a_cpu(batch, heads, length, depth):
-    """Forward QKᵀ and PV; backward dV, dP, dQ, dK and QKᵀ once more (Dao 2022, algorithm 4).
-
-    Counted as if nothing were masked, as torch does for the other attention kernels.
-    """
-    inputs = torch.randn(batch, length, heads * depth)
-    targets = torch.zeros(batch, heads, length, depth)
-    footprint = footprint_of(Attention(heads, heads * depth), inputs, targets)
-    product = 2 * batch * heads * length * length * depth
-    assert footprint.flops == (2 + 5) * product
-    assert footprint.aligned_flops == pytest.approx((2 + 5) * product * 8 / depth, abs=2)
-    assert footprint.uncounted_operators == ()
-
-
-def test_flops_are_per_micro_step():
-    inputs, targets = torch.randn(4, 6), torch.randn(4, 3)
-    once = footprint_of(nn.Linear(6, 3), inputs, targets)
-    thrice = footprint_of(nn.Linear(6, 3), inputs, targets, accumulation=3)
-    assert thrice.flops == once.flops == 2 * (2 * 4 * 6 * 3)
-    assert thrice.update_operators == once.update_operators
 
 
 # -- operators, bytes, parameters ---------------------------------------------------------------
