@@ -104,7 +104,7 @@ class Teller:
                 first=first,
                 predicted=predicted,
                 seconds=seconds,
-                ratio=self.ratio,
+                pace=self.ratio,
                 evaluation_seconds=evaluation,
                 save_seconds=save,
                 spent_seconds=self.spent,

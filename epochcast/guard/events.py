@@ -42,7 +42,7 @@ class Watcher(Protocol):
 
 
 class EventBus:
-    """Takes events to watchers, and keeps what a summary needs.
+    """Takes events to watchers, and keeps them for a summary.
 
     Args:
         watchers: in the order in which they receive; one that fails is left out from then on.
@@ -50,24 +50,16 @@ class EventBus:
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = list(watchers)
-        self._kept: list[RunEvent] = []
-        self._epoch: EpochDone | None = None
-        self._end: RunEnded | None = None
+        self._sent: list[RunEvent] = []
 
     @property
-    def summary(self) -> tuple[RunEvent, ...]:
-        """The start, all notices, the latest epoch and the end."""
-        late = (event for event in (self._epoch, self._end) if event is not None)
-        return (*self._kept, *late)
+    def sent(self) -> tuple[RunEvent, ...]:
+        """All events so far."""
+        return tuple(self._sent)
 
     def send(self, event: RunEvent) -> None:
         """One more event, to all."""
-        if isinstance(event, EpochDone):
-            self._epoch = event
-        elif isinstance(event, RunEnded):
-            self._end = event
-        else:
-            self._kept.append(event)
+        self._sent.append(event)
         for watcher in list(self._watchers):
             try:
                 watcher.see(event)
@@ -144,7 +136,7 @@ def epoch_done(
         first=epoch.first,
         predicted=epoch.predicted or state.forecast.quantiles(Work(epochs=1.0, first=epoch.first)),
         seconds=seconds,
-        ratio=state.forecast.epoch.ratio,
+        pace=state.forecast.epoch.ratio,
         evaluation_seconds=epoch.evaluation,
         save_seconds=epoch.save,
         spent_seconds=spent,

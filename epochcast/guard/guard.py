@@ -356,8 +356,8 @@ class Guard:
 
     @property
     def events(self) -> tuple[RunEvent, ...]:
-        """What a summary is made of: the start, all notices, the latest epoch and the end."""
-        return self._bus.summary
+        """All that this process has seen of the run."""
+        return self._bus.sent
 
     @property
     def outcome(self) -> RunOutcome | None:

@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from epochcast.errors import EpochcastError, UsageError
+from epochcast.errors import EpochcastError, StoreError, UsageError
 from epochcast.guard.checkpoints import Write
 from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
 from epochcast.guard.limits import Allocation, Clock
+from epochcast.guard.log import LogWriter, read_log
 from epochcast.guard.ranks import Alone, Ranks, Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
-from epochcast.records import Plan, StopReason
+from epochcast.profiler.process_age import process_age
+from epochcast.records import Plan, RunEvent, RunStarted, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
+LOG = "log.jsonl"  # in it
 SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
 
 _counted: set[int] = set()  # processes whose own start was counted already
@@ -152,11 +154,22 @@ class Session:
             raise SystemExit(SIGNALLED + self.signals.received if code is None else code)
 
     def summary(self) -> str:
-        """What was predicted, what happened, and why it ended, in words."""
+        """What was predicted and what happened, in the words of ``follow-log``."""
         from epochcast.report.text.following import summary_lines
         from epochcast.terminal import encodable
 
-        return encodable("\n".join(summary_lines(self.guard.events)))
+        return encodable("\n".join(summary_lines(self._events())))
+
+    def _events(self) -> tuple[RunEvent, ...]:
+        """Of the whole run: those of earlier processes are in its log, if it has one."""
+        own = self.guard.events
+        try:
+            logged = read_log(self._settings.folder / LOG)
+        except StoreError:
+            return own
+        begun = [i for i, event in enumerate(logged) if isinstance(event, RunStarted)]
+        earlier = [i for i in begun if logged[i] in own]
+        return (*logged[: earlier[0]], *own) if earlier else own
 
     def _signalled(self) -> None:
         """In an evaluation nothing is trained, so a checkpoint can be made at once.
@@ -227,13 +240,12 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
     """Terminal, log and, where it is installed, TensorBoard; of one process."""
     if ranks.rank > 0:
         return []
-    from epochcast.guard.log import LogWriter
     from epochcast.report.tensorboard import board_watcher
     from epochcast.report.text.following import TerminalWatcher
 
     folder.mkdir(parents=True, exist_ok=True)
     board = board_watcher(folder / "tensorboard")
-    return [TerminalWatcher(), LogWriter(folder / "log.jsonl"), *([board] if board else [])]
+    return [TerminalWatcher(), LogWriter(folder / LOG), *([board] if board else [])]
 
 
 def _began() -> float | None:
@@ -245,4 +257,4 @@ def _began() -> float | None:
     if not hasattr(sys.modules["__main__"], "__file__") or os.getpid() in _counted:
         return None
     _counted.add(os.getpid())
-    return psutil.Process().create_time()
+    return time.time() - process_age()

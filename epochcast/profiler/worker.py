@@ -12,14 +12,12 @@ import queue
 import shutil
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import IO
 
-import psutil
-
 from epochcast.errors import EpochcastError, WorkloadError
+from epochcast.profiler.process_age import process_age
 from epochcast.profiler.protocol import Description, Reply, Task
 from epochcast.records import from_json, to_json
 
@@ -129,7 +127,7 @@ def _startup_seconds(task: Task) -> float:
     if task.trial == 0:
         open_device(task.spec.workload.device, task.spec.workload.threads)
         load(task.spec.workload.target)
-        _startup.append(time.time() - psutil.Process().create_time())
+        _startup.append(process_age())
     return _startup[0] if _startup else 0.0
 
 

@@ -76,7 +76,7 @@ class EpochDone:
         first: whether it was the first in its process, slow first steps included.
         predicted: what it was to take by what was known before it; evaluation and save excluded.
         seconds: what it took; evaluation and save excluded.
-        ratio: run-level actual over planned time of an epoch, as learned so far.
+        pace: run-level actual over planned time of an epoch, as learned so far.
         evaluation_seconds, save_seconds: of this epoch; None if it had none.
         spent_seconds, spent_money, spent_joules: by the run, since it began.
         projected_seconds: of the whole run, to ``end_epochs``.
@@ -93,7 +93,7 @@ class EpochDone:
     first: bool
     predicted: Quantiles
     seconds: float
-    ratio: float
+    pace: float
     evaluation_seconds: float | None
     save_seconds: float | None
     spent_seconds: float
@@ -106,6 +106,13 @@ class EpochDone:
     values: tuple[tuple[str, float], ...] = ()
     best: bool = False
     reason: StopReason | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """What the epoch took over what was predicted, P50; None of one that was cut."""
+        if self.position.step or not self.predicted.p50:
+            return None
+        return self.seconds / self.predicted.p50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

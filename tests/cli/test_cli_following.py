@@ -63,7 +63,7 @@ def test_a_running_log_says_that_it_runs(tmp_path: Path) -> None:
 
 def test_json_is_one_document(tmp_path: Path) -> None:
     wild = [
-        replace(e, values=(("val_loss", nan),), ratio=inf) if isinstance(e, EpochDone) else e
+        replace(e, values=(("val_loss", nan),), pace=inf) if isinstance(e, EpochDone) else e
         for e in EVENTS
     ]
     path = write(tmp_path / "run.jsonl", wild)

@@ -37,7 +37,7 @@ def test_a_run_that_goes_as_planned_ends_as_planned(tmp_path: Path) -> None:
     assert run.run() is StopReason.PLAN_DONE
     assert run.guard.position.epoch == 10
     assert run.listener.notes() == []
-    assert all(e.ratio == 1 for e in epochs(run))
+    assert all(e.pace == 1 for e in epochs(run))
     assert isinstance(run.listener.events[-1], RunEnded)
 
 
@@ -153,7 +153,7 @@ def test_the_slow_first_epoch_of_a_process_teaches_nothing(tmp_path: Path) -> No
     run = Rehearsal(make_plan(epochs=10, deadline=3000.0), tmp_path, step_seconds=steps)
     assert run.run() is StopReason.PLAN_DONE
     assert "drift" not in run.listener.notes()
-    assert epochs(run)[0].ratio == 1
+    assert epochs(run)[0].pace == 1
     assert run.guard.outcome.first_epoch_seconds == (600,)
     assert run.guard.outcome.epoch_seconds == (50,) * 9
 

@@ -45,7 +45,7 @@ def test_a_line_is_its_event(event) -> None:
 def test_infinite_numbers_come_back(event, number, name) -> None:
     wild = replace(
         event,
-        ratio=number,
+        pace=number,
         spent_money=number,
         values=((name, number), ("NaN", 1.0)),
         projected_seconds=Quantiles(p05=0, p10=1, p50=2, p90=3, p95=inf),

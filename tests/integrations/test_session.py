@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from epochcast.guard import run_folder
 from epochcast.guard.log import read_log
 from epochcast.integrations import session as sessions
 from epochcast.records import EpochDone, Plan, RunEnded, RunStarted, StopReason
+from epochcast.report.text.following import summary_lines
 from epochcast.storage.store import Store
 
 
@@ -53,6 +55,25 @@ def test_a_run_tells_the_terminal_a_log_and_tensorboard(
     assert "stop: all done" in shown.err
     assert "Best val_loss: 0.5, after epoch 1." in run.summary()
     assert list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_summary_is_that_of_the_log_over_all_processes(tmp_path: Path) -> None:
+    folder, plan = tmp_path / "run", quick(epochs=10)
+
+    def process(epochs: int) -> str:
+        """So many more epochs, then the loop is left."""
+        with ec.follow(
+            plan, save=lambda path: path.write_text("x"), load=print, folder=folder, store=False
+        ) as run:
+            for _ in islice(run.epochs(), epochs):
+                for _ in run.batches(range(4)):
+                    pass
+        return run.summary()
+
+    for summary in (process(3), process(20)):
+        assert summary.splitlines() == summary_lines(read_log(folder / "log.jsonl"))
+    assert "(median of 7)" in summary  # of ten, and one in the middle that was left: no first ones
+    assert "It took 2 processes." in summary
 
 
 def test_the_outcome_goes_to_a_store_and_comes_back(tmp_path: Path) -> None:
@@ -94,7 +115,7 @@ def test_a_process_counts_from_its_own_beginning_once(
     followed(quick(), tmp_path / "a", store=False, watchers=[first])
     before = time.time()
     followed(quick(), tmp_path / "b", store=False, watchers=[second])
-    alive = before - sessions.psutil.Process().create_time()
+    alive = sessions.process_age() - (time.time() - before)
     assert 0.01 < first.events[0].spent_seconds < alive
     assert second.events[0].spent_seconds <= time.time() - before
 

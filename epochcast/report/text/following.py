@@ -8,8 +8,8 @@ Stopped after epoch 48 of 50: more might not have fitted the deadline.
 Time 59m 08s of 1h 00m; money $2.46 of $3.00; planned for 57 epochs: 53.6–56.9 min.
 An epoch took 56.1 s (median of 47); predicted: 53.4–56.7 s.
 
-Predicted is P10 to P90, by what was known before the epoch. The ratio is that of the whole run,
-actual over planned. After the arrow: what the whole run will take, P50. On plan: how likely it is
+Predicted is P10 to P90, by what was known before the epoch; the ratio is what it took over the P50
+of that. After the arrow: what the whole run will take, P50. On plan: how likely it is
 that all limits hold. A star: the best value so far.
 """
 
@@ -185,7 +185,7 @@ def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
     cells = [
         EpochCell("epoch", _epoch(event), 2 * count + 1),
         EpochCell("took (predicted)", _took(event), 20),
-        EpochCell("ratio", f"×{event.ratio:.2f}", 5, rank=4),
+        EpochCell("ratio", _ratio(event), 5, rank=4),
         EpochCell("time → total", _time(event), 17),
         EpochCell("money → total", _money(event), 15, rank=3),
         EpochCell("on plan", format_percent(event.on_plan_probability), 7, rank=1),
@@ -206,6 +206,10 @@ def _epoch(event: EpochDone) -> str:
 
 def _took(event: EpochDone) -> str:
     return f"{format_seconds(event.seconds)} ({span(event.predicted)})"
+
+
+def _ratio(event: EpochDone) -> str:
+    return "–" if event.ratio is None else f"×{event.ratio:.2f}"
 
 
 def _time(event: EpochDone) -> str:

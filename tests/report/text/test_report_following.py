@@ -82,6 +82,16 @@ def test_decisions_are_words() -> None:
     assert row(cut).startswith("12 cut")
 
 
+def test_the_ratio_is_that_of_the_numbers_beside_it() -> None:
+    predicted = replace(DONE.predicted, p50=50.0)
+    done = replace(DONE, seconds=60.0, predicted=predicted, pace=1.01)
+    assert "  ×1.20  " in row(done)
+    assert done.ratio == 1.2
+    cut = replace(done, position=Position(epoch=11, step=37, steps=1357))
+    assert cut.ratio is None  # part of an epoch, and what a whole one was to take
+    assert "×" not in row(cut)
+
+
 def test_what_is_not_known_has_no_column() -> None:
     free = replace(DONE, spent_money=None, projected_money=None)
     assert not any("money" in line or "$" in line for line in told(START, free)[-2:])
@@ -102,7 +112,7 @@ def test_wild_numbers_and_names_are_no_wider(number, name, width) -> None:
     wild = replace(
         DONE,
         seconds=number,
-        ratio=number,
+        pace=number,
         spent_money=number,
         values=((name, number),),
         on_plan_probability=number,
