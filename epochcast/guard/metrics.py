@@ -20,6 +20,7 @@ class MetricState:
         best_value, best_epoch: None before the first report.
         improvements, checks: reports that were the best so far, and all.
         rules, metric, mode: that all of this belongs to.
+        min_epochs: before which no rule stops the run.
     """
 
     rule_states: RuleStates = ()
@@ -30,6 +31,7 @@ class MetricState:
     rules: tuple[StopRule, ...] = ()
     metric: str = ""
     mode: Mode = "min"
+    min_epochs: int = 1
 
     def followed_by(self, plan: Plan) -> MetricState:
         """For a plan that goes on here: what was seen counts for the same metric and rules."""
@@ -38,14 +40,12 @@ class MetricState:
             rules=plan.stop_rules,
             metric=plan.metric,
             mode=plan.mode,
+            min_epochs=plan.least_epochs,
         )
         if (self.metric, self.mode) != (plan.metric, plan.mode):
             return fresh
-        return (
-            self
-            if self.rules == plan.stop_rules
-            else replace(self, rules=fresh.rules, rule_states=fresh.rule_states)
-        )
+        states = self.rule_states if self.rules == plan.stop_rules else fresh.rule_states
+        return replace(self, rules=fresh.rules, rule_states=states, min_epochs=fresh.min_epochs)
 
     @property
     def improving(self) -> float:
@@ -65,7 +65,8 @@ class MetricState:
             The state after it, why a rule stops the run there, and whether it is the best so far.
         """
         value = values[self.metric]
-        watch = Watch([rule_from(rule) for rule in self.rules], self.rule_states)
+        rules = [rule_from(rule) for rule in self.rules]
+        watch = Watch(rules, self.rule_states, self.min_epochs)
         reason = watch.update(Check(epoch, value, self._training(values)))
         seen = replace(self, rule_states=tuple(watch.states), checks=self.checks + 1)
         if reason is StopReason.NON_FINITE or not self._is_best(value):

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import inf, isfinite
+from math import frexp, inf, isfinite, ulp
+from struct import pack, unpack
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from epochcast.errors import UsageError
@@ -30,6 +31,7 @@ from epochcast.records.validation import is_finite, is_number, plain, shown
 State = tuple[float, ...]
 Verdict = tuple[State, StopReason | None]
 
+LARGEST_SINGLE, SINGLE_DIGITS = 3.4e38, 24  # of single precision; digits are binary
 STRIP = 5  # checks; Prechelt 1998, section 2.3
 
 
@@ -64,7 +66,7 @@ class Patience:
 
     def update(self, state: State, check: Check) -> Verdict:
         value = _smaller_is_better(check.value, self.mode)
-        if not state or value < state[0] - self.min_delta:
+        if not state or improves(value, state[0], self.min_delta):
             return (value, 0.0), None
         waited = state[1] + 1
         return (state[0], waited), StopReason.PATIENCE if waited >= self.checks else None
@@ -236,6 +238,25 @@ RULES: Mapping[str, type[Any]] = {
 }
 
 
+def improves(value: float, best: float, min_delta: float) -> bool:
+    """Whether a smaller value is better by more than ``min_delta``, as Keras and Lightning ask.
+
+    0.3 after 0.4 is no improvement by more than 0.1, though 0.4 − 0.1 is 0.30000000000000004: a
+    difference that rounding may have made is none. Without a ``min_delta`` any decrease is one.
+    """
+    rounding = _rounding(value) + _rounding(best) if min_delta else 0.0
+    return best - value > min_delta + rounding
+
+
+def _rounding(value: float) -> float:
+    """What writing a value as a number of single or double precision may have moved it by."""
+    if float(value).is_integer():
+        return 0.0
+    if abs(value) < LARGEST_SINGLE and unpack("f", pack("f", value))[0] == value:
+        return float(2.0 ** (frexp(value)[1] - SINGLE_DIGITS))
+    return ulp(value)
+
+
 def _smaller_is_better(value: float, mode: Mode) -> float:
     return value if mode == "min" else -value
 
@@ -291,11 +312,23 @@ def _require_whole(rule: Any, *names: str) -> None:
 
 
 class Watch:
-    """Several rules over one run; whichever fires first stops it. Values must be finite."""
+    """Several rules over one run; whichever fires first stops it. Values must be finite.
 
-    def __init__(self, rules: Sequence[Rule], states: Sequence[State] | None = None) -> None:
+    Args:
+        rules: that see every check.
+        states: of them, from an earlier process; default: as before the first check.
+        min_epochs: before which no rule stops the run, whatever it has seen.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        states: Sequence[State] | None = None,
+        min_epochs: float = 0,
+    ) -> None:
         self.rules = tuple(rules)
         self.states = list(states or [()] * len(self.rules))
+        self.min_epochs = min_epochs
 
     def update(self, check: Check) -> StopReason | None:
         """Show one check to every rule; the first reason found, or None."""
@@ -305,7 +338,7 @@ class Watch:
         for i, rule in enumerate(self.rules):
             self.states[i], reason = rule.update(self.states[i], check)
             found = found or reason
-        return found
+        return found if check.epoch >= self.min_epochs else None
 
 
 def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason] | None:

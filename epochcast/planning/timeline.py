@@ -76,7 +76,7 @@ def stop_forecast(
     if watched:
         training = [run for pilot in pilots for run in _training(pilot, at, replays, random)]
     runs = zip(curves, training, strict=True)
-    stopped = np.array([_stopped_at(rules, epochs, *run) for run in runs])
+    stopped = np.array([_stopped_at(rules, epochs, chosen.minimum, *run) for run in runs])
     return dict(zip(epochs, _chances(stopped, curves, request.better), strict=True))
 
 
@@ -105,10 +105,22 @@ def _training(pilot: FittedCurve, epochs: Array, count: int, random: np.random.G
 
 
 def _stopped_at(
-    rules: Sequence[Rule], epochs: Sequence[int], curve: Array, training: Array | None
+    rules: Sequence[Rule],
+    epochs: Sequence[int],
+    min_epochs: int,
+    curve: Array,
+    training: Array | None,
 ) -> int:
-    """Position of the check at which the rules stop; the number of checks if they do not."""
-    watch = Watch(rules)
+    """Position of the check at which the rules stop; the number of checks if they do not.
+
+    Args:
+        rules: of the run.
+        epochs: of the checks.
+        min_epochs: before which no rule stops.
+        curve: the metric at each check.
+        training: likewise, on training data; None if it is not known.
+    """
+    watch = Watch(rules, min_epochs=min_epochs)
     known = [None] * len(epochs) if training is None else training.tolist()
     for i, check in enumerate(map(Check, epochs, curve.tolist(), known)):
         if watch.update(check) is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
+from math import ceil
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -325,7 +326,8 @@ class Plan:
         options: ranked; the first one is chosen.
         timeline: of the chosen option and one fold, from the start of the run.
         prices: of the parts that the timeline is the sum of.
-        metric: that they watch.
+        min_epochs: fewer, at the reference batch, are not worth running.
+        metric: that stop rules watch.
         mode: whether a smaller or a larger metric is better.
         stop_rules: whichever fires first ends the run.
         final_save_seconds: before a hard end, how early to begin the last save.
@@ -367,6 +369,15 @@ class Plan:
     def chosen(self) -> Option:
         """The configuration to run."""
         return self.options[0]
+
+    @property
+    def least_epochs(self) -> int:
+        """``min_epochs`` at the batch of the chosen configuration; no stop rule ends a run before.
+
+        As ``planning.batch.equivalent_epochs``, and never beyond the plan's last epoch.
+        """
+        at_this_batch = ceil(self.min_epochs / (self.chosen.efficiency or 1.0) - 1e-9)
+        return min(at_this_batch, self.chosen.epochs)
 
     def epochs_of(self, action: Action) -> tuple[int, ...]:
         """The epochs after which something is done."""

@@ -64,3 +64,25 @@ def test_what_was_seen_counts_for_the_same_metric_and_rules_alone() -> None:
 def test_the_share_of_improvements_to_come_is_laplaces() -> None:
     assert MetricState().improving == 1 / 2
     assert MetricState(improvements=3, checks=8).improving == 4 / 10
+
+
+def test_no_rule_stops_a_run_before_its_fewest_epochs() -> None:
+    rules = (
+        replace(PATIENCE, settings=(("checks", 3.0), ("min_delta", 0.0))),
+        StopRule(kind="target", settings=(("value", 2.0),)),
+        StopRule(kind="divergence", settings=(("value", 0.5),)),
+    )
+    for rule in rules:
+        plan = replace(make_plan(epochs=20, rules=(rule,)), min_epochs=12)
+        state = MetricState().followed_by(plan)
+        assert checked(state, *[1.0] * 11)[1] is None
+        assert checked(state, *[1.0] * 12)[1] is not None
+    nothing_helps = checked(MetricState().followed_by(plan), 1.0, nan)
+    assert nothing_helps[1] is StopReason.NON_FINITE
+
+
+def test_fewest_epochs_are_those_of_the_batch_that_runs() -> None:
+    plan = replace(make_plan(epochs=20), min_epochs=6)
+    half = replace(plan, options=(replace(plan.chosen, efficiency=0.5),))
+    assert (plan.least_epochs, half.least_epochs) == (6, 12)
+    assert replace(plan, min_epochs=30).least_epochs == 20

@@ -185,3 +185,27 @@ def test_a_value_that_is_not_finite_stops_a_pilot_where_it_would_stop_a_run() ->
     assert s.stop((), curve) == (3, StopReason.NON_FINITE)
     assert s.stop((s.Patience(checks=2),), curve) == (3, StopReason.NON_FINITE)
     assert s.stop((s.Target(value=2.0),), curve) == (2, StopReason.TARGET)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    ("best", "value", "min_delta", "better"),
+    [
+        (0.4, 0.3, 0.1, False),  # 0.4 - 0.1 is a little more than 0.3
+        (0.8, 0.7, 0.1, False),  # and 0.7 + 0.1 a little less than 0.8
+        (0.3, 0.2, 0.1, False),
+        (0.800000011920929, 0.699999988079071, 0.1, False),  # 0.8 and 0.7 of single precision
+        (1e9 + 0.4, 1e9 + 0.3, 0.1, False),
+        (1e9, 1e9 - 1, 0.1, True),
+        (0.4, 0.2999, 0.1, True),
+        (0.4, 0.4 - 1e-16, 0.0, True),
+        (0.4, 0.4, 0.0, False),
+    ],
+)
+def test_an_improvement_is_more_than_min_delta_as_in_keras_and_lightning(
+    mode: str, best: float, value: float, min_delta: float, better: bool
+) -> None:
+    sign = 1 if mode == "min" else -1
+    rule = s.Patience(checks=1, min_delta=min_delta, mode=mode)
+    reason = s.stopping_epoch(rule, [sign * best, sign * value])
+    assert (reason is None) is better
