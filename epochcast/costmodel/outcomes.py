@@ -5,7 +5,9 @@ RunOutcome ──▶ actual seconds of a part ─┐
 CostModel  ──▶ the scatter it gives to that configuration ─────────────────┴▶ Error ──▶ Calibrations
 
 An epoch is compared by the median of a run's steady ones, so that a run that was cut in its first
-epoch says nothing about epochs; a start-up is compared in every run.
+epoch says nothing about epochs; a start-up is compared in every run. Where epochs had other steps
+than planned they are compared step by step; a smoke run, of far fewer steps, says nothing about
+epochs and evaluations.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReas
 
 Part = Literal["epoch", "startup", "evaluation", "save"]
 PARTS: tuple[Part, ...] = get_args(Part)
+LIKE_PLANNED = (0.5, 2.0)  # share of the planned steps: what is paid once an epoch matters beyond
 
 
 def calibrate(parameters: Parameters, outcomes: Iterable[RunOutcome]) -> Calibrations:
@@ -84,15 +87,32 @@ def _error(outcome: RunOutcome, at: ConfigurationCost, part: Part) -> Error | No
     ratio = max(-LOG_REACH, min(log(actual) - log(predicted), LOG_REACH))
     sd = _scatter(at, part)
     if part == "epoch":  # the median of few noisy epochs is noisy: its variance is πσ²/2n
-        noise = min(EPOCH_NOISE_CAP, outcome.predicted.epoch_noise)
+        noise = min(EPOCH_NOISE_CAP, max(outcome.predicted.epoch_noise, _seen_noise(outcome)))
         sd = hypot(sd, noise * sqrt(pi / 2 / len(outcome.epoch_seconds)))
     return Error(log_ratio=ratio, sd=sd)
 
 
+def _seen_noise(outcome: RunOutcome) -> float:
+    """Of its epochs, by the median absolute deviation from their median (times 1.4826, as for a
+    normal distribution; Rousseeuw & Croux 1993)."""
+    logs = [log(seconds) for seconds in outcome.epoch_seconds if seconds > 0]
+    if len(logs) < 2:
+        return 0.0
+    middle = median(logs)
+    return 1.4826 * median(abs(value - middle) for value in logs)
+
+
 def actual_seconds(outcome: RunOutcome, part: Part = "epoch") -> float | None:
-    """What a part of a run took: its median over the run; None where it never happened."""
+    """What a part of a run took: its median over the run; an epoch, with as many steps as planned.
+
+    None where it never happened, or where the run was too unlike its plan to tell.
+    """
     samples: Sequence[float] = getattr(outcome, f"{part}_seconds")
-    return median(samples) if samples else None
+    share = outcome.epoch_share
+    unlike = part in ("epoch", "evaluation") and not LIKE_PLANNED[0] <= share <= LIKE_PLANNED[1]
+    if unlike or not samples:
+        return None
+    return median(samples) / share if part == "epoch" else median(samples)
 
 
 def probed_seconds(outcome: RunOutcome, part: Part) -> float | None:

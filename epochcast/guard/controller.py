@@ -357,10 +357,19 @@ class Controller:
             return StopReason.SIGNAL
         return StopReason.PLAN_DONE if state.done >= self.schedule.last else None
 
+    def epoch_share(self, steps: int | None) -> float:
+        """Steps that an epoch has, over those that were planned; None is unknown.
+
+        Whoever accumulates may call ``step`` after each update, or after each batch.
+        """
+        if steps in (None, 0, self.planned_steps, self.plan.chosen.steps_per_epoch):
+            return 1.0
+        return steps / self.planned_steps
+
     def _steps_notice(self, state: RunState, step: int) -> tuple[Warning_, ...]:
         """A run that takes other steps than planned is another run; said once."""
-        planned = (self.planned_steps, self.plan.chosen.steps_per_epoch)
-        if state.epoch.skipped or state.epoch_steps is not None or step in planned:
+        known = state.epoch.skipped or state.epoch_steps is not None
+        if known or self.epoch_share(step) == 1:
             return ()
         return (notice("steps-differ", planned=str(self.planned_steps), seen=str(step)),)
 

@@ -189,19 +189,20 @@ def run_ended(
 
 
 def run_outcome(
-    plan: Plan, state: RunState, position: Position, finished_at: float
+    controller: Controller, state: RunState, position: Position, finished_at: float
 ) -> RunOutcome | None:
-    """What a run teaches later predictions; None where nothing was trained.
+    """What a run teaches later predictions, on the plan's device; None where nothing was trained.
 
     Args:
-        plan: that was followed.
+        controller: of the plan that was followed.
         state: at the end.
         position: at the end.
         finished_at: seconds since 1970.
     """
-    ledger = state.ledger
+    ledger, plan = state.ledger, controller.plan
     if not position.steps:
         return None
+    share = controller.epoch_share(state.epoch_steps)
     return RunOutcome(
         run=ledger.run,
         workload=plan.workload,
@@ -211,7 +212,7 @@ def run_outcome(
         epochs=position.epoch,
         reason=state.reason,
         predicted=plan.prices,
-        total_predicted=_total(plan, state, position),
+        total_predicted=_total(plan, state, position) if share == 1 else None,
         startup_seconds=ledger.samples.startup,
         first_epoch_seconds=ledger.samples.first_epoch,
         epoch_seconds=ledger.samples.epoch,
@@ -219,6 +220,7 @@ def run_outcome(
         save_seconds=ledger.samples.save,
         total_seconds=ledger.spent_seconds,
         finished_at=finished_at,
+        epoch_share=share,
     )
 
 

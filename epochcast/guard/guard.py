@@ -329,6 +329,9 @@ class Guard:
                 wall_time=self._clock.wall(),
             )
             self._bus.send(ended)
+
+    def close_watchers(self) -> None:
+        """Nothing more will be told."""
         self._bus.close()
 
     # ── what can be asked ────────────────────────────────────────────────────────────────────
@@ -362,7 +365,7 @@ class Guard:
     @property
     def outcome(self) -> RunOutcome | None:
         """What the run teaches later predictions; None where nothing was trained."""
-        return events.run_outcome(self.plan, self.state, self.position, self._clock.wall())
+        return events.run_outcome(self._controller, self.state, self.position, self._clock.wall())
 
     # ── agreeing, saving and reporting ─────────────────────────────────────────────────────────
 

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from epochcast.guard.log import LogWriter, read_log
 from epochcast.guard.ranks import Alone, Ranks, Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
 from epochcast.profiler.process_age import process_age
-from epochcast.records import Plan, RunEvent, RunStarted, StopReason
+from epochcast.records import Device, Plan, RunEvent, RunStarted, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
 LOG = "log.jsonl"  # in it
@@ -139,6 +139,7 @@ class Session:
             if not failed:
                 self._feed_back()
         finally:
+            self.guard.close_watchers()
             self._heart.stop()
             release(self._settings.folder)
             self.signals.__exit__()
@@ -186,6 +187,10 @@ class Session:
         store, outcome = self._settings.store, self.guard.outcome
         if store is False or self.guard.ranks.rank > 0 or outcome is None:
             return
+        planned, outcome = outcome.device, replace(outcome, device=device_in_use(outcome.device))
+        if outcome.device.key != planned.key:
+            labels = {"planned": planned.label, "ran": outcome.device.label}
+            self.guard.note("other-device", **labels)
         try:
             from epochcast.storage.store import Store
 
@@ -234,6 +239,22 @@ def current_ranks() -> Ranks:
             )
         return Alone()
     return TorchRanks(distributed) if distributed.get_world_size() > 1 else Alone()
+
+
+def device_in_use(planned: Device) -> Device:
+    """What this process trained on, with its threads; the plan's device where torch was not used.
+
+    Args:
+        planned: that the plan is for.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return planned
+    from epochcast.profiler.device import fingerprint
+
+    on_cuda = torch.cuda.is_initialized() and torch.cuda.max_memory_allocated() > 0
+    on_mps = torch.backends.mps.is_available() and torch.mps.driver_allocated_memory() > 0
+    return fingerprint(torch.device("cuda" if on_cuda else "mps" if on_mps else "cpu"))
 
 
 def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:

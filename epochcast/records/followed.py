@@ -159,6 +159,8 @@ class RunOutcome:
     Attributes:
         run: the run's name; of several outcomes of one run the last counts.
         source: of the workload's code, as in a Measurement; empty if unknown.
+        device: that it ran on, with the threads that it had.
+        epoch_share: steps that its epochs had, over those that were planned.
         predicted: of the parts, before the run; ``predicted.calibration`` is the factor that
             earlier outcomes had put into it.
         total_predicted: from process start to the end after ``epochs``; None where the run was
@@ -190,6 +192,8 @@ class RunOutcome:
     save_seconds: tuple[float, ...]
     total_seconds: float
     finished_at: float
+    epoch_share: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.total_seconds >= 0, f"total_seconds must be >= 0, got {self.total_seconds}")
+        require(self.epoch_share > 0, f"epoch_share must be > 0, got {self.epoch_share}")

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from rehearsal import Listener, about, make_plan
 
 import epochcast as ec
@@ -86,6 +87,21 @@ def test_the_outcome_goes_to_a_store_and_comes_back(tmp_path: Path) -> None:
     assert len(outcome.first_epoch_seconds) == 1
     assert outcome.predicted == quick().prices
     assert outcome.total_predicted is not None
+
+
+def test_the_outcome_is_of_the_device_that_ran_and_of_the_steps_that_were_made(
+    tmp_path: Path,
+) -> None:
+    listener, url = Listener(), f"sqlite:///{tmp_path / 'store.sqlite'}"
+    plan = quick(steps=40)
+    followed(plan, tmp_path / "run", store=url, watchers=[listener])
+    with Store.open(url) as store:
+        (outcome,) = store.outcomes()
+    assert outcome.epoch_share == 4 / 40
+    assert outcome.total_predicted is None
+    assert outcome.device == sessions.device_in_use(plan.device)
+    assert outcome.device.threads == torch.get_num_threads()
+    assert "other-device" in listener.notes()
 
 
 def test_without_a_store_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

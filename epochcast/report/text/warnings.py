@@ -106,6 +106,8 @@ WARNINGS = {
     "that is in it is priced as part of every epoch",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
+    "other-device": "this run was on {ran}, and its plan is for {planned}: it corrects no "
+    "prediction for the latter",
     "drift": "epochs now take {ratio_after} times the planned time; before it was {ratio_before}",
     "replanned": "the run is now to end after epoch {new}, not {old}: {why}",
     "cut": "a whole epoch would not fit any more; about {steps} of its {of} steps do",
