@@ -24,7 +24,7 @@ import msgspec
 from epochcast.errors import StoreError
 from epochcast.guard.ranks import Ranks, wait_for_all
 from epochcast.guard.run_state import CheckpointState, FileSeen
-from epochcast.records import from_json, to_json
+from epochcast.records import from_json, require_schema, to_json
 from epochcast.records.documents import write_atomic
 
 CONTENT, STATE = "checkpoint.pt", "state.json"
@@ -94,8 +94,10 @@ class CheckpointStore:
         self._prune()
         return final
 
-    def save(self, write: Write, state: CheckpointState, ranks: Ranks, everyone: bool) -> None:
+    def save(self, write: Write, state: CheckpointState, ranks: Ranks, everyone: bool) -> int:
         """Have a checkpoint written, whole or not at all; of several processes, all call this.
+
+        Returns its number; 0 for a process that does not know it.
 
         Args:
             write: writes it to the path that it is given.
@@ -114,6 +116,7 @@ class CheckpointStore:
         if first:
             self.finish(number, state)
         wait_for_all(ranks)  # it is whole
+        return number
 
     def abandon(self) -> None:
         """Remove what was not finished, here or by a process that was killed."""
@@ -177,18 +180,30 @@ def read_record(path: Path, kind: type[_Record]) -> _Record:
     """A record that was written as JSON.
 
     Raises:
-        Damaged: it is not there, or no JSON.
-        StoreError: it is JSON, and no such record: of a newer epochcast, perhaps.
+        Damaged: it is not there, no JSON, or no such record: numbers out of range, for one.
+        StoreError: it is of another epochcast, a newer one.
     """
     try:
         content = path.read_bytes()
-        msgspec.json.decode(content)
-    except (OSError, msgspec.DecodeError) as error:
+        raw = msgspec.json.decode(content)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise Damaged(f"cannot read {path}: {error}") from error
+    try:
+        _require_schemas(raw)
+    except StoreError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
     try:
         return from_json(content, kind)
     except StoreError as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
+        raise Damaged(f"cannot read {path}: {error}") from error
+
+
+def _require_schemas(raw: object) -> None:
+    """Of a document, and of the ledger in it."""
+    if isinstance(raw, dict):
+        if isinstance(raw.get("schema"), int):
+            require_schema(raw["schema"])
+        _require_schemas(raw.get("ledger"))
 
 
 def number_of(folder: Path) -> int:

@@ -46,6 +46,8 @@ from typing import Literal
 from epochcast.costmodel.scatter import LOG_REACH
 from epochcast.guard.mixture import Normal, at, normalised, quantile
 from epochcast.records import Quantiles, UnitPrices
+from epochcast.records.plan import LEAST_FACTOR, LONGEST
+from epochcast.records.validation import require, require_within
 
 # West & Harrison, section 2.4.3: 0.8 to 1 in practice, the last ten values count; and, less likely
 # before any is seen, a level on its way, of which the last two say most
@@ -65,6 +67,7 @@ HALVINGS = 12  # of the interval in which a probability lies: known to 0.03 %
 CERTAIN = 1e-4  # probabilities closer to 0 or 1 are not told apart
 LEAST_WEIGHT = 1e-9  # of a noise: none is ever ruled out for good
 LARGEST_SURPRISE = 700.0  # of a logarithm: floating point ends there
+LARGEST = 1e6  # of a logarithm, a variance or a weight; far beyond any that was seen
 NO_WEIGHT = 1e-5  # below it a forecast leaves a noise out
 
 Part = Literal["epoch", "evaluation", "save"]
@@ -86,6 +89,12 @@ class LocalLevel:
     discount: float
     mean: float
     variance: float
+
+    def __post_init__(self) -> None:
+        require_within(self, 0, LARGEST, "weight", "variance")
+        require_within(self, LEAST_FACTOR, LARGEST, "noise")
+        require_within(self, LEAST_FACTOR, 1, "discount")
+        require_within(self, -LARGEST, LARGEST, "mean")
 
     def having_seen(self, value: float) -> LocalLevel:
         """After one more value; the weight is relative to those of the other models."""
@@ -173,6 +182,15 @@ class Level:
     extra: float = 0.0
     jumped: bool = False
 
+    def __post_init__(self) -> None:
+        require_within(self, 0, LONGEST, "seen", "jumps", "singles", "extra")
+        require_within(self, 0, LARGEST, "spread")
+        require_within(self, LEAST_FACTOR, LARGEST, "noise")
+        require_within(self, -LARGEST, LARGEST, "doubt")
+        require_within(self, LEAST_FACTOR, LONGEST, "planned")
+        shared = not self.models or abs(sum(model.weight for model in self.models) - 1) < 1e-6
+        require(shared, "the weights of a level's models must add up to 1")
+
     @classmethod
     def of_plan(cls, planned: Quantiles, noise: float = 0.0) -> Level:
         """Before the run: the plan's own interval, matched at its P95.
@@ -181,7 +199,7 @@ class Level:
             planned: seconds of one; zero is unknown.
             noise: relative standard deviation of one around its run's mean.
         """
-        if planned.p50 <= 0:
+        if planned.p50 < LEAST_FACTOR:
             return cls(planned=None)
         spread = log(planned.p95 / planned.p50) / P95
         return cls(
@@ -210,7 +228,7 @@ class Level:
 
     def update(self, seconds: float) -> Level:
         """Having seen one more."""
-        if seconds <= 0:
+        if seconds < LEAST_FACTOR:
             return self
         if self.planned is None:
             models = models_of(UNKNOWN_SPREAD, 0.0)
@@ -261,7 +279,9 @@ class Level:
         sure = replace(self, doubt=None)
         if self.doubt < 0:
             return sure._learn(self.mean + self.doubt)
-        return replace(sure, singles=self.singles + 1, extra=self.extra + exp(self.doubt) - 1)
+        return replace(
+            sure, singles=self.singles + 1, extra=min(LONGEST, self.extra + exp(self.doubt) - 1)
+        )
 
     def quantile(self, count: float, p: float) -> float:
         """Seconds of ``count`` more of them together, at probability ``p``."""

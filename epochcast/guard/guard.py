@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shutil import disk_usage
 
-from epochcast.errors import UsageError
+from epochcast.errors import StoreError, UsageError
 from epochcast.guard import events
 from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
 from epochcast.guard.controller import Controller, Moment, Policy, notice
@@ -37,7 +38,7 @@ from epochcast.records import (
     StopReason,
     Warning_,
 )
-from epochcast.units import format_seconds
+from epochcast.units import format_bytes, format_seconds
 
 AGREE_SECONDS = 0.25  # between agreements of several processes: well inside a grace of 2 s
 NOTE_SECONDS = 1.0  # between notes of the time used in the ledger: what a kill may forget
@@ -394,15 +395,29 @@ class Guard:
         try:
             self._note(began)
             checkpoint = self.state.checkpoint(self._timer.step)
-            self.checkpoints.save(self._write, checkpoint, self.ranks, self.policy.all_ranks_save)
+            number = self.checkpoints.save(
+                self._write, checkpoint, self.ranks, self.policy.all_ranks_save
+            )
         except (OSError, RuntimeError) as error:  # torch.save says RuntimeError on a full disk
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            if self._alone:
+                self.checkpoints.abandon()  # what was written of it takes room
             if required or not self.state.has_checkpoint:
-                raise
-            self.note("save-failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+                raise StoreError(self._save_failed(why)) from error
+            self.note("save-failed", error=why)
             return
         now = self._clock.monotonic()
         self._timer.saved(now)
-        self.state = self.state.saved(began, now)
+        self.state = self.state.saved(began, now, number)
+
+    def _save_failed(self, why: str) -> str:
+        folder = self._folder.absolute()
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        free = format_bytes(disk_usage(there).free)
+        return (
+            f"a checkpoint could not be saved in {self._folder}, where {free} are free ({why}): "
+            "make room or give another folder, and start again"
+        )
 
     def _rehearses(self) -> bool:
         return self.policy.rehearse and not self.state.has_checkpoint

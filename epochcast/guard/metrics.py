@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from epochcast.planning.stopping import Check, Watch, rule_from
 from epochcast.records import Mode, Plan, StopReason, StopRule
+from epochcast.records.plan import LONGEST
+from epochcast.records.validation import require_within
 
 RuleStates = tuple[tuple[float, ...], ...]
 
@@ -33,8 +35,17 @@ class MetricState:
     mode: Mode = "min"
     min_epochs: int = 1
 
+    def __post_init__(self) -> None:
+        require_within(self, 0, LONGEST, "improvements", "checks", "min_epochs", "best_epoch")
+
     def followed_by(self, plan: Plan) -> MetricState:
-        """For a plan that goes on here: what was seen counts for the same metric and rules."""
+        """For a plan that goes on here: what was seen counts for the same metric and rules.
+
+        Raises:
+            UsageError: the plan has a rule that does not exist, or cannot be set like that.
+        """
+        for rule in plan.stop_rules:
+            rule_from(rule)
         fresh = MetricState(
             rule_states=((),) * len(plan.stop_rules),
             rules=plan.stop_rules,

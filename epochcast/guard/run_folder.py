@@ -35,7 +35,7 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-BEAT_SECONDS = 1.0  # between touches: what a kill may forget
+BEAT_SECONDS = 1.0  # between touches
 LEDGER, ALIVE, LOCK = "ledger.json", "alive", "lock"
 
 _held: dict[tuple[int, Path], int] = {}  # process and lock → its one descriptor
@@ -74,6 +74,8 @@ def resume(folder: Path, checkpoints: CheckpointStore, plan: Plan, began: float)
         StoreError: what is in the folder cannot be read, and nothing older is there.
     """
     checkpoints.abandon()
+    for left in folder.glob(f".{LEDGER}.*"):  # of a process that was killed as it wrote
+        left.unlink(missing_ok=True)
     newest = checkpoints.last()
     damage = [
         notice("damaged-checkpoint", name=name, error=error)
@@ -91,11 +93,14 @@ def resume(folder: Path, checkpoints: CheckpointStore, plan: Plan, began: float)
             f"{folder} holds a run of {ledger.workload}, but the plan is for "
             f"{plan.workload}: give another folder"
         )
+    found = number_of(newest[0]) if newest else 0
+    if ledger is not None and found < ledger.saves and not damage:
+        damage.append(notice("vanished-checkpoint", number=str(ledger.saves)))
     begun = _new_ledger(plan, began)
     return Resumed(
-        ledger=begun if ledger is None else _next_ledger(ledger, begun, lived_on(folder)),
+        ledger=begun if ledger is None else _next_ledger(ledger, begun, lived_on(folder, began)),
         checkpoint=state,
-        number=number_of(newest[0]) if newest else 0,
+        number=found,
         another_plan=ledger is not None and ledger.plan != begun.plan,
         damage=tuple(damage),
     )
@@ -157,7 +162,7 @@ def write_ledger(folder: Path, ledger: Ledger, durable: bool) -> None:
 
 
 class Heartbeat:
-    """A sign of life beside the ledger, so that a kill forgets a second at most."""
+    """A sign of life beside the ledger, so that what a kill forgets is known to a second."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / ALIVE
@@ -185,14 +190,22 @@ class Heartbeat:
                 self._file.touch()
 
 
-def lived_on(folder: Path) -> float:
-    """Seconds that a process which was killed went on after its last note in the ledger."""
+def lived_on(folder: Path, until: float) -> float:
+    """Seconds that a process which was killed went on after its last note in the ledger.
+
+    It was killed before its next beat: the whole of that is counted, for parts of seconds that are
+    forgotten add up.
+
+    Args:
+        folder: of the run.
+        until: when the next process began, seconds since 1970.
+    """
     try:
         beat = (folder / ALIVE).stat().st_mtime
         noted = (folder / LEDGER).stat().st_mtime
     except OSError:
         return 0.0
-    return max(0.0, beat - noted)
+    return max(0.0, beat - noted, min(max(beat, noted) + BEAT_SECONDS, until) - noted)
 
 
 def hold(folder: Path) -> None:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from epochcast.guard.forecast import Forecast, Part
 from epochcast.guard.metrics import MetricState, RuleStates
 from epochcast.records import SCHEMA, Position, Quantiles, StopReason
+from epochcast.records.plan import LONGEST
+from epochcast.records.validation import require_seconds, require_within
 
 KEPT_SAMPLES = 1000  # of each kind, the latest: enough to judge a prediction by
 
@@ -34,6 +36,9 @@ class Samples:
     epoch: tuple[float, ...] = ()
     evaluation: tuple[float, ...] = ()
     save: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_seconds(self, "startup", "first_epoch", "epoch", "evaluation", "save")
 
     def add(self, kind: str, seconds: float) -> Samples:
         """With one more."""
@@ -53,6 +58,7 @@ class Ledger:
         spent_seconds: of all processes, up to the last time this was written.
         steps: done by then, some of them perhaps lost since.
         reason: why the run ended; None while it goes on.
+        saves: checkpoints made so far; the number of the newest.
     """
 
     schema: int = SCHEMA
@@ -66,6 +72,12 @@ class Ledger:
     steps: int = 0
     samples: Samples = field(default_factory=Samples)
     reason: StopReason | None = None
+    saves: int = 0
+
+    def __post_init__(self) -> None:
+        require_within(self, 0, LONGEST, "spent_seconds", "steps", "saves")
+        require_within(self, 1, LONGEST, "processes")
+        require_within(self, -LONGEST, LONGEST, "began_at")
 
     def is_over(self, epochs_left: bool, time_left: bool) -> bool:
         """Whether the run ended for good.
@@ -243,9 +255,16 @@ class RunState:
             improved=best or self.improved,
         )
 
-    def saved(self, began: float, now: float) -> RunState:
-        """A checkpoint was made."""
-        saved = replace(self, saved_at=now, has_checkpoint=True, improved=False)
+    def saved(self, began: float, now: float, number: int) -> RunState:
+        """A checkpoint was made.
+
+        Args:
+            began: when.
+            now: when it was whole.
+            number: of saves so far.
+        """
+        ledger = replace(self.ledger, saves=number)
+        saved = replace(self, ledger=ledger, saved_at=now, has_checkpoint=True, improved=False)
         return saved._put_aside("save", now - began)
 
     def end_epoch(self, now: float, step: int) -> RunState:

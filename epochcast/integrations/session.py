@@ -122,6 +122,8 @@ class Session:
             may_save: whether the weights are those of the training; asked in an evaluation.
         """
         self._on_signal, self._may_save = on_signal, may_save
+        if self._settings.store is not False:  # as the run ends there is no time to load it
+            import epochcast.storage.store  # noqa: F401
         self.signals.__enter__()
         goes_on = self.guard.start()
         if self.guard.ranks.rank == 0:

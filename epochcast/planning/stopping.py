@@ -391,5 +391,8 @@ def rule_from(record: StopRule) -> Rule:
     """
     if record.kind not in RULES:
         raise UsageError(f"no stop rule {record.kind!r}; there are: {', '.join(RULES)}")
-    rule: Rule = RULES[record.kind](mode=record.mode, **dict(record.settings))
+    try:
+        rule: Rule = RULES[record.kind](mode=record.mode, **dict(record.settings))
+    except TypeError as error:
+        raise UsageError(f"the stop rule {record.kind} has other settings: {error}") from error
     return rule

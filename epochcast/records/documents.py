@@ -146,6 +146,5 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    finally:  # a full disk, or whatever else stopped this, leaves nothing behind
         temporary.unlink(missing_ok=True)
-        raise

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA
 from epochcast.records.estimate import Quantiles, Warning_
-from epochcast.records.plan import LimitName, StopReason, UnitPrices
-from epochcast.records.validation import require
+from epochcast.records.plan import LONGEST, LimitName, StopReason, UnitPrices
+from epochcast.records.validation import require, require_within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,9 @@ class Position:
     epoch: int = 0
     step: int = 0
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        require_within(self, 0, LONGEST, "epoch", "step", "steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import Enum
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,7 +20,14 @@ from typing import Literal, get_args
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA, read_document, write_document
 from epochcast.records.estimate import Quantiles, Warning_
-from epochcast.records.validation import is_finite, is_number, plain, require, shown
+from epochcast.records.validation import (
+    is_finite,
+    is_number,
+    plain,
+    require,
+    require_within,
+    shown,
+)
 
 Action = Literal["evaluate", "save", "decide"]
 CountedFrom = Literal["now", "start", "total"]
@@ -29,6 +37,9 @@ RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futili
 Fit = Literal["underfitting", "overfitting", "diverging", "settled"]
 RateRule = Literal["linear", "square-root"]
 MAX_RATE = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
+LONGEST = 1e15  # of anything that is counted, or lasts seconds: what is more, nobody meant
+LARGEST_NOISE = 100.0  # relative
+LEAST_FACTOR = 1e-9  # of what others are multiplied with or divided by
 RATES = ("price_per_hour", "fixed_cost", "watts", "watts_spread", "carbon_per_kwh")
 
 
@@ -206,6 +217,8 @@ class Option:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"an option has at least one epoch, but got {self.epochs}")
+        require_within(self, 1, LONGEST, "steps_per_epoch", "target_epochs", "max_epochs")
+        require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, "efficiency")
 
     @property
     def global_batch(self) -> int:
@@ -240,6 +253,16 @@ class UnitPrices:
     startup_calibration: float = 1.0
     evaluation_calibration: float = 1.0
     save_calibration: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_within(self, 0, LARGEST_NOISE, "epoch_noise", "round_scatter")
+        require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, "calibration", "startup_calibration")
+        others = ("evaluation_calibration", "save_calibration")
+        require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, *others)
+        for name in ("startup", "first_steps", "epoch", "evaluation", "save"):
+            seconds = getattr(self, name)
+            ok = seconds.p05 >= 0 and is_finite(seconds.p95)
+            require(ok, f"{name} must be finite and not negative, but got {seconds}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +387,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         require(bool(self.options), "a plan needs at least one option, and has none")
+        counts = ("folds", "min_epochs", "target_epochs", "max_epochs")
+        require_within(self, 1, LONGEST, *counts)
+        require_within(self, 0, LONGEST, "samples", "keep", "final_save_seconds", "probing_seconds")
+        require_within(self, LEAST_FACTOR, LONGEST, "save_interval_seconds", "mtbf_seconds")
+        epochs = [checkpoint.epoch for checkpoint in self.timeline]
+        in_order = all(a < b for a, b in pairwise(epochs))
+        require(in_order, "the epochs of a timeline must increase")
 
     @property
     def chosen(self) -> Option:

@@ -43,6 +43,24 @@ def require_seconds(record: object, *names: str) -> None:
         )
 
 
+def require_within(record: object, low: float, high: float, *names: str) -> None:
+    """Refuse fields of a record that are no finite numbers within bounds; None is unknown.
+
+    Args:
+        record: whose fields are looked at.
+        low: the least that makes sense.
+        high: the most.
+        names: of the fields.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name in names:
+        value = getattr(record, name)
+        within = value is None or low <= value <= high
+        require(within, f"{name} must lie between {low:g} and {high:g}, but got {shown(value)}")
+
+
 def plain(value: Any) -> Any:
     """A scalar of numpy, torch or any other kind as one of Python's; anything else as it is."""
     if hasattr(value, "item") and not getattr(value, "shape", ()):

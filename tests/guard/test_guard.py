@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rehearsal import FakeClock, Listener, Rehearsal, about, make_plan
 
 import epochcast as ec
-from epochcast.errors import UsageError
+from epochcast.errors import StoreError, UsageError
 from epochcast.guard.controller import Policy
 from epochcast.guard.limits import Allocation
 from epochcast.guard.ranks import Signals
@@ -288,9 +288,17 @@ def test_a_save_that_fails_on_the_way_is_told_and_tried_again(tmp_path: Path) ->
 def test_a_save_function_that_never_works_is_found_out_after_one_step(tmp_path: Path) -> None:
     run = Rehearsal(make_plan(), tmp_path)
     run.guard._write = FullDisk(1)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StoreError, match=r"in .*, where .*B are free \(OSError: no space left"):
         run.run()
     assert run.guard.position.steps == 1
+    assert not list(tmp_path.glob("checkpoints/.writing*"))  # what was written of it took room
+
+
+def test_a_rule_that_cannot_be_set_like_that_is_refused_at_once(tmp_path: Path) -> None:
+    for name, value in (("checks", -1.0), ("chekcs", 3.0)):
+        rules = (StopRule(kind="patience", settings=((name, value),)),)
+        with pytest.raises(UsageError, match=r"the (stop )?rule patience"):
+            Rehearsal(make_plan(rules=rules), tmp_path)
 
 
 def test_metrics_without_the_plans_own_are_refused_once_rules_need_it(tmp_path: Path) -> None:

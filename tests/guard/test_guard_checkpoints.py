@@ -149,3 +149,25 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     assert last is not None
     assert (last[0] / CONTENT).read_text() in ("first", "second")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    ["[" * 100_000, '{"schema": 2, "position": {"epoch": -3}}', '{"schema": 2, "position": 7}'],
+)
+def test_a_state_that_nobody_wrote_like_that_is_damage(tmp_path: Path, spoilt: str) -> None:
+    store = CheckpointStore(tmp_path, keep=0)
+    save(store, 1)
+    newest = save(store, 2)
+    (newest / "state.json").write_text(spoilt)
+    last = CheckpointStore(tmp_path, keep=0).last()
+    assert last is not None
+    assert last[1].position.steps == 1
+
+
+def test_the_ledger_in_a_state_may_be_newer_too(tmp_path: Path) -> None:
+    folder = save(CheckpointStore(tmp_path, keep=0), 1)
+    newer = f'{{"schema": {SCHEMA}, "position": {{}}, "ledger": {{"schema": {SCHEMA + 1}}}}}'
+    (folder / "state.json").write_text(newer)
+    with pytest.raises(StoreError, match="written by a newer epochcast"):
+        CheckpointStore(tmp_path, keep=0).last()

@@ -25,7 +25,7 @@ def test_training_is_what_neither_evaluates_nor_saves(
     state = NEW.begin_epoch(10.0, PREDICTED)
     state = state.evaluate_since(10 + steps).end_evaluation(10 + steps + evaluating, aside=True)
     now = 10 + steps + evaluating
-    state = state.saved(now, now + saving)
+    state = state.saved(now, now + saving, 1)
     assert state.epoch.training(now + saving) == pytest.approx(steps, abs=1e-9)
     assert state.epoch.evaluation == pytest.approx(evaluating, abs=1e-9)
     assert state.epoch.save == pytest.approx(saving, abs=1e-9)
@@ -62,7 +62,7 @@ def test_within_an_epoch_a_checkpoint_has_the_rules_of_its_beginning() -> None:
     assert checked.checkpoint(step=10).metrics.rule_states == ((),)
     assert checked.checkpoint(step=0).metrics.rule_states == ((1.0, 0.0),)
     assert checked.checkpoint(step=10).is_best
-    assert not checked.saved(1.0, 2.0).checkpoint(step=10).is_best
+    assert not checked.saved(1.0, 2.0, 1).checkpoint(step=10).is_best
 
 
 def test_a_verdict_stays_and_other_values_give_none() -> None:
@@ -85,8 +85,8 @@ def test_what_is_noted_is_read_again() -> None:
 
 
 def test_the_latest_samples_are_kept() -> None:
-    samples = Samples(save=tuple(float(i) for i in range(KEPT_SAMPLES))).add("save", -1.0)
-    assert (len(samples.save), samples.save[0], samples.save[-1]) == (KEPT_SAMPLES, 1.0, -1.0)
+    samples = Samples(save=tuple(float(i) for i in range(KEPT_SAMPLES))).add("save", 0.5)
+    assert (len(samples.save), samples.save[0], samples.save[-1]) == (KEPT_SAMPLES, 1.0, 0.5)
 
 
 @pytest.mark.parametrize(

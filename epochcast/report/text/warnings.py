@@ -116,6 +116,8 @@ WARNINGS = {
     "save-failed": "a checkpoint could not be saved ({error}): the one before it is kept",
     "damaged-checkpoint": "checkpoint {name} is damaged ({error}): the run goes on from the one "
     "before it",
+    "vanished-checkpoint": "checkpoint {number}, the newest of this run, is no longer there: what "
+    "was trained since the one before it is lost",
     "damaged-ledger": "how much was used is taken from the newest checkpoint, and what came after "
     "it is not counted: {error}",
     "steps-differ": "an epoch has {seen} steps, not the {planned} of the plan: from here on its "
