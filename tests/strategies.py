@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -136,7 +136,9 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
     if kind is RunConfig:
         return run_configs
     if kind is records.Option:
-        return _record(kind, epochs=positive)
+        return options
+    if kind is records.UnitPrices:
+        return unit_prices
     if kind is records.Checkpoint:
         return _record(kind, epoch=positive)
     if kind in simple:
@@ -227,16 +229,48 @@ warnings = _record(records.Warning_)
 terms = _record(records.Term)
 capacities = _record(records.Capacity, config=run_configs)
 estimates = _record(records.Estimate, config=run_configs)
+factors = st.floats(1e-3, 1e3)
+unit_prices = _record(
+    records.UnitPrices,
+    epoch_noise=st.floats(0, 10),
+    round_scatter=st.floats(0, 10),
+    calibration=factors,
+    startup_calibration=factors,
+    evaluation_calibration=factors,
+    save_calibration=factors,
+)
+options = _record(
+    records.Option,
+    epochs=positive,
+    steps_per_epoch=positive,
+    target_epochs=st.none() | positive,
+    max_epochs=st.none() | positive,
+    efficiency=st.none() | factors,
+)
+checkpoints = _of_type(records.Checkpoint)
+
+
+@st.composite
+def _schedules(draw: st.DrawFn) -> tuple[records.Checkpoint, ...]:
+    """Moments of a run, epoch by epoch."""
+    return tuple(replace(draw(checkpoints), epoch=epoch) for epoch in draw(_rising)[:4])
+
+
 plans = _record(
     records.Plan,
     schema=st.just(records.SCHEMA),
-    options=st.lists(_of_type(records.Option), min_size=1, max_size=2).map(tuple),
+    options=st.lists(options, min_size=1, max_size=2).map(tuple),
+    timeline=_schedules(),
+    folds=positive,
+    min_epochs=positive,
+    target_epochs=st.none() | positive,
+    max_epochs=st.none() | positive,
+    save_interval_seconds=st.none() | factors,
+    mtbf_seconds=st.none() | factors,
 )
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
-unit_prices = _record(records.UnitPrices)
-run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA))
-options, checkpoints = _of_type(records.Option), _of_type(records.Checkpoint)
+run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA), epoch_share=factors)
 outlooks, stop_rules = _record(records.Outlook), _record(records.StopRule)
 positions = _record(records.Position)
 runs_started = _record(records.RunStarted, schema=st.just(records.SCHEMA))
