@@ -71,9 +71,10 @@ def test_the_summary_is_that_of_the_log_over_all_processes(tmp_path: Path) -> No
                     pass
         return run.summary()
 
-    for summary in (process(3), process(20)):
+    for epochs in (3, 20):
+        summary = process(epochs)
         assert summary.splitlines() == summary_lines(read_log(folder / "log.jsonl"))
-    assert "(median of 7)" in summary  # of ten, and one in the middle that was left: no first ones
+    assert "(median of 8)" in summary  # of ten, without the first of each process
     assert "It took 2 processes." in summary
 
 
