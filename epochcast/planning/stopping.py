@@ -243,6 +243,11 @@ def improves(value: float, best: float, min_delta: float) -> bool:
 
     0.3 after 0.4 is no improvement by more than 0.1, though 0.4 − 0.1 is 0.30000000000000004: a
     difference that rounding may have made is none. Without a ``min_delta`` any decrease is one.
+
+    Args:
+        value: of a check, smaller is better.
+        best: of those before.
+        min_delta: in the metric's own unit.
     """
     rounding = _rounding(value) + _rounding(best) if min_delta else 0.0
     return best - value > min_delta + rounding
