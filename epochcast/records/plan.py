@@ -39,6 +39,7 @@ RateRule = Literal["linear", "square-root"]
 MAX_RATE = 1e15  # of a price, a power or a share of them: more is a slip of the pen, or overflows
 LONGEST = 1e16  # of anything that is counted, or lasts seconds: what is more, nobody meant
 LARGEST_NOISE = 100.0  # relative
+LARGEST_CALIBRATION = 1e30  # beyond exp(50), at which the cost model cuts them off
 LEAST_FACTOR = 1e-9  # of what others are multiplied with or divided by
 RATES = ("price_per_hour", "fixed_cost", "watts", "watts_spread", "carbon_per_kwh")
 
@@ -256,9 +257,8 @@ class UnitPrices:
 
     def __post_init__(self) -> None:
         require_within(self, 0, LARGEST_NOISE, "epoch_noise", "round_scatter")
-        require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, "calibration", "startup_calibration")
-        others = ("evaluation_calibration", "save_calibration")
-        require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, *others)
+        require_within(self, 0, LARGEST_CALIBRATION, "calibration", "startup_calibration")
+        require_within(self, 0, LARGEST_CALIBRATION, "evaluation_calibration", "save_calibration")
         for name in ("startup", "first_steps", "epoch", "evaluation", "save"):
             seconds = getattr(self, name)
             ok = seconds.p05 >= 0 and is_finite(seconds.p95)

@@ -226,7 +226,7 @@ def test_the_median_of_few_noisy_epochs_has_the_variance_of_a_median() -> None:
 
 def test_a_smoke_run_says_nothing_about_epochs() -> None:
     short = PLAN.prices.epoch.p50 * 10 / 94
-    smoke = outcome("smoke", epoch_seconds=(short,) * 9, epoch_share=10 / 94)
+    smoke = outcome("0", epoch_seconds=(short,) * 9, epoch_share=10 / 94)
     found = calibrate(MODEL, [smoke])
     assert (found.epoch.runs, found.evaluation.runs) == (0, 0)
     assert (found.startup.runs, found.save.runs) == (1, 1)
@@ -235,22 +235,22 @@ def test_a_smoke_run_says_nothing_about_epochs() -> None:
 
 def test_epochs_of_other_steps_are_compared_step_by_step() -> None:
     shorter = PLAN.prices.epoch.p50 * 80 / 94
-    run = outcome("a", epoch_seconds=(shorter,) * 9, epoch_share=80 / 94)
+    run = outcome("0", epoch_seconds=(shorter,) * 9, epoch_share=80 / 94)
     assert calibrate(MODEL, [run]).epoch.factor == pytest.approx(1)
     assert comparison(run).ratio == pytest.approx(1)
 
 
 def test_epochs_that_scattered_more_than_planned_say_less() -> None:
     middle = 1.2 * PLAN.prices.epoch.p50
-    steady = outcome("a", epoch_seconds=(middle,) * 9)
-    noisy = outcome("a", epoch_seconds=(0.6 * middle, middle, 1.7 * middle) * 3)
+    steady = outcome("0", epoch_seconds=(middle,) * 9)
+    noisy = outcome("1", epoch_seconds=(0.6 * middle, middle, 1.7 * middle) * 3)
     sure, unsure = (calibrate(MODEL, [run]).epoch.weight for run in (steady, noisy))
     assert sure == unsure == 1  # of one run, relative to itself
-    both = calibrate(MODEL, [steady, replace(noisy, run="b")]).epoch
+    both = calibrate(MODEL, [steady, noisy]).epoch
     assert 1 < both.weight < 1.5
 
 
 def test_a_run_on_another_device_or_with_other_threads_corrects_nothing() -> None:
     threads = PLAN.device.threads + 1
-    other = outcome("a", 2.0, device=replace(PLAN.device, threads=threads))
+    other = outcome("0", 2.0, device=replace(PLAN.device, threads=threads))
     assert calibrate(MODEL, [other]).epoch.runs == 0
