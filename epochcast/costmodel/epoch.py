@@ -95,6 +95,40 @@ def division_of(samples: int, config: RunConfig) -> Division[int]:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """The first optimizer steps of a run, in the order in which a loader hands out batches.
+
+    Attributes:
+        full: micro-batches of full size.
+        partial: last, smaller ones of an epoch.
+        updates: optimizer steps.
+        begun: epochs, the last of them perhaps not to its end.
+    """
+
+    full: int
+    partial: int
+    updates: int
+    begun: int
+
+
+def taken(division: Division[int], accumulation: int, steps: int) -> Taken:
+    """What so many optimizer steps consist of: an epoch's smaller batch comes at its end.
+
+    Args:
+        division: of an epoch.
+        accumulation: micro-batches of one optimizer step.
+        steps: optimizer steps, of as many epochs as they take.
+    """
+    whole, more = divmod(steps, division.updates)
+    return Taken(
+        full=whole * division.full + min(more * accumulation, division.full),
+        partial=whole * int(division.partial > 0),
+        updates=steps,
+        begun=whole + int(more > 0),
+    )
+
+
 def price_of_a_second(price_per_hour: float, devices: int) -> float:
     """What a second of a run costs: every device is paid for, whatever it does."""
     return price_per_hour * devices / HOUR

@@ -7,7 +7,7 @@ one slow made all slow (comonotone): never narrower than the truth, and monotone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, log2, sqrt
 
@@ -20,6 +20,7 @@ from epochcast.costmodel.epoch import (
     Seconds,
     division_of,
     price_of_a_second,
+    taken,
 )
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.phases import largest
@@ -108,6 +109,8 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
     epochs = question.epochs or (question.steps or 0) / division.updates
     prices = at.prices(division)
     terms = _terms(prices, division, epochs, question)
+    if question.steps is not None:
+        terms = _in_order(terms, at, division, question.steps)
     total = sum((term.seconds for term in terms), ZERO)
     cost = None
     if question.price_per_hour is not None:
@@ -120,6 +123,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         samples=samples,
         epochs=epochs,
         steps_per_epoch=division.updates,
+        steps=question.steps,
         step_seconds=at.step_scatter().quantiles(at.step()),
         epoch_seconds=_quantiles(_parts(prices, 1.0).epoch),
         total_seconds=total,
@@ -281,6 +285,33 @@ def _terms(
         Term(name=name, count=ceil(counts[name]), seconds=_quantiles(seconds), share=0.0)
         for name, seconds in parts.items()
         if np.any(seconds) or name in ALWAYS
+    ]
+
+
+def _in_order(
+    terms: Sequence[Term], at: ConfigurationCost, division: Division[int], steps: int
+) -> list[Term]:
+    """The terms of epochs as those of so many steps: a smaller batch comes at an epoch's end.
+
+    Args:
+        terms: of as many epochs, a fraction of one included.
+        at: the configuration.
+        division: of an epoch.
+        steps: optimizer steps.
+    """
+    found, epochs = taken(division, at.config.accumulation, steps), steps / division.updates
+    step, update = at.micro_step(), at.update()
+    mean = epochs * division.full_seconds(step, update) or 1.0  # nothing, where steps take none
+    counted = {
+        "training steps": (found.full, (found.full * step + found.updates * update) / mean),
+        "last partial batches": (found.partial, found.partial / epochs),
+        "starting epochs": (found.begun, found.begun / epochs),
+    }
+    scaled = ((term, *counted.get(term.name, (term.count, 1.0))) for term in terms)
+    return [
+        replace(term, count=count, seconds=term.seconds.scaled(factor))
+        for term, count, factor in scaled
+        if count or term.name in ALWAYS
     ]
 
 

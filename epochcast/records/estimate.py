@@ -78,6 +78,7 @@ class Estimate:
 
     Attributes:
         steps_per_epoch: optimizer steps of one epoch.
+        steps: optimizer steps of the run, where it was asked for in those.
         step_seconds: one full micro-step.
         epoch_seconds: one steady epoch of training, evaluation and saves excluded.
         total_seconds: the run from process start to its end.
@@ -115,6 +116,7 @@ class Estimate:
     loader_seconds: float | None
     cost: Quantiles | None
     probing_seconds: float
+    steps: int | None = None
     extrapolated: tuple[str, ...] = ()
     warnings: tuple[Warning_, ...] = ()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochcast.costmodel.epoch import RunParts, divide, division_of
+from epochcast.costmodel.epoch import RunParts, divide, division_of, taken
 from epochcast.records import RunConfig
 
 
@@ -72,3 +72,21 @@ def test_a_run_in_closed_form_of_numbers_and_of_arrays() -> None:
     epochs = np.array([[90], [10]])
     expected = [[run.total(e, 45, 18), 2 * run.total(e, 45, 18)] for e in (90, 10)]
     assert draws.total(epochs, 45, 18).tolist() == expected
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 90), st.integers(1, 5), st.booleans(), st.integers(1, 60)
+)
+def test_steps_are_counted_in_the_order_of_a_loader(
+    n: int, b: int, k: int, drop: bool, steps: int
+) -> None:
+    """By going through the batches of one epoch after another, k for each step."""
+    division = divide(n, b, k, 1, drop_last=drop)
+    if not division.micro_batches:
+        return
+    sizes = [b] * division.full + [division.partial] * (division.partial > 0)
+    epoch = [sizes[i : i + k] for i in range(0, len(sizes), k)]
+    seen = [size for i in range(steps) for size in epoch[i % len(epoch)]]
+    found = taken(division, k, steps)
+    assert (found.full, found.full + found.partial) == (seen.count(b), len(seen))
+    assert (found.updates, found.begun) == (steps, math.ceil(steps / len(epoch)))

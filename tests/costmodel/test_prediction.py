@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import known
 import pytest
 import truths
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.prediction import Question, predict
 from epochcast.errors import PredictionError
 from epochcast.planning.limits import Meter
-from epochcast.records import Budget, Estimate
+from epochcast.records import Budget, Estimate, RunConfig
 
 MODEL = fit(truths.sweep())
 NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
@@ -95,7 +96,12 @@ def _training(estimate: Estimate):  # type: ignore[no-untyped-def]
 def test_steps_are_epochs_counted_otherwise() -> None:
     by_steps = MODEL.predict(steps=3130, batch_size=192, width=768)
     by_epochs = MODEL.predict(epochs=10, batch_size=192, width=768)
-    assert by_steps == by_epochs
+    assert replace(
+        by_steps, steps=None, terms=(), total_seconds=by_epochs.total_seconds
+    ) == replace(by_epochs, terms=())
+    assert by_steps.total_seconds.p90 == pytest.approx(by_epochs.total_seconds.p90, rel=1e-12)
+    counts = [[(t.name, t.count) for t in e.terms] for e in (by_steps, by_epochs)]
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize(
@@ -268,3 +274,31 @@ def test_drop_last_speaks_of_what_a_device_has() -> None:
 def test_the_largest_batch_is_no_more_than_a_device_has_samples() -> None:
     found = fit([replace(m, samples=1000) for m in SEVERAL]).largest_batch(2**60)
     assert (found.batch_size, found.limited_by) == (250, "samples")
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "steps", "seconds", "counts"),
+    [
+        (1, 1, 6.4, (1, 0)),  # 100 samples: a batch of 64, and one of 36 at the epoch's end
+        (1, 2, 10.0, (1, 1)),
+        (1, 3, 16.4, (2, 1)),
+        (3, 1, 10.0, (1, 1)),  # an epoch has two micro-batches, and one update
+        (3, 3, 30.0, (3, 3)),
+    ],
+)
+def test_steps_are_priced_in_their_order(
+    accumulation: int, steps: int, seconds: float, counts: tuple[int, int]
+) -> None:
+    """At a tenth of a second a sample: t(64) = 6.4 s, t(36) = 3.6 s."""
+    model = known.model(
+        setup=0.0,
+        first=0.0,
+        epoch=100,
+        micro_step=known.per_sample(0.0, 0.1),
+        configurations=(RunConfig(batch_size=64),),
+    )
+    found = model.predict(steps=steps, accumulation=accumulation, eval_every=0, save_every=0)
+    assert found.total_seconds.p50 == pytest.approx(seconds)
+    assert found.steps == steps
+    by_name = {term.name: term.count for term in found.terms}
+    assert (by_name["training steps"], by_name.get("last partial batches", 0)) == counts

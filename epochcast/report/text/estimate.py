@@ -65,8 +65,9 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     for heading in ("P10", "P50", "P90", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_row("one epoch of training", *_seconds(estimate.epoch_seconds))
-    total = f"total, {_number(estimate.epochs)} epochs"
-    table.add_row(Text(total, style="bold"), *_seconds(estimate.total_seconds), "100 %")
+    table.add_row(
+        Text(_total_label(estimate), style="bold"), *_seconds(estimate.total_seconds), "100 %"
+    )
     for term in estimate.terms:
         label = f"  {term.name}" + (f" ×{term.count:,}" if term.count > 1 else "")
         table.add_row(label, *_seconds(term.seconds), format_percent(term.share))
@@ -126,12 +127,21 @@ def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:
 def estimate_markdown(estimate: Estimate) -> str:
     """One run as Markdown, for TensorBoard's text tab."""
     rows = [("one epoch of training", _seconds(estimate.epoch_seconds))]
-    rows.append((f"total, {_number(estimate.epochs)} epochs", _seconds(estimate.total_seconds)))
+    rows.append((_total_label(estimate), _seconds(estimate.total_seconds)))
     rows += [(term.name, _seconds(term.seconds)) for term in estimate.terms]
     rows += _further_rows(estimate)
     lines = [f"**{_heading(estimate)}**", "", "| | P10 | P50 | P90 |", "|---|--:|--:|--:|"]
     lines += [f"| {label} | {' | '.join(cells[:3])} |" for label, cells in rows]
     return "\n".join([*lines, "", _probing_line(estimate)])
+
+
+def _total_label(estimate: Estimate) -> str:
+    """``"total, 90 epochs"``, or what was asked for in optimizer steps."""
+    epochs = f"{_number(estimate.epochs)} epochs"
+    if estimate.steps is None:
+        return f"total, {epochs}"
+    steps = "1 step" if estimate.steps == 1 else f"{estimate.steps:,} steps"
+    return f"total, {steps} ({epochs})"
 
 
 def _heading(estimate: Estimate) -> str:
