@@ -3,10 +3,11 @@
     run       fit and ask, kind × noise × rounds × design × place          ──▶ a file of results
     show      the tables of such a file, as Markdown
     compare   two of them, old → new
+    publish   its rows       ──▶ results/truths.json, docs/accuracy.md
     growth    seconds of a fit and bytes of its model, 10 to 5,000 configurations
 
     python benchmarks/truths.py run --out FILE [--kinds r4,waves] [--noise 2] [--rounds 2]
-                                    [--seeds 25] [--jobs 1] [--quick]
+                                    [--seeds 25] [--jobs 1] [--minutes 20] [--quick]
     python benchmarks/truths.py compare OLD NEW [--by kind,noise,where]
 
 What is simulated is in ``truth_parts/``. Each case depends on its own name alone: the same with any
@@ -19,18 +20,22 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from truth_parts.designs import Case
-    from truth_parts.tables import Results
+    from truth_parts.results import Results
     from truth_parts.trials import Outcome
 
+HERE = Path(__file__).resolve().parent
+RESULT, DOCS = HERE / "results" / "truths.json", HERE.parent / "docs"
+MARK = "benchmarks/truths.py"
 SEEDS, QUICK_SEEDS = 25, 1
 BY = "kind,where"
 
@@ -51,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--noise", type=_percents, default=[], help="per cent: 0.5,2,8")
     run.add_argument("--rounds", type=_numbers, default=[], help="1,2,3")
     run.add_argument("--seeds", type=int, default=SEEDS, help="truths of each kind")
+    run.add_argument("--minutes", type=float, default=inf, help="then the last truth is left out")
     run.add_argument("--jobs", type=int, default=1, help="processes")
     run.add_argument("--quick", action="store_true", help="one truth of each kind, usual noise")
     show = steps.add_parser("show")
@@ -60,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(do=_compare)
     compare.add_argument("old", type=Path)
     compare.add_argument("new", type=Path)
+    publish = steps.add_parser("publish")
+    publish.set_defaults(do=_publish)
+    publish.add_argument("results", type=Path)
     growth = steps.add_parser("growth")
     growth.set_defaults(do=_growth)
     growth.add_argument("--most", type=int, default=5000, help="configurations")
@@ -95,37 +104,43 @@ def _run(options: argparse.Namespace) -> None:
         )
     )
     started = time.monotonic()
-    results = run_cases(cases, options.jobs)
+    results, tried = run_cases(cases, options.jobs, started + 60 * options.minutes)
     results.about = {
-        "seeds": QUICK_SEEDS if quick else options.seeds,
-        "fits": len(cases),
+        "seeds": len({case.seed for case in tried}),
+        "fits": len(tried),
         "seconds": round(time.monotonic() - started, 1),
         "jobs": options.jobs,
     }
     options.out.write_text(json.dumps(results.document(), separators=(",", ":")) + "\n")
-    print(f"{len(cases)} fits in {results.about['seconds']} s: {options.out}")
+    print(f"{len(tried)} fits in {results.about['seconds']} s: {options.out}")
 
 
-def run_cases(cases: Sequence[Case], jobs: int) -> Results:
-    """Try all cases, in processes of their own, which end with it.
+def run_cases(
+    cases: Sequence[Case], jobs: int, until: float = inf
+) -> tuple[Results, Sequence[Case]]:
+    """Try cases, in processes of their own, which end with it; and which were tried.
 
     Args:
-        cases: of ``truth_parts.designs``.
+        cases: ordered by seed.
         jobs: processes.
+        until: by the monotonic clock; then only whole seeds count.
     """
-    from truth_parts.tables import Results
-
-    found = Results()
-    for case, outcome in zip(cases, _outcomes(cases, jobs), strict=True):
-        found.add(case, outcome)
-    return found
-
-
-def _outcomes(cases: Sequence[Case], jobs: int) -> Iterator[Outcome]:
+    from truth_parts.designs import whole_seeds
+    from truth_parts.results import Results
     from truth_parts.trials import try_case
 
+    outcomes: list[Outcome] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(try_case, cases, chunksize=4)
+        for outcome in pool.map(try_case, cases, chunksize=4):
+            outcomes.append(outcome)
+            if time.monotonic() > until:
+                pool.shutdown(cancel_futures=True)
+                break
+    tried = whole_seeds(cases, len(outcomes))
+    found = Results()
+    for case, outcome in zip(tried, outcomes, strict=False):
+        found.add(case, outcome)
+    return found, tried
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -133,7 +148,7 @@ def _outcomes(cases: Sequence[Case], jobs: int) -> Iterator[Outcome]:
 
 def read(path: Path) -> Results:
     """A file that ``run`` wrote."""
-    from truth_parts.tables import Results
+    from truth_parts.results import Results
 
     return Results.of(json.loads(path.read_text()))
 
@@ -153,6 +168,25 @@ def _compare(options: argparse.Namespace) -> None:
     if options.kinds:
         old, new = old.only(options.kinds), new.only(options.kinds)
     print(tables.compare(old, new, options.by.split(",")))
+
+
+def _publish(options: argparse.Namespace) -> None:
+    from comparison import report
+    from truth_parts import tables
+
+    found = read(options.results)
+    report.insert(DOCS / "accuracy.md", tables.document(found), MARK)
+    by = ("kind", "noise", "rounds", "device", "where")
+    rows = [
+        dict(zip(by, key, strict=True)) | {k: _rounded(v) for k, v in asdict(row).items()}
+        for key, row in sorted(found.rows(by).items())
+    ]
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    RESULT.write_text(f'{{"about": {json.dumps(found.about)},\n"rows": [\n{lines}\n]}}\n')
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
 
 
 def _growth(options: argparse.Namespace) -> None:

@@ -113,7 +113,7 @@ class Drawn:
 def cases(
     kinds: Sequence[str], seeds: int, noises: Sequence[float] = (), rounds: Sequence[int] = ()
 ) -> Iterator[Case]:
-    """Every design under the usual condition; the others share the designs among the seeds.
+    """Seed by seed: every design under the usual condition, of which the others take turns.
 
     Args:
         kinds: names of kinds.
@@ -121,7 +121,7 @@ def cases(
         noises: only these; all by default.
         rounds: likewise.
     """
-    for kind, seed in product(kinds, range(seeds)):
+    for seed, kind in product(range(seeds), kinds):
         tail = KINDS[kind].tail
         designs = STEP_DESIGNS if tail else DESIGNS
         for position, condition in enumerate(CONDITIONS[:TAIL_CONDITIONS] if tail else CONDITIONS):
@@ -136,6 +136,13 @@ def cases(
 def _turn(designs: Sequence[Design], first: int, rounds: int) -> list[Design]:
     """Two designs where there are two rounds, else one; all have their turn."""
     return [designs[(first + i) % len(designs)] for i in range(2 if rounds == 2 else 1)]
+
+
+def whole_seeds(cases: Sequence[Case], done: int) -> Sequence[Case]:
+    """The cases of seeds that were ended, of which the first so many were tried."""
+    if done == len(cases):
+        return cases
+    return [case for case in cases[:done] if case.seed != cases[done].seed]
 
 
 def generator(*name: object) -> np.random.Generator:

@@ -1,133 +1,27 @@
-"""A file of results, and its rows as tables: alone, or old beside new.
+"""Results as tables: alone, old beside new, and what goes into the documentation.
 
-group     kind, design, counted, noise, rounds, device, where   ──▶ predictions, refusals
-rows      groups that agree in some of these, pooled            ──▶ scoring.Row
 summary   a few rows that say most
+matrix    kind and noise × place: median error (P90), share held
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass
 from itertools import chain
 from math import expm1
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import designs as d
 from .kinds import KINDS
-from .scoring import Row, Scored, row
-from .trials import Law, Outcome
+from .results import Key, Results
+from .scoring import Row
+from .trials import Law
 
 CHEAPER = ("patch", "stride")
 TAILED = tuple(name for name, kind in KINDS.items() if kind.tail)
-
-
-class Key(NamedTuple):
-    """What is alike in a group of predictions."""
-
-    kind: str
-    design: str
-    counted: bool
-    noise: float
-    rounds: int
-    device: str
-    where: str
-
-
-@dataclass(slots=True)
-class Group:
-    """Predictions, and how many questions were refused."""
-
-    scored: list[Scored] = field(default_factory=list)
-    refused: int = 0
-
-
-@dataclass(slots=True)
-class Results:
-    """Everything of one run of the benchmark."""
-
-    about: dict[str, Any] = field(default_factory=dict)
-    groups: dict[Key, Group] = field(default_factory=dict)
-    along_knob: dict[str, list[Law]] = field(default_factory=dict)  # by kind
-    along_batch: dict[str, list[Law]] = field(default_factory=dict)
-
-    def add(self, case: d.Case, outcome: Outcome) -> None:
-        """What came of one case."""
-        condition, design = case.condition, case.design
-        for where in outcome.scored:
-            key = Key(
-                case.kind,
-                design.name,
-                design.counted,
-                condition.noise,
-                condition.rounds,
-                condition.device,
-                where,
-            )
-            group = self.groups.setdefault(key, Group())
-            group.scored += outcome.scored[where]
-            group.refused += outcome.refused.get(where, 0)
-        for name in ("along_knob", "along_batch"):
-            law = getattr(outcome, name)
-            if law is not None:
-                getattr(self, name).setdefault(case.kind, []).append(law)
-
-    def document(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        groups = [
-            [*key, group.refused, *(n for s in group.scored for n in s.packed())]
-            for key, group in sorted(self.groups.items())
-        ]
-        laws = {
-            name: {kind: [_packed(law) for law in found] for kind, found in by_kind.items()}
-            for name, by_kind in (("knob", self.along_knob), ("batch", self.along_batch))
-        }
-        return {"about": self.about, "laws": laws, "groups": groups}
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Results:
-        """What ``document`` wrote."""
-        found = cls(about=document["about"])
-        for parts in document["groups"]:
-            key, refused, numbers = Key(*parts[:7]), parts[7], parts[8:]
-            scored = [Scored.unpacked(numbers[i : i + 5]) for i in range(0, len(numbers), 5)]
-            found.groups[key] = Group(scored, refused)
-        for name, into in (("knob", found.along_knob), ("batch", found.along_batch)):
-            for kind, laws in document["laws"][name].items():
-                into[kind] = [Law(pairs=p, falling=f, jumps=tuple(j)) for p, f, *j in laws]
-        return found
-
-    def only(self, kinds: Iterable[str]) -> Results:
-        """The part on some kinds of truth."""
-        some = set(kinds)
-        return Results(
-            about=self.about,
-            groups={key: group for key, group in self.groups.items() if key.kind in some},
-            along_knob={k: v for k, v in self.along_knob.items() if k in some},
-            along_batch={k: v for k, v in self.along_batch.items() if k in some},
-        )
-
-    def pooled(self, belongs: Callable[[Key], bool]) -> Row | None:
-        """All predictions of some groups."""
-        some = [group for key, group in self.groups.items() if belongs(key)]
-        scored = chain.from_iterable(group.scored for group in some)
-        return row(scored, sum(group.refused for group in some))
-
-    def rows(self, by: Sequence[str]) -> dict[tuple[Any, ...], Row]:
-        """Predictions pooled over everything but some fields of their key."""
-        pools: dict[tuple[Any, ...], Group] = {}
-        for key, group in self.groups.items():
-            pool = pools.setdefault(tuple(getattr(key, name) for name in by), Group())
-            pool.scored += group.scored
-            pool.refused += group.refused
-        found = {key: row(pool.scored, pool.refused) for key, pool in pools.items()}
-        return {key: found_row for key, found_row in found.items() if found_row}
-
-
-def _packed(law: Law) -> list[float]:
-    return [law.pairs, law.falling, *(round(jump, 4) for jump in law.jumps)]
 
 
 # -- a few rows that say most -------------------------------------------------------------------
@@ -256,17 +150,63 @@ def show(results: Results, by: Sequence[str]) -> str:
         results: of one run.
         by: fields of a key that tell rows apart.
     """
-    head = [name for name, _ in COLUMNS]
-    short = [
-        [name, *_cells(found)] for name, of in SUMMARY if (found := results.pooled(of)) is not None
-    ]
     rows = results.rows(by)
     every = [[*map(_name, key), *_cells(rows[key])] for key in sorted(rows, key=_order)]
+    head = [*by, *(name for name, _ in COLUMNS)]
+    return "\n\n".join([summary_text(results), laws_text(results), table(head, every)])
+
+
+def laws_text(results: Results) -> str:
+    """How often neighbours fall, kind by kind."""
+    rows = [[f"{name} {kind}", *cells] for name, kind, cells in _law_rows(results)]
+    return table(LAW_HEAD, rows)
+
+
+def summary_text(results: Results) -> str:
+    """A few rows that say most."""
+    found = [(name, results.pooled(of)) for name, of in SUMMARY]
+    rows = [[name, *_cells(row)] for name, row in found if row is not None]
+    return table(["where", *(name for name, _ in COLUMNS)], rows)
+
+
+def matrix(results: Results, by: Sequence[str], belongs: Callable[[Key], bool]) -> str:
+    """Median error (P90) and the share held by P5–P95, at every place.
+
+    Args:
+        results: of one run.
+        by: fields of a key that tell lines apart.
+        belongs: which groups.
+    """
+    some = results.where(belongs).rows([*by, "where"])
+    lines = sorted({key[:-1] for key in some}, key=_order)
+    rows = [
+        [*map(_name, line), *(_short(some.get((*line, place))) for place in d.PLACES)]
+        for line in lines
+    ]
+    return table([*by, *d.PLACES], rows)
+
+
+def _short(found: Row | None) -> str:
+    if found is None:
+        return "–"
+    return f"{percent(found.median)} ({percent(found.p90)}) {found.p05_p95:.0%}"
+
+
+def document(results: Results) -> str:
+    """What goes into the documentation."""
+    about = results.about
     return "\n\n".join(
         [
-            table(["where", *head], short),
-            table(LAW_HEAD, _law_cells(results)),
-            table([*by, *head], every),
+            f"{about['seeds']} truths of each kind, {about['fits']:,} fits. "
+            "`python benchmarks/truths.py run`",
+            summary_text(results),
+            "Neighbours that are predicted to take less though all that was measured takes more:",
+            laws_text(results),
+            "Each kind by noise, from two and three rounds: median error (P90), and the share that "
+            "P5–P95 holds:",
+            matrix(results, ["kind", "noise"], lambda key: key.rounds > 1),
+            "One round alone, over all kinds:",
+            matrix(results, ["device", "noise"], lambda key: key.rounds == 1),
         ]
     )
 
@@ -282,18 +222,20 @@ def compare(old: Results, new: Results, by: Sequence[str]) -> str:
     old, new = old.only(both), new.only(both)
     head = [name for name, _ in COLUMNS]
     short = [
-        [name, *_changes(before, after)]
+        [name, *_changes(_cells(before), _cells(after))]
         for name, of in SUMMARY
         if (before := old.pooled(of)) and (after := new.pooled(of))
     ]
     before_rows, after_rows = old.rows(by), new.rows(by)
     every = [
-        [*map(_name, key), *_changes(before_rows[key], after_rows[key])]
+        [*map(_name, key), *_changes(_cells(before_rows[key]), _cells(after_rows[key]))]
         for key in sorted(before_rows.keys() & after_rows.keys(), key=_order)
     ]
+    before_laws = {tuple(name): cells for *name, cells in _law_rows(old)}
     laws = [
-        [cells[0], *(_change(a, b) for a, b in zip(cells[1:], after[1:], strict=True))]
-        for cells, after in zip(_law_cells(old), _law_cells(new), strict=True)
+        [" ".join(name), *_changes(before_laws[tuple(name)], cells)]
+        for *name, cells in _law_rows(new)
+        if tuple(name) in before_laws
     ]
     return "\n\n".join(
         [
@@ -307,20 +249,24 @@ def compare(old: Results, new: Results, by: Sequence[str]) -> str:
 LAW_HEAD = ("law", "pairs", "falling", "jump P90", "jump max")
 
 
-def _law_cells(results: Results) -> list[list[str]]:
+def _law_rows(results: Results) -> list[tuple[str, str, list[str]]]:
     """The laws over all kinds, and over each that is measured in epochs."""
     named = (
         ("never falls along the knob", results.along_knob),
         ("never falls along the batch", results.along_batch),
     )
     return [
-        [text, *(f"{v}" if isinstance(v, int) else percent(v) for v in astuple(law_row(laws)))]
+        (name, kind, [_law_cell(v) for v in astuple(law_row(laws))])
         for name, by_kind in named
-        for text, laws in (
-            (name, by_kind),
-            *((f"… {kind}", {kind: of}) for kind, of in by_kind.items() if kind not in TAILED),
+        for kind, laws in (
+            ("", by_kind),
+            *((f"({kind})", {kind: of}) for kind, of in by_kind.items() if kind not in TAILED),
         )
     ]
+
+
+def _law_cell(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else percent(value)
 
 
 def _order(key: Sequence[Any]) -> list[Any]:
@@ -332,12 +278,8 @@ def _cells(found: Row) -> list[str]:
     return [text(found) for _, text in COLUMNS]
 
 
-def _changes(before: Row, after: Row) -> list[str]:
-    return [_change(a, b) for a, b in zip(_cells(before), _cells(after), strict=True)]
-
-
-def _change(before: str, after: str) -> str:
-    return before if before == after else f"{before} → {after}"
+def _changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    return [a if a == b else f"{a} → {b}" for a, b in zip(before, after, strict=True)]
 
 
 def _name(value: object) -> str:

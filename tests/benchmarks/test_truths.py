@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from truth_parts import designs, growth, scoring, tails
 from truth_parts.kinds import KINDS, Draw
-from truth_parts.tables import Key, Results, compare, show
+from truth_parts.results import Key, Results
+from truth_parts.tables import compare, document, show
 from truth_parts.trials import Law, Outcome, _direction, try_case
 
 from epochcast.records import Quantiles
@@ -216,6 +217,13 @@ def test_two_versions_stand_side_by_side() -> None:
     assert "→" not in show(results(PERFECT), ["kind"])
 
 
+def test_the_documentation_has_a_line_for_each_kind_and_noise() -> None:
+    found = results(PERFECT)
+    found.about = {"seeds": 1, "fits": 1}
+    (line,) = [text for text in document(found).splitlines() if text.startswith("| affine | 2.0%")]
+    assert "0.0% (0.0%) 90%" in line
+
+
 def test_measured_times_may_rise_fall_or_do_neither() -> None:
     assert _direction([[1, 2, 3], [2, 3, 4]]) == 1
     assert _direction([[3, 2], [5, 1]]) == -1
@@ -255,3 +263,14 @@ def test_configurations_are_distinct_and_knobs_vary_as_named(name: str) -> None:
 def test_what_did_not_end_says_so() -> None:
     text = growth.text([growth.Grown(name="x", configurations=1000, counted=False)])
     assert "> 60 s" in text
+
+
+# -- in time --------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_cut_keeps_whole_seeds() -> None:
+    cases = list(designs.cases(["r4"], 3))
+    each = len(cases) // 3
+    assert list(designs.whole_seeds(cases, 2 * each + 1)) == cases[: 2 * each]
+    assert list(designs.whole_seeds(cases, 2 * each)) == cases[: 2 * each]
+    assert list(designs.whole_seeds(cases, 3 * each)) == cases
