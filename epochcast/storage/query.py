@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 from epochcast import __version__
 from epochcast.costmodel.cost import ConfigurationCost
@@ -29,6 +30,7 @@ from epochcast.errors import EpochcastError, FitError, PredictionError, StoreErr
 from epochcast.profiler.target import canonical, source_of
 from epochcast.records import (
     Device,
+    DeviceKind,
     Footprint,
     GradientNoise,
     Measurement,
@@ -112,9 +114,16 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
         raise PredictionError(
             f"{name} was not probed on {device!r}, only on {known}; "
             f"give one of their ids, or probe there: epochcast probe {name}"
+            + _on_torch_device(device)
         )
     chosen = _most_measured(fitting)
     return replace(chosen, warnings=tuple(_choices(found, chosen, workload)))
+
+
+def _on_torch_device(device: str | None) -> str:
+    """The option of ``probe`` that measures on a device, where torch has a name for it."""
+    is_torchs = device is not None and device.partition(":")[0] in get_args(DeviceKind)
+    return f" --device {device}" if is_torchs else ""
 
 
 def _most_measured(found: Sequence[Selection]) -> Selection:
