@@ -17,7 +17,7 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
 from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
-from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Calibrations, Scatter
+from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
 from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes, Warning_
 
@@ -53,6 +53,7 @@ class Variant:
         first_steps: what the first steps take beyond steady ones.
         run: run-level scatter of step times; shared by all epochs of a run.
         step_sd: noise of one micro-step as a long series of them feels it, relative.
+        step_dof: degrees of freedom with which that is known.
         trials: successful ones.
         doubts: why what they took may not be what a run takes.
         single_times: those of them that are known by one time, a slow start perhaps included.
@@ -92,6 +93,7 @@ class Variant:
     step_sd: float
     configurations: tuple[RunConfig, ...]
     rounds: int
+    step_dof: float = KNOWN_DOF
     trials: int = 0
     single_times: int = 0
     doubts: tuple[Warning_, ...] = ()
@@ -146,6 +148,7 @@ class Prices:
         loader_restart: from one epoch to the next.
         evaluation, save: one of each.
         epoch_noise: relative scatter of one epoch around its run's mean.
+        noise_dof: degrees of freedom with which that is known.
         save_bytes: of one checkpoint; None if unknown.
         device_bytes: that the device must have; None if unknown.
     """
@@ -159,6 +162,7 @@ class Prices:
     evaluation: Amount = NO_COST
     save: Amount = NO_COST
     epoch_noise: float = 0.0
+    noise_dof: float = KNOWN_DOF
     save_bytes: float | None = None
     device_bytes: Amount | None = None
 
@@ -346,6 +350,7 @@ class ConfigurationCost:
             evaluation=self.evaluation(eval_samples),
             save=self.save(),
             epoch_noise=min(EPOCH_NOISE_CAP, noise),
+            noise_dof=variant.step_dof,
             save_bytes=None if save_bytes is None else save_bytes.value(self.variables),
             device_bytes=memory,
         )

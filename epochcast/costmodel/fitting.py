@@ -404,6 +404,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         first_steps=_first_steps(trials),
         run=run.of_steps_of_a_later_run() + slow.scatter,
         step_sd=median(hypot(summary.relative_sd(m), slow.of(m).step_sd) for m in trials),
+        step_dof=max(1, sum(summary.noise_dof(m) for m in trials)),
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),
         trials=len(trials),

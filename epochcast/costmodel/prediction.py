@@ -318,7 +318,9 @@ def _in_order(
 def _parts(prices: Prices, epochs: float) -> RunParts:
     """The parts of a run of so many epochs, each at the five levels of ``Quantiles``."""
     full = prices.training.median - prices.partial_seconds
-    scatter = prices.training.scatter + Scatter(sd=prices.epoch_noise / sqrt(epochs))
+    scatter = prices.training.scatter + Scatter(
+        sd=prices.epoch_noise / sqrt(epochs), dof=prices.noise_dof
+    )
     return RunParts(
         startup=_levels(prices.startup) + _levels(prices.build),
         first_steps=_levels(prices.first),

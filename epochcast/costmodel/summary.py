@@ -225,6 +225,12 @@ def relative_sd(m: Measurement) -> float:
     return float(spread / 2 / means.mean() * (block * period * m.steps_per_sample) ** 0.5)
 
 
+def noise_dof(m: Measurement) -> int:
+    """Degrees of freedom of ``relative_sd``: the blocks whose means it compares, less one."""
+    x = ordinary_samples(m.step_seconds, _period(m))
+    return min(len(x), len(x) // max(1, len(x) // BLOCKS)) - 1
+
+
 def _period(m: Measurement) -> int:
     return m.config.period if m.steps_per_sample == 1 else 1
 

@@ -5,13 +5,13 @@
     z, w     deviates of a whole run and of its epochs, standard normal                 (S,)
     E        epochs
 
-**A run.** T(E) = fixed + E·training·e^(s_u·t(z))·e^(σ·w/√E) + E·restart + n_eval·eval + n_save·save
-so that var T(E) = E·σ² + E²·s_u², with t(z) Student's where s_u itself is uncertain. w/√E stands
-for the mean of E independent deviates: every E has its own variance right, and T grows with E in
-every draw (σ ≤ ½ and |w| < 4), which makes the budget monotone. Deviates are stratified (one in
-each of S equally likely cells) and shared by all configurations, so that two configurations
-differ by what they cost and not by chance: common random numbers (Glasserman & Yao 1992). What
-failures add is in ``failures``.
+**A run.** T(E) = fixed + E·training·e^(s_u·t(z) + σ·t(w)/√E) + E·restart + evals·eval + saves·save
+so that var T(E) = E·σ² + E²·s_u². Both are estimates: t is Student's, for each of its own degrees
+of freedom. t(w)/√E stands for the mean of E independent deviates: every E has its own variance
+right, and T grows with E in every draw (σ·|t(w)| is at most 2), which makes the budget monotone.
+Deviates are stratified (one in each of S equally likely cells) and shared by all configurations,
+so that two configurations differ by what they cost and not by chance: common random numbers
+(Glasserman & Yao 1992). What failures add is in ``failures``.
 
 **What fits.** E_q = largest E with P(time + reserve ≤ deadline, money, energy, disk all hold) ≥ q.
 In each draw the largest number of epochs that fits under each limit is found by bisection (time
@@ -41,6 +41,7 @@ from epochcast.records import Budget, LimitName, Quantiles
 DRAWS = 1000
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated
+STEADY = 2.0  # of σ·t(w): with more of it two epochs could take less than one
 ROUNDING = 1e-9  # relative: a limit met exactly is met
 
 
@@ -120,6 +121,8 @@ class RunDraws:
             sample_amount(prices.save, z),
         )
         self.noise = prices.epoch_noise
+        reach = self.noise * student(shared.epoch, prices.noise_dof)
+        self.averaged = np.clip(reach, -STEADY, STEADY)
         self.failures = self._failures(interruptions) if interruptions else None
 
     def _failures(self, often: Interruptions) -> FailureDraws:
@@ -147,7 +150,7 @@ class RunDraws:
             evaluations: in each fold.
             saves: in each fold.
         """
-        averaged = self.noise * self.shared.epoch / np.sqrt(np.maximum(epochs, 1))
+        averaged = self.averaged / np.sqrt(np.maximum(epochs, 1))
         run = RunParts(
             startup=self.startup,
             first_steps=self.first,

@@ -198,6 +198,32 @@ def test_variance_is_that_of_the_equation() -> None:
         assert got == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize("epochs", [1, 10, 100])
+def test_few_samples_of_each_part_widen_the_interval(epochs: int) -> None:
+    """P05–P95 holds 90 % where σ is known from 5 epochs and s_u from 4 runs, and not only s_u.
+
+    Of 4,000 simulated probes, each with its own estimates of both, and one run after each.
+    """
+    random, sigma, s_u = np.random.default_rng(epochs), 0.05, 0.01
+    held = []
+    for _ in range(4000):
+        epoch_sd = sigma * math.sqrt(random.chisquare(4) / 4)
+        run_sd = s_u * math.sqrt(random.chisquare(3) / 3)
+        total = Scatter(sd=run_sd, dof=3) + Scatter(sd=epoch_sd / math.sqrt(epochs), dof=4)
+        actual = (
+            s_u * random.standard_normal() + sigma / math.sqrt(epochs) * random.standard_normal()
+        )
+        held.append(total.quantile(1.0, 0.05) <= math.exp(actual) <= total.quantile(1.0, 0.95))
+    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
+
+
+def test_the_noise_of_epochs_is_students_too() -> None:
+    """One epoch of a run whose noise was seen in five: t with 4 degrees of freedom, 2.13 σ."""
+    prices = Prices(training=Amount(10.0), epoch_noise=0.0158, noise_dof=4)
+    one = RunDraws(prices, deviates(0, 20_000)).until(*(np.full(20_000, e) for e in (1, 0, 0)))
+    assert np.log(np.quantile(one, 0.95) / 10) == pytest.approx(2.132 * 0.0158, rel=0.02)
+
+
 def test_students_scores_have_students_quantiles() -> None:
     from scipy.stats import norm, t
 
