@@ -29,6 +29,7 @@ from epochcast.importers.roles import (
     meaning_of,
     unit_in,
 )
+from epochcast.importers.rows import listed
 from epochcast.records import DeviceKind
 from epochcast.units import size_unit, spelled_unit, time_unit
 
@@ -49,7 +50,6 @@ COUNTED_IN = {
     "gflops": "GFLOPs",
     "gmacs": "GMACs",
 }
-COUNTERS = frozenset(("step", "steps", "iter", "iters", "iteration", "iterations", "global_step"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class Column:
     def label(self) -> str:
         """What it was read as, for people."""
         if self.role == LEFT_OUT:
-            return f"left out: {self.why}"
+            return f"left out ({self.why})"
         if self.role == KNOB:
             return "knob" if self.knob == self.name else f"knob {self.knob}"
         label = ROLES[self.role].label
@@ -142,7 +142,7 @@ def understand(names: Sequence[str], options: ImportOptions) -> list[Column]:
     """
     for asked in (*options.renamed, *options.ignored):
         if asked not in names:
-            raise UsageError(f"there is no column {asked!r}; there are: {', '.join(names)}")
+            raise UsageError(f"there is no column {asked!r}; there are: {listed(names)}")
     columns = [_column(name, options) for name in names]
     columns = _without_said(columns, options)
     columns = _with_micro("batch_size", "global_batch", columns)
@@ -257,9 +257,8 @@ def is_of_micro_batch(name: str) -> bool:
 def _with_bare_time(columns: Sequence[Column]) -> list[Column]:
     """Just ``time`` is that of an epoch in a table of epochs alone; else nobody knows."""
     roles = {c.role for c in columns}
-    counters = any(c.name.strip("_").lower() in COUNTERS for c in columns)
     alone = roles.isdisjoint(SECONDS) and sum(c.role == TIME for c in columns) == 1
-    if alone and "epoch" in roles and not counters:
+    if alone and "epoch" in roles and "step" not in roles:
         why = "a time beside the epoch"
         return [replace(c, role="epoch_seconds", why=why) if c.role == TIME else c for c in columns]
     why = "a time, but of what?"
@@ -270,7 +269,7 @@ def _require_one_each(columns: Sequence[Column]) -> None:
     seen: dict[object, Column] = {}
     for column in columns:
         key = (column.role, column.knob, column.order)
-        if key in seen and column.role != LEFT_OUT:
+        if key in seen and column.role not in (LEFT_OUT, "step"):  # iter and step may both count
             raise UsageError(
                 f"columns {seen[key].name!r} and {column.name!r} both mean "
                 f"{column.role or column.knob}; leave one out with --ignore"
@@ -289,14 +288,15 @@ def _require_enough(
     columns: Sequence[Column], names: Sequence[str], options: ImportOptions
 ) -> None:
     roles = {column.role for column in columns}
-    there = ", ".join(names)
+    there = listed(names)
     if roles.isdisjoint({"batch_size", "global_batch"}) and options.batch_size is None:
         raise UsageError(
             f"no column is batch_size; there are: {there}; say which with --map "
             "batch_size=COLUMN, or how large it was with --batch-size"
         )
     if roles.isdisjoint(SECONDS):
-        time = next((c.name for c in columns if c.why == "a time, but of what?"), "COLUMN")
+        times = [c.name for c in columns if c.why == "a time, but of what?"]
+        time = min(times, key=len, default="COLUMN")
         raise UsageError(
             f"no column is epoch_seconds or step_seconds; there are: {there}; say which with --map "
             f"epoch_seconds={time}, step_seconds={time}, elapsed_seconds={time} (since the start) "

@@ -22,15 +22,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from math import inf, isfinite, nan
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf, isfinite, isinf, nan
 from pathlib import Path
 from statistics import fmean
 
 from epochcast.errors import UsageError
 from epochcast.importers.cells import parse_number
-from epochcast.importers.rows import Row
+from epochcast.importers.documents import HALF_A_ROUNDING
+from epochcast.importers.rows import Row, listed
 from epochcast.importers.table import Table, read_file
 from epochcast.records import LearningCurve
 
@@ -68,14 +70,14 @@ def read_curve(
         raise UsageError(f"there is no learning curve at {path}: give {what}")
     try:
         table = read_file(file)
-        return _merged(table, find_columns(table.names, metric), steps_per_epoch)
+        return _merged(table, _columns_of(table, metric), steps_per_epoch)
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot use {path} as a learning curve: {error}") from error
 
 
 def counts_steps(path: str | Path, metric: str = DEFAULT_METRIC) -> bool:
     """Whether a file that ``read_curve`` reads has steps and no epochs."""
-    columns = find_columns(read_file(Path(path)).names, metric)
+    columns = _columns_of(read_file(Path(path)), metric)
     return columns.epoch is None and columns.step is not None
 
 
@@ -95,6 +97,15 @@ class Columns:
     epoch: str | None
     step: str | None
     from_zero: bool = True
+
+
+def _columns_of(table: Table, metric: str) -> Columns:
+    """What is used of a table; an epoch that is in no row of the metric says nothing of it."""
+    found = find_columns(table.names, metric)
+    rows = [row for row in table.rows if row.get(found.metric, parse_number) is not None]
+    with_epoch = any(row.get(found.epoch, parse_number) is not None for row in rows)
+    with_step = any(row.get(found.step, parse_number) is not None for row in rows)
+    return found if with_epoch or not with_step else replace(found, epoch=None)
 
 
 def find_columns(names: Sequence[str], metric: str) -> Columns:
@@ -119,13 +130,13 @@ def _metric_name(names: Sequence[str], metric: str) -> str:
         [name for name in names if name == metric],
         [name for name in names if name.casefold() == metric.casefold()],
     ]
+    alike.append([name for name in names if name.rpartition(" - ")[2] == metric])  # W&B: run first
     if metric == DEFAULT_METRIC:
         losses = [{"loss", word} for word in VALIDATION]
         alike.append([name for name in names if _words(name) in losses])
     found = next(filter(None, alike), [])
     if not found:
-        listed = ", ".join(names) or "nothing"
-        raise ValueError(f"no metric {metric!r}; it has: {listed} (--metric)")
+        raise ValueError(f"no metric {metric!r}; it has: {listed(names)} (--metric)")
     return _only(found, f"{metric!r}: name one with --metric")
 
 
@@ -164,12 +175,17 @@ def _split(name: str) -> list[str]:
 
 
 def _merged(table: Table, columns: Columns, steps_per_epoch: int | None) -> LearningCurve:
-    placed = _placed(table.rows, columns, steps_per_epoch)
+    placed = _placed(_latest(table.rows, columns), columns, steps_per_epoch)
     checks: dict[float, list[Check]] = {}
     for epoch, row in placed:
         if (value := _metric(row, columns)) is not None:
             checks.setdefault(epoch, []).append((row, value))
-    values = {epoch: _value(found, columns) for epoch, found in checks.items()}
+    last = max(checks, default=None)
+    values = {
+        epoch: _value(_without_reloaded(found, columns) if epoch == last else found, columns)
+        for epoch, found in checks.items()
+    }
+    values = _without_gaps(values)
     epochs = [epoch for epoch, value in values.items() if isfinite(value)]
     failed = next((e for e in values if not epochs or e > epochs[-1]), None)
     _require_enough(len(epochs), failed, columns.metric)
@@ -179,6 +195,49 @@ def _merged(table: Table, columns: Columns, steps_per_epoch: int | None) -> Lear
         training=_training(placed, epochs, columns.training),
         non_finite_epoch=next((e for e, value in values.items() if not isfinite(value)), None),
     )
+
+
+def _latest(rows: Sequence[Row], columns: Columns) -> Sequence[Row]:
+    """Without what a run did again after a resume, which begins another part of the file."""
+    counter = columns.epoch or columns.step
+    if counter is None or not rows or not rows[-1].part:
+        return rows
+    begins: dict[int, float] = {}
+    for row in rows:
+        count = row.get(counter, parse_number)
+        if count is not None:
+            begins.setdefault(row.part, count)
+    return [row for row in rows if _is_kept(row, counter, begins)]
+
+
+def _is_kept(row: Row, counter: str, begins: Mapping[int, float]) -> bool:
+    later = [begin for part, begin in begins.items() if part > row.part]
+    count = row.get(counter, parse_number)
+    return count is None or not later or count < min(later)
+
+
+def _without_reloaded(checks: Sequence[Check], columns: Columns) -> Sequence[Check]:
+    """The last epoch's checks without a final one at the same step: of the best, reloaded."""
+    if len(checks) < 2 or columns.step is None:
+        return checks
+    steps = [row.get(columns.step, parse_number) for row, _ in checks]
+    return checks[:-1] if steps[-1] is not None and steps[-1] == steps[-2] else checks
+
+
+def _without_gaps(values: dict[float, float]) -> dict[float, float]:
+    """Without NaN in epochs that had no check: the same number after every check, or fewer last.
+
+    As a row of each epoch has it where every second or fifth is checked (Keras's
+    ``validation_freq``). A run that diverged has NaN from some epoch on instead.
+    """
+    known = list(values.values())
+    checked = [i for i, value in enumerate(known) if isfinite(value)]
+    every = {after - before for before, after in pairwise(checked)}
+    if len(every) != 1 or any(isinf(value) for value in known):
+        return values
+    step = every.pop()
+    is_regular = step > 1 and checked[0] < step and len(known) - checked[-1] <= step
+    return {e: v for e, v in values.items() if isfinite(v)} if is_regular else values
 
 
 def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) -> Sequence[Placed]:
@@ -197,6 +256,8 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
         steps, from_zero = steps_per_epoch, steps_per_epoch == 1
     counted = [(_count(row, counter, columns), row) for row in rows]
     known = [(count / steps, row) for count, row in counted if count is not None]
+    if columns.epoch is not None:
+        known = _unrounded(known, columns)
     for epoch, row in known:
         if epoch > MAX_EPOCHS:
             raise row.wrong(f"expected at most {MAX_EPOCHS:,} epochs, but got {epoch:g}", counter)
@@ -204,6 +265,23 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
     moved = [(epoch + first, row) for epoch, row in known if epoch + first > 0]
     return sorted(moved, key=lambda pair: pair[0])
+
+
+def _unrounded(placed: Sequence[Placed], columns: Columns) -> list[Placed]:
+    """Parts of epochs by the steps, where rounding has made several steps one (0.01, 0.01, 0.02).
+
+    As the Hugging Face Trainer logs them: to two decimals.
+    """
+    by_step = [(epoch, row.get(columns.step, parse_number), row) for epoch, row in placed]
+    checks = {(e, s) for e, s, row in by_step if row.get(columns.metric, parse_number) is not None}
+    is_part = any(epoch != int(epoch) for epoch, _ in placed)
+    if not is_part or len({e for e, _ in checks}) == len(checks):
+        return list(placed)
+    if any(step is None or not isfinite(step) or step <= 0 for _, step, _ in by_step):
+        return list(placed)
+    epochs, steps = max((e, s) for e, s, _ in by_step if s is not None)
+    exact = [(round(s * epochs / steps, 9), e, row) for e, s, row in by_step if s is not None]
+    return [(at if abs(at - e) <= HALF_A_ROUNDING else e, row) for at, e, row in exact]
 
 
 def _count(row: Row, counter: str, columns: Columns) -> float | None:

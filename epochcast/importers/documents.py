@@ -61,7 +61,8 @@ def _documents(text: str) -> list[tuple[str, object]]:
 def _table(document: object) -> list[Row] | None:
     """The rows of a document that is a table or has one; None if it is a row itself."""
     if isinstance(document, list):
-        return _entries(document)
+        rows = _entries(document)
+        return _trainer_rows({}, rows) if any("train_runtime" in r.cells for r in rows) else rows
     if not isinstance(document, dict):
         return []
     if isinstance(log := document.get("log_history"), list):

@@ -55,7 +55,7 @@ class Entry:
     Attributes:
         row: as it was written, to say what is wrong with it.
         run: which run it belongs to, as the file calls it; None if the file does not say.
-        epoch: its number within the run, likewise.
+        epoch, step: their numbers within the run, likewise.
         first_epoch_seconds: where the others are given as a mean.
         epoch_seconds, step_seconds, elapsed_seconds: of these one has values.
         timed: the column that they are from.
@@ -69,6 +69,7 @@ class Entry:
     eval_samples: int
     run: str | None
     epoch: int | None
+    step: int | None
     first_epoch_seconds: tuple[float, ...]
     epoch_seconds: tuple[float, ...]
     step_seconds: tuple[float, ...]
@@ -80,6 +81,13 @@ class Entry:
     peak_bytes: int | None
     device_bytes: int | None
     footprint: Footprint | None
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Where in its run it is, by epochs and steps; None if the file does not say."""
+        if self.epoch is None and self.step is None:
+            return None
+        return self.epoch or 0, self.step or 0
 
 
 class RowReader:
@@ -110,6 +118,7 @@ class RowReader:
             eval_samples=self._eval_samples(),
             run=self._value("run", parse_name),
             epoch=self._value("epoch", parse_count),
+            step=self._value("step", parse_count),
             first_epoch_seconds=self._times("first_epoch_seconds"),
             epoch_seconds=found if role == "epoch_seconds" else (),
             step_seconds=found if role == "step_seconds" else (),

@@ -83,6 +83,7 @@ ROLES: Mapping[str, Role] = {
     ),
     "run": Role("run", "run|run id|run name|trial|repeat|repetition|round"),
     "epoch": Role("epoch", "epoch|epoch number|epoch index"),
+    "step": Role("step", "step|steps|global step|iteration|iterations|iter|iters"),
     "epoch_seconds": Role("epoch time", "epoch", "time"),
     "first_epoch_seconds": Role("time of the first epoch", "first epoch", "time"),
     "elapsed_seconds": Role(
@@ -134,6 +135,7 @@ ROLES: Mapping[str, Role] = {
     "update_operators": Role("operators of an update", "update operators", "count"),
     "static_bytes": Role("bytes always there", "static bytes", "count"),
 }
+RESULT = "a result"  # why a column is left out
 TIME = "time"  # of a column that is called just that
 COUNTS = tuple(name for name, role in ROLES.items() if role.kind == "count")
 SEQUENCES = (  # knobs that say how many tokens a sample has
@@ -146,7 +148,7 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|lr|learning rate|weight decay|momentum|seed|random seed|loss scale|status|state|exit code"
     "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
     "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
-    "|step|steps|global step|iteration|iterations|iter|max steps|total steps|samples seen"
+    "|steps|max steps|total steps|samples seen"
     "|tokens seen|progress|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
 )
 SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
@@ -211,7 +213,7 @@ def meaning_of(name: str) -> Meaning:
     for read in (_time_or_rate, _size, _count):
         if found := read(words, bracket):
             return replace(found, each=each or found.each)
-    return Meaning(left_out="a result" if _is_result(name, plain.split()) else "")
+    return Meaning(left_out=RESULT if _is_result(name, plain.split()) else "")
 
 
 def _is_result(name: str, words: Sequence[str]) -> bool:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 Cell = object  # text; from JSON also a number, a truth value or a list; None or "" where empty
 
+MOST_LISTED = 30  # names in one error
 _Value = TypeVar("_Value")
 
 
@@ -61,6 +62,12 @@ class Row:
 def is_empty(cell: Cell) -> bool:
     """Whether nothing is written there."""
     return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns for an error that says which there are."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return (", ".join(name[:80] for name in names[:MOST_LISTED]) or "nothing") + more
 
 
 def one_line(name: str) -> str:

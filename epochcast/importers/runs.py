@@ -38,7 +38,8 @@ from epochcast.importers.columns import (
 )
 from epochcast.importers.elapsed import Series, epochs_of, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
-from epochcast.importers.rows import Malformed, is_empty, one_line
+from epochcast.importers.roles import RESULT
+from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 from epochcast.importers.table import Table, decoded, read_text
 from epochcast.records import Footprint, Measurement, RunConfig, Warning_
 
@@ -117,7 +118,8 @@ def read(
                 "and epoch_seconds or step_seconds"
             )
         columns = _without_empty(understand(table.names, options), table)
-        entries = [RowReader(row, columns, options).entry() for row in table.rows]
+        rows = _of_training(table, columns)
+        entries = [RowReader(row, columns, options).entry() for row in rows]
         _require_same_knobs_everywhere(entries, columns)
         _require_same_knobs_within_runs(entries, columns)
         runs, elapsed = _with_epochs(_runs(_counted(entries, count) if count else entries))
@@ -128,8 +130,25 @@ def read(
     return Imported(
         measurements=found,
         columns=tuple(_first_value(column, table) for column in used),
-        warnings=(*elapsed, *_notes(found, used, options)),
+        warnings=(*_left_out(table, rows), *elapsed, *_notes(found, used)),
     )
+
+
+def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
+    """Without rows of another kind, such as evaluations between the lines of the training.
+
+    They have no time, or other results than the first row that has one, and none of its own.
+    """
+    times = {c.name for c in columns if c.role in SECONDS}
+    results = {c.name for c in columns if c.why == RESULT}
+    timed = [row for row in table.rows if not times.isdisjoint(row.cells)]
+    usual = results.intersection(timed[0].cells) if timed else set()
+    of_others = [results.intersection(row.cells) for row in timed]
+    return [
+        row
+        for row, mine in zip(timed, of_others, strict=True)
+        if not (usual and mine and usual.isdisjoint(mine))
+    ]
 
 
 def _counted(entries: Sequence[Entry], count: Count) -> list[Entry]:
@@ -170,9 +189,13 @@ def _first_value(column: Column, table: Table) -> ReadColumn:
     return ReadColumn(column=column, first=shown)
 
 
-def _notes(
-    found: Sequence[Measurement], columns: Sequence[Column], options: ImportOptions
-) -> tuple[Warning_, ...]:
+def _left_out(table: Table, rows: Sequence[Row]) -> list[Warning_]:
+    kept = {id(row) for row in rows}
+    others = [row.location for row in table.rows if id(row) not in kept]
+    return [_note("other-rows", count=str(len(others)), first=others[0])] if others else []
+
+
+def _notes(found: Sequence[Measurement], columns: Sequence[Column]) -> tuple[Warning_, ...]:
     notes = []
     if single := sum(bool(m.message) for m in found):
         notes.append(_note("one-time", count=str(single), runs=str(len(found))))
@@ -262,12 +285,14 @@ def _runs(entries: Iterable[Entry]) -> list[Run]:
 
 def _continues(run: Run, entry: Entry) -> bool:
     last = run[-1]
-    if entry.epoch is None or last.epoch is None:
+    if entry.place is None or last.place is None:
         return entry.run is not None
-    if entry.run is not None and entry.epoch <= last.epoch:
-        problem = f"run {entry.run} is at epoch {last.epoch} already, but this is {entry.epoch}"
+    if entry.run is not None and entry.place <= last.place:
+        at = "epoch" if entry.epoch is not None else "step"
+        before, here = getattr(last, at), getattr(entry, at)
+        problem = f"run {entry.run} is at {at} {before} already, but this is {here}"
         raise entry.row.wrong(problem)
-    return entry.epoch > last.epoch
+    return entry.place > last.place
 
 
 def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
@@ -323,7 +348,7 @@ def _measurement(run: Run, created_at: str) -> Measurement:
             device=first.device,
             sizes=dict(config.sizes),
             config={name: getattr(config, name) for name in (*CONFIG, *SHARED)},
-            includes_first=first.epoch is None or first.epoch <= 1,
+            includes_first=(first.epoch or 0) <= 1,
             peak_bytes=max((e.peak_bytes for e in run if e.peak_bytes), default=None),
             device_bytes=max((e.device_bytes for e in run if e.device_bytes), default=None),
             created_at=created_at,

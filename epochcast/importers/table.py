@@ -22,7 +22,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,7 @@ def _csv_table(text: str, strict: bool) -> Table:
     first, header = next(lines, (1, []))
     names = [one_line(name) for name in header]
     named = tuple(name for name in names if name)  # pandas writes row numbers under no name
+    _require_table(names, text.split("\n")[first:])
     repeated = next((name for name in named if named.count(name) > 1), None)
     if strict and repeated:
         raise Row(f"line {first}", {}).wrong("the header has this name twice", repeated)
@@ -135,7 +136,6 @@ def _csv_table(text: str, strict: bool) -> Table:
             row = Row(f"line {line}", {n: c for n, c in zip(names, cells, strict=False) if n}, part)
             _require_fit(row, cells, names, strict)
             rows.append(row)
-    _require_table(named, rows)
     return Table(named, tuple(_with_points(rows) if _delimiter(text, skipped) != "," else rows))
 
 
@@ -172,10 +172,9 @@ def _require_fit(row: Row, cells: Sequence[str], names: Sequence[str], strict: b
         raise row.wrong(f"column {filled + 1} has no name in the header")
 
 
-def _require_table(names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Refuse sentences: a column of texts alone."""
-    texts = [str(cell) for row in rows for cell in row.cells.values()]
-    if len(names) == 1 and any(" " in t.strip() and re.search("[A-Za-z]", t) for t in texts):
+def _require_table(names: Sequence[str], lines: Iterable[str]) -> None:
+    """Refuse sentences: lines of words under one name."""
+    if len(names) == 1 and any(re.search(r"[A-Za-z]\S* +\S", line) for line in lines):
         raise Malformed(
             "not a table: its lines are not divided by commas, semicolons, tabs or bars; write one "
             "row for each epoch under a line with the names of the columns, e.g. epoch,epoch_s"

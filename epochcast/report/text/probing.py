@@ -267,13 +267,14 @@ def print_imported(
 
 def column_line(read: ReadColumn) -> str:
     """``"train_step_time → step time, ms: 50.4 ms"``."""
-    column = read.column
-    unit = f", {column.unit_text}" if column.unit_text else ""
-    assumed = " (nobody says so: --unit)" if column.is_assumed and not read.says_its_unit else ""
-    value = read.first or "empty"
-    if column.unit_text and read.first and not read.says_its_unit:
-        value = f"{value} {column.unit_text}"
-    return f"{column.name} → {column.label}{unit}{assumed}: {value}"
+    column, value = read.column, read.first or "empty"
+    unit = column.unit_text
+    if unit and read.says_its_unit:
+        unit = "as written"
+    elif unit and read.first:
+        value = f"{value} {unit}"
+    assumed = " (assumed; --unit says otherwise)" if column.is_assumed and unit == "s" else ""
+    return f"{column.name} → {column.label}{f', {unit}' if unit else ''}{assumed}: {value}"
 
 
 def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:

@@ -93,6 +93,7 @@ WARNINGS = {
     "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
+    "other-rows": "{count} rows are not of the training, such as {first}, and left out",
     "since-start": "the times in {column!r} only rise, so they are taken as times since the start; "
     "the epochs took the differences: {epochs}, … seconds",
     "batch-of-one-device": "{column!r} is taken as the batch of one device; if it is of all of "
