@@ -70,9 +70,9 @@ def _table(document: object) -> list[Row] | None:
     names, data = document.get("columns"), document.get("data")
     if isinstance(names, list) and isinstance(data, list):
         return _split(names, data)
-    if document and all(isinstance(value, list) for value in document.values()):
-        return _transposed(document)
     members = {k: v for k, v in document.items() if _is_table(v)}
+    if document and not members and all(isinstance(v, list) for v in document.values()):
+        return _transposed(document)
     if len(members) > 1:
         listed = ", ".join(one_line(name) for name in members)
         raise Malformed(f"there are several tables in it: {listed}; write one of them to a file")

@@ -210,7 +210,7 @@ def meaning_of(name: str) -> Meaning:
     plain = " ".join(word for word in words if word != "per")
     if bracket is None and plain in BY_PHRASE["plain"]:
         return Meaning(role=BY_PHRASE["plain"][plain])
-    for read in (_time_or_rate, _size, _count):
+    for read in (_time_or_rate, _count, _size):
         if found := read(words, bracket):
             return replace(found, each=each or found.each)
     return Meaning(left_out=RESULT if _is_result(name, plain.split()) else "")

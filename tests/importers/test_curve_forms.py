@@ -1,0 +1,109 @@
+"""The same learning curve in the forms that people have it in, and what loggers put between."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from epochcast.errors import UsageError
+from epochcast.importers.curves import read_curve
+
+TRAINING, VALIDATION = (0.8, 0.6, 0.4), (0.9, 0.7, 0.6)
+LISTS = {"loss": TRAINING, "val_loss": VALIDATION}
+ROWS = [{"loss": t, "val_loss": v} for t, v in zip(TRAINING, VALIDATION, strict=True)]
+FRAME = {name: {str(n): v for n, v in enumerate(values)} for name, values in LISTS.items()}
+SPLIT = {"columns": list(LISTS), "index": [0, 1, 2], "data": [list(r.values()) for r in ROWS]}
+PRINTED = [str({**row, "epoch": float(n)}) for n, row in enumerate(ROWS, start=1)]
+FORMS = {
+    "resumed": "epoch,loss,val_loss\n1,0.8,0.9\n2,9,9\nepoch,loss,val_loss\n2,0.6,0.7\n3,0.4,0.6",
+    "remarks": "# of May\nepoch,loss,val_loss\n1,0.8,0.9\n# half\n2,0.6,0.7\n3,0.4,0.6",
+    "numpy": "# epoch,loss,val_loss\n1,0.8,0.9\n2,0.6,0.7\n3,0.4,0.6\n",
+    "savetxt": "# epoch loss val_loss\n1 0.8 0.9\n2 0.6 0.7\n3 0.4 0.6\n",
+    "aligned": "epoch  loss  val_loss\n    1   0.8       0.9\n    2   0.6   0.7\n    3 0.4 0.6",
+    "bars": "epoch|loss|val_loss|\n1|0.8|0.9|\n2|0.6|0.7|\n3|0.4|0.6|\n",
+    "commas": "epoch;loss;val_loss\n1;0,8;0,9\n2;0,6;0,7\n3;0,4;0,6\n",
+    "per cent": "epoch,loss,val_loss\n1,80%,90%\n2,60 %,70%\n3,40%,60%\n",
+    "history": json.dumps({"history": LISTS, "params": {"epochs": 3}, "epoch": [0, 1, 2]}),
+    "frame": json.dumps(FRAME),
+    "split": json.dumps(SPLIT, indent=1),
+    "pretty": "\n".join(json.dumps(row, indent=2) for row in ROWS),
+    "printed": "\n".join((PRINTED[0], "saved", *PRINTED[1:])),
+    "words": "\n".join(
+        f"Epoch {n}/3 - loss: {row['loss']} - val_loss: {row['val_loss']}"
+        for n, row in enumerate(ROWS, start=1)
+    ),
+}
+
+
+def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    file = folder / "curve.txt"
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_curve_in_every_form(tmp_path: Path, form: str, encoding: str) -> None:
+    curve = read_curve(written(tmp_path, FORMS[form], encoding))
+    assert curve.epochs == (1, 2, 3)
+    assert curve.validation == pytest.approx(VALIDATION)
+    assert curve.training == pytest.approx(TRAINING)
+
+
+def test_commas_that_may_be_thousands_are_refused(tmp_path: Path) -> None:
+    for text in ("val_loss;a\n1,234;2\n", "val_loss;a\n0,9;2.5\n"):
+        with pytest.raises(UsageError, match=r"line 2, column 'val_loss': .* without commas"):
+            read_curve(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": [{"x": 1}], "b": [{"x": 1}]}', "several tables in it: a, b; write one of them"),
+        ("[" * 100_000, "line 1: not JSON: nested too deeply"),
+        ('{"val_loss": 1}\n' + "9" * 5000, "line 2: not JSON: a number of too many digits"),
+        ('{"val_loss": 1e999}\n{"val_loss": ' + "9" * 400 + "}", "line 2, column 'val_loss'"),
+        ("val_loss\n1\n\0\n", "line 3: not text: there is a NUL"),
+        ("the loss is now very low\nand that is fine\n", "not a table: its lines are not divided"),
+        ("a\x1b[31m,b\n1,2\n", r"no metric 'val_loss'; it has: a\[31m, b"),
+        (",".join(f"column_{n}" for n in range(99)) + "\n", "column_29 and 69 more"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        read_curve(written(tmp_path, text))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 700
+
+
+# -- what loggers put between ---------------------------------------------------------------------
+
+
+def test_a_final_check_of_the_best_is_not_the_last_epoch(tmp_path: Path) -> None:
+    """Evaluated once more after it was reloaded, at the last step."""
+    text = "epoch,step,val_loss\n0,10,0.9\n1,20,0.5\n2,30,0.7\n2,30,0.5\n"
+    assert read_curve(written(tmp_path, text)).validation == (0.9, 0.5, 0.7)
+
+
+def test_rounded_epochs_are_told_apart_by_their_steps(tmp_path: Path) -> None:
+    log = [{"epoch": round(0.004 * n, 2), "step": 80 * n, "eval_loss": 1 / n} for n in range(1, 26)]
+    curve = read_curve(written(tmp_path, json.dumps(log)))
+    assert curve.epochs == pytest.approx([0.004 * n for n in range(1, 26)])
+    checks = [{"epoch": 0.0, "step": 8 * n, "eval_loss": 1 / n} for n in (1, 2, 3)]
+    state = {"epoch": 0.0012, "global_step": 24, "log_history": checks}
+    curve = read_curve(written(tmp_path, json.dumps(state)))
+    assert curve.epochs == pytest.approx((0.0004, 0.0008, 0.0012))
+
+
+@pytest.mark.parametrize("nothing", ["NA", "nan", "", "null", "-"])
+def test_epochs_without_a_check_are_no_failure(tmp_path: Path, nothing: str) -> None:
+    """Keras's ``validation_freq=2``, the last epoch without a check."""
+    rows = [f"{e},{1 / e},{1 / e if e % 2 == 0 else nothing}" for e in range(1, 8)]
+    curve = read_curve(written(tmp_path, "epoch,loss,val_loss\n" + "\n".join(rows)))
+    assert (curve.epochs, curve.non_finite_epoch) == ((2, 4, 6), None)
+
+
+def test_a_run_that_went_on_after_a_check_was_due_has_failed(tmp_path: Path) -> None:
+    values = ["nan", "0.9", "nan", "0.8", "nan", "0.7", "nan", "0.6", "nan", "0.5", "nan", "nan"]
+    text = "val_loss\n" + "\n".join(values)
+    assert read_curve(written(tmp_path, text)).non_finite_epoch == 11

@@ -1,0 +1,75 @@
+"""Times since the start are not times of epochs, and the other way round."""
+
+from itertools import accumulate, pairwise
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochcast.errors import EpochcastError
+from epochcast.importers import runs
+from epochcast.importers.columns import ImportOptions
+
+EPOCHS = (60.1, 58.8, 59.3, 58.9)
+
+
+def read(times, name: str = "epoch_time", epochs=None, **said) -> runs.Imported:
+    numbers = epochs or range(1, len(times) + 1)
+    rows = "".join(f"50,{n},{seconds!r}\n" for n, seconds in zip(numbers, times, strict=True))
+    options = ImportOptions(workload="cnn", device="A100", samples=50, **said)
+    return runs.read(f"bs,epoch,{name}\n{rows}", options)
+
+
+def steady(found: runs.Imported) -> tuple[float, ...]:
+    (m,) = found.measurements
+    return m.step_seconds  # a step is an epoch here
+
+
+@pytest.mark.parametrize("name", ["epoch_time", "time", "elapsed", "runtime", "total_time_s"])
+def test_times_that_only_rise_are_differenced_and_said(name: str) -> None:
+    found = read(tuple(accumulate(EPOCHS)), name)
+    assert steady(found) == pytest.approx(EPOCHS[1:])
+    (note,) = (w for w in found.warnings if w.code == "since-start")
+    assert dict(note.details) == {"column": name, "epochs": "60.1, 58.8, 59.3"}
+
+
+def test_a_long_first_epoch_hides_it_in_a_short_log() -> None:
+    long = tuple(accumulate((40.1, 8.7, 8.6, 6.0, 7.0, 5.7)))  # of a YOLO run
+    assert steady(read(long)) == pytest.approx((8.7, 8.6, 6.0, 7.0, 5.7))
+    with pytest.raises(EpochcastError, match=r"--map epoch_seconds=epoch_time.* elapsed_seconds="):
+        read(long[:3])
+    as_epochs = read(long[:3], renamed={"epoch_time": "epoch_seconds"})
+    assert steady(as_epochs) == pytest.approx(long[1:3])
+    as_elapsed = read(long[:3], renamed={"epoch_time": "elapsed_seconds"})
+    assert steady(as_elapsed) == pytest.approx((8.7, 8.6))
+
+
+def test_epochs_between_are_counted_in() -> None:
+    found = read((60, 100, 150), "elapsed", epochs=(1, 5, 10))
+    assert steady(found) == pytest.approx((10, 10))
+    later = read((600, 650, 700), "elapsed", epochs=(10, 15, 20))
+    assert steady(later) == pytest.approx((10, 10))
+    assert later.measurements[0].warmup_seconds == ()
+
+
+def test_time_does_not_go_back() -> None:
+    with pytest.raises(EpochcastError, match="must rise, but 50 comes after 60"):
+        read((60, 50), "elapsed")
+
+
+@given(
+    st.lists(st.floats(50, 60), min_size=3, max_size=8),
+    st.floats(1, 2.5),
+)
+def test_sums_of_epochs_are_told_from_epochs(seconds: list[float], first: float) -> None:
+    """Epochs that differ by a fifth, the first up to 2.5 times as long."""
+    seconds = [seconds[0] * first, *seconds[1:]]
+    assert steady(read(list(accumulate(seconds)))) == pytest.approx(seconds[1:])
+    if any(after <= before for before, after in pairwise(seconds)):
+        assert steady(read(seconds)) == pytest.approx(seconds[1:])
+
+
+@given(st.permutations([1.0, 1.02, 0.98, 1.05, 0.97]))
+def test_epochs_of_a_steady_run_stay_what_they_are(seconds: list[float]) -> None:
+    assert median(steady(read(seconds))) == pytest.approx(median(seconds[1:]))
