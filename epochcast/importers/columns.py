@@ -27,6 +27,7 @@ from epochcast.importers.roles import (
     Meaning,
     count_scale,
     meaning_of,
+    spelled,
     unit_in,
 )
 from epochcast.importers.rows import listed
@@ -144,7 +145,8 @@ def understand(names: Sequence[str], options: ImportOptions) -> list[Column]:
         if asked not in names:
             raise UsageError(f"there is no column {asked!r}; there are: {listed(names)}")
     columns = [_column(name, options) for name in names]
-    columns = _without_said(columns, options)
+    columns = _without_said(_without_least(columns), options)
+    _require_clear_batch(columns)
     columns = _with_micro("batch_size", "global_batch", columns)
     columns = _with_micro("step_seconds", "update_seconds", columns)
     columns = _with_bare_time(columns)
@@ -225,6 +227,32 @@ def _scale(kind: Kind, unit: str | None, name: str) -> float:
 
 
 # Columns beside each other
+
+
+def _without_least(columns: Sequence[Column]) -> list[Column]:
+    """``step_time_min`` is in minutes, but beside ``step_time_mean`` it is the least."""
+    names = {c.name.lower() for c in columns}
+
+    def is_least(column: Column) -> bool:
+        stem = column.name.lower().removesuffix("min")
+        beside = any(stem + other in names for other in ("max", "mean", "avg", "std", "median"))
+        return column.unit == "min" and not column.said and beside
+
+    why = "not the usual time"
+    return [replace(c, role=LEFT_OUT, why=why) if is_least(c) else c for c in columns]
+
+
+def _require_clear_batch(columns: Sequence[Column]) -> None:
+    """Refuse a train_batch_size that may be of a micro-batch or of all (DeepSpeed) of them."""
+    batches = [c for c in columns if c.role in ("batch_size", "global_batch")]
+    shared = [c.name for c in columns if c.role in ("accumulation", "world_size")]
+    if len(batches) == 1 and shared and not batches[0].said:
+        name = batches[0].name
+        if spelled(name) == ["train", "batch", "size"]:
+            raise UsageError(
+                f"beside {', '.join(shared)}, {name!r} may be the batch of one forward pass, "
+                f"--map batch_size={name}, or of all of them together, --map global_batch={name}"
+            )
 
 
 def _without_said(columns: Sequence[Column], options: ImportOptions) -> list[Column]:

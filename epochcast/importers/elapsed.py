@@ -61,7 +61,7 @@ def is_since_start(found: Sequence[Series]) -> bool:
         return False
     longest = max(several, key=lambda series: len(series.seconds))
     shown = [series for series in several if len(series.seconds) >= FEWEST]
-    if shown and all(_is_clear(series) for series in shown):
+    if shown and all(is_clear(series) for series in shown):
         return True
     if longest.is_said or not _is_doubtful(longest):
         return False
@@ -74,7 +74,10 @@ def is_since_start(found: Sequence[Series]) -> bool:
     )
 
 
-def _is_clear(series: Series) -> bool:
+def is_clear(series: Series) -> bool:
+    """Whether times that rise by about as much as the first can only be since the start."""
+    if len(series.seconds) < FEWEST or min(series.steps) <= 0:
+        return False
     usual = median(series.steps)
     is_long = len(series.seconds) >= LONG and series.rise >= RISE
     return usual / NEAR <= series.seconds[0] <= usual * NEAR or is_long

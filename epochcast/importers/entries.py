@@ -253,7 +253,7 @@ class RowReader:
     def _eval_samples(self) -> int:
         found = self._value("eval_samples", parse_count)
         samples = found if self.options.eval_samples is None else self.options.eval_samples
-        timed = self._filled("eval_seconds")
+        timed = self._not_gaps("eval_seconds")
         if timed and not samples:
             problem = "how many samples were evaluated? name a column eval_samples or say it with "
             raise self.row.wrong(f"{problem}--eval-samples", timed[0].name)

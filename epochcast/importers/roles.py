@@ -149,11 +149,12 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
     "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
     "|steps|max steps|total steps|samples seen"
-    "|tokens seen|progress|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
+    "|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
 )
 SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
 SINCE_START = frozenset(("runtime", "elapsed"))  # alone: the time of a run so far
 TIME_NOUNS = SINCE_START | {"time", "times", "duration", "dur", "latency"}
+SPREAD = frozenset(("std", "stddev", "sd", "var", "max", "count"))  # of times, and no time
 NOT_TRAINING = frozenset(("eval", "evaluation", "val", "valid", "validation", "test", "infer"))
 SIZE_NOUNS = frozenset(("memory", "mem", "vram"))
 DEVICE_WORDS = frozenset(("gpu", "device", "chip", "rank", "accelerator"))
@@ -279,8 +280,12 @@ def _is_unit(word: str) -> bool:
 
 def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
     """A time of something, or things by time."""
+    if words and words[-1] in SPREAD and _time_or_rate(words[:-1], bracket):
+        return Meaning(left_out="not the usual time")
     if "per" in words:
         return _per(words)
+    if len(words) == 1 and len(words[0]) > 1 and words[0] != "min" and time_unit(words[0]):
+        return Meaning(role=TIME, unit=words[0])
     unit, rest = _unit_of(words, bracket, time_unit)
     core, order = _numbered(_core(rest, TIME_NOUNS))
     has_noun = not TIME_NOUNS.isdisjoint(rest)

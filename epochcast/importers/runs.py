@@ -36,7 +36,7 @@ from epochcast.importers.columns import (
     is_of_micro_batch,
     understand,
 )
-from epochcast.importers.elapsed import Series, epochs_of, is_since_start
+from epochcast.importers.elapsed import Series, epochs_of, is_clear, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
 from epochcast.importers.roles import RESULT
 from epochcast.importers.rows import Malformed, Row, is_empty, one_line
@@ -301,6 +301,7 @@ def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
     Raises:
         Malformed: times since the start fall, or nobody knows of what these are.
     """
+    _require_no_run_in_pieces(runs)
     said = [run for run in runs if run[0].elapsed_seconds]
     whole = [run for run in runs if run[0].epoch_seconds and not run[0].first_epoch_seconds]
     rising = [_series(run) for run in whole]
@@ -312,6 +313,26 @@ def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
     shown = ", ".join(f"{seconds:.4g}" for seconds in _series(example).seconds[:3])
     note = _note("since-start", column=example[0].timed.name, epochs=shown)
     return found, (note,)
+
+
+def _require_no_run_in_pieces(runs: Sequence[Run]) -> None:
+    """Rows without an epoch are runs each, unless their times are of one run that goes on.
+
+    Raises:
+        Malformed: those of a configuration only rise, by about as much each.
+    """
+    loose: dict[object, Run] = {}
+    for run in runs:
+        entry = run[0]
+        if entry.run is None and entry.place is None and len(entry.epoch_seconds) == 1:
+            loose.setdefault((entry.workload, entry.device, entry.config), []).append(entry)
+    for series in map(_series, loose.values()):
+        if is_clear(series):
+            raise series.row.wrong(
+                "from row to row it only rises, as the time since the start of one run does: name "
+                "a column epoch, or run where each row is a run",
+                series.column,
+            )
 
 
 def _series(run: Run) -> Series:

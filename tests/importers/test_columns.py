@@ -254,6 +254,26 @@ def test_batches_that_do_not_multiply_are_refused() -> None:
     assert one("global_batch,micro_batch,step_ms\n256,16,20\n", devices=4).config.accumulation == 4
 
 
+def test_a_batch_that_may_be_of_all_is_asked() -> None:
+    text = "train_batch_size,gradient_accumulation_steps,step_ms\n32,4,20\n"
+    with pytest.raises(UsageError, match=r"--map global_batch=train_batch_size"):
+        read(text)
+    whole = one(text, renamed={"train_batch_size": "global_batch"}, devices=2).config
+    assert (whole.batch_size, whole.accumulation, whole.world_size) == (4, 4, 2)
+    micro = one(text, renamed={"train_batch_size": "batch_size"}).config
+    assert (micro.batch_size, micro.accumulation) == (32, 4)
+
+
+def test_statistics_of_a_time_are_not_the_time() -> None:
+    text = "bs,step_time_min,step_time_max,step_time_std,step_time_mean\n32,1,3,0.1,2\n"
+    assert one(text).step_seconds == (2,)
+    assert one("bs,step_time_min\n32,1\n").step_seconds == (60,)
+
+
+def test_gaps_in_what_nobody_asked_for() -> None:
+    assert one("bs,epoch_s,val_s,save_s,flops\n32,1,nan,NaN,NA\n").eval_batch_seconds == ()
+
+
 def test_what_may_be_of_all_devices_is_said() -> None:
     notes = {w.code for w in read("bs,gpus,grad_accum,step_ms\n32,4,2,20\n").warnings}
     assert {"batch-of-one-device", "step-of-micro-batch"} <= notes

@@ -53,6 +53,12 @@ def test_epochs_between_are_counted_in() -> None:
     assert later.measurements[0].warmup_seconds == ()
 
 
+def test_rows_of_one_run_without_epochs_are_asked() -> None:
+    rows = "".join(f"50,{seconds}\n" for seconds in accumulate(EPOCHS))
+    with pytest.raises(EpochcastError, match=r"from row to row it only rises.* a column epoch"):
+        runs.read(f"bs,epoch_s\n{rows}", ImportOptions(workload="a", device="A100", samples=50))
+
+
 def test_time_does_not_go_back() -> None:
     with pytest.raises(EpochcastError, match="must rise, but 50 comes after 60"):
         read((60, 50), "elapsed")
