@@ -236,8 +236,10 @@ def _without_gaps(values: dict[float, float]) -> dict[float, float]:
     if len(every) != 1 or any(isinf(value) for value in known):
         return values
     step = every.pop()
-    is_regular = step > 1 and checked[0] < step and len(known) - checked[-1] <= step
-    return {e: v for e, v in values.items() if isfinite(v)} if is_regular else values
+    if step < 2 or checked[0] >= step:
+        return values
+    due = checked[-1] + step  # what is not finite then, or later, is a value of a check
+    return {e: v for i, (e, v) in enumerate(values.items()) if isfinite(v) or i >= due}
 
 
 def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) -> Sequence[Placed]:

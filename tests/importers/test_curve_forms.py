@@ -106,4 +106,4 @@ def test_epochs_without_a_check_are_no_failure(tmp_path: Path, nothing: str) -> 
 def test_a_run_that_went_on_after_a_check_was_due_has_failed(tmp_path: Path) -> None:
     values = ["nan", "0.9", "nan", "0.8", "nan", "0.7", "nan", "0.6", "nan", "0.5", "nan", "nan"]
     text = "val_loss\n" + "\n".join(values)
-    assert read_curve(written(tmp_path, text)).non_finite_epoch == 11
+    assert read_curve(written(tmp_path, text)).non_finite_epoch == 12
