@@ -68,7 +68,7 @@ CERTAIN = 1e-4  # probabilities closer to 0 or 1 are not told apart
 LEAST_WEIGHT = 1e-9  # of a noise: none is ever ruled out for good
 LARGEST_SURPRISE = 700.0  # of a logarithm: floating point ends there
 LARGEST = 1e6  # of a logarithm, a variance or a weight; far beyond any that was seen
-NO_WEIGHT = 1e-5  # below it a forecast leaves a noise out
+NO_WEIGHT = 1e-3  # below it a forecast leaves a noise out
 
 Part = Literal["epoch", "evaluation", "save"]
 
