@@ -2,7 +2,7 @@
 
 Following the plan of digits-mlp: 57 epochs with batch_size=32 width=512. Within 1h 00m, …
 epoch  took (predicted)      ratio  time → total       money → total    on plan  val_loss  then
-12/57  55.3 s (54.1–57.2 s)  ×1.02  11m 20s → 52m 30s  $0.47 → $2.18    97 %     0.412*    go on
+12/57  55.3 s (54.1–57.2 s)  ×0.99  11m 20s → 52m 30s  $0.47 → $2.18    97 %     0.412*    go on
 note: epochs now take 1.45 times the planned time; before it was 1.00
 Stopped after epoch 48 of 50: more might not have fitted the deadline.
 Time 59m 08s of 1h 00m; money $2.46 of $3.00; planned for 57 epochs: 53.6–56.9 min.

@@ -68,7 +68,7 @@ def test_an_epoch_is_one_line_under_a_heading() -> None:
         "val_loss  then"
     )
     assert line == (
-        "2/57   54.6 s (53.4–56.6 s)  ×1.00  2m 24s → 55m 00s   $0.10 → $2.29    99 %     "
+        "2/57   54.6 s (53.4–56.6 s)  ×0.99  2m 24s → 55m 00s   $0.10 → $2.29    99 %     "
         "1.169*    go on"
     )
 
@@ -83,10 +83,10 @@ def test_decisions_are_words() -> None:
 
 
 def test_the_ratio_is_that_of_the_numbers_beside_it() -> None:
-    predicted = replace(DONE.predicted, p50=50.0)
-    done = replace(DONE, seconds=60.0, predicted=predicted, pace=1.01)
+    predicted = replace(DONE.predicted, p50=55.0)
+    done = replace(DONE, seconds=66.0, predicted=predicted, pace=1.01)
     assert "  ×1.20  " in row(done)
-    assert done.ratio == 1.2
+    assert done.ratio == pytest.approx(1.2)
     cut = replace(done, position=Position(epoch=11, step=37, steps=1357))
     assert cut.ratio is None  # part of an epoch, and what a whole one was to take
     assert "×" not in row(cut)
@@ -140,7 +140,7 @@ def test_long_epochs_and_much_money_fit() -> None:
     line = row(slow)
     assert len(line) <= WIDTH
     assert line == (
-        "104/200  11m 20s (11.2–11.8 min)  ×1.00  19h 27m → 37h 47m  $48.60 → $94.40  99 %  "
+        "104/200  11m 20s (11.2–11.8 min)  ×0.99  19h 27m → 37h 47m  $48.60 → $94.40  99 %  "
         "1.169*    saved"
     )
 
