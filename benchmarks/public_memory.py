@@ -30,9 +30,9 @@ import steps
 from comparison import report
 from comparison.scores import coverage, errors, relative_error, under_estimates
 
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.features import beyond_peak_forms
 from epochcast.costmodel.memory import Layer, fragmentation
-from epochcast.costmodel.regression import fit_surface
 from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import BYTES_SD_PER_DOUBLING
 from epochcast.records import Quantiles

@@ -212,7 +212,7 @@ class ConfigurationCost:
         return worker_scaling(alike, self.variables) if alike else IDEAL_SCALING
 
     def _variables_at(self, batch_size: int) -> dict[str, float]:
-        known_size = {**f.batch_variables(batch_size), **f.numeric_knobs(self.config.sizes)}
+        known_size = {**f.batch_variables(batch_size), **f.knob_variables(self.config.sizes)}
         known = self._counted(batch_size) or {}
         known = {n: value for n, (value, _) in self._peaks(batch_size).items()} | known
         missing = ((n, s) for n, s in self.variant.counts if n not in known)

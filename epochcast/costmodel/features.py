@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from math import inf
+from itertools import combinations, product
+from math import ceil, inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ VariableTable = Mapping[str, Array]
 Feature = tuple[tuple[str, float], ...]
 
 KNOB_PREFIX = "size."
+CLASS_PREFIX = "flops."
+ALIGNMENTS = (8, 64, 128)  # tensor cores' and tiles' (NVIDIA, "Matrix Multiplication Background")
 COUNTS = (
     "flops",
     "aligned_flops",
@@ -47,11 +49,16 @@ COUNTS = (
     "update_peak_bytes",
 )
 MAX_DEGREE = 3  # of a knob monomial: depth × width × width
+MANY = 24  # monomials; with more knobs their degree is lower, down to powers of each alone
 SOFT_EXPONENTS = (2.0, 4.0)  # between a sum (1) and a maximum (∞)
 UNLIKELY = 0.3  # prior of a form that the kind of device speaks against
-DOUBTED = 0.1  # of one that is asked for the sake of its disagreement
+GRID = 9  # three batch sizes of three models: fewer do not show a power, nor where it steps
+UNSURE = 0.5  # of one that is right for some workloads only
+SELDOM = 0.05  # of one that a few measurements may look like, but ought to show
+DOUBTED = 0.1  # of one that must be seen to be believed, or is asked for its disagreement
 
 CONSTANT: Feature = ()
+BATCH: Feature = (("batch_size", 1.0),)
 DISPATCHED: tuple[Feature, ...] = ((("operators", 1.0),),)
 LAUNCH: tuple[Feature, ...] = (CONSTANT, *DISPATCHED)
 BESIDE_FLOPS: tuple[Feature, ...] = (
@@ -62,9 +69,10 @@ BESIDE_FLOPS: tuple[Feature, ...] = (
 )
 WORK: tuple[Feature, ...] = ((("aligned_flops", 1.0),), *BESIDE_FLOPS)
 UNALIGNED_WORK: tuple[Feature, ...] = ((("flops", 1.0),), *BESIDE_FLOPS)
+WORKED = ((("flops", 1.0),), (("aligned_flops", 1.0),))
 FLOP_CLASSES = ("attention", "convolution", "matmul", "recurrent")
 WORK_BY_CLASS: tuple[Feature, ...] = (
-    *(((f"flops.{name}", 1.0),) for name in FLOP_CLASSES),
+    *(((f"{CLASS_PREFIX}{name}", 1.0),) for name in FLOP_CLASSES),
     *BESIDE_FLOPS,
 )
 
@@ -72,6 +80,33 @@ WORK_BY_CLASS: tuple[Feature, ...] = (
 def numeric_knobs(sizes: Sizes) -> dict[str, float]:
     """The knobs that are positive numbers, by variable name."""
     return {KNOB_PREFIX + k: float(v) for k, v in sizes if _is_quantity(v)}
+
+
+def knob_variables(sizes: Sizes) -> dict[str, float]:
+    """The numeric knobs, each rounded up to what kernels may work through (``ALIGNMENTS``), and by
+    how much all of them together are then larger."""
+    knobs = numeric_knobs(sizes)
+    found = dict(knobs)
+    for to in ALIGNMENTS:
+        rounded = {name: _aligned(value, to) for name, value in knobs.items()}
+        found |= {aligned_name(name, to): value for name, value in rounded.items()}
+        found[waste_name(to)] = prod(rounded[name] / value for name, value in knobs.items())
+    return found
+
+
+def _aligned(value: float, to: int) -> float:
+    """Rounded up to a multiple; not what is far smaller or no whole number: a depth, a rate."""
+    return to * ceil(value / to) if value >= to / 2 and value == int(value) else value
+
+
+def aligned_name(knob: str, to: int) -> str:
+    """The variable that a knob rounded up is called."""
+    return f"aligned.{to}.{knob}"
+
+
+def waste_name(to: int) -> str:
+    """The variable of how much larger all knobs are, rounded up."""
+    return f"aligned.{to}"
 
 
 def categories(sizes: Sizes) -> Sizes:
@@ -88,7 +123,7 @@ def _is_quantity(value: SizeValue) -> bool:
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
     """The value of every variable that is known of one configuration."""
-    values = {**batch_variables(config.batch_size), **numeric_knobs(config.sizes)}
+    values = {**batch_variables(config.batch_size), **knob_variables(config.sizes)}
     if footprint is not None:
         values |= counts(footprint)
     return values
@@ -114,7 +149,9 @@ def counts(footprint: Footprint) -> dict[str, float]:
             found.pop(name, None)
     if footprint.eval_peak_bytes:
         found["eval_peak_bytes"] = float(footprint.eval_peak_bytes)
-    return found | {f"flops.{name}": float(flops) for name, flops in footprint.flops_by_class}
+    return found | {
+        f"{CLASS_PREFIX}{name}": float(flops) for name, flops in footprint.flops_by_class
+    }
 
 
 def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:
@@ -133,14 +170,35 @@ def matrix(features: Sequence[Feature], table: VariableTable) -> Array:
     return np.stack(columns, axis=1)
 
 
-def knob_monomials(names: Sequence[str], powers: Sequence[int] = (0, 1, 2)) -> tuple[Feature, ...]:
-    """All products of knobs, each to one of the powers, of degree up to ``MAX_DEGREE``."""
-    everything = product(powers, repeat=len(names))
-    return tuple(
-        tuple((name, float(p)) for name, p in zip(names, exponents, strict=True) if p)
-        for exponents in everything
-        if sum(exponents) <= MAX_DEGREE
-    )
+def knob_monomials(
+    names: Sequence[str], powers: Sequence[int] = (1, 2), degree: int = MAX_DEGREE
+) -> tuple[Feature, ...]:
+    """The constant and all products of knobs, each to one of the powers, up to a degree.
+
+    Args:
+        names: of the knobs.
+        powers: that a knob may have where it occurs.
+        degree: the highest sum of powers; less where that would make too many, but each knob alone
+            has all its powers.
+    """
+    for highest in range(degree, max(powers), -1):
+        found = _monomials(names, powers, highest)
+        if len(found) <= MANY:
+            return found
+    return (CONSTANT, *(((name, float(power)),) for name in names for power in powers))
+
+
+def _monomials(names: Sequence[str], powers: Sequence[int], degree: int) -> tuple[Feature, ...]:
+    """Stops a little beyond ``MANY``: their number grows with the third power of the names'."""
+    found: list[Feature] = []
+    for size in range(degree // min(powers) + 1):
+        for some in combinations(names, size):
+            for exponents in product(powers, repeat=size):
+                if sum(exponents) <= degree:
+                    found.append(tuple(zip(some, map(float, exponents), strict=True)))
+            if len(found) > MANY:
+                return tuple(found)
+    return tuple(found)
 
 
 def times_batch(features: Sequence[Feature]) -> tuple[Feature, ...]:
@@ -159,12 +217,25 @@ def times_padding(features: Sequence[Feature]) -> tuple[Feature, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A candidate: groups of features, how they join, and how likely physics makes it."""
+    """A candidate: groups of features, how they join, and how likely physics makes it.
+
+    Attributes:
+        name: for people.
+        groups: of features that add up.
+        exponent: p, by which the groups join.
+        prior: how likely it is before anything was measured, beside the other forms.
+        free: variables whose powers are fitted; features hold what they are multiples of.
+        rounded: variables that take the place of others, which are equal where sizes are round.
+        least: configurations that it needs to be told from others.
+    """
 
     name: str
     groups: tuple[tuple[Feature, ...], ...]
     exponent: float = 1.0
     prior: float = 1.0
+    free: tuple[str, ...] = ()
+    rounded: tuple[tuple[str, str], ...] = ()
+    least: int = 0
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -194,20 +265,106 @@ def time_forms(
         has_counts: whether operators were counted; otherwise only knobs and batch size are known.
         aligned: whether FLOPs were also counted as kernels work through them.
     """
-    scales = knob_monomials(knobs)
     if not has_counts:
+        scales = knob_monomials(knobs)
         lines = times_batch(scales) + scales
         floor = (scales, lines)
-        hard = Form(name="floor", groups=floor, exponent=inf)
-        return [Form(name="line", groups=(lines,)), *_soft_floors(floor), hard]
+        beside = ((CONSTANT, BATCH), lines)
+        forms = [
+            Form(name="line", groups=(lines,)),
+            *_soft_floors(floor),
+            Form(name="floor", groups=floor, exponent=inf),
+            Form(name="loader beside", groups=beside, exponent=inf, prior=UNSURE),
+            *free_forms(knobs),
+        ]
+        return forms if kind == "cpu" else [*forms, *aligned_forms(free_forms(knobs)[:1], knobs)]
     work = WORK if aligned else UNALIGNED_WORK
     sums = [
         Form(name="sum", groups=(work + LAUNCH,)),
         Form(name="sum by class", groups=(WORK_BY_CLASS + LAUNCH,), prior=UNLIKELY),
     ]
     floors = _soft_floors((LAUNCH, work + DISPATCHED))
+    if kind != "cpu":
+        floors += [
+            Form(
+                name="loader beside",
+                groups=((*LAUNCH, BATCH), work + DISPATCHED),
+                exponent=4.0,
+                prior=SELDOM,
+                least=GRID,
+            ),
+            *wasteful_forms(floors[-1:], knobs),
+        ]
     likely, other = (sums, floors) if kind == "cpu" else (floors, sums)
     return [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
+
+
+def free_forms(knobs: Sequence[str]) -> list[Form]:
+    """Where no operators were counted nobody knows the powers of a knob: those that are measured.
+
+    The last is log-linear regression with a constant, e.g. of launches.
+    """
+    if not knobs:
+        return []
+    together = tuple((knob, 1.0) for knob in knobs)
+    scales = tuple(dict.fromkeys((CONSTANT, *(((knob, 1.0),) for knob in knobs), together)))
+    even = knob_monomials(knobs, (2, 4), 4)  # of an image's side, of a context
+    forms = [
+        Form(name="free powers", groups=(times_batch(scales) + scales,), free=tuple(knobs)),
+        Form(name="even powers", groups=(times_batch(even) + even,), prior=UNSURE),
+        Form(
+            name="free power",
+            groups=((*times_batch((together,)), CONSTANT, together),),
+            free=tuple(knobs),
+        ),
+        Form(
+            name="free floor",
+            groups=((CONSTANT, BATCH), times_batch((together,))),
+            exponent=SOFT_EXPONENTS[-1],
+            prior=UNSURE,
+            free=tuple(knobs),
+        ),
+        Form(
+            name="power law",
+            groups=(((*BATCH, *together), CONSTANT),),
+            free=("batch_size", *knobs),
+        ),
+    ]
+    return [replace(form, least=GRID) for form in forms]
+
+
+def aligned_forms(forms: Sequence[Form], knobs: Sequence[str]) -> list[Form]:
+    """The same of knobs rounded up, to each of the ``ALIGNMENTS``."""
+    found = []
+    for form, to in product(forms, ALIGNMENTS):
+        names = {knob: aligned_name(knob, to) for knob in knobs}
+
+        def renamed(feature: Feature, names: Mapping[str, str] = names) -> Feature:
+            return tuple((names.get(name, name), power) for name, power in feature)
+
+        groups = tuple(tuple(map(renamed, group)) for group in form.groups)
+        free = tuple(names.get(name, name) for name in form.free)
+        rounded = tuple(names.items())
+        found.append(replace(_seldom(form, to, groups), free=free, rounded=rounded))
+    return found
+
+
+def wasteful_forms(forms: Sequence[Form], knobs: Sequence[str]) -> list[Form]:
+    """Counted work, times what knobs rounded up add to it: both sides of a layer's weights."""
+    found = []
+    for form, to in product(forms, ALIGNMENTS):
+        waste = ((waste_name(to), 2.0),)
+        groups = tuple(
+            tuple((*x, *waste) if x in WORKED else x for x in group) for group in form.groups
+        )
+        rounded = tuple((knob, aligned_name(knob, to)) for knob in knobs)
+        found.append(replace(_seldom(form, to, groups), rounded=rounded))
+    return found
+
+
+def _seldom(form: Form, to: int, groups: tuple[tuple[Feature, ...], ...]) -> Form:
+    name = f"{form.name}, aligned to {to}"
+    return replace(form, name=name, groups=groups, prior=form.prior * SELDOM, least=GRID)
 
 
 def _soft_floors(groups: tuple[tuple[Feature, ...], ...]) -> list[Form]:
@@ -238,7 +395,7 @@ def count_forms(knobs: Sequence[str]) -> list[Form]:
         Form(name="polynomial", groups=(lines,)),
         *(
             Form(name=name, groups=(times_batch(some) + some,), prior=DOUBTED)
-            for name, powers in (("straight", (0, 1)), ("square", (0, 2)))
+            for name, powers in (("straight", (1,)), ("square", (2,)))
             if (some := knob_monomials(knobs, powers)) != scales
         ),
         Form(name="maximum of lines", groups=(lines, lines), exponent=inf),
@@ -310,3 +467,32 @@ def only_known(forms: Sequence[Form], known: set[str]) -> list[Form]:
         if all(groups):
             usable.append(replace(form, groups=groups))
     return usable
+
+
+def oriented(forms: Sequence[Form], falling: set[str]) -> list[Form]:
+    """The forms with negative powers of the knobs that make a quantity smaller, e.g. a patch."""
+
+    names = falling | {aligned_name(knob, to) for knob in falling for to in ALIGNMENTS}
+
+    def turned(feature: Feature) -> Feature:
+        return tuple((name, -power if name in names else power) for name, power in feature)
+
+    return [
+        replace(form, groups=tuple(tuple(map(turned, group)) for group in form.groups))
+        for form in forms
+    ]
+
+
+def powers_of(features: Sequence[Feature], names: Sequence[str]) -> Array:
+    """The power of each variable in each feature, (k, m)."""
+    return np.array([[dict(x).get(name, 0.0) for name in names] for x in features]).reshape(
+        len(features), len(names)
+    )
+
+
+def raised(features: Sequence[Feature], factors: Mapping[str, float]) -> tuple[Feature, ...]:
+    """The features with the powers of some variables multiplied."""
+    return tuple(
+        tuple((name, power * factors.get(name, 1.0)) for name, power in feature)
+        for feature in features
+    )

@@ -10,22 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from math import hypot, log, sqrt
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import phases, summary
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.cost import Variant
 from epochcast.costmodel.memory import Layer, Layers, can_identify_share, envelopes, fragmentation
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
-from epochcast.costmodel.regression import fit_surface
 from epochcast.costmodel.scatter import (
     NOTHING,
     Amount,
     RoundScatter,
     Scatter,
     constant_scatter,
+    of_one_round,
     round_pace,
     round_scatter,
 )
@@ -150,6 +152,7 @@ class _Rows:
     Attributes:
         kind: of the device measured.
         axes: what may place a configuration: the batch size and the numeric knobs.
+        once: what single trials of one round scatter by; nothing where rounds tell it.
     """
 
     groups: Mapping[RunConfig, Sequence[Measurement]]
@@ -158,11 +161,21 @@ class _Rows:
     pace: Mapping[int, float]
     kind: DeviceKind
     axes: Sequence[str]
+    once: Scatter = NOTHING
 
     @property
     def trials(self) -> list[Measurement]:
         """Of all configurations."""
         return [m for group in self.groups.values() for m in group]
+
+    @property
+    def varied_knobs(self) -> list[str]:
+        """Those that differ anywhere, measured or counted; one that does not explains nothing."""
+        levels: dict[str, set[float]] = {}
+        for config in chain(self.groups, self.counted):
+            for name, value in f.numeric_knobs(config.sizes).items():
+                levels.setdefault(name, set()).add(value)
+        return [name for name, values in levels.items() if len(values) > 1]
 
     def surface(
         self,
@@ -195,12 +208,13 @@ class _Rows:
         y = [geometric_mean(values) for _, values in distinct.values()]
         known = set(rows[0]).intersection(*rows[1:])
         repeats = median(len(values) for _, values in distinct.values())
+        noise = self.once if paced and self.once.sd else self.scatter(value).own
         return fit_surface(
             rows,
             y,
             f.only_known(candidates, known),
             axes,
-            noise_sd=self.scatter(value).own.sd / sqrt(repeats),
+            noise_sd=noise.sd / sqrt(repeats),
             sd_per_doubling=sd_per_doubling,
             sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )
@@ -280,23 +294,34 @@ CountedPairs = tuple[tuple[RunConfig, Footprint], ...]
 
 
 @lru_cache(maxsize=64)  # a sweep fits after each trial, and what was counted stays the same
-def _count_surfaces(counted: CountedPairs, knobs: tuple[str, ...]) -> phases.CountSurfaces:
+def _count_surfaces(
+    counted: CountedPairs, knobs: tuple[str, ...], axes: tuple[str, ...]
+) -> phases.CountSurfaces:
     """The surface of everything that was counted wherever anything was."""
     known = [set(f.counts(footprint)) for _, footprint in counted]
     names = sorted(set.intersection(*known) - {"eval_peak_bytes"}) if known else ()
-    found = ((name, _count_surface(name, counted, knobs)) for name in names)
+    found = ((name, _count_surface(name, counted, knobs, axes)) for name in names)
     return tuple((name, surface) for name, surface in found if surface is not None)
 
 
 @lru_cache(maxsize=64)
-def _count_surface(name: str, counted: CountedPairs, knobs: tuple[str, ...]) -> Surface | None:
-    """The surface of one count over the configurations in which it is known."""
+def _count_surface(
+    name: str, counted: CountedPairs, knobs: tuple[str, ...], axes: tuple[str, ...]
+) -> Surface | None:
+    """The surface of one count over the configurations in which it is known.
+
+    Args:
+        name: of the count.
+        counted: the configurations, and what was counted in each.
+        knobs: model-size knobs that vary.
+        axes: variables that say where a configuration is.
+    """
     rows = [f.variables(config, footprint) for config, footprint in counted]
     some = [row for row in rows if row.get(name, 0.0) > 0]
     if not some:
         return None
     y = [row[name] for row in some]
-    return fit_surface(some, y, f.count_forms(knobs), ("batch_size", *knobs), careful=True)
+    return fit_surface(some, y, f.count_forms(knobs), axes, careful=True)
 
 
 def _counted(
@@ -325,15 +350,15 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     newest = trials[-1]
     run = round_scatter(logs, newest.device.kind)
     counted = _counted(groups, footprints)
-    knobs = [*f.numeric_knobs(newest.config.sizes)]
     rows = _Rows(
         groups=groups,
         counted=counted,
         run=run,
         pace=round_pace(logs),
         kind=newest.device.kind,
-        axes=["batch_size", *knobs],
+        axes=["batch_size", *f.numeric_knobs(newest.config.sizes)],
     )
+    knobs = rows.varied_knobs
     has_counts = all(
         config in rows.counted and rows.counted[config].count("flops") is not None
         for config in groups
@@ -344,8 +369,12 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
     samples_of = f.sample_forms(knobs)
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
     micro_step = _required(rows.surface(micro, time, paced=True))
+    if run.rounds == 1 and micro_step.residual.sd:
+        run = of_one_round(run, micro_step.residual)
+        rows = replace(rows, run=run, once=run.own)
+        micro_step = _required(rows.surface(micro, time, paced=True))
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
-    counts = _count_surfaces(tuple(rows.counted.items()), tuple(knobs))
+    counts = _count_surfaces(tuple(rows.counted.items()), tuple(knobs), tuple(rows.axes))
     evaluated, saved = rows.of_evaluation(counts, newest.eval_samples), rows.of_saving()
     return Variant(
         precision=newest.config.precision,
@@ -364,7 +393,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         ),
         counts=counts,
         evaluation_peak=_count_surface(
-            "step_peak_bytes", tuple(evaluated.counted.items()), tuple(knobs)
+            "step_peak_bytes", tuple(evaluated.counted.items()), tuple(knobs), tuple(rows.axes)
         ),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,

@@ -1,66 +1,114 @@
-"""The regression that every quantity is learned with: physics on relative error, forms averaged.
+"""The regression that every quantity is learned with: physics, not negative, on relative error.
 
 name     meaning                                                     shape
 X        physical features, not negative                             (n, k)
+V        variables whose powers are free, positive                   (n, m)
 y        seconds or bytes, positive                                  (n,)
 g        groups of columns of X: what the host does, what the device does, …
+T        powers of V that are in each column of X already            (k, m)
 β        coefficients, not negative                                  (k,)
-h        planes, h_g = X_g β_g                                       (groups, n)
+q        what those powers are multiplied with, not negative         (m,)
+h        planes, h_g = Σ_j∈g β_j X_j Π_f V_f^(T_jf (q_f − 1))        (groups, n)
 p        exponent: how the planes join
 
-ŷ = ( Σ_g h_g^p )^(1/p)      minimising Σ (ŷᵢ/yᵢ − 1)²,  β ≥ 0
+ŷ = ( Σ_g h_g^p )^(1/p)      minimising Σ (ŷᵢ/yᵢ − 1)² + prior(q),  β, q ≥ 0
 
 p = 1    one after the other, as a CPU works: non-negative least squares (Lawson & Hanson 1974,
          ch. 23)
-p = 2…8  mostly at the same time, as an accelerator works: a soft maximum, by Gauss–Newton steps
-         that keep β ≥ 0 (as Branch, Coleman & Li 1999 do in scipy.optimize.least_squares)
+p = 2…8  mostly at the same time, as an accelerator works: a soft maximum
 p = ∞    the larger one, as memory peaks at one moment or another: a maximum of planes, by
          alternation (Magnani & Boyd 2009, "Convex piecewise-linear fitting")
 
-``PhysicalRegressor`` is that, as a scikit-learn estimator. ``fit_surface`` fits one for each form
-that a quantity may take, with a smooth correction of its log residuals (discrepancy.py), and weighs
-them:
+A soft maximum and free powers are fitted by Gauss–Newton steps that keep β, q ≥ 0 (as Branch,
+Coleman & Li 1999 do in scipy.optimize.least_squares). Half of the measurements of a cost are made
+where a knob has two or three values, which leave its power open; so a weak prior prefers those
+that the form came with (q = 1).
 
-    weight w_m ∝ prior_m / e_m²              e_m² = (error of the fit) · (leave-one-out error)
-
-is how forecasts are combined (Bates & Granger 1969, "The combination of forecasts"). The error of
-the fit alone flatters a form with many coefficients; the leave-one-out error alone is ruled by the
-one corner of a small design that the others cannot foresee.
+``PhysicalRegressor`` is that, as a scikit-learn estimator; ``solve`` and ``evaluate`` are what it
+does, without its checks, for those who fit thousands of times (averaging.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from epochcast.costmodel.discrepancy import EXACT_SD, MIN_ROWS, fit_discrepancy
-from epochcast.costmodel.features import Array, Form, VariableTable, matrix, tabulate
-from epochcast.costmodel.surface import (
-    SMALLEST,
-    TIME_SD_PER_DOUBLING,
-    FittedForm,
-    Surface,
-    join,
-    points_of,
-    shares_of,
-)
+from epochcast.costmodel.features import Array
+from epochcast.costmodel.surface import SMALLEST, join
 
 MAX_ALTERNATIONS = 30
 MAX_STEPS, MAX_HALVINGS = 40, 6  # of Gauss–Newton; it converges in about ten
-CONVERGED = 1e-9  # relative change of the squared error
+CONVERGED = 1e-7  # relative change of the squared error
+PERFECT = 1e-24  # squared error of a row that rounding leaves
 SLIGHT_START = 1e-3  # share of a prediction: no coefficient begins at 0, where it has no slope
-SLIGHT = 0.01  # a form that counts for less is left out
-MAX_FOLDS = 24  # beyond, several rows are left out at a time
-MAX_LOG_ERROR = float(np.log(100.0))  # of one left-out row; more says no more
+POWER_SD, POWER_NOISE = 2.0, 0.01  # prior of q − 1, beside relative errors of about one percent
+MAX_POWER = 4.0  # of a variable: attention over an image of side r
+TALL = 4  # rows per column from which a QR decomposition pays
 
 Groups = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How k columns make one prediction.
+
+    Attributes:
+        groups: columns of X that belong to each group.
+        exponent: p, at least 1; ``inf`` for a maximum.
+        powers: T, (k, m); m is 0 where no power is free.
+    """
+
+    groups: Groups
+    exponent: float
+    powers: Array
+
+    @property
+    def free(self) -> int:
+        """m, how many powers are free."""
+        return int(self.powers.shape[1])
+
+
+class Solution(NamedTuple):
+    """β (k,) and q (m,)."""
+
+    beta: Array
+    q: Array
+
+
+def solve(X: Array, V: Array, y: Array, shape: Shape, start: Solution | None = None) -> Solution:
+    """The coefficients and powers that fit best.
+
+    Args:
+        X: features, (n, k).
+        V: variables with a free power, (n, m).
+        y: (n,), positive.
+        shape: how the features join.
+        start: an earlier fit, of nearly the same rows; otherwise several starts are tried.
+    """
+    if not shape.free and (shape.exponent == 1 or len(shape.groups) == 1):
+        return Solution(_relative_nnls(X, y), np.zeros(0))
+    if shape.exponent == inf:
+        return Solution(_fit_maximum(X, y, shape.groups), np.zeros(0))
+    problem = _Problem(X, V, y, shape)
+    starts = _starts(X, V, y, shape) if start is None else [start]
+    fits = [problem.descend(problem.inward(s)) for s in starts]
+    return problem.outward(min(fits, key=lambda fit: fit[0])[1])
+
+
+def evaluate(X: Array, V: Array, solution: Solution, shape: Shape) -> Array:
+    """ŷ (n,)."""
+    terms = X * solution.beta
+    if shape.free:
+        terms = terms * np.exp(np.log(V) @ ((solution.q - 1) * shape.powers).T)
+    planes = np.stack([terms[:, list(g)].sum(axis=1) for g in shape.groups])
+    return np.asarray(join(planes, shape.exponent))
 
 
 class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -69,38 +117,55 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         groups: columns of X that belong to each group; None puts all into one.
         exponent: p of the module's equation, at least 1; ``inf`` for a maximum.
+        powers: T of the module's equation, (k, m), where powers are free; X then has the k
+            features and, after them, the m variables.
 
     Attributes:
         coef_: (k,) the coefficients, not negative.
+        powers_: (m,) what the free powers are multiplied with.
         groups_: the groups used.
     """
 
-    def __init__(self, groups: Groups | None = None, exponent: float = 1.0) -> None:
+    def __init__(
+        self, groups: Groups | None = None, exponent: float = 1.0, powers: Any = None
+    ) -> None:
         self.groups = groups
         self.exponent = exponent
+        self.powers = powers
 
     def fit(self, X: Any, y: Any) -> PhysicalRegressor:
-        """Learn from X (n, k) and positive y (n,).
+        """Learn from X (n, k + m) and positive y (n,).
 
         Raises:
-            ValueError: y has values that are not positive, or a column is in several groups.
+            ValueError: y has values that are not positive, a column is in several groups, or
+                powers are free in a maximum.
         """
         X, y = validate_data(self, X, y, y_numeric=True, dtype=np.float64)
         if np.any(y <= 0):
             raise ValueError("y must be positive: it is a duration or a size")
-        groups = [range(X.shape[1])] if self.groups is None else self.groups
+        k = X.shape[1] if self.powers is None else len(self.powers)
+        groups = [range(k)] if self.groups is None else self.groups
         self.groups_ = [list(group) for group in groups]
         columns = [column for group in self.groups_ for column in group]
-        if sorted(columns) != list(range(X.shape[1])):
-            raise ValueError(f"groups must divide the {X.shape[1]} columns, but got {groups}")
-        self.coef_ = _coefficients(X, y, self.groups_, self.exponent)
+        if sorted(columns) != list(range(k)):
+            raise ValueError(f"groups must divide the {k} columns, but got {groups}")
+        if self.exponent == inf and self.powers is not None:
+            raise ValueError("powers cannot be free in a maximum; give a finite exponent")
+        self.coef_, self.powers_ = solve(X[:, :k], X[:, k:], y, self._shape())
         return self
 
     def predict(self, X: Any) -> Array:
-        """ŷ (n,) for X (n, k)."""
+        """ŷ (n,) for X (n, k + m)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return _joined(X, self.coef_, self.groups_, self.exponent)
+        k = len(self.coef_)
+        solution = Solution(self.coef_, self.powers_)
+        return evaluate(X[:, :k], X[:, k:], solution, self._shape())
+
+    def _shape(self) -> Shape:
+        k = sum(map(len, self.groups_))
+        powers = np.zeros((k, 0)) if self.powers is None else np.asarray(self.powers, float)
+        return Shape(self.groups_, self.exponent, powers)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -112,68 +177,124 @@ class PhysicalRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 # -- coefficients ---------------------------------------------------------------------------------
 
 
-def _coefficients(
-    X: Array, y: Array, groups: Groups, exponent: float, start: Array | None = None
-) -> Array:
-    """β (k,); a soft maximum begins with ``start``, if there is one."""
-    if exponent == 1 or len(groups) == 1:
-        return _relative_nnls(X, y)
-    if exponent == inf:
-        return _fit_maximum(X, y, groups)
-    relative = X / y[:, None]
-    scale = _column_scale(relative)
-    starts = _starts(X, y, groups) if start is None else [start]
-    fits = [_soft_maximum(relative / scale, groups, exponent, s * scale) for s in starts]
-    return np.asarray(min(fits, key=lambda fit: fit[0])[1] / scale)
+class _Problem:
+    """The least squares in unknowns θ = (β·scale, q), whose columns are of one size.
 
+    Logs of variables are taken from their means, so that another power does not change the size of
+    its terms and θ's parts hardly depend on each other.
+    """
 
-def _joined(X: Array, beta: Array, groups: Groups, exponent: float) -> Array:
-    """ŷ (n,)."""
-    return np.asarray(join(np.stack([X[:, list(g)] @ beta[list(g)] for g in groups]), exponent))
+    def __init__(self, X: Array, V: Array, y: Array, shape: Shape) -> None:
+        self.shape = shape
+        self.k = X.shape[1]
+        self._powers = shape.powers
+        logs = np.log(V)
+        self.means = logs.mean(axis=0)
+        self.logs = logs - self.means
+        relative = X / y[:, None]
+        self.scale = _column_scale(relative)
+        self.relative = relative / self.scale
 
+    def inward(self, solution: Solution) -> Array:
+        """θ of β and q; no coefficient at 0, where a soft maximum has no slope."""
+        moved = np.exp(((solution.q - 1) * self._powers) @ self.means)
+        beta = np.maximum(solution.beta * self.scale * moved, SLIGHT_START)
+        return np.concatenate([beta, solution.q])
 
-def _soft_maximum(R: Array, groups: Groups, exponent: float, start: Array) -> tuple[float, Array]:
-    """Squared error and β of the fit of ŷ/y to 1 from one start; R is X/y, columns scaled to 1."""
-    beta = np.maximum(start, SLIGHT_START)
-    error = _squared_error(R, beta, groups, exponent)
-    for _ in range(MAX_STEPS):
-        J = _jacobian(R, beta, groups, exponent)
-        target, _ = nnls(J, np.ones(len(R)), maxiter=max(100, 30 * R.shape[1]))
-        for halving in range(MAX_HALVINGS):
-            moved = beta + (target - beta) / 2**halving
-            lower = _squared_error(R, moved, groups, exponent)
-            if lower < error:
+    def outward(self, theta: Array) -> Solution:
+        """β and q of θ."""
+        beta, q = theta[: self.k] / self.scale, theta[self.k :]
+        moved = np.exp(((q - 1) * self._powers) @ self.means)
+        return Solution(np.asarray(beta / moved), q)
+
+    def descend(self, theta: Array) -> tuple[float, Array]:
+        """Squared error and θ of the fit from one start."""
+        error, columns, whole = self._state(theta)
+        for _ in range(MAX_STEPS):
+            J = self._jacobian(theta, columns, whole)
+            target = _nnls(J, self._residuals(theta, whole) + J @ theta)
+            for halving in range(MAX_HALVINGS):
+                moved = self._inside(theta + (target - theta) / 2**halving)
+                lower, *state = self._state(moved)
+                if lower < error:
+                    break
+            else:
                 break
-        if lower >= error * (1 - CONVERGED):
-            break
-        beta, error = moved, lower
-    return error, beta
+            gained, theta, error, (columns, whole) = error - lower, moved, lower, state
+            if gained <= CONVERGED * error or error < PERFECT * len(whole):
+                break
+        return error, theta
+
+    def _state(self, theta: Array) -> tuple[float, Array, Array]:
+        """Squared error, features at these powers over y (n, k), and ŷ/y (n,)."""
+        columns = self.relative
+        if self.shape.free:
+            columns = columns * np.exp(self.logs @ ((theta[self.k :] - 1) * self._powers).T)
+        terms = columns * theta[: self.k]
+        planes = np.stack([terms[:, list(g)].sum(axis=1) for g in self.shape.groups])
+        whole = join(planes, self.shape.exponent)
+        residuals = self._residuals(theta, whole)
+        return float(residuals @ residuals), columns, whole
+
+    def _residuals(self, theta: Array, whole: Array) -> Array:
+        """1 − ŷ/y, and then what the prior of each power asks for."""
+        prior = (1 - theta[self.k :]) * POWER_NOISE / POWER_SD
+        return np.concatenate([1 - whole, prior])
+
+    def _jacobian(self, theta: Array, columns: Array, whole: Array) -> Array:
+        """∂(ŷ/y)/∂θ, X_g (h_g / ŷ)^(p − 1) and the terms times logs; the prior's below it."""
+        if self.shape.exponent != 1:
+            columns = columns.copy()
+            safe = np.maximum(whole, SMALLEST)
+            for group in map(list, self.shape.groups):
+                plane = columns[:, group] @ theta[group]
+                columns[:, group] *= (plane / safe)[:, None] ** (self.shape.exponent - 1)
+        slopes = ((columns * theta[: self.k]) @ self._powers) * self.logs
+        prior = np.eye(self.shape.free, len(theta), self.k) * POWER_NOISE / POWER_SD
+        return np.vstack([np.hstack([columns, slopes]), prior])
+
+    def _inside(self, theta: Array) -> Array:
+        """No variable to more than the highest power that is believed."""
+        if self.shape.free:
+            highest = MAX_POWER / np.maximum(np.abs(self._powers).max(axis=0), SMALLEST)
+            theta[self.k :] = np.minimum(theta[self.k :], highest)
+        return theta
 
 
-def _squared_error(R: Array, beta: Array, groups: Groups, exponent: float) -> float:
-    return float(((_joined(R, beta, groups, exponent) - 1.0) ** 2).sum())
-
-
-def _jacobian(R: Array, beta: Array, groups: Groups, exponent: float) -> Array:
-    """∂ŷ/∂β, (n, k): X_g (h_g / ŷ)^(p − 1)."""
-    whole = np.maximum(_joined(R, beta, groups, exponent), SMALLEST)
-    J = R.copy()
-    for group in groups:
-        columns = list(group)
-        J[:, columns] *= ((R[:, columns] @ beta[columns]) / whole)[:, None] ** (exponent - 1)
-    return np.asarray(J)
-
-
-def _starts(X: Array, y: Array, groups: Groups) -> list[Array]:
+def _starts(X: Array, V: Array, y: Array, shape: Shape) -> list[Solution]:
     """All in one sum; and the rows divided between the groups, at two places."""
+    q = _slopes(X, V, y, shape)
+    if shape.free:
+        X = X * np.exp(np.log(V) @ ((q - 1) * shape.powers).T)
     starts = [_relative_nnls(X, y)]
     order = np.argsort(y, kind="stable")
-    for small in sorted({min(2, len(y) - 1), len(y) // 2}):
+    for small in sorted({min(2, len(y) - 1), len(y) // 2}) if len(shape.groups) > 1 else ():
         start = np.zeros(X.shape[1])
-        for group, rows in zip(groups, (order[:small], order[small:]), strict=False):
+        for group, rows in zip(shape.groups, (order[:small], order[small:]), strict=False):
             start[list(group)] = _relative_nnls(X[rows][:, list(group)], y[rows])
         starts.append(start)
-    return starts
+    return [Solution(start, q) for start in starts]
+
+
+def _slopes(X: Array, V: Array, y: Array, shape: Shape) -> Array:
+    """q as log-linear regression of y on the variables has it, within reason, (m,)."""
+    if not shape.free:
+        return np.zeros(0)
+    slopes = np.abs(log_slopes(V, y))
+    unit = np.maximum(np.abs(shape.powers).max(axis=0), SMALLEST)
+    return np.asarray(np.clip(slopes / unit, 0.25, MAX_POWER / unit))
+
+
+def log_slopes(V: Array, y: Array) -> Array:
+    """∂ log y / ∂ log v of log-linear regression on positive variables V (n, m); (m,).
+
+    A slight ridge decides between variables that rise together: half of it each.
+    """
+    logs = np.log(V) - np.log(V).mean(axis=0)
+    target = np.log(y) - np.log(y).mean()
+    ridge = 1e-3 * np.eye(V.shape[1])
+    A, b = np.vstack([logs, ridge]), np.concatenate([target, np.zeros(V.shape[1])])
+    return np.asarray(np.linalg.lstsq(A, b, rcond=None)[0])
 
 
 def _fit_maximum(X: Array, y: Array, groups: Groups) -> Array:
@@ -205,147 +326,18 @@ def _relative_nnls(X: Array, y: Array) -> Array:
     """β ≥ 0 that minimises Σ (Xβ/y − 1)², with columns scaled to one for conditioning."""
     relative = X / y[:, None]
     scale = _column_scale(relative)
-    solution, _ = nnls(relative / scale, np.ones(len(y)), maxiter=max(100, 30 * X.shape[1]))
-    return np.asarray(solution / scale)
+    return np.asarray(_nnls(relative / scale, np.ones(len(y))) / scale)
+
+
+def _nnls(A: Array, b: Array) -> Array:
+    """x ≥ 0 that minimises ‖Ax − b‖; many rows are made few by a QR decomposition first."""
+    if len(A) > TALL * A.shape[1]:
+        R: Array = np.asarray(np.linalg.qr(np.column_stack([A, b]), mode="r"))
+        A, b = R[:, :-1], R[:, -1]
+    return np.asarray(nnls(A, b, maxiter=max(100, 30 * A.shape[1]))[0])
 
 
 def _column_scale(X: Array) -> Array:
     scale = np.abs(X).max(axis=0, initial=0.0)
     scale[scale == 0] = 1.0
     return np.asarray(scale)
-
-
-# -- surfaces -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """A form fitted to all rows, and its leave-one-out RMSE on the log scale."""
-
-    form: Form
-    fitted: FittedForm
-    left_out: float
-
-
-def fit_surface(
-    rows: Sequence[Mapping[str, float]],
-    y: Sequence[float],
-    candidates: Sequence[Form],
-    axes: Sequence[str],
-    noise_sd: float = 0.0,
-    sd_per_doubling: float = TIME_SD_PER_DOUBLING,
-    sd_between: float = 0.0,
-    careful: bool = False,
-) -> Surface:
-    """The surface of a quantity from its values in some configurations.
-
-    Args:
-        rows: variables of each configuration.
-        y: the quantity in each, positive.
-        candidates: the first is used where there are too few configurations to choose.
-        axes: variables that say where a configuration is.
-        noise_sd: of log y, from repeated measurements; 0 for what is counted exactly.
-        sd_per_doubling, sd_between: see ``Surface``.
-        careful: what a form misses is taken to be no less than its leave-one-out errors say; for
-            counts, which have kinks and no noise.
-    """
-    table, values = tabulate(rows), np.asarray(y, float)
-    known = tuple(axis for axis in axes if axis in table)
-    if len(values) < MIN_ROWS:
-        forms = [_fit(candidates[0], table, values, known, noise_sd)[0]]
-        chosen = f"{candidates[0].name} (too few configurations to choose)"
-    else:
-        fits = []
-        for form in candidates:
-            fitted, regressor = _fit(form, table, values, known, noise_sd)
-            left_out = _left_out_rmse(regressor, matrix(form.features, table), values)
-            fits.append(_Fit(form=form, fitted=fitted, left_out=left_out))
-        forms, chosen = _weighed(fits, careful)
-    smooth = any(form.discrepancy.length_scale is not None for form in forms)
-    return Surface(
-        forms=tuple(forms),
-        axes=known,
-        low=tuple(float(table[axis].min()) for axis in known),
-        high=tuple(float(table[axis].max()) for axis in known),
-        sd_per_doubling=sd_per_doubling,
-        sd_between=sd_between,
-        chosen=chosen + (", with a smooth correction" if smooth else ""),
-    )
-
-
-def _fit(
-    form: Form, table: VariableTable, y: Array, axes: tuple[str, ...], noise_sd: float
-) -> tuple[FittedForm, PhysicalRegressor]:
-    """A form fitted to y (n,), alone in its surface; and the regression that it is made of."""
-    X = matrix(form.features, table)
-    regressor = PhysicalRegressor(form.columns, form.exponent).fit(X, y)
-    predicted = regressor.predict(X)
-    shares = shares_of(X * regressor.coef_, predicted, form.columns, form.exponent)
-    missed = fit_discrepancy(points_of(axes, table), shares, _log_errors(y, predicted), noise_sd)
-    fitted = FittedForm(
-        name=form.name,
-        weight=1.0,
-        features=form.features,
-        groups=form.columns,
-        coefficients=tuple(map(float, regressor.coef_)),
-        exponent=None if form.exponent == inf else form.exponent,
-        discrepancy=missed,
-    )
-    return fitted, regressor
-
-
-def _left_out_rmse(whole: PhysicalRegressor, X: Array, y: Array) -> float:
-    """Root mean square of log y − log ŷ, each row predicted by a fit without it.
-
-    A soft maximum begins with the coefficients of all rows. With many rows, several are left out
-    at a time.
-    """
-    fold = np.arange(len(y)) % min(len(y), MAX_FOLDS)
-    errors = np.empty(len(y))
-    for index in range(int(fold.max()) + 1):
-        out = fold == index
-        beta = _coefficients(X[~out], y[~out], whole.groups_, whole.exponent, whole.coef_)
-        errors[out] = _log_errors(y[out], _joined(X[out], beta, whole.groups_, whole.exponent))
-    return float(np.sqrt(np.mean(np.clip(errors, -MAX_LOG_ERROR, MAX_LOG_ERROR) ** 2)))
-
-
-def _log_errors(y: Array, predicted: Array) -> Array:
-    return np.asarray(np.log(y) - np.log(np.maximum(predicted, SMALLEST)))
-
-
-def _weighed(fits: Sequence[_Fit], careful: bool) -> tuple[list[FittedForm], str]:
-    """The forms that count, with their weights; and how they were weighed, in words."""
-    exact = [fit for fit in fits if fit.left_out <= EXACT_SD]
-    if exact:  # and its parts that are too, which may say something else where nothing was seen
-        alike = [fit for fit in exact if _is_part(fit.form, exact[0].form)]
-        chosen = f"{', '.join(fit.form.name for fit in alike)} (exact)"
-        return _sharing([(fit.fitted, fit.form.prior) for fit in alike]), chosen
-    merits = [
-        fit.form.prior / max(fit.fitted.discrepancy.plain_sd * fit.left_out, EXACT_SD**2)
-        for fit in fits
-    ]
-    shares = [merit / sum(merits) for merit in merits]
-    kept = [(fit, share) for fit, share in zip(fits, shares, strict=True) if share > SLIGHT]
-    chosen = ", ".join(
-        f"{fit.form.name} {share:.0%} (leave-one-out error {fit.left_out:.2%})"
-        for fit, share in kept
-    )
-    least = [fit.left_out if careful else 0.0 for fit, _ in kept]
-    forms = [_missing_at_least(k[0].fitted, x) for k, x in zip(kept, least, strict=True)]
-    return _sharing(list(zip(forms, [share for _, share in kept], strict=True))), chosen
-
-
-def _is_part(form: Form, whole: Form) -> bool:
-    return form.exponent == whole.exponent and set(form.features) <= set(whole.features)
-
-
-def _sharing(weighed: Sequence[tuple[FittedForm, float]]) -> list[FittedForm]:
-    """The forms with weights in these proportions, whose sum is 1."""
-    total = sum(weight for _, weight in weighed)
-    return [replace(form, weight=weight / total) for form, weight in weighed]
-
-
-def _missing_at_least(fitted: FittedForm, least: float) -> FittedForm:
-    missed = fitted.discrepancy
-    factor = max(1.0, least / max(missed.left_out_rmse, EXACT_SD))
-    return replace(fitted, discrepancy=replace(missed, scale=missed.scale * factor))

@@ -46,6 +46,9 @@ from epochcast.records import DeviceKind, Quantiles, Warning_
 # logs repeat within 0.5 % (both in docs/method.md, "Assumed scatter").
 ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03}
 LEAST_RUN_SD = 0.003  # runs of the quietest device differ by so much, equal as rounded logs may be
+SHARED_DOF = 1.0  # a prior worth one more round
+ONCE_DOF = 1.0  # what is assumed of one round, worth one residual of the fit
+MISFIT = 0.25  # of residuals larger than what is assumed: the model's own, by assumption
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
 SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")
@@ -159,6 +162,23 @@ def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> Roun
     return _components(list(deviations.values()), freedom)
 
 
+def of_one_round(assumed: RoundScatter, residual: Scatter) -> RoundScatter:
+    """Run-level scatter where only one round was measured, from what a fit to it leaves.
+
+    Residuals hold each trial's own part, not the shared one, and what the model misses beside it.
+    Small ones bound what trials scatter; of large ones a part is taken for the model's.
+
+    Args:
+        assumed: for the kind of device, its two parts alike.
+        residual: of the fit, and its degrees of freedom.
+    """
+    prior, left = assumed.own.sd**2, residual.sd**2
+    told = left if left < prior else left - MISFIT * (left - prior)
+    dof = ONCE_DOF + residual.dof
+    part = Scatter(sd=sqrt((ONCE_DOF * prior + residual.dof * told) / dof), dof=dof)
+    return RoundScatter(shared=part, own=part, rounds=1)
+
+
 def round_pace(logs: Sequence[Mapping[int, float]]) -> dict[int, float]:
     """How slow each round was, as a factor whose geometric mean over rounds is 1.
 
@@ -185,13 +205,21 @@ def round_pace(logs: Sequence[Mapping[int, float]]) -> dict[int, float]:
 
 
 def _components(rounds: Sequence[Sequence[float]], freedom: int) -> RoundScatter:
-    """The part shared within rounds has rounds − 1 degrees of freedom, the rest has the others."""
+    """The part shared within rounds has rounds − 1 degrees of freedom, the rest has the others.
+
+    Two rounds are alike by chance now and then, which is no reason to believe that all are: a prior
+    says that rounds differ as trials within them do.
+    """
     everything = [d for deviations in rounds for d in deviations]
     total = fmean(d * d for d in everything)
     shared_freedom = max(1, len(rounds) - 1)
     shared = min(total, max(0.0, _shared_variance(rounds)))
+    known = shared_freedom + SHARED_DOF
+    raised = (shared_freedom * shared + SHARED_DOF * (total - shared)) / known
     return RoundScatter(
-        shared=Scatter(sd=sqrt(shared), dof=shared_freedom),
+        shared=Scatter(
+            sd=sqrt(max(shared, raised)), dof=known if raised > shared else shared_freedom
+        ),
         own=Scatter(sd=sqrt(total - shared), dof=max(1, freedom - shared_freedom)),
         rounds=len(rounds),
     )

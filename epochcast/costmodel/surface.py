@@ -32,7 +32,15 @@ from statistics import fmean
 import numpy as np
 
 from epochcast.costmodel.discrepancy import IMPROVEMENT, Discrepancy
-from epochcast.costmodel.features import Array, Feature, VariableTable, matrix
+from epochcast.costmodel.features import (
+    CLASS_PREFIX,
+    COUNTS,
+    Array,
+    Feature,
+    VariableTable,
+    matrix,
+    powers_of,
+)
 from epochcast.costmodel.scatter import Scatter
 
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
@@ -69,6 +77,7 @@ class FittedForm:
         groups: for each group, the positions of its features.
         coefficients: one for each feature; not negative.
         exponent: p, by which the groups join; None is infinity (JSON has none).
+        free: variables whose powers were fitted, and the mean of their logs.
         discrepancy: what physics misses.
     """
 
@@ -78,23 +87,38 @@ class FittedForm:
     groups: tuple[tuple[int, ...], ...]
     coefficients: tuple[float, ...]
     exponent: float | None
+    free: tuple[tuple[str, float], ...] = ()
     discrepancy: Discrepancy
 
-    def logs(self, table: VariableTable, points: Array, outside: Array) -> tuple[Array, Array]:
+    def logs(self, table: VariableTable, points: Array, inside: Array) -> tuple[Array, Array]:
         """log v_m and sd_m in n configurations, each (n,).
+
+        What physics misses at the edge of the range is missed beyond it too. Where operators were
+        counted, physics knows what changes there, and the correction fades.
 
         Args:
             table: the variables of the configurations by name, (n,) each.
             points: (n, d).
-            outside: doublings outside the fitted range along each axis, (n, d).
+            inside: the nearest points in the fitted range, (n, d).
         """
         terms = matrix(self.features, table) * np.array(self.coefficients)
         p = inf if self.exponent is None else self.exponent
         physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
         shares = shares_of(terms, physics, self.groups, p)
+        shares = with_powers(shares, self.features, self.free, table)
         missed = self.discrepancy
-        correction = missed.believed(outside) * missed.correction(points, shares)
+        if self._counted:
+            believed = missed.believed(np.abs(points - inside))
+            correction = believed * missed.correction(points, shares)
+        else:
+            correction = missed.correction(inside, shares)
         return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(points, shares)
+
+    @property
+    def _counted(self) -> bool:
+        """Whether it knows more of a configuration than its batch size and its knobs."""
+        names = {name for feature in self.features for name, _ in feature}
+        return any(n in COUNTS or n.startswith(CLASS_PREFIX) for n in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +129,10 @@ class Surface:
         forms: that are averaged; their weights sum to 1.
         axes: variables that say where a configuration is.
         low, high: their range in the configurations fitted.
-        sd_per_doubling: added to the error for each doubling outside that range.
+        outside_sds: added to the error for each doubling outside that range, along each axis.
         sd_between: likewise for each doubling inside it from the nearest model size fitted.
+        level_sds: and for each doubling from the nearest level of each axis; none where nothing
+            more is known to be missed.
         chosen: how the forms were weighed, and why, for people.
     """
 
@@ -114,8 +140,9 @@ class Surface:
     axes: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    sd_per_doubling: float = TIME_SD_PER_DOUBLING
+    outside_sds: tuple[float, ...] = ()
     sd_between: float = 0.0
+    level_sds: tuple[float, ...] = ()
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
@@ -146,10 +173,14 @@ class Surface:
 
     def _parts(self, table: VariableTable) -> tuple[Array, Array]:
         """Standard deviation as learned, and as assumed where nothing was measured, each (n,)."""
-        _, inside = self._mixture(table)
-        outside = self._outside(table)
-        assumed = np.hypot(self.sd_per_doubling * outside, self.sd_between * self._between(table))
-        return inside * (1.0 + WIDENING_PER_DOUBLING * outside), assumed
+        _, learned = self._mixture(table)
+        away = [self._between(table)[:, None] * self.sd_between]
+        if self.outside_sds:
+            away.append(np.maximum(self.distances(table), 0.0) * np.array(self.outside_sds))
+        if self.level_sds:
+            away.append(self._from_levels(table) * np.array(self.level_sds))
+        assumed = np.linalg.norm(np.concatenate(away, axis=1), axis=1)
+        return learned * (1.0 + WIDENING_PER_DOUBLING * self._outside(table)), assumed
 
     def _between(self, table: VariableTable) -> Array:
         """Doublings inside the fitted range from the nearest model size fitted, (n,).
@@ -158,11 +189,20 @@ class Surface:
         curve by something of its own, which its batch sizes share and no other size tells.
         """
         knobs = [i for i, axis in enumerate(self.axes) if axis != "batch_size"]
-        points = np.clip(self.points(table), *np.log2([self.low, self.high]))[:, knobs]
+        points = self._inside(table)[:, knobs]
         if not self.sd_between or not knobs:
             return np.zeros(len(points))
         fitted = np.unique(np.array(self.forms[0].discrepancy.centres)[:, knobs], axis=0)
         return np.asarray(np.min([np.linalg.norm(points - z, axis=1) for z in fitted], axis=0))
+
+    def _from_levels(self, table: VariableTable) -> Array:
+        """Doublings inside the fitted range from the nearest level of each axis, (n, d)."""
+        points, centres = self._inside(table), np.array(self.forms[0].discrepancy.centres)
+        return np.asarray(np.abs(points[:, None, :] - centres[None, :, :]).min(axis=1))
+
+    def _inside(self, table: VariableTable) -> Array:
+        """The nearest points in the fitted range, (n, d)."""
+        return np.clip(self.points(table), *np.log2([self.low, self.high]))
 
     def _outside(self, table: VariableTable) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
@@ -170,9 +210,9 @@ class Surface:
 
     def _mixture(self, table: VariableTable) -> tuple[Array, Array]:
         """log v and sd inside the range, each (n,)."""
-        points, outside = self.points(table), np.maximum(self.distances(table), 0.0)
+        points, inside = self.points(table), self._inside(table)
         weights = np.array([form.weight for form in self.forms])
-        members = [form.logs(table, points, outside) for form in self.forms]
+        members = [form.logs(table, points, inside) for form in self.forms]
         logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
         mean = weights @ logs
         return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))
@@ -181,6 +221,13 @@ class Surface:
     def dof(self) -> float:
         """Degrees of freedom behind ``sd_log``."""
         return sum(form.weight * form.discrepancy.dof for form in self.forms)
+
+    @property
+    def residual(self) -> Scatter:
+        """What neither physics nor its smooth correction explains of single configurations."""
+        parts = [(form.weight, form.discrepancy.residual) for form in self.forms]
+        sd = sqrt(sum(weight * part.sd**2 for weight, part in parts))
+        return Scatter(sd=sd, dof=min(part.dof for _, part in parts))
 
     @property
     def left_out_rmse(self) -> float:
@@ -229,6 +276,26 @@ def shares_of(
         ruled = plane >= 1.0 - 1e-12 if exponent == inf else plane ** (exponent - 1)
         shares[:, columns] *= ruled
     return np.asarray(shares)
+
+
+def with_powers(
+    shares: Array,
+    features: Sequence[Feature],
+    free: Sequence[tuple[str, float]],
+    table: VariableTable,
+) -> Array:
+    """The shares, and ∂ log ŷ / ∂ log q of each free power, (n, k + m).
+
+    Args:
+        shares: (n, k).
+        features: with their fitted powers.
+        free: variables whose powers were fitted, and the mean of their logs.
+        table: the variables, (n,) each.
+    """
+    powers = powers_of(features, [name for name, _ in free])
+    logs = [np.log(table[name]) - mean for name, mean in free]
+    more = [(shares @ column) * log for column, log in zip(powers.T, logs, strict=True)]
+    return np.column_stack([shares, *more]) if more else shares
 
 
 def _one_row(variables: Mapping[str, float]) -> dict[str, Array]:

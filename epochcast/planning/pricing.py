@@ -163,7 +163,7 @@ def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
     """Every variable of every candidate; see ``costmodel.features``."""
     n = len(batch_size)
     table: dict[str, Array] = f.batch_table(batch_size.astype(float))
-    for name, value in f.numeric_knobs(job.config.sizes).items():
+    for name, value in f.knob_variables(job.config.sizes).items():
         table[name] = np.full(n, value)
     return table | {name: surface.values(table) for name, surface in job.variant.counts}
 

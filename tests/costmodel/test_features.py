@@ -40,8 +40,29 @@ def test_knobs_that_are_no_positive_numbers_are_categories() -> None:
 
 def test_variables_without_a_footprint_are_batch_size_and_knobs() -> None:
     config = RunConfig(batch_size=4, sizes=make_sizes({"width": 8}))
-    assert f.variables(config, None) == {
+    known = f.variables(config, None)
+    assert {name: value for name, value in known.items() if "aligned" not in name} == {
         "batch_size": 4.0,
         "padded_batch": 12.0,  # 4·log₂ 8
         "size.width": 8.0,
     }
+
+
+def test_sizes_are_rounded_up_to_what_kernels_may_work_through() -> None:
+    """A width of 200 as 200, 256, 256; a depth of 4 and a rate stay what they are."""
+    known = f.knob_variables(make_sizes({"width": 200, "depth": 4, "rate": 0.5}))
+    widths = [known[f.aligned_name("size.width", to)] for to in f.ALIGNMENTS]
+    assert widths == [200.0, 256.0, 256.0]
+    assert {known[f.aligned_name("size.rate", to)] for to in f.ALIGNMENTS} == {0.5}
+    assert known[f.aligned_name("size.depth", 8)] == 8.0
+    assert known[f.aligned_name("size.depth", 64)] == 4.0
+    assert known[f.waste_name(64)] == pytest.approx(1.28)
+
+
+@pytest.mark.parametrize("knobs", [1, 2, 3, 10, 20])
+def test_the_number_of_monomials_stays_small(knobs: int) -> None:
+    """All up to the third degree of three knobs; of many knobs each alone, to all its powers."""
+    names = [f"size.k{i}" for i in range(knobs)]
+    found = f.knob_monomials(names)
+    assert len(found) == len(set(found)) <= max(f.MANY, 2 * knobs + 1)
+    assert {(), *(((name, 2.0),) for name in names)} <= set(found)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.features import beyond_peak_forms
 from epochcast.costmodel.memory import FRAGMENTATION, Layer, fragmentation
-from epochcast.costmodel.regression import fit_surface
 from epochcast.costmodel.scatter import Scatter
 
 MIB = 2.0**20

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.features import Form
-from epochcast.costmodel.regression import PhysicalRegressor, _coefficients, fit_surface
+from epochcast.costmodel.regression import PhysicalRegressor, Shape, solve
 from epochcast.costmodel.surface import join, shares_of
 
 B = np.array([8.0, 16, 32, 64, 128, 256])
@@ -106,9 +107,10 @@ def test_groups_divide_the_columns() -> None:
 
 def test_an_earlier_fit_is_a_good_start() -> None:
     y = join(np.stack([np.full_like(B, 1.0), 0.02 * B]), 2.0)
-    whole = PhysicalRegressor([[0], [1]], 2.0).fit(LINE, y).coef_
-    without = _coefficients(LINE[1:], y[1:], [[0], [1]], 2.0, whole)
-    assert without == pytest.approx(whole, rel=1e-3)
+    shape, nothing = Shape([[0], [1]], 2.0, np.zeros((2, 0))), np.zeros((6, 0))
+    whole = solve(LINE, nothing, y, shape)
+    without = solve(LINE[1:], nothing[1:], y[1:], shape, whole)
+    assert without.beta == pytest.approx(whole.beta, rel=1e-3)
 
 
 def test_scikit_learn_cross_validates_what_fit_uses() -> None:

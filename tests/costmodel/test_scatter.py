@@ -15,6 +15,7 @@ from epochcast.costmodel.scatter import (
     RoundScatter,
     Scatter,
     constant_scatter,
+    of_one_round,
     round_scatter,
     student_t_quantile,
 )
@@ -87,15 +88,38 @@ def _simulated(
     return round_scatter(logs, "cpu")
 
 
-@pytest.mark.parametrize(("round_sd", "own_sd"), [(0.1, 0.01), (0.01, 0.1), (0.05, 0.05)])
-def test_the_sum_of_both_components_is_estimated_without_bias(
-    round_sd: float, own_sd: float
+@pytest.mark.parametrize(
+    ("round_sd", "own_sd", "above"), [(0.1, 0.01, 0.0), (0.05, 0.05, 0.0), (0.01, 0.1, 0.2)]
+)
+def test_the_sum_of_both_components_is_never_estimated_below(
+    round_sd: float, own_sd: float, above: float
 ) -> None:
+    """Without bias; but where rounds cannot tell what they share it is not taken for nothing."""
     found = [_simulated(round_sd, own_sd, 12, 4, seed) for seed in range(400)]
     both = [(scatter.shared + scatter.own).sd ** 2 for scatter in found]
-    assert np.mean(both) == pytest.approx(round_sd**2 + own_sd**2, rel=0.15)
+    expected = (round_sd**2 + own_sd**2) * (1 + above)
+    assert np.mean(both) == pytest.approx(expected, rel=0.15)
     own = [scatter.own.sd**2 for scatter in found]
     assert np.mean(own) == pytest.approx(own_sd**2, rel=0.15)
+
+
+def test_rounds_that_are_alike_by_chance_may_still_differ() -> None:
+    """Deviations ±0.2 that cancel in both rounds: analysis of variance says that nothing is shared;
+    the prior, that one more round might be off by what trials are: (1·0 + 1·own²)/2."""
+    found = round_scatter([{0: 1.2, 1: 0.8}, {0: 1.8, 1: 2.2}], "cpu")
+    assert found.shared.sd**2 == pytest.approx(found.own.sd**2 / 2)
+    assert found.shared.dof == 2
+
+
+@pytest.mark.parametrize("residual", [0.001, 0.005, 0.08])
+def test_residuals_say_what_one_round_is_believed_to(residual: float) -> None:
+    """(1·a² + 7·told)/8 with a² half of what is assumed; of more than that a quarter is misfit."""
+    assumed = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
+    found = of_one_round(assumed, Scatter(sd=residual, dof=7))
+    a2 = ASSUMED_SD["cuda"] ** 2 / 2
+    told = residual**2 if residual**2 < a2 else residual**2 - (residual**2 - a2) / 4
+    assert found.own.sd**2 == pytest.approx((a2 + 7 * told) / 8)
+    assert (found.shared, found.rounds) == (found.own, 1)
 
 
 def test_a_shared_round_effect_leaves_few_degrees_of_freedom() -> None:
