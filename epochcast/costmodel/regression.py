@@ -103,7 +103,14 @@ def solve(X: Array, V: Array, y: Array, shape: Shape, start: Solution | None = N
 
 
 def evaluate(X: Array, V: Array, solution: Solution, shape: Shape) -> Array:
-    """ŷ (n,)."""
+    """ŷ (n,).
+
+    Args:
+        X: features, (n, k).
+        V: variables with a free power, (n, m).
+        solution: as ``solve`` gave it.
+        shape: how the features join.
+    """
     terms = X * solution.beta
     if shape.free:
         terms = terms * np.exp(np.log(V) @ ((solution.q - 1) * shape.powers).T)
