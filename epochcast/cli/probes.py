@@ -146,7 +146,7 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="The batch size that every run had, which is that of one forward pass on one device.",
+    help="Take this as the batch size of every run, that of one forward pass on one device.",
 )
 @click.option("--devices", type=click.IntRange(min=1), help="Every run was on this many devices.")
 @click.option(
