@@ -148,7 +148,9 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
     type=click.IntRange(min=1),
     help="Take this as the batch size of every run, that of one forward pass on one device.",
 )
-@click.option("--devices", type=click.IntRange(min=1), help="Every run was on this many devices.")
+@click.option(
+    "--devices", type=click.IntRange(min=1), help="Take this as the number of devices of every run."
+)
 @click.option(
     "--map", "maps", type=MAPPING, multiple=True, help="Say what a column means; repeatable."
 )

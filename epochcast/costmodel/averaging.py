@@ -52,7 +52,7 @@ from epochcast.costmodel.surface import (
 SLIGHT = 0.01  # a form that counts for less is left out, but for being unlikely beforehand
 MAX_FOLDS, FEW_FOLDS, MANY_ROWS = 24, 8, 200  # beyond, several rows are left out at a time
 MAX_LOG_ERROR = float(np.log(100.0))  # of one left-out row; more says no more
-LEAST_SLOPE = 0.05  # of log y over log knob: less is none
+LEAST_SLOPE, SURE_SDS = 0.05, 2.0  # of log y over log knob: less is none, or chance
 LEAST_LEVELS, MAX_LEVELS = 4, 12  # of an axis, to leave one out; and how many at the most
 LEAST_DISTANCE = 0.25  # doublings
 LEAST_STEP = 0.1  # doublings
@@ -173,13 +173,21 @@ def _step(data: _Data, axis: str) -> float:
 
 
 def _falling(data: _Data) -> set[str]:
-    """Knobs along which the quantity falls: a larger patch makes fewer of them."""
-    knobs = [axis for axis in data.varied() if axis.startswith(KNOB_PREFIX)]
-    if not knobs:
-        return set()
+    """Knobs along which the quantity falls, beyond doubt: a larger patch makes fewer of them.
+
+    Where two knobs rise together, as width and layers of published models do, a slope may come out
+    negative for want of anything that tells them apart.
+    """
     names = data.varied()
-    slopes = zip(names, log_slopes(data.variables(names), data.y), strict=True)
-    return {name for name, slope in slopes if name in knobs and slope < -LEAST_SLOPE}
+    if not any(name.startswith(KNOB_PREFIX) for name in names):
+        return set()
+    slopes, sds = log_slopes(data.variables(names), data.y)
+    surely = slopes + SURE_SDS * sds
+    return {
+        name
+        for name, slope in zip(names, surely, strict=True)
+        if name.startswith(KNOB_PREFIX) and slope < -LEAST_SLOPE
+    }
 
 
 # -- one form -----------------------------------------------------------------------------------
@@ -305,15 +313,23 @@ def _checked(surface: Surface, weighed: Sequence[tuple[_Fit, float]], data: _Dat
 
     Of batch sizes only the largest is left out: between them nothing is added.
     """
-    outside, between = [], []
+    outside, between, levels = [], [], 0
     for axis, assumed in zip(surface.axes, surface.outside_sds, strict=True):
         found = _left_out_levels(axis, weighed, surface, data)
+        levels = max(levels, len(found))
         beyond = [square for square, is_outside in found if is_outside]
         outside.append(_posterior(assumed, beyond))
         inside = [square for square, is_outside in found if not is_outside]
         more = _posterior(surface.sd_between, inside) ** 2 - surface.sd_between**2
         between.append(float(np.sqrt(max(0.0, more))))
-    return replace(surface, outside_sds=tuple(outside), level_sds=tuple(between))
+    if not levels:
+        return surface
+    return replace(
+        surface,
+        outside_sds=tuple(outside),
+        level_sds=tuple(between),
+        levels_dof=ASSUMED_LEVELS + levels,
+    )
 
 
 def _posterior(assumed: float, squares: Sequence[float]) -> float:

@@ -215,7 +215,7 @@ def fit_discrepancy(
     if len(r) > SUPPORT:
         some = farthest(Z, SUPPORT)
         Z, J, r = Z[some], J[some], r[some]
-    U, T = _orthonormal(J)
+    U, T = _orthonormal(J, r)
     if len(r) < MIN_ROWS or len(r) == U.shape[1]:
         return _assumed(Z, r, len(r) - U.shape[1])
     data = _Rows(Z=Z, U=U, T=T, r=r, noise_sd=noise_sd)
@@ -296,10 +296,15 @@ def _most_likely(data: _Rows) -> _Smooth:
     return found
 
 
-def _orthonormal(J: Array) -> tuple[Array, Array]:
-    """U (n, p) and T (k, p) with U = J T, over the directions in which J says anything."""
+def _orthonormal(J: Array, r: Array) -> tuple[Array, Array]:
+    """U (n, p) and T (k, p) with U = J T, over the directions in which J says anything.
+
+    One in which coefficients could double and change all rows together by less than what a row is
+    off is not among them: what it was fitted to is noise, and other configurations would pay for it.
+    """
     left, singular, right = np.linalg.svd(J, full_matrices=False)
-    p = int((singular > RANK_TOLERANCE * singular.max(initial=0.0)).sum())
+    least = max(RANK_TOLERANCE * singular.max(initial=0.0), float(np.sqrt(np.mean(r**2))))
+    p = int((singular > least).sum())
     return left[:, :p], right[:p].T / singular[:p]
 
 

@@ -50,6 +50,7 @@ PERFECT = 1e-24  # squared error of a row that rounding leaves
 SLIGHT_START = 1e-3  # share of a prediction: no coefficient begins at 0, where it has no slope
 POWER_SD, POWER_NOISE = 2.0, 0.01  # prior of q − 1, beside relative errors of about one percent
 MAX_POWER = 4.0  # of a variable: attention over an image of side r
+RIDGE = 1e-6  # of log-linear regression
 TALL = 4  # rows per column from which a QR decomposition pays
 
 Groups = Sequence[Sequence[int]]
@@ -287,21 +288,24 @@ def _slopes(X: Array, V: Array, y: Array, shape: Shape) -> Array:
     """q as log-linear regression of y on the variables has it, within reason, (m,)."""
     if not shape.free:
         return np.zeros(0)
-    slopes = np.abs(log_slopes(V, y))
+    slopes = np.abs(log_slopes(V, y)[0])
     unit = np.maximum(np.abs(shape.powers).max(axis=0), SMALLEST)
     return np.asarray(np.clip(slopes / unit, 0.25, MAX_POWER / unit))
 
 
-def log_slopes(V: Array, y: Array) -> Array:
-    """∂ log y / ∂ log v of log-linear regression on positive variables V (n, m); (m,).
+def log_slopes(V: Array, y: Array) -> tuple[Array, Array]:
+    """∂ log y / ∂ log v of log-linear regression on positive variables V (n, m), and their standard
+    deviations; each (m,).
 
     A slight ridge decides between variables that rise together: half of it each.
     """
+    n, m = V.shape
     logs = np.log(V) - np.log(V).mean(axis=0)
     target = np.log(y) - np.log(y).mean()
-    ridge = 1e-3 * np.eye(V.shape[1])
-    A, b = np.vstack([logs, ridge]), np.concatenate([target, np.zeros(V.shape[1])])
-    return np.asarray(np.linalg.lstsq(A, b, rcond=None)[0])
+    inverse = np.linalg.inv(logs.T @ logs + RIDGE * np.eye(m))
+    slopes = inverse @ logs.T @ target
+    squares = float(((target - logs @ slopes) ** 2).sum()) / max(1, n - m - 1)
+    return np.asarray(slopes), np.sqrt(squares * np.diag(inverse))
 
 
 def _fit_maximum(X: Array, y: Array, groups: Groups) -> Array:

@@ -41,7 +41,7 @@ from epochcast.costmodel.features import (
     matrix,
     powers_of,
 )
-from epochcast.costmodel.scatter import Scatter
+from epochcast.costmodel.scatter import KNOWN_DOF, Scatter
 
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
 TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
@@ -133,6 +133,7 @@ class Surface:
         sd_between: likewise for each doubling inside it from the nearest model size fitted.
         level_sds: and for each doubling from the nearest level of each axis; none where nothing
             more is known to be missed.
+        levels_dof: degrees of freedom of these, where levels that were left out corrected them.
         chosen: how the forms were weighed, and why, for people.
     """
 
@@ -143,6 +144,7 @@ class Surface:
     outside_sds: tuple[float, ...] = ()
     sd_between: float = 0.0
     level_sds: tuple[float, ...] = ()
+    levels_dof: float = KNOWN_DOF
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
@@ -157,7 +159,7 @@ class Surface:
         """Of the error in one configuration. What is added away from what was measured is an
         assumption: no degrees of freedom that the measurements lack make it wider still."""
         learned, assumed = (float(sds[0]) for sds in self._parts(_one_row(variables)))
-        return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed)
+        return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed, dof=self.levels_dof)
 
     def sd_log(self, variables: Mapping[str, float]) -> float:
         """Standard deviation of the error in one configuration, on the log scale."""
