@@ -300,7 +300,7 @@ def _orthonormal(J: Array, r: Array) -> tuple[Array, Array]:
     """U (n, p) and T (k, p) with U = J T, over the directions in which J says anything.
 
     One in which coefficients could double and change all rows together by less than what a row is
-    off is not among them: what it was fitted to is noise, and other configurations would pay for it.
+    off is not among them: it was fitted to noise, and other configurations would pay for that.
     """
     left, singular, right = np.linalg.svd(J, full_matrices=False)
     least = max(RANK_TOLERANCE * singular.max(initial=0.0), float(np.sqrt(np.mean(r**2))))
