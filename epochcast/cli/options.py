@@ -129,6 +129,13 @@ def store_option(command: Command) -> Command:
     )(command)
 
 
+def device_option(command: Command) -> Command:
+    return click.option(
+        "--device",
+        help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
+    )(command)
+
+
 def model_options(command: Command) -> Command:
     """Where the fitted model comes from: probes of a device, or a file."""
     command = click.option(
@@ -137,10 +144,7 @@ def model_options(command: Command) -> Command:
         type=click.Path(),
         help="Use the model that `fit -o` wrote to this file.",
     )(command)
-    return click.option(
-        "--device",
-        help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
-    )(command)
+    return device_option(command)
 
 
 def json_option(command: Command) -> Command:
@@ -149,11 +153,57 @@ def json_option(command: Command) -> Command:
     )(command)
 
 
+def accumulation_option(command: Command) -> Command:
+    return click.option(
+        "--accumulation",
+        type=click.IntRange(min=1),
+        help="Accumulate so many micro-batches in each optimizer step.",
+    )(command)
+
+
+def precision_option(command: Command) -> Command:
+    return click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        help="Compute in this precision, by autocast.",
+    )(command)
+
+
+def compile_option(command: Command) -> Command:
+    return click.option(
+        "--compile/--no-compile",
+        default=None,
+        help="Run the model under torch.compile or not.",
+    )(command)
+
+
+def drop_last_option(command: Command) -> Command:
+    return click.option(
+        "--drop-last/--keep-last",
+        default=None,
+        help="Drop or keep the last partial batch of an epoch.",
+    )(command)
+
+
+def workers_option(command: Command) -> Command:
+    return click.option(
+        "--workers", type=click.IntRange(min=0), help="Load data with so many processes."
+    )(command)
+
+
 def eval_batch_option(command: Command) -> Command:
     return click.option(
         "--eval-batch-size",
         type=click.IntRange(min=1),
-        help="Evaluate batches of so many samples; by default as the workload says.",
+        help="Evaluate batches of so many samples.",
+    )(command)
+
+
+def data_option(command: Command) -> Command:
+    return click.option(
+        "--data",
+        type=click.Path(exists=True),
+        help="Read data from this folder, instead of making synthetic data.",
     )(command)
 
 

@@ -12,18 +12,24 @@ from epochcast.cli.options import (
     BYTES,
     INT_LIST,
     SHARE,
+    accumulation_option,
+    compile_option,
     console,
+    device_option,
+    drop_last_option,
     eval_batch_option,
     json_option,
     knobs_by_name,
     model_options,
     plot_option,
+    precision_option,
     print_json,
     reading,
     require_same,
     set_option,
     store_option,
     without_collecting,
+    workers_option,
 )
 from epochcast.errors import UsageError
 
@@ -33,10 +39,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option(
-    "--device",
-    help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
-)
+@device_option
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False), help="Write the model to this file, as JSON."
 )
@@ -76,37 +79,12 @@ def fit(
     help="Take micro-batches of this many samples; several numbers give a row each.",
 )
 @set_option
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    help="An epoch has this many samples; by default as probed.",
-)
-@click.option(
-    "--accumulation",
-    type=click.IntRange(min=1),
-    help="Accumulate so many micro-batches per update; by default as probed.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Compute in this precision; by default as probed.",
-)
-@click.option(
-    "--compile/--no-compile",
-    "compiled",
-    default=None,
-    help="Compile the model or not; by default as probed.",
-)
-@click.option(
-    "--drop-last/--keep-last",
-    default=None,
-    help="Drop or keep a last partial batch; by default as probed.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Load data with so many processes; by default as probed.",
-)
+@click.option("--samples", type=click.IntRange(min=1), help="An epoch has this many samples.")
+@accumulation_option
+@precision_option
+@compile_option
+@drop_last_option
+@workers_option
 @eval_batch_option
 @click.option(
     "--eval-every",
@@ -147,7 +125,10 @@ def predict(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Price a training run of WORKLOAD (default: the one probed last)."""
+    """Price a training run of WORKLOAD (default: the one probed last).
+
+    What no option says is as it was probed.
+    """
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import largest_batch
     from epochcast.costmodel.prediction import predict as answer
@@ -193,12 +174,13 @@ def _questions(options: dict[str, Any]) -> list[Question]:
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "steps" if options["steps"] else "epochs"
     knobs = knobs_by_name(options["knobs"])
-    ways = ("accumulation", "precision", "compiled", "drop_last", "workers", "eval_batch_size")
+    ways = ("accumulation", "precision", "drop_last", "workers", "eval_batch_size")
     shared = ("samples", *ways, "eval_every", "save_every")
     return [
         Question(
             batch_size=batch_size,
             sizes=dict(zip(knobs, values, strict=True)),
+            compiled=options["compile"],
             price_per_hour=options["price_per_hour"],
             **{counted: count},
             **{name: options[name] for name in shared},

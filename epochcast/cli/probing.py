@@ -15,15 +15,21 @@ from epochcast.cli.options import (
     QUESTION,
     SHARE,
     Parsed,
+    accumulation_option,
+    compile_option,
     console,
+    data_option,
+    drop_last_option,
     eval_batch_option,
     json_option,
     knobs_by_name,
+    precision_option,
     print_json,
     read_knob,
     reading,
     set_option,
     store_option,
+    workers_option,
 )
 from epochcast.errors import StoreError, UsageError
 
@@ -91,31 +97,13 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option("--seconds", type=DURATION, help="Time steady steps of each trial for so long.")
 @click.option("--max-seconds", type=DURATION, help="End the whole sweep within this time.")
 @click.option("--timeout", type=DURATION, help="Give up a trial that takes longer than this.")
-@click.option(
-    "--data",
-    type=click.Path(exists=True),
-    help="Read data from this folder, instead of making synthetic data.",
-)
-@click.option(
-    "--accumulation",
-    type=click.IntRange(min=1),
-    help="Accumulate so many micro-batches in each optimizer step.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Compute in this precision, by autocast.",
-)
-@click.option(
-    "--compile/--no-compile", default=None, help="Run the model under torch.compile or not."
-)
+@data_option
+@accumulation_option
+@precision_option
+@compile_option
 @eval_batch_option
-@click.option("--workers", type=click.IntRange(min=0), help="Load data with so many processes.")
-@click.option(
-    "--drop-last/--keep-last",
-    default=None,
-    help="Drop or keep the last partial batch of an epoch.",
-)
+@workers_option
+@drop_last_option
 @click.option(
     "--noise-scale",
     is_flag=True,
@@ -133,7 +121,8 @@ def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> No
     """Measure WORKLOAD in short real training steps.
 
     WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
-    What is in the store already is not measured again; after Ctrl-C the same command continues.
+    What no option says is as WORKLOAD has it. What is in the store already is not measured again;
+    after Ctrl-C the same command continues.
     """
     from epochcast.api import probe as api
     from epochcast.costmodel.summary import summarise
@@ -218,22 +207,10 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @click.argument("workload")
 @click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Count these micro-batches.")
 @set_option
-@click.option(
-    "--accumulation",
-    type=click.IntRange(min=1),
-    help="Accumulate so many micro-batches in each optimizer step.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Compute in this precision, by autocast.",
-)
+@accumulation_option
+@precision_option
 @eval_batch_option
-@click.option(
-    "--data",
-    type=click.Path(exists=True),
-    help="Read data from this folder, instead of making synthetic data.",
-)
+@data_option
 @click.option("--timeline", is_flag=True, help="Show every allocation and free of the step.")
 @store_option
 @json_option
