@@ -272,6 +272,13 @@ def format_percent(share: float) -> str:
     return f"{percent:.1f} %" if abs(percent) < 9.95 else f"{percent:.0f} %"
 
 
+def format_half_width(share: float) -> str:
+    """``"±12 %"`` for 0.12; beyond all of the median ``"±23.4 times the median"``."""
+    return (
+        f"±{format_percent(share)}" if share <= 1 else f"±{_three_figures(share)} times the median"
+    )
+
+
 def _three_figures(value: float) -> str:
     if not math.isfinite(value) or abs(value) >= 99.95 or value == round(value):
         return f"{value:.0f}"

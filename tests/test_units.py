@@ -180,6 +180,19 @@ def test_format_percent(share, text):
 
 
 @pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.12, "±12 %"),
+        (1.0, "±100 %"),
+        (1.5, "±1.50 times the median"),
+        (23.37, "±23.4 times the median"),
+    ],
+)
+def test_format_half_width(share, text):
+    assert units.format_half_width(share) == text
+
+
+@pytest.mark.parametrize(
     ("text", "joules"),
     [
         ("0.25kWh", 9e5),
@@ -308,7 +321,6 @@ OWN_FORMATS = {
     "planning/planner.py": "quotes what was given",
     "planning/request.py": "quotes what was given",
     "planning/shortfall.py": "advice with all the digits that it takes to be enough",
-    "profiler/adaptive.py": "how far rounds differ, as the table of a sweep has it",
     "profiler/process.py": "quotes what was given",
     "profiler/sweep.py": "quotes what was given",
     "report/text/plan.py": "quotes the setting of a rule",

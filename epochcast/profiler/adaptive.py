@@ -49,6 +49,7 @@ from epochcast.profiler.request import (
 )
 from epochcast.profiler.sweep import Ending, Sweep, every_round, make_rounds
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
+from epochcast.units import format_half_width
 
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
@@ -389,7 +390,7 @@ def enough_rounds(sweep: Sweep) -> Ending:
 
 
 def _told(rounds: int, width: float) -> dict[str, str]:
-    return {"rounds": str(rounds), "width": f"{width:.0%}"}
+    return {"rounds": str(rounds), "width": format_half_width(width)}
 
 
 def later_run_half_width(measurements: Sequence[Measurement]) -> float | None:

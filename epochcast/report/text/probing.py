@@ -34,7 +34,13 @@ from epochcast.records import (
 )
 from epochcast.report.text.layout import columns, maybe, plain_table
 from epochcast.report.text.warnings import print_warnings
-from epochcast.units import format_bytes, format_count, format_percent, format_seconds
+from epochcast.units import (
+    format_bytes,
+    format_count,
+    format_half_width,
+    format_percent,
+    format_seconds,
+)
 
 if TYPE_CHECKING:
     from epochcast.importers.runs import ReadColumn
@@ -204,11 +210,11 @@ def print_probed(
 def _why_stopped(result: SweepResult, until: float | None) -> str:
     width = ""
     if result.half_width is not None:
-        width = f": the 90 % interval of the answer is ±{format_percent(result.half_width)}"
+        width = f": the 90 % interval is {format_half_width(result.half_width)}"
     reasons = {
         "complete": "",
         "sharp": width + (f", under {format_percent(until)}" if until else ""),
-        "max-rounds": f" and stopped after the last round{width}; more of the same would not help",
+        "max-rounds": f" and stopped after the last round{width}; a quieter machine narrows it",
         "max-seconds": f" and stopped at --max-seconds{width}; the same command continues",
         "nothing-succeeded": " and stopped: every configuration failed",
     }

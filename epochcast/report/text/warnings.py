@@ -17,12 +17,12 @@ WARNINGS = {
     "one-round": "only one round was probed: how much runs differ is assumed, not measured; "
     "probe with --rounds 3",
     "one-round-strays": "the configurations of the one round stray so far from any smooth form "
-    "that the 90 % interval of a later run is ±{width}; how much rounds differ is not known: probe "
+    "that the 90 % interval of a later run is {width}; how much rounds differ is not known: probe "
     "with --rounds 3",
     "more-rounds": "{rounds} rounds differ so much that the 90 % interval of a later run is "
-    "±{width}: more are made, {limit} at most (--rounds {rounds} makes none)",
+    "{width}: more are made, {limit} at most (--rounds {rounds} makes none)",
     "rounds-differ": "{rounds} rounds differ so much that the 90 % interval of a later run is "
-    "±{width}; a quieter machine or more rounds narrow it",
+    "{width}; a quieter machine or more rounds narrow it",
     "few-configurations": "only {count} configurations were probed: which form of model is right "
     "cannot be checked; probe more batch sizes",
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",

@@ -151,10 +151,8 @@ def test_what_a_sweep_cost_and_why_it_ended() -> None:
     assert "3 trials took 3 s and stopped at --max-seconds" in said(3, "max-seconds")
     assert "--max-seconds left no time for one" in said(0, "max-seconds")
     assert "Next:" not in said(0, "max-seconds")
-    assert "the 90 % interval of the answer is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)
-    assert "after the last round: the 90 % interval of the answer is ±27 %" in said(
-        9, "max-rounds", 0.27
-    )
+    assert "the 90 % interval is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)
+    assert "after the last round: the 90 % interval is ±27 %" in said(9, "max-rounds", 0.27)
 
 
 def test_what_rules_a_step_is_said_where_loading_matters() -> None:
