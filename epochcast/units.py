@@ -273,10 +273,10 @@ def format_percent(share: float) -> str:
 
 
 def format_half_width(share: float) -> str:
-    """``"±12 %"`` for 0.12; beyond all of the median ``"±23.4 times the median"``."""
-    return (
-        f"±{format_percent(share)}" if share <= 1 else f"±{_three_figures(share)} times the median"
-    )
+    """``"±12 %"`` for 0.12, a factor of 1.12; from 1 on ``"a factor of 2.50 either way"``."""
+    if share < 1:
+        return f"±{format_percent(share)}"
+    return f"a factor of {_three_figures(1 + share)} either way"
 
 
 def _three_figures(value: float) -> str:

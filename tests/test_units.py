@@ -183,9 +183,10 @@ def test_format_percent(share, text):
     ("share", "text"),
     [
         (0.12, "±12 %"),
-        (1.0, "±100 %"),
-        (1.5, "±1.50 times the median"),
-        (23.37, "±23.4 times the median"),
+        (0.994, "±99 %"),
+        (1.0, "a factor of 2 either way"),
+        (1.5, "a factor of 2.50 either way"),
+        (23.37, "a factor of 24.4 either way"),
     ],
 )
 def test_format_half_width(share, text):
