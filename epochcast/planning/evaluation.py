@@ -45,6 +45,7 @@ from epochcast.planning.simulation import (
 )
 from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
+from epochcast.records.plan import LEAST_FACTOR
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate
 LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
@@ -149,7 +150,7 @@ class EvaluatedCandidate:
     @cached_property
     def save_interval_seconds(self) -> float | None:
         """Between saves, at least; None where the cadence was given."""
-        if not self.prices.save.median or self.request.save != "auto":
+        if self.prices.save.median < LEAST_FACTOR or self.request.save != "auto":
             return None
         return save_interval(self.prices.save.median, self.request.mtbf_seconds)
 

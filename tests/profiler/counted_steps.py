@@ -11,8 +11,8 @@ from torch.utils.data import TensorDataset
 
 from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
-from epochcast.profiler.footprint.tracker import measure_footprint, track_step
-from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.footprint.tracker import measure_footprint, track_step, with_evaluation
+from epochcast.profiler.loop import TrainingLoop, config_of, largest_eval_batch
 from epochcast.profiler.workload import Workload
 
 
@@ -49,7 +49,8 @@ def real_footprint(build, batch_size=None, updates=2):
         for _ in range(loop.config.accumulation):
             loop.backward(first)
         loop.update()
-    return track_step(loop, loop.train_loader(), timeline=True)
+    footprint = track_step(loop, loop.train_loader(), timeline=True)
+    return with_evaluation(footprint, loop, largest_eval_batch(loop))
 
 
 def history(timeline):
