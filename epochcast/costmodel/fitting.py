@@ -51,6 +51,7 @@ from epochcast.records import (
 from epochcast.records.measurement import ONE_TIME_ONLY
 
 Footprints = Mapping[RunConfig, Footprint]
+SAME_MODEL = 1.001  # more parameters, as counts are rounded in tables, are another model's
 
 
 def fit(
@@ -109,6 +110,7 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
                 f"{', '.join(sorted(values))}; select one"
             )
     _require_one_data_set(good)
+    _require_one_model_each(good)
 
 
 def _require_one_data_set(good: Sequence[Measurement]) -> None:
@@ -124,6 +126,19 @@ def _require_one_data_set(good: Sequence[Measurement]) -> None:
             raise FitError(
                 f"a cost model belongs to one number of training samples, but got {len(samples)}"
                 f"{where}: {numbers}; another data set needs another workload name"
+            )
+
+
+def _require_one_model_each(good: Sequence[Measurement]) -> None:
+    """Trials that are equal in every knob are rounds of one model, not several without a name."""
+    for config, trials in summary.group_by_config(good).items():
+        sizes = {m.footprint.parameters for m in trials if m.footprint and m.footprint.parameters}
+        if sizes and max(sizes) > SAME_MODEL * min(sizes):
+            knobs = "".join(f" {name}={value}" for name, value in config.sizes)
+            raise FitError(
+                f"runs that are alike (batch size {config.batch_size}{knobs}) have between "
+                f"{min(sizes):,} and {max(sizes):,} parameters; name what tells their models "
+                "apart as a knob"
             )
 
 

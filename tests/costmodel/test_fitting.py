@@ -331,3 +331,11 @@ def test_a_footprint_that_lacks_counts_is_completed() -> None:
 def test_true_is_no_number_of_a_knob() -> None:
     with pytest.raises(PredictionError, match="'depth' takes positive numbers, but got True"):
         EXACT.predict(epochs=1, depth=True)
+
+
+def test_models_that_no_knob_tells_apart_are_no_rounds_of_one() -> None:
+    """Imported runs of two widths whose table has no column for the width."""
+    one, two = truths.measure(32, 64), truths.measure(32, 256, round_=1)
+    unnamed = [replace(m, config=replace(m.config, sizes=())) for m in (one, two)]
+    with pytest.raises(FitError, match="between 50,890 and 203,530 parameters; name what tells"):
+        fit(unnamed)
