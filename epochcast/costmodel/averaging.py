@@ -53,7 +53,9 @@ SLIGHT = 0.01  # a form that counts for less is left out, but for being unlikely
 MAX_FOLDS, FEW_FOLDS, MANY_ROWS = 24, 8, 200  # beyond, several rows are left out at a time
 MAX_LOG_ERROR = float(np.log(100.0))  # of one left-out row; more says no more
 LEAST_SLOPE, SURE_SDS = 0.05, 2.0  # of log y over log knob: less is none, or chance
-LEAST_LEVELS, MAX_LEVELS = 4, 12  # of an axis, to leave one out; and how many at the most
+LEAST_LEVELS = 4  # of an axis, to leave one out
+MAX_CHECKS, LEAST_CHECKS = 24, 3  # levels left out, of all axes; and of each one that has so many
+MINOR = 0.03  # forms of less weight have no say in that
 LEAST_DISTANCE = 0.25  # doublings
 LEAST_STEP = 0.1  # doublings
 SPOKEN = 3.0  # times as likely
@@ -346,7 +348,8 @@ def _left_out_levels(
     levels = np.unique(z)
     if len(levels) < LEAST_LEVELS:
         return []
-    step = -(-len(levels) // MAX_LEVELS)
+    step = -(-len(levels) // max(LEAST_CHECKS, MAX_CHECKS // len(data.varied())))
+    major = [(fit, weight) for fit, weight in weighed if weight > MINOR] or weighed
     chosen = {levels[-1]} if axis == "batch_size" else {*levels[::step], levels[-1]}
     found = []
     for level in sorted(chosen):
@@ -354,7 +357,7 @@ def _left_out_levels(
         part = data.rows(kept)
         if len(part) < MIN_ROWS or part.varied() != data.varied():
             continue
-        forms = _sharing([(_fit(fit.form, part, fit), weight) for fit, weight in weighed], False)
+        forms = _sharing([(_fit(fit.form, part, fit), weight) for fit, weight in major], False)
         others = levels[levels != level]
         rest = replace(surface, forms=forms)
         held_out = data.rows(~kept)
