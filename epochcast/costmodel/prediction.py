@@ -13,6 +13,7 @@ from math import ceil, log2, sqrt
 
 import numpy as np
 
+from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Parameters, Prices, Variant
 from epochcast.costmodel.epoch import (
     Division,
@@ -40,6 +41,8 @@ from epochcast.records import (
 from epochcast.records.validation import is_integer, is_number
 
 ZERO = Quantiles.exactly(0.0)
+LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
+UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
@@ -378,7 +381,22 @@ def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
         details = (("name", name), ("factor", f"{2**doublings:.2g}"))
         code = "far-extrapolation" if doublings > FAR_DOUBLINGS else "extrapolation"
         found.append(Warning_(code=code, details=details))
+        found += _trend_warnings(at, name)
     return found
+
+
+def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
+    """Where a knob is asked beyond its range, and its measured values alone tell its power."""
+    surface, axis = at.variant.micro_step, f.KNOB_PREFIX + name
+    if axis not in surface.axes or surface.is_counted:
+        return []
+    levels, sd = surface.trend(axis)
+    if levels < LEVELS_OF_A_POWER:
+        details = (("name", name), ("count", str(levels)))
+        return [Warning_(code="few-levels", details=details)]
+    if sd > UNFORETOLD_SD:
+        return [Warning_(code="levels-unforetold", details=(("name", name), ("sd", f"{sd:.0%}")))]
+    return []
 
 
 def _sparse_data_warnings(variant: Variant) -> list[Warning_]:

@@ -107,7 +107,7 @@ class FittedForm:
         shares = shares_of(terms, physics, self.groups, p)
         shares = with_powers(shares, self.features, self.free, table)
         missed = self.discrepancy
-        if self._counted:
+        if self.is_counted:
             believed = missed.believed(np.abs(points - inside))
             correction = believed * missed.correction(points, shares)
         else:
@@ -115,7 +115,7 @@ class FittedForm:
         return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(points, shares)
 
     @property
-    def _counted(self) -> bool:
+    def is_counted(self) -> bool:
         """Whether it knows more of a configuration than its batch size and its knobs."""
         names = {name for feature in self.features for name, _ in feature}
         return any(n in COUNTS or n.startswith(CLASS_PREFIX) for n in names)
@@ -218,6 +218,17 @@ class Surface:
         logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
         mean = weights @ logs
         return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it was learned from more than batch sizes and knobs."""
+        return any(form.is_counted for form in self.forms)
+
+    def trend(self, axis: str) -> tuple[int, float]:
+        """How many values of an axis were measured, and what is added for a doubling beyond."""
+        index = self.axes.index(axis)
+        values = {centre[index] for centre in self.forms[0].discrepancy.centres}
+        return len(values), self.outside_sds[index]
 
     @property
     def dof(self) -> float:

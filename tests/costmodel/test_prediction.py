@@ -3,10 +3,12 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import known
+import numpy as np
 import pytest
 import truths
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.prediction import Question, predict
 from epochcast.errors import PredictionError
 from epochcast.planning.limits import Meter
-from epochcast.records import Budget, Estimate, RunConfig
+from epochcast.records import Budget, Estimate, Measurement, RunConfig
 
 MODEL = fit(truths.sweep())
 NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
@@ -302,3 +304,41 @@ def test_steps_are_priced_in_their_order(
     assert found.steps == steps
     by_name = {term.name: term.count for term in found.terms}
     assert (by_name["training steps"], by_name.get("last partial batches", 0)) == counts
+
+
+def _levels(seconds: Callable[[float, float], float], values: Sequence[int]) -> list[Measurement]:
+    """Two rounds of three batch sizes at each value of a knob; nothing was counted."""
+    random = np.random.default_rng(0)
+    return [
+        Measurement.from_epochs(
+            "levels",
+            batch,
+            epoch_seconds=[seconds(batch, k) * 50_000 / batch * math.exp(random.normal(0, 0.003))],
+            samples=50_000,
+            device="A100 (cuda)",
+            sizes={"level": k},
+            run=run,
+            includes_first=False,
+        )
+        for k in values
+        for batch in (32, 64, 256)
+        for run in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "seconds", "codes"),
+    [
+        ((3, 5, 7), lambda b, k: 1e-3 + b * 1e-5 * 2**k, {"few-levels"}),
+        ((3, 5, 6, 7), lambda b, k: 1e-3 + b * 1e-5 * 2**k, {"levels-unforetold"}),
+        ((3, 5, 6, 7), lambda b, k: 1e-3 + b * 1e-5 * k**2, set()),
+    ],
+)
+def test_what_three_values_of_a_knob_cannot_show_and_four_do_is_said(
+    values: tuple[int, ...], seconds: Callable[[float, float], float], codes: set[str]
+) -> None:
+    """Doubling with each level is no power."""
+    model = fit(_levels(seconds, values))
+    beyond, inside = (model.predict(epochs=1, batch_size=64, level=k) for k in (9, 4))
+    assert {w.code for w in beyond.warnings} - {"extrapolation", "not-measured"} == codes
+    assert not {w.code for w in inside.warnings} & {"few-levels", "levels-unforetold"}
