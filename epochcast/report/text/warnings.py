@@ -14,8 +14,8 @@ WARNINGS = {
     "the interval is wider",
     "far-extrapolation": "{name} lies far outside the probed range, by a factor of {factor}: "
     "probe closer before you rely on this",
-    "few-levels": "{count} values of {name} were measured, and a power goes through any three: what "
-    "lies beyond them is a guess at their trend; probe a value there",
+    "few-levels": "{count} values of {name} were measured, and a power goes through any three: "
+    "what lies beyond them is a guess at their trend; probe a value there",
     "levels-unforetold": "the measured values of {name} do not foretell each other (an error of "
     "{sd} for each doubling): what lies beyond is uncertain; probe a value there",
     "one-round": "only one round was probed: how much runs differ is assumed, not measured; "
