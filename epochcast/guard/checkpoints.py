@@ -7,6 +7,9 @@ again. The user's function writes ``checkpoint.pt``, a file or a folder; what th
 that moment lies beside it, so one rename makes both true. Older ones go only afterwards. A kill at
 any moment leaves the previous checkpoint, or the new one, whole. What a disk does to one later is
 seen by the sizes and checksums in its ``state.json``: then the one before it is the newest.
+
+Where the disk is limited, older ones go before the next is written, the best one last of them; the
+newest only where a save must not be left out.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import floor, inf
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +35,7 @@ CONTENT, STATE = "checkpoint.pt", "state.json"
 WRITING = ".writing-"
 CHECKED_BYTES = 2**28  # of a file whose sum is kept: a quarter of a second at 1 GB/s, per save
 BLOCK_BYTES = 2**20
+ROUNDING = 1e-9  # relative: as the plan compares bytes with a limit
 
 Write = Callable[[Path], None]
 _Record = TypeVar("_Record")
@@ -46,24 +51,42 @@ class CheckpointStore:
     Args:
         folder: where they lie.
         keep: that many of the last ones stay; 0 keeps all.
+        limit: bytes that all together may fill, the one being written included; None for any.
+        expected: bytes of one, as long as there is none to look at.
 
     Attributes:
+        gave_way: whether one was removed that would have been kept without the limit.
         damaged: name → what is wrong with it, of those that ``last`` had to pass over.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(
+        self, folder: Path, keep: int, *, limit: float | None = None, expected: float = 0.0
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.limit, self.expected = inf if limit is None else limit, expected
+        self.gave_way = False
         self.damaged: dict[str, str] = {}
         self._whole: set[str] = set()  # found so, or written, by this process
 
     def begin(self) -> int:
         """Make room for a checkpoint; returns its number, higher than that of any before it."""
         number = 1 + max((number_of(folder) for folder in self._all()), default=0)
+        self._leave_room(self.next_bytes())
         folder = self.content(number).parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return number
+
+    def next_bytes(self) -> float:
+        """Of the next one, which is taken to be as large as the newest."""
+        whole = self._undamaged()
+        return _content_bytes(whole[-1]) if whole else self.expected
+
+    def room(self) -> float:
+        """How many fit into the limit at once; inf without a limit, or as long as none is known."""
+        size = self.next_bytes()
+        return floor(self.limit * (1 + ROUNDING) / size) if size and self.limit < inf else inf
 
     def content(self, number: int) -> Path:
         """Where the content of a checkpoint is written to, a file or a folder."""
@@ -92,6 +115,7 @@ class CheckpointStore:
         _sync(self.folder)
         self._whole.add(final.name)
         self._prune()
+        self._leave_room(0.0, spared=1)  # it may be larger than those before it
         return final
 
     def save(self, write: Write, state: CheckpointState, ranks: Ranks, everyone: bool) -> int:
@@ -166,9 +190,35 @@ class CheckpointStore:
             self._whole.add(folder.name)
         return state
 
+    def _undamaged(self) -> list[Path]:
+        """Oldest first."""
+        return [folder for folder in self._all() if folder.name not in self.damaged]
+
+    def _leave_room(self, size: float, spared: int = 0) -> None:
+        """Remove what leaves too little of the limit: the oldest first, the best, then the newest.
+
+        Args:
+            size: bytes to be written.
+            spared: how many of the newest stay, whatever they take.
+        """
+        if self.limit == inf or size > self.limit * (1 + ROUNDING):
+            return
+        sizes = {folder: _content_bytes(folder) for folder in self._all()}
+        best, whole = self.best(), self._undamaged()
+        of_best = best[0] if best else None
+        first = sorted(sizes, key=lambda folder: (folder in whole[-1:], folder == of_best))
+        kept = self.keep - 1 + spared if self.keep else len(whole)
+        staying = {of_best, *whole[max(len(whole) - kept, 0) :]}
+        for folder in first[: len(first) - spared]:
+            if sum(sizes.values()) + size <= self.limit * (1 + ROUNDING):
+                return
+            del sizes[folder]
+            shutil.rmtree(folder, ignore_errors=True)
+            self.gave_way |= folder in staying
+
     def _prune(self) -> None:
         bad = [folder for folder in self._all() if folder.name in self.damaged]
-        whole = [folder for folder in self._all() if folder not in bad]
+        whole = self._undamaged()
         older = whole[: -self.keep] if self.keep else []
         best = self.best() if older else None
         for folder in (*bad, *older):
@@ -227,6 +277,12 @@ def _seen(folder: Path) -> Iterator[FileSeen]:
             size = path.stat().st_size
             crc = _crc(path) if size <= CHECKED_BYTES else None
             yield FileSeen(name=path.relative_to(folder).as_posix(), size=size, crc=crc)
+
+
+def _content_bytes(folder: Path) -> int:
+    """What the user's function wrote; what the guard notes beside it is a few kilobytes."""
+    written = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in written if path != folder / STATE)
 
 
 def _check(path: Path, seen: FileSeen) -> None:

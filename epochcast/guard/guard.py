@@ -28,6 +28,7 @@ from epochcast.guard.ranks import Alone, Ranks, Signals, agree, agree_flag
 from epochcast.guard.run_folder import begin, resume, write_ledger
 from epochcast.guard.run_state import Epoch, RunState
 from epochcast.guard.step_timer import StepTimer
+from epochcast.planning.shortfall import enough
 from epochcast.records import (
     Action,
     Notice,
@@ -100,7 +101,13 @@ class Guard:
     def _resume(self, allocation: Allocation, began: float, zero: float) -> None:
         """Go on from the newest checkpoint, all processes alike."""
         plan, ranks = self.plan, self.ranks
-        self.checkpoints = CheckpointStore(self._folder / "checkpoints", plan.keep)
+        self.checkpoints = CheckpointStore(
+            self._folder / "checkpoints",
+            plan.keep,
+            limit=None if plan.budget.disk is None else plan.budget.disk / plan.folds,
+            expected=plan.chosen.save_bytes or 0.0,
+        )
+        self._told_of_disk, self._has_room_at_start = False, True
         found = (
             resume(self._folder, self.checkpoints, plan, began)
             if self._decides
@@ -137,7 +144,11 @@ class Guard:
     # ── the run ──────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> bool:
-        """Whether there is anything left to train; a run that is over stays over."""
+        """Whether there is anything left to train; a run that is over stays over.
+
+        Raises:
+            UsageError: there is a checkpoint, and the disk limit has no room for another one.
+        """
         moment = self._moment()
         spent, wall = self.account.spent(moment.now), self._clock.wall()
         self._bus.send(
@@ -146,6 +157,7 @@ class Guard:
         self._tell(self._first_notices())
         reason = self._agree(self._controller.over_already(self.state, moment))
         if reason is None:
+            self._look_for_room()
             startup = moment.now - self.account.process_zero
             self.state = self.state.sample("startup", startup)
             reason = self._decide_next_epoch(moment)
@@ -167,6 +179,24 @@ class Guard:
         if self.plan.prices.save.p50 <= 0 and not found.number:
             yield notice("save-time-unknown")
         yield from found.damage
+
+    def _look_for_room(self) -> None:
+        """Refuse to go on where the next checkpoint could not be written beside the one there."""
+        self._has_room_at_start = self._has_room()
+        if self._has_room_at_start:
+            return
+        if self.state.has_checkpoint:
+            raise UsageError(
+                "the plan's disk limit has no room for another checkpoint beside the one in "
+                f"{self._folder}: plan with --disk {self._disk_of_two()} or more"
+            )
+        self._tell_of_disk()
+
+    def _has_room(self) -> bool:
+        """Whether the disk limit has room for two checkpoints, so that none is left out."""
+        if self.plan.budget.disk is None:
+            return True
+        return agree_flag(self.ranks, self.checkpoints.room() >= 2)
 
     def begin_epoch(self) -> bool:
         """Whether the next epoch is to be trained; False ends the run."""
@@ -217,7 +247,8 @@ class Guard:
             self._send_epoch(seconds)
             return True
         if self._rehearses():
-            self.save()
+            self._save(required=False)
+            self._look_for_room()  # a checkpoint may be larger than planned
             now = self._clock.monotonic()
         if now >= self._note_at:
             self._stop_at = self._controller.last_save_at(self.state, self._moment(now))
@@ -391,6 +422,9 @@ class Guard:
         """Write a checkpoint of this moment; a failure ends the run only where it must not be."""
         if not self._timer.unsaved and not self.state.improved:
             return
+        if not required and not self._has_room():
+            self._tell_of_disk()
+            return
         began = self._clock.monotonic()
         try:
             self._note(began)
@@ -409,6 +443,24 @@ class Guard:
         now = self._clock.monotonic()
         self._timer.saved(now)
         self.state = self.state.saved(began, now, number)
+        if self.checkpoints.gave_way:
+            self._tell_of_disk()
+
+    def _tell_of_disk(self) -> None:
+        """Once, that the disk limit has no room for all that would be saved and kept."""
+        if self._told_of_disk or not self._decides:
+            return
+        self._told_of_disk = True
+        size, room = self.checkpoints.next_bytes(), self.checkpoints.room()
+        if room < 2:
+            self.note("disk-one-checkpoint", need=self._disk_of_two())
+        else:
+            self.note("disk-limits-checkpoints", count=f"{room:,.0f}", size=format_bytes(size))
+
+    def _disk_of_two(self) -> str:
+        """A limit with room for two checkpoints, in each fold."""
+        need = 2 * self.checkpoints.next_bytes() * self.plan.folds
+        return enough("disk", need).replace(" ", "")
 
     def _save_failed(self, why: str) -> str:
         folder = self._folder.absolute()
@@ -420,7 +472,7 @@ class Guard:
         )
 
     def _rehearses(self) -> bool:
-        return self.policy.rehearse and not self.state.has_checkpoint
+        return self.policy.rehearse and not self.state.has_checkpoint and self._has_room_at_start
 
     def _note_if_due(self, now: float) -> None:
         if now >= self._note_at:

@@ -119,6 +119,12 @@ WARNINGS = {
     "resumed": "goes on from epoch {epoch}, step {step}; {spent} were spent before",
     "signal": "received {name}: saves after the step that is running, then stops",
     "save-failed": "a checkpoint could not be saved ({error}): the one before it is kept",
+    "disk-limits-checkpoints": "the plan's disk limit has room for {count} checkpoints of {size} "
+    "at once: before another is written older ones go, the best one too, and only the newest stays "
+    "for certain",
+    "disk-one-checkpoint": "the plan's disk limit has room for one checkpoint: it is written when "
+    "the run ends, nothing is saved before, and the best value's weights are not kept; for that, "
+    "plan with --disk {need}",
     "damaged-checkpoint": "checkpoint {name} is damaged ({error}): the run goes on from the one "
     "before it",
     "vanished-checkpoint": "checkpoint {number}, the newest of this run, is no longer there: what "
