@@ -43,7 +43,7 @@ CellText = Callable[["Comparison"], str]
 def print_model(console: Console, model: CostModel) -> None:
     """Which form each quantity took, and why."""
     console.print(Text(f"{model.workload} on {model.device.label}", style="bold"))
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for name, chosen in model.explain():
         table.add_row(name, chosen)
     console.print(table)
