@@ -178,11 +178,20 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
     unknown = [] if at.is_counted else at.never_varied()
     if unknown:
         names = ", ".join(unknown)
+        where = _told_apart(parameters, at.variant, unknown)
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
         raise PredictionError(
-            f"{names} was never varied, so nothing is known of another value; run: epochcast "
-            f"dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
+            f"{names} was never varied{where}, so nothing is known of another value; run: "
+            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
         )
+
+
+def _told_apart(parameters: Parameters, variant: Variant, knobs: Sequence[str]) -> str:
+    """Among which measurements knobs were not varied, where in all of them they may have been."""
+    fixed = [f"{name}={value}" for name, value in variant.categories]
+    if any(name in dict(v.categories) for v in parameters.variants for name in knobs):
+        return " above 0"
+    return f" where {' '.join(fixed)}" if fixed else ""
 
 
 def choose_variant(parameters: Parameters, question: Question) -> Variant:
@@ -191,7 +200,8 @@ def choose_variant(parameters: Parameters, question: Question) -> Variant:
     Raises:
         PredictionError: none does.
     """
-    fitting = [v for v in parameters.variants if _answers(v, question)]
+    answering = [v for v in parameters.variants if _answers(v, question)]
+    fitting = [v for v in answering if _has_values(v, question)] or answering
     if question.accumulation is not None:
         accumulates = question.accumulation > 1
         fitting.sort(key=lambda v: (v.accumulation > 1) != accumulates)
@@ -222,6 +232,19 @@ def _answers(variant: Variant, question: Question) -> bool:
     )
 
 
+def _has_values(variant: Variant, question: Question) -> bool:
+    """Whether every knob may have the value asked: one probed at 0 and above is two variants."""
+    typical = dict(variant.typical.sizes)
+    return all(_may_be(typical[k], v) for k, v in question.sizes.items() if k in typical)
+
+
+def _may_be(probed: SizeValue, value: SizeValue) -> bool:
+    """Whether a knob that was probed with one value may be asked with another."""
+    if isinstance(probed, bool) or isinstance(value, bool):
+        return probed is value
+    return value == probed or _is_within(value, 1 / LARGEST)
+
+
 def _workers(question: Question) -> str:
     return "" if question.workers is None else f"{question.workers} workers"
 
@@ -249,11 +272,9 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
             raise PredictionError(
                 f"{parameters.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
-        is_quantity = _is_within(value, 1 / LARGEST)
-        is_other_kind = isinstance(value, bool) != isinstance(sizes[name], bool)
-        is_other_text = value != sizes[name] and not is_quantity  # and zeros: another variant
-        if is_other_kind or is_other_text:
-            raise PredictionError(f"knob {name!r} takes positive numbers, but got {value!r}")
+        if not _may_be(sizes[name], value):
+            allowed = _allowed(parameters, name, sizes[name])
+            raise PredictionError(f"knob {name!r} takes {allowed}, but got {value!r}")
         sizes[name] = value
     return RunConfig(
         batch_size=question.batch_size or variant.typical.batch_size,
@@ -266,6 +287,15 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
         world_size=variant.world_size,
         drop_last=variant.drop_last,
     )
+
+
+def _allowed(parameters: Parameters, name: str, probed: SizeValue) -> str:
+    """The values that a knob may be asked with, in words."""
+    if isinstance(probed, bool):
+        return "true or false"
+    fixed = {dict(v.categories).get(name): None for v in parameters.variants}
+    others = [str(value) for value in fixed if value is not None]
+    return " or ".join(["positive numbers", *others])
 
 
 def _terms(

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.scatter import LEAST_RUN_SD
 from epochcast.errors import FitError, PredictionError, StoreError
-from epochcast.records import Device, Footprint, Measurement, RunConfig, make_sizes, to_json
+from epochcast.records import (
+    Device,
+    Footprint,
+    Measurement,
+    RunConfig,
+    SizeValue,
+    make_sizes,
+    to_json,
+)
 
 EXACT = fit(truths.sweep())
 
@@ -339,3 +348,44 @@ def test_models_that_no_knob_tells_apart_are_no_rounds_of_one() -> None:
     unnamed = [replace(m, config=replace(m.config, sizes=())) for m in (one, two)]
     with pytest.raises(FitError, match="between 50,890 and 203,530 parameters; name what tells"):
         fit(unnamed)
+
+
+def _timed(batch_size: int, seconds: float, run: int = 0, **more: Any) -> Measurement:
+    return Measurement.from_epochs(
+        "w",
+        batch_size,
+        step_seconds=[seconds],
+        samples=1000,
+        device="a card (cuda)",
+        run=run,
+        created_at=f"2026-01-01T00:00:0{run}",
+        **more,
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_what_was_measured_at_zero_is_answered_whatever_was_measured_last(
+    order: tuple[int, int],
+) -> None:
+    runs = {value: run for run, value in enumerate(order)}
+    model = fit(
+        _timed(b, 1e-3 * (1 + k), runs[k], sizes={"k": k}) for b in (8, 16, 32) for k in order
+    )
+    for k in order:
+        at = model.predict(epochs=1, batch_size=16, k=k)
+        assert at.step_seconds.p50 == pytest.approx(1e-3 * (1 + k), rel=0.05)
+    with pytest.raises(PredictionError, match="'k' takes positive numbers or 0, but got -1"):
+        model.predict(epochs=1, k=-1)
+    with pytest.raises(PredictionError, match="k was never varied above 0, so"):
+        model.predict(epochs=1, k=2)
+
+
+def test_refusals_say_what_a_knob_takes_and_where_it_was_not_varied() -> None:
+    on = fit(_timed(b, 1e-3, sizes={"on": on}) for b in (8, 16) for on in (True, False))
+    with pytest.raises(PredictionError, match="'on' takes true or false, but got 1"):
+        on.predict(epochs=1, on=1)
+    sizes: list[dict[str, SizeValue]] = [{"act": "a", "width": w} for w in (8, 16)]
+    sizes.append({"act": "b", "width": 8})
+    acts = fit(_timed(b, 1e-3, sizes=s) for b in (8, 16) for s in sizes)
+    with pytest.raises(PredictionError, match="width was never varied where act=b, so"):
+        acts.predict(epochs=1, act="b", width=16)
