@@ -182,7 +182,8 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
         raise PredictionError(
             f"{names} was never varied{where}, so nothing is known of another value; run: "
-            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, or probe it"
+            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, "
+            "or probe it"
         )
 
 
