@@ -202,7 +202,8 @@ def print_probed(
         return
     took = f"{trials} trials took {format_seconds(result.seconds)}"
     why = _why_stopped(result, until)
-    console.print(Text(f"{took if trials else 'Nothing was left to measure'}{why}."))
+    line = f"{took if trials else 'Nothing was left to measure'}{why}."
+    console.print(Text(line), soft_wrap=True)
     if result.stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
 

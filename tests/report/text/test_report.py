@@ -141,7 +141,7 @@ def test_documents_name_their_knobs() -> None:
 
 def test_what_a_sweep_cost_and_why_it_ended() -> None:
     def said(trials: int, stopped: str, half_width: float | None = None) -> str:
-        console = _console(200)
+        console = _console(80)
         result = SweepResult(measurements=(), seconds=3.0, stopped=stopped, half_width=half_width)
         print_probed(console, trials, result, 0.05)
         return _text(console)
