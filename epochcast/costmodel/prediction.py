@@ -47,6 +47,7 @@ FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # 2.1 / 0.7 is a little more than 3 in floating point
+ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
 ALWAYS = ("start-up", "first steps", "training steps")  # terms that are shown even where they are 0
 
 
@@ -145,6 +146,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
             *_cut_batch(asked, config.batch_size),
+            *([] if question.steps else endless_epoch(at, question.samples)),
             *configuration_warnings(parameters, at),
         ),
     )
@@ -392,6 +394,13 @@ def _occasions(epochs: float, every: float) -> int:
 def _cut_batch(asked: int, made: int) -> list[Warning_]:
     details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
     return [Warning_(code="cut-batch", details=details)] if made < asked else []
+
+
+def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
+    """That the length probed is rather that of a sampler without an end; ``asked`` overrides it."""
+    if asked is not None or at.samples() < ENDLESS:
+        return []
+    return [Warning_(code="endless-epoch", details=(("samples", f"{at.samples():,}"),))]
 
 
 def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from epochcast.costmodel.prediction import configuration_warnings
+from epochcast.costmodel.prediction import configuration_warnings, endless_epoch
 from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.pricing import Job, memory_limit
 from epochcast.planning.request import PlanRequest
@@ -27,6 +27,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         chosen: the candidate that the plan is made of.
     """
     found = configuration_warnings(job.model, chosen.cost)
+    found += endless_epoch(chosen.cost, request.samples)
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}

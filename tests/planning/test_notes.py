@@ -50,3 +50,15 @@ def test_a_plan_hides_no_warning_of_the_estimate_of_what_it_chose(
     said = found.predict(epochs=2, batch_size=64, width=width).warnings
     assert {w.code for w in said} == codes
     assert set(said) <= set(planned.warnings)
+
+
+def test_a_sampler_without_an_end_has_no_epochs_and_that_is_said() -> None:
+    long = [replace(truths.measure(batch, 256), samples=10**10) for batch in (32, 64)]
+    model, batch = fit(long), {"batch_size": 64, "width": 256}
+    planned = plan(model, epochs=1, batch_sizes=(64,), samples=6400)
+    assert "endless-epoch" in {w.code for w in model.predict(epochs=1, **batch).warnings}
+    assert "endless-epoch" in {w.code for w in plan(model, epochs=1, batch_sizes=64).warnings}
+    assert "endless-epoch" not in {w.code for w in planned.warnings}
+    for asked in ({"steps": 100}, {"epochs": 1, "samples": 6400}):
+        codes = {w.code for w in model.predict(**asked, **batch).warnings}
+        assert "endless-epoch" not in codes

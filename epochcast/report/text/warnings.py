@@ -122,6 +122,9 @@ WARNINGS = {
     "disk-limits-checkpoints": "the plan's disk limit has room for {count} checkpoints of {size} "
     "at once: before another is written older ones go, the best one too, and only the newest stays "
     "for certain",
+    "endless-epoch": "an epoch is taken to have {samples} samples, the length of the data set or "
+    "sampler that was probed: if that only means without end, there are no epochs; price "
+    "optimizer steps with predict --steps, or say with --samples what an epoch is",
     "disk-one-checkpoint": "the plan's disk limit has room for one checkpoint: it is written when "
     "the run ends, nothing is saved before, and the best value's weights are not kept; for that, "
     "plan with --disk {need}",
