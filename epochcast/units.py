@@ -16,7 +16,8 @@ from datetime import datetime
 from epochcast.errors import UsageError
 
 _KWH = 3.6e6  # joules
-_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
+_SECONDS |= {"ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _BYTES = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 _BYTES |= {unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))}
@@ -24,6 +25,7 @@ _LONG = {
     "s": "sec secs second seconds",
     "ms": "msec msecs millis millisecond milliseconds",
     "us": "usec usecs micros microsecond microseconds",
+    "ns": "nsec nsecs nanos nanosecond nanoseconds",
     "min": "mins minute minutes",
     "h": "hr hrs hour hours",
     "d": "day days",

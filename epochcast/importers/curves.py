@@ -100,12 +100,16 @@ class Columns:
 
 
 def _columns_of(table: Table, metric: str) -> Columns:
-    """What is used of a table; an epoch that is in no row of the metric says nothing of it."""
+    """What is used of a table; an epoch that is in no row of the metric says nothing of it.
+
+    Nor does one that is the same in all checks, at several steps: of less than an epoch, rounded.
+    """
     found = find_columns(table.names, metric)
     rows = [row for row in table.rows if row.get(found.metric, parse_number) is not None]
-    with_epoch = any(row.get(found.epoch, parse_number) is not None for row in rows)
-    with_step = any(row.get(found.step, parse_number) is not None for row in rows)
-    return found if with_epoch or not with_step else replace(found, epoch=None)
+    epochs = {row.get(found.epoch, parse_number) for row in rows} - {None}
+    steps = {row.get(found.step, parse_number) for row in rows} - {None}
+    by_step = (len(steps) > 1 and len(epochs) == 1) or (bool(steps) and not epochs)
+    return replace(found, epoch=None) if by_step else found
 
 
 def find_columns(names: Sequence[str], metric: str) -> Columns:

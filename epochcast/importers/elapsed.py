@@ -20,6 +20,7 @@ from epochcast.importers.rows import Row
 
 NEAR = 3.0  # differences; the first epoch holds what the start costs
 FEWEST, LONG = 3, 6  # epochs that show a pattern; that show one although the first took long
+CLOCK, LATEST = 1e9, 1e10  # seconds since 1970 in 2001; no run takes 30 years; and in 2286
 RISE, DOUBT = 1.5, 1.1  # of the last over the first: of no series of epochs; of one by chance
 
 
@@ -91,12 +92,20 @@ def _is_doubtful(series: Series) -> bool:
 def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
     """The time of each epoch, and whether the first is the first of the run.
 
-    Where epochs are left out, each of those between takes as much.
+    Where epochs are left out, each of those between takes as much. Of a clock's times (seconds
+    since 1970, as in TensorBoard's ``Wall time``) nobody knows when the run began.
 
     Raises:
         Malformed: times fall, or the epochs that they are of are not known.
     """
     numbers = _numbered(series)
+    is_clock = series.seconds[0] >= CLOCK
+    if series.seconds[0] >= LATEST or (is_clock and len(series.seconds) == 1):
+        raise series.row.wrong(
+            f"{series.seconds[0]:g} seconds are no time since the start of a run; of a clock's "
+            "times a run needs two, and --unit ms if they are in milliseconds",
+            series.column,
+        )
     for step, (before, after) in zip(series.steps, pairwise(series.seconds), strict=True):
         if step <= 0:
             raise series.row.wrong(
@@ -105,7 +114,7 @@ def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
             )
     epochs = [b - a for a, b in pairwise(numbers)]
     each = [step / count for step, count in zip(series.steps, epochs, strict=True)]
-    if numbers[0] <= 1 or not each:
+    if not is_clock and (numbers[0] <= 1 or not each):
         return (series.seconds[0] / max(1, numbers[0]), *each), numbers[0] <= 1
     return tuple(each), False
 

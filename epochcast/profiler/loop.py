@@ -130,9 +130,20 @@ class TrainingLoop:
         return loss.detach()
 
     def scaled_loss(self, batch: Any) -> Tensor:
-        """Forward: the loss of which the gradients are accumulated."""
+        """Forward: the loss of which the gradients are accumulated.
+
+        Raises:
+            WorkloadError: what was returned is no loss.
+        """
         with self.autocast():
             loss = self.loss(batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = type(loss).__name__
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else got
+            raise WorkloadError(
+                f"{'loss' if self.workload.loss else 'forward'} must return the loss as a tensor "
+                f"of one number, still attached to its graph, but returned {got}"
+            )
         if self.hear is not None:
             self.hear(loss)
         if self.config.accumulation > 1:

@@ -308,3 +308,9 @@ def test_every_name_of_a_role_is_read_as_it() -> None:
 def test_nothing_is_needed_twice() -> None:
     with pytest.raises(UsageError, match="both mean step_seconds; leave one out with --ignore"):
         understand(["bs", "step_ms", "iter_ms"], options())
+
+
+@pytest.mark.parametrize("name", ["step_time_ns", "Step time (nanoseconds)"])
+def test_nanoseconds(name):
+    columns = {c.name: c for c in understand(["bs", name], ImportOptions())}
+    assert (columns[name].role, columns[name].scale) == ("step_seconds", 1e-9)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from epochcast.errors import UsageError
-from epochcast.importers.curves import read_curve
+from epochcast.importers.curves import counts_steps, read_curve
 
 TRAINING, VALIDATION = (0.8, 0.6, 0.4), (0.9, 0.7, 0.6)
 LISTS = {"loss": TRAINING, "val_loss": VALIDATION}
@@ -107,3 +107,15 @@ def test_a_run_that_went_on_after_a_check_was_due_has_failed(tmp_path: Path) -> 
     values = ["nan", "0.9", "nan", "0.8", "nan", "0.7", "nan", "0.6", "nan", "0.5", "nan", "nan"]
     text = "val_loss\n" + "\n".join(values)
     assert read_curve(written(tmp_path, text)).non_finite_epoch == 12
+
+
+def test_checks_at_several_steps_of_one_rounded_epoch_need_the_steps_of_an_epoch(tmp_path):
+    """Nine checks of a trainer_state.json without a header were read as one, after epoch 1."""
+    checks = [{"epoch": 0.0, "step": s, "eval_loss": 2 - s / 400} for s in range(10, 100, 10)]
+    file = tmp_path / "trainer_state.json"
+    file.write_text(json.dumps({"log_history": checks}))
+    with pytest.raises(UsageError, match="--steps-per-epoch"):
+        read_curve(file)
+    assert counts_steps(file)
+    curve = read_curve(file, steps_per_epoch=200)
+    assert curve.epochs == pytest.approx([s / 200 for s in range(10, 100, 10)])

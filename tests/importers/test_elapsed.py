@@ -79,3 +79,17 @@ def test_sums_of_epochs_are_told_from_epochs(seconds: list[float], first: float)
 @given(st.permutations([1.0, 1.02, 0.98, 1.05, 0.97]))
 def test_epochs_of_a_steady_run_stay_what_they_are(seconds: list[float]) -> None:
     assert median(steady(read(seconds))) == pytest.approx(median(seconds[1:]))
+
+
+def test_a_clocks_times_do_not_say_when_the_run_began() -> None:
+    """TensorBoard's Wall time: the first one is no epoch of 54 years."""
+    found = read([1_700_000_000.0 + t for t in (10, 20, 31, 41)], "Wall time")
+    (m,) = found.measurements
+    assert m.step_seconds == pytest.approx((10, 11, 10))
+    assert sum(m.warmup_seconds) < 100
+
+
+@pytest.mark.parametrize("times", [(1.7e12, 1.7e12 + 9000, 1.7e12 + 18000), (1.7e9,)])
+def test_a_clock_that_cannot_be_read_is_refused(times) -> None:
+    with pytest.raises(EpochcastError, match=r"no time since the start of a run.*--unit ms"):
+        read(times, "Wall time")

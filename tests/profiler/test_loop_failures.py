@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.loop import is_out_of_memory, naming_layer
+from epochcast.profiler.loop import TrainingLoop, config_of, is_out_of_memory, naming_layer
+from epochcast.profiler.workload import Workload
 
 
 class Raising(nn.Module):
@@ -150,3 +152,25 @@ def test_a_real_allocation_that_is_too_large_is_out_of_memory():
 @pytest.mark.parametrize("error", [ValueError("out of memory"), RuntimeError("shape"), OSError()])
 def test_other_errors_are_not(error):
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("returns", "got"),
+    [
+        (lambda loss: {"loss": loss.sum()}, "returned dict"),
+        (lambda loss: loss.sum().item(), "returned float"),
+        (lambda loss: loss, r"returned a tensor of shape \(2, 1\)"),
+    ],
+)
+def test_what_is_no_loss_is_named(returns, got):
+    model = nn.Linear(3, 1)
+    workload = Workload(
+        model=model,
+        train_data=TensorDataset(torch.ones(4, 3)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        forward=lambda m, batch: returns(m(batch[0])),
+        batch_size=2,
+    )
+    loop = TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
+    with pytest.raises(WorkloadError, match=f"forward must return the loss.*{got}"):
+        loop.backward([torch.ones(2, 3)])
