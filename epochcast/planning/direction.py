@@ -6,9 +6,10 @@
     whatever         whatever            asked     1-accuracy          # accuracy             asked
 
 A name is split into words, at capitals and digits too, and a number is ``#``. Whole words count
-and never parts of them. A loss of what rises falls (``recall_loss``), ``neg`` turns it round, and a
-word that may turn it (``accuracy_drop``) leaves it open. Nothing is guessed: a rule
-that waits for an improvement in the wrong direction stops a run that gets better.
+and never parts of them. A loss of what rises falls (``recall_loss``). ``neg`` before a whole name
+turns it round (``neg_log_loss``); elsewhere it may be a class (``recall_neg``) and leaves it open,
+as does a word that may turn it (``accuracy_drop``). Nothing is guessed: a rule that waits for an
+improvement in the wrong direction stops a run that gets better.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FALLS = (
 )
 LOSS = "loss|losses|error|errors|err"  # of anything that rises, as in recall_loss
 NEGATES = frozenset(("neg", "negative"))
+LEAST_NEGATED = 2  # words: neg_log_loss is what scikit-learn calls it, neg_loss may be anything
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "eval", "test", "dev"))
 COUNTED_NEGATIVES = frozenset(("true", "false"))  # false_negative_rate negates nothing
 MAY_TURN = "inverse|inv|minus|drop|delta|gap|diff|difference|change|improvement|reduction|free|std"
 BEFORE = (  # torchmetrics and people write it before a word without a break: binaryauroc, valacc
@@ -73,8 +76,11 @@ def direction_of(metric: str) -> Mode | None:
         return None
     if not (falls or rises):
         return None
-    negates = NEGATES.intersection(words) and not COUNTED_NEGATIVES.intersection(words)
-    return "min" if falls != bool(negates) else "max"
+    if not NEGATES.intersection(words) or COUNTED_NEGATIVES.intersection(words):
+        return "min" if falls else "max"
+    named = [word for word in words if word not in SPLITS]
+    turned = named[0] in NEGATES and len(named) > LEAST_NEGATED
+    return ("max" if falls else "min") if turned else None
 
 
 def has_phrase(words: Iterable[str], phrases: Iterable[str]) -> bool:

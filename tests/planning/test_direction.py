@@ -75,3 +75,20 @@ def test_the_spelling_changes_nothing(
     assert direction_of(f"{name}_loss") == "min"
     part = phrase.replace(" ", "_").replace("#", "1")
     assert direction_of(f"zz{part}zz") is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("neg_log_loss", "max"),
+        ("val_neg_mean_squared_error", "max"),
+        ("negative_log_likelihood", "min"),
+        ("false_negative_rate", "min"),
+        ("recall_neg", None),
+        ("acc_neg", None),
+        ("neg_loss", None),
+        ("loss_negative", None),
+    ],
+)
+def test_neg_turns_a_whole_name_and_is_a_class_elsewhere(metric: str, mode: str | None) -> None:
+    assert direction_of(metric) == mode
