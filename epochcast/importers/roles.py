@@ -149,7 +149,8 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
     "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
     "|steps|max steps|total steps|samples seen"
-    "|converged|diverged|succeeded|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
+    "|converged|diverged|succeeded"
+    "|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
 )
 SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
 SINCE_START = frozenset(("runtime", "elapsed"))  # alone: the time of a run so far
