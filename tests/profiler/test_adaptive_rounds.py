@@ -10,6 +10,7 @@ from scripted import KNOBS, TRIAL_SECONDS, Machine, Memory, Noting, request_of
 from epochcast.profiler.adaptive import TOLERATED, enough_rounds, later_run_half_width
 from epochcast.profiler.request import DEFAULT_ROUNDS, MAX_ROUNDS
 from epochcast.profiler.sweep import sweep
+from epochcast.units import format_half_width
 
 
 class Unsteady(Machine):
@@ -62,7 +63,7 @@ def test_rounds_that_differ_are_followed_by_more_up_to_a_limit(folder) -> None:
     assert (result.stopped, result.rounds) == ("max-rounds", MAX_ROUNDS)
     assert [code for code, _ in told] == ["more-rounds", "rounds-differ"]
     assert told[0][1]["rounds"] == "3"
-    assert told[1][1] == {"rounds": "6", "width": f"{result.half_width:.0%}"}
+    assert told[1][1] == {"rounds": "6", "width": format_half_width(result.half_width)}
 
 
 def test_no_more_are_made_than_it_takes(folder) -> None:
