@@ -30,12 +30,11 @@ FLOORS = [  # from the top down; a folder imports only from floors below its own
     {"costmodel", "datasets"},
     {"records"},
     {"units"},
-    {"terminal"},
     {"errors"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 CARRIED = {("errors", "records")}  # an error may carry a record, which only type checkers see
-LOOSE = {"__init__", "__main__", "errors", "terminal", "units"}
+LOOSE = {"__init__", "__main__", "errors", "units"}
 MEETS_THE_COST_MODEL = "profiler/adaptive.py"  # the one file of the profiler that asks it
 
 TORCH_FOLDERS = {"profiler", "integrations"}

@@ -21,7 +21,7 @@ import click
 
 from epochcast import __version__
 from epochcast.errors import EpochcastError
-from epochcast.terminal import printable, tolerate
+from epochcast.report.text.terminal import printable, tolerate
 
 HOMES = {  # the file of each command, which is loaded when it is asked for
     "calibration": "predicting",

@@ -18,7 +18,7 @@ import click
 
 from epochcast import units
 from epochcast.errors import UsageError
-from epochcast.terminal import printable
+from epochcast.report.text.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

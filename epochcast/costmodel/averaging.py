@@ -7,13 +7,13 @@ the fit alone flatters a form with many coefficients; the leave-one-out error al
 one corner of a small design that the others cannot foresee.
 
 How far the average is to be believed away from what was measured is measured too, where there are
-levels enough: every level of an axis is left out once, predicted by the others, and what the
+levels enough: levels of an axis are left out one by one, predicted by the others, and what the
 interval inside the range does not explain is reckoned by the doubling from the nearest level:
 
     s² = ( ν₀·s₀² + Σ max(0, e² − v) / d² ) / (ν₀ + levels)
 
     e, v   error of the level left out, and the variance that was claimed for it (log scale)
-    d      doublings from the nearest level that was kept, at least a half
+    d      doublings from the nearest level that was kept, at least a quarter
     s₀, ν₀ what is assumed without levels, and how many of them that is worth (scaled inverse-χ²)
 """
 

@@ -316,7 +316,7 @@ def fragmentation(
         variance = sigma2 * b**2 + phi2 * p**2
         e2 = _squared_residuals(p, b, variance) * n / spare
         responsible = phi2 * p**2 / variance
-        of_tensors = responsible**2 * e2 / np.maximum(p, 1.0) ** 2 + phi2 * (1 - responsible)
+        of_tensors = (phi2 * p / variance) ** 2 * e2 + phi2 * (1 - responsible)
         of_rest = (1 - responsible) ** 2 * e2 / b**2 + sigma2 * responsible
         before = phi2
         phi2 = (WORTH * prior.sd**2 + float(of_tensors.sum())) / (WORTH + n)
@@ -334,8 +334,8 @@ def can_identify_share(peaks: Sequence[float], beyond: Sequence[float]) -> bool:
 
 
 def _squared_residuals(p: Array, b: Array, variance: Array) -> Array:
-    """Of the weighted least squares of b on a constant and p."""
+    """Of the weighted least squares of b on a constant and p, whatever unit both are in."""
     weights = 1 / np.sqrt(variance)
-    X = np.stack([np.ones(len(p)), p], axis=1) * weights[:, None]
-    line = np.linalg.lstsq(X, b * weights, rcond=None)[0]
-    return np.asarray((b - line[0] - line[1] * p) ** 2)
+    X = np.stack([np.ones(len(p)), p / max(p.max(), 1e-300)], axis=1)
+    line = np.linalg.lstsq(X * weights[:, None], b * weights, rcond=None)[0]
+    return np.asarray((b - X @ line) ** 2)

@@ -20,9 +20,8 @@ p = ∞    the larger one, as memory peaks at one moment or another: a maximum o
          alternation (Magnani & Boyd 2009, "Convex piecewise-linear fitting")
 
 A soft maximum and free powers are fitted by Gauss–Newton steps that keep β, q ≥ 0 (as Branch,
-Coleman & Li 1999 do in scipy.optimize.least_squares). Half of the measurements of a cost are made
-where a knob has two or three values, which leave its power open; so a weak prior prefers those
-that the form came with (q = 1).
+Coleman & Li 1999 do in scipy.optimize.least_squares). A knob with two or three
+values leaves its power open; so a weak prior prefers those that the form came with (q = 1).
 
 ``PhysicalRegressor`` is that, as a scikit-learn estimator; ``solve`` and ``evaluate`` are what it
 does, without its checks, for those who fit thousands of times (averaging.py).

@@ -159,7 +159,7 @@ class Session:
     def summary(self) -> str:
         """What was predicted and what happened, in the words of ``follow-log``."""
         from epochcast.report.text.following import summary_lines
-        from epochcast.terminal import encodable
+        from epochcast.report.text.terminal import encodable
 
         return encodable("\n".join(summary_lines(self._events())))
 

@@ -5,6 +5,7 @@
                   a run as it is followed ──▶ following.py
                   the code of a warning   ──▶ warnings.py: its text
                   layout.py: tables and sentences that fit a terminal
+                  terminal.py: what may reach one
     plots/        plan.py, following.py, comparison.py: figures; pictures.py: figures to files
     tensorboard/  a store or a run ──▶ event files, and a tab of our own
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from epochcast.costmodel.averaging import fit_surface
@@ -52,6 +52,7 @@ def test_what_a_line_goes_through_says_nothing(count: int) -> None:
     assert fragmentation(peaks, needed(peaks, 0.2)) == WORTH_ONE
 
 
+@example([(0.0, 1.0), (0.0, 1.0), (1.0, 1.0), (2.0, 2.0)], 0.5)
 @given(
     st.lists(st.tuples(st.floats(0, 1e12), st.floats(1, 1e12)), min_size=1, max_size=12),
     st.floats(0.1, 10.0),

@@ -39,8 +39,8 @@ from epochcast.records import (
     StopReason,
 )
 from epochcast.report.text.plan import LIMIT_FORMS, within_text
+from epochcast.report.text.terminal import printable
 from epochcast.report.text.warnings import warning_text
-from epochcast.terminal import printable
 from epochcast.units import format_money, format_percent, format_seconds, format_span
 
 WIDTH = 100

@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from epochcast.terminal import printable
+from epochcast.report.text.terminal import printable
 
 GAP = 2  # columns of a terminal between those of a table
 NO_BREAK = "\N{NO-BREAK SPACE}"

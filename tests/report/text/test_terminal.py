@@ -14,7 +14,7 @@ from rich.text import Text
 
 from epochcast.records import to_json
 from epochcast.report.text.layout import PlainConsole
-from epochcast.terminal import encodable, printable, tolerate
+from epochcast.report.text.terminal import encodable, printable, tolerate
 
 TITLE = "\x1b]0;owned\x07"  # sets the title of a window
 BRIGHT = "\x9b31m"  # one byte begins a sequence on a terminal of eight bits
