@@ -7,7 +7,7 @@ DEMO := build/demo
 OLDEST := build/oldest
 OLDEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) $(shell command -v python3.10) $(PYTHON))
 OLDEST_PACKAGES := click matplotlib msgspec numpy psutil 'psycopg[binary]' rich scikit-learn scipy sqlalchemy tensorboard viztracer
-OLDEST_TESTS := $(addprefix tests/,records importers costmodel guard report/text storage test_units.py)
+OLDEST_TESTS := $(addprefix tests/,records importers costmodel planning guard report/text storage test_units.py)
 PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: ready demo test coverage test-oldest lint docs bench clean
