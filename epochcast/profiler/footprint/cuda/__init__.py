@@ -1,0 +1,1 @@
+"""What a training step allocates on a CUDA device, found on a machine without one."""
