@@ -199,6 +199,7 @@ class ConfigurationCost:
         self.config = config
         self.footprint = footprint
         self.calibration = parameters.calibration
+        self._known: dict[int, dict[str, float]] = {}
         self.variables = self._variables_at(config.batch_size)
 
     @cached_property
@@ -212,6 +213,11 @@ class ConfigurationCost:
         return worker_scaling(alike, self.variables) if alike else IDEAL_SCALING
 
     def _variables_at(self, batch_size: int) -> dict[str, float]:
+        if batch_size not in self._known:
+            self._known[batch_size] = self._find_variables(batch_size)
+        return self._known[batch_size]
+
+    def _find_variables(self, batch_size: int) -> dict[str, float]:
         known_size = {**f.batch_variables(batch_size), **f.knob_variables(self.config.sizes)}
         known = self._counted(batch_size) or {}
         known = {n: value for n, (value, _) in self._peaks(batch_size).items()} | known

@@ -163,11 +163,11 @@ def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:
 def matrix(features: Sequence[Feature], table: VariableTable) -> Array:
     """The features of each configuration, shape (n, p)."""
     n = len(next(iter(table.values())))
-    columns = [np.ones(n) for _ in features]
-    for column, feature in zip(columns, features, strict=True):
+    rows = np.ones((len(features), n))
+    for row, feature in zip(rows, features, strict=True):
         for name, power in feature:
-            column *= table[name] ** power
-    return np.stack(columns, axis=1)
+            row *= table[name] ** power
+    return np.ascontiguousarray(rows.T)
 
 
 def knob_monomials(

@@ -90,8 +90,8 @@ class FittedForm:
     free: tuple[tuple[str, float], ...] = ()
     discrepancy: Discrepancy
 
-    def logs(self, table: VariableTable, points: Array, inside: Array) -> tuple[Array, Array]:
-        """log v_m and sd_m in n configurations, each (n,).
+    def log_values(self, table: VariableTable, points: Array, inside: Array) -> Array:
+        """log v_m in n configurations, (n,).
 
         What physics misses at the edge of the range is missed beyond it too. Where operators were
         counted, physics knows what changes there, and the correction fades.
@@ -101,18 +101,26 @@ class FittedForm:
             points: (n, d).
             inside: the nearest points in the fitted range, (n, d).
         """
-        terms = matrix(self.features, table) * np.array(self.coefficients)
-        p = inf if self.exponent is None else self.exponent
-        physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
-        shares = shares_of(terms, physics, self.groups, p)
-        shares = with_powers(shares, self.features, self.free, table)
+        physics, shares = self._physics(table)
         missed = self.discrepancy
         if self.is_counted:
             believed = missed.believed(np.abs(points - inside))
             correction = believed * missed.correction(points, shares)
         else:
             correction = missed.correction(inside, shares)
-        return np.log(np.maximum(physics, SMALLEST)) + correction, missed.sd(points, shares)
+        return np.asarray(np.log(np.maximum(physics, SMALLEST)) + correction)
+
+    def sds(self, table: VariableTable, points: Array) -> Array:
+        """sd_m in n configurations, (n,); the arguments are those of ``log_values``."""
+        return self.discrepancy.sd(points, self._physics(table)[1])
+
+    def _physics(self, table: VariableTable) -> tuple[Array, Array]:
+        """What the features alone say, (n,), and the share of each of them, (n, k + m)."""
+        terms = matrix(self.features, table) * np.array(self.coefficients)
+        p = inf if self.exponent is None else self.exponent
+        physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
+        shares = shares_of(terms, physics, self.groups, p)
+        return physics, with_powers(shares, self.features, self.free, table)
 
     @property
     def is_counted(self) -> bool:
@@ -153,7 +161,7 @@ class Surface:
 
     def values(self, table: VariableTable) -> Array:
         """The quantity in n configurations; each variable of the table is (n,)."""
-        return np.asarray(np.exp(self._mixture(table)[0]))
+        return np.asarray(np.exp(self._weights @ self._log_values(table)))
 
     def scatter(self, variables: Mapping[str, float]) -> Scatter:
         """Of the error in one configuration. What is added away from what was measured is an
@@ -175,7 +183,9 @@ class Surface:
 
     def _parts(self, table: VariableTable) -> tuple[Array, Array]:
         """Standard deviation as learned, and as assumed where nothing was measured, each (n,)."""
-        _, learned = self._mixture(table)
+        logs, points, weights = self._log_values(table), self.points(table), self._weights
+        sds = np.stack([form.sds(table, points) for form in self.forms])
+        learned = np.sqrt(weights @ (sds**2 + (logs - weights @ logs) ** 2))
         away = [self._between(table)[:, None] * self.sd_between]
         if self.outside_sds:
             away.append(np.maximum(self.distances(table), 0.0) * np.array(self.outside_sds))
@@ -210,14 +220,14 @@ class Surface:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
         return np.asarray(np.maximum(self.distances(table).max(axis=1, initial=0.0), 0.0))
 
-    def _mixture(self, table: VariableTable) -> tuple[Array, Array]:
-        """log v and sd inside the range, each (n,)."""
+    def _log_values(self, table: VariableTable) -> Array:
+        """log v of each form, (forms, n)."""
         points, inside = self.points(table), self._inside(table)
-        weights = np.array([form.weight for form in self.forms])
-        members = [form.logs(table, points, inside) for form in self.forms]
-        logs, sds = (np.stack(parts) for parts in zip(*members, strict=True))
-        mean = weights @ logs
-        return mean, np.sqrt(weights @ (sds**2 + (logs - mean) ** 2))
+        return np.stack([form.log_values(table, points, inside) for form in self.forms])
+
+    @property
+    def _weights(self) -> Array:
+        return np.array([form.weight for form in self.forms])
 
     @property
     def is_counted(self) -> bool:
