@@ -28,6 +28,7 @@ FLOORS = [  # from the top down; a folder imports only from floors below its own
     {"guard", "importers"},
     {"planning", "profiler"},
     {"costmodel", "datasets"},
+    {"devices"},
     {"records"},
     {"units"},
     {"errors"},
