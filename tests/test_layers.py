@@ -7,6 +7,7 @@ knows it. ``docs/architecture.md`` draws this order.
 from __future__ import annotations
 
 import ast
+import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,13 +17,15 @@ import pytest
 import epochcast
 
 PACKAGE = Path(epochcast.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
+BOOTSTRAP = PACKAGE / "scripts" / "bootstrap"  # for the process of somebody's script
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if BOOTSTRAP not in path.parents)
+BOOTSTRAP_FILES = sorted(BOOTSTRAP.rglob("*.py"))
 
 FLOORS = [  # from the top down; a folder imports only from floors below its own
     {"__init__", "__main__"},
     {"cli"},
     {"api"},
-    {"integrations"},
+    {"integrations", "scripts"},
     {"report"},
     {"storage"},
     {"guard", "importers"},
@@ -111,6 +114,18 @@ def test_imports_go_downwards(path: Path) -> None:
         if folder_of(module) != here and FLOOR[folder_of(module)] <= FLOOR[here]
     }
     assert not upwards
+
+
+@pytest.mark.parametrize("path", BOOTSTRAP_FILES, ids=lambda path: path.stem)
+def test_the_bootstrap_stands_alone(path: Path) -> None:
+    """At the top of its files: what it watches it imports once the script has done so."""
+    tree = ast.parse(path.read_text("utf-8"), feature_version=(3, 9))
+    above = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {alias.name for node in above if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in above if isinstance(node, ast.ImportFrom)}
+    allowed = {"epochcast_bootstrap", *sys.stdlib_module_names}
+    assert {name.split(".")[0] for name in names} <= allowed
+    assert "epochcast" not in packages(path)
 
 
 def test_no_module_is_in_a_circle() -> None:

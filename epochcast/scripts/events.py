@@ -1,0 +1,572 @@
+"""What a script's process is told, and what it reports: the records that cross the border.
+
+The bootstrap reads ``Settings`` from the file that the environment variable ``EPOCHCAST_SCRIPT``
+names. Each Python process appends its events, a line of JSON each, to ``<folder>/<pid>.jsonl``: one
+that loads torch from there on, any other only when it writes a file that is journaled. Lines are in
+the order in which things were seen, complete or (the last one of a killed process) torn.
+
+Times are seconds of ``time.monotonic``, the same clock in all processes of a machine. A *pass* is
+one iteration over a loader: it trains when there is a backward call during it. On an accelerator
+kernels run behind: only the last step of a block of steps is a time when the device was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+VARIABLE = "EPOCHCAST_SCRIPT"  # of the environment: the path of the settings
+BOOTSTRAP = Path(__file__).parent / "bootstrap"  # to be put in front of PYTHONPATH
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bootstrap is to do.
+
+    Attributes:
+        folder: where each process writes its events; must be there.
+        mode: ``miniature``: short epochs, then the end; ``watch``: whole epochs, nothing changed.
+        epochs: passes over a training loader after which a miniature ends the script.
+        pass_seconds: of a training pass, after which it ends at the next step; the first steps
+            (compiling, first touch) do not count.
+        evaluation_seconds: the same of a pass that does not train.
+        least_batches: that a pass has at least, if its loader has so many.
+        rank_batches: of a pass where processes train together on several machines, which cannot
+            agree on a number; on one machine the first that knows says it, and all keep to it.
+        loop_seconds: of steps in no pass that could be ended, after which the script is ended.
+        loop_steps: that such a loop makes at least.
+        journal: whether files that are written are reported, and what they replace is kept.
+        keep: folder for what is replaced; ``<folder>/kept`` where empty.
+        offline: whether experiment trackers are kept offline and uploads refused.
+        trace: file for a torch.profiler trace of a few steps; none where empty.
+        trace_steps: that are traced, in the second training pass (a loop: after ten steps).
+        stop_file: in mode ``watch``: once it is there the script is asked to stop in the way that
+            its framework has, Lightning or Trainer; others are not (send them a signal).
+    """
+
+    folder: str
+    mode: Literal["miniature", "watch"] = "miniature"
+    epochs: int = 3
+    pass_seconds: float = 6.0
+    evaluation_seconds: float = 3.0
+    least_batches: int = 8
+    rank_batches: int = 32
+    loop_seconds: float = 15.0
+    loop_steps: int = 24
+    journal: bool = False
+    keep: str = ""
+    offline: bool = True
+    trace: str = ""
+    trace_steps: int = 5
+    stop_file: str = ""
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    at: float  # when it was over
+
+
+class Began(_Event, tag="began"):
+    """The first line of a process; ``at`` is when the bootstrap began in it.
+
+    Attributes:
+        pid: of the process.
+        parent: process that started it.
+        started: when the process started; None where the system does not say. Exact to 10 ms.
+        executable: of Python.
+        python: its version.
+        argv: of the process, as the script sees it; empty while it is not known.
+        folder: the current one.
+        rank: by the environment, None where it says nothing.
+        world_size: by the environment, 1 where it says nothing.
+    """
+
+    pid: int
+    parent: int
+    started: float | None
+    executable: str
+    python: str
+    argv: tuple[str, ...]
+    folder: str
+    rank: int | None = None
+    world_size: int = 1
+
+
+class TorchLoaded(_Event, tag="torch"):
+    """torch was imported; ``at`` is when the import ended.
+
+    Attributes:
+        began: when the import began.
+        version: of torch.
+        cuda: the version that torch was built for; None for a CPU build.
+        threads: of one operator on the CPU.
+        argv: of the process, now known.
+        main: file of the script; None for ``-c`` and interactive use.
+        module: its dotted name where it was started with ``-m``, else None.
+    """
+
+    began: float
+    version: str
+    cuda: str | None
+    threads: int
+    argv: tuple[str, ...]
+    main: str | None
+    module: str | None = None
+
+
+class World(_Event, tag="world"):
+    """A process group was formed.
+
+    Attributes:
+        rank: of this process.
+        size: processes in the group.
+        backend: e.g. ``nccl``.
+    """
+
+    rank: int
+    size: int
+    backend: str | None
+
+
+class Loader(_Event, tag="loader"):
+    """A loader was iterated for the first time. One made anew for each epoch keeps its number.
+
+    Loaders are told apart by where they are iterated, type of data set, length and batch size.
+
+    Attributes:
+        number: by which passes name it, from 0, in this process.
+        samples: of the data set; None where it has no length.
+        batches: of a whole pass, as the loader says; None where it has no length.
+        batch_size: None where it does not batch or its batch sampler has no fixed size.
+        drop_last: whether an incomplete batch is left out.
+        workers: processes that load.
+        persistent: whether they live on between passes.
+        dataset: type of the data set, ``module.Class``.
+        sampler: type of the sampler, or of the batch sampler where it is not the usual one.
+        site: where it is iterated, ``file:line`` of the script; of the library where no script is.
+        through: functions of libraries between there and the loader, outermost first.
+    """
+
+    number: int
+    samples: int | None
+    batches: int | None
+    batch_size: int | None
+    drop_last: bool
+    workers: int
+    persistent: bool
+    dataset: str
+    sampler: str
+    site: str
+    through: tuple[str, ...]
+
+
+class PassBegan(_Event, tag="pass-began"):
+    """The first batch of a pass was asked for.
+
+    Attributes:
+        loader: its number.
+        number: of the pass, from 0, in this process.
+        stage: ``train``, ``validate``, ``sanity``, … where Lightning iterates, else empty.
+    """
+
+    loader: int
+    number: int
+    stage: str = ""
+
+
+class PassEnded(_Event, tag="pass-ended"):
+    """A pass is over.
+
+    Attributes:
+        loader: its number.
+        number: of the pass.
+        batches: that were drawn.
+        outcome: ``exhausted``: the loader had no more; ``cut``: ended by us; ``abandoned``: by the
+            script, ``at`` being when the last batch was drawn (the end was not seen).
+        first_batch_at: when the first batch was there; None without one.
+        last_batch_at: when the last one was.
+        waited: seconds in the loader.
+        steps: of optimizers during it.
+        backwards: calls during it. A pass with any trains.
+    """
+
+    loader: int
+    number: int
+    batches: int
+    outcome: Literal["exhausted", "cut", "abandoned"]
+    first_batch_at: float | None
+    last_batch_at: float | None
+    waited: float
+    steps: int
+    backwards: int
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """One optimizer step.
+
+    Attributes:
+        at: when it was over.
+        optimizer: its number.
+        batches: drawn in the pass so far, those drawn ahead of use included.
+        backwards: calls in the process so far.
+        waited: seconds in loaders in the process so far.
+    """
+
+    at: float
+    optimizer: int
+    batches: int
+    backwards: int
+    waited: float
+
+
+class Steps(_Event, tag="steps"):
+    """A block of optimizer steps, one after the other in the same pass (or in none).
+
+    Attributes:
+        loader: that was last drawn from and whose pass is not over; None without one.
+        pass_: its pass (``pass`` in the file); None without one.
+        steps: at least one.
+        skipped: steps that a gradient scaler left out, in the process so far.
+        synchronized: whether the device was waited for before the last step's time was taken.
+    """
+
+    loader: int | None
+    pass_: int | None = msgspec.field(name="pass")
+    steps: tuple[Step, ...]
+    skipped: int = 0
+    synchronized: bool = False
+
+
+class Backwards(_Event, tag="backwards"):
+    """A block of backward calls, in a process whose optimizer (if any) was not seen to step yet.
+
+    Attributes:
+        loader: as of ``Steps``.
+        pass_: as of ``Steps``.
+        steps: one for each call; ``optimizer`` is -1.
+        synchronized: as of ``Steps``.
+    """
+
+    loader: int | None
+    pass_: int | None = msgspec.field(name="pass")
+    steps: tuple[Step, ...]
+    synchronized: bool = False
+
+
+class Optimizer(_Event, tag="optimizer"):
+    """An optimizer made its first step.
+
+    Attributes:
+        number: by which steps name it, from 0, in this process.
+        name: its type, ``module.Class``.
+        parameters: numbers that it trains (of this process, where they are sharded).
+        device: of the first of them, e.g. ``cuda:0``.
+        device_name: e.g. ``NVIDIA A100-SXM4-80GB``; empty where torch does not say.
+        device_memory: bytes of the device; None where torch does not say.
+        dtype: of the first parameter, e.g. ``float32``.
+    """
+
+    number: int
+    name: str
+    parameters: int
+    device: str
+    device_name: str
+    device_memory: int | None
+    dtype: str
+
+
+class Mode(_Event, tag="mode"):
+    """``train()`` or ``eval()`` of a module changed its mode.
+
+    Attributes:
+        training: the new mode.
+        module: type of the outermost module that was switched.
+    """
+
+    training: bool
+    module: str
+
+
+class NoGrad(_Event, tag="no-grad"):
+    """An outermost region without gradients, of at least 5 ms, is over.
+
+    Attributes:
+        began: when it began.
+    """
+
+    began: float
+
+
+class Save(_Event, tag="save"):
+    """Something was saved; one inside another is part of it.
+
+    Attributes:
+        began: when it began (the device had been waited for).
+        bytes: that were written, as far as seen.
+        path: of the file or folder; None for a buffer.
+        writer: ``torch``, ``safetensors``, ``pickle``, ``dcp``, ``jit``, ``keras``, ``lightning``,
+            ``transformers`` or ``accelerate``.
+    """
+
+    began: float
+    bytes: int
+    path: str | None
+    writer: str
+
+
+class Memory(_Event, tag="memory"):
+    """Memory at a moment; peaks are since the process began (torch's are never reset by us).
+
+    Attributes:
+        phase: that ends here.
+        resident: bytes of the process in memory.
+        resident_peak: the most that there were.
+        allocated_peak: most bytes of tensors on the device; None without an accelerator.
+        reserved_peak: most bytes that the allocator held.
+        device: e.g. ``cuda:0``; empty for the CPU.
+    """
+
+    phase: Literal["startup", "training", "evaluation", "save", "loop", "end"]
+    resident: int
+    resident_peak: int
+    allocated_peak: int | None = None
+    reserved_peak: int | None = None
+    device: str = ""
+
+
+class Feature(_Event, tag="feature"):
+    """Something that the script uses, said once for each name and detail.
+
+    Attributes:
+        name: ``grad-scaler``, ``autocast``, ``compile``, ``lightning``, ``transformers``,
+            ``keras``, ``accelerate``, ``ddp``, ``fsdp``, ``endless-next``, …
+        detail: e.g. the data type of autocast, the version of the framework.
+    """
+
+    name: str
+    detail: str = ""
+
+
+class Compiled(_Event, tag="compiled"):
+    """Seconds that torch.compile has taken in this process so far; said when they grew.
+
+    Attributes:
+        seconds: of all compilations.
+        graphs: that were compiled.
+    """
+
+    seconds: float
+    graphs: int
+
+
+class Sources(_Event, tag="sources"):
+    """Files of Python that the script consists of: the script and modules beside it.
+
+    Attributes:
+        files: absolute paths, those not said before in this process.
+    """
+
+    files: tuple[str, ...]
+
+
+class Wrote(_Event, tag="wrote"):
+    """A file or folder is about to be changed (and may then not be, where that fails).
+
+    To put things back go through all such events of all processes from the latest to the earliest.
+
+    Attributes:
+        kind: ``created``: it was not there; ``changed``: its former content is at ``kept``;
+            ``appended``: its former content is its first ``size`` bytes; ``removed``: was there,
+            is at ``kept``; ``renamed``: it is at ``target`` from now on; ``folder-created``;
+            ``folder-removed``: it was empty; ``touched``: times or permissions alone.
+        path: absolute, without links.
+        target: of a rename, else empty.
+        kept: where the former content is; empty where there is none or it could not be kept.
+        size: bytes that it had; None where it was not there.
+        permissions: its mode bits; None where it was not there.
+        times: when it was read and changed, nanoseconds since 1970; None where it was not there.
+        folder_times: the same of the folder that it is in; None where that was said before.
+        link: where the path was a symbolic link that is removed or replaced: what it points to.
+    """
+
+    kind: Literal[
+        "created",
+        "changed",
+        "appended",
+        "removed",
+        "renamed",
+        "folder-created",
+        "folder-removed",
+        "touched",
+    ]
+    path: str
+    target: str = ""
+    kept: str = ""
+    size: int | None = None
+    permissions: int | None = None
+    times: tuple[int, int] | None = None
+    folder_times: tuple[int, int] | None = None
+    link: str | None = None
+
+
+class NotKept(_Event, tag="not-kept"):
+    """What cannot be put back, e.g. because it is too large to copy or a program was started.
+
+    Attributes:
+        what: a path, or a command.
+        reason: in words.
+    """
+
+    what: str
+    reason: str
+
+
+class Refused(_Event, tag="refused"):
+    """Something that would have left the machine was not done.
+
+    Attributes:
+        what: e.g. ``huggingface_hub.upload_folder``.
+    """
+
+    what: str
+
+
+class Traced(_Event, tag="traced"):
+    """A torch.profiler trace was written.
+
+    Attributes:
+        began: when tracing began.
+        path: of the file, a Chrome trace.
+        steps: of optimizers in it.
+    """
+
+    began: float
+    path: str
+    steps: int
+
+
+class Failed(_Event, tag="failed"):
+    """The bootstrap met an error of its own, and left the script alone.
+
+    Attributes:
+        where: what it was doing.
+        error: in words.
+    """
+
+    where: str
+    error: str
+
+
+class Ending(_Event, tag="ending"):
+    """The bootstrap ends the script: a miniature is over, or (``asked``) a stop was asked for.
+
+    Attributes:
+        why: ``epochs``: as many as wanted; ``steps``: of a loop; ``asked``: by the stop file.
+        attempt: the first to third time; the fourth ends the process at once.
+    """
+
+    why: Literal["epochs", "steps", "asked"]
+    attempt: int = 1
+
+
+class Ended(_Event, tag="ended"):
+    """The last line of a process that ended in an orderly way.
+
+    Attributes:
+        why: ``exit``: by itself; ``ending``: after ``Ending``; ``killed-itself``: ended at once by
+            the bootstrap, after the script had swallowed three endings; ``error``: an exception
+            of the script; ``exec``, where the process became another program.
+        error: its type and first line, else empty.
+    """
+
+    why: Literal["exit", "ending", "killed-itself", "error", "exec"]
+    error: str = ""
+
+
+Event = (
+    Began
+    | TorchLoaded
+    | World
+    | Loader
+    | PassBegan
+    | PassEnded
+    | Steps
+    | Backwards
+    | Optimizer
+    | Mode
+    | NoGrad
+    | Save
+    | Memory
+    | Feature
+    | Compiled
+    | Sources
+    | Wrote
+    | NotKept
+    | Refused
+    | Traced
+    | Failed
+    | Ending
+    | Ended
+)
+
+_DECODER = msgspec.json.Decoder(Event)
+
+
+class EventReader:
+    """Reads the events of all processes of a command, also while they are being written.
+
+    Args:
+        folder: of ``Settings``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._offsets: dict[int, int] = {}
+        self.damaged = 0  # lines that were no events, left out
+
+    def poll(self) -> list[tuple[int, Event]]:
+        """The events since the last call, each with the process that reported it.
+
+        Those of one process are in their order; processes come one after the other.
+        """
+        return [(pid, event) for pid, path in self._files() for event in self._news(pid, path)]
+
+    def _files(self) -> Iterator[tuple[int, Path]]:
+        for path in sorted(self._folder.glob("*.jsonl")):
+            if path.stem.isdigit():
+                yield int(path.stem), path
+
+    def _news(self, pid: int, path: Path) -> Iterator[Event]:
+        with path.open("rb") as file:
+            file.seek(self._offsets.get(pid, 0))
+            text = file.read()
+        whole = text.rfind(b"\n") + 1  # what follows is still being written
+        self._offsets[pid] = self._offsets.get(pid, 0) + whole
+        for line in text[:whole].splitlines():
+            try:
+                yield _DECODER.decode(line)
+            except msgspec.MsgspecError:
+                self.damaged += 1
+
+
+def read_events(folder: str | Path) -> dict[int, tuple[Event, ...]]:
+    """All events so far, by process.
+
+    Args:
+        folder: of ``Settings``.
+    """
+    events: dict[int, list[Event]] = {}
+    for pid, event in EventReader(folder).poll():
+        events.setdefault(pid, []).append(event)
+    return {pid: tuple(found) for pid, found in events.items()}
+
+
+def write_settings(settings: Settings, path: str | Path) -> None:
+    """Write what the bootstrap is to do; ``VARIABLE`` is then set to this path.
+
+    Args:
+        settings: to be written.
+        path: of the file.
+    """
+    Path(path).write_bytes(msgspec.json.encode(settings))
