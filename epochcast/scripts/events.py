@@ -67,7 +67,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     at: float  # when it was over
 
 
-class Began(_Event, tag="began"):
+class Began(_Event, frozen=True, kw_only=True, tag="began"):
     """The first line of a process; ``at`` is when the bootstrap began in it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Began(_Event, tag="began"):
     world_size: int = 1
 
 
-class TorchLoaded(_Event, tag="torch"):
+class TorchLoaded(_Event, frozen=True, kw_only=True, tag="torch"):
     """torch was imported; ``at`` is when the import ended.
 
     Attributes:
@@ -115,7 +115,7 @@ class TorchLoaded(_Event, tag="torch"):
     module: str | None = None
 
 
-class World(_Event, tag="world"):
+class World(_Event, frozen=True, kw_only=True, tag="world"):
     """A process group was formed.
 
     Attributes:
@@ -129,7 +129,7 @@ class World(_Event, tag="world"):
     backend: str | None
 
 
-class Loader(_Event, tag="loader"):
+class Loader(_Event, frozen=True, kw_only=True, tag="loader"):
     """A loader was iterated for the first time. One made anew for each epoch keeps its number.
 
     Loaders are told apart by where they are iterated, type of data set, length and batch size.
@@ -161,7 +161,7 @@ class Loader(_Event, tag="loader"):
     through: tuple[str, ...]
 
 
-class PassBegan(_Event, tag="pass-began"):
+class PassBegan(_Event, frozen=True, kw_only=True, tag="pass-began"):
     """The first batch of a pass was asked for.
 
     Attributes:
@@ -175,7 +175,7 @@ class PassBegan(_Event, tag="pass-began"):
     stage: str = ""
 
 
-class PassEnded(_Event, tag="pass-ended"):
+class PassEnded(_Event, frozen=True, kw_only=True, tag="pass-ended"):
     """A pass is over.
 
     Attributes:
@@ -220,7 +220,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     waited: float
 
 
-class Steps(_Event, tag="steps"):
+class Steps(_Event, frozen=True, kw_only=True, tag="steps"):
     """A block of optimizer steps, one after the other in the same pass (or in none).
 
     Attributes:
@@ -238,7 +238,7 @@ class Steps(_Event, tag="steps"):
     synchronized: bool = False
 
 
-class Backwards(_Event, tag="backwards"):
+class Backwards(_Event, frozen=True, kw_only=True, tag="backwards"):
     """A block of backward calls, in a process whose optimizer (if any) was not seen to step yet.
 
     Attributes:
@@ -254,7 +254,7 @@ class Backwards(_Event, tag="backwards"):
     synchronized: bool = False
 
 
-class Optimizer(_Event, tag="optimizer"):
+class Optimizer(_Event, frozen=True, kw_only=True, tag="optimizer"):
     """An optimizer made its first step.
 
     Attributes:
@@ -276,7 +276,7 @@ class Optimizer(_Event, tag="optimizer"):
     dtype: str
 
 
-class Mode(_Event, tag="mode"):
+class Mode(_Event, frozen=True, kw_only=True, tag="mode"):
     """``train()`` or ``eval()`` of a module changed its mode.
 
     Attributes:
@@ -288,7 +288,7 @@ class Mode(_Event, tag="mode"):
     module: str
 
 
-class NoGrad(_Event, tag="no-grad"):
+class NoGrad(_Event, frozen=True, kw_only=True, tag="no-grad"):
     """An outermost region without gradients, of at least 5 ms, is over.
 
     Attributes:
@@ -298,7 +298,7 @@ class NoGrad(_Event, tag="no-grad"):
     began: float
 
 
-class Save(_Event, tag="save"):
+class Save(_Event, frozen=True, kw_only=True, tag="save"):
     """Something was saved; one inside another is part of it.
 
     Attributes:
@@ -315,7 +315,7 @@ class Save(_Event, tag="save"):
     writer: str
 
 
-class Memory(_Event, tag="memory"):
+class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
     """Memory at a moment; peaks are since the process began (torch's are never reset by us).
 
     Attributes:
@@ -335,7 +335,7 @@ class Memory(_Event, tag="memory"):
     device: str = ""
 
 
-class Feature(_Event, tag="feature"):
+class Feature(_Event, frozen=True, kw_only=True, tag="feature"):
     """Something that the script uses, said once for each name and detail.
 
     Attributes:
@@ -348,7 +348,7 @@ class Feature(_Event, tag="feature"):
     detail: str = ""
 
 
-class Compiled(_Event, tag="compiled"):
+class Compiled(_Event, frozen=True, kw_only=True, tag="compiled"):
     """Seconds that torch.compile has taken in this process so far; said when they grew.
 
     Attributes:
@@ -360,7 +360,7 @@ class Compiled(_Event, tag="compiled"):
     graphs: int
 
 
-class Sources(_Event, tag="sources"):
+class Sources(_Event, frozen=True, kw_only=True, tag="sources"):
     """Files of Python that the script consists of: the script and modules beside it.
 
     Attributes:
@@ -370,7 +370,7 @@ class Sources(_Event, tag="sources"):
     files: tuple[str, ...]
 
 
-class Wrote(_Event, tag="wrote"):
+class Wrote(_Event, frozen=True, kw_only=True, tag="wrote"):
     """A file or folder is about to be changed (and may then not be, where that fails).
 
     To put things back go through all such events of all processes from the latest to the earliest.
@@ -410,7 +410,7 @@ class Wrote(_Event, tag="wrote"):
     link: str | None = None
 
 
-class NotKept(_Event, tag="not-kept"):
+class NotKept(_Event, frozen=True, kw_only=True, tag="not-kept"):
     """What cannot be put back, e.g. because it is too large to copy or a program was started.
 
     Attributes:
@@ -422,7 +422,7 @@ class NotKept(_Event, tag="not-kept"):
     reason: str
 
 
-class Refused(_Event, tag="refused"):
+class Refused(_Event, frozen=True, kw_only=True, tag="refused"):
     """Something that would have left the machine was not done.
 
     Attributes:
@@ -432,7 +432,7 @@ class Refused(_Event, tag="refused"):
     what: str
 
 
-class Traced(_Event, tag="traced"):
+class Traced(_Event, frozen=True, kw_only=True, tag="traced"):
     """A torch.profiler trace was written.
 
     Attributes:
@@ -446,7 +446,7 @@ class Traced(_Event, tag="traced"):
     steps: int
 
 
-class Failed(_Event, tag="failed"):
+class Failed(_Event, frozen=True, kw_only=True, tag="failed"):
     """The bootstrap met an error of its own, and left the script alone.
 
     Attributes:
@@ -458,7 +458,7 @@ class Failed(_Event, tag="failed"):
     error: str
 
 
-class Ending(_Event, tag="ending"):
+class Ending(_Event, frozen=True, kw_only=True, tag="ending"):
     """The bootstrap ends the script: a miniature is over, or (``asked``) a stop was asked for.
 
     Attributes:
@@ -470,7 +470,7 @@ class Ending(_Event, tag="ending"):
     attempt: int = 1
 
 
-class Ended(_Event, tag="ended"):
+class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
     """The last line of a process that ended in an orderly way.
 
     Attributes:
