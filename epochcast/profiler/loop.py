@@ -1,6 +1,8 @@
 """The user's training loop: loaders, one micro-step, the optimizer's update.
 
-    batch ──▶ to device ──▶ autocast(loss) / k ──▶ backward ──▶ every k-th: optimizer update
+    batch ──▶ to device ──▶ autocast(loss) / k ──▶ backward ──▶ every k-th: update
+
+    update    clip ──▶ optimizer ──▶ scheduler ──▶ zero_grad ──▶ what the workload does after it
 
 This is the loop that every measurement is a measurement of, so it does what a careful plain
 PyTorch loop does and nothing else.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
 from statistics import fmean
@@ -81,10 +84,16 @@ class TrainingLoop:
         self.optimizer = workload.optimizer
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._micro_steps = 0
+        self._schedule = deepcopy(workload.scheduler.state_dict()) if workload.scheduler else {}
         self._needs_closure = needs_closure(self.optimizer)
         self._batches: list[Any] = []  # whose loss the optimizer will ask for
         self.splits_update = workload.train_step is None and not self._needs_closure
         self.hear: Callable[[Any], None] | None = None
+        if self._needs_closure and (workload.clip_norm or workload.clip_value):
+            raise WorkloadError(
+                f"{type(self.optimizer).__name__} evaluates the loss itself, as often as it likes: "
+                "its gradients cannot be clipped before its step"
+            )
         if self._needs_closure and self._scaler.is_enabled():
             raise WorkloadError(
                 f"{type(self.optimizer).__name__} evaluates the loss itself, which the gradient "
@@ -156,9 +165,39 @@ class TrainingLoop:
             self.optimizer.step(self._evaluated)
             self._batches.clear()
         else:
+            self._clip()
             self._scaler.step(self.optimizer)
             self._scaler.update()
+        self._step_scheduler()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.workload.after_update is not None:
+            self.workload.after_update(self.workload.model)
+
+    def _clip(self) -> None:
+        norm, value = self.workload.clip_norm, self.workload.clip_value
+        if norm is None and value is None:
+            return
+        self._scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.workload.model.parameters() if p.requires_grad]
+        if norm is not None:
+            nn.utils.clip_grad_norm_(parameters, norm)
+        if value is not None:
+            nn.utils.clip_grad_value_(parameters, value)
+
+    def _step_scheduler(self) -> None:
+        """A schedule that is over begins again: there may be more steps here than it was made for.
+
+        Raises:
+            ValueError: of the scheduler, at its first step.
+        """
+        scheduler = self.workload.scheduler
+        if scheduler is None:
+            return
+        try:
+            scheduler.step()
+        except ValueError:  # OneCycleLR, after its total_steps
+            scheduler.load_state_dict(deepcopy(self._schedule))
+            scheduler.step()
 
     @torch.enable_grad()
     def _evaluated(self) -> Any:

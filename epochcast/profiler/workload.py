@@ -68,6 +68,12 @@ class Workload:
         precision: autocast in ``"bf16"`` or ``"fp16"`` (with a gradient scaler), or ``"fp32"``.
         accumulation: micro-batches per optimizer step.
         compile: run the model under ``torch.compile``.
+        clip_norm: before every update, ``clip_grad_norm_`` of the model's gradients to this norm.
+        clip_value: likewise ``clip_grad_value_``.
+        scheduler: of the learning rate, stepped after every update. One that is stepped after an
+            epoch costs nothing worth measuring: leave it out.
+        after_update: ``after_update(model)`` is called after every update, e.g. to keep an
+            exponential moving average of the weights.
         data_source: shown to the user, e.g. ``"synthetic"``.
 
     Raises:
@@ -91,6 +97,10 @@ class Workload:
     precision: Precision = "fp32"
     accumulation: int = 1
     compile: bool = False
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    after_update: Callable[[nn.Module], object] | None = None
     data_source: str = "the workload's own"
 
     def __post_init__(self) -> None:
@@ -104,30 +114,45 @@ class Workload:
             raise WorkloadError("a Workload with train_step and eval_data also needs eval_step")
         self._check_own_step()
         self._check_loader_options()
+        self._check_optimizer()
         for name in ("train_data", "eval_data"):
-            data = getattr(self, name)
-            if data is not None and not hasattr(data, "__len__"):
-                raise WorkloadError(
-                    f"{name} needs a length, the number of its samples, "
-                    f"but got {type(data).__name__} without __len__"
-                )
+            _check_data(name, getattr(self, name))
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise WorkloadError(f"precision must be fp32, bf16 or fp16, but got {self.precision!r}")
         for name in ("batch_size", "accumulation", "eval_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise WorkloadError(f"{name} must be at least 1, but got {value}")
+        for name in ("clip_norm", "clip_value"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise WorkloadError(f"{name} must be above 0, but got {value}")
 
     def _check_own_step(self) -> None:
         """What a train_step would have to do by itself cannot be asked for beside it."""
         plain = {"precision": "fp32", "accumulation": 1, "compile": False}
+        plain |= dict.fromkeys(("clip_norm", "clip_value", "scheduler", "after_update"))
         changed = [name for name, value in plain.items() if getattr(self, name) != value]
         if self.train_step and changed:
             name = changed[0]
+            value = getattr(self, name)
+            written = repr(value) if isinstance(value, SizeValue) else "…"
             raise WorkloadError(
-                f"{name}={getattr(self, name)!r} would not be applied: train_step does the whole "
+                f"{name}={written} would not be applied: train_step does the whole "
                 f"step by itself; do it there, with a knob if it should vary, and leave {name} out"
             )
+
+    def _check_optimizer(self) -> None:
+        """There is one; several, as of a GAN, are stepped in a train_step."""
+        if isinstance(self.optimizer, list | tuple | dict):
+            raise WorkloadError(
+                f"optimizer must be one torch.optim.Optimizer, but got {len(self.optimizer)} in a "
+                f"{type(self.optimizer).__name__}: step several in train_step=, and give any of "
+                "them as optimizer="
+            )
+        if not hasattr(self.optimizer, "param_groups"):
+            got = type(self.optimizer).__name__
+            raise WorkloadError(f"optimizer must be a torch.optim.Optimizer, but got {got}")
 
     def _check_loader_options(self) -> None:
         for name, instead in _NOT_LOADER_OPTIONS.items():
@@ -136,6 +161,27 @@ class Workload:
                     f"{name!r} in loader_options is in the way of what is probed; "
                     f"give the Workload {instead} instead"
                 )
+
+
+def _check_data(name: str, data: object) -> None:
+    """A data set with a length, and no loader: batches of other sizes are to be made of it.
+
+    Raises:
+        WorkloadError: it is something else.
+    """
+    if data is None:
+        return
+    if hasattr(data, "dataset") and hasattr(data, "batch_size"):
+        raise WorkloadError(
+            f"{name} must be a data set, but got a {type(data).__name__}, whose batch size cannot "
+            f"be varied; give {name}=loader.dataset, its batch_size= and collate=, and its other "
+            "arguments in loader_options="
+        )
+    if not hasattr(data, "__len__"):
+        raise WorkloadError(
+            f"{name} needs a length, the number of its samples, "
+            f"but got {type(data).__name__} without __len__"
+        )
 
 
 WorkloadFunction = Callable[..., Workload]

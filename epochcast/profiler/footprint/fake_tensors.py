@@ -34,6 +34,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -92,6 +93,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 (register_optimizer_step_post_hook, False),
             ):
                 stack.callback(register(self._set_updating(updating)).remove)
+            stack.callback(_foreach_supported_types.remove, FakeTensor)
+            _foreach_supported_types.append(FakeTensor)  # clipping goes by lists of real tensors
             stack.enter_context(self._mode)
             stack.enter_context(self)
             yield
@@ -342,7 +345,24 @@ def _embedding_bag_backward(
     return aten._embedding_bag_backward.default(gradient, indices, offsets, made, *rest)
 
 
+def _reduced_loss(out: Tensor, inputs: Tensor, targets: Tensor, *_: Any, **__: Any) -> Tensor:
+    """A mean or a sum is written into the block that was made for the losses of all elements.
+
+    aten/src/ATen/native/BinaryOps.cpp and Loss.cpp, ``mse_loss`` and ``smooth_l1_loss``, whose
+    meta functions allocate it so, ``binary_cross_entropy`` and ``soft_margin_loss``, which resize
+    it. The same on CPU and CUDA.
+    """
+    if out.dim():
+        return out
+    losses = torch.broadcast_shapes(inputs.shape, targets.shape)  # type: ignore[no-untyped-call]
+    return inputs.new_empty(losses, dtype=out.dtype).resize_(())
+
+
 AFTER: dict[Any, Callable[..., Any]] = {
+    aten.mse_loss.default: _reduced_loss,
+    aten.smooth_l1_loss.default: _reduced_loss,
+    aten.binary_cross_entropy.default: _reduced_loss,
+    aten.soft_margin_loss.default: _reduced_loss,
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,

@@ -170,3 +170,29 @@ def test_values_are_refused_but_for_an_optimizer_that_updates():
             number.item()
         optimizer.step(lambda: asked.append(number.item()))
     assert asked == [1000.0]
+
+
+LOSSES = {
+    functional.mse_loss: (torch.randn, torch.randn),
+    functional.l1_loss: (torch.randn, torch.randn),
+    functional.smooth_l1_loss: (torch.randn, torch.randn),
+    functional.huber_loss: (torch.randn, torch.randn),
+    functional.binary_cross_entropy_with_logits: (torch.randn, torch.rand),
+    functional.binary_cross_entropy: (torch.rand, torch.rand),
+    functional.soft_margin_loss: (torch.randn, torch.rand),
+    functional.kl_div: (torch.randn, torch.rand),
+    functional.multilabel_soft_margin_loss: (torch.randn, torch.rand),
+}
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
+def test_a_loss_is_in_a_block_of_its_real_size(loss, reduction):
+    inputs, targets = (make(6, 5) for make in LOSSES[loss])
+    real = loss(inputs, targets, reduction=reduction)
+    mode = fake_mode()
+    stand_ins = StandIns(mode)
+    with stand_ins.on():
+        fake = loss(stand_ins.fake(inputs), stand_ins.fake(targets), reduction=reduction)
+    assert (fake.shape, fake.dtype) == (real.shape, real.dtype)
+    assert fake.untyped_storage().nbytes() == real.untyped_storage().nbytes()
