@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from epochcast.errors import UsageError
 
@@ -40,19 +40,33 @@ _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Z]+)?\s*")
 _MONEY = re.compile(rf"\s*\$?\s*(?:(\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)|{_NUMBER})\s*\$?\s*")
 _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Europe
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_CLOCK = re.compile(r"(today\s+|tomorrow\s+|)(\d{1,2}):(\d{2})")  # "08:00", "tomorrow 8:00"
+_OF_SLURM = re.compile(  # sbatch --time: D-HH, D-HH:MM, D-HH:MM:SS and HH:MM:SS
+    r"(?:(?P<days>\d+)-(?P<d>\d+)(?::(?P<dm>\d{2})(?::(?P<ds>\d{2}))?)?"
+    r"|(?P<h>\d+):(?P<m>\d{2}):(?P<s>\d{2}))"
+)
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
+_WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e-3}
 MAX_MONEY = 1e15
 LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
 def parse_seconds(text: str) -> float:
-    """Seconds in a duration such as ``"90"``, ``"1.5h"``, ``"1h 30m"`` or ``"250ms"``.
+    """Seconds in a duration such as ``"90"``, ``"1h 30m"``, ``"1-12:00:00"`` or ``"250ms"``.
 
     Raises:
-        UsageError: the text is not a duration.
+        UsageError: the text is not a duration, or may be one of two: ``"08:00"``.
     """
     rest = text.strip().lower().replace("µs", "us")
+    if written := _OF_SLURM.fullmatch(rest):
+        parts = {name: int(part or 0) for name, part in written.groupdict().items()}
+        hours, minutes = parts["d"] + parts["h"], parts["dm"] + parts["m"]
+        return 86400.0 * parts["days"] + 3600 * hours + 60 * minutes + parts["ds"] + parts["s"]
+    if _CLOCK.fullmatch(rest):
+        raise UsageError(
+            f"a duration of {text!r} may be hours or minutes; write '8h 30m', '8m 30s' or '8:30:00'"
+        )
     try:
         seconds = float(rest)
     except ValueError:
@@ -127,7 +141,7 @@ def parse_money(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """The share in ``"90%"`` or ``"0.9"``.
+    """The share in ``"90%"``, ``"0.9"`` or ``"90"``: a number above 1 is of percent.
 
     Raises:
         UsageError: the text is not a number.
@@ -135,21 +149,39 @@ def parse_share(text: str) -> float:
     number = text.strip()
     percent = number.endswith("%")
     try:
-        return float(number.removesuffix("%")) / (100 if percent else 1)
+        share = float(number.removesuffix("%"))
     except ValueError:
         raise UsageError(f"a share is like '90%' or '0.9', but got {text!r}") from None
+    return share / 100 if percent or share > 1 else share
+
+
+def parse_power(text: str) -> float:
+    """Watts in a power such as ``"300"``, ``"300W"`` or ``"0.3 kW"``.
+
+    Raises:
+        UsageError: the text is not a power.
+    """
+    match = _QUANTITY.fullmatch(text)
+    unit = (match[2] or "w").lower() if match else ""
+    if match is None or unit not in _WATTS:
+        raise UsageError(f"a power is a number of watts or like '300W', but got {text!r}")
+    return float(match[1]) * _WATTS[unit]
 
 
 def parse_time(text: str, now: datetime) -> float:
-    """Seconds from ``now`` until a local time such as ``"2026-12-01 08:00"``; negative if past.
+    """Seconds from ``now`` until a local time; negative if past.
+
+    ``"2026-12-01 08:00"``, ``"tomorrow 8:00"``, or ``"08:00"``, which is the next time it is eight.
 
     Raises:
         UsageError: the text is not a time.
     """
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = _moment(text.strip().lower(), now)
     except ValueError:
-        raise UsageError(f"a time is like '2026-12-01 08:00', but got {text!r}") from None
+        raise UsageError(
+            f"a time is like '2026-12-01 08:00', '08:00' or 'tomorrow 8:00', but got {text!r}"
+        ) from None
     try:
         here = moment if moment.tzinfo else moment.astimezone()
         return (here - now.astimezone()).total_seconds()
@@ -157,9 +189,21 @@ def parse_time(text: str, now: datetime) -> float:
         return (moment.replace(tzinfo=None) - now).total_seconds()
 
 
+def _moment(text: str, now: datetime) -> datetime:
+    """A time of the calendar or of the clock; a ``ValueError`` if there is no such time."""
+    clock = _CLOCK.fullmatch(text)
+    if clock is None:
+        return datetime.fromisoformat(text)
+    day, hour, minute = clock[1].strip(), int(clock[2]), int(clock[3])
+    moment = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    later = day == "tomorrow" or (not day and moment <= now)
+    return moment + timedelta(days=1) if later else moment
+
+
 def is_time(text: str) -> bool:
     """Whether a deadline is a moment, and not a duration."""
-    return _DATE.match(text.strip()) is not None
+    asked = text.strip().lower()
+    return _DATE.match(asked) is not None or _CLOCK.fullmatch(asked) is not None
 
 
 def parse_deadline(text: str, now: datetime) -> float:

@@ -246,7 +246,9 @@ def test_deadlines_beyond_all_reason_are_refused(text):
         units.parse_deadline(text, datetime(2026, 11, 30))
 
 
-@pytest.mark.parametrize(("text", "share"), [("90%", 0.9), ("0.9", 0.9), ("5 %", 0.05)])
+@pytest.mark.parametrize(
+    ("text", "share"), [("90%", 0.9), ("0.9", 0.9), ("5 %", 0.05), ("95", 0.95), ("1", 1)]
+)
 def test_parse_share(text, share):
     assert units.parse_share(text) == pytest.approx(share)
 
@@ -339,3 +341,66 @@ def test_units_are_written_in_one_file_but_for_a_few_lines() -> None:
         if path.name != "units.py" and own.search(path.read_text("utf-8"))
     }
     assert found == set(OWN_FORMATS)  # each file listed is there, and still has such a line
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1-12:00:00", 36 * 3600),
+        ("2-00", 2 * 86400),
+        ("0-01:30", 5400),
+        ("8:00:00", 8 * 3600),
+        ("00:04:39", 279),
+        ("100:00:00", 360_000),
+    ],
+)
+def test_durations_as_slurm_writes_them(text, seconds):
+    assert units.parse_seconds(text) == seconds
+
+
+def test_hours_or_minutes_are_asked_for():
+    with pytest.raises(UsageError, match="may be hours or minutes; write '8h 30m'"):
+        units.parse_seconds("08:00")
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("08:00", 12.0),
+        ("8:00", 12.0),
+        ("20:30", 0.5),
+        ("20:00", 24.0),
+        ("19:59", 24 - 1 / 60),
+        ("today 21:15", 1.25),
+        ("tomorrow 8:00", 12.0),
+        ("Tomorrow  21:00", 25.0),
+    ],
+)
+def test_a_deadline_by_the_clock(text, hours):
+    now = datetime(2026, 11, 30, 20, 0)
+    assert units.is_time(text)
+    assert units.parse_deadline(text, now) == pytest.approx(hours * 3600)
+
+
+@pytest.mark.parametrize("text", ["25:00", "tomorrow 8:61", "2026-13-01"])
+def test_times_that_there_are_not(text):
+    with pytest.raises(UsageError, match="a time is like '2026-12-01 08:00', '08:00'"):
+        units.parse_deadline(text, datetime(2026, 11, 30))
+
+
+def test_a_time_of_today_may_have_passed():
+    with pytest.raises(UsageError, match="has passed 12h 00m ago"):
+        units.parse_deadline("today 8:00", datetime(2026, 11, 30, 20, 0))
+
+
+@pytest.mark.parametrize(
+    ("text", "watts"), [("300", 300), ("300W", 300), ("0.3 kW", 300), ("450 mW", 0.45)]
+)
+def test_parse_power(text, watts):
+    assert units.parse_power(text) == pytest.approx(watts)
+
+
+@pytest.mark.parametrize("text", ["-3", "", "300V", "much"])
+def test_powers_that_are_none(text):
+    with pytest.raises(UsageError, match="a power is a number of watts or like '300W'"):
+        units.parse_power(text)

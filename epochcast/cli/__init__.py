@@ -23,19 +23,19 @@ from epochcast import __version__
 from epochcast.errors import EpochcastError
 from epochcast.report.text.terminal import printable, tolerate
 
-HOMES = {  # the file of each command, which is loaded when it is asked for
+HOMES = {  # the file of each command, which is loaded when it is asked for; in the order of work
+    "probe": "probing",
+    "predict": "predicting",
+    "plan": "plan",
+    "tensorboard": "watching",
+    "follow-log": "watching",
     "calibration": "predicting",
-    "datasets": "probing",
-    "devices": "probes",
     "dry-run": "probing",
     "fit": "predicting",
-    "follow-log": "watching",
-    "plan": "plan",
-    "predict": "predicting",
-    "probe": "probing",
     "probes": "probes",
-    "tensorboard": "watching",
+    "devices": "probes",
     "workloads": "probing",
+    "datasets": "probing",
 }
 
 
@@ -43,7 +43,7 @@ class _Group(click.Group):
     """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(HOMES)
+        return list(HOMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in HOMES:
@@ -51,6 +51,18 @@ class _Group(click.Group):
         home = import_module(f"epochcast.cli.{HOMES[cmd_name]}")
         command: click.Command = getattr(home, cmd_name.replace("-", "_"))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With a word on what a mistyped command may have meant."""
+        if args and args[0] not in HOMES and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            meant = " or ".join(map(repr, get_close_matches(args[0], HOMES)))
+            hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(HOMES)}"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

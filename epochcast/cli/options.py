@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,21 @@ def read_int_list(text: str) -> tuple[int, ...]:
     if any(number < 1 for number in numbers):
         raise UsageError(f"every number must be at least 1, but got {text!r}")
     return numbers
+
+
+def read_number_list(text: str) -> tuple[float, ...]:
+    """``"10,50,2.5"``; whole numbers stay whole.
+
+    Raises:
+        UsageError: a part is no number above 0.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"expected numbers separated by commas, but got {text!r}") from None
+    if not all(0 < number < math.inf for number in numbers):
+        raise UsageError(f"every number must be above 0, but got {text!r}")
+    return tuple(int(number) if number.is_integer() else number for number in numbers)
 
 
 def read_knob(text: str) -> tuple[str, Any]:
@@ -113,9 +129,10 @@ def read_picture(text: str) -> str:
     return text
 
 
+NUMBER_LIST = Parsed("N,N,…", read_number_list)
 INT_LIST, KNOB = Parsed("N,N,…", read_int_list), Parsed(KNOB_NAME, read_knob)
 QUESTION = Parsed(QUESTION_NAME, read_question)
-SHARE = Parsed("PERCENT", read_inner_share)
+SHARE = Parsed("SHARE", read_inner_share)
 BYTES = Parsed("SIZE", units.parse_bytes)
 DURATION = Parsed("DURATION", units.parse_seconds)
 PICTURE = Parsed("FILE", read_picture)

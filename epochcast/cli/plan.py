@@ -131,7 +131,11 @@ POSITIVE.name = COUNT.name = "n"  # as the help shows them
 AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 
 
-@click.command(cls=_Grouped, context_settings={"max_content_width": 120})
+@click.command(
+    cls=_Grouped,
+    context_settings={"max_content_width": 120},
+    short_help="Turn limits into what to run, and when what happens.",
+)
 @click.argument("workload", required=False)
 @click.option("--epochs", type=POSITIVE, help="Train for so many epochs of the reference batch.")
 @click.option(
@@ -165,7 +169,10 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     help="Save this among options with equal progress.",
 )
 @click.option(
-    "--deadline", metavar="DURATION|TIME", help="End within '8h', or before '2026-12-01 08:00'."
+    "--deadline",
+    metavar="DURATION|TIME",
+    help="End within '8h' or '1-12:00:00', or before '08:00', 'tomorrow 8:00' or "
+    "'2026-12-01 08:00'.",
 )
 @click.option(
     "--counted-from",
@@ -184,8 +191,8 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 @click.option("--energy", type=ENERGY, help="Use at most so much energy, '0.25kWh'.")
 @click.option(
     "--watts",
-    metavar="WATTS|measured",
-    help="One device draws so much power; 'measured' is what probes drew.",
+    metavar="POWER|measured",
+    help="One device draws so much power, '300W'; 'measured' is what probes drew.",
 )
 @click.option(
     "--carbon-per-kwh",
@@ -205,6 +212,7 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 )
 @click.option(
     "--batch-size",
+    "--batch-sizes",
     "batch_sizes",
     type=_int_or("free", several=True),
     metavar="N,N,…|free",
@@ -433,7 +441,7 @@ def _watts(
 ) -> float | None:
     """Of one device, as given or as measured."""
     if text != "measured":
-        return _number("--watts", text)
+        return None if text is None else units.parse_power(text)
     from epochcast.storage.query import measured_watts
 
     with reading(store) as archive:

@@ -11,6 +11,7 @@ import click
 from epochcast.cli.options import (
     BYTES,
     INT_LIST,
+    NUMBER_LIST,
     SHARE,
     accumulation_option,
     compile_option,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from epochcast.costmodel.prediction import Question
 
 
-@click.command()
+@click.command(short_help="Fit the cost model and explain it; `predict` fits, too.")
 @click.argument("workload", required=False)
 @device_option
 @click.option(
@@ -64,16 +65,17 @@ def fit(
         print_model(console(), model)
 
 
-@click.command()
+@click.command(short_help="Price a training run: time, memory, money.")
 @click.argument("workload", required=False)
 @click.option(
     "--epochs",
-    type=INT_LIST,
+    type=NUMBER_LIST,
     help="Price this many passes over the data; several numbers give a row each.",
 )
 @click.option("--steps", type=INT_LIST, help="Price optimizer steps instead of epochs.")
 @click.option(
     "--batch-size",
+    "--batch-sizes",
     "batch_sizes",
     type=INT_LIST,
     help="Take micro-batches of this many samples; several numbers give a row each.",
@@ -191,7 +193,7 @@ def _questions(options: dict[str, Any]) -> list[Question]:
     ]
 
 
-@click.command()
+@click.command(short_help="Show predicted against actual over followed runs.")
 @click.argument("workload", required=False)
 @click.option(
     "--device",

@@ -95,7 +95,7 @@ def export(file: Any, store: str | None, as_json: bool) -> None:
     say_count("exported", count, as_json)
 
 
-@click.command()
+@click.command(short_help="List the devices that were probed, and their ids.")
 @click.argument("workload", required=False)
 @store_option
 @json_option

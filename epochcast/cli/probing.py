@@ -64,6 +64,8 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.argument("workload")
 @click.option(
     "--batch-sizes",
+    "--batch-size",
+    "batch_sizes",
     type=INT_LIST,
     help="Measure these micro-batches; by default a few around the workload's own.",
 )
@@ -203,9 +205,15 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-@click.command("dry-run")
+@click.command("dry-run", short_help="Count a training step without running it.")
 @click.argument("workload")
-@click.option("--batch-size", "batch_sizes", type=INT_LIST, help="Count these micro-batches.")
+@click.option(
+    "--batch-size",
+    "--batch-sizes",
+    "batch_sizes",
+    type=INT_LIST,
+    help="Count these micro-batches.",
+)
 @set_option
 @accumulation_option
 @precision_option

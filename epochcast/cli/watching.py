@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs nothing
 
 
-@click.command()
+@click.command(short_help="Show the log of a run that follows a plan.")
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--watch", is_flag=True, help="Go on showing the run until it stops, or Ctrl-C.")
 @plot_option

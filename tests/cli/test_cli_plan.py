@@ -336,7 +336,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --set height=1", "no knob 'height'", 2),
         ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
         ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
-        ("--epochs 3 --watts -1", "watts must be finite and >= 0", 2),
+        ("--epochs 3 --watts -1", "a power is a number of watts or like '300W'", 2),
         ("--epochs 9000 --price-per-hour 1e308", "price_per_hour must be at most 1e+15", 2),
         ("--epochs 3 --watts 1e306", "watts must be at most 1e+15, but got 1e+306", 2),
         ("--epochs 3 --watts 9 --carbon-per-kwh 1e308", "carbon_per_kwh must be at most 1e+15", 2),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from epochcast.cli import HOMES, cli
 
@@ -70,3 +71,22 @@ def test_help_is_made_of_sentences(name: str) -> None:
 def test_a_noun_phrase_is_no_sentence(text: str) -> None:
     assert not IMPERATIVE.match(text)
     assert not STATEMENT.match(text)
+
+
+def test_the_list_of_commands_is_whole_in_eighty_columns() -> None:
+    context = click.Context(cli, terminal_width=80)
+    assert "..." not in cli.get_help(context).partition("Commands:")[2]
+
+
+def test_a_mistyped_command_is_answered_with_what_it_may_have_meant() -> None:
+    found = CliRunner().invoke(cli, ["predct", "--epochs", "3"])
+    assert found.exit_code == 2
+    assert "no such command 'predct'; did you mean 'predict'?" in found.output
+    nothing = CliRunner().invoke(cli, ["xyzzy"])
+    assert "no such command 'xyzzy'; there are: probe, predict, plan" in nothing.output
+
+
+@pytest.mark.parametrize("name", ["probe", "predict", "plan", "dry-run"])
+def test_one_batch_size_or_several_is_one_option(name: str) -> None:
+    (option,) = (p for p in COMMANDS[name].params if "--batch-sizes" in p.opts)
+    assert {"--batch-size", "--batch-sizes"} <= set(option.opts)
