@@ -295,6 +295,11 @@ def format_energy(joules: float) -> str:
     return format_count(joules / 3600, "Wh") if joules >= 36 else f"{joules:.3g} J"
 
 
+def format_number_of(count: int, noun: str) -> str:
+    """``"1 epoch"``, ``"2,000 steps"``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def format_count(count: float, unit: str = "") -> str:
     """``"1.2 GFLOP"``: SI prefixes, three figures."""
     power = 0

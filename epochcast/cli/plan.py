@@ -44,6 +44,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "epochs",
         "min_epochs",
         "max_epochs",
+        "steps",
+        "min_steps",
         "samples",
         "folds",
         "knobs",
@@ -147,6 +149,14 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     help="Spend what the limits leave beyond --epochs on more, up to here.",
 )
 @click.option(
+    "--steps",
+    type=_int_or("max"),
+    metavar="N|max",
+    help="Train for so many optimizer steps instead of epochs, or for as many as the limits "
+    "allow. All that the plan counts is then in steps.",
+)
+@click.option("--min-steps", type=POSITIVE, help="Do not run for fewer optimizer steps.")
+@click.option(
     "--samples",
     metavar="N|FACTOR",
     help="Train on so many samples, 60000, or on 10x as many as probed.",
@@ -245,11 +255,10 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "--eval-every",
     "evaluate",
     type=_int_or("auto", "rungs"),
-    default=1,
     metavar="N|auto|rungs",
-    show_default=True,
-    help="Evaluate every so many epochs, never (0), as often as stopping early pays for "
-    "(auto), or at 1, 3, 9, 27, … (rungs).",
+    help="Evaluate every so many epochs (with --steps: steps), never (0), as often as stopping "
+    "early pays for (auto), or at 1, 3, 9, 27, … (rungs; of steps from 100). Default: 1, and auto "
+    "with --steps.",
 )
 @click.option(
     "--stop",
@@ -298,8 +307,8 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     default="auto",
     show_default=True,
     metavar="N|auto",
-    help="Save every so many epochs, never (0), or as often as failures and the cost of "
-    "saving ask for (auto).",
+    help="Save every so many epochs (with --steps: steps), never (0), or as often as failures and "
+    "the cost of saving ask for (auto).",
 )
 @click.option(
     "--keep",

@@ -146,6 +146,8 @@ NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
     "epochs",
     "min_epochs",
     "max_epochs",
+    "steps",
+    "min_steps",
     "micro_batch",
     "bandwidth",
     "folds",
@@ -230,6 +232,8 @@ def _curves(options: dict[str, Any]) -> tuple[Any, ...]:
     from epochcast.importers.curves import counts_steps, read_curve
 
     steps, metric = options["steps_per_epoch"], options["metric"]
+    if options["steps"] is not None or options["min_steps"] is not None:
+        return tuple(read_curve(path, metric, steps, "step") for path in options["curves"])
     found = tuple(read_curve(path, metric, steps) for path in options["curves"])
     if steps is not None and not any(counts_steps(path, metric) for path in options["curves"]):
         raise UsageError(

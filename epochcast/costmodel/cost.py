@@ -145,6 +145,7 @@ class Prices:
         first: what the first steps take beyond steady ones.
         training: the steps of one epoch.
         partial_seconds: of them, the last, smaller micro-batch.
+        update_seconds: of them, one optimizer update.
         loader_restart: from one epoch to the next.
         evaluation, save: one of each.
         epoch_noise: relative scatter of one epoch around its run's mean.
@@ -158,6 +159,7 @@ class Prices:
     first: Amount = NO_COST
     training: Amount
     partial_seconds: float = 0.0
+    update_seconds: float = 0.0
     loader_restart: Amount = NO_COST
     evaluation: Amount = NO_COST
     save: Amount = NO_COST
@@ -352,6 +354,7 @@ class ConfigurationCost:
             first=variant.first_steps,
             training=Amount(training, self.step_scatter()),
             partial_seconds=partial,
+            update_seconds=update,
             loader_restart=runs.of(variant.loader_restart),
             evaluation=self.evaluation(eval_samples),
             save=self.save(),

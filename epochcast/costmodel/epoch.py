@@ -96,7 +96,7 @@ def division_of(samples: int, config: RunConfig) -> Division[int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class Taken(Generic[Count]):
     """The first optimizer steps of a run, in the order in which a loader hands out batches.
 
     Attributes:
@@ -106,13 +106,13 @@ class Taken:
         begun: epochs, the last of them perhaps not to its end.
     """
 
-    full: int
-    partial: int
-    updates: int
-    begun: int
+    full: Count
+    partial: Count
+    updates: Count
+    begun: Count
 
 
-def taken(division: Division[int], accumulation: int, steps: int) -> Taken:
+def taken(division: Division[int], accumulation: int, steps: Count) -> Taken[Count]:
     """What so many optimizer steps consist of: an epoch's smaller batch comes at its end.
 
     Args:
@@ -120,12 +120,12 @@ def taken(division: Division[int], accumulation: int, steps: int) -> Taken:
         accumulation: micro-batches of one optimizer step.
         steps: optimizer steps, of as many epochs as they take.
     """
-    whole, more = divmod(steps, division.updates)
+    whole, more = steps // division.updates, steps % division.updates
     return Taken(
-        full=whole * division.full + min(more * accumulation, division.full),
+        full=whole * division.full + np.minimum(more * accumulation, division.full),
         partial=whole * int(division.partial > 0),
         updates=steps,
-        begun=whole + int(more > 0),
+        begun=whole + (more > 0),
     )
 
 

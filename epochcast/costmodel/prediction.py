@@ -339,7 +339,7 @@ def _in_order(
     step, update = at.micro_step(), at.update()
     mean = epochs * division.full_seconds(step, update) or 1.0  # nothing, where steps take none
     counted = {
-        "training steps": (found.full, (found.full * step + found.updates * update) / mean),
+        "training steps": (int(found.full), (found.full * step + found.updates * update) / mean),
         "last partial batches": (found.partial, found.partial / epochs),
         "starting epochs": (found.begun, found.begun / epochs),
     }

@@ -29,6 +29,7 @@ from math import ceil, log, log2
 from epochcast.costmodel.epoch import division_of
 from epochcast.guard.forecast import Level, Work
 from epochcast.guard.run_state import RunState
+from epochcast.guard.segments import last_share
 from epochcast.planning.cadence import final_save_lead, save_interval
 from epochcast.records import Plan, StopReason, Warning_
 
@@ -110,6 +111,7 @@ class Schedule:
 
     Attributes:
         last: the plan's last epoch; a run may end earlier, and is evaluated and saved there too.
+        last_share: of an epoch that the last one has: less where it is a segment of steps.
         save_interval: seconds of work between two saves; None if saves are not for safety.
     """
 
@@ -117,6 +119,7 @@ class Schedule:
     evaluations: tuple[int, ...]
     saves: tuple[int, ...]
     save_interval: float | None
+    last_share: float = 1.0
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Schedule:
@@ -126,7 +129,12 @@ class Schedule:
             evaluations=plan.epochs_of("evaluate"),
             saves=plan.epochs_of("save"),
             save_interval=plan.save_interval_seconds,
+            last_share=last_share(plan),
         )
+
+    def share(self, epoch: int) -> float:
+        """Of an ordinary epoch that this one has."""
+        return self.last_share if epoch == self.last else 1.0
 
     def evaluates(self, epoch: int, end: int) -> bool:
         """Whether an evaluation is planned after this epoch of a run that ends after another."""
@@ -182,7 +190,8 @@ class Controller:
     def segment(self, state: RunState) -> Work:
         """The next epoch and its evaluation; its save is what the reserve is for."""
         evaluates = self.schedule.evaluates(state.done + 1, state.end)
-        return Work(epochs=1.0, evaluations=float(evaluates), first=state.first)
+        share = self.schedule.share(state.done + 1)
+        return Work(epochs=share, evaluations=float(evaluates), first=state.first)
 
     def rest(self, state: RunState, end: int) -> Work:
         """Everything up to the end of an epoch: the last save, and one of each best, included."""
@@ -192,7 +201,7 @@ class Controller:
         saves = self.schedule.saves_between(state.done, end)
         improving = state.metrics.improving if self.policy.keep_best else 0.0
         return Work(
-            epochs=end - state.done,
+            epochs=end - state.done - 1 + self.schedule.share(end),
             evaluations=evaluations,
             saves=saves + improving * max(0, evaluations - saves),
             first=state.first,
@@ -248,12 +257,17 @@ class Controller:
         steps = self.steps_that_fit(state, moment)
         if not (self.policy.partial_epochs and steps):
             return state, Decision(reason=StopReason.BUDGET)
-        of = state.epoch_steps or self.planned_steps
+        of = self.steps_of(state)
         return state, Decision(notices=(notice("cut", steps=str(min(of, steps)), of=str(of)),))
+
+    def steps_of(self, state: RunState) -> int:
+        """Calls of ``Guard.step`` that the present epoch, or the next one, has."""
+        usual = state.epoch_steps or self.planned_steps
+        return max(1, round(usual * self.schedule.share(state.done + 1)))
 
     def begin_epoch(self, state: RunState, moment: Moment) -> RunState:
         """The next epoch begins: what it is to take is forecast now."""
-        work = Work(epochs=1.0, first=state.first)
+        work = Work(epochs=self.schedule.share(state.done + 1), first=state.first)
         return state.begin_epoch(moment.now, state.forecast.quantiles(work))
 
     def evaluation(self, state: RunState, moment: Moment, planned: bool) -> Decision:
@@ -299,8 +313,10 @@ class Controller:
             moment: now.
             step: of the epoch, the last one.
         """
-        ended = state.end_epoch(moment.now, step)
-        jumped = ended.forecast.epoch.jumped and not (state.epoch.first or state.epoch.skipped)
+        shorter = self.schedule.share(state.done + 1) < 1
+        ended = state.end_epoch(moment.now, step, shorter)
+        teaches = not (state.epoch.first or state.epoch.skipped or shorter)
+        jumped = ended.forecast.epoch.jumped and teaches
         missed, missing = self._missing_report(ended)
         planned, replanned = self.replan(missed, moment, jumped)
         notices = (*self._steps_notice(state, step), *missing.notices)
@@ -333,7 +349,8 @@ class Controller:
         notices = [notice("replanned", old=str(state.end), new=str(end), why=why)]
         if end < state.end:
             chosen = self.plan.chosen
-            steps, horizon = end * chosen.steps_per_epoch, chosen.horizon_steps
+            horizon = chosen.horizon_steps
+            steps = min(end * chosen.steps_per_epoch, horizon)
             notices.append(notice("schedule-shortened", steps=f"{steps:,}", horizon=f"{horizon:,}"))
         return replace(state, end=end), Decision(notices=tuple(notices))
 
@@ -369,6 +386,7 @@ class Controller:
     def _steps_notice(self, state: RunState, step: int) -> tuple[Warning_, ...]:
         """A run that takes other steps than planned is another run; said once."""
         known = state.epoch.skipped or state.epoch_steps is not None
+        known = known or self.schedule.share(state.done + 1) < 1
         if known or self.epoch_share(step) == 1:
             return ()
         return (notice("steps-differ", planned=str(self.planned_steps), seen=str(step)),)

@@ -11,6 +11,7 @@ from epochcast.guard.controller import Controller, Moment, notice
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.guard.limits import Account
 from epochcast.guard.run_state import RunState
+from epochcast.guard.segments import last_share
 from epochcast.planning.limits import meter_of
 from epochcast.records import (
     EpochDone,
@@ -103,6 +104,7 @@ def run_started(
         limits=tuple((name, limit) for name, limit in limits if limit is not None),
         binding_seconds=tuple(meter.binding_seconds().items()),
         planned_seconds=plan.timeline[-1].seconds if plan.timeline else None,
+        segment_steps=plan.segment_steps,
     )
 
 
@@ -229,8 +231,9 @@ def _total(plan: Plan, state: RunState, position: Position) -> Quantiles | None:
     ledger = state.ledger
     if ledger.processes > 1 or position.step:
         return None
+    whole = position.epoch == plan.chosen.epochs  # its last segment may be shorter
     work = Work(
-        epochs=position.epoch,
+        epochs=position.epoch - (1 - last_share(plan)) * whole,
         evaluations=len(ledger.samples.evaluation),
         saves=len(ledger.samples.save),
         first=True,

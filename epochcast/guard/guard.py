@@ -27,6 +27,7 @@ from epochcast.guard.limits import Account, Allocation, Clock, SystemClock
 from epochcast.guard.ranks import Alone, Ranks, Signals, agree, agree_flag
 from epochcast.guard.run_folder import begin, resume, write_ledger
 from epochcast.guard.run_state import Epoch, RunState
+from epochcast.guard.segments import in_segments
 from epochcast.guard.step_timer import StepTimer
 from epochcast.planning.shortfall import enough
 from epochcast.records import (
@@ -49,7 +50,7 @@ class Guard:
     """Follows one run; ``integrations/`` calls it from a plain loop and from frameworks.
 
     Args:
-        plan: what to follow.
+        plan: what to follow; one of steps in segments, which are called epochs here.
         folder: of this run: its ledger and checkpoints; the same one to go on after a stop.
         write: writes a checkpoint to the path that it is given, a file or a folder.
         policy: how to follow.
@@ -86,12 +87,12 @@ class Guard:
         clock: Clock | None = None,
         began: float | None = None,
     ) -> None:
-        self.plan, self.policy = plan, policy or Policy()
+        self.plan, self.policy = in_segments(plan), policy or Policy()
         self.ranks, self.signals = ranks or Alone(), signals or Signals(())
         self._clock, self._folder, self._write = clock or SystemClock(), folder, write
         self._alone, self._decides = self.ranks.size == 1, self.ranks.rank == 0
         self._bus = EventBus(watchers if self._decides else ())
-        self._controller = Controller.of_plan(plan, self.policy)
+        self._controller = Controller.of_plan(self.plan, self.policy)
         self._ledger_failed = False
         now, wall = self._clock.monotonic(), self._clock.wall()
         began = wall if began is None else min(began, wall)
@@ -377,6 +378,13 @@ class Guard:
     def position(self) -> Position:
         """How far the run has come."""
         return self.state.position(self._timer.step)
+
+    @property
+    def steps_left(self) -> int | None:
+        """Calls of ``step`` until the present segment ends; None in a plan of epochs."""
+        if self.plan.segment_steps is None:
+            return None
+        return max(0, self._controller.steps_of(self.state) - self._timer.step)
 
     @property
     def evaluating(self) -> bool:

@@ -267,11 +267,20 @@ class RunState:
         saved = replace(self, ledger=ledger, saved_at=now, has_checkpoint=True, improved=False)
         return saved._put_aside("save", now - began)
 
-    def end_epoch(self, now: float, step: int) -> RunState:
-        """Its training is over, after so many steps; the first of a process teaches nothing."""
-        seconds, whole = self.epoch.training(now), not self.epoch.skipped
-        steady = whole and not self.epoch.first
-        learned = self.learn("epoch", seconds) if steady else self.sample("first_epoch", seconds)
+    def end_epoch(self, now: float, step: int, shorter: bool = False) -> RunState:
+        """Its training is over; the first of a process teaches nothing of the others.
+
+        Args:
+            now: when.
+            step: after so many steps.
+            shorter: whether it was planned to be shorter than the others.
+        """
+        seconds, whole = self.epoch.training(now), not (self.epoch.skipped or shorter)
+        learned = self
+        if whole and not self.epoch.first:
+            learned = self.learn("epoch", seconds)
+        elif not shorter:
+            learned = self.sample("first_epoch", seconds)
         return replace(
             learned,
             done=self.done + 1,

@@ -34,7 +34,8 @@ from epochcast.importers.cells import parse_number
 from epochcast.importers.documents import HALF_A_ROUNDING
 from epochcast.importers.rows import Row, listed
 from epochcast.importers.table import Table, read_file
-from epochcast.records import LearningCurve
+from epochcast.planning.request import LONGEST_STEPS
+from epochcast.records import CountUnit, LearningCurve
 
 DEFAULT_METRIC = "val_loss"
 VALIDATION = frozenset({"val", "valid", "validation", "eval", "evaluation", "dev"})
@@ -48,7 +49,10 @@ Check = tuple[Row, float]  # of the metric
 
 
 def read_curve(
-    path: str | Path, metric: str = DEFAULT_METRIC, steps_per_epoch: int | None = None
+    path: str | Path,
+    metric: str = DEFAULT_METRIC,
+    steps_per_epoch: int | None = None,
+    unit: CountUnit = "epoch",
 ) -> LearningCurve:
     """The learning curve in a file: CSV, JSON, JSON Lines or TensorBoard's events.
 
@@ -57,6 +61,8 @@ def read_curve(
         metric: a column's or tag's name, in upper or lower case; other names of the validation
             loss are known too.
         steps_per_epoch: of a file that counts steps and has no epochs; 1 if its steps are epochs.
+            With ``unit="step"`` of one that has epochs and no steps.
+        unit: what the curve is to count, for a plan of epochs or of optimizer steps.
 
     Raises:
         UsageError: no such file, not a curve, or one that cannot be used; says where and why.
@@ -70,7 +76,10 @@ def read_curve(
         raise UsageError(f"there is no learning curve at {path}: give {what}")
     try:
         table = read_file(file)
-        return _merged(table, _columns_of(table, metric), steps_per_epoch)
+        columns = _columns_of(table, metric)
+        if unit == "step":
+            columns = _of_steps(columns, steps_per_epoch)
+        return _merged(table, columns, steps_per_epoch)
     except (ValueError, OSError) as error:
         raise UsageError(f"cannot use {path} as a learning curve: {error}") from error
 
@@ -90,6 +99,7 @@ class Columns:
 
     Attributes:
         from_zero: whether ``epoch`` may number epochs from 0, and not say how many have passed.
+        unit: what the curve is to count.
     """
 
     metric: str
@@ -97,6 +107,26 @@ class Columns:
     epoch: str | None
     step: str | None
     from_zero: bool = True
+    unit: CountUnit = "epoch"
+
+    @property
+    def counter(self) -> str | None:
+        """What says when a check was."""
+        return self.epoch or self.step
+
+
+def _of_steps(columns: Columns, steps_per_epoch: int | None) -> Columns:
+    """For a curve that counts optimizer steps: by the steps where there are any."""
+    if columns.step is not None:
+        return replace(columns, epoch=None, unit="step")
+    if columns.epoch is not None and steps_per_epoch is not None:
+        return replace(columns, unit="step")
+    raise ValueError(
+        "it counts no steps, as a plan of steps does: say how many an epoch has with "
+        "--steps-per-epoch, or plan epochs"
+        if columns.epoch is not None
+        else "it counts neither steps nor epochs: give it a column step"
+    )
 
 
 def _columns_of(table: Table, metric: str) -> Columns:
@@ -196,14 +226,16 @@ def _merged(table: Table, columns: Columns, steps_per_epoch: int | None) -> Lear
     return LearningCurve(
         epochs=tuple(epochs),
         validation=tuple(values[epoch] for epoch in epochs),
-        training=_training(placed, epochs, columns.training),
+        training=_training(
+            placed, epochs, columns.training, 1.0 if columns.unit == "epoch" else inf
+        ),
         non_finite_epoch=next((e for e, value in values.items() if not isfinite(value)), None),
     )
 
 
 def _latest(rows: Sequence[Row], columns: Columns) -> Sequence[Row]:
     """Without what a run did again after a resume, which begins another part of the file."""
-    counter = columns.epoch or columns.step
+    counter = columns.counter
     if counter is None or not rows or not rows[-1].part:
         return rows
     begins: dict[int, float] = {}
@@ -248,12 +280,14 @@ def _without_gaps(values: dict[float, float]) -> dict[float, float]:
 
 def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) -> Sequence[Placed]:
     """Rows that say when they are of, in the order of time, without those before training."""
-    counter = columns.epoch or columns.step
+    counter = columns.counter
     if counter is None:
         shown = (row for row in rows if row.get(columns.metric, parse_number) is not None)
         return [(float(n), row) for n, row in enumerate(shown, start=1)]
     steps, from_zero = 1, columns.from_zero
-    if columns.epoch is None:
+    if columns.epoch is None and columns.unit == "step":
+        from_zero = False
+    elif columns.epoch is None:
         if steps_per_epoch is None:
             raise ValueError(
                 f"it counts steps ({counter!r}) and has no epochs: say how many steps an epoch has "
@@ -264,12 +298,16 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     known = [(count / steps, row) for count, row in counted if count is not None]
     if columns.epoch is not None:
         known = _unrounded(known, columns)
+    most = MAX_EPOCHS if columns.unit == "epoch" else LONGEST_STEPS
     for epoch, row in known:
-        if epoch > MAX_EPOCHS:
-            raise row.wrong(f"expected at most {MAX_EPOCHS:,} epochs, but got {epoch:g}", counter)
+        if epoch > most:
+            raise row.wrong(
+                f"expected at most {most:,} {columns.unit}s, but got {epoch:g}", counter
+            )
     whole = all(epoch == int(epoch) for epoch, _ in known)
     first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
-    moved = [(epoch + first, row) for epoch, row in known if epoch + first > 0]
+    each = steps_per_epoch or 1 if columns.unit == "step" and columns.epoch else 1
+    moved = [((epoch + first) * each, row) for epoch, row in known if epoch + first > 0]
     return sorted(moved, key=lambda pair: pair[0])
 
 
@@ -324,9 +362,16 @@ def _value(checks: Sequence[Check], columns: Columns) -> float:
 
 
 def _training(
-    placed: Sequence[Placed], epochs: Sequence[float], column: str | None
+    placed: Sequence[Placed], epochs: Sequence[float], column: str | None, longest: float
 ) -> tuple[float, ...]:
-    """The mean over the epoch before each check, or since the last one; empty if one is missing."""
+    """The mean over the epoch before each check, or since the last one; empty if one is missing.
+
+    Args:
+        placed: rows, by when they are of.
+        epochs: of the checks.
+        column: of the training metric, if there is any.
+        longest: how far before a check a mean reaches at most.
+    """
     logged = [
         (epoch, value)
         for epoch, row in placed
@@ -335,7 +380,7 @@ def _training(
     at = [epoch for epoch, _ in logged]
     means = []
     for before, epoch in zip((0.0, *epochs), epochs, strict=False):
-        some = logged[bisect_right(at, max(before, epoch - 1)) : bisect_right(at, epoch)]
+        some = logged[bisect_right(at, max(before, epoch - longest)) : bisect_right(at, epoch)]
         if not some:
             return ()
         means.append(fmean(value for _, value in some))

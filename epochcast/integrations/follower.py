@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from epochcast.errors import MissingDependency
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
 from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
@@ -70,6 +70,11 @@ class Follower:
     def _new_session(
         self, write: Write, all_ranks_save: bool = False, per_update: bool = False
     ) -> Session:
+        if self.plan.unit == "step":
+            raise UsageError(
+                "this plan counts optimizer steps, and FollowPlan follows epochs: plan with "
+                "--epochs, or follow it in a loop of your own with ec.follow"
+            )
         policy = replace(
             self._settings.policy, all_ranks_save=all_ranks_save, per_update=per_update
         )

@@ -14,8 +14,8 @@ that moment; started again, it goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,9 +132,14 @@ class FollowedRun:
         self._state = torch_state
         self._taken_up = False
         self._skip = 0  # batches of an interrupted epoch that are still to be skipped
+        self._done = 0  # steps of an interrupted segment
+        self._loader: Any = None  # that segments draw from, and
+        self._stream: Iterator[Any] = iter(())
 
     def __enter__(self) -> FollowedRun:
-        self._skip = self._guard.resumed_step
+        in_segments = self._guard.steps_left is not None
+        self._skip = 0 if in_segments else self._guard.resumed_step
+        self._done = self._guard.resumed_step if in_segments else 0
         found = self._guard.checkpoint
         goes_on = self._session.open(self._stop_training, self._may_save)
         if found is not None and self._load is not None:
@@ -158,6 +163,8 @@ class FollowedRun:
     def epochs(self) -> Iterator[int]:
         """The epochs to train, counted from 0, from where the run stands to where it must end.
 
+        Of a plan of steps, its segments.
+
         Raises:
             UsageError: there is a checkpoint to go on from, and nobody has read it.
         """
@@ -170,6 +177,9 @@ class FollowedRun:
         while self._guard.begin_epoch():
             if self._state is not None and not self._skip:
                 self._state.begin_epoch()
+            if self._done:
+                self._guard.skip(self._done)
+                self._done = 0
             yield self._guard.position.epoch
             self._skip = 0
             if self._guard.reason is None:
@@ -182,7 +192,17 @@ class FollowedRun:
         from this loader and then from the next one. A sampler that shuffles by epoch
         (``set_epoch``) is told which one this is. Before a ``break``, call ``step``: nobody else
         knows whether the last batch was trained on.
+
+        Of a plan of steps, those of a segment, from where the one before it left the loader; a
+        loader that is at its end begins again. Where a run goes on, the loader begins as it is: its
+        own state belongs into ``state``.
+
+        Raises:
+            UsageError: the batches of a plan of steps have ended, and cannot begin again.
         """
+        if self._guard.steps_left is not None:
+            yield from self._segment(loader)
+            return
         sampler: Any = getattr(loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self._guard.position.epoch)
@@ -193,6 +213,38 @@ class FollowedRun:
             steps = self._guard.position.steps
             yield batch
             if self._guard.position.steps == steps and self._guard.step():
+                return
+
+    def _segment(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The batches of the present segment."""
+        if self._loader is not loader:
+            self._loader, self._stream = loader, self._around(loader)
+        for batch in self._stream:
+            steps = self._guard.position.steps
+            yield batch
+            if self._guard.position.steps == steps and self._guard.step():
+                return
+            if not self._guard.steps_left:
+                return
+        self._guard.save()
+        raise UsageError(
+            f"the batches ended after step {self._guard.position.steps:,}, and the plan goes on: "
+            "give a loader that can begin again, or plan for fewer steps"
+        )
+
+    def _around(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The loader's batches, again and again."""
+        sampler: Any = getattr(loader, "sampler", None)
+        length = len(loader) if isinstance(loader, Sized) else 0
+        begun = self._guard.position.steps // length if length else 0
+        for number in count(begun):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(number)
+            batches, some = iter(loader), False
+            for batch in batches:
+                some = True
+                yield batch
+            if batches is loader or not some:
                 return
 
     def _drawn(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
@@ -265,6 +317,11 @@ class FollowedRun:
     def best_checkpoint(self) -> Path | None:
         """What ``save`` wrote when the plan's metric was at its best; None before that."""
         return self._guard.best_checkpoint
+
+    @property
+    def steps_left(self) -> int | None:
+        """Batches that the present segment of a plan of steps still has; None in one of epochs."""
+        return self._guard.steps_left
 
     @property
     def position(self) -> Position:

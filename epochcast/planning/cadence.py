@@ -79,10 +79,15 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """Every so many epochs and at the last one, but only so many times: then evenly apart."""
+    """Every so many epochs and at the last one, but only so many times: then evenly apart.
+
+    Attributes:
+        grid: of which all but the last are multiples.
+    """
 
     interval: int
     times: int
+    grid: int = 1
 
     def count(self, last: Epochs) -> Epochs:
         return np.minimum(Every(self.interval).count(last), self.times)
@@ -90,7 +95,8 @@ class AtMost:
     def epochs(self, last: int) -> tuple[int, ...]:
         if last <= self.interval * self.times:
             return Every(self.interval).epochs(last)
-        return tuple(-(-last * k // self.times) for k in range(1, self.times + 1))
+        apart = (-(-last * k // (self.times * self.grid)) for k in range(1, self.times))
+        return _with_last((min(n * self.grid, last) for n in apart), last)
 
 
 @dataclass(frozen=True, slots=True)

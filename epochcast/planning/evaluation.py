@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
+from math import gcd, inf, sqrt
 from typing import Any
 
 import numpy as np
 
-from epochcast.costmodel.cost import ConfigurationCost, Prices
+from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Prices
+from epochcast.costmodel.epoch import division_of
 from epochcast.planning import batch as b
 from epochcast.planning.cadence import (
     At,
@@ -31,7 +32,7 @@ from epochcast.planning.cadence import (
 from epochcast.planning.failures import Interruptions
 from epochcast.planning.limits import KWH
 from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
-from epochcast.planning.request import MAX_SEARCHED_EPOCHS, PlanRequest
+from epochcast.planning.request import PlanRequest
 from epochcast.planning.simulation import (
     LEVELS,
     ROUNDING,
@@ -44,10 +45,13 @@ from epochcast.planning.simulation import (
     upper_quantile,
 )
 from epochcast.planning.stopping import Patience
+from epochcast.planning.unit import InEpochs, InSteps, Unit
 from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
 from epochcast.records.plan import LEAST_FACTOR
 
-MANY = np.array([1000])  # epochs over which a cadence shows its rate
+MANY = np.array([1000])  # epochs over which a cadence shows its rate, and
+MANY_STEPS = np.array([10_000_000])
+SEGMENTS = 100  # of a run of steps in which nothing happens before its end
 LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
 
 
@@ -108,7 +112,20 @@ class EvaluatedCandidate:
     @cached_property
     def searched(self) -> int:
         """The most epochs looked at: no limit is asked whether it allows more."""
-        return max(MAX_SEARCHED_EPOCHS, self.minimum, self.max_epochs or 0)
+        return max(self.request.searched, self.minimum, self.max_epochs or 0)
+
+    @cached_property
+    def unit(self) -> Unit:
+        """What is counted: "epochs" below are so many of it."""
+        if self.request.unit == "epoch":
+            return InEpochs()
+        division = division_of(self.priced.job.samples, self.config)
+        return InSteps.of(division, self.config.accumulation, self.prices)
+
+    @property
+    def unit_seconds(self) -> float:
+        """One epoch or step, evaluation and saves excluded; median."""
+        return self.unit.share * self.prices.epoch_seconds
 
     # -- cadences -------------------------------------------------------------------------------
 
@@ -121,11 +138,23 @@ class EvaluatedCandidate:
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
         checks = next((r.checks for r in self.request.rules if isinstance(r, Patience)), None)
-        return Every(
-            evaluation_interval(
-                self._best_epoch(), self.prices.evaluation.median, self.prices.epoch_seconds, checks
-            )
+        interval = evaluation_interval(
+            self._best_epoch(), self.prices.evaluation.median, self.unit_seconds, checks
         )
+        saved = self.request.save
+        return Every(self._in_line(interval, saved if isinstance(saved, int) else 0))
+
+    def _in_line(self, interval: int, other: int) -> int:
+        """In a plan of steps, an interval that is a multiple of another one or divides it.
+
+        So that the run is made of equal segments, after which something happens. Rounded up: what
+        is done less often costs less. 0 is no other one.
+        """
+        if self.request.unit == "epoch" or not other:
+            return interval
+        if interval >= other:
+            return -(-interval // other) * other
+        return next(other // n for n in range(other // interval, 0, -1) if other % n == 0)
 
     def _best_epoch(self) -> float:
         """Of the learning curves seen; without any, the run is taken to improve until its end.
@@ -144,7 +173,9 @@ class EvaluatedCandidate:
     @cached_property
     def _bare(self) -> Spending:
         """The run without evaluations, saves and failures."""
-        run = RunDraws(self.prices, deviates(self.request.seed), folds=self.request.folds)
+        run = RunDraws(
+            self.prices, deviates(self.request.seed), folds=self.request.folds, unit=self.unit
+        )
         return Spending(run, Every(0), Every(0), self.budget, self.config.world_size)
 
     @cached_property
@@ -170,14 +201,21 @@ class EvaluatedCandidate:
         """When to save, as long as it is not known how long the run will be."""
         if self.max_saves is None:
             return self.paid_saves
-        return AtMost(self._epochs_between_saves, self.max_saves)
+        every = self.evaluate.interval if isinstance(self.evaluate, Every) else 0
+        grid = gcd(every, self._epochs_between_saves) if self.request.unit == "step" else 1
+        return AtMost(self._epochs_between_saves, self.max_saves, grid)
 
     @cached_property
     def _epochs_between_saves(self) -> int:
         """As far as time is concerned."""
         if self.save_interval_seconds is None:
             return 1
-        return save_period(self._steady_seconds, self.prices.save.median, self.request.mtbf_seconds)
+        period = save_period(
+            self._steady_seconds, self.prices.save.median, self.request.mtbf_seconds
+        )
+        return self._in_line(
+            period, self.evaluate.interval if isinstance(self.evaluate, Every) else 0
+        )
 
     @cached_property
     def max_saves(self) -> int | None:
@@ -194,7 +232,7 @@ class EvaluatedCandidate:
     @property
     def spare_saves(self) -> int:
         """Checkpoints on disk beside those kept: one being written, and an older best one."""
-        return 2 if self.evaluate.count(MANY)[0] else 1
+        return 2 if self.evaluate.count(self._many)[0] else 1
 
     @property
     def disk_spreads_saves(self) -> bool:
@@ -206,11 +244,16 @@ class EvaluatedCandidate:
     def _steady_seconds(self) -> float:
         """One epoch with its share of the evaluations."""
         share = self._evaluations_an_epoch
-        return max(self.prices.epoch_seconds + share * self.prices.evaluation.median, 1e-9)
+        return max(self.unit_seconds + share * self.prices.evaluation.median, 1e-9)
 
     @cached_property
     def _evaluations_an_epoch(self) -> float:
-        return float(self.evaluate.count(MANY)[0] / MANY[0])
+        return float(self.evaluate.count(self._many)[0] / self._many[0])
+
+    @cached_property
+    def _many(self) -> Epochs:
+        """Epochs or steps over which a cadence shows its rate."""
+        return MANY if self.request.unit == "epoch" else MANY_STEPS
 
     # -- what it can afford ---------------------------------------------------------------------
 
@@ -219,13 +262,13 @@ class EvaluatedCandidate:
         """Epochs from one save to the next, on average; inf for none."""
         if self.request.save == "auto":
             return self._epochs_between_saves
-        saves = self.save_every.count(MANY)[0]
-        return float(MANY[0] / saves) if saves else inf
+        saves = self.save_every.count(self._many)[0]
+        return float(self._many[0] / saves) if saves else inf
 
     @cached_property
     def segment_seconds(self) -> float:
         """Work from one save to the next, the save included; median."""
-        epochs = min(self._period, MAX_SEARCHED_EPOCHS)
+        epochs = min(self._period, self.request.searched)
         return float(epochs * self._steady_seconds + self.prices.save.median)
 
     @property
@@ -256,7 +299,7 @@ class EvaluatedCandidate:
         return self._reserve(inf if self.budget.deadline is None else self.budget.deadline)
 
     def _reserve(self, deadline: float) -> float:
-        saves = self.prices.save.median and self.save_every.count(MANY)[0]
+        saves = self.prices.save.median and self.save_every.count(self._many)[0]
         if self.budget.deadline is None or not saves:
             return 0.0
         at_stake = min(self.segment_seconds, deadline)
@@ -271,6 +314,7 @@ class EvaluatedCandidate:
             deviates(self.request.seed),
             folds=self.request.folds,
             interruptions=self.interruptions,
+            unit=self.unit,
         )
 
     @cached_property
@@ -339,7 +383,7 @@ class EvaluatedCandidate:
         mtbf = self.request.mtbf_seconds
         if self.request.save != "auto" or mtbf is None or self.save_interval_seconds is None:
             return self.save_every
-        if not self.chosen or self.epochs > LONGEST_PLACED:
+        if not self.chosen or self.epochs > LONGEST_PLACED or self.request.unit == "step":
             return self.save_every
         evaluated = set(self.evaluate.epochs(self.epochs))
         seconds = [
@@ -358,7 +402,12 @@ class EvaluatedCandidate:
     @cached_property
     def one_fold(self) -> RunDraws:
         """The first of the folds of that run."""
-        run = RunDraws(self.prices, deviates(self.request.seed), interruptions=self.interruptions)
+        run = RunDraws(
+            self.prices,
+            deviates(self.request.seed),
+            interruptions=self.interruptions,
+            unit=self.unit,
+        )
         return self._with_saves(run)
 
     def _with_saves(self, run: RunDraws) -> RunDraws:
@@ -370,6 +419,23 @@ class EvaluatedCandidate:
         placed = self.saves.epochs(self.epochs)
         often = replace(often, placed=placed, max_saves=None, evaluations=evaluations)
         return RunDraws(self.prices, run.shared, folds=run.folds, interruptions=often)
+
+    @property
+    def moments(self) -> int:
+        """At which something happens, at most."""
+        counts = (c.count(np.array([self.epochs]))[0] for c in (self.evaluate, self.saves))
+        return int(sum(counts))
+
+    @cached_property
+    def segment_steps(self) -> int | None:
+        """Of the equal parts of a run of steps after which something may happen; None of epochs.
+
+        All moments but the run's end are multiples of them; without any, there are a hundred.
+        """
+        if self.request.unit == "epoch":
+            return None
+        planned = (*self.evaluate.epochs(self.epochs), *self.saves.epochs(self.epochs))
+        return gcd(*(step for step in planned if step < self.epochs)) or -(-self.epochs // SEGMENTS)
 
     def same(self, epochs: int) -> Epochs:
         """The same number in every draw."""
@@ -418,7 +484,7 @@ def option_of(candidate: EvaluatedCandidate) -> Option:
         next_epoch_money=candidate.money_of(next_seconds),
         **_at_this_batch(candidate),
         steps_per_epoch=steps,
-        horizon_steps=steps * candidate.epochs,
+        horizon_steps=candidate.epochs * (1 if candidate.request.unit == "step" else steps),
         extrapolated=tuple(name for name, _ in candidate.cost.extrapolated()),
         **_totals(candidate),
         **_memory(candidate),
@@ -428,13 +494,14 @@ def option_of(candidate: EvaluatedCandidate) -> Option:
 def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
     """What each part of its run takes: what a followed run is held against."""
     run, calibrations = candidate.run, candidate.priced.job.model.calibration
+    passes = (candidate.segment_steps or 1) * candidate.unit.share
     return UnitPrices(
         startup=quantiles(run.startup),
         first_steps=quantiles(run.first),
-        epoch=quantiles(run.training + run.loader_restart),
+        epoch=quantiles(passes * (run.training + run.loader_restart)),
         evaluation=quantiles(run.evaluation),
         save=quantiles(run.save),
-        epoch_noise=run.noise,
+        epoch_noise=min(run.noise / sqrt(passes), EPOCH_NOISE_CAP),
         round_scatter=candidate.cost.variant.run.sd,
         calibration=calibrations.epoch.factor,
         startup_calibration=calibrations.startup.factor,

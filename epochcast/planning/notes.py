@@ -27,7 +27,8 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         chosen: the candidate that the plan is made of.
     """
     found = configuration_warnings(job.model, chosen.cost)
-    found += endless_epoch(chosen.cost, request.samples)
+    if request.unit == "epoch":
+        found += endless_epoch(chosen.cost, request.samples)
     probed = job.variant.world_size
     if chosen.config.world_size != probed:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
@@ -50,7 +51,8 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         if curve.non_finite_epoch is not None:
             within = curve.non_finite_epoch < curve.epochs[-1]
             code = "curve-not-finite-within" if within else "curve-not-finite"
-            found.append(_note(code, metric=request.metric, epoch=f"{curve.non_finite_epoch:g}"))
+            at = f"{request.unit} {curve.non_finite_epoch:g}"
+            found.append(_note(code, metric=request.metric, at=at))
     found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:
@@ -63,7 +65,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         found.append(_note("no-checks"))
     found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
     if request.epochs_limit is None and chosen.epochs >= chosen.searched:
-        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}"))
+        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}", unit=request.unit))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
         found.append(_note("futility-not-replayed"))
     return tuple(found)
@@ -84,10 +86,14 @@ def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
     from epochcast.planning.curves import FEWEST_CHECKS
 
     ends = [c.epochs[-1] for c in request.curves if c.epochs[-1] > last]
-    found = [_note("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}") for end in ends]
+    unit = request.unit
+    found = [
+        _note("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}", unit=unit) for end in ends
+    ]
     checks = max(sum(epoch <= last for epoch in c.epochs) for c in request.curves)
     if checks < FEWEST_CHECKS:
-        found.append(_note("few-checks-in-plan", last=f"{last:,}", needed=str(FEWEST_CHECKS)))
+        details = {"last": f"{last:,}", "needed": str(FEWEST_CHECKS), "unit": unit}
+        found.append(_note("few-checks-in-plan", **details))
     return found
 
 

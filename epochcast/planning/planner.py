@@ -48,6 +48,8 @@ def plan(
     epochs: int | None = None,
     min_epochs: int | None = None,
     max_epochs: int | None = None,
+    steps: int | Literal["max"] | None = None,
+    min_steps: int | None = None,
     batch_sizes: int | Sequence[int] | Literal["free"] | None = None,
     micro_batch: int | None = None,
     devices: int | Sequence[int] | None = None,
@@ -57,7 +59,7 @@ def plan(
     sizes: Mapping[str, SizeValue] | None = None,
     precision: str | None = None,
     workers: int | None = None,
-    evaluate: int | Literal["auto", "rungs"] | Cadence = 1,
+    evaluate: int | Literal["auto", "rungs"] | Cadence | None = None,
     save: int | Literal["auto"] | Cadence = "auto",
     keep: int = 2,
     mtbf_seconds: float | None = None,
@@ -83,6 +85,9 @@ def plan(
             batch, as ``epochs``; default: one of whatever batch is run.
         max_epochs: never more; default: ``epochs``. Above it, what limits leave beyond the target
             is spent on more epochs, up to here.
+        steps: instead of epochs: optimizer steps wanted, or ``"max"`` for as many as limits allow.
+            Cadences, curves and all that the plan counts are then in steps, of one batch size.
+        min_steps: fewer are not worth running, as ``min_epochs``.
         batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
             whatever makes most progress per second; default: as probed last.
         micro_batch: samples of one forward pass on one device; default: any that divides.
@@ -93,10 +98,11 @@ def plan(
         sizes: values of model-size knobs, by name; default: as probed last.
         precision: that was probed, as in a prediction.
         workers: of the data loader, as in a prediction.
-        evaluate: epochs between evaluations, 0 for never, ``"auto"`` for what stopping early pays
-            for, ``"rungs"`` for those of successive halving, or a cadence.
-        save: epochs between checkpoints, 0 for none, ``"auto"`` for what failures and the cost of
-            saving ask for, or a cadence.
+        evaluate: epochs, or steps, between evaluations, 0 for never, ``"auto"`` for what stopping
+            early pays for, ``"rungs"`` for those of successive halving, or a cadence; default:
+            after each epoch, and in a plan of steps ``"auto"``.
+        save: epochs, or steps, between checkpoints, 0 for none, ``"auto"`` for what failures and
+            the cost of saving ask for, or a cadence.
         keep: checkpoints kept on disk; 0 keeps all.
         mtbf_seconds: mean time between failures or interruptions; None for never.
         restart_seconds: from a failure until training goes on; default: a start and first steps.
@@ -121,6 +127,8 @@ def plan(
         epochs=epochs,
         min_epochs=min_epochs,
         max_epochs=max_epochs,
+        steps=steps,
+        min_steps=min_steps,
         batch_sizes=batch_sizes,
         micro_batch=micro_batch,
         devices=devices,
@@ -183,6 +191,8 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
     return Plan(
         workload=model.workload,
         device=model.device,
+        unit=request.unit,
+        segment_steps=chosen.segment_steps,
         samples=job.samples,
         folds=request.folds,
         budget=chosen.budget,
@@ -213,8 +223,8 @@ def _require_feasible(budget: Budget, request: PlanRequest) -> None:
     ends = (budget.deadline, money, budget.energy, request.epochs_limit)
     if all(end is None for end in ends):
         raise UsageError(
-            "nothing ends the run: give epochs, or a limit of time, money or energy, "
-            "e.g. --epochs 90 or --deadline 8h"
+            f"nothing ends the run: give {request.unit}s, or a limit of time, money or energy, "
+            f"e.g. --{request.unit}s 90 or --deadline 8h"
         )
     for name in ("deadline", "spent_seconds"):
         seconds = getattr(budget, name) or 0.0
@@ -230,7 +240,13 @@ def _require_feasible(budget: Budget, request: PlanRequest) -> None:
 
 def _require_end(chosen: EvaluatedCandidate) -> None:
     """Refuse runs that are too long to list or to end."""
-    if chosen.epochs > LONGEST:
+    moments = chosen.moments
+    if chosen.request.unit == "step" and moments > LONGEST:
+        raise UsageError(
+            f"a plan lists at most {LONGEST:,} moments at which something happens, but in "
+            f"{chosen.epochs:,} steps there would be {moments:,}: evaluate and save less often"
+        )
+    if chosen.request.unit == "epoch" and chosen.epochs > LONGEST:
         raise UsageError(
             f"a run has at most {LONGEST:,} epochs, but {chosen.config.label} would have "
             f"{chosen.epochs:,}; give fewer"

@@ -33,7 +33,7 @@ from epochcast.costmodel.surface import Surface, join
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.limits import Meter
-from epochcast.planning.request import MAX_SEARCHED_EPOCHS, PlanRequest
+from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, RunConfig
 
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
@@ -423,6 +423,8 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
     sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_rmse))
     epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
+    if request.unit == "step":
+        epoch = epoch / np.maximum(prices.division.updates, 1)
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate
     limits = _epochs_limits(prices, request)
@@ -443,7 +445,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
 
 
 def _epochs_limits(prices: PriceList, request: PlanRequest) -> Array:
-    epochs = request.epochs_limit or max(MAX_SEARCHED_EPOCHS, request.min_epochs or 1)
+    epochs = request.epochs_limit or max(request.searched, request.min_epochs or 1)
     return np.ceil(epochs / _efficiencies(prices, request) - 1e-9)
 
 

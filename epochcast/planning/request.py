@@ -21,12 +21,14 @@ from epochcast.planning.batch import OPTIMIZERS, OptimizerKind
 from epochcast.planning.cadence import Cadence, Rungs
 from epochcast.planning.direction import mode_of
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
-from epochcast.records import LearningCurve, Mode, Option, SizeValue
+from epochcast.records import CountUnit, LearningCurve, Mode, Option, SizeValue
 from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
 LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
 MAX_SEARCHED_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
+LONGEST_STEPS = 1_000_000_000  # of a run that is counted in steps, and where their search ends
+FIRST_RUNG = 100  # steps, of a plan of steps: the rungs of one of epochs begin at 1
 SHORTEST_MTBF = 1e-3  # seconds: with a failure every millisecond not one step gets done
 
 # -- objectives -----------------------------------------------------------------------------------
@@ -123,16 +125,25 @@ SETTINGS: Mapping[str, Bounds] = {
 }
 
 
+IN_STEPS = {"epochs": "steps", "min_epochs": "min_steps"}  # by the names that people gave
+MOST = "max"  # steps: as many as the limits allow
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
     """A question to the planner: the arguments of ``ec.plan`` by the same names, read.
 
     None means: as probed last, or whatever the budget allows.
 
+    Attributes:
+        unit: what ``epochs``, ``min_epochs``, ``max_epochs`` and the cadences count; ``ec.plan``
+            has names of their own for steps.
+
     Raises:
         UsageError: a value that makes no sense, or values that contradict each other.
     """
 
+    unit: CountUnit = "epoch"
     epochs: int | None = None
     min_epochs: int | None = None
     max_epochs: int | None = None
@@ -174,9 +185,11 @@ class PlanRequest:
                 "a free batch size needs the gradient noise scale, to weigh larger batches against "
                 "more steps: give --noise-scale, or measure it: epochcast probe --noise-scale"
             )
+        if self.unit == "step":
+            self._require_one_batch()
         if self.epochs_limit is not None and (self.min_epochs or 1) > self.epochs_limit:
             raise UsageError(
-                f"min_epochs must not be above the target or maximum of {self.epochs_limit}, "
+                f"min_{self.unit}s must not be above the target or maximum of {self.epochs_limit}, "
                 f"but got {self.min_epochs}"
             )
 
@@ -184,10 +197,20 @@ class PlanRequest:
         """Refuse what is no number where one is meant, and numbers out of range."""
         asked = getattr(self, name)
         optional = next(f.default is None for f in fields(self) if f.name == name)
+        if self.unit == "step" and name in IN_STEPS:
+            name, bounds = IN_STEPS[name], Bounds(LONGEST_STEPS)
         if (asked is None and optional) or hasattr(asked, "epochs"):  # a cadence
             return
         for value in asked if isinstance(asked, tuple) else (asked,):
             _require_number(name, value, bounds)
+
+    def _require_one_batch(self) -> None:
+        """Refuse to choose among batch sizes: a step of another one is another step."""
+        if self.batch_sizes == "free" or len(self.batch_sizes) > 1 or self.noise_scale is not None:
+            raise UsageError(
+                "a number of steps is of one batch size: give one --batch-size and no "
+                "--noise-scale, or epochs instead of steps"
+            )
 
     def _require_kinds(self) -> None:
         """Refuse words and objects of other kinds."""
@@ -280,6 +303,11 @@ class PlanRequest:
         """The end of a run that no limit ends sooner, at the reference batch."""
         return self.max_epochs or self.epochs
 
+    @property
+    def searched(self) -> int:
+        """Where the search ends, unless more are asked for."""
+        return LONGEST_STEPS if self.unit == "step" else MAX_SEARCHED_EPOCHS
+
 
 def _require_number(name: str, value: Any, bounds: Bounds) -> None:
     if isinstance(value, str) and value in bounds.words:
@@ -307,12 +335,33 @@ def request_from(**given: Any) -> PlanRequest:
     """The request that values mean which may be names, single values, lists or NumPy's numbers.
 
     Args:
-        **given: the fields of ``PlanRequest``.
+        **given: the fields of ``PlanRequest``; ``steps`` and ``min_steps`` instead of epochs.
 
     Raises:
         UsageError: a value that makes no sense.
     """
-    return PlanRequest(**{name: READERS.get(name, plain)(given[name]) for name in given})
+    found = {name: READERS.get(name, plain)(given[name]) for name in given}
+    return PlanRequest(**_in_one_unit(found))
+
+
+def _in_one_unit(given: dict[str, Any]) -> dict[str, Any]:
+    """Steps as what a plan of steps counts; without a cadence, what is usual in either."""
+    steps, fewest = given.pop("steps", None), given.pop("min_steps", None)
+    evaluate = given.get("evaluate")
+    if steps is None and fewest is None:
+        return given | ({"evaluate": 1} if "evaluate" in given and evaluate is None else {})
+    both = [name for name in ("epochs", "min_epochs", "max_epochs") if given.get(name) is not None]
+    if both:
+        raise UsageError(f"a plan counts epochs or steps: leave {both[0]} out, or steps")
+    if isinstance(steps, str) and steps != MOST:
+        raise UsageError(f"steps must be a whole number or {MOST!r}, but got {shown(steps)}")
+    rungs = isinstance(evaluate, Rungs) and evaluate == Rungs()
+    return given | {
+        "unit": "step",
+        "epochs": None if steps == MOST else steps,
+        "min_epochs": fewest,
+        "evaluate": "auto" if evaluate is None else Rungs(FIRST_RUNG) if rungs else evaluate,
+    }
 
 
 def _named(what: str, known: Mapping[str, Any]) -> Callable[[Any], Any]:

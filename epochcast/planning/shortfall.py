@@ -28,6 +28,7 @@ from epochcast.units import (
     MAX_MONEY,
     format_bytes,
     format_money,
+    format_number_of,
     format_percent,
     format_seconds,
     parse_bytes,
@@ -74,6 +75,7 @@ def nearest(evaluations: Sequence[EvaluatedCandidate]) -> DoesNotFit:
     """The error that says what would fit."""
     closest = min(evaluations, key=_missed_by)
     shortfall = Shortfall(
+        unit=closest.request.unit,
         epochs=closest.minimum,
         confidence=closest.budget.confidence,
         config=closest.config,
@@ -132,7 +134,7 @@ def describe(shortfall: Shortfall) -> str:
     """One line: what is missed, by how much, what would fit."""
     changes = " and ".join(_change(*miss) for miss in shortfall.limits)
     one = shortfall.epochs == 1
-    epochs, need = ("1 epoch", "needs") if one else (f"{shortfall.epochs:,} epochs", "need")
+    epochs, need = format_number_of(shortfall.epochs, shortfall.unit), "need" + "s" * one
     fits = "fits" if shortfall.fitting_epochs == 1 else "fit"
     instead = f"; {shortfall.fitting_epochs:,} {fits} as it is" if shortfall.fitting_epochs else ""
     return (
@@ -172,10 +174,10 @@ def why_endless(candidate: EvaluatedCandidate, epochs: int, level: float) -> str
     """
     if upper_quantile(candidate.planned.seconds(candidate.same(epochs)), level) <= LONGEST_SECONDS:
         return None
-    run, mtbf = f"{epochs:,} epochs" if epochs > 1 else "1 epoch", candidate.request.mtbf_seconds
+    run, mtbf = format_number_of(epochs, candidate.request.unit), candidate.request.mtbf_seconds
     endless = f"{run} with {candidate.config.label} may take over 3,000 years"
     if mtbf is None:
-        return f"{endless}: give fewer epochs or samples"
+        return f"{endless}: give fewer {candidate.request.unit}s or samples"
     return (
         f"{endless}, as failures come every {format_seconds(mtbf)}, and from a save to the next it "
         f"takes {format_seconds(stretch_seconds(candidate, epochs))}: the run practically never "
@@ -192,7 +194,7 @@ def stretch_seconds(candidate: EvaluatedCandidate, epochs: int) -> float:
 
 def work_seconds(candidate: EvaluatedCandidate, epochs: int) -> float:
     """Of a run of so many epochs, without evaluations, saves and failures."""
-    return candidate.prices.ready_seconds + epochs * candidate.prices.epoch_seconds
+    return candidate.prices.ready_seconds + epochs * candidate.unit_seconds
 
 
 def failure_notes(chosen: EvaluatedCandidate) -> list[Warning_]:

@@ -8,7 +8,8 @@
 **A run.** T(E) = fixed + E·training·e^(s_u·t(z) + σ·t(w)/√E) + E·restart + evals·eval + saves·save
 so that var T(E) = E·σ² + E²·s_u². Both are estimates: t is Student's, for each of its own degrees
 of freedom. t(w)/√E stands for the mean of E independent deviates: every E has its own variance
-right, and T grows with E in every draw (σ·|t(w)| is at most 2), which makes the budget monotone.
+right, and T grows with E in every draw (σ·|t(w)|/√E is at most 2), which makes the budget monotone.
+Where a plan counts optimizer steps, E is a fraction of a pass (``unit``).
 Deviates are stratified (one in each of S equally likely cells) and shared by all configurations,
 so that two configurations differ by what they cost and not by chance: common random numbers
 (Glasserman & Yao 1992). What failures add is in ``failures``.
@@ -36,12 +37,13 @@ from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.failures import FailureDeviates, FailureDraws, Interruptions
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import MAX_SEARCHED_EPOCHS
+from epochcast.planning.unit import InEpochs, Unit
 from epochcast.records import Budget, LimitName, Quantiles
 
 DRAWS = 1000
 LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated
-STEADY = 2.0  # of σ·t(w): with more of it two epochs could take less than one
+STEADY = 2.0  # of σ·t(w)/√E: with more of it two epochs could take less than one
 ROUNDING = 1e-9  # relative: a limit met exactly is met
 
 
@@ -98,6 +100,7 @@ class RunDraws:
         shared: deviates, the same for every configuration.
         folds: runs one after another.
         interruptions: None for runs that never fail.
+        unit: what runs are counted in; "epochs" below are so many of it.
     """
 
     def __init__(
@@ -107,9 +110,10 @@ class RunDraws:
         *,
         folds: int = 1,
         interruptions: Interruptions | None = None,
+        unit: Unit = InEpochs(),  # noqa: B008
     ) -> None:
         z = shared.run
-        self.shared = shared
+        self.shared, self.unit = shared, unit
         self.folds = folds
         self.startup = sample_amount(prices.startup, z) + sample_amount(prices.build, z)
         self.first = sample_amount(prices.first, z)
@@ -121,12 +125,11 @@ class RunDraws:
             sample_amount(prices.save, z),
         )
         self.noise = prices.epoch_noise
-        reach = self.noise * student(shared.epoch, prices.noise_dof)
-        self.averaged = np.clip(reach, -STEADY, STEADY)
+        self.reach = self.noise * student(shared.epoch, prices.noise_dof)
         self.failures = self._failures(interruptions) if interruptions else None
 
     def _failures(self, often: Interruptions) -> FailureDraws:
-        epoch = self.training + self.loader_restart
+        epoch = self.unit.share * (self.training + self.loader_restart)
         epoch = epoch + often.evaluations * self.evaluation + often.saves * self.save
         return FailureDraws(often, self.shared.failures, self.once, epoch, self.folds)
 
@@ -150,16 +153,17 @@ class RunDraws:
             evaluations: in each fold.
             saves: in each fold.
         """
-        averaged = self.averaged / np.sqrt(np.maximum(epochs, 1))
+        passes = self.unit.passes(epochs)
+        averaged = np.clip(self.reach / np.sqrt(np.where(passes > 0, passes, 1)), -STEADY, STEADY)
         run = RunParts(
             startup=self.startup,
             first_steps=self.first,
-            full_batches=self.training * np.exp(averaged),
-            loader_restart=self.loader_restart,
+            full_batches=passes * self.training * np.exp(averaged),
+            loader_restart=self.unit.begun(epochs) * self.loader_restart,
             evaluation=self.evaluation,
             save=self.save,
         )
-        return self._with_failures(self.folds * run.total(epochs, evaluations, saves), epochs)
+        return self._with_failures(self.folds * run.total(1, evaluations, saves), epochs)
 
     def _with_failures(self, work: Array, epochs: Epochs) -> Array:
         if self.failures is None:

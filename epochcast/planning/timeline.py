@@ -186,7 +186,7 @@ def _times(
     some = np.unique(np.append(steps.astype(np.int64), len(moments))) - 1
     drawn = run.until(*(counted[some, None] for counted in (moments, evaluations, saves)))
     work = (
-        moments * prices.epoch_seconds
+        moments * chosen.unit_seconds
         + evaluations * prices.evaluation.median
         + saves * prices.save.median
     )

@@ -51,6 +51,7 @@ class RunStarted:
         limits: what the run may use in all, each in its own unit; of a fold, its share.
         binding_seconds: of the run, after which each limit that time uses up is used up.
         planned_seconds: of the whole run to ``end_epochs``, as planned; None if it is not known.
+        segment_steps: optimizer steps of what is called an epoch; None where that is one.
     """
 
     schema: int = SCHEMA
@@ -68,6 +69,7 @@ class RunStarted:
     limits: tuple[tuple[LimitName, float], ...] = ()
     binding_seconds: tuple[tuple[LimitName, float], ...] = ()
     planned_seconds: Quantiles | None = None
+    segment_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

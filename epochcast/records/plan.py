@@ -33,6 +33,7 @@ Action = Literal["evaluate", "save", "decide"]
 CountedFrom = Literal["now", "start", "total"]
 LimitName = Literal["deadline", "money", "energy", "disk", "memory"]
 Mode = Literal["min", "max"]
+CountUnit = Literal["epoch", "step"]  # what a plan counts in
 RuleKind = Literal["patience", "gl", "pq", "up", "target", "divergence", "futility"]
 Fit = Literal["underfitting", "overfitting", "diverging", "settled"]
 RateRule = Literal["linear", "square-root"]
@@ -166,6 +167,8 @@ class StopRule:
 class Option:
     """One configuration and what the budget buys with it.
 
+    In a plan of steps, "epochs" are optimizer steps (``Plan.unit``).
+
     Attributes:
         epochs: to run: ``max_epochs`` where they fit with the confidence asked for, else what
             does.
@@ -234,7 +237,8 @@ class UnitPrices:
     Attributes:
         startup: process start until the first step can begin.
         first_steps: what the first steps take beyond steady ones.
-        epoch: one steady epoch of training, evaluation and saves excluded.
+        epoch: one steady epoch of training, evaluation and saves excluded; in a plan of steps, a
+            segment of so many.
         evaluation, save: one of each; zero where there is none.
         epoch_noise: relative standard deviation of one epoch around its run's mean, by the steps
             of single visits.
@@ -272,7 +276,7 @@ class Checkpoint:
     The last four need learning curves, and are None without any.
 
     Attributes:
-        epoch: whole epochs done by then.
+        epoch: whole epochs done by then, or steps (``Plan.unit``).
         seconds: since the run began, what happens here included.
         money: spent by then, P50; with what was spent before the run.
         reach_probability: that no stop rule has ended the run before.
@@ -326,6 +330,7 @@ class Shortfall:
     """Why nothing fits, and the nearest thing that would.
 
     Attributes:
+        unit: what "epochs" counts.
         epochs: that were asked for at least.
         config: the configuration that comes nearest.
         limits: each limit that is too low: its name, what it is, what it would have to be.
@@ -337,6 +342,7 @@ class Shortfall:
     config: RunConfig
     limits: tuple[tuple[LimitName, float, float], ...]
     fitting_epochs: int
+    unit: CountUnit = "epoch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +350,10 @@ class Plan:
     """What to run, decided before the run.
 
     Attributes:
+        unit: what everything that is called epochs here counts: passes over the data, or
+            optimizer steps.
+        segment_steps: of a plan of steps: the equal parts after which something may happen; what
+            follows the plan takes one for an epoch. None in a plan of epochs.
         samples: training samples per epoch, of one fold.
         folds: runs of the same plan, as in k-fold cross-validation.
         options: ranked; the first one is chosen.
@@ -384,8 +394,11 @@ class Plan:
     seed: int
     mode: Mode = "min"
     warnings: tuple[Warning_, ...] = ()
+    unit: CountUnit = "epoch"
+    segment_steps: int | None = None
 
     def __post_init__(self) -> None:
+        require_within(self, 1, LONGEST, "segment_steps")
         require(bool(self.options), "a plan needs at least one option, and has none")
         counts = ("folds", "min_epochs", "target_epochs", "max_epochs")
         require_within(self, 1, LONGEST, *counts)

@@ -314,6 +314,7 @@ AROUND = {  # the plan, and how its files are read
 def test_every_option_has_a_twin_in_the_library() -> None:
     options = {option.name for option in command.params} - AROUND
     library = {field.name for record in (Budget, PlanRequest) for field in fields(record)}
+    library = library - {"unit"} | {"steps", "min_steps"}  # what is counted in that unit
     assert {TWINS.get(name, name) for name in options} == library - {
         "watts_spread",
         "deadline_at",
@@ -474,3 +475,48 @@ def test_accuracy_is_better_when_larger_without_being_told(worked: Path) -> None
     found = planned(line)
     assert (found.mode, found.stop_rules[0].mode) == ("max", "max")
     assert "a larger val_accuracy is taken to be better, by its name" in run(line).output
+
+
+def test_a_plan_of_steps_says_steps(worked: Path) -> None:
+    """150 + n + 8 for each 500 steps within an hour: 3,394 and 7 evaluations."""
+    (worked / "pilot.csv").write_text(
+        "step,val_loss\n" + "".join(f"{s},{0.3 + s**-0.5}\n" for s in range(0, 2001, 200) if s)
+    )
+    line = "--model model.json --steps 5000 --deadline 1h --eval-every 500 --save-every 0"
+    text = run(f"{line} --stop futility=0.01 --curve pilot.csv").output
+    for said in (
+        "Run 3,394 of 5,000 steps with batch_size=1",
+        "The deadline binds; all 5,000 steps would fit with a probability of 0.0 %.",
+        "One more step would take 1",
+        "500 steps 8m 20s and an evaluation 8",
+        "by step 3,394 is less likely than",
+        "validation is still improving at step 2000: more steps should help",
+        "steps that fit",
+    ):
+        assert said in " ".join(text.split()), said
+    assert not re.search(r"\bepochs?\b", text)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--steps 10 --epochs 5", "a plan counts epochs or steps: leave epochs out, or steps"),
+        ("--steps many", "expected a whole number or max, but got 'many'"),
+        ("--steps 5 --batch-size 1,2", "a number of steps is of one batch size"),
+        ("--steps max", "nothing ends the run: give steps, or a limit"),
+        ("--steps 9 --curve epochs.csv", "it counts no steps, as a plan of steps does"),
+    ],
+)
+def test_what_a_plan_of_steps_cannot_have_is_refused(worked: Path, line: str, said: str) -> None:
+    (worked / "epochs.csv").write_text("epoch,val_loss\n1,0.5\n2,0.4\n")
+    assert said in " ".join(run(f"--model model.json {line}", code=2).output.split())
+
+
+def test_epochs_of_a_curve_are_steps_where_an_epoch_has_so_many(worked: Path) -> None:
+    rows = "".join(f"{e},{1 / e}\n" for e in range(1, 8))
+    (worked / "epochs.csv").write_text(f"epoch,val_loss\n{rows}")
+    found = planned(
+        "--model model.json --steps 900 --eval-every 100 --curve epochs.csv --steps-per-epoch 50"
+    )
+    assert found.outlook is not None
+    assert found.outlook.seen_epochs == 350

@@ -562,7 +562,11 @@ def test_a_curve_is_judged_no_further_than_the_plan_goes(curve: LearningCurve, l
     assert longer.outlook is not None
     assert longer.outlook.best_epoch <= longer.outlook.seen_epochs == last
     assert [w.code for w in longer.warnings] == ["curve-beyond-plan"]
-    assert dict(longer.warnings[0].details) == {"end": "30", "last": str(last)}
+    assert dict(longer.warnings[0].details) == {
+        "end": "30",
+        "last": str(last),
+        "unit": "epoch",
+    }
 
 
 def test_too_few_checks_within_the_plan_are_said() -> None:
@@ -598,7 +602,7 @@ def test_a_pilot_that_failed_is_said() -> None:
     failed = replace(FALLING, non_finite_epoch=31.0)
     found = plan(EXAMPLE, Budget(), epochs=60, curves=(failed,))
     assert [w.code for w in found.warnings] == ["curve-not-finite"]
-    assert dict(found.warnings[0].details)["epoch"] == "31"
+    assert dict(found.warnings[0].details)["at"] == "epoch 31"
 
 
 def test_futility_is_not_replayed_and_that_is_said() -> None:

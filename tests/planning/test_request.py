@@ -114,7 +114,14 @@ class Never:
         ({"objective": "fame"}, "objective must be one of time, money, memory, but got 'fame'"),
         ({"objective": 3}, "objective must be one of time, money, memory, but got 3"),
         ({"evaluate": "often"}, "a whole number or 'auto' or 'rungs', but got 'often'"),
-        ({"evaluate": None}, "a whole number or 'auto' or 'rungs', but got None"),
+        ({"steps": 5}, "a plan counts epochs or steps: leave epochs out, or steps"),
+        ({"epochs": None, "steps": "all"}, "steps must be a whole number or 'max', but got 'all'"),
+        ({"epochs": None, "steps": 0}, "steps must be positive, but got 0"),
+        ({"epochs": None, "steps": 10**10}, "steps must be at most 1,000,000,000, but got 1000000"),
+        ({"epochs": None, "steps": 5, "min_steps": 6}, "min_steps must not be above the target"),
+        ({"epochs": None, "min_steps": 1.5}, "min_steps must be a whole number, but got 1.5"),
+        ({"epochs": None, "steps": 5, "batch_sizes": (1, 2)}, "of one batch size: give one"),
+        ({"epochs": None, "steps": "max"}, "nothing ends the run: give steps, or a limit"),
         ({"save": "rungs"}, "save must be a whole number or 'auto', but got 'rungs'"),
         ({"save": 1.5}, "save must be a whole number or 'auto', but got 1.5"),
         ({"batch_sizes": "big"}, "batch_sizes must be a whole number or 'free', but got 'big'"),
@@ -169,7 +176,8 @@ def test_every_field_of_a_request_is_an_argument_of_plan_with_the_same_default()
         for p in signature(ec.plan).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     }
-    assert list(named) == [field.name for field in fields(PlanRequest)]
+    steps = {"steps", "min_steps"}  # what is counted in that unit
+    assert {*named} - steps == {field.name for field in fields(PlanRequest)} - {"unit"}
     assert request_from(**named) == PlanRequest()
 
 

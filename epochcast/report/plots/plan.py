@@ -183,7 +183,7 @@ def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
     choice = choice_line(plan)
     title = (f"{plan.workload}: {choice[0].lower()}{choice[1:]}", limits_line(plan.budget))
     fan.set_title("\n".join(filled(text, TITLE) for text in title), loc="left", fontsize=10)
-    strip.set(xlabel="epochs", xlim=(0, plan.chosen.epochs * 1.02))
+    strip.set(xlabel=f"{plan.unit}s", xlim=(0, plan.chosen.epochs * 1.02))
     for axes in (fan, strip):
         dress_axes(axes)
         count_epochs(axes)

@@ -15,6 +15,7 @@ that all limits hold. A star: the best value so far.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -41,7 +42,13 @@ from epochcast.records import (
 from epochcast.report.text.plan import LIMIT_FORMS, within_text
 from epochcast.report.text.terminal import printable
 from epochcast.report.text.warnings import warning_text
-from epochcast.units import format_money, format_percent, format_seconds, format_span
+from epochcast.units import (
+    format_money,
+    format_number_of,
+    format_percent,
+    format_seconds,
+    format_span,
+)
 
 WIDTH = 100
 HEADING_EVERY = 20  # lines: so that a heading is in sight on most terminals
@@ -88,9 +95,16 @@ class Narrator:
     def __init__(self, width: int = WIDTH) -> None:
         self.width = width
         self._metric, self._signal, self._rows = "", "", 0
+        self._segments = False
 
     def lines(self, event: RunEvent) -> list[str]:
         """What to print for an event."""
+        if isinstance(event, RunStarted):
+            self._segments = event.segment_steps is not None
+        found = self._lines(event)
+        return [of_segments(line) for line in found] if self._segments else found
+
+    def _lines(self, event: RunEvent) -> list[str]:
         if isinstance(event, EpochDone):
             return list(self._epoch_lines(event))
         if isinstance(event, RunStarted):
@@ -113,6 +127,11 @@ class Narrator:
         console = Console(file=StringIO(), width=self.width)
         rows = [Text(printable(s, keep="")).wrap(console, self.width) for s in sentences]
         return [row.plain.rstrip() for wrapped in rows for row in wrapped]
+
+
+def of_segments(text: str) -> str:
+    """What is said of epochs, of a run that follows a plan of steps: its epochs are segments."""
+    return re.sub(r"\bepoch(s?)\b", r"segment\1", re.sub(r"\b([Aa])n epoch\b", r"\1 segment", text))
 
 
 class TerminalWatcher:
@@ -144,7 +163,9 @@ def _echo(line: str) -> None:
 def _opening(start: RunStarted) -> list[str]:
     within = within_text(dict(start.limits))
     which = f"Process {start.process} follows" if start.process > 1 else "Following"
-    epochs = f"{start.end_epochs:,} epoch{'s' * (start.end_epochs != 1)}"
+    epochs = format_number_of(start.end_epochs, "epoch")
+    if start.segment_steps is not None:
+        epochs += f" of {format_number_of(start.segment_steps, 'step')}"
     lines = [
         f"{which} the plan of {start.workload}: {epochs} with {start.config.label}. "
         f"{within}, with {format_percent(start.confidence)} confidence."
@@ -263,6 +284,9 @@ def summary_lines(events: Sequence[RunEvent]) -> list[str]:
     if not run:
         return ["Nothing has happened yet."]
     lines = [_state_line(run), _spent_line(run), *_part_lines(run), *_result_lines(run)]
+    start = first_start(run)
+    if start is not None and start.segment_steps is not None:
+        lines = [of_segments(line) for line in lines]
     return [printable(line, keep="") for line in lines]
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from epochcast.records import (
     Budget,
     Checkpoint,
+    CountUnit,
     Option,
     Outlook,
     Plan,
@@ -34,6 +35,7 @@ from epochcast.units import (
     format_count,
     format_energy,
     format_money,
+    format_number_of,
     format_percent,
     format_seconds,
 )
@@ -55,19 +57,20 @@ RULES = {
     "up": "when {metric} has risen over {rises:.0f} strips of {strip:.0f} checks in a row (UP)",
     "target": "when {metric} reaches {value:g}",
     "divergence": "when {metric} is worse than {value:g}",
-    "futility": "when improving {metric} by epoch {horizon:.0f} is less likely than {probability}",
+    "futility": "when improving {metric} by {unit} {horizon:,.0f} is less likely than "
+    "{probability}",
 }
 RATE_RULES: Mapping[RateRule, str] = {
     "linear": "linear rule, for SGD: Goyal et al. 2017",
     "square-root": "square-root rule, for adaptive optimizers: Malladi et al. 2022",
 }
 FITS = {
-    "underfitting": "validation is still improving at epoch {seen:g}: more epochs should help",
-    "overfitting": "validation was best at epoch {turning:g} and has become worse since: "
-    "more epochs overfit",
-    "diverging": "validation was best at epoch {turning:g} and has become worse since, training "
+    "underfitting": "validation is still improving at {unit} {seen:g}: more {unit}s should help",
+    "overfitting": "validation was best at {unit} {turning:g} and has become worse since: "
+    "more {unit}s overfit",
+    "diverging": "validation was best at {unit} {turning:g} and has become worse since, training "
     "too: the run diverges",
-    "settled": "validation has settled by epoch {seen:g}",
+    "settled": "validation has settled by {unit} {seen:g}",
 }
 
 
@@ -81,7 +84,9 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_sentences(console, _reasons(plan, plan.chosen))
     _print_sentences(console, [*_stop_lines(plan), *_outlook_lines(plan)])
     if len(plan.options) > 1:
-        title = "Options; nothing beats those with * in time, cost, memory and epochs at once"
+        title = (
+            f"Options; nothing beats those with * in time, cost, memory and {plan.unit}s at once"
+        )
         _print_tables(console, title, options_tables(plan, console.width))
     moments = timeline_tables(plan, console.width)
     _print_tables(console, _timeline_title(plan, moments[0].row_count), moments)
@@ -146,7 +151,7 @@ def choice_line(plan: Plan) -> str:
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
     wanted = max(chosen.epochs, chosen.target_epochs or 0)
-    epochs = "1 epoch" if wanted == 1 else f"{wanted:,} epochs"
+    epochs = format_number_of(wanted, plan.unit)
     some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
     return f"Run {some}{epochs}{folds} with {chosen.config.label}"
 
@@ -155,7 +160,7 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     """Why it is as many epochs, what is left, what more would take, what to set."""
     lines = _beside_target(chosen)
     if chosen.binding is not None:
-        lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen)}.")
+        lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen, plan.unit)}.")
     elif chosen.slack:
         lines.append(f"All limits hold with a probability of {format_percent(chosen.probability)}.")
     if chosen.slack:
@@ -164,13 +169,13 @@ def _reasons(plan: Plan, chosen: Option) -> list[str]:
     more = format_seconds(chosen.next_epoch_seconds)
     if chosen.next_epoch_money is not None:
         more += f" and {format_money(chosen.next_epoch_money)}"
-    lines += [f"One more epoch would take {more}.", _parts_line(plan)]
+    lines += [f"One more {plan.unit} would take {more}.", _parts_line(plan)]
     rate = ""
     if (chosen.learning_rate_factor or 1.0) != 1.0:
         rate = f"Multiply the learning rate by {chosen.learning_rate_factor:.3g}{_rule(chosen)}. "
     lines.append(
-        f"{rate}A learning-rate schedule spans {chosen.horizon_steps:,} optimizer steps, "
-        f"{chosen.steps_per_epoch:,} an epoch."
+        f"{rate}A learning-rate schedule spans {chosen.horizon_steps:,} optimizer steps"
+        + (f", {chosen.steps_per_epoch:,} an epoch." if plan.unit == "epoch" else ".")
     )
     return lines + _save_lines(plan)
 
@@ -194,7 +199,9 @@ def _beside_target(chosen: Option) -> list[str]:
 
 def _parts_line(plan: Plan) -> str:
     """What an epoch, an evaluation and a save take, P50."""
-    parts = {"An epoch": plan.prices.epoch.p50}
+    many = plan.segment_steps
+    whole = "An epoch" if many is None else _capital(format_number_of(many, "step"))
+    parts = {whole: plan.prices.epoch.p50}
     for name, action in (("an evaluation", "evaluate"), ("a save", "save")):
         price = plan.prices.evaluation if action == "evaluate" else plan.prices.save
         if any(action in c.actions for c in plan.timeline):
@@ -203,13 +210,17 @@ def _parts_line(plan: Plan) -> str:
     return f"{_listed(listed)}, after a start of {format_seconds(plan.prices.startup.p50)} (P50)."
 
 
-def _missed_target(chosen: Option) -> str:
+def _capital(text: str) -> str:
+    return "A step" if text == "1 step" else text
+
+
+def _missed_target(chosen: Option, unit: CountUnit) -> str:
     if chosen.target_epochs is None or chosen.target_probability is None:
         return ""
     if chosen.epochs >= chosen.target_epochs:
         return ""
     chance = format_percent(chosen.target_probability)
-    return f"; all {chosen.target_epochs:,} epochs would fit with a probability of {chance}"
+    return f"; all {chosen.target_epochs:,} {unit}s would fit with a probability of {chance}"
 
 
 def _save_lines(plan: Plan) -> list[str]:
@@ -222,25 +233,25 @@ def _save_lines(plan: Plan) -> list[str]:
         line += f", at most one in {interval}, so that saving takes 3.5 % of the time at most"
     elif plan.save_interval_seconds is not None and plan.mtbf_seconds is not None:
         failures = format_seconds(plan.mtbf_seconds)
-        line += f", {_spacing(saves)}: with a failure every {failures}, that costs least"
+        line += f", {_spacing(saves, plan.unit)}: with a failure every {failures}, that costs least"
     if plan.budget.deadline is not None:
         lead = format_seconds(plan.final_save_seconds)
         line += f"; the last one must begin {lead} before the deadline"
     return [f"{line}."]
 
 
-def _spacing(saves: Sequence[int]) -> str:
-    """How far apart saves are, in epochs."""
+def _spacing(saves: Sequence[int], unit: CountUnit) -> str:
+    """How far apart saves are, in epochs or steps."""
     if len(saves) == 1:
         return "at the end"
     gaps = sorted(b - a for a, b in pairwise((0, *saves)))
     usual = gaps[len(gaps) // 2]
     about = "" if gaps[0] == gaps[-1] else "about "
-    return "one after every epoch" if gaps[-1] == 1 else f"one {about}every {usual:,} epochs"
+    return f"one after every {unit}" if gaps[-1] == 1 else f"one {about}every {usual:,} {unit}s"
 
 
 def _stop_lines(plan: Plan) -> list[str]:
-    lines = [f"Stop {rule_text(rule, plan.metric)}." for rule in plan.stop_rules]
+    lines = [f"Stop {rule_text(rule, plan.metric, plan.unit)}." for rule in plan.stop_rules]
     return lines + _early_end_lines(plan)
 
 
@@ -254,18 +265,25 @@ def _early_end_lines(plan: Plan) -> list[str]:
     half = next((c for c, ended in zip(before, sums, strict=True) if ended >= 0.5), None)
     if half is not None:
         line += (
-            f", half of all runs by epoch {half.epoch:,} after {format_seconds(half.seconds.p50)}"
+            f", half of all runs by {plan.unit} {half.epoch:,} after "
+            f"{format_seconds(half.seconds.p50)}"
         )
     return [f"{line}."]
 
 
-def rule_text(rule: StopRule, metric: str) -> str:
-    """A stop rule in words."""
+def rule_text(rule: StopRule, metric: str, unit: CountUnit = "epoch") -> str:
+    """A stop rule in words.
+
+    Args:
+        rule: with its settings.
+        metric: that it watches.
+        unit: of the plan that it belongs to.
+    """
     settings: dict[str, Any] = dict(rule.settings)
     delta = settings.get("min_delta", 0.0)
     if "probability" in settings:
         settings["probability"] = format_percent(settings["probability"])
-    words = {"metric": metric, "delta": f" by {delta:g}" if delta else ""}
+    words = {"metric": metric, "unit": unit, "delta": f" by {delta:g}" if delta else ""}
     return RULES[rule.kind].format(**settings, **words, th=_ordinal(settings.get("checks", 0)))
 
 
@@ -281,17 +299,18 @@ def _outlook_lines(plan: Plan) -> list[str]:
         return []
     o = plan.outlook
     return [
-        f"Learning curve: {fit_text(o)}.",
-        f"At epoch {plan.chosen.epochs} expect {plan.metric} of {o.final_value.p50:.4g} "
+        f"Learning curve: {fit_text(o, plan.unit)}.",
+        f"At {plan.unit} {plan.chosen.epochs:,} expect {plan.metric} of {o.final_value.p50:.4g} "
         f"({o.final_value.p10:.4g} to {o.final_value.p90:.4g}); it beats the best so far, "
         f"{o.best_value:.4g}{_by(o.min_delta)}, with a probability of "
         f"{format_percent(o.improve_probability)}.",
     ]
 
 
-def fit_text(outlook: Outlook) -> str:
-    """Under- or overfitting in words, with the epoch where it turns."""
-    return FITS[outlook.fit].format(seen=outlook.seen_epochs, turning=outlook.turning_epoch or 0)
+def fit_text(outlook: Outlook, unit: CountUnit = "epoch") -> str:
+    """Under- or overfitting in words, with the epoch or step where it turns."""
+    seen, turning = outlook.seen_epochs, outlook.turning_epoch or 0
+    return FITS[outlook.fit].format(seen=seen, turning=turning, unit=unit)
 
 
 def _by(delta: float) -> str:
@@ -305,7 +324,7 @@ def options_tables(plan: Plan, width: int) -> list[Table]:
     cells: dict[str, list[str]] = {
         "": [f"{rank}{'*' if option.pareto else ' '}" for rank, option in ranked],
         "batch": [_batch(o) for o in options],
-        "epochs": [f"{o.epochs:,}" for o in options],
+        f"{plan.unit}s": [f"{o.epochs:,}" for o in options],
         "time P50": [format_seconds(o.seconds.p50) for o in options],
         "time P90": [format_seconds(o.seconds.p90) for o in options],
     }
@@ -368,7 +387,7 @@ def totals_table(plan: Plan) -> Table:
         ("energy", format_energy, chosen.energy_joules),
         ("carbon", _carbon, chosen.carbon_grams),
         (f"memory, of {format_bytes(plan.device.memory_bytes)}", format_bytes, chosen.device_bytes),
-        ("epochs that fit", _epochs, chosen.affordable_epochs if chosen.slack else None),
+        (f"{plan.unit}s that fit", _epochs, chosen.affordable_epochs if chosen.slack else None),
     ]
     for label, form, q in rows:
         if q is not None:
@@ -391,7 +410,7 @@ def _timeline_columns(plan: Plan) -> dict[str, Callable[[Checkpoint], str]]:
     """Cells by heading."""
     priced = plan.budget.price_per_hour is not None
     forms: dict[str, Callable[[Checkpoint], str]] = {
-        "epoch": lambda c: f"{c.epoch:,}",
+        plan.unit: lambda c: f"{c.epoch:,}",
         "time P50": lambda c: format_seconds(c.seconds.p50),
         "time P90": lambda c: format_seconds(c.seconds.p90),
     }

@@ -70,16 +70,16 @@ WARNINGS = {
     "decided by {usable} of them, which leaves room for fragmentation",
     "futility-not-replayed": "the futility rule is left out of the stop probabilities: replaying "
     "it would fit curves for hours",
-    "curve-not-finite": "{metric} was not finite from epoch {epoch} until the end of a learning "
+    "curve-not-finite": "{metric} was not finite from {at} until the end of a learning "
     "curve: that run failed, and only what came before is used",
-    "curve-not-finite-within": "{metric} was not finite at epoch {epoch} of a learning curve, "
+    "curve-not-finite-within": "{metric} was not finite at {at} of a learning curve, "
     "where a followed run stops; the curve goes on after it, and is used as if it had not been "
     "evaluated there",
     "curves-without-training": "the stop probabilities leave out {count} of {of} learning curves: "
     "the rule pq looks at training losses, which these do not have",
-    "curve-beyond-plan": "a learning curve goes on to epoch {end}, and the plan to epoch {last}: "
+    "curve-beyond-plan": "a learning curve goes on to {unit} {end}, and the plan to {unit} {last}: "
     "what comes after that is left out",
-    "few-checks-in-plan": "no learning curve has {needed} checks by epoch {last}, where the plan "
+    "few-checks-in-plan": "no learning curve has {needed} checks by {unit} {last}, where the plan "
     "ends: what to expect there, and where rules stop, is not shown",
     "unknown-use": "the limit of {limit} is not kept to: what a run needs of it was not measured",
     "disk-spreads-saves": "the disk has room for {count}: saves are further apart than failures "
@@ -90,8 +90,8 @@ WARNINGS = {
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "
     "promises an improvement; add --stop patience=5",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
-    "search-cap": "no limit ends the run before epoch {epochs}, where the search ends: for another "
-    "end, give --epochs",
+    "search-cap": "no limit ends the run before {unit} {epochs}, where the search ends: for "
+    "another end, give --{unit}s",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",
@@ -123,8 +123,8 @@ WARNINGS = {
     "at once: before another is written older ones go, the best one too, and only the newest stays "
     "for certain",
     "endless-epoch": "an epoch is taken to have {samples} samples, the length of the data set or "
-    "sampler that was probed: if that only means without end, there are no epochs; price "
-    "optimizer steps with predict --steps, or say with --samples what an epoch is",
+    "sampler that was probed: if that only means without end, there are no epochs; count "
+    "optimizer steps, predict --steps or plan --steps, or say with --samples what an epoch is",
     "disk-one-checkpoint": "the plan's disk limit has room for one checkpoint: it is written when "
     "the run ends, nothing is saved before, and the best value's weights are not kept; for that, "
     "plan with --disk {need}",
