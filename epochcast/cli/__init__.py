@@ -6,6 +6,7 @@
     plan.py        plan; plan_request.py reads its options
     watching.py    follow-log, tensorboard
     options.py     what the commands share
+    settings.py    what a project says once, in a file
 
 Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
 ``predict`` never loads torch.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -62,7 +64,26 @@ class _Group(click.Group):
             meant = " or ".join(map(repr, get_close_matches(args[0], HOMES)))
             hint = f"did you mean {meant}?" if meant else f"there are: {', '.join(HOMES)}"
             ctx.fail(f"no such command {args[0]!r}; {hint}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            self._tell_settings(ctx, command, rest)
+        return name, command, rest
+
+    def _tell_settings(self, ctx: click.Context, command: click.Command, rest: list[str]) -> None:
+        """Options that a file gives are defaults of every command; those in use are said."""
+        from epochcast.cli.settings import find_settings
+
+        settings = find_settings(Path.cwd())
+        path = [str(command.name)]
+        if isinstance(command, click.Group) and rest and rest[0] in command.commands:
+            path, command = [*path, rest[0]], command.commands[rest[0]]
+        defaults: dict[str, Any] = settings.defaults(command)
+        for name in reversed(path):
+            defaults = {name: defaults}
+        ctx.default_map = defaults
+        used = settings.used_by(command, rest)
+        if used and not {"--help", "-h"} & set(rest):
+            click.echo(printable(used), err=True)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
