@@ -296,7 +296,7 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
         status="ok",
         trials=len(good),
         step_seconds=step,
-        step_spread=(max(steps) - min(steps)) / (2 * step),
+        step_spread=(max(steps) - min(steps)) / (2 * step) if len(steps) > 1 else None,
         samples_per_second=latest.config.batch_size / step,
         data_wait_share=_median_of(_share(v.data_wait_seconds, v) for v in good),
         update_share=_median_of(_share(v.update_seconds, v) for v in good),

@@ -357,7 +357,8 @@ class Summary:
     Attributes:
         trials: successful trials.
         step_seconds: one steady micro-step; None if no trial succeeded.
-        step_spread: half the range of ``step_seconds`` over trials, relative to their median.
+        step_spread: half the range of ``step_seconds`` over trials, relative to their median; None
+            where there is one.
         samples_per_second: of one device, in steady training.
         data_wait_share: share of a step spent waiting for data.
         update_share: share of a step spent in the optimizer.

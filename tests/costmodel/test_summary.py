@@ -113,6 +113,7 @@ def test_a_row_of_one_full_trial():
         ),
     )
     (row,) = summarise([full])
+    assert row.step_spread is None  # of one there is none
     assert row.data_wait_share == pytest.approx(0.2)
     assert row.update_share == pytest.approx(0.1)
     assert row.loader_seconds == pytest.approx(0.02)
