@@ -78,6 +78,45 @@ class GradientNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frequency:
+    """How often a script does something: so many times between epochs, and in so many steps.
+
+    Attributes:
+        per_epoch: times from one epoch to the next.
+        per_step: times an optimizer step, while an epoch goes on.
+    """
+
+    per_epoch: float = 0.0
+    per_step: float = 0.0
+
+    def times(self, steps: float) -> float:
+        """In an epoch of so many optimizer steps."""
+        return self.per_epoch + self.per_step * steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """A training script that was measured as it is.
+
+    Attributes:
+        arguments: of the command, with ``{name}`` where a value goes.
+        environment: variables that were set for it, likewise.
+        files: that it consists of, relative to the folder in which it was started.
+        passes: over its training data that were seen, in miniature or whole.
+        steps: optimizer steps that were seen.
+        evaluations, saves: how often it does either.
+    """
+
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    files: tuple[str, ...] = ()
+    passes: int = 0
+    steps: int = 0
+    evaluations: Frequency = Frequency()
+    saves: Frequency = Frequency()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One trial of one configuration in one worker process: raw samples, in the order taken.
 
@@ -114,6 +153,9 @@ class Measurement:
             beyond the wait that every evaluation micro-step has in it.
         save_seconds: writing one checkpoint (model and optimizer) durably to disk.
         save_bytes: size of that checkpoint.
+        epoch_fixed_seconds: of each epoch, beside its steps, evaluations and saves.
+        finish_seconds: after the last epoch until the process was gone.
+        script: the training script, where one was measured; a workload has none.
         probe_seconds: wall-clock time this trial took, all of the above included.
         memory: what the device reported of steady training steps.
         eval_memory, save_memory: the same of evaluation and of saving a checkpoint.
@@ -153,6 +195,9 @@ class Measurement:
     eval_restart_seconds: tuple[float, ...] = ()
     save_seconds: tuple[float, ...] = ()
     save_bytes: int = 0
+    epoch_fixed_seconds: tuple[float, ...] = ()
+    finish_seconds: float = 0.0
+    script: Script | None = None
     probe_seconds: float = 0.0
     memory: MemoryPeaks | None = None
     eval_memory: MemoryPeaks | None = None

@@ -1,0 +1,205 @@
+"""A command as a template: arguments and environment in which values are put.
+
+    python train.py --batch-size {batch_size} --epochs {epochs}        --set batch_size=16,32
+    ───────────────────────── Template ────────────────────────        ───── choices ────────
+         │ filled(batch_size="16", epochs="3")
+         ▼
+    python train.py --batch-size 16 --epochs 3                         no shell reads it
+
+``{name}`` is a name where a Python variable could be called so: JSON arguments stay as they are.
+``${name}`` is a shell's and stays too; ``{{name}}`` stands for ``{name}`` itself. ``{epochs}`` is
+filled by whoever starts the command: with a few for a probe, which then ends by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePath
+
+from epochcast.errors import UsageError
+
+EPOCHS = "epochs"
+_PLACE = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|(?<!\$)\{([A-Za-z_]\w*)\}")
+_SUFFIXES = (".py", ".pyz", ".ipynb", ".sh", ".bash", ".zsh")  # of what people call a script
+Choices = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A command that can be started."""
+
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def request(self) -> str:
+        """Fingerprint of what is started."""
+        text = repr((self.arguments, self.environment))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A command with places for values.
+
+    Attributes:
+        arguments: the program first; no shell takes part.
+        environment: variables to set beside those that are there.
+
+    Raises:
+        UsageError: there is no command, or no such program.
+    """
+
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.arguments or not self.arguments[0]:
+            raise UsageError("no command was given; write it after --, like -- python train.py")
+        for name, _ in self.environment:
+            if not name or "=" in name:
+                raise UsageError(f"a variable of the environment needs a name, but got {name!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is to be filled in, each once, in the order in which it first appears."""
+        texts = (*self.arguments, *(value for _, value in self.environment))
+        found = (match[2] for text in texts for match in _PLACE.finditer(text) if match[2])
+        return tuple(dict.fromkeys(found))
+
+    def filled(self, values: Mapping[str, str]) -> Filled:
+        """The command with its values.
+
+        Raises:
+            UsageError: a value is missing.
+        """
+        for name in self.names:
+            if name not in values:
+                raise UsageError(_missing(name))
+
+        def fill(text: str) -> str:
+            return _PLACE.sub(lambda m: f"{{{m[1]}}}" if m[1] else values[m[2]], text)
+
+        return Filled(
+            arguments=tuple(fill(argument) for argument in self.arguments),
+            environment=tuple((name, fill(value)) for name, value in self.environment),
+        )
+
+    @property
+    def workload(self) -> str:
+        """What the script is called: its file as it was written, or its module."""
+        return workload_name(self.arguments)
+
+
+def _missing(name: str) -> str:
+    literal = "{{" + name + "}}"
+    if name == EPOCHS:
+        return f"{{{EPOCHS}}} has no value here; write a number, or {literal} for the braces"
+    return (
+        f"{{{name}}} has no value; give it: --set {name}=VALUE[,VALUE…], or write {literal} where "
+        "the braces themselves are meant"
+    )
+
+
+def combinations(template: Template, choices: Choices) -> list[dict[str, str]]:
+    """Every combination of the values that were given, in the order given.
+
+    Args:
+        template: every name in it but ``epochs`` needs values, and every value a place.
+        choices: the values of each name, as they are to be written.
+
+    Raises:
+        UsageError: a name without values or without a place.
+    """
+    places = template.names
+    for name, values in choices.items():
+        if name == EPOCHS:
+            raise UsageError("{epochs} is filled by the probe itself; leave --set epochs out")
+        if not values:
+            raise UsageError(f"--set {name}= needs at least one value")
+        if name not in places:
+            raise UsageError(
+                f"--set {name} is used nowhere; write {{{name}}} into an argument of the command "
+                "or a value of --env, where it goes"
+            )
+    for name in places:
+        if name not in choices and name != EPOCHS:
+            raise UsageError(_missing(name))
+    names = list(choices)
+    different = (dict.fromkeys(choices[name]) for name in names)
+    return [dict(zip(names, values, strict=True)) for values in product(*different)]
+
+
+def require_program(filled: Filled, folder: Path) -> None:
+    """Refuse a command whose program is not there.
+
+    Raises:
+        UsageError: it is not, or cannot be executed.
+    """
+    program, environment = filled.arguments[0], dict(filled.environment)
+    path = environment.get("PATH", os.environ.get("PATH", os.defpath))
+    where = str(folder / program) if os.sep in program else program
+    if shutil.which(where, path=path) is None:
+        raise UsageError(
+            f"there is no program {program!r} that can be started; write the command as you do, "
+            "after --: epochcast probe -- python train.py"
+        )
+
+
+# -- what it is called, and what it consists of ----------------------------------------------------
+
+
+def workload_name(arguments: Sequence[str]) -> str:
+    """``train.py`` of ``python ./train.py``, ``pkg.train`` of ``python -m pkg.train``.
+
+    Of ``torchrun --nproc-per-node 2 train.py`` and other launchers likewise; else the program.
+    """
+    for i, argument in enumerate(arguments):
+        if argument.endswith(_SUFFIXES) and not argument.startswith("-"):
+            return os.path.normpath(argument)
+        if argument in ("-m", "--module") and i + 1 < len(arguments):
+            follows = arguments[i + 1]
+            if not _is_launcher(follows) and re.fullmatch(r"[\w.]+", follows):
+                return follows
+    return PurePath(arguments[0]).name
+
+
+def _is_launcher(module: str) -> bool:
+    return module.split(".")[0] in ("torch", "accelerate", "deepspeed", "lightning", "fabric")
+
+
+def source_of_files(files: Iterable[str], folder: Path = Path()) -> str:
+    """Fingerprint of files; empty where there are none, or one cannot be read.
+
+    Args:
+        files: paths as they were kept; relative ones count from ``folder``.
+        folder: where the command is started.
+    """
+    digest = hashlib.sha256()
+    names = sorted(set(files))
+    try:
+        for name in names:
+            digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
+    except OSError:
+        return ""
+    return digest.hexdigest()[:12] if names else ""
+
+
+def local_files(files: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """Those that lie in a folder, relative to it; installed packages are none of the script's."""
+    found = set()
+    for file in files:
+        path = Path(os.path.abspath(folder / file))
+        if path.is_relative_to(folder) and not _is_installed(path.relative_to(folder)):
+            found.add(path.relative_to(folder).as_posix())
+    return tuple(sorted(found))
+
+
+def _is_installed(path: Path) -> bool:
+    return any(part in ("site-packages", "dist-packages") for part in path.parts)

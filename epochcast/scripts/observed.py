@@ -1,0 +1,626 @@
+"""From the events of a script to a measurement: what was seen, and what is assumed. Pure.
+
+    symbol   meaning                                                        becomes
+    t        seconds of a batch: blocks of steps in steady miniature passes  step_seconds
+    F        of an epoch beside its steps, evaluations and saves             epoch_fixed_seconds
+    a, e     of an evaluation: until its first batch, and each batch         eval_…_seconds
+    s        of a checkpoint                                                 save_seconds
+    T₀       of the first miniature epoch, of n₀ batches                     warmup_seconds
+    S, Z     from the start to the first step; after the last epoch          import_, build_, finish_
+
+    F  = epoch − n·t − evaluations − saves, of steady ones                   with n its batches
+    T₀ − (n₀·t + F + evaluations + saves)                                    the first one's surcharge
+    a real run: S + surcharge + E·(N·t + F + evaluations + saves) + Z        N batches as the loader says
+
+A batch is what prices a step, so that a second optimizer, a line search or accumulation makes no
+difference; where there is no loader, an optimizer step is; without an optimizer a backward call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, get_args
+
+from epochcast.costmodel.epoch import division_of
+from epochcast.costmodel.prediction import ENDLESS
+from epochcast.costmodel.summary import step_seconds
+from epochcast.errors import EpochcastError
+from epochcast.records import (
+    Device,
+    DeviceKind,
+    Frequency,
+    Measurement,
+    MemoryPeaks,
+    Precision,
+    RunConfig,
+    Script,
+    SizeValue,
+    Warning_,
+    make_sizes,
+    parse_size_value,
+)
+from epochcast.scripts import events as e
+from epochcast.scripts.command import Template, local_files, source_of_files
+from epochcast.scripts.timeline import (
+    Events,
+    Interval,
+    Occasion,
+    Pass,
+    Timeline,
+    leading_process,
+    of_kind,
+)
+
+BLOCKS = 16  # of a pass: enough to see noise, and long enough to hold what is done now and then
+SKIPPED = 3  # steps of a run that has one pass: those that warm up
+SETTINGS = {f.name for f in fields(RunConfig)} - {"sizes"}
+_DTYPES: Mapping[str, Precision] = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16"}
+
+
+class NothingSeen(EpochcastError):
+    """The events do not make a measurement; the message says what was missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is known of a trial without its events.
+
+    Attributes:
+        workload: what the script is called.
+        template: of the command.
+        values: that were put into it, as they were written.
+        request: fingerprint of what was started.
+        folder: where the command was started.
+        started, ended: moments of the command, by the clock of the events.
+        machine: the CPU, for scripts that train on it: name and bytes of memory.
+        steps_per_epoch, samples: of an epoch, where the user says so.
+        round: which pass over all configurations.
+        log: path of the command's output.
+        created_at: ISO 8601.
+    """
+
+    workload: str
+    template: Template
+    values: Mapping[str, str]
+    request: str
+    folder: Path
+    started: float
+    ended: float
+    machine: tuple[str, int]
+    steps_per_epoch: int | None = None
+    samples: int | None = None
+    round: int = 0
+    log: str | None = None
+    created_at: str = ""
+
+
+def measurement_of(events: Events, trial: Trial) -> Measurement:
+    """The measurement of a script that trained.
+
+    Args:
+        events: of all its processes.
+        trial: the command, and when it was started and had ended.
+
+    Raises:
+        NothingSeen: nothing was trained, or too little of it was seen.
+    """
+    pid = leading_process(events)
+    if pid is None:
+        raise NothingSeen(_why_nothing(events))
+    return _Observation(events, Timeline(events[pid]), trial).measurement()
+
+
+def _why_nothing(events: Events) -> str:
+    every = [event for of_it in events.values() for event in of_it]
+    if not of_kind(every, e.TorchLoaded):
+        return "no process of the command has imported torch"
+    if of_kind(every, e.PassBegan):
+        return "a loader was iterated, but no optimizer stepped and nothing went backward"
+    return "torch was imported, but no optimizer stepped and nothing went backward"
+
+
+@dataclass(frozen=True)
+class _Observation:
+    """One trial, looked at; every property is computed once, from those above it."""
+
+    events: Events
+    timeline: Timeline
+    trial: Trial
+
+    # -- what is trained with -------------------------------------------------------------------
+
+    @cached_property
+    def loader(self) -> e.Loader | None:
+        """The one that is trained with."""
+        number = self.timeline.main_loader
+        return None if number is None else self.timeline.loaders.get(number)
+
+    @cached_property
+    def passes(self) -> list[Pass]:
+        """Of training."""
+        found = [p for p in self.timeline.training if p.boundaries]
+        if not found:
+            raise NothingSeen("it trained, but no step was seen to its end")
+        return found
+
+    @cached_property
+    def steady(self) -> list[Pass]:
+        """All but the first; the only one, where there is one."""
+        return self.passes[1:] or self.passes
+
+    @cached_property
+    def each_boundary(self) -> float:
+        """Batches from one boundary of steps to the next."""
+        found = [
+            after.batches - before.batches
+            for p in self.passes
+            for before, after in zip(p.boundaries, p.boundaries[1:], strict=False)
+            if after.batches > before.batches and after.index - before.index <= 1
+        ]
+        return float(median(found)) if found else 1.0
+
+    @cached_property
+    def world_size(self) -> int:
+        worlds = of_kind(self.timeline.events, e.World)
+        began = of_kind(self.timeline.events, e.Began)
+        return worlds[-1].size if worlds else (began[0].world_size if began else 1)
+
+    @cached_property
+    def batches_an_epoch(self) -> int | None:
+        """Of a whole pass on one device, as its loader says or as was seen; None if unknown."""
+        if self.trial.steps_per_epoch is not None:
+            return self.trial.steps_per_epoch * self.accumulation
+        if self.loader is not None and self.loader.batches is not None:
+            return self.loader.batches
+        whole = [p.batches for p in self.passes if p.exhausted]
+        return max(whole) if whole and self.loader is not None else None
+
+    @cached_property
+    def accumulation(self) -> int:
+        given = self._given("accumulation")
+        return given if isinstance(given, int) and given > 0 else max(1, round(self.each_boundary))
+
+    @cached_property
+    def batch_size(self) -> int:
+        """As the command says; else as the loader does."""
+        given = self._given("batch_size")
+        if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+            return given
+        loader = self.loader
+        if loader is None:
+            return 1
+        if loader.batch_size is None and loader.samples and loader.batches:
+            return max(1, ceil(loader.samples / self.world_size / loader.batches))
+        return loader.batch_size or 1
+
+    def _given(self, name: str) -> SizeValue | None:
+        text = self.trial.values.get(name)
+        return None if text is None else parse_size_value(text)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """How it runs. ``drop_last`` is as the loader says, if that agrees with its length."""
+        loader = self.loader
+        features = {x.name: x.detail for x in of_kind(self.timeline.events, e.Feature)}
+        dtype = features.get("autocast", "").removeprefix("torch.")
+        known: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "accumulation": self.accumulation,
+            "precision": _DTYPES.get(dtype, "fp32"),
+            "compiled": "compile" in features,
+            "workers": 0 if loader is None else loader.workers,
+            "world_size": self.world_size,
+            "drop_last": loader is not None and loader.drop_last,
+        }
+        sizes: dict[str, SizeValue] = {}
+        for name, text in self.trial.values.items():
+            value = parse_size_value(text)
+            if name == "precision" and value in get_args(Precision):
+                known[name] = value
+            elif name == "workers" and isinstance(value, int) and value >= 0:
+                known[name] = value
+            elif name not in ("batch_size", "accumulation"):
+                sizes[name] = value
+        return RunConfig(**known, sizes=make_sizes(sizes), eval_batch_size=self._eval_batch_size)
+
+    @cached_property
+    def samples(self) -> tuple[int, RunConfig]:
+        """Of an epoch, so that it is divided into as many batches as it has; and the setting of
+        ``drop_last`` that goes with them."""
+        config, batches = self.config, self.batches_an_epoch
+        if self.trial.samples is not None:
+            return self.trial.samples, config
+        if batches is None:
+            return ENDLESS * config.batch_size * config.world_size, config
+        known = self.loader.samples if self.loader is not None else None
+        if known and self.trial.steps_per_epoch is None:
+            for total in (known, known * config.world_size):
+                if division_of(total, config).micro_batches == batches:
+                    return total, config
+        whole = batches * config.batch_size * config.world_size
+        return whole, replace(config, drop_last=False)
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    @cached_property
+    def first_steady(self) -> int:
+        """The boundary of steady passes from which on they are."""
+        if len(self.passes) > 1:
+            return 0
+        return min(SKIPPED, max(0, len(self.passes[0].boundaries) - 2))
+
+    @cached_property
+    def block(self) -> int:
+        """Boundaries of one sample."""
+        shortest = min(len(p.boundaries) - 1 - self.first_steady for p in self.steady)
+        return max(1, shortest // BLOCKS)
+
+    @cached_property
+    def blocks(self) -> list[tuple[float, float, float]]:
+        """Seconds and seconds of waiting for data of a batch, and how many batches a sample has."""
+        found = []
+        for p in self.steady:
+            boundaries = p.boundaries[self.first_steady :: self.block]
+            for a, b in zip(boundaries, boundaries[1:], strict=False):
+                batches = b.batches - a.batches
+                seconds = self.timeline.seconds(a.at, b.at)
+                if batches > 0 and seconds > 0:
+                    waited = min(seconds, max(0.0, b.waited - a.waited))
+                    found.append((seconds / batches, waited / batches, float(batches)))
+        return found or [self._whole_pass(p) for p in self.steady]
+
+    def _whole_pass(self, p: Pass) -> tuple[float, float, float]:
+        """Of a pass of one step: it cannot be told from what comes before it."""
+        batches = max(1.0, min(p.boundaries[0].batches, self.each_boundary))
+        seconds = self.timeline.seconds(p.began, p.boundaries[0].at)
+        if seconds <= 0:
+            raise NothingSeen("it made one step and ended: too little to measure")
+        return seconds / batches, 0.0, batches
+
+    @cached_property
+    def one_step_passes(self) -> bool:
+        """Whether a pass is a single step, with everything that comes before it."""
+        return all(len(p.boundaries) < 2 for p in self.steady)
+
+    # -- evaluations ------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluations(self) -> list[Occasion]:
+        return self.timeline.evaluations
+
+    @cached_property
+    def evaluated_with(self) -> dict[int, list[Pass]]:
+        """Passes of each loader that evaluates, without the first one where there are several."""
+        found: dict[int, list[Pass]] = {}
+        for one in self.evaluations:
+            for p in one.passes:
+                found.setdefault(p.loader, []).append(p)
+        return {number: of_it[1:] or of_it for number, of_it in found.items()}
+
+    def _length(self, number: int) -> int:
+        """Batches of a whole pass over an evaluation loader."""
+        loader = self.timeline.loaders.get(number)
+        seen = max(p.batches for p in self.evaluated_with[number])
+        return max(1, (loader.batches or seen) if loader else seen)
+
+    @cached_property
+    def _main_evaluation(self) -> int | None:
+        """The loader that evaluates most samples; None where there is none."""
+        return max(self.evaluated_with, key=self._length, default=None)
+
+    @cached_property
+    def _eval_batch_size(self) -> int | None:
+        number = self._main_evaluation
+        if number is None:
+            return 1 if self.evaluations else None
+        loader = self.timeline.loaders.get(number)
+        found = loader.batch_size if loader else None
+        if found is None and loader and loader.samples and loader.batches:
+            found = ceil(loader.samples / loader.batches)
+        found = found or 1
+        same = self.loader is not None and found == (self.loader.batch_size or self.batch_size)
+        return None if same else found
+
+    def _real_seconds(self, one: Occasion) -> float:
+        """Of an evaluation over whole loaders, at the pace of its passes."""
+        if not one.passes:
+            return one.seconds
+        return sum(p.restart_seconds + self._length(p.loader) * p.batch_seconds for p in one.passes)
+
+    @cached_property
+    def evaluation_fields(self) -> dict[str, Any]:
+        """What a measurement has of evaluations."""
+        typical = self.evaluations[1:] or self.evaluations
+        if not typical:
+            return {}
+        number = self._main_evaluation
+        if number is None:
+            return {"eval_samples": 1, "eval_batch_seconds": tuple(x.seconds for x in typical)}
+        at_once = self._eval_batch_size or self.batch_size
+        usual = [x for x in typical if any(p.loader == number for p in x.passes)] or typical
+        batches = round(median(sum(self._length(p.loader) for p in x.passes) for x in usual))
+        restarts = [sum(p.restart_seconds for p in x.passes) for x in usual]
+        real = [self._real_seconds(x) - r for x, r in zip(usual, restarts, strict=True)]
+        return {
+            "eval_samples": self._eval_samples(number, batches, at_once),
+            "eval_batch_seconds": tuple(max(0.0, x) / batches for x in real),
+            "eval_restart_seconds": tuple(restarts),
+        }
+
+    def _eval_samples(self, number: int, batches: int, at_once: int) -> int:
+        loader = self.timeline.loaders.get(number)
+        known = loader.samples if loader else None
+        if known and ceil(known / at_once) == batches:
+            return known
+        return batches * at_once
+
+    # -- how often --------------------------------------------------------------------------------
+
+    def frequency(self, occasions: Sequence[Occasion]) -> Frequency:
+        """How often something is done, of what comes between epochs and of what does in them."""
+        inside = [one for one in occasions if self._is_inside(one)]
+        between = len(occasions) - len(inside)
+        windows = max(1, len(self.timeline.windows) or len(self.passes))
+        return Frequency(
+            per_epoch=min(float(between), between / windows),
+            per_step=self._per_step([one.index for one in inside]),
+        )
+
+    def _is_inside(self, one: Occasion) -> bool:
+        """Whether training goes on after it in the same pass."""
+        for p in self.passes:
+            indices = [b.index for b in p.boundaries]
+            if indices and p.began <= one.began <= p.interval.ended:
+                return one.index < indices[-1]
+        return False
+
+    def _per_step(self, indices: Sequence[int]) -> float:
+        if not indices:
+            return 0.0
+        known = sorted(set(indices))
+        gaps = [b - a for a, b in zip([0, *known], known, strict=False) if b > a]
+        return self._steps_of_an_update / median(gaps) if gaps else 0.0
+
+    @cached_property
+    def _steps_of_an_update(self) -> float:
+        """Optimizer steps in what a measurement counts as one: a GAN makes two in a batch."""
+        ends = [(p.boundaries[0], p.boundaries[-1]) for p in self.passes]
+        batches = sum(b.batches - a.batches for a, b in ends)
+        steps = sum(b.index - a.index for a, b in ends)
+        return steps * self.accumulation / batches if batches else 1.0
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    @cached_property
+    def startup(self) -> dict[str, float]:
+        """From the start of the command to the first step, whole passes before it included."""
+        first = self.timeline.first_step_began
+        loaded = next((x.at for x in of_kind(self.timeline.events, e.TorchLoaded)), first)
+        imports = max(0.0, min(loaded, first) - self.trial.started)
+        cut = [
+            (self._loader_length(p) - p.batches) * p.batch_seconds
+            for p in self.timeline.passes
+            if p.began < first and not p.trains and not p.exhausted
+        ]
+        build = max(0.0, first - self.trial.started - imports)
+        return {"import_seconds": imports, "build_seconds": build + sum(max(0.0, x) for x in cut)}
+
+    def _loader_length(self, p: Pass) -> int:
+        loader = self.timeline.loaders.get(p.loader)
+        return (loader.batches if loader else None) or p.batches
+
+    @cached_property
+    def finish_seconds(self) -> float:
+        """After the last epoch that was seen to its end, until every process was gone."""
+        windows, passes = self.timeline.windows, self.passes
+        if self.timeline.ending is not None:
+            return max(0.0, self.trial.ended - self.timeline.ending)
+        last = passes[-1].interval.ended
+        if windows and len(windows) == len(passes):
+            last = max(last, windows[-1].ended)
+        return self.timeline.seconds(last, max(last, self.trial.ended))
+
+    def fixed_seconds(self, t: float) -> list[float]:
+        """Of each steady epoch beside its steps, evaluations and saves.
+
+        Args:
+            t: seconds of a batch.
+        """
+        if self.loader is None:
+            return []
+        windows = self.timeline.windows
+        pairs = list(zip(self.passes, windows, strict=False))
+        found = [self._beside(p, window, t) for p, window in pairs[1:] or pairs]
+        return [max(0.0, seconds) for seconds in found]
+
+    def _beside(self, p: Pass, window: Interval, t: float) -> float:
+        first, last = p.boundaries[0], p.boundaries[-1]
+        if len(self.passes) == 1:
+            first = p.boundaries[self.first_steady]  # what is slow until then is a surcharge
+            return self.timeline.seconds(last.at, window.ended)
+        begin = self.timeline.seconds(p.began, first.at)
+        own = min(float(first.batches), self.each_boundary) * t
+        rest = self.timeline.seconds(last.at, window.ended)
+        if self.one_step_passes:
+            own = begin
+        return begin - own + rest + self._other_training(p, window)
+
+    def _other_training(self, main: Pass, window: Interval) -> float:
+        """What other loaders that are trained with take beyond their miniature, in an epoch."""
+        return sum(
+            (self._loader_length(p) - p.batches) * p.batch_seconds
+            for p in self.timeline.passes
+            if p.trains
+            and p.loader != main.loader
+            and p.ended is not None
+            and not p.exhausted
+            and window.began <= p.began < window.ended
+            and p.began >= main.interval.ended
+        )
+
+    def surcharge(self, t: float, fixed: Sequence[float]) -> float:
+        """What the first epoch takes beyond a steady one of as many batches.
+
+        Args:
+            t: seconds of a batch.
+            fixed: of steady epochs beside their steps.
+        """
+        p = self.passes[0]
+        if len(self.passes) == 1 or not self.timeline.windows:
+            first = p.boundaries[self.first_steady]
+            done = first.batches - p.boundaries[0].batches
+            done += min(float(p.boundaries[0].batches), self.each_boundary)
+            return max(0.0, self.timeline.seconds(p.began, first.at) - done * t)
+        window, last = self.timeline.windows[0], p.boundaries[-1]
+        batches = last.batches - p.boundaries[0].batches
+        batches += min(float(p.boundaries[0].batches), self.each_boundary)
+        training = self.timeline.seconds(window.began, window.ended)
+        usual = batches * t + (fmean(fixed) if fixed else 0.0)
+        return max(0.0, training - usual + self._first_evaluations(window))
+
+    def _first_evaluations(self, window: Interval) -> float:
+        """What evaluations and saves of the first epoch take beyond those that follow."""
+        extra = 0.0
+        for occasions in (self.evaluations, self.timeline.saves):
+            mine = [x for x in occasions if window.began <= x.began < window.ended]
+            later = [x for x in occasions if x.began >= window.ended]
+            if mine and later:
+                usual = fmean(map(self._real_seconds, later))
+                extra += sum(self._real_seconds(x) - usual for x in mine)
+        return max(0.0, extra)
+
+    # -- memory, device ---------------------------------------------------------------------------
+
+    @cached_property
+    def device(self) -> Device:
+        torch = of_kind(self.timeline.events, e.TorchLoaded)[-1]
+        optimizer = self.timeline.optimizer
+        where = optimizer.device if optimizer else "cpu"
+        kind: DeviceKind = "cpu"
+        for one in get_args(DeviceKind):
+            kind = one if where.startswith(one) else kind
+        name, memory = self.trial.machine
+        if kind != "cpu" and optimizer is not None:
+            name, memory = optimizer.device_name or kind, optimizer.device_memory or 0
+        return Device(
+            kind=kind,
+            name=name,
+            memory_bytes=memory,
+            torch=torch.version,
+            cuda=(torch.cuda or "") if kind == "cuda" else "",
+            threads=torch.threads,
+        )
+
+    @cached_property
+    def memory_fields(self) -> dict[str, MemoryPeaks]:
+        """Peaks of training, evaluation and saving: each as far as it was the highest so far."""
+        found: dict[str, MemoryPeaks] = {}
+        before = 0
+        names = {"evaluation": "eval_memory", "save": "save_memory"}
+        for event in of_kind(self.timeline.events, e.Memory):
+            if event.phase in ("startup", "end"):
+                continue
+            name = names.get(event.phase, "memory")
+            peaks = _peaks(event)
+            if name not in found or (peaks.device_bytes or 0) > before:
+                found[name] = peaks
+            before = max(before, peaks.device_bytes or 0)
+        return found
+
+    # -- all of it ----------------------------------------------------------------------------
+
+    def measurement(self) -> Measurement:
+        """See ``measurement_of``."""
+        samples, config = self.samples
+        timed = Measurement(
+            workload=self.trial.workload,
+            request=self.trial.request,
+            config=config,
+            device=self.device,
+            round=self.trial.round,
+            samples=samples,
+            step_seconds=tuple(seconds for seconds, _, _ in self.blocks),
+            data_wait_seconds=tuple(waited for _, waited, _ in self.blocks),
+            steps_per_sample=max(1, round(median(batches for _, _, batches in self.blocks))),
+            save_seconds=tuple(x.seconds for x in self.timeline.saves),
+            save_bytes=round(median([x.bytes for x in self.timeline.saves] or [0])),
+            finish_seconds=self.finish_seconds,
+            probe_seconds=self.trial.ended - self.trial.started,
+            log=self.trial.log,
+            created_at=self.trial.created_at,
+            **self.startup,
+            **self.evaluation_fields,
+            **self.memory_fields,
+        )
+        t = step_seconds(timed)
+        fixed = self.fixed_seconds(t)
+        script, source = self._script()
+        return replace(
+            timed,
+            warmup_seconds=(self.surcharge(t, fixed) + t,),
+            epoch_fixed_seconds=tuple(fixed),
+            script=script,
+            source=source,
+            warnings=tuple(self.assumptions()),
+        )
+
+    def _script(self) -> tuple[Script, str]:
+        """What was started, and the fingerprint of its files."""
+        every = [event for of_it in self.events.values() for event in of_it]
+        named = [file for event in of_kind(every, e.Sources) for file in event.files]
+        files = local_files(named, self.trial.folder)
+        script = Script(
+            arguments=self.trial.template.arguments,
+            environment=self.trial.template.environment,
+            files=files,
+            passes=len(self.passes),
+            steps=self.passes[-1].boundaries[-1].index - self.passes[0].boundaries[0].index + 1,
+            evaluations=self.frequency(self.evaluations),
+            saves=self.frequency(self.timeline.saves),
+        )
+        return script, source_of_files(files, self.trial.folder)
+
+    def assumptions(self) -> list[Warning_]:
+        """What was not seen, and what is therefore taken to be so."""
+        found = []
+        if self.batches_an_epoch is None:
+            found.append(_note("no-epoch-seen"))
+        elif self.loader is None:
+            found.append(_note("epoch-as-said", steps=f"{self.batches_an_epoch:,}"))
+        if self.timeline.by_backward:
+            found.append(_note("no-optimizer-seen"))
+        if self.loader is not None and len(self.passes) == 1:
+            found.append(_note("one-pass-seen"))
+        if not self.evaluations:
+            found.append(_note("no-evaluation-seen", steps=f"{self._steps_seen:,}"))
+        if not self.timeline.saves:
+            found.append(_note("no-save-seen", steps=f"{self._steps_seen:,}"))
+        loader = self.loader
+        if loader and loader.batch_size and loader.batch_size != self.batch_size:
+            found.append(
+                _note("other-batch", loader=str(loader.batch_size), said=str(self.batch_size))
+            )
+        return found
+
+    @cached_property
+    def _steps_seen(self) -> int:
+        return self.passes[-1].boundaries[-1].index
+
+
+def _peaks(event: e.Memory) -> MemoryPeaks:
+    if event.reserved_peak is None:
+        return MemoryPeaks(device_bytes=event.resident_peak)
+    return MemoryPeaks(
+        allocated_bytes=event.allocated_peak,
+        reserved_bytes=event.reserved_peak,
+        device_bytes=event.reserved_peak,
+    )
+
+
+def _note(code: str, **details: str) -> Warning_:
+    return Warning_(code=code, details=tuple(details.items()))
