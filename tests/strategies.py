@@ -208,6 +208,8 @@ run_configs = _record(
 devices = _record(Device)
 footprints = _record(Footprint)
 memory_peaks = _record(MemoryPeaks)
+frequencies = _record(records.Frequency)
+scripts = _record(records.Script)
 _measurement_parts: dict[str, st.SearchStrategy[Any]] = {
     "config": run_configs,
     "schema": st.just(records.SCHEMA),
@@ -297,6 +299,8 @@ every_record = st.one_of(
     plans,
     shortfalls,
     gradient_noises,
+    frequencies,
+    scripts,
     unit_prices,
     options,
     checkpoints,

@@ -257,8 +257,8 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     type=_int_or("auto", "rungs"),
     metavar="N|auto|rungs",
     help="Evaluate every so many epochs (with --steps: steps), never (0), as often as stopping "
-    "early pays for (auto), or at 1, 3, 9, 27, … (rungs; of steps from 100). Default: 1, and auto "
-    "with --steps.",
+    "early pays for (auto), or at 1, 3, 9, 27, … (rungs; of steps from 100). Default: 1, auto "
+    "with --steps, or as a script does.",
 )
 @click.option(
     "--stop",
@@ -304,11 +304,9 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "--save-every",
     "save",
     type=_int_or("auto"),
-    default="auto",
-    show_default=True,
     metavar="N|auto",
     help="Save every so many epochs (with --steps: steps), never (0), or as often as failures and "
-    "the cost of saving ask for (auto).",
+    "the cost of saving ask for (auto). Default: auto, or as a script does.",
 )
 @click.option(
     "--keep",

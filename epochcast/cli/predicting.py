@@ -91,16 +91,12 @@ def fit(
 @click.option(
     "--eval-every",
     type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Evaluate after so many epochs; 0 never does.",
+    help="Evaluate after so many epochs; 0 never does. By default 1, or as the script does.",
 )
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Save a checkpoint after so many epochs; 0 never does.",
+    help="Save after so many epochs; 0 never does. By default 1, or as the script does.",
 )
 @click.option(
     "--memory", type=BYTES, help="Find the largest batch that fits into this much, e.g. 24GiB."

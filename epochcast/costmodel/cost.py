@@ -19,7 +19,16 @@ from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
 from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
-from epochcast.records import SCHEMA, Device, Footprint, Precision, RunConfig, Sizes, Warning_
+from epochcast.records import (
+    SCHEMA,
+    Device,
+    Footprint,
+    Frequency,
+    Precision,
+    RunConfig,
+    Sizes,
+    Warning_,
+)
 
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 
@@ -56,6 +65,10 @@ class Variant:
         step_dof: degrees of freedom with which that is known.
         trials: successful ones.
         doubts: why what they took may not be what a run takes.
+        fixed: what an epoch of a script has beside steps, evaluations and saves.
+        finish: from the last epoch's end to that of the process.
+        evaluations, saves: how often the script does either; None for a workload, of which the
+            question decides.
         single_times: those of them that are known by one time, a slow start perhaps included.
     """
 
@@ -97,6 +110,10 @@ class Variant:
     trials: int = 0
     single_times: int = 0
     doubts: tuple[Warning_, ...] = ()
+    fixed: Amount = NO_COST
+    finish: Amount = NO_COST
+    evaluations: Frequency | None = None
+    saves: Frequency | None = None
 
     @property
     def way(self) -> tuple[object, ...]:
@@ -147,7 +164,9 @@ class Prices:
         partial_seconds: of them, the last, smaller micro-batch.
         update_seconds: of them, one optimizer update.
         loader_restart: from one epoch to the next.
+        fixed: what an epoch of a script has beside steps, evaluations and saves.
         evaluation, save: one of each.
+        finish: after the last epoch.
         epoch_noise: relative scatter of one epoch around its run's mean.
         noise_dof: degrees of freedom with which that is known.
         save_bytes: of one checkpoint; None if unknown.
@@ -161,8 +180,10 @@ class Prices:
     partial_seconds: float = 0.0
     update_seconds: float = 0.0
     loader_restart: Amount = NO_COST
+    fixed: Amount = NO_COST
     evaluation: Amount = NO_COST
     save: Amount = NO_COST
+    finish: Amount = NO_COST
     epoch_noise: float = 0.0
     noise_dof: float = KNOWN_DOF
     save_bytes: float | None = None
@@ -176,7 +197,7 @@ class Prices:
     @property
     def epoch_seconds(self) -> float:
         """One steady epoch, evaluation and saves excluded; median."""
-        return self.training.median + self.loader_restart.median
+        return self.training.median + self.loader_restart.median + self.fixed.median
 
 
 class ConfigurationCost:
@@ -356,6 +377,8 @@ class ConfigurationCost:
             partial_seconds=partial,
             update_seconds=update,
             loader_restart=runs.of(variant.loader_restart),
+            fixed=runs.of(variant.fixed),
+            finish=variant.finish,
             evaluation=self.evaluation(eval_samples),
             save=self.save(),
             epoch_noise=min(EPOCH_NOISE_CAP, noise),

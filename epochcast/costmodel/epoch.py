@@ -7,8 +7,8 @@
 
     ⌈N/D⌉    = full·B + r
     updates  = ⌈(full + [r > 0]) / k⌉
-    T_epoch  = full·t(B) + updates·t_update  +  [r > 0]·t(r)  +  T_loader
-    T_run(E) = T_startup + T_first + E·T_epoch + n_eval·T_eval + n_save·T_save
+    T_epoch  = full·t(B) + updates·t_update  +  [r > 0]·t(r)  +  T_loader  +  T_fixed
+    T_run(E) = T_startup + T_first + E·T_epoch + n_eval·T_eval + n_save·T_save + T_finish
 
 Everything here works on plain numbers and on arrays alike: ``predict`` asks with one configuration
 and quantiles, the planner with a hundred thousand candidates or a thousand draws.
@@ -144,7 +144,9 @@ class RunParts:
         full_batches: one epoch's micro-batches of full size, with all updates.
         partial_batch: one epoch's last, smaller micro-batch.
         loader_restart: from one epoch to the next.
+        fixed: what an epoch of a script has beside steps, evaluations and saves.
         evaluation, save: one of each.
+        finish: after the last epoch.
     """
 
     startup: Seconds = 0.0
@@ -152,13 +154,15 @@ class RunParts:
     full_batches: Seconds
     partial_batch: Seconds = 0.0
     loader_restart: Seconds = 0.0
+    fixed: Seconds = 0.0
     evaluation: Seconds = 0.0
     save: Seconds = 0.0
+    finish: Seconds = 0.0
 
     @property
     def epoch(self) -> Seconds:
         """One steady epoch, evaluation and saves excluded."""
-        return self.full_batches + self.partial_batch + self.loader_restart
+        return self.full_batches + self.partial_batch + self.loader_restart + self.fixed
 
     def terms(self, epochs: Any, evaluations: Any, saves: Any) -> dict[str, Seconds]:
         """The terms of a run by the names that people see; their sum is the run.
@@ -173,8 +177,10 @@ class RunParts:
             "training steps": epochs * self.full_batches,
             "last partial batches": epochs * self.partial_batch,
             "starting epochs": epochs * self.loader_restart,
+            "rest of epochs": epochs * self.fixed,
             "evaluation": evaluations * self.evaluation,
             "checkpoints": saves * self.save,
+            "after the last epoch": self.finish,
         }
 
     def total(self, epochs: Any, evaluations: Any, saves: Any) -> Array:

@@ -454,6 +454,10 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         trials=len(trials),
         doubts=tuple({w.code: w for m in trials for w in m.warnings}.values()),
         single_times=sum(m.message == ONE_TIME_ONLY for m in trials),
+        fixed=_constant([t for m in trials for t in m.epoch_fixed_seconds]),
+        finish=_constant([m.finish_seconds for m in trials if m.script is not None]),
+        evaluations=newest.script.evaluations if newest.script else None,
+        saves=newest.script.saves if newest.script else None,
     )
 
 

@@ -38,8 +38,8 @@ class CostModel(Parameters):
         workers: int | None = None,
         eval_batch_size: int | None = None,
         footprint: Footprint | None = None,
-        eval_every: float = 1.0,
-        save_every: float = 1.0,
+        eval_every: float | None = None,
+        save_every: float | None = None,
         price_per_hour: float | None = None,
         **sizes: SizeValue,
     ) -> Estimate:
@@ -54,8 +54,9 @@ class CostModel(Parameters):
             workers: data-loader processes, if not as probed.
             eval_batch_size: samples of an evaluation batch, if not as probed.
             footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
-            eval_every: epochs between evaluations; 0 never evaluates.
-            save_every: epochs between checkpoints; 0 saves none.
+            eval_every: epochs between evaluations; 0 never evaluates. By default 1, or as a script
+                was seen to.
+            save_every: epochs between checkpoints; 0 saves none. By default likewise.
             price_per_hour: of one device; without one the estimate has no cost.
             **sizes: model-size knobs; those left out are as probed last.
 

@@ -31,6 +31,7 @@ from epochcast.records import (
     Capacity,
     Estimate,
     Footprint,
+    Frequency,
     Quantiles,
     RunConfig,
     SizeValue,
@@ -61,8 +62,8 @@ class Question:
     samples: int | None = None
     accumulation: int | None = None
     eval_batch_size: int | None = None
-    eval_every: float = 1.0
-    save_every: float = 1.0
+    eval_every: float | None = None
+    save_every: float | None = None
     price_per_hour: float | None = None
     precision: str | None = None
     compiled: bool | None = None
@@ -82,7 +83,7 @@ class Question:
             raise PredictionError(f"epochs must be a positive number, but got {self.epochs!r}")
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)
-            if value != 0 and not _is_within(value, 1 / LARGEST):
+            if value not in (None, 0) and not _is_within(value, 1 / LARGEST):
                 raise PredictionError(f"{name} must be 0 (never) or more epochs, but got {value!r}")
         if self.price_per_hour is not None and not _is_within(self.price_per_hour, 0.0):
             raise PredictionError(f"price_per_hour must be >= 0, but got {self.price_per_hour!r}")
@@ -111,6 +112,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         at = ConfigurationCost(parameters, variant, config)
     division = _division(samples, config)
     epochs = question.epochs or (question.steps or 0) / division.updates
+    question = as_the_script_does(question, variant, division)
     prices = at.prices(division)
     terms = _terms(prices, division, epochs, question)
     if question.steps is not None:
@@ -149,6 +151,28 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
             *([] if question.steps else endless_epoch(at, question.samples)),
             *configuration_warnings(parameters, at),
         ),
+    )
+
+
+def as_the_script_does(question: Question, variant: Variant, division: Division[int]) -> Question:
+    """The question with the cadences that it leaves open: every epoch, or as a script was seen to.
+
+    Args:
+        question: may say how often to evaluate and to save.
+        variant: knows how often its script does.
+        division: of an epoch.
+    """
+
+    def every(asked: float | None, seen: Frequency | None) -> float:
+        if asked is not None or seen is None:
+            return 1.0 if asked is None else asked
+        times = seen.times(division.updates)
+        return 1.0 / times if times else 0.0
+
+    return replace(
+        question,
+        eval_every=every(question.eval_every, variant.evaluations),
+        save_every=every(question.save_every, variant.saves),
     )
 
 
@@ -313,8 +337,10 @@ def _terms(
         "training steps": epochs * division.full,
         "last partial batches": epochs,
         "starting epochs": epochs,
+        "rest of epochs": epochs,
         "evaluation": evaluations,
         "checkpoints": saves,
+        "after the last epoch": 1.0,
     }
     parts = _parts(prices, epochs).terms(epochs, evaluations, saves)
     return [
@@ -363,8 +389,10 @@ def _parts(prices: Prices, epochs: float) -> RunParts:
         full_batches=_levels(Amount(full, scatter)),
         partial_batch=_levels(Amount(prices.partial_seconds, scatter)),
         loader_restart=_levels(prices.loader_restart),
+        fixed=_levels(prices.fixed),
         evaluation=_levels(prices.evaluation),
         save=_levels(prices.save),
+        finish=_levels(prices.finish),
     )
 
 
@@ -384,9 +412,9 @@ def _quantiles(levels: Seconds) -> Quantiles:
     return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
 
 
-def _occasions(epochs: float, every: float) -> int:
+def _occasions(epochs: float, every: float | None) -> int:
     """How often something happens that is done every so many epochs and at the end."""
-    if every == 0:
+    if not every:
         return 0
     return ceil(epochs / every - EPSILON)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd, inf, sqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -135,6 +135,8 @@ class EvaluatedCandidate:
         asked = self.request.evaluate
         if not self.prices.evaluation.median:
             return Every(0)
+        if asked is None:  # a request that the planner has not completed
+            return Every(1)
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
         checks = next((r.checks for r in self.request.rules if isinstance(r, Patience)), None)
@@ -178,10 +180,15 @@ class EvaluatedCandidate:
         )
         return Spending(run, Every(0), Every(0), self.budget, self.config.world_size)
 
+    @property
+    def asked_save(self) -> int | Literal["auto"] | Cadence:
+        """When to save, as asked for; where it was left open, as often as pays."""
+        return "auto" if self.request.save is None else self.request.save
+
     @cached_property
     def save_interval_seconds(self) -> float | None:
         """Between saves, at least; None where the cadence was given."""
-        if self.prices.save.median < LEAST_FACTOR or self.request.save != "auto":
+        if self.prices.save.median < LEAST_FACTOR or self.asked_save != "auto":
             return None
         return save_interval(self.prices.save.median, self.request.mtbf_seconds)
 
@@ -191,7 +198,7 @@ class EvaluatedCandidate:
 
         Otherwise a smaller disk, with fewer saves, would leave time for more epochs.
         """
-        asked = self.request.save
+        asked = self.asked_save
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
         return Every(self._epochs_between_saves)
@@ -224,7 +231,7 @@ class EvaluatedCandidate:
         A disk without room for a single one is a limit that is not met.
         """
         size, disk = self.prices.save_bytes, self.budget.disk
-        if self.request.save != "auto" or disk is None or not size:
+        if self.asked_save != "auto" or disk is None or not size:
             return None
         room = int(disk / (size * self.request.folds) * (1 + ROUNDING))
         return None if room < 1 or 0 < self.request.keep <= room - self.spare_saves else room
@@ -260,7 +267,7 @@ class EvaluatedCandidate:
     @cached_property
     def _period(self) -> float:
         """Epochs from one save to the next, on average; inf for none."""
-        if self.request.save == "auto":
+        if self.asked_save == "auto":
             return self._epochs_between_saves
         saves = self.save_every.count(self._many)[0]
         return float(self._many[0] / saves) if saves else inf
@@ -381,7 +388,7 @@ class EvaluatedCandidate:
         for. Periodically elsewhere, and in runs so long that it makes no difference.
         """
         mtbf = self.request.mtbf_seconds
-        if self.request.save != "auto" or mtbf is None or self.save_interval_seconds is None:
+        if self.asked_save != "auto" or mtbf is None or self.save_interval_seconds is None:
             return self.save_every
         if not self.chosen or self.epochs > LONGEST_PLACED or self.request.unit == "step":
             return self.save_every
@@ -498,7 +505,7 @@ def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
     return UnitPrices(
         startup=quantiles(run.startup),
         first_steps=quantiles(run.first),
-        epoch=quantiles(passes * (run.training + run.loader_restart)),
+        epoch=quantiles(passes * (run.training + run.beside)),
         evaluation=quantiles(run.evaluation),
         save=quantiles(run.save),
         epoch_noise=min(run.noise / sqrt(passes), EPOCH_NOISE_CAP),

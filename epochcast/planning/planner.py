@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from epochcast.costmodel.cost import ConfigurationCost
+from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import (
     Question,
@@ -31,7 +32,15 @@ from epochcast.planning.shortfall import nearest, why_endless
 from epochcast.planning.simulation import DRAWS
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
-from epochcast.records import Budget, LearningCurve, Mode, Option, Outlook, Plan, SizeValue
+from epochcast.records import (
+    Budget,
+    LearningCurve,
+    Mode,
+    Option,
+    Outlook,
+    Plan,
+    SizeValue,
+)
 from epochcast.units import LONGEST_SECONDS
 
 if TYPE_CHECKING:
@@ -60,7 +69,7 @@ def plan(
     precision: str | None = None,
     workers: int | None = None,
     evaluate: int | Literal["auto", "rungs"] | Cadence | None = None,
-    save: int | Literal["auto"] | Cadence = "auto",
+    save: int | Literal["auto"] | Cadence | None = None,
     keep: int = 2,
     mtbf_seconds: float | None = None,
     restart_seconds: float | None = None,
@@ -100,9 +109,10 @@ def plan(
         workers: of the data loader, as in a prediction.
         evaluate: epochs, or steps, between evaluations, 0 for never, ``"auto"`` for what stopping
             early pays for, ``"rungs"`` for those of successive halving, or a cadence; default:
-            after each epoch, and in a plan of steps ``"auto"``.
+            after each epoch, and in a plan of steps ``"auto"``; of a script: as often as it does.
         save: epochs, or steps, between checkpoints, 0 for none, ``"auto"`` for what failures and
-            the cost of saving ask for, or a cadence.
+            the cost of saving ask for, or a cadence; default: ``"auto"``, of a script: as often as
+            it does.
         keep: checkpoints kept on disk; 0 keeps all.
         mtbf_seconds: mean time between failures or interruptions; None for never.
         restart_seconds: from a failure until training goes on; default: a start and first steps.
@@ -159,6 +169,7 @@ def plan(
         budget = replace(budget, price_per_hour=0.0)
     _require_feasible(budget, request)
     job = _job(model, request)
+    request = with_cadences(job, request)
     ranked = _ranked(job, budget, request)
     chosen = replace(ranked[0][0], chosen=True)
     _require_end(chosen)
@@ -284,7 +295,34 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
         samples=samples,
         eval_samples=eval_samples,
         bandwidth=request.bandwidth,
+        own_evaluations=request.evaluate is None and request.unit == "epoch",
+        own_saves=request.save is None and request.unit == "epoch",
     )
+
+
+def with_cadences(job: Job, request: PlanRequest) -> PlanRequest:
+    """The request with the cadences that it leaves open: a script's own, else what is usual.
+
+    Args:
+        job: knows how often its script evaluates and saves, and how many steps an epoch has.
+        request: may name a cadence.
+    """
+    updates = division_of(job.samples, job.config).updates
+    units = updates if request.unit == "step" else 1  # in an epoch
+    evaluate, save = request.evaluate, request.save
+    if evaluate is None:
+        often = job.variant.evaluations
+        usual: int | Literal["auto"] = "auto" if request.unit == "step" else 1
+        evaluate = _between(often.times(updates) / units) if often else usual
+    if save is None:
+        often = job.variant.saves
+        save = _between(often.times(updates) / units) if often else "auto"
+    return replace(request, evaluate=evaluate, save=save)
+
+
+def _between(times: float) -> int:
+    """Whole epochs or steps from one time to the next, 0 for never; ``times`` in each of them."""
+    return max(1, round(1 / times)) if times else 0
 
 
 def with_pareto(options: Sequence[Option]) -> tuple[Option, ...]:

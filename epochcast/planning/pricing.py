@@ -29,12 +29,13 @@ from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array, VariableTable
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import MEMORY_TIGHT
+from epochcast.costmodel.scatter import Amount
 from epochcast.costmodel.surface import Surface, join
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import PlanRequest
-from epochcast.records import Budget, RunConfig
+from epochcast.records import Budget, Frequency, RunConfig
 
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
 
@@ -59,7 +60,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained, whatever the batch: the same for all candidates."""
+    """What is trained, whatever the batch: the same for all candidates.
+
+    Attributes:
+        own_evaluations, own_saves: whether they come as often as the script was seen to do them:
+            several in an epoch are priced as one at its end.
+    """
 
     model: CostModel
     variant: Variant
@@ -67,6 +73,8 @@ class Job:
     samples: int
     eval_samples: int
     bandwidth: float | None = None
+    own_evaluations: bool = False
+    own_saves: bool = False
 
     @property
     def apart(self) -> bool:
@@ -103,11 +111,24 @@ class PriceList:
 
     def prices(self, at: ConfigurationCost) -> Prices:
         """One candidate's prices, exactly and with their scatter."""
-        return at.prices(
-            division_of(self.job.samples, at.config),
-            reduce_seconds=_reduce_seconds(self.job, at.config.world_size, at.variables),
-            eval_samples=self.job.eval_samples,
+        job, division = self.job, division_of(self.job.samples, at.config)
+        prices = at.prices(
+            division,
+            reduce_seconds=_reduce_seconds(job, at.config.world_size, at.variables),
+            eval_samples=job.eval_samples,
         )
+        if job.own_evaluations:
+            evaluation = _at_once(prices.evaluation, job.variant.evaluations, division)
+            prices = replace(prices, evaluation=evaluation)
+        if job.own_saves:
+            prices = replace(prices, save=_at_once(prices.save, job.variant.saves, division))
+        return prices
+
+
+def _at_once(amount: Amount, often: Frequency | None, division: Division[int]) -> Amount:
+    """All that an epoch has of something, where it has several."""
+    times = often.times(division.updates) if often else 1.0
+    return replace(amount, median=amount.median * max(1.0, times))
 
 
 def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
@@ -422,7 +443,8 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     """
     variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
     sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_rmse))
-    epoch = prices.training * _caution(prices, budget, sd) + variant.loader_restart.median
+    epoch = prices.training * _caution(prices, budget, sd)
+    epoch = epoch + variant.loader_restart.median + variant.fixed.median
     if request.unit == "step":
         epoch = epoch / np.maximum(prices.division.updates, 1)
     if isinstance(request.evaluate, int) and request.evaluate > 0:

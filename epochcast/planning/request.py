@@ -156,8 +156,8 @@ class PlanRequest:
     sizes: Mapping[str, SizeValue] = field(default_factory=dict)
     precision: str | None = None
     workers: int | None = None
-    evaluate: int | Literal["auto"] | Cadence = 1
-    save: int | Literal["auto"] | Cadence = "auto"
+    evaluate: int | Literal["auto"] | Cadence | None = None
+    save: int | Literal["auto"] | Cadence | None = None
     keep: int = 2
     mtbf_seconds: float | None = None
     restart_seconds: float | None = None
@@ -345,11 +345,11 @@ def request_from(**given: Any) -> PlanRequest:
 
 
 def _in_one_unit(given: dict[str, Any]) -> dict[str, Any]:
-    """Steps as what a plan of steps counts; without a cadence, what is usual in either."""
+    """Steps as what a plan of steps counts."""
     steps, fewest = given.pop("steps", None), given.pop("min_steps", None)
     evaluate = given.get("evaluate")
     if steps is None and fewest is None:
-        return given | ({"evaluate": 1} if "evaluate" in given and evaluate is None else {})
+        return given
     both = [name for name in ("epochs", "min_epochs", "max_epochs") if given.get(name) is not None]
     if both:
         raise UsageError(f"a plan counts epochs or steps: leave {both[0]} out, or steps")
@@ -360,7 +360,7 @@ def _in_one_unit(given: dict[str, Any]) -> dict[str, Any]:
         "unit": "step",
         "epochs": None if steps == MOST else steps,
         "min_epochs": fewest,
-        "evaluate": "auto" if evaluate is None else Rungs(FIRST_RUNG) if rungs else evaluate,
+        "evaluate": Rungs(FIRST_RUNG) if rungs else evaluate,
     }
 
 

@@ -5,7 +5,7 @@
     z, w     deviates of a whole run and of its epochs, standard normal                 (S,)
     E        epochs
 
-**A run.** T(E) = fixed + E·training·e^(s_u·t(z) + σ·t(w)/√E) + E·restart + evals·eval + saves·save
+**A run.** T(E) = once + E·training·e^(s_u·t(z) + σ·t(w)/√E) + E·beside + evals·eval + saves·save
 so that var T(E) = E·σ² + E²·s_u². Both are estimates: t is Student's, for each of its own degrees
 of freedom. t(w)/√E stands for the mean of E independent deviates: every E has its own variance
 right, and T grows with E in every draw (σ·|t(w)|/√E is at most 2), which makes the budget monotone.
@@ -120,6 +120,9 @@ class RunDraws:
         self.once = self.startup + self.first
         self.training = sample_amount(prices.training, z)
         self.loader_restart = sample_amount(prices.loader_restart, z)
+        self.fixed = sample_amount(prices.fixed, z)
+        self.beside = self.loader_restart + self.fixed
+        self.finish = sample_amount(prices.finish, z)
         self.evaluation, self.save = (
             sample_amount(prices.evaluation, z),
             sample_amount(prices.save, z),
@@ -129,7 +132,7 @@ class RunDraws:
         self.failures = self._failures(interruptions) if interruptions else None
 
     def _failures(self, often: Interruptions) -> FailureDraws:
-        epoch = self.unit.share * (self.training + self.loader_restart)
+        epoch = self.unit.share * (self.training + self.beside)
         epoch = epoch + often.evaluations * self.evaluation + often.saves * self.save
         return FailureDraws(often, self.shared.failures, self.once, epoch, self.folds)
 
@@ -160,8 +163,10 @@ class RunDraws:
             first_steps=self.first,
             full_batches=passes * self.training * np.exp(averaged),
             loader_restart=self.unit.begun(epochs) * self.loader_restart,
+            fixed=self.unit.begun(epochs) * self.fixed,
             evaluation=self.evaluation,
             save=self.save,
+            finish=self.finish,
         )
         return self._with_failures(self.folds * run.total(1, evaluations, saves), epochs)
 

@@ -65,9 +65,11 @@ from epochcast.records.footprint import (
     Timeline,
 )
 from epochcast.records.measurement import (
+    Frequency,
     GradientNoise,
     Measurement,
     MemoryPeaks,
+    Script,
     Status,
     Summary,
 )
@@ -107,6 +109,7 @@ __all__ = [
     "EpochDone",
     "Estimate",
     "Footprint",
+    "Frequency",
     "GradientNoise",
     "LearningCurve",
     "LimitName",
@@ -127,6 +130,7 @@ __all__ = [
     "RunEvent",
     "RunOutcome",
     "RunStarted",
+    "Script",
     "Shortfall",
     "SizeValue",
     "Sizes",

@@ -1,16 +1,17 @@
 """From the events of a script to a measurement: what was seen, and what is assumed. Pure.
 
-    symbol   meaning                                                        becomes
-    t        seconds of a batch: blocks of steps in steady miniature passes  step_seconds
-    F        of an epoch beside its steps, evaluations and saves             epoch_fixed_seconds
-    a, e     of an evaluation: until its first batch, and each batch         eval_…_seconds
-    s        of a checkpoint                                                 save_seconds
-    T₀       of the first miniature epoch, of n₀ batches                     warmup_seconds
-    S, Z     from the start to the first step; after the last epoch          import_, build_, finish_
+    symbol   meaning                                                    becomes
+    t        seconds of a batch: blocks of steps of steady passes       step_seconds
+    F        of an epoch beside its steps, evaluations and saves        epoch_fixed_seconds
+    a, e     of an evaluation: until its first batch, and each batch    eval_…_seconds
+    s        of a checkpoint                                            save_seconds
+    T₀       of the first miniature epoch, of n₀ batches                warmup_seconds
+    S, Z     start until the first step; after the last epoch           build_, finish_seconds
+    n, N     batches of a miniature pass, and of a whole one
 
-    F  = epoch − n·t − evaluations − saves, of steady ones                   with n its batches
-    T₀ − (n₀·t + F + evaluations + saves)                                    the first one's surcharge
-    a real run: S + surcharge + E·(N·t + F + evaluations + saves) + Z        N batches as the loader says
+    F  = epoch − n·t − evaluations − saves                              of steady epochs
+    surcharge = T₀ − (n₀·t + F + evaluations + saves)                   of the first one
+    a real run: S + surcharge + E·(N·t + F + evaluations + saves) + Z
 
 A batch is what prices a step, so that a second optimizer, a line search or accumulation makes no
 difference; where there is no loader, an optimizer step is; without an optimizer a backward call.
@@ -21,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from statistics import fmean, median
@@ -159,7 +161,7 @@ class _Observation:
         found = [
             after.batches - before.batches
             for p in self.passes
-            for before, after in zip(p.boundaries, p.boundaries[1:], strict=False)
+            for before, after in pairwise(p.boundaries)
             if after.batches > before.batches and after.index - before.index <= 1
         ]
         return float(median(found)) if found else 1.0
@@ -220,9 +222,8 @@ class _Observation:
         sizes: dict[str, SizeValue] = {}
         for name, text in self.trial.values.items():
             value = parse_size_value(text)
-            if name == "precision" and value in get_args(Precision):
-                known[name] = value
-            elif name == "workers" and isinstance(value, int) and value >= 0:
+            is_setting = name == "precision" and value in get_args(Precision)
+            if is_setting or (name == "workers" and isinstance(value, int) and value >= 0):
                 known[name] = value
             elif name not in ("batch_size", "accumulation"):
                 sizes[name] = value
@@ -266,7 +267,7 @@ class _Observation:
         found = []
         for p in self.steady:
             boundaries = p.boundaries[self.first_steady :: self.block]
-            for a, b in zip(boundaries, boundaries[1:], strict=False):
+            for a, b in pairwise(boundaries):
                 batches = b.batches - a.batches
                 seconds = self.timeline.seconds(a.at, b.at)
                 if batches > 0 and seconds > 0:
@@ -362,13 +363,18 @@ class _Observation:
     # -- how often --------------------------------------------------------------------------------
 
     def frequency(self, occasions: Sequence[Occasion]) -> Frequency:
-        """How often something is done, of what comes between epochs and of what does in them."""
-        inside = [one for one in occasions if self._is_inside(one)]
-        between = len(occasions) - len(inside)
+        """How often something is done, of what comes between epochs and of what does in them.
+
+        What comes every so many steps may meet the end of an epoch, too.
+        """
+        inside = [one.index for one in occasions if self._is_inside(one)]
+        gap = _usual_gap(inside)
+        met = [x for x in occasions if not self._is_inside(x)]
+        between = [x for x in met if not (gap and x.index % gap == 0)]
         windows = max(1, len(self.timeline.windows) or len(self.passes))
         return Frequency(
-            per_epoch=min(float(between), between / windows),
-            per_step=self._per_step([one.index for one in inside]),
+            per_epoch=len(between) / windows,
+            per_step=self._steps_of_an_update / gap if gap else 0.0,
         )
 
     def _is_inside(self, one: Occasion) -> bool:
@@ -378,13 +384,6 @@ class _Observation:
             if indices and p.began <= one.began <= p.interval.ended:
                 return one.index < indices[-1]
         return False
-
-    def _per_step(self, indices: Sequence[int]) -> float:
-        if not indices:
-            return 0.0
-        known = sorted(set(indices))
-        gaps = [b - a for a, b in zip([0, *known], known, strict=False) if b > a]
-        return self._steps_of_an_update / median(gaps) if gaps else 0.0
 
     @cached_property
     def _steps_of_an_update(self) -> float:
@@ -397,7 +396,7 @@ class _Observation:
     # -- the rest ---------------------------------------------------------------------------------
 
     @cached_property
-    def startup(self) -> dict[str, float]:
+    def startup(self) -> dict[str, Any]:
         """From the start of the command to the first step, whole passes before it included."""
         first = self.timeline.first_step_began
         loaded = next((x.at for x in of_kind(self.timeline.events, e.TorchLoaded)), first)
@@ -473,11 +472,11 @@ class _Observation:
         p = self.passes[0]
         if len(self.passes) == 1 or not self.timeline.windows:
             first = p.boundaries[self.first_steady]
-            done = first.batches - p.boundaries[0].batches
+            done = float(first.batches - p.boundaries[0].batches)
             done += min(float(p.boundaries[0].batches), self.each_boundary)
             return max(0.0, self.timeline.seconds(p.began, first.at) - done * t)
         window, last = self.timeline.windows[0], p.boundaries[-1]
-        batches = last.batches - p.boundaries[0].batches
+        batches = float(last.batches - p.boundaries[0].batches)
         batches += min(float(p.boundaries[0].batches), self.each_boundary)
         training = self.timeline.seconds(window.began, window.ended)
         usual = batches * t + (fmean(fixed) if fixed else 0.0)
@@ -517,7 +516,7 @@ class _Observation:
         )
 
     @cached_property
-    def memory_fields(self) -> dict[str, MemoryPeaks]:
+    def memory_fields(self) -> dict[str, Any]:
         """Peaks of training, evaluation and saving: each as far as it was the highest so far."""
         found: dict[str, MemoryPeaks] = {}
         before = 0
@@ -610,6 +609,13 @@ class _Observation:
     @cached_property
     def _steps_seen(self) -> int:
         return self.passes[-1].boundaries[-1].index
+
+
+def _usual_gap(indices: Sequence[int]) -> float:
+    """Steps from one time to the next, the first counted from the start; 0 without any."""
+    known = sorted(set(indices))
+    gaps = [b - a for a, b in pairwise([0, *known]) if b > a]
+    return median(gaps) if gaps else 0.0
 
 
 def _peaks(event: e.Memory) -> MemoryPeaks:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -104,6 +105,11 @@ class ScriptProcess:
         user: bool,
         outlive: bool,
     ) -> None:
+        """Start the keeper and give it its order; the arguments are those of the class.
+
+        Args:
+            filled, folder, environment, overlays, user, outlive: as of the class.
+        """
         try:
             sink = 1 if self.log is None else os.open(self.log, _APPEND, 0o644)
         except OSError as error:
@@ -156,9 +162,10 @@ class ScriptProcess:
     def pids(self) -> list[int]:
         """Of the command and of everything that it has started and that runs."""
         try:
-            return [child.pid for child in psutil.Process(self._keeper.pid).children(recursive=True)]
+            family = psutil.Process(self._keeper.pid).children(recursive=True)
         except psutil.Error:
             return []
+        return [process.pid for process in family]
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until everything is gone; whether it is."""
@@ -178,10 +185,8 @@ class ScriptProcess:
         self._close()
 
     def _close(self) -> None:
-        try:
+        with suppress(OSError):  # the keeper has ended by itself
             self._orders.close()
-        except OSError:
-            pass  # the keeper has ended by itself
         self._keeper.wait()
         self._gone.wait()
 

@@ -1,4 +1,4 @@
-"""The events of one process in order: its steps, passes, evaluations and saves, and where time went.
+"""The events of one process in order: steps, passes, evaluations and saves, and where time went.
 
     passes       │ began ── first batch ─ … ─ last step │ evaluation │ save │ began ──
     training     └──────────────────────────────────────┘            │      │
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, zip_longest
 from typing import TypeVar
 
 from epochcast.scripts import events as e
@@ -282,7 +283,7 @@ class Timeline:
         if last is not None and self.ending is not None and last.ended is not None:
             later = [p.began for p in self.passes if self._marks_the_end(p, last)]
             begins.append(min([*later, self.ending]))
-        return [Interval(began=a, ended=b) for a, b in zip(begins, begins[1:], strict=False)]
+        return [Interval(began=a, ended=b) for a, b in pairwise(begins)]
 
     def _marks_the_end(self, one: Pass, last: Pass) -> bool:
         return one.loader == last.loader and one.began > last.began and not one.trains
@@ -304,7 +305,7 @@ class Timeline:
             if not p.trains and p.batches and self.first_step_began <= p.began < end
         ]
         regions = [r for r in self._regions() if not any(_overlap(r, p.interval) for p in passes)]
-        begun = [(p.interval, (p,)) for p in passes]
+        begun: list[tuple[Interval, tuple[Pass, ...]]] = [(p.interval, (p,)) for p in passes]
         begun += [(region, ()) for region in regions]
         found = [
             Occasion(parts=(interval,), passes=of_it, index=self.steps_before(interval.began))
@@ -315,7 +316,7 @@ class Timeline:
     def _regions(self) -> list[Interval]:
         """In which a model evaluates without a loader, between steps."""
         found, modes = [], of_kind(self.events, e.Mode)
-        for mode, following in zip(modes, [*modes[1:], None], strict=True):
+        for mode, following in zip_longest(modes, modes[1:]):
             if not mode.training and mode.at >= self.first_step_began:
                 end = following.at if following else self._last_seen(mode.at)
                 found.append(Interval(began=mode.at, ended=end))
@@ -328,10 +329,11 @@ class Timeline:
     def _rare(self, regions: Sequence[Interval]) -> list[Interval]:
         """Without those that come with every few steps, which are part of these."""
         before = [self.steps_before(r.began) for r in regions]
-        gaps = sorted(b - a for a, b in zip(before, before[1:], strict=False) if b > a)
+        gaps = sorted(b - a for a, b in pairwise(before) if b > a)
         often = gaps and gaps[len(gaps) // 2] < OFTEN
         if often and len(gaps) > 1:
-            return [r for r in regions if self.main_loader is not None and not self._is_within_a_pass(r)]
+            outside = [r for r in regions if not self._is_within_a_pass(r)]
+            return outside if self.main_loader is not None else []
         return list(regions)
 
     def _last_seen(self, began: float) -> float:

@@ -36,6 +36,7 @@ def test_every_record_class_has_a_strategy():
     names |= {"learning_curves", "budgets", "plans", "shortfalls", "options", "checkpoints"}
     names |= {"outlooks", "stop_rules", "gradient_noises", "unit_prices", "capacities"}
     names |= {"positions", "notices", "runs_started", "epochs_done", "runs_ended", "run_outcomes"}
+    names |= {"frequencies", "scripts"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 

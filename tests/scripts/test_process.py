@@ -175,9 +175,7 @@ def test_what_is_written_into_an_overlaid_folder_goes_elsewhere(tmp_path: Path) 
     (folder / "kept").write_text("as it was")
     before = (folder / "kept").stat()
     text = "echo changed > kept; echo new > new; mkdir sub; id -u > sub/who; cat kept"
-    over = Overlay(
-        folder=str(folder), upper=str(tmp_path / "upper"), work=str(tmp_path / "work")
-    )
+    over = Overlay(folder=str(folder), upper=str(tmp_path / "upper"), work=str(tmp_path / "work"))
     try:
         with ScriptProcess(shell(text), folder, log=tmp_path / "log", overlays=[over]) as process:
             assert process.wait(PATIENT)

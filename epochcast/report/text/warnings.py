@@ -109,6 +109,17 @@ WARNINGS = {
     "here), predictions of sizes that were not measured are much better",
     "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
     "that is in it is priced as part of every epoch",
+    "no-epoch-seen": "no epoch was seen: the script steps without a loader that has a length. "
+    "Steps are priced one by one: predict --steps 10000; or probe again with --steps-per-epoch or "
+    "--samples, which say what an epoch is",
+    "epoch-as-said": "an epoch is {steps} steps, as was said: the script has no loader that tells",
+    "no-optimizer-seen": "no optimizer of torch was seen to step: a step is a backward call",
+    "one-pass-seen": "a single pass over the training data was seen: what an epoch takes beside "
+    "its steps cannot be told apart from the first steps",
+    "no-evaluation-seen": "no evaluation was seen in {steps} steps, and none is priced",
+    "no-save-seen": "no checkpoint was seen in {steps} steps, and none is priced",
+    "other-batch": "the command says a batch size of {said}, but its loader has {loader}: "
+    "predictions are by the former",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",
     "memory-tight": "at P90 the run needs {share} of the device's memory: it may run out",
     "other-device": "this run was on {ran}, and its plan is for {planned}: it corrects no "
