@@ -1,9 +1,10 @@
 """What a script's process is told, and what it reports: the records that cross the border.
 
 The bootstrap reads ``Settings`` from the file that the environment variable ``EPOCHCAST_SCRIPT``
-names. Each Python process appends its events, a line of JSON each, to ``<folder>/<pid>.jsonl``: one
-that loads torch from there on, any other only when it writes a file that is journaled. Lines are in
-the order in which things were seen, complete or (the last one of a killed process) torn.
+names. Each Python process, launchers too, appends its events, a line of JSON each, to
+``<folder>/<pid>.jsonl``; forked ones once they have something to say. Lines are in the order in
+which things were seen (a pass that was abandoned is over later than its ``at``), complete or (the
+last one of a killed process) torn.
 
 Times are seconds of ``time.monotonic``, the same clock in all processes of a machine. A *pass* is
 one iteration over a loader: it trains when there is a backward call during it. On an accelerator
@@ -80,6 +81,7 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
         folder: the current one.
         rank: by the environment, None where it says nothing.
         world_size: by the environment, 1 where it says nothing.
+        forked: whether another Python process split in two; the workers of a loader are such.
     """
 
     pid: int
@@ -91,6 +93,7 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
     folder: str
     rank: int | None = None
     world_size: int = 1
+    forked: bool = False
 
 
 class TorchLoaded(_Event, frozen=True, kw_only=True, tag="torch"):
@@ -187,8 +190,9 @@ class PassEnded(_Event, frozen=True, kw_only=True, tag="pass-ended"):
         first_batch_at: when the first batch was there; None without one.
         last_batch_at: when the last one was.
         waited: seconds in the loader.
-        steps: of optimizers during it.
-        backwards: calls during it. A pass with any trains.
+        steps: of optimizers while it was the pass drawn from last. One that is read ahead
+            (accelerate) makes its last step after it; the block of that step names the pass.
+        backwards: calls during that time.
     """
 
     loader: int
@@ -227,7 +231,8 @@ class Steps(_Event, frozen=True, kw_only=True, tag="steps"):
         loader: that was last drawn from and whose pass is not over; None without one.
         pass_: its pass (``pass`` in the file); None without one.
         steps: at least one.
-        skipped: steps that a gradient scaler left out, in the process so far.
+        skipped: how many of the process's steps so far a gradient scaler left out; they are among
+            the steps.
         synchronized: whether the device was waited for before the last step's time was taken.
     """
 
@@ -302,17 +307,19 @@ class Save(_Event, frozen=True, kw_only=True, tag="save"):
     """Something was saved; one inside another is part of it.
 
     Attributes:
-        began: when it began (the device had been waited for).
+        began: when it began, the device having been waited for.
         bytes: that were written, as far as seen.
         path: of the file or folder; None for a buffer.
         writer: ``torch``, ``safetensors``, ``pickle``, ``dcp``, ``jit``, ``keras``, ``lightning``,
             ``transformers`` or ``accelerate``.
+        background: whether a thread beside the main one saved, while training may have gone on.
     """
 
     began: float
     bytes: int
     path: str | None
     writer: str
+    background: bool = False
 
 
 class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
@@ -346,6 +353,33 @@ class Feature(_Event, frozen=True, kw_only=True, tag="feature"):
 
     name: str
     detail: str = ""
+
+
+class Declared(_Event, frozen=True, kw_only=True, tag="declared"):
+    """What a framework was told about its training; None where it does not know.
+
+    Attributes:
+        framework: ``lightning``, ``transformers`` or ``keras``.
+        epochs: of the whole training.
+        steps: of the whole training, where they limit it.
+        accumulate: batches of an optimizer step.
+        evaluation_steps: optimizer steps between evaluations.
+        evaluation_batches: the same in batches.
+        evaluation_epochs: the same in epochs; a miniature of Lightning evaluates once in an epoch
+            also where this is below 1.
+        save_steps: optimizer steps between saves.
+        save_epochs: the same in epochs.
+    """
+
+    framework: str
+    epochs: float | None = None
+    steps: int | None = None
+    accumulate: int = 1
+    evaluation_steps: float | None = None
+    evaluation_batches: int | None = None
+    evaluation_epochs: float | None = None
+    save_steps: float | None = None
+    save_epochs: float | None = None
 
 
 class Compiled(_Event, frozen=True, kw_only=True, tag="compiled"):
@@ -499,6 +533,7 @@ Event = (
     | Save
     | Memory
     | Feature
+    | Declared
     | Compiled
     | Sources
     | Wrote

@@ -1,0 +1,233 @@
+"""Lightning, Trainer, Keras and accelerate: what they declare, and how they end an epoch early."""
+
+from __future__ import annotations
+
+import functools
+
+LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
+
+
+def wait_for_frameworks(watch):
+    """Watch frameworks once they are imported."""
+    when, saves = watch.waiting.when, watch.saves
+    for package in LIGHTNING:
+        lightning = Lightning(watch, package)
+        when(f"{package}.loops.training_epoch_loop", lightning.hook_epoch)
+        when(f"{package}.trainer.trainer", lightning.hook_trainer)
+    when("transformers.trainer", functools.partial(_hook_transformers, watch))
+    when("transformers.trainer_callback", functools.partial(_hook_callbacks, watch))
+    when("transformers.modeling_utils", lambda m: _wrap_class(saves, m.PreTrainedModel))
+    when("accelerate.accelerator", functools.partial(_hook_accelerate, watch))
+    when("keras.src.optimizers.base_optimizer", watch.steps.hook_keras)
+    when("keras.src.backend.torch.trainer", functools.partial(_hook_keras, watch))
+    when("keras.src.models.model", functools.partial(_hook_keras_saves, watch))
+    for name in ("torchdata.stateful_dataloader.stateful_dataloader",):
+        when(name, watch.loaders.hook)
+
+
+def _wrap_class(saves, model):
+    saves.wrap(model, "save_pretrained", "transformers", 1, "save_directory")
+
+
+def version_of(name):
+    """Of a package that is imported, empty where it does not say."""
+    import sys
+
+    return str(getattr(sys.modules.get(name), "__version__", ""))
+
+
+class Lightning:
+    """Ends an epoch by Lightning's own count: it refuses a loader that ends early.
+
+    Before the batch that is to be the last, the fetcher's length is set to it; Lightning then does
+    all that it does after a last batch. Where it evaluates once or more in an epoch, it does so
+    once, after that batch.
+
+    Args:
+        watch: what this is part of.
+        package: the name that Lightning goes by.
+    """
+
+    def __init__(self, watch, package):
+        self._watch, self._package = watch, package
+        self._interval = None  # between evaluations, while it is changed
+
+    def hook_trainer(self, module):
+        """Watch the ``Trainer``."""
+        watch, package = self._watch, self._package
+        trainer = module.Trainer
+        watch.saves.wrap(trainer, "save_checkpoint", "lightning", 1, "filepath")
+        original = trainer._run
+
+        @functools.wraps(original)
+        def _run(self, *args, **kwargs):
+            watch.guarded("lightning", lambda: _declare_lightning(watch, self, package))
+            former, watch.stage = watch.stage, lambda: _stage_of(self)
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                watch.stage = former
+
+        trainer._run = _run
+
+    def hook_epoch(self, module):
+        """Watch the loop of an epoch."""
+        loop = module._TrainingEpochLoop
+        original, lightning, watch = loop.advance, self, self._watch
+
+        @functools.wraps(original)
+        def advance(self, data_fetcher, *args, **kwargs):
+            last = watch.guarded("lightning", lambda: lightning._before(self, data_fetcher))
+            watch.loaders.framework_cuts = data_fetcher.length is not None
+            try:
+                result = original(self, data_fetcher, *args, **kwargs)
+            finally:
+                watch.loaders.framework_cuts = False
+            if last is not None:
+                watch.guarded("lightning", lambda: lightning._after(self, last))
+            return result
+
+        loop.advance = advance
+
+    def _before(self, loop, fetcher):
+        """The pass that ends with the next batch, None while it goes on."""
+        trainer, watch = loop.trainer, self._watch
+        if watch.asked_to_stop and not trainer.should_stop:
+            trainer.should_stop = True
+            watch.writer.once("ending", why="asked", attempt=1)
+        if self._interval is not None:
+            trainer.val_check_batch, self._interval = self._interval, None
+        this = watch.loaders.current
+        if not watch.miniature or this is None or fetcher.length is None:
+            return None
+        from epochcast_bootstrap.writing import now
+
+        stride = max(this.stride, trainer.accumulate_grad_batches)
+        if not watch.loaders.is_due(this, now(), ahead=1) or (this.batches + 1) % stride:
+            return None
+        fetcher.length = fetcher.fetched + 1
+        return this
+
+    def _after(self, loop, this):
+        trainer = loop.trainer
+        every_epoch = trainer.check_val_every_n_epoch is not None
+        if every_epoch and isinstance(trainer.val_check_batch, int):
+            self._interval = trainer.val_check_batch
+            trainer.val_check_batch = loop.batch_idx + 1
+        from epochcast_bootstrap.writing import now
+
+        self._watch.loaders.end(this, "cut", now())
+
+
+def _stage_of(trainer):
+    stage = getattr(getattr(trainer, "state", None), "stage", None)
+    return str(getattr(stage, "value", "") or "")
+
+
+def _declare_lightning(watch, trainer, package):
+    watch.writer.once("feature", name="lightning", detail=version_of(package.split(".")[0]))
+    if _function_of(trainer) != "fit":
+        return
+    interval = trainer.val_check_interval
+    each = trainer.check_val_every_n_epoch
+    steps = interval if isinstance(interval, int) and not isinstance(interval, bool) else None
+    watch.writer.event(
+        "declared",
+        framework="lightning",
+        epochs=_positive(trainer.max_epochs),
+        steps=_positive(trainer.max_steps),
+        accumulate=trainer.accumulate_grad_batches,
+        evaluation_batches=steps,
+        evaluation_epochs=None if steps else float(interval or 1.0) * (each or 1),
+    )
+
+
+def _function_of(trainer):
+    return str(getattr(getattr(trainer.state, "fn", None), "value", ""))
+
+
+def _positive(number):
+    return number if isinstance(number, (int, float)) and 0 < number < float("inf") else None
+
+
+def _hook_transformers(watch, module):
+    saves, trainer = watch.saves, module.Trainer
+    saves.wrap(trainer, "_save_checkpoint", "transformers", None)
+    saves.wrap(trainer, "save_model", "transformers", 1, "output_dir")
+    original = trainer.train
+
+    @functools.wraps(original)
+    def train(self, *args, **kwargs):
+        watch.guarded("transformers", lambda: _declare_transformers(watch, self.args))
+        return original(self, *args, **kwargs)
+
+    trainer.train = train
+
+
+def _declare_transformers(watch, args):
+    watch.writer.once("feature", name="transformers", detail=version_of("transformers"))
+    evaluates = getattr(args, "eval_strategy", None) or getattr(args, "evaluation_strategy", None)
+    watch.writer.event(
+        "declared",
+        framework="transformers",
+        epochs=_positive(args.num_train_epochs),
+        steps=_positive(args.max_steps),
+        accumulate=args.gradient_accumulation_steps,
+        evaluation_steps=_every(evaluates, "steps", args.eval_steps),
+        evaluation_epochs=_every(evaluates, "epoch", 1.0),
+        save_steps=_every(args.save_strategy, "steps", args.save_steps),
+        save_epochs=_every(args.save_strategy, "epoch", 1.0),
+    )
+
+
+def _every(strategy, name, value):
+    return value if str(getattr(strategy, "value", strategy)) == name else None
+
+
+def _hook_callbacks(watch, module):
+    handler = module.CallbackHandler
+    original = handler.on_step_end
+
+    @functools.wraps(original)
+    def on_step_end(self, args, state, control):
+        control = original(self, args, state, control)
+        if watch.asked_to_stop:
+            watch.writer.once("ending", why="asked", attempt=1)
+            control.should_training_stop = control.should_save = True
+        return control
+
+    handler.on_step_end = on_step_end
+
+
+def _hook_accelerate(watch, module):
+    accelerator = module.Accelerator
+    watch.modes.feature_of(accelerator, "accelerate")
+    for name, keyword in (("save_state", "output_dir"), ("save_model", "save_directory")):
+        position = 1 if name == "save_state" else 2
+        watch.saves.wrap(accelerator, name, "accelerate", position, keyword)
+
+
+def _hook_keras(watch, module):
+    original = module.TorchTrainer.fit
+
+    @functools.wraps(original)
+    def fit(self, *args, **kwargs):
+        watch.guarded("keras", lambda: _declare_keras(watch, kwargs))
+        return original(self, *args, **kwargs)
+
+    module.TorchTrainer.fit = fit
+
+
+def _declare_keras(watch, asked):
+    watch.writer.once("feature", name="keras", detail=version_of("keras"))
+    watch.writer.event(
+        "declared",
+        framework="keras",
+        epochs=_positive(asked.get("epochs", 1)),
+        evaluation_epochs=_positive(asked.get("validation_freq", 1)),
+    )
+
+
+def _hook_keras_saves(watch, module):
+    for name in ("save", "save_weights"):
+        watch.saves.wrap(module.Model, name, "keras", 1, "filepath")
