@@ -1,8 +1,8 @@
 """What a sweep and its worker processes say to each other, one JSON document per line.
 
-    sweep ── Task(describe | check | trial | trace | noise | dry-run) ──▶ worker
+    sweep ── Task(describe | check | trial | trace | noise | dry-run | sequence) ──▶ worker
     sweep ◀── Reply(phase)* Reply(described | checked | measured | traced) ── worker
-    sweep ◀── Reply(phase)* Reply(noise | counted | failed) ── worker
+    sweep ◀── Reply(phase)* Reply(noise | counted | sequenced | failed) ── worker
 
 A task is a serialisable specification and a worker's answer depends on nothing else, so that
 another machine can run the same task.
@@ -16,6 +16,8 @@ from typing import Literal
 
 from epochcast.records import (
     Device,
+    DeviceSequence,
+    DeviceSpec,
     Footprint,
     GradientNoise,
     Measurement,
@@ -24,6 +26,7 @@ from epochcast.records import (
     SizeValue,
     Warning_,
 )
+from epochcast.records.device_memory import SequenceSource
 
 AUTO = "auto"  # the device: an accelerator if there is one
 
@@ -92,11 +95,14 @@ class Task:
         folder: where files may be written: checkpoints for a moment, traces for good.
         log: the log file of the process that runs this task.
         batch_sizes: of a dry run, which builds the model once for all of them, instead of the
-            spec's one.
+            spec's one; of a sequence, too.
         timeline: whether a dry run keeps every allocation.
+        device: whose allocations a sequence has. Such a task must be a process's first, and those
+            after it be of its kind.
+        source: whose operators it follows.
     """
 
-    kind: Literal["describe", "check", "trial", "trace", "noise", "dry-run"]
+    kind: Literal["describe", "check", "trial", "trace", "noise", "dry-run", "sequence"]
     spec: TrialSpec
     round: int = 0
     trial: int = 0
@@ -104,6 +110,8 @@ class Task:
     log: str = ""
     batch_sizes: tuple[int | None, ...] = ()
     timeline: bool = False
+    device: DeviceSpec | None = None
+    source: SequenceSource = "device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +164,21 @@ class Reply:
     Attributes:
         counted: of a dry run, in the order of the batch sizes, without those that the data set
             cannot fill; empty with a ``problem``.
+        sequences: one for each batch size; empty with a ``problem``.
         problem: why the workload cannot be built, or not traced.
         error: with ``"failed"`` or a ``problem``, the name of the error's class.
     """
 
     kind: Literal[
-        "phase", "described", "checked", "measured", "traced", "noise", "counted", "failed"
+        "phase",
+        "described",
+        "checked",
+        "measured",
+        "traced",
+        "noise",
+        "counted",
+        "sequenced",
+        "failed",
     ]
     text: str = ""
     error: str = ""
@@ -170,4 +187,5 @@ class Reply:
     measured: Measurement | None = None
     noise: GradientNoise | None = None
     counted: tuple[Counted, ...] = ()
+    sequences: tuple[DeviceSequence, ...] = ()
     problem: str = ""

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO
 
-from epochcast.errors import EpochcastError, WorkloadError
+from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.process_age import process_age
 from epochcast.profiler.protocol import Description, Reply, Task
 from epochcast.records import from_json, to_json
@@ -116,6 +116,8 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
         return Reply(kind="noise", noise=measure_noise(task))
     if task.kind == "dry-run":
         return count(task)
+    if task.kind == "sequence":
+        return follow(task)
     return Reply(kind="measured", measured=run_trial(task, _startup_seconds(task), report))
 
 
@@ -159,3 +161,23 @@ def count(task: Task) -> Reply:
         traceback.print_exc()
         return Reply(kind="counted", problem=str(error), error=type(error).__name__)
     return Reply(kind="counted", counted=counted)
+
+
+def follow(task: Task) -> Reply:
+    """The allocations of a device; that it cannot be followed is an answer, not a failure.
+
+    Raises:
+        UsageError: the task names no device.
+    """
+    from epochcast.profiler.footprint.cuda.fake_device import NoFakeDevice
+    from epochcast.profiler.footprint.cuda.sequence import sequences
+
+    if task.device is None:
+        raise UsageError("a sequence of allocations needs a device")
+    batch_sizes = task.batch_sizes or (task.spec.batch_size,)
+    try:
+        made = sequences(task.spec, batch_sizes, task.device, task.source)
+    except (WorkloadError, NoFakeDevice) as error:
+        traceback.print_exc()
+        return Reply(kind="sequenced", problem=str(error), error=type(error).__name__)
+    return Reply(kind="sequenced", sequences=made)

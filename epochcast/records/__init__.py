@@ -26,7 +26,6 @@ from epochcast.records.configuration import (
     parse_size_value,
 )
 from epochcast.records.device_memory import (
-    DeviceBlockKind,
     DeviceSequence,
     DeviceSpec,
     Moment,
@@ -102,7 +101,6 @@ __all__ = [
     "CountUnit",
     "DatasetSpec",
     "Device",
-    "DeviceBlockKind",
     "DeviceKind",
     "DeviceSequence",
     "DeviceSpec",

@@ -17,8 +17,7 @@ from typing import Literal
 from epochcast.records.footprint import BlockKind
 from epochcast.records.validation import require
 
-DeviceBlockKind = BlockKind | Literal["workspace", "temporary"]
-Moment = Literal["build", "batch", "forward", "backward", "update"]
+Moment = Literal["build", "batch", "forward", "backward", "update", "evaluate"]
 SequenceSource = Literal["device", "cpu"]
 
 
@@ -55,7 +54,8 @@ class StepMark:
 
     Attributes:
         moment: which part. ``"build"`` comes once, ``"batch"``, ``"forward"`` and ``"backward"``
-            once for each micro-step, ``"update"`` once a step.
+            once for each micro-step, ``"update"`` once a step. ``"evaluate"`` comes last: one
+            batch of the evaluation data, where there is any.
         step: of the optimizer, counted from 1; 0 for the build.
         position: number of events before it.
     """
@@ -93,13 +93,13 @@ class UnknownBytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSequence:
-    """Every allocation and free on a device, in order, of two whole optimizer steps.
+    """Every allocation and free on a device, in order, of two whole optimizer steps, and of one
+    batch that is evaluated after them.
 
     Attributes:
         device: for which it was made.
         block_bytes: bytes requested for each block, in the order they appear; none is 0.
-        block_kinds: what each is for. ``"workspace"`` is kept by a library for good,
-            ``"temporary"`` is what a kernel takes inside itself.
+        block_kinds: what each is for.
         block_streams: number of the CUDA stream each is allocated on; 0 is the default one.
         block_operators, block_modules, block_lines: positions in ``operators``, ``modules`` and
             ``lines`` of what made it; −1 where nothing is known.
@@ -115,7 +115,7 @@ class DeviceSequence:
 
     device: DeviceSpec
     block_bytes: tuple[int, ...]
-    block_kinds: tuple[DeviceBlockKind, ...]
+    block_kinds: tuple[BlockKind, ...]
     block_streams: tuple[int, ...]
     block_operators: tuple[int, ...]
     block_modules: tuple[int, ...]

@@ -14,7 +14,17 @@ from typing import Any, Literal
 
 from epochcast.records.validation import require
 
-BlockKind = Literal["parameter", "buffer", "optimizer", "input", "activation", "gradient", "other"]
+BlockKind = Literal[
+    "parameter",
+    "buffer",
+    "optimizer",
+    "input",
+    "activation",
+    "gradient",
+    "other",
+    "workspace",
+    "temporary",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +34,9 @@ class Timeline:
     Attributes:
         block_bytes: size of each block (storage), in the order they appear.
         block_kinds: what each block is for. ``"activation"`` is made in the forward pass,
-            ``"gradient"`` becomes a parameter's gradient, ``"other"`` is any temporary.
+            ``"gradient"`` becomes a parameter's gradient, ``"other"`` is any other tensor. Only of
+            a device's sequence: ``"workspace"`` is kept by a library for good, ``"temporary"`` is
+            what a kernel takes inside itself.
         block_operators: position in ``operators`` of the operator that made the block; −1 for
             blocks that were there before the step.
         block_modules: position in ``modules`` of the module it was made in, likewise.

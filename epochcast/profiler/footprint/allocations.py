@@ -122,8 +122,12 @@ class Allocations:
         operator: str | None,
         module: str | None,
     ) -> None:
-        identity, block, size = storage._cdata, len(self._bytes), storage.nbytes()
+        identity = storage._cdata
+        block = self._open(storage.nbytes(), kind, operator, module)
         self._alive[identity] = weakref.ref(storage, partial(self._forget, identity)), block
+
+    def _open(self, size: int, kind: BlockKind, operator: str | None, module: str | None) -> int:
+        block = len(self._bytes)
         self._bytes.append(size)
         self._kinds.append(kind)
         self._operators.append(operator)
@@ -131,6 +135,7 @@ class Allocations:
         self.events.append(block + 1)
         self.live_bytes += size
         self._note_peak()
+        return block
 
     def _forget(self, identity: int, _: Any) -> None:
         _, block = self._alive.pop(identity)

@@ -89,55 +89,62 @@ def simulate(
         WorkloadError: it cannot be built.
     """
     try:
-        return _Simulation(build, True, as_on_cuda).count(batch_sizes, timeline)
-    except _NeedsRealValues:
-        return _Simulation(build, False, as_on_cuda).count(batch_sizes, timeline)
+        return Simulation(build, True, as_on_cuda).count(batch_sizes, timeline)
+    except NeedsRealValues:
+        return Simulation(build, False, as_on_cuda).count(batch_sizes, timeline)
 
 
-class _NeedsRealValues(Exception):
+class NeedsRealValues(Exception):
     """Building the workload or drawing a batch failed under the fake mode."""
 
 
-class _Simulation:
-    """A workload of fake tensors that can be stepped with any batch size."""
+class Simulation:
+    """A workload of fake tensors that can be stepped with any batch size.
+
+    Args:
+        build: makes the workload.
+        fake_build: call it under the fake mode.
+        as_on_cuda: choose the implementation of the optimizer that torch chooses on CUDA.
+    """
 
     def __init__(self, build: Callable[[], Workload], fake_build: bool, as_on_cuda: bool) -> None:
-        self._fake_build = fake_build
-        self._mode = fake_mode()
-        self._stand_ins = StandIns(self._mode)
-        with self._needing_values(), self._building():
+        self.fake_build = fake_build
+        self.mode = fake_mode()
+        self.stand_ins = StandIns(self.mode)
+        with self.needing_values(), self.building():
             workload = build()
         if workload.train_step is not None:
             raise DryRunError("a workload with a train_step of its own cannot be traced")
         if needs_closure(workload.optimizer):
             name = type(workload.optimizer).__name__
             raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
-        self._workload = workload
-        make_fake(self._workload, self._stand_ins.fake)
+        self.workload = workload
+        make_fake(self.workload, self.stand_ins.fake)
         if as_on_cuda:
             _prefer_foreach(workload.optimizer)
 
     def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
-        configs = [config_of(self._workload, batch_size, ()) for batch_size in batch_sizes]
-        samples = samples_per_epoch(self._workload)
+        """Footprints of one step of each batch size that the data set can fill."""
+        configs = [config_of(self.workload, batch_size, ()) for batch_size in batch_sizes]
+        samples = samples_per_epoch(self.workload)
         filled = [config for config in configs if config.batch_size <= samples]
         return tuple(
             Counted(
                 config=config,
                 footprint=self._footprint(config, timeline),
-                data=self._workload.data_source,
+                data=self.workload.data_source,
             )
             for config in filled or configs
         )
 
     def _footprint(self, config: RunConfig, timeline: bool) -> Footprint:
-        require_full_batch(config, samples_per_epoch(self._workload))
-        loop = TrainingLoop(self._workload, replace(config, compiled=False), _CPU)
-        with self._needing_values():
+        require_full_batch(config, samples_per_epoch(self.workload))
+        loop = TrainingLoop(self.workload, replace(config, compiled=False), _CPU)
+        with self.needing_values():
             drawn = draw_batches_of(loop)
             evaluated = largest_eval_batch(loop)
-        fresh = self._stand_ins.fresh
-        with _explaining(), _eager(), self._stand_ins.on():
+        fresh = self.stand_ins.fresh
+        with explaining(), eager(), self.stand_ins.on():
             for batch in repeat(drawn.typical, config.accumulation):
                 loop.backward(fresh(batch))
             loop.update()
@@ -149,23 +156,24 @@ class _Simulation:
             return with_evaluation(track_drawn(drawn, track), loop, batch)
 
     @contextmanager
-    def _building(self) -> Iterator[None]:
-        if not self._fake_build:
+    def building(self) -> Iterator[None]:
+        """Within it, the workload is built: under the fake mode, if it can be."""
+        if not self.fake_build:
             yield
             return
-        with self._mode, Building(self._mode):
+        with self.mode, Building(self.mode):
             yield
 
     @contextmanager
-    def _needing_values(self) -> Iterator[None]:
+    def needing_values(self) -> Iterator[None]:
         """Within it, an error is the workload's own only where tensors are real."""
         try:
             yield
         except WorkloadError:
             raise
         except Exception as error:
-            if self._fake_build:
-                raise _NeedsRealValues from error
+            if self.fake_build:
+                raise NeedsRealValues from error
             raise WorkloadError(first_line(error)) from error
 
 
@@ -176,7 +184,7 @@ def _prefer_foreach(optimizer: torch.optim.Optimizer) -> None:
             group["foreach"] = True
 
 
-def _eager() -> AbstractContextManager[Any]:
+def eager() -> AbstractContextManager[Any]:
     """Within it, what the user compiled runs eagerly. Importing dynamo takes seconds."""
     if "torch._dynamo" not in sys.modules:
         return nullcontext()
@@ -185,7 +193,7 @@ def _eager() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def explaining() -> Iterator[None]:
     """Within it, any error becomes a ``DryRunError`` that names the user's line."""
     try:
         yield

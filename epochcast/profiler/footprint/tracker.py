@@ -143,9 +143,9 @@ def track_evaluation(loop: TrainingLoop, batch: Any) -> int:
     loop.optimizer.zero_grad(set_to_none=True)
     tracker, model = OperatorTracker(loop.device.type), loop.workload.model
     memory = tracker.memory
-    with _no_garbage_collection(), evaluating(model):
+    with no_garbage_collection(), evaluating(model):
         memory.watch(chain(model.parameters(), model.buffers()), "parameter")
-        memory.watch(_optimizer_tensors(loop.optimizer), "optimizer")
+        memory.watch(optimizer_tensors(loop.optimizer), "optimizer")
         batch = loop.transfer(batch)
         memory.watch(tensors_in(batch), "input")
         with tracker:
@@ -179,7 +179,7 @@ def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = F
     """
     loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
     scopes = ModuleScopes(loop.workload.model)
-    with _no_garbage_collection(), scopes.on() if timeline else nullcontext():
+    with no_garbage_collection(), scopes.on() if timeline else nullcontext():
         step = _TrackedStep(loop, scopes.current if timeline else str)
         for batch in islice(batches, loop.config.accumulation):
             batch = loop.transfer(batch)
@@ -199,7 +199,7 @@ class _TrackedStep:
         self.parameters = list(model.parameters())
         self.parameter_bytes = self._watch_static(self.parameters, "parameter")
         self._watch_static(model.buffers(), "buffer")
-        self.optimizer_bytes = self._watch_static(_optimizer_tensors(loop.optimizer), "optimizer")
+        self.optimizer_bytes = self._watch_static(optimizer_tensors(loop.optimizer), "optimizer")
         self.static_bytes = self.memory.live_bytes
         self.forward_ends: list[int] = []
         self.activation_bytes: list[int] = []
@@ -265,7 +265,7 @@ class _TrackedStep:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Within it, memory does not depend on when Python happens to look for cycles."""
     enabled = gc.isenabled()
     gc.collect()
@@ -277,7 +277,8 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What an optimizer keeps from step to step."""
     return [leaf for state in optimizer.state.values() for leaf in tensors_in(state)]
 
 

@@ -1,0 +1,147 @@
+"""Follows the operators of a fake CUDA device and writes down what each allocates.
+
+    operator ──▶ CudaWatcher ──▶ StandIns ──▶ FakeTensorMode
+                 │ a rule, where the device's kernel takes more than its results, or another branch
+                 └ results ──▶ DeviceBlocks, at the operator's exit; a storage's death frees
+
+A tensor that is made on the device is seen when its operator returns, so the order of blocks is
+that of operators; within one it is that of its results, then the rule's.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.branches import real_branch
+from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
+from epochcast.profiler.footprint.cuda.rules import RULES
+from epochcast.profiler.footprint.cuda.workspaces import USES_CUBLAS, cublas_workspace_bytes
+from epochcast.records import DeviceSpec
+from epochcast.records.footprint import BlockKind
+
+_QUESTIONS = ("prim", "profiler")
+_NOT_THE_USERS = tuple(str(p) for p in (Path(torch.__file__).parent, Path(__file__).parents[3]))
+_MOST_FRAMES = 60  # looked through for a line of the user's
+
+
+class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down the allocations of a device that is not there.
+
+    Args:
+        device: whose kernels' habits are followed.
+        memo: what the fake mode remembers of the tensors it converted; forgotten after each
+            operator, for it would keep them from being moved.
+        module_of: names the module at work.
+        device_type: of the tensors that stand for the device's.
+
+    Attributes:
+        blocks: all that was allocated.
+        kind: what results are for at this moment.
+        handles: of cuBLAS that have a workspace: of the forward and of autograd's thread.
+    """
+
+    def __init__(
+        self,
+        device: DeviceSpec,
+        memo: Any,
+        module_of: Callable[[], str | None] = lambda: None,
+        device_type: str = "cuda",
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.lines = Lines()
+        self.blocks = DeviceBlocks(self.lines.current, device_type)
+        self.device_type = device_type
+        self.kind: BlockKind = "parameter"
+        self.module_of = module_of
+        self._memo = memo
+        self.handles: set[bool] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace in _QUESTIONS:
+            return func(*args, **kwargs)
+        self.lines.note(self.in_backward)
+        func = real_branch(func, args, kwargs)
+        rule = RULES.get(func._overloadpacket)
+        out = rule(self, func, args, kwargs) if rule else func(*args, **kwargs)
+        self.blocks.refresh(operands(args))
+        self.watch(out, func)
+        if func._overloadpacket in USES_CUBLAS and self.holds(args):
+            self._take_workspace(func)
+        self._memo.clear()
+        return out
+
+    @property
+    def in_backward(self) -> bool:
+        """Whether autograd is at work; on a device it has a thread of its own."""
+        return bool(torch._C._current_graph_task_id() != -1)
+
+    def holds(self, args: Any) -> bool:
+        """Whether any of an operator's arguments is on the device."""
+        return any(tensor.device.type == self.device_type for tensor in operands(args))
+
+    def watch(self, out: Any, func: Any) -> Any:
+        """Count an operator's results from now on; the same again."""
+        self.blocks.watch(operands(out), self.kind, str(func), self.module_of())
+        return out
+
+    def call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """One of the operators that a kernel is made of, with its results counted."""
+        return self.watch(func(*args, **kwargs), func)
+
+    def _take_workspace(self, func: Any) -> None:
+        """A handle's workspace comes with its first product, after the result, and stays."""
+        handle, size = self.in_backward, cublas_workspace_bytes(self.device.capability)
+        if handle not in self.handles and size:
+            self.blocks.take(size, str(func), "workspace")
+        self.handles.add(handle)
+
+
+class Lines:
+    """Which line of the user's code is at work: from the stack, or by autograd's numbers."""
+
+    def __init__(self) -> None:
+        self._users: dict[Any, str | None] = {}  # code object → file's name, None if not the user's
+        self._starts: list[int] = []
+        self._noted: list[str | None] = []
+        self._now: str | None = None
+
+    def current(self) -> str | None:
+        """As noted last."""
+        return self._now
+
+    def note(self, in_backward: bool) -> None:
+        """Look where the program is."""
+        node = torch._C._current_autograd_node() if in_backward else None
+        if node is None:
+            self._now = self._of(sys._getframe(2))
+            if self._now is not None and (not self._noted or self._noted[-1] != self._now):
+                self._starts.append(torch._C._autograd._get_sequence_nr())
+                self._noted.append(self._now)
+            return
+        position = bisect_right(self._starts, node._sequence_nr()) - 1
+        self._now = self._noted[position] if position >= 0 else None
+
+    def _of(self, frame: FrameType | None) -> str | None:
+        for _ in range(_MOST_FRAMES):
+            if frame is None:
+                return None
+            code = frame.f_code
+            if code not in self._users:
+                own = not code.co_filename.startswith((*_NOT_THE_USERS, "<"))
+                self._users[code] = Path(code.co_filename).name if own else None
+            name = self._users[code]
+            if name is not None:
+                return f"{name}:{frame.f_lineno}"
+            frame = frame.f_back
+        return None
