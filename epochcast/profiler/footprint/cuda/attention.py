@@ -257,7 +257,7 @@ def _math(
     return out
 
 
-def install(key: str = "AutogradCUDA") -> None:
+def install(key: str) -> None:
     """Let attention be computed as above.
 
     Args:

@@ -17,8 +17,8 @@ from recorded_gpt import run as run_recorded_gpt
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
-from torch.utils.data import TensorDataset
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import TensorDataset
 
 from epochcast.profiler.footprint.cuda.sequence import claim, sequence
 from epochcast.profiler.footprint.cuda.watcher import CudaWatcher

@@ -1,0 +1,143 @@
+"""What a sequence of two steps says of small networks: closed forms, and laws of any training."""
+
+from __future__ import annotations
+
+import pytest
+
+MIB = 2**20
+WORKSPACE, WORKSPACE_OF_HOPPER = 8_519_680, 32 * MIB
+
+
+def begins(sequence, moment, step):
+    return [m.position for m in sequence.marks if (m.moment, m.step) == (moment, step)]
+
+
+def activations(sequence):
+    """Alive when the second step's forward pass ends, beyond what was there before it."""
+    live = (0, *sequence.live_bytes())
+    return live[begins(sequence, "backward", 2)[-1]] - live[begins(sequence, "forward", 2)[-1]]
+
+
+def total(sequence, kind):
+    """Bytes of all blocks of a kind, made once each."""
+    pairs = zip(sequence.block_bytes, sequence.block_kinds, strict=True)
+    return sum(size for size, of in pairs if of == kind)
+
+
+def made(sequence, first, last):
+    """Sizes and frees between two positions, with the blocks by their order of appearance."""
+    return [
+        sequence.block_bytes[event - 1] if event > 0 else 0 for event in sequence.events[first:last]
+    ]
+
+
+# -- what is there ---------------------------------------------------------------------------------
+
+
+def test_parameters_states_and_inputs_of_a_perceptron(followed):
+    sequence, floats = followed("mlp"), 4
+    parameters = floats * (64 * 128 + 128 + 128 * 10 + 10)
+    assert total(sequence, "parameter") == parameters
+    assert total(sequence, "optimizer") == 2 * parameters  # counters stay on the CPU
+    assert total(sequence, "gradient") == 2 * parameters  # of two steps
+    assert total(sequence, "input") == 2 * (32 * 64 * floats + 32 * 8)
+
+
+def test_a_mask_of_dropout_is_one_byte(followed):
+    """Linear, ReLU, dropout and its mask, linear, log-softmax, loss and the sum of weights."""
+    expected = 3 * 32 * 128 * 4 + 32 * 128 + 2 * 32 * 10 * 4 + 2 * 4
+    # of the outputs of linear layers, the first is replaced by ReLU's, the last by log-softmax's
+    assert activations(followed("mlp")) == expected - 32 * 128 * 4 - 32 * 10 * 4 - 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("mlp", WORKSPACE), ("mlp h100", WORKSPACE_OF_HOPPER), ("cnn", WORKSPACE)]
+)
+def test_each_thread_has_a_handle_with_a_workspace(followed, name, size):
+    sequence = followed(name)
+    pairs = zip(sequence.block_bytes, sequence.block_kinds, strict=True)
+    assert [bytes_ for bytes_, kind in pairs if kind == "workspace"] == [size, size]
+
+
+def test_everything_but_what_stays_is_freed(followed):
+    sequence = followed("mlp")
+    static = sum(total(sequence, kind) for kind in ("parameter", "optimizer", "workspace"))
+    assert sequence.live_bytes()[-1] == static
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp fp16", "cnn", "encoders"])
+def test_no_block_is_freed_twice_or_before_it_is_made(followed, name):
+    alive = set()
+    for event in followed(name).events:
+        if event > 0:
+            assert event not in alive
+            alive.add(event)
+        else:
+            alive.remove(-event)
+
+
+def test_parameters_know_their_module_and_activations_the_users_line(followed):
+    sequence = followed("encoders")
+    modules = {sequence.modules[m] for m in sequence.block_modules if m >= 0}
+    assert "layers.0.self_attn.out_proj" in modules
+    assert any(line.startswith("followed.py:") for line in sequence.lines)
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+def test_accumulation_runs_forward_and_backward_that_often(followed):
+    moments = [mark.moment for mark in followed("mlp accumulated").marks]
+    step = 2 * ["batch", "forward", "backward"] + ["update"]
+    assert moments == ["build", *step, *step]
+
+
+def test_a_scaler_has_its_scale_and_finds_infinities(followed):
+    sequence = followed("mlp fp16")
+    assert "aten._amp_foreach_non_finite_check_and_unscale_.default" not in sequence.remarks
+    assert total(sequence, "workspace") == 2 * WORKSPACE
+    assert activations(sequence) < activations(followed("mlp"))
+
+
+def test_compilation_is_said_to_be_different(followed):
+    (remark,) = followed("mlp compiled").remarks
+    assert "torch.compile" in remark
+
+
+def test_convolutions_have_an_unknown_workspace(followed):
+    unknown = followed("cnn").unknown
+    assert {u.operator for u in unknown} == {
+        "aten.convolution.default",
+        "aten.convolution_backward.default",
+    }
+    assert all(u.low_bytes == 0 < u.high_bytes and "cuDNN" in u.reason for u in unknown)
+
+
+def test_recomputed_layers_keep_their_inputs_alone(followed):
+    inputs = 3 * 8 * 128 * 64 * 4
+    assert activations(followed("encoders recomputed")) <= inputs
+    assert activations(followed("encoders")) > 10 * inputs
+
+
+# -- attention with dropout ------------------------------------------------------------------------
+
+
+def test_an_encoder_without_dropout(followed):
+    """208 MiB: no matrix of weights, though it is 256 MiB large."""
+    assert activations(followed("encoder")) / MIB == pytest.approx(208.4, abs=0.5)
+
+
+def test_dropout_adds_outputs_and_masks_of_three_layers(followed):
+    """Two dropouts of the width and one of four times it: of each a mask, and a new output."""
+    elements = 8 * 1024 * 512
+    masks, outputs = (1 + 1 + 4) * elements, 4 * 4 * elements
+    more = activations(followed("encoder dropout")) - activations(followed("encoder"))
+    assert more == pytest.approx(masks + outputs, rel=0.001)
+
+
+def test_the_cpus_operators_tell_nearly_the_same(followed):
+    exact, counted = followed("encoder dropout"), followed("encoder dropout on cpu")
+    assert counted.source == "cpu"
+    (interval,) = (u for u in counted.unknown if "CPU" in u.reason)
+    assert counted.peak_bytes() == pytest.approx(exact.peak_bytes(), rel=0.05)
+    assert interval.high_bytes == pytest.approx(0.1 * counted.peak_bytes(), rel=0.01)
