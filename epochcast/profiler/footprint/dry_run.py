@@ -166,7 +166,11 @@ class Simulation:
 
     @contextmanager
     def needing_values(self) -> Iterator[None]:
-        """Within it, an error is the workload's own only where tensors are real."""
+        """Within it, an error is the workload's own only where tensors are real.
+
+        Raises:
+            WorkloadError: it is.
+        """
         try:
             yield
         except WorkloadError:
@@ -194,7 +198,11 @@ def eager() -> AbstractContextManager[Any]:
 
 @contextmanager
 def explaining() -> Iterator[None]:
-    """Within it, any error becomes a ``DryRunError`` that names the user's line."""
+    """Within it, any error becomes one that names the user's line.
+
+    Raises:
+        DryRunError: there was one.
+    """
     try:
         yield
     except WorkloadError:

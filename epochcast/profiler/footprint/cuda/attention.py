@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from epochcast.profiler.footprint.cuda import fake_device
-from epochcast.profiler.footprint.cuda.rule import Kernel, Rule
+from epochcast.profiler.footprint.cuda.rule import Call, Kernel, Rule
 
 aten = torch.ops.aten
 
@@ -272,31 +272,30 @@ def install(key: str) -> None:
 # -- what its kernels take besides -----------------------------------------------------------------
 
 
-def safe_softmax(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def safe_softmax(kernel: Kernel, call: Call) -> Any:
     """``_safe_softmax``: a softmax whose rows without attention are zero, in five operators."""
-    inputs, dim = args[:2]
-    dtype = args[2] if len(args) > 2 else kwargs.get("dtype")
+    inputs, dim = call.args[:2]
+    dtype = call.argument(2, "dtype")
     cast = inputs if dtype is None else inputs.to(dtype)
-    out = kernel.call(aten._softmax.default, cast, dim, False)
-    masked = kernel.call(aten.eq.Scalar, inputs, -math.inf)
-    rows = kernel.call(aten.all.dim, masked, dim, True)
-    scalar = aten.scalar_tensor.default
-    zero = kernel.call(scalar, 0.0, dtype=out.dtype, device=out.device)
-    return kernel.call(aten.where.self, rows, zero, out)
+    out = kernel.watch(aten._softmax(cast, dim, False), aten._softmax)
+    masked = kernel.watch(aten.eq(inputs, -math.inf), aten.eq)
+    rows = kernel.watch(aten.all(masked, dim, True), aten.all)
+    zero = aten.scalar_tensor(0.0, dtype=out.dtype, device=out.device)
+    return kernel.watch(aten.where(rows, kernel.watch(zero, aten.scalar_tensor), out), aten.where)
 
 
-def flash_backward(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def flash_backward(kernel: Kernel, call: Call) -> Any:
     """``mha_bwd``: after the gradients, the sums of softmax and dQ in float32; with grouped
     queries also dK and dV of every head."""
-    out = kernel.watch(func(*args, **kwargs), func)
-    query, key = args[1], args[2]
+    out = kernel.watch(call.run(), call.func)
+    query, key = call.args[1:3]
     batch, heads, queries, head = query.shape
     rounded, wide = -(-queries // 128) * 128, _rounded_head(head)
     sums = 4 * batch * heads * rounded
     sizes = [sums, sums * wide]
     if key.shape[1] != heads:
         sizes += 2 * [batch * key.shape[2] * heads * head * query.element_size()]
-    kernel.blocks.scratch(sizes, str(func))
+    kernel.blocks.scratch(sizes, call.operator)
     return out
 
 
@@ -304,31 +303,30 @@ def _rounded_head(head: int) -> int:
     return -(-head // 32) * 32 if head <= 192 else 256
 
 
-def efficient_backward(
-    kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def efficient_backward(kernel: Kernel, call: Call) -> Any:
     """``_efficient_attention_backward``: delta, and sums in float32 where gradients are not."""
-    out = kernel.watch(func(*args, **kwargs), func)
-    query, key, value = args[1:4]
+    out = kernel.watch(call.run(), call.func)
+    query, key, value = call.args[1:4]
     batch, heads, queries, _ = query.shape
     delta = 4 * batch * heads * (-(-queries // 32) * 32)
-    kernel.blocks.scratch([delta], str(func))
+    kernel.blocks.scratch([delta], call.operator)
     if query.dtype in _HALF:
         sums = 4 * (query.numel() + key.numel() + value.numel())
         kernel.blocks.unsure(
-            0, delta + sums, str(func), "the fused kernel adds gradients up in float32 or in place"
+            0,
+            delta + sums,
+            call.operator,
+            "the fused kernel adds gradients up in float32 or in place",
         )
     return out
 
 
-def cudnn_attention(
-    kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def cudnn_attention(kernel: Kernel, call: Call) -> Any:
     """cuDNN's plan says on the device how much it works in."""
-    out = kernel.watch(func(*args, **kwargs), func)
-    tensors = [a for a in args if isinstance(a, Tensor) and a.dim() == 4]
+    out = kernel.watch(call.run(), call.func)
+    tensors = [a for a in call.args if isinstance(a, Tensor) and a.dim() == 4]
     sums = 4 * sum(tensor.numel() for tensor in tensors)
-    kernel.blocks.unsure(0, sums, str(func), "cuDNN's plan for attention is made on the device")
+    kernel.blocks.unsure(0, sums, call.operator, "cuDNN's plan for attention is made on the device")
     return out
 
 

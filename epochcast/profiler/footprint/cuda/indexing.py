@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epochcast.profiler.footprint.cuda.rule import Kernel, Rule
+from epochcast.profiler.footprint.cuda.rule import Call, Kernel, Rule
 
 aten = torch.ops.aten
 
@@ -24,12 +24,11 @@ _SEGMENT = 10  # NROWS_PER_THREAD
 _CUB_LEAST = 1  # byte: cub's own temporary storage is small for indices
 
 
-def index_put(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def index_put(kernel: Kernel, call: Call) -> Any:
     """Adding to indexed places: linear indices, their order, both sorted, and cub's storage."""
-    adds = args[3] if len(args) > 3 else kwargs.get("accumulate", False)
-    if adds and kernel.holds(args[0]):
-        _scratch_of_sorted_put(kernel, args[1], str(func))
-    return func(*args, **kwargs)
+    if call.argument(3, "accumulate") and kernel.holds(call.args[0]):
+        _scratch_of_sorted_put(kernel, call.args[1], call.operator)
+    return call.run()
 
 
 def _scratch_of_sorted_put(kernel: Kernel, indices: Any, operator: str) -> None:
@@ -47,19 +46,17 @@ def _scratch_of_sorted_put(kernel: Kernel, indices: Any, operator: str) -> None:
         blocks.give(block)
 
 
-def embedding_backward(
-    kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def embedding_backward(kernel: Kernel, call: Call) -> Any:
     """Few tokens are added at once; many are sorted, and each run of equal ones is added."""
-    gradient, indices, _, padding, scale = args
+    gradient, indices, _, padding, scale = call.args
     count = indices.numel()
     on_device = kernel.holds(gradient)
     if not on_device or (count <= _FEW_INDICES and not scale and padding < 0):
-        return func(*args, **kwargs)
-    operator, size, blocks = str(func), _INDEX * count, kernel.blocks
+        return call.run()
+    operator, size, blocks = call.operator, _INDEX * count, kernel.blocks
     ordered, origin = blocks.take(size, operator), blocks.take(size, operator)
     blocks.scratch([size, max(1, size)], operator)
-    out = kernel.watch(func(*args, **kwargs), func)
+    out = kernel.watch(call.run(), call.func)
     segments = count // _SEGMENT + count
     partial = segments * gradient.shape[-1] * 4  # float32, whatever the gradient is
     blocks.scratch([size, _INDEX, size, size, _INDEX, _INDEX * segments, partial], operator)
@@ -68,16 +65,16 @@ def embedding_backward(
     return out
 
 
-def sorting(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def sorting(kernel: Kernel, call: Call) -> Any:
     """Keys and indices are copied for a sort of long rows; how often is cub's business."""
-    out = kernel.watch(func(*args, **kwargs), func)
-    inputs = args[0]
+    out = kernel.watch(call.run(), call.func)
+    inputs = call.args[0]
     if isinstance(inputs, Tensor) and kernel.holds(inputs) and inputs.numel():
         copies = inputs.numel() * (inputs.element_size() + _INDEX)
         kernel.blocks.unsure(
             0,
             2 * copies,
-            str(func),
+            call.operator,
             "a sort copies keys and indices for itself, as its kernel for their number asks",
         )
     return out

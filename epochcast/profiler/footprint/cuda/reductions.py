@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epochcast.profiler.footprint.cuda.rule import Kernel, Rule
+from epochcast.profiler.footprint.cuda.rule import Call, Kernel, Rule
 from epochcast.records import DeviceSpec
 
 aten = torch.ops.aten
@@ -129,16 +129,15 @@ def reducing(dims_position: int, accumulator: int | None = None) -> Rule:
         accumulator: bytes of a partial result; None is the inputs' type, float at least.
     """
 
-    def rule(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = kernel.watch(func(*args, **kwargs), func)
-        inputs = args[0]
-        dims = args[dims_position] if len(args) > dims_position else kwargs.get("dim")
+    def rule(kernel: Kernel, call: Call) -> Any:
+        out = kernel.watch(call.run(), call.func)
+        inputs, dims = call.args[0], call.argument(dims_position, "dim")
         if not kernel.holds(inputs) or not inputs.numel() or isinstance(dims, Tensor):
             return out  # of two tensors, maximum is no reduction
         wanted = [dims] if isinstance(dims, int) else list(dims or ()) if inputs.dim() else []
         size = accumulator or max(4, inputs.element_size())
         scratch = reduction_scratch(inputs, wanted, size, kernel.device)
-        kernel.blocks.scratch(scratch, str(func))
+        kernel.blocks.scratch(scratch, call.operator)
         return out
 
     return rule

@@ -7,10 +7,40 @@ rule(kernel, func, args, kwargs) ──▶ what the operator returns
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.records import DeviceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an operator."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def operator(self) -> str:
+        """Its name."""
+        return str(self.func)
+
+    def run(self) -> Any:
+        """What the operator returns."""
+        return self.func(*self.args, **self.kwargs)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """One of the arguments, given by position or by name.
+
+        Args:
+            position: among all.
+            name: of it.
+            default: where it is not given.
+        """
+        given = self.args[position : position + 1]
+        return given[0] if given else self.kwargs.get(name, default)
 
 
 class Kernel(Protocol):
@@ -32,9 +62,5 @@ class Kernel(Protocol):
         """Count an operator's results from now on; the same again."""
         ...
 
-    def call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """One of the operators that a kernel is made of, with its results counted."""
-        ...
 
-
-Rule = Callable[[Kernel, Any, tuple[Any, ...], dict[str, Any]], Any]
+Rule = Callable[[Kernel, Call], Any]

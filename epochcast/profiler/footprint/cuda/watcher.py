@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from epochcast.profiler.footprint.allocations import operands
 from epochcast.profiler.footprint.branches import real_branch
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
+from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
 from epochcast.profiler.footprint.cuda.workspaces import USES_CUBLAS, cublas_workspace_bytes
 from epochcast.records import DeviceSpec
@@ -73,7 +74,7 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.lines.note(self.in_backward)
         func = real_branch(func, args, kwargs)
         rule = RULES.get(func._overloadpacket)
-        out = rule(self, func, args, kwargs) if rule else func(*args, **kwargs)
+        out = rule(self, Call(func, args, kwargs)) if rule else func(*args, **kwargs)
         self.blocks.refresh(operands(args))
         self.watch(out, func)
         if func._overloadpacket in USES_CUBLAS and self.holds(args):
@@ -94,10 +95,6 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count an operator's results from now on; the same again."""
         self.blocks.watch(operands(out), self.kind, str(func), self.module_of())
         return out
-
-    def call(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """One of the operators that a kernel is made of, with its results counted."""
-        return self.watch(func(*args, **kwargs), func)
 
     def _take_workspace(self, func: Any) -> None:
         """A handle's workspace comes with its first product, after the result, and stays."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from epochcast.profiler.footprint.cuda.rule import Kernel
+from epochcast.profiler.footprint.cuda.rule import Call, Kernel
 
 aten = torch.ops.aten
 
@@ -40,19 +40,19 @@ def cublas_workspace_bytes(capability: tuple[int, int]) -> int:
     return _LARGE if large or (major == 11 and _TORCH >= (2, 13)) else _DEFAULT
 
 
-def convolution(kernel: Kernel, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def convolution(kernel: Kernel, call: Call) -> Any:
     """cuDNN's workspace is the business of the algorithm that it chooses on the device.
 
     None is needed at least; copies of all operands in another layout, which algorithms for tensor
     cores make, are what is taken for the most.
     """
-    out = func(*args, **kwargs)
-    made = [*_tensors(args), *_tensors(out if isinstance(out, tuple) else (out,))]
+    out = call.run()
+    made = [*_tensors(call.args), *_tensors(out if isinstance(out, tuple) else (out,))]
     if kernel.holds(made):
         kernel.blocks.unsure(
             0,
             sum(tensor.numel() * tensor.element_size() for tensor in made),
-            str(func),
+            call.operator,
             "cuDNN chooses the algorithm of a convolution, and with it its workspace, on the "
             "device; at most copies of all its operands are taken for it",
         )
