@@ -317,8 +317,10 @@ def format_money(amount: float, currency: str = "$") -> str:
     return f"{currency}{amount:,.2f}"
 
 
-def format_percent(share: float) -> str:
-    """``"12 %"`` for 0.12; under ten per cent with one decimal."""
+def format_percent(share: float, decimals: int | None = None) -> str:
+    """``"12 %"`` for 0.12; under ten per cent with one decimal, or always with so many."""
+    if decimals is not None:
+        return f"{100 * share:.{decimals}f} %"
     percent = 100 * share
     return f"{percent:.1f} %" if abs(percent) < 9.95 else f"{percent:.0f} %"
 

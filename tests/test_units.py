@@ -316,9 +316,7 @@ def test_what_is_beyond_reason_has_no_digits() -> None:
 
 # Lines outside units.py that write a unit themselves, and why they may.
 OWN_FORMATS = {
-    "costmodel/model.py": "errors of a fit, finer than what is shown of costs",
     "costmodel/prediction.py": "detail of a warning, as its text wants it",
-    "costmodel/averaging.py": "errors of a fit, finer than what is shown of costs",
     "importers/elapsed.py": "quotes what was given",
     "importers/entries.py": "quotes what was given",
     "planning/planner.py": "quotes what was given",
@@ -404,3 +402,8 @@ def test_parse_power(text, watts):
 def test_powers_that_are_none(text):
     with pytest.raises(UsageError, match="a power is a number of watts or like '300W'"):
         units.parse_power(text)
+
+
+def test_a_percentage_may_have_decimals_of_its_own() -> None:
+    assert units.format_percent(0.999, 1) == "99.9 %"
+    assert units.format_percent(0.0034, 2) == "0.34 %"

@@ -57,9 +57,11 @@ def read_int_list(text: str) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"expected whole numbers separated by commas, but got {text!r}") from None
+        raise UsageError(
+            f"expected whole numbers separated by commas, but got {text[:60]!r}"
+        ) from None
     if any(number < 1 for number in numbers):
-        raise UsageError(f"every number must be at least 1, but got {text!r}")
+        raise UsageError(f"every number must be at least 1, but got {text[:60]!r}")
     return numbers
 
 
@@ -74,7 +76,7 @@ def read_number_list(text: str) -> tuple[float, ...]:
     except ValueError:
         raise UsageError(f"expected numbers separated by commas, but got {text!r}") from None
     if not all(0 < number < math.inf for number in numbers):
-        raise UsageError(f"every number must be above 0, but got {text!r}")
+        raise UsageError(f"every number must be above 0, and below 1e308, but got {text[:60]!r}")
     return tuple(int(number) if number.is_integer() else number for number in numbers)
 
 

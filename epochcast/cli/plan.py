@@ -111,8 +111,10 @@ def _int_or(*words: str, several: bool = False) -> Parsed:
             return text
         if several:
             return read_int_list(text)
-        if not text.isdecimal():
-            raise UsageError(f"expected a whole number or {', '.join(words)}, but got {text!r}")
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
+            raise UsageError(
+                f"expected a whole number or {', '.join(words)}, but got {text[:SHOWN]!r}"
+            )
         return int(text)
 
     return Parsed("|".join(("N,N,…" if several else "N", *words)), read)
@@ -122,6 +124,7 @@ def _read_bytes(text: str) -> float:
     return float(units.parse_bytes(text))  # limits of a budget are floating-point numbers
 
 
+MOST_DIGITS, SHOWN = 300, 60  # of a number, which no count has; of a text in an error
 MONEY, BYTES = Parsed("AMOUNT", units.parse_money), Parsed("SIZE", _read_bytes)
 ENERGY, SHARE = Parsed("ENERGY", units.parse_energy), Parsed("SHARE", units.parse_share)
 STOP = Parsed("RULE=NUMBER", read_stop)

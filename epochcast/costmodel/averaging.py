@@ -48,6 +48,7 @@ from epochcast.costmodel.surface import (
     shares_of,
     with_powers,
 )
+from epochcast.units import format_percent
 
 SLIGHT = 0.01  # a form that counts for less is left out, but for being unlikely beforehand
 MAX_FOLDS, FEW_FOLDS, MANY_ROWS = 24, 8, 200  # beyond, several rows are left out at a time
@@ -277,7 +278,8 @@ def _weighed(fits: Sequence[_Fit]) -> tuple[list[tuple[_Fit, float]], str]:
     pairs = zip(fits, shares, strict=True)
     kept = [(fit, share) for fit, share in pairs if share > SLIGHT * min(1.0, fit.form.prior)]
     chosen = ", ".join(
-        f"{fit.form.name} {share:.0%} (leave-one-out error {fit.left_out:.2%})"
+        f"{fit.form.name} {format_percent(share, 0)} "
+        f"(leave-one-out error {format_percent(fit.left_out, 2)})"
         for fit, share in kept
     )
     return kept, chosen

@@ -21,6 +21,7 @@ from epochcast.records import (
     read_document,
     write_document,
 )
+from epochcast.units import format_percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,6 @@ class CostModel(Parameters):
         )
         found = [(name, surface.chosen) for name, surface in named if surface is not None]
         if variant.loading is not None and variant.loading.better:
-            error = f"{variant.loading.error:.2%}"
+            error = format_percent(variant.loading.error, 2)
             found[0] = ("micro-step", f"computing and loading data apart (error {error})")
         return found

@@ -39,7 +39,9 @@ from epochcast.records import (
     Warning_,
     make_sizes,
 )
-from epochcast.records.validation import is_integer, is_number
+from epochcast.records.measurement import IMPORTED
+from epochcast.records.validation import is_integer, is_number, shown
+from epochcast.units import format_percent
 
 ZERO = Quantiles.exactly(0.0)
 LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
@@ -49,6 +51,13 @@ MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorc
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # 2.1 / 0.7 is a little more than 3 in floating point
 ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
+PROBE_MORE = (  # warnings whose advice is to probe: of imported runs, which nobody can, to import
+    "one-round",
+    "few-configurations",
+    "far-extrapolation",
+    "few-levels",
+    "levels-unforetold",
+)
 ALWAYS = ("start-up", "first steps", "training steps")  # terms that are shown even where they are 0
 
 
@@ -77,16 +86,26 @@ class Question:
             raise PredictionError("give either epochs or steps")
         for name in ("steps", "batch_size", "samples", "accumulation", "eval_batch_size"):
             value = getattr(self, name)
-            if value is not None and not (is_integer(value) and 0 < value < LARGEST):
-                raise PredictionError(f"{name} must be a positive whole number, but got {value!r}")
+            if value is not None and not (is_integer(value) and 0 < value <= LARGEST):
+                raise PredictionError(
+                    f"{name} must be a whole number from 1 to {LARGEST:g}, but got {shown(value)}"
+                )
         if self.epochs is not None and not _is_within(self.epochs, 1 / LARGEST):
-            raise PredictionError(f"epochs must be a positive number, but got {self.epochs!r}")
+            raise PredictionError(
+                f"epochs must be a number above 0, and at most {LARGEST:g}, but got "
+                f"{shown(self.epochs)}"
+            )
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)
             if value not in (None, 0) and not _is_within(value, 1 / LARGEST):
-                raise PredictionError(f"{name} must be 0 (never) or more epochs, but got {value!r}")
+                raise PredictionError(
+                    f"{name} must be 0 (never) or up to {LARGEST:g} epochs, but got {shown(value)}"
+                )
         if self.price_per_hour is not None and not _is_within(self.price_per_hour, 0.0):
-            raise PredictionError(f"price_per_hour must be >= 0, but got {self.price_per_hour!r}")
+            raise PredictionError(
+                f"price_per_hour must be from 0 to {LARGEST:g}, but got "
+                f"{shown(self.price_per_hour)}"
+            )
 
 
 def _is_within(value: object, least: float) -> bool:
@@ -206,11 +225,20 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
         names = ", ".join(unknown)
         where = _told_apart(parameters, at.variant, unknown)
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
-        raise PredictionError(
-            f"{names} was never varied{where}, so nothing is known of another value; run: "
-            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}, "
-            "or probe it"
+        count = (
+            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}"
         )
+        instead = f"run: {count}, or probe it"
+        if is_imported(parameters):
+            instead = f"import runs with others, or where it can be run here: {count}"
+        raise PredictionError(
+            f"{names} was never varied{where}, so nothing is known of another value; {instead}"
+        )
+
+
+def is_imported(parameters: Parameters) -> bool:
+    """Whether the measurements were made elsewhere, so that nobody can probe the workload here."""
+    return parameters.data == IMPORTED
 
 
 def _told_apart(parameters: Parameters, variant: Variant, knobs: Sequence[str]) -> str:
@@ -245,7 +273,7 @@ def choose_variant(parameters: Parameters, question: Question) -> Variant:
     raise PredictionError(
         f"{parameters.workload} was not probed with "
         f"{', '.join(filter(None, (wanted_text, question.precision, _workers(question))))}; "
-        "probe it so, or ask for one of: "
+        f"{'import such runs' if is_imported(parameters) else 'probe it so'}, or ask for one of: "
         + "; ".join(_describe(variant) for variant in parameters.variants)
     )
 
@@ -322,7 +350,7 @@ def _allowed(parameters: Parameters, name: str, probed: SizeValue) -> str:
         return "true or false"
     fixed = {dict(v.categories).get(name): None for v in parameters.variants}
     others = [str(value) for value in fixed if value is not None]
-    return " or ".join(["positive numbers", *others])
+    return " or ".join([f"positive numbers of at most {LARGEST:g}", *others])
 
 
 def _terms(
@@ -433,7 +461,7 @@ def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
 
 def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
     """What people are told of any figure about a configuration, in an estimate and in a plan."""
-    return [
+    found = [
         *_extrapolation_warnings(at),
         *at.variant.doubts,
         *_sparse_data_warnings(at.variant),
@@ -441,6 +469,9 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
         *_unknown_parts(parameters, at.variant),
         *parameters.calibration.notes(at.probed_step_scatter()),
     ]
+    if not is_imported(parameters):
+        return found
+    return [replace(w, code=f"{w.code}-imported") if w.code in PROBE_MORE else w for w in found]
 
 
 def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
@@ -463,7 +494,11 @@ def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
         details = (("name", name), ("count", str(levels)))
         return [Warning_(code="few-levels", details=details)]
     if sd > UNFORETOLD_SD:
-        return [Warning_(code="levels-unforetold", details=(("name", name), ("sd", f"{sd:.0%}")))]
+        return [
+            Warning_(
+                code="levels-unforetold", details=(("name", name), ("sd", format_percent(sd, 0)))
+            )
+        ]
     return []
 
 
@@ -486,7 +521,7 @@ def _memory_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warn
         return []
     if needed is None or needed.quantile(0.9) <= MEMORY_TIGHT * parameters.device.memory_bytes:
         return []
-    share = f"{needed.quantile(0.9) / parameters.device.memory_bytes:.0%}"
+    share = format_percent(needed.quantile(0.9) / parameters.device.memory_bytes)
     return [Warning_(code="memory-tight", details=(("share", share),))]
 
 
@@ -588,7 +623,10 @@ def _memory(at: ConfigurationCost, question: Question) -> Amount:
     """What is needed of the device."""
     found = largest(_phases(at, question).values()) or at.run_peak()
     if found is None:
-        raise PredictionError("no memory was measured: probe the workload again")
+        raise PredictionError(
+            "no memory was measured: probe the workload again, or import runs with a column of "
+            "their peak, e.g. peak_mib"
+        )
     return found
 
 

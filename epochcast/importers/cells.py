@@ -28,7 +28,7 @@ LARGEST = 2**63 - 1  # what JSON and databases hold
 NOTHING = frozenset(("na", "n/a", "null", "none", "nil", "-", "--", "<na>"))
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PRECISIONS = {
-    "fp32": "32 float32 torch.float32 32-true",
+    "fp32": "32 float32 torch.float32 32-true no",
     "bf16": "bfloat16 torch.bfloat16 bf16-mixed amp_bf16",
     "fp16": "16 float16 torch.float16 16-mixed half amp_fp16",
 }
@@ -75,7 +75,7 @@ def parse_number(cell: Cell, expected: str = "a number") -> float:
         try:
             return float(cell)
         except OverflowError:
-            expected = "a smaller number"
+            expected = f"a number of at most {LARGEST:.2g}"
     raise unexpected(expected, cell)
 
 
@@ -215,6 +215,8 @@ def parse_counted(cell: Cell, scale: float) -> int:
     value = parse_number(cell, expected) * scale
     near = round(value) if math.isfinite(value) else 0
     whole = scale != 1 or value == near
+    if value > LARGEST:
+        expected = f"a whole number of at most {LARGEST:.2g}"
     if not (whole and 1 <= near <= LARGEST):
         raise unexpected(expected, cell)
     return near
@@ -228,6 +230,8 @@ def parse_whole(cell: Cell, least: int = 1) -> int:
     """
     expected = f"a whole number of at least {least}"
     value = parse_number(cell, expected)
+    if value > LARGEST:
+        expected = f"a whole number of at most {LARGEST:.2g}"
     if not (value.is_integer() and least <= value <= LARGEST):
         raise unexpected(expected, cell)
     return int(value)
@@ -298,7 +302,7 @@ def parse_knob(cell: Cell) -> SizeValue:
     if isinstance(value, str):
         return parse_name(value)
     if is_number(value) and not abs(value) <= LARGEST:
-        raise unexpected("a smaller number", cell)
+        raise unexpected(f"a number of at most {LARGEST:.2g}", cell)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -44,6 +44,8 @@ SECONDS = (  # the times of training that a row may have, the first that is ther
     "token_seconds",
     "elapsed_seconds",
 )
+SEVERAL = (LEFT_OUT, "step", "model_parallel")  # roles that two columns may have: iter and step
+DEVICES = ("world_size", "data_parallel", "nodes", "devices_per_node")
 COUNTED_IN = {
     "k": "thousands",
     "m": "millions",
@@ -245,7 +247,7 @@ def _without_least(columns: Sequence[Column]) -> list[Column]:
 def _require_clear_batch(columns: Sequence[Column]) -> None:
     """Refuse a train_batch_size that may be of a micro-batch or of all (DeepSpeed) of them."""
     batches = [c for c in columns if c.role in ("batch_size", "global_batch")]
-    shared = [c.name for c in columns if c.role in ("accumulation", "world_size")]
+    shared = [c.name for c in columns if c.role in ("accumulation", *DEVICES)]
     if len(batches) == 1 and shared and not batches[0].said:
         name = batches[0].name
         if spelled(name) == ["train", "batch", "size"]:
@@ -257,8 +259,8 @@ def _require_clear_batch(columns: Sequence[Column]) -> None:
 
 def _without_said(columns: Sequence[Column], options: ImportOptions) -> list[Column]:
     """What an option says is read from no column."""
-    said = {"batch_size": options.batch_size, "world_size": options.devices}
-    said = {role: value for role, value in said.items() if value is not None}
+    said = {"batch_size"} if options.batch_size is not None else set()
+    said |= set(DEVICES) if options.devices is not None else set()
     why = "an option says it"
     return [replace(c, role=LEFT_OUT, why=why) if c.role in said else c for c in columns]
 
@@ -297,7 +299,7 @@ def _require_one_each(columns: Sequence[Column]) -> None:
     seen: dict[object, Column] = {}
     for column in columns:
         key = (column.role, column.knob, column.order)
-        if key in seen and column.role not in (LEFT_OUT, "step"):  # iter and step may both count
+        if key in seen and column.role not in SEVERAL:
             raise UsageError(
                 f"columns {seen[key].name!r} and {column.name!r} both mean "
                 f"{column.role or column.knob}; leave one out with --ignore"

@@ -34,6 +34,7 @@ from epochcast.importers.cells import parse_number
 from epochcast.importers.documents import HALF_A_ROUNDING
 from epochcast.importers.rows import Row, listed
 from epochcast.importers.table import Table, read_file
+from epochcast.importers.within_epochs import Placed, by_steps
 from epochcast.planning.request import LONGEST_STEPS
 from epochcast.records import CountUnit, LearningCurve
 
@@ -44,7 +45,6 @@ EPOCH, PASSED = ("epoch", "epochs"), ("train epoch", "training epoch")  # PASSED
 STEP = ("step", "steps", "global step", "trainer global step", "iteration", "iterations", "iter")
 MAX_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
 
-Placed = tuple[float, Row]  # epochs done, and what was logged then
 Check = tuple[Row, float]  # of the metric
 
 
@@ -308,6 +308,8 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     first = 1 if from_zero and whole and any(epoch == 0 for epoch, _ in known) else 0
     each = steps_per_epoch or 1 if columns.unit == "step" and columns.epoch else 1
     moved = [((epoch + first) * each, row) for epoch, row in known if epoch + first > 0]
+    if columns.epoch is not None and columns.unit == "epoch" and from_zero:
+        moved = by_steps(moved, columns.metric, columns.step)
     return sorted(moved, key=lambda pair: pair[0])
 
 

@@ -31,6 +31,7 @@ from epochcast.importers.cells import (
     parts_of,
 )
 from epochcast.importers.columns import KNOB, SECONDS, Column, ImportOptions
+from epochcast.importers.devices import DEVICE_ROLES, Said, world_size
 from epochcast.importers.roles import COUNTS, SEQUENCES, spelled
 from epochcast.importers.rows import Cell, Row, is_empty
 from epochcast.planning.direction import has_phrase
@@ -235,8 +236,9 @@ class RowReader:
         said = {"batch_size": self.options.batch_size, "world_size": self.options.devices}
         known = {
             role: self._value(role, parse_whole) if said.get(role) is None else said[role]
-            for role in BATCHES
+            for role in ("batch_size", "accumulation")
         }
+        known["world_size"] = said["world_size"] or self._world_size()
         whole = self._value("global_batch", parse_whole)
         if whole is None:
             found = {role: value for role, value in known.items() if value is not None}
@@ -248,6 +250,16 @@ class RowReader:
             return shared_out(whole, known)
         except ValueError as error:
             column = next(c.name for c in self.columns if c.role == "global_batch")
+            raise self.row.wrong(str(error), column) from error
+
+    def _world_size(self) -> int | None:
+        found = {
+            role: [Said(*pair) for pair in self._values(role, parse_whole)] for role in DEVICE_ROLES
+        }
+        try:
+            return world_size(found)
+        except ValueError as error:
+            column = next(said[0].column.name for said in found.values() if said)
             raise self.row.wrong(str(error), column) from error
 
     def _eval_samples(self) -> int:

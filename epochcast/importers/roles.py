@@ -57,13 +57,40 @@ ROLES: Mapping[str, Role] = {
         "accumulated micro-batches",
         "accumulation|grad accumulation|gradient accumulation|gradient accumulation steps"
         "|grad accumulation steps|accumulation steps|accum steps|grad accum|grad accum steps"
-        "|grad acc|accum|accumulate grad batches",
+        "|grad acc|accum|accumulate grad batches|gas|ga|ga steps|n accum|num accum|acc steps"
+        "|accumulation step|accum step|num accumulation steps|update freq",
     ),
     "world_size": Role(
         "number of devices",
         "world size|num gpus|n gpus|ngpus|ngpu|gpus|gpu count|num gpu|n gpu|num devices"
         "|n devices|ndevices|devices|device count|number of gpus|number of devices|num processes"
-        "|nproc|data parallel size|dp size|num accelerators|num tpus",
+        "|nproc|num accelerators|num tpus|total gpus|total devices|tpus|n tpus|num chips|chips",
+    ),
+    "data_parallel": Role(
+        "copies of the model",
+        "data parallel|dp|dp size|data parallel size|data parallel degree|dp degree|dp world size"
+        "|data parallel world size|ddp size|ddp world size|dp ranks|num replicas|replicas",
+    ),
+    "nodes": Role(
+        "number of machines",
+        "nodes|num nodes|n nodes|nnodes|node count|number of nodes|num machines|n machines"
+        "|machines|alloc nodes|num hosts|n hosts",
+    ),
+    "devices_per_node": Role(
+        "devices of a machine",
+        "gpus node|gpu node|num gpus node|n gpus node|ngpus node|devices node|num devices node"
+        "|accelerators node|chips node|nproc node|n proc node|processes node|ntasks node|tasks node"
+        "|local world size|gpus machine|gpus host",
+    ),
+    "model_parallel": Role(
+        "devices that share one copy of the model",
+        "tp|tp size|tp degree|tensor parallel|tensor parallel size|tensor parallel degree"
+        "|tensor parallelism|tensor model parallel size|pp|pp size|pp degree|pipeline parallel"
+        "|pipeline parallel size|pipeline parallel degree|pipeline parallelism"
+        "|pipeline model parallel size|pp stages|pipeline stages|cp size|context parallel"
+        "|context parallel size|sp size|sequence parallel size|mp size|model parallel"
+        "|model parallel size|ep size|expert parallel|expert parallel size"
+        "|expert model parallel size",
     ),
     "samples": Role(
         "training samples",
@@ -74,7 +101,7 @@ ROLES: Mapping[str, Role] = {
         "evaluation samples",
         "eval samples|validation samples|val samples|num eval samples|num val samples",
     ),
-    "precision": Role("precision", "precision|dtype|amp dtype"),
+    "precision": Role("precision", "precision|dtype|amp dtype|mixed precision"),
     "workers": Role("loader workers", "workers|num workers|dataloader num workers"),
     "compiled": Role("compiled", "compiled|compile|torch compile"),
     "drop_last": Role("drops the last batch", "drop last"),
@@ -106,16 +133,8 @@ ROLES: Mapping[str, Role] = {
     ),
     "save_seconds": Role("time of a checkpoint", "save|checkpoint|ckpt|save checkpoint", "time"),
     "startup_seconds": Role("start-up", "startup|start up|setup", "time"),
-    "peak_bytes": Role(
-        "peak memory",
-        "|peak|max|allocated|max allocated|peak allocated|cuda max allocated|max cuda",
-        "size",
-    ),
-    "device_bytes": Role(
-        "device memory",
-        "device|gpu|cuda|reserved|max reserved|peak reserved|peak gpu|max gpu|gpu peak|gpu max",
-        "size",
-    ),
+    "peak_bytes": Role("peak memory", "|peak|max|allocated", "size"),
+    "device_bytes": Role("device memory", "device|gpu|cuda|reserved", "size"),
     "flops": Role(
         "FLOPs of a micro-step", "flops|flop|model flops|flops step|flops micro step", "count"
     ),
@@ -152,12 +171,27 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|converged|diverged|succeeded"
     "|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
 )
+OF_THE_JOB = (  # whole names of what was written down of a run, and is no property of it
+    "commit|git commit|git sha|git hash|sha|branch|version|index|idx|unnamed 0|unnamed|row"
+    "|experiment|experiment name|experiment id|exp|exp name|exp id|name|id|uuid|uid|group|project"
+    "|sweep|partition|qos|account|timelimit|time limit|total cpu|cpu time|cpu time raw|submit"
+    "|eligible|node list|nodelist|rank|local rank|global rank|fold|log dir|output dir|path|file"
+    "|command|cmd|reason|tag|description|owner"
+)
 SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
-SINCE_START = frozenset(("runtime", "elapsed"))  # alone: the time of a run so far
+SINCE_START = frozenset(
+    ("runtime", "elapsed", "walltime", "wallclock")
+)  # alone: the time of a run so far
 TIME_NOUNS = SINCE_START | {"time", "times", "duration", "dur", "latency"}
 SPREAD = frozenset(("std", "stddev", "sd", "var", "max", "count"))  # of times, and no time
 NOT_TRAINING = frozenset(("eval", "evaluation", "val", "valid", "validation", "test", "infer"))
 SIZE_NOUNS = frozenset(("memory", "mem", "vram"))
+MEMORY_WORDS = "peak max maximum allocated alloc reserved cached cuda torch pytorch gpu device"
+SIZE_WORDS = frozenset(MEMORY_WORDS.split())  # of what a memory is said to be, in any order
+OF_DEVICE = frozenset(("reserved", "cached", "gpu", "device"))
+NOT_PEAK = frozenset(("avg", "average", "mean", "median", "min", "std", "free", "available"))
+BINARY = {letter: f"{letter}ib" for letter in "kmgt"}  # 24G is 24 GiB, as everywhere here
+TRAINER_STEPS = ["train", "steps", "per", "second"]  # the Trainer's are optimizer steps
 DEVICE_WORDS = frozenset(("gpu", "device", "chip", "rank", "accelerator"))
 THINGS = {  # what is counted in a rate or timed in "s/it", and the role that its time has
     "epoch_seconds": "epoch epochs",
@@ -215,6 +249,8 @@ def meaning_of(name: str) -> Meaning:
     for read in (_time_or_rate, _count, _size):
         if found := read(words, bracket):
             return replace(found, each=each or found.each)
+    if plain in OF_THE_JOB.split("|"):
+        return Meaning(left_out="of the job")
     return Meaning(left_out=RESULT if _is_result(name, plain.split()) else "")
 
 
@@ -285,6 +321,7 @@ def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
         return Meaning(left_out="not the usual time")
     if "per" in words:
         return _per(words)
+    words = _with_time(words)
     if len(words) == 1 and len(words[0]) > 1 and words[0] != "min" and time_unit(words[0]):
         return Meaning(role=TIME, unit=words[0])
     unit, rest = _unit_of(words, bracket, time_unit)
@@ -299,12 +336,25 @@ def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
     return Meaning(unit=unit, left_out="a time, but of what?") if is_time else None
 
 
+def _with_time(words: Sequence[str]) -> Sequence[str]:
+    """``t_epoch`` and ``step_t`` are times of what stands beside the t."""
+    unit = 1 if len(words) > 1 and time_unit(words[-1]) else 0
+    rest = words[: len(words) - unit]
+    others = [word for word in rest if word != "t" and word not in SILENT]
+    has_one = sum(word == "t" for word in rest) == 1
+    if has_one and " ".join(others) in BY_PHRASE["time"]:
+        return [*others, "time", *words[len(rest) :]]
+    return words
+
+
 def _per(words: Sequence[str]) -> Meaning | None:
     """``samples per s``, ``ms per step``, ``time per epoch s``."""
     at = words.index("per")
     before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
     if time_unit(after) and not NOT_TRAINING.isdisjoint(words):
         return Meaning(left_out="not of the training")
+    if list(words) == TRAINER_STEPS:
+        return Meaning(role="update_seconds", unit=after, inverse=True)
     if time_unit(after) and before in ROLE_OF_THING:
         each = "device" if not DEVICE_WORDS.isdisjoint(words[at + 2 :]) else ""
         return Meaning(role=ROLE_OF_THING[before], unit=after, inverse=True, each=each)
@@ -315,14 +365,31 @@ def _per(words: Sequence[str]) -> Meaning | None:
 
 
 def _size(words: Sequence[str], bracket: str | None) -> Meaning | None:
+    """Memory of a device: what lived in it, or what the device gave away."""
     unit, rest = _unit_of(words, bracket, size_unit)
-    core = _core(rest, SIZE_NOUNS)
+    if len(words) == 1 and len(words[0]) > 1 and size_unit(words[0]):
+        return Meaning(unit=words[0], left_out="a size, but of what?")
     noun = not SIZE_NOUNS.isdisjoint(rest)
-    role = BY_PHRASE["size"].get(core)
-    if role and (unit or noun):
-        return Meaning(role=role, unit=unit)
+    letter = bracket or (rest[-1] if len(rest) > 1 else "")
+    if unit is None and noun and letter in BINARY:
+        unit, rest = BINARY[letter], rest if bracket else rest[:-1]
+    if (noun or unit) and not NOT_PEAK.isdisjoint(rest):
+        return Meaning(unit=unit, left_out="not the peak")
+    core = _core(rest, SIZE_NOUNS).split()
+    if (noun or (unit and core)) and SIZE_WORDS.issuperset(core):
+        return Meaning(role=_which_memory(core), unit=unit)
     is_size = (rest and rest[-1] in SIZE_NOUNS) or (unit and len(unit) > 1)
+    is_size = is_size or (noun and not SIZE_WORDS.isdisjoint(core))
     return Meaning(unit=unit, left_out="a size, but of what?") if is_size else None
+
+
+def _which_memory(words: Sequence[str]) -> str:
+    """What was allocated is of tensors; what is reserved, or of the device, is of the device."""
+    if not {"allocated", "alloc"}.isdisjoint(words):
+        return "peak_bytes"
+    if OF_DEVICE.isdisjoint(words) and list(words) != ["cuda"]:
+        return "peak_bytes"
+    return "device_bytes"
 
 
 def _count(words: Sequence[str], bracket: str | None) -> Meaning | None:
@@ -341,6 +408,7 @@ def _count(words: Sequence[str], bracket: str | None) -> Meaning | None:
                 return Meaning(unit=operations, left_out="FLOPs of a step, or by second?")
             unit = operations if operations != "flops" else bracket
             return Meaning(role="flops", unit=unit, each=each)
+        return Meaning(unit=operations, left_out="FLOPs, but of what?")
     suffix = rest[-1] if rest and rest[-1] in SI_WORDS and len(rest) > 1 else None
     phrase = " ".join(rest[:-1] if suffix else rest)
     if role := BY_PHRASE["count"].get(phrase):

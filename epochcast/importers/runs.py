@@ -38,7 +38,7 @@ from epochcast.importers.columns import (
 )
 from epochcast.importers.elapsed import Series, epochs_of, is_clear, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
-from epochcast.importers.roles import RESULT
+from epochcast.importers.roles import RESULT, spelled
 from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 from epochcast.importers.table import Table, decoded, read_text
 from epochcast.records import Footprint, Measurement, RunConfig, Warning_
@@ -140,8 +140,9 @@ def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
     They have no time, or other results than the first row that has one, and none of its own.
     """
     times = {c.name for c in columns if c.role in SECONDS}
+    steps = _steps_of_jobs(table)
     results = {c.name for c in columns if c.why == RESULT}
-    timed = [row for row in table.rows if not times.isdisjoint(row.cells)]
+    timed = [row for row in table.rows if not times.isdisjoint(row.cells) and id(row) not in steps]
     usual = results.intersection(timed[0].cells) if timed else set()
     of_others = [results.intersection(row.cells) for row in timed]
     return [
@@ -149,6 +150,14 @@ def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
         for row, mine in zip(timed, of_others, strict=True)
         if not (usual and mine and usual.isdisjoint(mine))
     ]
+
+
+def _steps_of_jobs(table: Table) -> set[int]:
+    """Rows of ``sacct`` that are of a step of a job (123.batch, 123.0) which has a row itself."""
+    names = [name for name in table.names if "".join(spelled(name)) in ("jobid", "jobidraw")]
+    ids = {id(row): str(row.cells.get(name, "")).strip() for name in names for row in table.rows}
+    jobs = {job for job in ids.values() if "." not in job}
+    return {row for row, job in ids.items() if "." in job and job.partition(".")[0] in jobs}
 
 
 def _counted(entries: Sequence[Entry], count: Count) -> list[Entry]:
@@ -369,7 +378,7 @@ def _measurement(run: Run, created_at: str) -> Measurement:
             device=first.device,
             sizes=dict(config.sizes),
             config={name: getattr(config, name) for name in (*CONFIG, *SHARED)},
-            includes_first=(first.epoch or 0) <= 1,
+            includes_first=(first.epoch or 0) <= 1 or _is_of_all_epochs(run),
             peak_bytes=max((e.peak_bytes for e in run if e.peak_bytes), default=None),
             device_bytes=max((e.device_bytes for e in run if e.device_bytes), default=None),
             created_at=created_at,
@@ -381,6 +390,11 @@ def _measurement(run: Run, created_at: str) -> Measurement:
         )
     except ValueError as error:
         raise first.row.wrong(str(error)) from error
+
+
+def _is_of_all_epochs(run: Run) -> bool:
+    """Whether the one time of a run is of all its epochs together, however many they were."""
+    return len(run) == 1 and run[0].timed.role != "epoch_seconds"
 
 
 def numbered(

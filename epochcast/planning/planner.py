@@ -32,16 +32,8 @@ from epochcast.planning.shortfall import nearest, why_endless
 from epochcast.planning.simulation import DRAWS
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
-from epochcast.records import (
-    Budget,
-    LearningCurve,
-    Mode,
-    Option,
-    Outlook,
-    Plan,
-    SizeValue,
-)
-from epochcast.units import LONGEST_SECONDS
+from epochcast.records import Budget, LearningCurve, Mode, Option, Outlook, Plan, SizeValue
+from epochcast.units import LONGEST_SECONDS, format_percent
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
@@ -244,8 +236,9 @@ def _require_feasible(budget: Budget, request: PlanRequest) -> None:
     rarest = 1 / DRAWS
     if not rarest <= budget.confidence <= 1 - rarest:
         raise UsageError(
-            f"confidence must lie between {rarest:.1%} and {1 - rarest:.1%}, which {DRAWS:,} draws "
-            f"can tell apart, but got {budget.confidence:.6g}"
+            f"confidence must lie between {format_percent(rarest, 1)} and "
+            f"{format_percent(1 - rarest, 1)}, which {DRAWS:,} draws can tell apart, but got "
+            f"{budget.confidence:.6g}"
         )
 
 

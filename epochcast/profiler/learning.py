@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from statistics import median
 from typing import Any
 
@@ -266,6 +266,29 @@ def what_became(first: Sequence[float], last: Sequence[float]) -> tuple[Warning_
     if start > 0 and end > EXPLODED * start:
         return (_note("loss-explodes", first=f"{start:.3g}", last=f"{end:.3g}"),)
     return ()
+
+
+# -- what a batch holds ----------------------------------------------------------------------------
+
+
+def whole_batches(loop: TrainingLoop) -> tuple[Warning_, ...]:
+    """That the data set seems to yield whole batches, of which the batch size counts several.
+
+    All tensors of two batches begin with the same dimension, a multiple of the batch size; none has
+    the batch size in its second one, as sequences with their time first have.
+    """
+    asked = loop.config.batch_size
+    with torch.random.fork_rng(devices=()):
+        batches = list(islice(iter(loop.train_loader(in_process=True)), 2))
+    shapes = [x.shape for b in batches for x in tree_leaves(b) if isinstance(x, Tensor)]
+    rows = {shape[0] for shape in shapes if shape}
+    tables = [shape for shape in shapes if len(shape) > 1]
+    if len(rows) != 1 or not tables or any(shape[1] == asked for shape in tables):
+        return ()
+    seen = rows.pop()
+    if seen <= asked or seen % asked:
+        return ()
+    return (_note("whole-batches", asked=f"{asked:,}", seen=f"{seen:,}"),)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

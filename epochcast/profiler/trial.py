@@ -34,7 +34,7 @@ from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
 from epochcast.profiler.footprint.tracker import measure_footprint
-from epochcast.profiler.learning import Losses, heard, train_first_steps
+from epochcast.profiler.learning import Losses, heard, train_first_steps, whole_batches
 from epochcast.profiler.loop import (
     TrainingLoop,
     config_of,
@@ -119,7 +119,7 @@ class _Trial:
         fields["batch_elements"] = tuple(series.elements)
         fields["power_watts"] = devices.power_watts(device)
         fields["memory"] = devices.read_peaks(device)
-        fields["warnings"] = losses.after(stepper)
+        fields["warnings"] = (*losses.after(stepper), *whole_batches(loop))
         report("loader alone")
         fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
         while len(stepper.restarts) < RESTARTS:
@@ -287,6 +287,7 @@ def check(task: Task) -> CheckedWorkload:
         with nullcontext() if config.compiled else naming_layer(workload.model):
             warnings = train_first_steps(loop, _endless(loop), devices.timer_for(device))
         devices.synchronize(device)
+        warnings = (*warnings, *whole_batches(loop))
     except WorkloadError as error:
         return CheckedWorkload(config=config, problem=str(error), **about)
     except UsageError:

@@ -345,7 +345,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),
         ("--deadline 1h --counted-from start", "'start=2026-12-01 08:00', or run inside a job", 2),
-        ("--epochs 3 --confidence 99.99%", "between 0.1% and 99.9%", 2),
+        ("--epochs 3 --confidence 99.99%", "between 0.1 % and 99.9 %", 2),
         ("--epochs 3 --folds 100000000", "folds must be at most the 60,000 samples", 2),
         ("--epochs 3 --batch-size 70000", "at most the 60,000 samples of an epoch", 2),
         ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),

@@ -78,7 +78,7 @@ def test_sizes_and_counts_with_a_unit_of_their_own() -> None:
     assert parse_counted("25.6M", 1.0) == 25_600_000
     assert parse_counted("4.1", 1e9) == 4_100_000_000
     for wrong in ("25.6", "0", "-1", "1e30", "M"):
-        with pytest.raises(ValueError, match="whole number of at least 1"):
+        with pytest.raises(ValueError, match=r"whole number of at (least 1|most 9\.2e\+18)"):
             parse_counted(wrong, 1.0)
 
 

@@ -89,11 +89,35 @@ def test_parts_of_epochs_stay_what_they_are(tmp_path: Path) -> None:
     assert curve == LearningCurve(epochs=(0.5, 1.0), validation=(1.5, 1.0), training=(3.0, 1.0))
 
 
-def test_of_several_checks_in_an_epoch_the_last_counts(tmp_path: Path) -> None:
-    """As Lightning's ``val_check_interval=0.5`` logs them: told apart by their steps."""
+def test_several_checks_in_an_epoch_are_parts_of_it_by_their_steps(tmp_path: Path) -> None:
+    """As Lightning's ``val_check_interval=0.5`` logs them, under the number of the epoch."""
     text = "epoch,step,val_loss\n0,9,0.7\n0,4,0.9\n1,14,0.6\n1,19,0.5\n"
     curve = read_curve(_written(tmp_path, text))
-    assert curve == LearningCurve(epochs=(1.0, 2.0), validation=(0.7, 0.5))
+    assert curve.epochs == (0.5, 1.0, 1.5, 2.0)
+    assert curve.validation == (0.9, 0.7, 0.6, 0.5)
+    steps = read_curve(_written(tmp_path, text), unit="step")
+    assert (steps.epochs, steps.validation) == ((4, 9, 14, 19), curve.validation)
+
+
+def test_training_values_within_an_epoch_go_with_the_check_after_them(tmp_path: Path) -> None:
+    """Four checks an epoch of 100 steps, 2.5 epochs, a training loss every 25 steps before it."""
+    rows = [
+        f"{s // 100},{s},{1 / (s + 1)},\n{s // 100},{s},,{2 / (s + 1)}" for s in range(24, 260, 25)
+    ]
+    text = "epoch,step,train_loss_step,val_loss\n" + "\n".join(rows)
+    curve = read_curve(_written(tmp_path, text))
+    assert curve.epochs == pytest.approx([k / 4 for k in range(1, 11)])
+    assert curve.training == pytest.approx([v / 2 for v in curve.validation])
+
+
+def test_a_second_epoch_that_was_left_early_is_no_whole_one(tmp_path: Path) -> None:
+    text = "epoch,step,val_loss\n0,50,0.9\n0,100,0.8\n1,150,0.7\n"
+    assert read_curve(_written(tmp_path, text)).epochs == (0.5, 1.0, 1.5)
+
+
+def test_one_check_an_epoch_stays_at_its_end(tmp_path: Path) -> None:
+    text = "epoch,step,val_loss\n0,99,0.5\n1,199,0.4\n2,250,0.3\n"
+    assert read_curve(_written(tmp_path, text)).epochs == (1.0, 2.0, 3.0)
 
 
 def test_a_run_that_ended_in_nan_is_no_success(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         (f"{HEAD}64,256,2.5,inf", "line 3, column 'peak_mib': expected a positive number"),
         (f"{HEAD}64,nan,2.5,1", "column 'width': the knob 'width' needs a value in every row"),
         (f"{HEAD}64,inf,2.5,1", "column 'width': a knob's value must be finite, but got 'inf'"),
-        (f"{HEAD}64,{10**30},2.5,1", "column 'width': expected a smaller number"),
+        (f"{HEAD}64,{10**30},2.5,1", "column 'width': expected a number of at most 9.2e+18"),
         (f"{HEAD}64,,2.5,1", "column 'width': the knob 'width' needs a value in every row of cnn"),
         (f"{HEAD}64,256,2.5", "line 3: 3 cells, but the header has 4 columns"),
         (f'{HEAD}64,256,"2.5,1', "line 3: not CSV: unexpected end of data"),

@@ -17,6 +17,7 @@ from epochcast.errors import DryRunError
 from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
+from epochcast.profiler.learning import whole_batches
 from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw_batches, elements
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.workload import Workload
@@ -173,3 +174,48 @@ def test_data_that_can_only_be_iterated_comes_in_its_own_order():
     assert len(loop.partial_batch()[0]) == 4
     (counted,) = simulate(streaming)
     assert counted.footprint.eval_peak_bytes > 0
+
+
+def of_items(items: list, collate=None, batch_size: int = 1, data: type = Dataset) -> TrainingLoop:
+    """A loop over these items, whatever they are; nobody trains."""
+
+    class Items(data):
+        def __len__(self):
+            return len(items)
+
+        def __getitem__(self, index):
+            return items[index]
+
+    model = nn.Linear(2, 1)
+    work = Workload(
+        model=model,
+        train_data=Items(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        forward=lambda model, batch: model(batch).mean(),
+        collate=collate,
+        batch_size=batch_size,
+    )
+    return loop_of(work)
+
+
+FIRST = {"collate": lambda items: items[0]}
+JOINED = {"collate": lambda items: [torch.cat(x) for x in zip(*items, strict=True)]}
+
+
+@pytest.mark.parametrize(
+    ("items", "how", "seen"),
+    [
+        ([(torch.zeros(64, 3), torch.zeros(64))] * 4, FIRST, ("1", "64")),
+        ([(torch.zeros(64, 3), torch.zeros(64))] * 4, JOINED | {"batch_size": 2}, ("2", "128")),
+        ([{"x": torch.zeros(2048, 9), "y": torch.zeros(2048)}] * 2, FIRST, ("1", "2,048")),
+        ([(torch.zeros(64, 3), torch.zeros(64)), (torch.zeros(9, 3), torch.zeros(9))], FIRST, None),
+        ([(torch.zeros(35, 1, 8), torch.zeros(35, 1))] * 4, FIRST, None),  # time first
+        ([torch.zeros(512, dtype=torch.long)] * 4, FIRST, None),  # one sequence
+        ([(torch.zeros(3), 1)] * 8, {"batch_size": 4}, None),
+        ([(torch.zeros(7, 3), 1)] * 8, {"batch_size": 4}, None),
+        ([("a text", 1)] * 4, FIRST, None),
+    ],
+)
+def test_a_data_set_that_yields_whole_batches_is_said(items, how, seen) -> None:
+    found = [dict(w.details) for w in whole_batches(of_items(items, **how))]
+    assert found == ([{"asked": seen[0], "seen": seen[1]}] if seen else [])

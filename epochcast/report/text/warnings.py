@@ -20,6 +20,16 @@ WARNINGS = {
     "{sd} for each doubling): what lies beyond is uncertain; probe a value there",
     "one-round": "only one round was probed: how much runs differ is assumed, not measured; "
     "probe with --rounds 3",
+    "one-round-imported": "each configuration was run once: how much runs differ is assumed, not "
+    "measured; import a second run of some",
+    "few-configurations-imported": "only {count} configurations were imported: which form of model "
+    "is right cannot be checked; import runs with more batch sizes",
+    "far-extrapolation-imported": "{name} lies far outside the range of the imported runs, by a "
+    "factor of {factor}: import a run closer to it before you rely on this",
+    "few-levels-imported": "the imported runs have {count} values of {name}, and a power goes "
+    "through any three: what lies beyond them is a guess at their trend; import a run there",
+    "levels-unforetold-imported": "the imported values of {name} do not foretell each other (an "
+    "error of {sd} for each doubling): what lies beyond is uncertain; import a run there",
     "one-round-strays": "the configurations of the one round stray so far from any smooth form "
     "that the 90 % interval of a later run is {width}; how much rounds differ is not known: probe "
     "with --rounds 3",
@@ -37,6 +47,9 @@ WARNINGS = {
     "no-noise-scale": "no gradient noise scale of {config}: {why}",
     "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "
     "labels are random: give --data",
+    "whole-batches": "a batch of {asked} holds {seen} rows: the data set seems to yield whole "
+    "batches, and the batch size counts those, not samples; yield samples one by one, or make "
+    "their number a knob and leave the batch size alone",
     "never-updated": "in {steps} steps train_step computed gradients, but no optimizer stepped: if "
     "it accumulates for longer all is well, else call optimizer.step() in it",
     "nothing-trained": "in {steps} steps train_step changed no parameter of the model and computed "
