@@ -280,7 +280,78 @@ epochs_done, runs_ended = _record(records.EpochDone), _record(records.RunEnded)
 notices = _record(records.Notice)
 run_events = st.one_of(runs_started, epochs_done, notices, runs_ended)
 
+device_specs = _record(
+    records.DeviceSpec,
+    memory_bytes=positive,
+    capability=st.tuples(st.integers(0, 99), st.integers(0, 9)),
+    multiprocessors=positive,
+    threads_per_multiprocessor=positive,
+)
+step_marks = _record(records.StepMark, position=st.integers(0, 5))
+unknown_bytes = _record(
+    records.UnknownBytes,
+    position=st.integers(0, 5),
+    block=st.just(0),
+    low_bytes=st.integers(0, 100),
+    high_bytes=st.integers(100, 2**40),
+)
+
+
+@st.composite
+def device_sequences(draw: st.DrawFn) -> records.DeviceSequence:
+    """Blocks that are made one after another, and some freed."""
+    count = draw(st.integers(0, 4))
+    columns = st.tuples(*[st.integers(-1, 0)] * count)
+    return records.DeviceSequence(
+        device=draw(device_specs),
+        block_bytes=draw(st.tuples(*[positive] * count)),
+        block_kinds=draw(st.tuples(*[st.sampled_from(("parameter", "workspace"))] * count)),
+        block_streams=(0,) * count,
+        block_operators=draw(columns),
+        block_modules=draw(columns),
+        block_lines=draw(columns),
+        operators=(draw(texts),),
+        modules=(draw(texts),),
+        lines=(draw(texts),),
+        events=(*range(1, count + 1), *range(-count, 0)),
+        marks=tuple(sorted(draw(st.lists(step_marks, max_size=3)), key=lambda m: m.position)),
+        unknown=tuple(draw(st.lists(unknown_bytes, max_size=2))),
+        source=draw(st.sampled_from(("device", "cpu"))),
+        remarks=draw(st.tuples(texts)),
+    )
+
+
+shares = _record(records.Share)
+live_tensors = _record(records.LiveTensor)
+unseen = _record(records.Unseen)
+memory_curves = st.integers(0, 3).flatmap(
+    lambda points: st.builds(
+        records.MemoryCurve,
+        kinds=st.just(("parameters", "activations")),
+        live=st.tuples(*[st.tuples(counts, counts)] * points),
+        reserved=st.tuples(*[counts] * points),
+        moments=st.just((("forward", 0),)),
+    )
+)
+device_needs = _record(
+    records.DeviceNeed,
+    config=run_configs,
+    device=device_specs,
+    confidence=st.floats(0.01, 0.99),
+    probability=st.floats(0, 1),
+    curve=st.none() | memory_curves,
+)
+largest_values = _record(
+    records.LargestValue, need=st.none() | device_needs, above=st.none() | device_needs
+)
+alternatives = _record(records.Alternative, need=st.none() | device_needs)
+
 every_record = st.one_of(
+    device_specs,
+    device_sequences(),
+    device_needs,
+    largest_values,
+    alternatives,
     timelines(),
     dataset_specs,
     run_configs,

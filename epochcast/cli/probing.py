@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epochcast.cli.memory import answer, is_about_a_device, memory_options
 from epochcast.cli.options import (
     DURATION,
     INT_LIST,
@@ -215,6 +216,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     help="Count these micro-batches.",
 )
 @set_option
+@memory_options
 @accumulation_option
 @precision_option
 @eval_batch_option
@@ -233,10 +235,12 @@ def dry_run(
     timeline: bool,
     store: str | None,
     as_json: bool,
+    **of_device: Any,
 ) -> None:
-    """Count what a training step of WORKLOAD asks of any device, without running it.
+    """Count what a training step of WORKLOAD asks of a device, without running it.
 
-    Where there is a store, the counts are kept: `predict` prices these configurations by them.
+    With --device it says whether the step fits there, and what fills the memory: no GPU is needed.
+    Where there is a store, counts are kept: `predict` prices these configurations by them.
     """
     from epochcast.profiler.request import SweepRequest, count_footprints
     from epochcast.profiler.target import target_of
@@ -256,6 +260,9 @@ def dry_run(
         device="cpu",
         data=data,
     )
+    if is_about_a_device(of_device):
+        answer(workload, request, of_device, as_json)
+        return
     counted = count_footprints(request, timeline=timeline or not as_json)
     _keep_footprints(request.target, counted, store)
     if as_json:

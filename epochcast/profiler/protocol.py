@@ -29,6 +29,7 @@ from epochcast.records import (
 from epochcast.records.device_memory import SequenceSource
 
 AUTO = "auto"  # the device: an accelerator if there is one
+WHAT_IFS = ("checkpointing", "optimizer")  # overrides of a dry run alone: see what_if.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class WorkloadSpec:
         target: a built-in name, ``file.py:function`` or ``package.module:function``.
         data: folder of local data, handed to the function's ``data`` argument.
         overrides: attributes of the workload set by the user: accumulation, compile, drop_last,
-            eval_batch_size, precision, workers.
+            eval_batch_size, precision, workers; of a dry run also ``WHAT_IFS``.
         device: as torch names it, e.g. ``"cuda:1"``, or ``"auto"``.
         threads: intra-operator CPU threads; None leaves torch's choice.
     """

@@ -28,6 +28,7 @@ from epochcast.profiler.process import (
 )
 from epochcast.profiler.protocol import (
     AUTO,
+    WHAT_IFS,
     CheckedWorkload,
     Counted,
     Description,
@@ -106,6 +107,7 @@ class SweepRequest:
         seed: of the order of trials.
         asked: a question to choose configurations for: ``epochs``, ``batch_size`` and knobs.
         until: half the relative width of the answer's 90 % interval at which to stop.
+        what_if: changes that only a dry run makes, among ``WHAT_IFS``.
 
     Raises:
         UsageError: a value is not possible.
@@ -128,6 +130,7 @@ class SweepRequest:
     seed: int = 0
     asked: Mapping[str, SizeValue] = field(default_factory=dict)
     until: float | None = None
+    what_if: Mapping[str, SizeValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("steady_seconds", 0.01), ("timeout_seconds", 1)):
@@ -142,6 +145,9 @@ class SweepRequest:
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:
             raise UsageError(f"overrides are {', '.join(OVERRIDES)}, but got {', '.join(unknown)}")
+        unknown = set(self.what_if) - set(WHAT_IFS)
+        if unknown:
+            raise UsageError(f"what-ifs are {', '.join(WHAT_IFS)}, but got {', '.join(unknown)}")
 
     @property
     def first_rounds(self) -> int:
@@ -160,7 +166,7 @@ class SweepRequest:
         return WorkloadSpec(
             target=self.target,
             data=self.data,
-            overrides=make_sizes(self.overrides),
+            overrides=make_sizes({**self.overrides, **self.what_if}),
             device=self.device,
             threads=self.threads,
         )

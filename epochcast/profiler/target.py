@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 from epochcast.errors import UsageError, WorkloadError
-from epochcast.profiler.protocol import TrialSpec
+from epochcast.profiler.protocol import WHAT_IFS, TrialSpec
 from epochcast.profiler.workload import (
     DATA_ARGUMENT,
     Workload,
@@ -231,7 +231,13 @@ def build(spec: TrialSpec) -> Workload:
     if "workers" in overrides:
         options = _with_workers(workload.loader_options, overrides.pop("workers"))
         workload = replace(workload, loader_options=options)
-    return replace(workload, **overrides)  # type: ignore[arg-type]
+    changes = {name: overrides.pop(name) for name in WHAT_IFS if name in overrides}
+    workload = replace(workload, **overrides)  # type: ignore[arg-type]
+    if not changes:
+        return workload
+    from epochcast.profiler.what_if import changed
+
+    return changed(workload, changes)
 
 
 def _with_workers(options: Mapping[str, Any], workers: SizeValue) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def test_every_record_class_has_a_strategy():
     names |= {"outlooks", "stop_rules", "gradient_noises", "unit_prices", "capacities"}
     names |= {"positions", "notices", "runs_started", "epochs_done", "runs_ended", "run_outcomes"}
     names |= {"frequencies", "scripts"}
+    names |= {"device_specs", "device_sequences", "step_marks", "unknown_bytes", "device_needs"}
+    names |= {"shares", "live_tensors", "unseen", "memory_curves", "largest_values", "alternatives"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 

@@ -1,0 +1,510 @@
+"""Whether a training fits on a device that is not here, how large it may be, what would help.
+
+request ─ dry run ───────▶ configuration, FLOPs                     count_footprints
+        ─ cuda sequence ─▶ every allocation of two steps            cuda_sequences
+                           └ replayed ▶ DeviceNeed                  devices/need.py
+
+fit        two batch sizes are followed; what lies between them is interpolated, and what is
+           found is followed itself, and one step above it
+what-ifs   a dry run each, side by side
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+from epochcast.devices.allocator_settings import AllocatorSettings, from_environment, parse_settings
+from epochcast.devices.cards import find_device
+from epochcast.devices.need import device_need, largest_fitting, needed_bytes
+from epochcast.devices.replay import between, replay
+from epochcast.errors import EpochcastError, UsageError
+from epochcast.profiler.footprint.cuda.trace import cuda_sequences
+from epochcast.profiler.process import WorkerProcess, Workers
+from epochcast.profiler.protocol import WHAT_IFS, Counted, TrialSpec
+from epochcast.profiler.request import OVERRIDES, SweepRequest, count_footprints
+from epochcast.profiler.target import target_of
+from epochcast.records import (
+    Alternative,
+    DeviceNeed,
+    DeviceSequence,
+    DeviceSpec,
+    LargestValue,
+    RunConfig,
+    SizeValue,
+)
+
+MOST_DRY_RUNS = 14  # for one largest value
+LARGEST_BATCH = 2**20  # that is looked for where no data set ends before
+STEPS_OF_A_KNOB = 8  # into which the knob's own value is divided
+REACH = 8  # times the largest value that fits: the next one that is tried, at most
+LEAST_POWER = 0.2  # of a knob: below it two needs hardly differ, and their line leads far away
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryQuestion:
+    """On which device, and how sure.
+
+    Attributes:
+        device: with the memory that CUDA reports of it.
+        confidence: with which it shall fit.
+        used_bytes: of the device, by other processes.
+        settings: of torch's caching allocator.
+    """
+
+    device: DeviceSpec
+    confidence: float = 0.95
+    used_bytes: int = 0
+    settings: AllocatorSettings = field(default_factory=AllocatorSettings)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.confidence < 1.0:
+            raise UsageError(f"a confidence is between 0 and 1, but got {self.confidence}")
+
+    @property
+    def free_bytes(self) -> int:
+        """What there is."""
+        return self.device.memory_bytes - self.used_bytes
+
+    def need(self, followed: Followed) -> DeviceNeed:
+        """The answer for what was followed."""
+        return device_need(
+            followed.sequence,
+            followed.counted.config,
+            settings=self.settings,
+            used_bytes=self.used_bytes,
+            confidence=self.confidence,
+            flops=followed.counted.footprint.flops,
+            seconds=followed.seconds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """One configuration that was followed, and how long that took."""
+
+    counted: Counted
+    sequence: DeviceSequence
+    seconds: float
+
+
+def follow(request: SweepRequest, device: DeviceSpec) -> tuple[Followed, ...]:
+    """Every configuration of a request, followed on a device.
+
+    Args:
+        request: names configurations.
+        device: that need not be here.
+
+    Raises:
+        UsageError: no such knob.
+        WorkloadError: the workload cannot be built, or not traced.
+    """
+    begun = time.monotonic()
+    counted = count_footprints(request)
+    found = [s for same in _by_sizes(counted) for s in _sequences(request, same, device)]
+    seconds = (time.monotonic() - begun) / len(counted)
+    return tuple(
+        Followed(counted=c, sequence=s, seconds=seconds)
+        for c, s in zip(counted, found, strict=True)
+    )
+
+
+def _by_sizes(counted: Sequence[Counted]) -> list[list[Counted]]:
+    groups: dict[Any, list[Counted]] = {}
+    for c in counted:
+        groups.setdefault(c.config.sizes, []).append(c)
+    return [*groups.values()]
+
+
+def _sequences(
+    request: SweepRequest, counted: Sequence[Counted], device: DeviceSpec
+) -> Sequence[DeviceSequence]:
+    """Of several batch sizes of one model."""
+    spec = TrialSpec(workload=request.workload, sizes=counted[0].config.sizes)
+    batch_sizes = [c.config.batch_size for c in counted]
+    with tempfile.TemporaryDirectory(prefix="epochcast-") as logs:
+        workers = Workers(Path(logs), WorkerProcess)
+        return cuda_sequences(workers, spec, batch_sizes, device)
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def largest_values(request: SweepRequest, question: MemoryQuestion) -> tuple[LargestValue, ...]:
+    """The largest batch, and of each whole-numbered knob the largest value, the others as they are.
+
+    Args:
+        request: of one configuration.
+        question: of a device.
+
+    Raises:
+        UsageError: no such knob.
+        WorkloadError: the workload cannot be built, or not traced.
+    """
+    batch = largest_batch(request, question)
+    one = replace(request, batch_sizes=tuple(request.batch_sizes or ())[:1] or None)
+    sizes = count_footprints(one)[0].config.sizes
+    knobs = [(name, v) for name, v in sizes if type(v) is int and v >= 1]
+    return batch, *(largest_knob(request, question, name, value) for name, value in knobs)
+
+
+def device_needs(request: SweepRequest, question: MemoryQuestion) -> tuple[DeviceNeed, ...]:
+    """What each configuration of a request needs on a device.
+
+    Raises:
+        UsageError: no such knob.
+        WorkloadError: the workload cannot be built, or not traced.
+    """
+    return tuple(map(question.need, follow(request, question.device)))
+
+
+def largest_batch(request: SweepRequest, question: MemoryQuestion) -> LargestValue:
+    """The largest micro-batch that fits; followed itself, and so is the one above it.
+
+    Args:
+        request: of one model size; its batch sizes are where to begin.
+        question: of a device.
+
+    Raises:
+        WorkloadError: the workload cannot be built, or not traced.
+    """
+    return _Search(request, question).largest_batch()
+
+
+class _Search:
+    """The dry runs of one model size, remembered by their batch size."""
+
+    def __init__(self, request: SweepRequest, question: MemoryQuestion) -> None:
+        self._request = request
+        self._question = question
+        self._known: dict[int, Followed] = {}
+        self._problem = ""
+
+    def largest_batch(self) -> LargestValue:
+        wanted = tuple(self._request.batch_sizes or ())[:1] or None
+        first = follow(replace(self._request, batch_sizes=wanted), self._question.device)[0]
+        own = first.counted.config.batch_size
+        self._known[own] = first
+        if self._try(2 * own) is None:
+            self._try(max(1, own // 2))
+        guess = max(1, self._interpolated(own))
+        self._follow((guess, guess + 1))
+        value = largest_fitting(self._fits, 1, LARGEST_BATCH, guess)
+        above = self._need((value or 0) + 1)
+        return LargestValue(
+            name="batch_size",
+            value=value,
+            step=1,
+            need=None if value is None else self._need(value),
+            above=above,
+            why_ended="" if above is not None else self._problem,
+        )
+
+    def estimate(self) -> tuple[DeviceNeed, int | None]:
+        """What the request's batch size needs, and the largest that fits, by interpolation.
+
+        Raises:
+            WorkloadError: the workload cannot be built, or not traced.
+        """
+        own = next(iter(self._request.batch_sizes or (1,)))
+        found = follow(replace(self._request, batch_sizes=(own, 2 * own)), self._question.device)
+        self._known = {f.counted.config.batch_size: f for f in found}
+        if len(self._known) < 2:
+            self._try(max(1, own // 2))
+        batch_size = self._interpolated(own) if len(self._known) > 1 else None
+        return self._question.need(self._known[own]), batch_size
+
+    def _try(self, batch_size: int) -> Followed | None:
+        """A dry run of a batch size; None where it cannot be built, or the data is too small."""
+        if batch_size not in self._known and not self._is_enough():
+            self._follow((batch_size,))
+        return self._known.get(batch_size)
+
+    def _is_enough(self) -> bool:
+        if len(self._known) >= MOST_DRY_RUNS:
+            self._problem = f"{MOST_DRY_RUNS} dry runs were made"
+        return len(self._known) >= MOST_DRY_RUNS
+
+    def _follow(self, batch_sizes: tuple[int, ...]) -> None:
+        """Several at once: the workload is loaded once for them."""
+        try:
+            request = replace(self._request, batch_sizes=batch_sizes)
+            for found in follow(request, self._question.device):
+                self._known[found.counted.config.batch_size] = found
+        except EpochcastError as error:
+            self._problem = str(error)
+
+    def _need(self, batch_size: int) -> DeviceNeed | None:
+        followed = self._try(batch_size)
+        return None if followed is None else self._question.need(followed)
+
+    def _fits(self, batch_size: int) -> bool:
+        followed = self._try(batch_size)
+        if followed is None:
+            return False
+        return self._needed(followed.sequence) <= self._question.free_bytes
+
+    def _interpolated(self, own: int) -> int:
+        """The largest batch by the lines between the two that were followed.
+
+        A plain replay leads near it, all replays of ``needed_bytes`` to it.
+        """
+        if len(self._known) < 2:
+            return own
+        (low, a), (high, b) = sorted(self._known.items())
+        q = self._question
+        margin = self._needed(b.sequence) / replay(b.sequence, q.settings).reserved_bytes
+
+        def at(batch_size: int) -> DeviceSequence | None:
+            return between(a.sequence, b.sequence, (low, high), batch_size)
+
+        def nearly(batch_size: int) -> bool:
+            found = at(batch_size)
+            if found is None:
+                return False
+            return replay(found, q.settings).reserved_bytes * margin <= q.free_bytes
+
+        def fits(batch_size: int) -> bool:
+            found = at(batch_size)
+            return found is not None and self._needed(found) <= q.free_bytes
+
+        near = largest_fitting(nearly, 1, LARGEST_BATCH, high) or 1
+        return largest_fitting(fits, 1, LARGEST_BATCH, near) or 0
+
+    def _needed(self, sequence: DeviceSequence) -> int:
+        return needed_bytes(sequence, self._question.settings, self._question.confidence)
+
+
+def largest_knob(
+    request: SweepRequest, question: MemoryQuestion, name: str, own: int
+) -> LargestValue:
+    """The largest value of a whole-numbered knob that fits, in steps of an eighth of its own.
+
+    A knob's power is not known: each guess is where the line through two needs meets what is free,
+    both on logarithmic scales.
+
+    Args:
+        request: of one configuration.
+        question: of a device.
+        name: of the knob.
+        own: its value now.
+    """
+    step = max(1, own // STEPS_OF_A_KNOB)
+    known: dict[int, DeviceNeed | None] = {}
+    problem = ""
+
+    def need(steps: int) -> DeviceNeed | None:
+        nonlocal problem
+        if steps not in known:
+            sizes = {**request.sizes, name: (steps * step,)}
+            try:
+                known[steps] = device_needs(replace(request, sizes=sizes), question)[0]
+            except EpochcastError as error:
+                problem, known[steps] = str(error), None
+        return known[steps]
+
+    good, bad, trial = 0, 0, own // step
+    while good + 1 != bad and len(known) < MOST_DRY_RUNS:
+        found = need(trial)
+        good, bad = (trial, bad) if found is not None and found.fits else (good, trial)
+        trial = _next_trial(known, question.free_bytes, good, bad)
+    above = known.get(good + 1)
+    return LargestValue(
+        name=name,
+        value=good * step or None,
+        step=step,
+        need=known.get(good),
+        above=above,
+        why_ended="" if above is not None else problem or f"{MOST_DRY_RUNS} dry runs were made",
+    )
+
+
+def _next_trial(known: Mapping[int, DeviceNeed | None], free: int, good: int, bad: int) -> int:
+    """Between what fits and what does not, or beyond it; 0 stands for there being none yet."""
+    points = sorted((n, need.needed_bytes) for n, need in known.items() if need is not None)
+    most = bad - 1 if bad else REACH * max(good, 1)
+    least = good + 1
+    inner = [p for p in points if p[0] in (good, bad)]
+    chosen = inner if len(inner) == 2 else points[-2:]
+    if len(chosen) < 2:
+        return min(max(2 * good or bad // 2, least), most)
+    (x, p), (y, q) = chosen
+    power = max(log(q / p) / log(y / x), LEAST_POWER)
+    return min(max(int(x * (free / p) ** (1 / power)), least), most)
+
+
+# -- what would help ------------------------------------------------------------------------------
+
+
+def alternatives(
+    request: SweepRequest,
+    question: MemoryQuestion,
+    what_ifs: Sequence[tuple[str, Sequence[SizeValue]]],
+) -> tuple[Alternative, ...]:
+    """What is, and each what-if beside it, with the largest batch of each by interpolation.
+
+    Args:
+        request: of one configuration.
+        question: of a device.
+        what_ifs: a name and its values; see ``changed``.
+
+    Raises:
+        UsageError: nothing is called that.
+        WorkloadError: what is cannot be built.
+    """
+    config = count_footprints(request)[0].config
+    base = replace(request, batch_sizes=(config.batch_size,))
+    found = [_alternative(base, question, ())]
+    for name, values in what_ifs:
+        for value in values:
+            changes = ((name, str(value)),)
+            try:
+                other = changed(base, config, name, value)
+                found.append(_alternative(other, question, changes))
+            except EpochcastError as error:
+                found.append(Alternative(changes=changes, problem=str(error)))
+    return tuple(found)
+
+
+def _alternative(
+    request: SweepRequest, question: MemoryQuestion, changes: tuple[tuple[str, str], ...]
+) -> Alternative:
+    search = _Search(request, question)
+    need, batch_size = search.estimate()
+    return Alternative(changes=changes, need=need, largest_batch=batch_size)
+
+
+def changed(request: SweepRequest, config: RunConfig, name: str, value: SizeValue) -> SweepRequest:
+    """The request with one thing changed.
+
+    Args:
+        request: of one configuration.
+        config: that it is.
+        name: an override, a what-if, ``batch_size`` or a knob. Another accumulation keeps the
+            global batch, so the micro-batch is another one, too.
+        value: of it.
+
+    Raises:
+        UsageError: the global batch cannot be divided so.
+    """
+    if name == "batch_size":
+        return replace(request, batch_sizes=(int(value),))
+    if name in WHAT_IFS:
+        return replace(request, what_if={**request.what_if, name: value})
+    if name not in OVERRIDES:
+        return replace(request, sizes={**request.sizes, name: (value,)})
+    other = replace(request, overrides={**request.overrides, name: value})
+    if name != "accumulation":
+        return other
+    batch = config.batch_size * config.accumulation
+    parts = int(value)
+    if parts < 1 or batch % parts:
+        raise UsageError(f"a global batch of {batch} cannot be divided into {value} micro-batches")
+    return replace(other, batch_sizes=(batch // parts,))
+
+
+# -- the library's own ----------------------------------------------------------------------------
+
+
+def dry_run_on(
+    workload: str | Callable[..., Any],
+    device: str,
+    batch_size: int | None = None,
+    *,
+    confidence: float = 0.95,
+    used_bytes: int = 0,
+    allocator: str | None = None,
+    overrides: Mapping[str, SizeValue] | None = None,
+    data: str | None = None,
+    sizes: Mapping[str, SizeValue] | None = None,
+) -> DeviceNeed:
+    """What a training step needs on a device that need not be here.
+
+    Args:
+        workload: as for ``probe``.
+        device: a card of the catalogue, e.g. ``"a100-40gb"``, or its memory, ``"24GiB"``.
+        batch_size: the workload's own if not given.
+        confidence: with which it shall fit.
+        used_bytes: of the device, by other processes.
+        allocator: as ``PYTORCH_CUDA_ALLOC_CONF``; that of this process if not given.
+        overrides: of the workload, as for ``dry_run``.
+        data: folder of local data for workloads that take it.
+        sizes: values of model-size knobs; the others keep their defaults.
+
+    Raises:
+        UsageError: no such workload, knob, device or setting.
+        WorkloadError: the workload cannot be built, or not traced without values.
+    """
+    request = _request(workload, batch_size, overrides, data, sizes)
+    return device_needs(request, question_of(device, confidence, used_bytes, allocator))[0]
+
+
+def fit_batch(
+    workload: str | Callable[..., Any],
+    device: str,
+    *,
+    confidence: float = 0.95,
+    used_bytes: int = 0,
+    allocator: str | None = None,
+    overrides: Mapping[str, SizeValue] | None = None,
+    data: str | None = None,
+    sizes: Mapping[str, SizeValue] | None = None,
+) -> LargestValue:
+    """The largest micro-batch that fits on a device.
+
+    Args:
+        workload: as for ``probe``.
+        device, confidence, used_bytes, allocator: as for ``dry_run_on``.
+        overrides: of the workload, as for ``dry_run``.
+        data: folder of local data for workloads that take it.
+        sizes: values of model-size knobs; the others keep their defaults.
+
+    Raises:
+        UsageError: no such workload, knob, device or setting.
+        WorkloadError: the workload cannot be built, or not traced without values.
+    """
+    request = _request(workload, None, overrides, data, sizes)
+    return largest_batch(request, question_of(device, confidence, used_bytes, allocator))
+
+
+def question_of(
+    device: str, confidence: float, used_bytes: int, allocator: str | None
+) -> MemoryQuestion:
+    """From text to a question.
+
+    Args:
+        device: a card, or a size.
+        confidence: with which it shall fit.
+        used_bytes: by other processes.
+        allocator: settings; None takes those of this process.
+
+    Raises:
+        UsageError: no such device or setting.
+    """
+    given = from_environment(os.environ) if allocator is None else parse_settings(allocator)
+    return MemoryQuestion(
+        device=find_device(device), confidence=confidence, used_bytes=used_bytes, settings=given
+    )
+
+
+def _request(
+    workload: str | Callable[..., Any],
+    batch_size: int | None,
+    overrides: Mapping[str, SizeValue] | None,
+    data: str | None,
+    sizes: Mapping[str, SizeValue] | None,
+) -> SweepRequest:
+    return SweepRequest(
+        target=target_of(workload),
+        batch_sizes=None if batch_size is None else (batch_size,),
+        sizes={name: (value,) for name, value in (sizes or {}).items()},
+        overrides=dict(overrides or {}),
+        device="cpu",
+        data=data,
+    )

@@ -1,0 +1,358 @@
+"""What a device must have for a sequence of allocations, as quantiles, and what fills it.
+
+    reserved    replays in which what is not known comes out differently ×  e^(σ·t)
+    outside     the context, kernels and libraries: measured on the card, or as seen elsewhere
+    device      reserved + outside, over all combinations of both
+
+σ is how far real reserves were from replays of the sequence followed here (``REPLAY_SD``): a
+training has more in it than two steps of one shape. Where the CPU's operators were followed
+instead of the device's, other kernels keep other tensors, and it is much more.
+
+Outside the allocator: what a process has on the device beside it. On a T4 it was measured (135 MiB
+with cuBLAS and cuDNN); for others it is what eight public messages of exhausted memory tell, "this
+process has X in use" less "allocated by PyTorch" and "reserved but unallocated".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import exp
+from statistics import NormalDist
+
+from epochcast.devices.allocator_settings import MIB, AllocatorSettings
+from epochcast.devices.cards import card_of
+from epochcast.devices.replay import (
+    Replayed,
+    Variation,
+    blocks_in_use,
+    replay,
+    runs_in,
+)
+from epochcast.records import (
+    DeviceNeed,
+    DeviceSequence,
+    DeviceSpec,
+    LiveTensor,
+    MemoryCurve,
+    Quantiles,
+    RunConfig,
+    Share,
+    StepMark,
+    Unseen,
+)
+
+VARIATIONS = 8  # replays, with unknown bytes at as many levels
+REPLAY_SD = 0.02  # of log(real reserve / replayed): eight peaks on a T4, −3.1 to +3.7 %
+CPU_SD = 0.25  # where the CPU's operators were followed: dropout and attention keep other tensors
+NORMAL_LEVELS = 39  # points of the normal distribution that stand for it
+LARGEST = 20  # tensors that are listed
+POINTS = 240  # of the curve
+# MiB that processes had outside the allocator; from the messages in these threads on GitHub
+OUTSIDE_SEEN = {
+    "ESRSchao/EdgeRegNet#2 (RTX 4060)": 116,
+    "DengKaiCQ/VGGT-Long#6 (RTX A4000)": 190,
+    "DINGYANB/MTVCrafter#21 (RTX 6000 Ada)": 428,
+    "Soul-AILab/SoulX-FlashTalk#5 (RTX 4090)": 450,
+    "TianheWu/CoSeR#10 (A100)": 501,
+    "3DTopia/Phidias-Diffusion#8 (RTX 4090)": 504,
+    "NVlabs/Eagle#68 (L40)": 507,
+    "Wan-Video/Wan2.1#465 (RTX 5090)": 595,
+}
+NOT_IN_USE = "cached or fragmented"  # reserved, but in no use at the peak
+ROUNDING = "rounding"
+CONTEXT = "context and libraries"
+
+
+def device_need(
+    sequence: DeviceSequence,
+    config: RunConfig,
+    *,
+    settings: AllocatorSettings | None = None,
+    used_bytes: int = 0,
+    confidence: float = 0.95,
+    flops: int = 0,
+    seconds: float = 0.0,
+) -> DeviceNeed:
+    """Everything that is told of one configuration.
+
+    Args:
+        sequence: its allocations on the device.
+        config: that was followed.
+        settings: of the allocator; torch's own if not given.
+        used_bytes: of the device, by other processes.
+        confidence: with which it shall fit.
+        flops: of its forward and backward pass.
+        seconds: that following it took.
+
+    Raises:
+        OutOfDeviceMemory: never; the device of a replay has no end.
+    """
+    plain = replay(sequence, settings, history=True)
+    reserves, allocated = _varied(sequence, settings, plain)
+    outside = outside_bytes(sequence.device)
+    draws = sorted(r + o for r in _scattered(reserves, _sd(sequence)) for o in outside)
+    free = sequence.device.memory_bytes - used_bytes
+    fitting = sum(draw <= free for draw in draws) / len(draws)
+    need = DeviceNeed(
+        config=config,
+        device=sequence.device,
+        used_bytes=used_bytes,
+        confidence=confidence,
+        allocated_bytes=_quantiles(_scattered(allocated, _sd(sequence) / 4)),
+        reserved_bytes=_quantiles(_scattered(reserves, _sd(sequence))),
+        outside_bytes=_quantiles(outside),
+        device_bytes=_quantiles(draws),
+        needed_bytes=round(quantile(draws, confidence)),
+        probability=fitting,
+        source=sequence.source,
+        remarks=sequence.remarks,
+        flops=flops,
+        seconds=seconds,
+        unseen=_unseen(sequence),
+    )
+    if not need.fits:
+        room = max(0, free - round(need.outside_bytes.p50))
+        need = replace(need, retries=runs_in(sequence, room, settings))
+    return _filled(need, sequence, plain)
+
+
+def needed_bytes(
+    sequence: DeviceSequence, settings: AllocatorSettings | None = None, confidence: float = 0.95
+) -> int:
+    """What must be there with a confidence, and nothing else of ``device_need``.
+
+    Args:
+        sequence: of allocations.
+        settings: of the allocator.
+        confidence: with which it shall fit.
+    """
+    reserves, _ = _varied(sequence, settings, replay(sequence, settings))
+    scattered = _scattered(reserves, _sd(sequence))
+    return round(
+        quantile(
+            sorted(r + o for r in scattered for o in outside_bytes(sequence.device)), confidence
+        )
+    )
+
+
+def outside_bytes(device: DeviceSpec) -> list[int]:
+    """Bytes that a process takes beside the allocator, equally likely ones."""
+    card = card_of(device)
+    if card is not None and card.context_bytes is not None:
+        return [card.context_bytes]
+    return [mib * MIB for mib in OUTSIDE_SEEN.values()]
+
+
+def quantile(ordered: Sequence[float], level: float) -> float:
+    """The least of sorted, equally likely values that is not below a level of them."""
+    position = min(len(ordered) - 1, int(level * len(ordered)))
+    return ordered[position]
+
+
+def _sd(sequence: DeviceSequence) -> float:
+    return REPLAY_SD if sequence.source == "device" else CPU_SD
+
+
+def _varied(
+    sequence: DeviceSequence, settings: AllocatorSettings | None, plain: Replayed
+) -> tuple[list[int], list[int]]:
+    """Reserved and allocated bytes of replays that differ in what is not known."""
+    levels = [(k + 0.5) / VARIATIONS for k in range(VARIATIONS)] if sequence.unknown else [0.0]
+    varied = [
+        replay(sequence, settings, variation=Variation(level=level, seed=k + 1))
+        for k, level in enumerate(levels)
+    ]
+    found = varied if sequence.unknown else [*varied, plain]
+    return [r.reserved_bytes for r in found], [r.allocated_bytes for r in found]
+
+
+def _scattered(values: Sequence[float], sd: float) -> list[float]:
+    """Each of some values times points of a lognormal distribution with median 1."""
+    normal = NormalDist()
+    levels = [(k + 0.5) / NORMAL_LEVELS for k in range(NORMAL_LEVELS)]
+    factors = [exp(sd * normal.inv_cdf(level)) for level in levels]
+    return sorted(value * factor for value in values for factor in factors)
+
+
+def _quantiles(values: Sequence[float]) -> Quantiles:
+    ordered = sorted(values)
+    return Quantiles(
+        p05=quantile(ordered, 0.05),
+        p10=quantile(ordered, 0.10),
+        p50=quantile(ordered, 0.50),
+        p90=quantile(ordered, 0.90),
+        p95=quantile(ordered, 0.95),
+    )
+
+
+def _unseen(sequence: DeviceSequence) -> tuple[Unseen, ...]:
+    """The unknown bytes by what takes them and why, the largest first."""
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for u in sequence.unknown:
+        groups.setdefault((u.operator, u.reason), []).append((u.high_bytes, u.low_bytes))
+    found = [
+        Unseen(
+            name=operator,
+            times=len(bounds),
+            low_bytes=max(bounds)[1],
+            high_bytes=max(bounds)[0],
+            reason=reason,
+        )
+        for (operator, reason), bounds in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda u: -u.high_bytes))
+
+
+# -- what fills it --------------------------------------------------------------------------------
+
+
+def _filled(need: DeviceNeed, sequence: DeviceSequence, plain: Replayed) -> DeviceNeed:
+    """With what is in use at the peak, and the curve of the last step."""
+    alive = blocks_in_use(sequence, plain.peak)
+    kinds: Counter[str] = Counter()
+    for block in alive:
+        kinds[kind_name(sequence.block_kinds[block])] += sequence.block_bytes[block]
+    unused = {
+        ROUNDING: plain.allocated_bytes - plain.requested_bytes,
+        NOT_IN_USE: plain.reserved_bytes - plain.allocated_bytes,
+        CONTEXT: round(need.outside_bytes.p50),
+    }
+    return replace(
+        need,
+        moment=_moment(sequence, plain.peak),
+        kinds=(*_shares(kinds), *(Share(name=n, bytes=b) for n, b in unused.items())),
+        modules=_shares(_by(sequence, alive, sequence.block_modules, sequence.modules)),
+        operators=_shares(_by(sequence, alive, sequence.block_operators, sequence.operators)),
+        tensors=_largest(sequence, alive),
+        curve=_curve(sequence, plain),
+    )
+
+
+def kind_name(kind: str) -> str:
+    """A kind of block as people call many of them."""
+    return {
+        "parameter": "parameters",
+        "buffer": "buffers",
+        "optimizer": "optimizer states",
+        "input": "inputs",
+        "activation": "activations",
+        "gradient": "gradients",
+        "workspace": "workspaces",
+        "temporary": "temporaries",
+        "other": "temporaries",
+    }.get(kind, kind)
+
+
+def _shares(bytes_by_name: Counter[str]) -> tuple[Share, ...]:
+    return tuple(Share(name=name, bytes=size) for name, size in bytes_by_name.most_common())
+
+
+def _by(
+    sequence: DeviceSequence, alive: Sequence[int], column: Sequence[int], names: Sequence[str]
+) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for block in alive:
+        found[_name(column[block], names)] += sequence.block_bytes[block]
+    return found
+
+
+def _name(position: int, names: Sequence[str]) -> str:
+    return names[position] if position >= 0 else ""
+
+
+def _largest(sequence: DeviceSequence, alive: Sequence[int]) -> tuple[LiveTensor, ...]:
+    """The largest blocks; equal ones are one row."""
+    alike: Counter[tuple[int, str, str, str, str]] = Counter()
+    for b in alive:
+        alike[
+            sequence.block_bytes[b],
+            kind_name(sequence.block_kinds[b]),
+            _name(sequence.block_operators[b], sequence.operators),
+            _name(sequence.block_modules[b], sequence.modules),
+            _name(sequence.block_lines[b], sequence.lines),
+        ] += 1
+    ordered = sorted(alike.items(), key=lambda item: (-item[0][0], -item[1], item[0][1:]))
+    return tuple(
+        LiveTensor(bytes=size, count=count, kind=kind, operator=operator, module=module, line=line)
+        for (size, kind, operator, module, line), count in ordered[:LARGEST]
+    )
+
+
+def _moment(sequence: DeviceSequence, peak: int) -> str:
+    """``"backward, at aten.mm of blocks.3"``."""
+    passed = [mark for mark in sequence.marks if mark.position < peak]
+    moment = f"{passed[-1].moment} of step {passed[-1].step}" if passed else "build"
+    block = abs(sequence.events[peak - 1]) - 1 if peak else -1
+    if block < 0:
+        return moment
+    operator = _name(sequence.block_operators[block], sequence.operators)
+    module = _name(sequence.block_modules[block], sequence.modules)
+    at = f", at {operator}" if operator else ""
+    return f"{moment}{at}{f' of {module}' if at and module else ''}"
+
+
+def _curve(sequence: DeviceSequence, plain: Replayed) -> MemoryCurve:
+    """The last step, in at most ``POINTS`` points."""
+    kinds = tuple(dict.fromkeys(map(kind_name, sequence.block_kinds)))
+    column = {kind: n for n, kind in enumerate(kinds)}
+    marks = _last_step(sequence.marks)
+    start = marks[0].position if marks else 0
+    stretch = max(1, -(-(len(sequence.events) - start) // POINTS))
+    live, best = [0] * len(kinds), (0, [0] * len(kinds), 0)
+    rows: list[tuple[int, ...]] = []
+    reserved: list[int] = []
+    for position, event in enumerate(sequence.events):
+        block = abs(event) - 1
+        size = plain.sizes[block]
+        live[column[kind_name(sequence.block_kinds[block])]] += size if event > 0 else -size
+        if position < start:
+            continue
+        if sum(live) >= best[0]:
+            best = sum(live), [*live], plain.reserved[position]
+        if (position - start) % stretch == stretch - 1 or position == len(sequence.events) - 1:
+            rows.append(tuple(best[1]))
+            reserved.append(plain.reserved[position])
+            best = 0, [0] * len(kinds), 0
+    moments = tuple((m.moment, (m.position - start) // stretch) for m in marks)
+    return MemoryCurve(kinds=kinds, live=tuple(rows), reserved=tuple(reserved), moments=moments)
+
+
+def _last_step(marks: Sequence[StepMark]) -> list[StepMark]:
+    last = max((mark.step for mark in marks), default=0)
+    return [mark for mark in marks if mark.step == last]
+
+
+# -- the largest that fits ------------------------------------------------------------------------
+
+
+def largest_fitting(fits: Callable[[int], bool], low: int, high: int, first: int) -> int | None:
+    """The largest whole number that fits, where all below one that fits do.
+
+    Steps of 1, 2, 4 … from the first guess on until the answer changes, then halves the interval
+    (Bentley & Yao 1976, "An almost optimal algorithm for unbounded searching").
+
+    Args:
+        fits: whether a number does.
+        low, high: the least and the most there is.
+        first: a guess between them, from which few steps lead to the answer if it is good.
+
+    Returns:
+        None where not even the least fits.
+    """
+    good, bad, step = low - 1, high + 1, 1
+    trial = min(max(first, low), high)
+    upwards = fits(trial)
+    while low <= trial <= high and fits(trial) == upwards:
+        good, bad = (trial, bad) if upwards else (good, trial)
+        trial += step if upwards else -step
+        step *= 2
+    if upwards:
+        bad = min(bad, trial)
+    else:
+        good = max(good, trial)
+    while good + 1 < bad:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good if good >= low else None

@@ -1,0 +1,215 @@
+"""A training's allocations through the simulated allocator: peaks, and what is in use then.
+
+    DeviceSequence ──replay──▶ Replayed: allocated and reserved at most, event by event if asked
+                 ──between──▶ the same at another batch size, from two that were followed
+                 ──at_peak──▶ the blocks in use at the peak
+
+A real run differs from the sequence in what nobody saw (``UnknownBytes``) and in the addresses
+that the driver gives segments, which decide between free blocks of one size. ``Variation`` is one
+way in which both may have come out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from epochcast.devices.allocator_settings import AllocatorSettings
+from epochcast.devices.blocks import Block
+from epochcast.devices.caching_allocator import (
+    FIRST_ADDRESS,
+    CachingAllocator,
+    OutOfDeviceMemory,
+)
+from epochcast.records import DeviceSequence, UnknownBytes
+
+ADDRESS_SLOTS, ADDRESS_SPAN = 2**14, 2**43  # more than segments, wider than any of them
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One way in which what is not known may come out.
+
+    Attributes:
+        level: where in its interval each unknown number of bytes lies, 0 to 1.
+        seed: of the order of segments' addresses; 0 has them rise.
+    """
+
+    level: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What the allocator did.
+
+    Attributes:
+        allocated_bytes, reserved_bytes: at most, as torch counts them.
+        requested_bytes: in use when most is allocated, without rounding.
+        peak: number of events when most is allocated.
+        retries: times that all cached memory was released for a request.
+        reserved: after each event, where it was asked for.
+        sizes: bytes of each block, rounded; 0 of blocks that were never made.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    requested_bytes: int
+    peak: int
+    retries: int
+    reserved: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+
+def replay(
+    sequence: DeviceSequence,
+    settings: AllocatorSettings | None = None,
+    *,
+    capacity: int | None = None,
+    variation: Variation | None = None,
+    history: bool = False,
+) -> Replayed:
+    """Run a sequence through the allocator.
+
+    Args:
+        sequence: of which every event is replayed.
+        settings: of the allocator; torch's own if not given.
+        capacity: bytes that the device can give; without end if not given.
+        variation: how what is not known came out; as little as can be if not given.
+        history: keep what is reserved after each event.
+
+    Raises:
+        OutOfDeviceMemory: it does not run in the capacity.
+    """
+    chosen = variation or Variation()
+    address = _shuffled(chosen.seed) if chosen.seed else None
+    allocator = CachingAllocator(capacity, settings, address=address)
+    sizes = _sizes(sequence, chosen.level)
+    moments = _momentary(sequence, chosen.level)
+    blocks: list[Block | None] = [None] * len(sizes)
+    made = [0] * len(sizes)
+    most = peak = requested = 0
+    reserved: list[int] = []
+    for position, event in enumerate(sequence.events):
+        for size in moments.get(position, ()):
+            allocator.free(allocator.malloc(size))
+        if event > 0:
+            block = allocator.malloc(sizes[event - 1], sequence.block_streams[event - 1])
+            blocks[event - 1], made[event - 1] = block, block.size
+            if allocator.allocated.current > most:
+                most, peak = allocator.allocated.current, position + 1
+                requested = allocator.requested.current
+        elif (freed := blocks[-event - 1]) is not None:
+            allocator.free(freed)
+            blocks[-event - 1] = None
+        if history:
+            reserved.append(allocator.reserved.current)
+    return Replayed(
+        allocated_bytes=allocator.allocated.peak,
+        reserved_bytes=allocator.reserved.peak,
+        requested_bytes=requested,
+        peak=peak,
+        retries=allocator.retries,
+        reserved=tuple(reserved),
+        sizes=tuple(made),
+    )
+
+
+def runs_in(
+    sequence: DeviceSequence, capacity: int, settings: AllocatorSettings | None = None
+) -> int | None:
+    """Times that the allocator has to release everything so that it runs; None if it does not.
+
+    Args:
+        sequence: of all allocations.
+        capacity: bytes that the device can give to the allocator.
+        settings: of the allocator.
+    """
+    try:
+        return replay(sequence, settings, capacity=capacity, variation=Variation(level=0.5)).retries
+    except OutOfDeviceMemory:
+        return None
+
+
+def blocks_in_use(sequence: DeviceSequence, position: int) -> list[int]:
+    """The numbers of the blocks alive after so many events."""
+    alive: dict[int, None] = {}
+    for event in sequence.events[:position]:
+        if event > 0:
+            alive[event - 1] = None
+        else:
+            alive.pop(-event - 1, None)
+    return [*alive]
+
+
+def between(
+    low: DeviceSequence, high: DeviceSequence, batch_sizes: tuple[int, int], batch_size: int
+) -> DeviceSequence | None:
+    """The sequence at another batch size: every size on the line through two that were followed.
+
+    Args:
+        low, high: the same training at two batch sizes.
+        batch_sizes: of the two.
+        batch_size: wanted.
+
+    Returns:
+        None where the two are not one sequence of events.
+    """
+    if low.block_kinds != high.block_kinds or _order(low) != _order(high):
+        return None
+    share = (batch_size - batch_sizes[0]) / (batch_sizes[1] - batch_sizes[0])
+
+    def at(a: int, b: int, least: int = 1) -> int:
+        return max(least, round(a + (b - a) * share))
+
+    def unknown(a: UnknownBytes, b: UnknownBytes) -> UnknownBytes:
+        least, most = at(a.low_bytes, b.low_bytes, 0), at(a.high_bytes, b.high_bytes, 0)
+        return replace(a, low_bytes=least, high_bytes=max(least, most))
+
+    same = len(low.unknown) == len(high.unknown)
+    pairs = zip(low.unknown, high.unknown, strict=True) if same else ()
+    return replace(
+        low,
+        block_bytes=tuple(map(at, low.block_bytes, high.block_bytes)),
+        unknown=tuple(unknown(a, b) for a, b in pairs) if same else high.unknown,
+    )
+
+
+def _order(sequence: DeviceSequence) -> list[int]:
+    """The events, except that what is freed between two allocations has no order."""
+    runs = groupby(sequence.events, key=lambda event: event > 0)
+    return [event for made, run in runs for event in (run if made else sorted(run))]
+
+
+def _sizes(sequence: DeviceSequence, level: float) -> Sequence[int]:
+    """Of all blocks, with those that are not known at a level of their intervals."""
+    if not level or not any(u.block for u in sequence.unknown):
+        return sequence.block_bytes
+    sizes = [*sequence.block_bytes]
+    for u in sequence.unknown:
+        if u.block:
+            sizes[u.block - 1] = max(1, _at(u, level))
+    return sizes
+
+
+def _momentary(sequence: DeviceSequence, level: float) -> dict[int, list[int]]:
+    """Position → bytes that an operator takes there for a moment."""
+    found: dict[int, list[int]] = {}
+    for u in sequence.unknown:
+        if not u.block and (size := _at(u, level)):
+            found.setdefault(u.position, []).append(size)
+    return found
+
+
+def _at(unknown: UnknownBytes, level: float) -> int:
+    return round(unknown.low_bytes + level * (unknown.high_bytes - unknown.low_bytes))
+
+
+def _shuffled(seed: int) -> Callable[[int], int]:
+    """Addresses in no order. Segments lie far apart, and never touch."""
+    rng = random.Random(seed)
+    slots = list(range(ADDRESS_SLOTS))
+    rng.shuffle(slots)
+    return lambda _: FIRST_ADDRESS + slots.pop() * ADDRESS_SPAN

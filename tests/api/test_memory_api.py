@@ -1,0 +1,160 @@
+"""The largest that fits, and what-ifs, over trainings whose allocations are known."""
+
+import pytest
+from sequences import MIB, training
+from strategies import make_measurement
+
+from epochcast.api import memory
+from epochcast.errors import UsageError, WorkloadError
+from epochcast.profiler.protocol import Counted
+from epochcast.profiler.request import SweepRequest
+from epochcast.records import DeviceSpec, Footprint, RunConfig
+
+SAMPLES = 400  # of the data set
+
+
+class Trainings:
+    """Stands for dry runs: a batch of n MiB, or of (width / 512)² of that."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def follow(self, request, device):
+        sizes = {name: values[0] for name, values in request.sizes.items()}
+        sizes = {"width": 512, **sizes}
+        asked = [b or 16 for b in request.batch_sizes or (None,)]
+        filled = [b for b in asked if b <= SAMPLES]
+        if not filled:
+            raise WorkloadError(f"batch size {asked[0]} is more than the data set's samples")
+        self.asked += filled
+        accumulation = int(request.overrides.get("accumulation", 1))
+        if request.what_if.get("checkpointing") == "on":
+            scale = 0.25
+        else:
+            scale = (sizes["width"] / 512) ** 2
+        return tuple(
+            memory.Followed(
+                counted=self.counted(b, sizes, accumulation),
+                sequence=training(max(1, round(b * scale)), device=device),
+                seconds=0.1,
+            )
+            for b in filled
+        )
+
+    def counted(self, batch_size, sizes, accumulation=1):
+        config = RunConfig(
+            batch_size=batch_size, sizes=tuple(sizes.items()), accumulation=accumulation
+        )
+        return Counted(config=config, footprint=Footprint.of_counts(flops=10))
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    made = Trainings()
+    monkeypatch.setattr(memory, "follow", made.follow)
+    monkeypatch.setattr(
+        memory, "count_footprints", lambda request, **_: [made.follow(request, T4)[0].counted]
+    )
+    return made
+
+
+T4 = training().device
+
+
+def question(mib, **changes):
+    device = DeviceSpec(
+        name="some",
+        memory_bytes=mib * MIB,
+        capability=(8, 0),
+        multiprocessors=108,
+        threads_per_multiprocessor=2048,
+    )
+    return memory.MemoryQuestion(device=device, **changes)
+
+
+REQUEST = SweepRequest(target="mnist-mlp")
+
+
+@pytest.mark.parametrize("mib", [750, 900, 1201])
+def test_the_largest_batch_is_followed_and_so_is_the_next(trainings, mib) -> None:
+    found = memory.largest_batch(REQUEST, question(mib))
+    assert found.value is not None
+    assert found.need is not None
+    assert found.above is not None
+    assert found.need.config.batch_size == found.value
+    assert found.need.needed_bytes <= mib * MIB < found.above.needed_bytes
+    assert len(set(trainings.asked)) <= 6
+
+
+def test_the_data_set_may_end_it(trainings) -> None:
+    found = memory.largest_batch(REQUEST, question(10_000))
+    assert found.value == SAMPLES
+    assert found.above is None
+    assert "more than the data set" in found.why_ended
+
+
+def test_nothing_fits(trainings) -> None:
+    found = memory.largest_batch(REQUEST, question(100))
+    assert (found.value, found.need) == (None, None)
+    assert found.above is not None
+
+
+def test_what_others_use_is_not_there(trainings) -> None:
+    whole = memory.largest_batch(REQUEST, question(1000)).value
+    less = memory.largest_batch(REQUEST, question(1500, used_bytes=500 * MIB)).value
+    assert whole == less
+
+
+def test_the_largest_value_of_a_knob(trainings) -> None:
+    found = memory.largest_knob(REQUEST, question(1000), "width", 512)
+    assert found.step == 64
+    assert found.value is not None
+    assert found.need is not None
+    assert found.above is not None
+    assert found.value % 64 == 0
+    assert found.need.fits
+    assert not found.above.fits
+    assert dict(found.above.config.sizes)["width"] == found.value + 64
+
+
+def test_all_largest_values(trainings) -> None:
+    batch, width = memory.largest_values(REQUEST, question(1000))
+    assert (batch.name, width.name) == ("batch_size", "width")
+
+
+def test_what_ifs_side_by_side(trainings) -> None:
+    what_ifs = [("checkpointing", ("on",)), ("accumulation", (1, 2, 3)), ("width", (1024,))]
+    found = memory.alternatives(REQUEST, question(1000), what_ifs)
+    assert [a.changes for a in found[:2]] == [(), (("checkpointing", "on"),)]
+    base, kept, one, two, three, wide = found
+    assert base.need is not None
+    assert kept.need is not None
+    assert kept.need.device_bytes.p50 < base.need.device_bytes.p50
+    assert kept.largest_batch == pytest.approx(4 * base.largest_batch, abs=4)
+    # the global batch of 16 stays
+    assert [
+        a.need and (a.need.config.batch_size, a.need.config.accumulation) for a in (one, two)
+    ] == [
+        (16, 1),
+        (8, 2),
+    ]
+    assert three.problem == "a global batch of 16 cannot be divided into 3 micro-batches"
+    assert wide.need is not None
+    assert wide.need.device_bytes.p50 > base.need.device_bytes.p50
+
+
+def test_a_change_is_an_override_a_what_if_or_a_knob() -> None:
+    config = make_measurement().config
+    assert memory.changed(REQUEST, config, "precision", "bf16").overrides == {"precision": "bf16"}
+    assert memory.changed(REQUEST, config, "optimizer", "sgd").what_if == {"optimizer": "sgd"}
+    assert memory.changed(REQUEST, config, "width", 3).sizes == {"width": (3,)}
+    assert memory.changed(REQUEST, config, "batch_size", 3).batch_sizes == (3,)
+
+
+def test_a_question_of_text() -> None:
+    asked = memory.question_of("t4", 0.9, 7, "expandable_segments:True")
+    assert asked.device.name == "t4"
+    assert asked.settings.expandable_segments
+    assert asked.free_bytes == asked.device.memory_bytes - 7
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        memory.question_of("t4", 1.0, 0, "")

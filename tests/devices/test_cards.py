@@ -1,0 +1,71 @@
+"""The catalogue of cards, and how a device is named."""
+
+import pytest
+
+from epochcast.devices.cards import CATALOGUE, card_of, find_device
+from epochcast.errors import UsageError
+
+LABELS = {"t4": 16, "rtx-2080-ti": 11, "a30": 24, "a10": 24, "l4": 24, "l40": 48, "l40s": 48}
+LABELS |= {"rtx-a4000": 16, "rtx-3060": 12, "rtx-3080": 10, "rtx-3090": 24, "rtx-4060": 8}
+LABELS |= {"rtx-4090": 24, "rtx-6000-ada": 48, "h100": 80, "h200": 141, "rtx-5090": 32}
+LABELS |= {"b200": 192, "v100-16gb": 16, "v100-32gb": 32, "a100-40gb": 40, "a100-80gb": 80}
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_no_card_has_what_its_label_says(name) -> None:
+    card = CATALOGUE[name]
+    label = LABELS[name] * 2**30
+    assert 0.90 * label < card.device.memory_bytes < label
+    assert card.memory_source
+    assert card.data_sheet
+    assert 0 < card.rates["fp32"] < 2e14
+    assert 1e11 < card.bandwidth < 1e13
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a100-40gb", "a100-40gb"),
+        ("NVIDIA A100 40GB", "a100-40gb"),
+        ("Tesla T4", "t4"),
+        ("GeForce RTX 3090", "rtx-3090"),
+        ("4090", "rtx-4090"),
+        ("L40", "l40"),
+        ("L40S", "l40s"),
+    ],
+)
+def test_names_as_people_write_them(text, name) -> None:
+    assert find_device(text) == CATALOGUE[name].device
+
+
+def test_the_memory_is_as_traces_report_it() -> None:
+    """totalGlobalMem of kineto traces."""
+    assert find_device("a100-40gb").memory_bytes == 42_297_524_224
+    assert find_device("v100-16gb").memory_bytes == 16_945_512_448
+
+
+def test_any_other_device_is_its_memory() -> None:
+    device = find_device("24GiB")
+    assert device.memory_bytes == 24 * 2**30
+    assert device.name == "24 GiB"
+    assert card_of(device) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a100", "'a100' may be any of a100-40gb, a100-80gb"),
+        ("gtx-480", "24GiB, or one of t4, .*; but got 'gtx-480'"),
+        ("", "one of t4"),
+        ("0GiB", "more than nothing"),
+    ],
+)
+def test_refused(text, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        find_device(text)
+
+
+def test_a_card_of_the_catalogue_is_known_by_its_device() -> None:
+    card = card_of(find_device("t4"))
+    assert card is not None
+    assert card.context_bytes == 141_426_688

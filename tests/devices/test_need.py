@@ -1,0 +1,133 @@
+"""What a device must have: quantiles, what fills it, what fits."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sequences import CONFIG, MIB, T4, training
+
+from epochcast.devices.cards import find_device
+from epochcast.devices.need import (
+    CONTEXT,
+    CPU_SD,
+    NOT_IN_USE,
+    OUTSIDE_SEEN,
+    REPLAY_SD,
+    ROUNDING,
+    device_need,
+    largest_fitting,
+    needed_bytes,
+    outside_bytes,
+    quantile,
+)
+from epochcast.devices.replay import replay
+
+NEED = device_need(training(), CONFIG)
+
+
+def test_reserved_bytes_are_around_the_replay() -> None:
+    plain = replay(training())
+    assert NEED.reserved_bytes.p50 == pytest.approx(plain.reserved_bytes, rel=0.005)
+    # the 95th percentile of the normal distribution is at 1.645 σ
+    assert NEED.reserved_bytes.p95 == pytest.approx(
+        plain.reserved_bytes * (1 + 1.645 * REPLAY_SD), rel=0.01
+    )
+    assert NEED.allocated_bytes.p50 == pytest.approx(plain.allocated_bytes, rel=0.005)
+
+
+def test_the_device_needs_what_is_reserved_and_the_context() -> None:
+    context = 141_426_688  # measured on a T4
+    assert outside_bytes(T4) == [context]
+    assert NEED.device_bytes.p50 == pytest.approx(NEED.reserved_bytes.p50 + context)
+    assert NEED.needed_bytes == pytest.approx(NEED.device_bytes.p95, rel=1e-9)
+    assert needed_bytes(training()) == NEED.needed_bytes
+
+
+def test_a_card_whose_context_nobody_measured_has_an_interval() -> None:
+    need = device_need(replace(training(), device=find_device("a100-40gb")), CONFIG)
+    assert need.outside_bytes.p05 == min(OUTSIDE_SEEN.values()) * MIB
+    assert need.outside_bytes.p95 == max(OUTSIDE_SEEN.values()) * MIB
+    assert need.device_bytes.p95 > need.reserved_bytes.p50 + 500 * MIB
+
+
+def test_what_was_counted_on_the_cpu_is_much_less_certain() -> None:
+    need = device_need(replace(training(), source="cpu"), CONFIG)
+    assert CPU_SD > 10 * REPLAY_SD
+    assert need.reserved_bytes.p95 > 1.3 * NEED.reserved_bytes.p50
+
+
+def test_unknown_bytes_widen_it() -> None:
+    need = device_need(training(unknown=True), CONFIG)
+    assert need.reserved_bytes.p95 - need.reserved_bytes.p05 > 40 * MIB
+    unseen = need.unseen[0]
+    assert (unseen.times, unseen.low_bytes, unseen.high_bytes) == (2, 0, 64 * MIB)
+
+
+def test_what_fills_it_adds_up() -> None:
+    """Everything in use, rounding, what is not in use, and the context are the whole."""
+    plain = replay(training())
+    kinds = {share.name: share.bytes for share in NEED.kinds}
+    assert kinds["activations"] == 32 * MIB
+    assert kinds["parameters"] == kinds["gradients"] == 8 * MIB
+    assert kinds[NOT_IN_USE] == plain.reserved_bytes - plain.allocated_bytes
+    assert sum(kinds.values()) == plain.reserved_bytes + kinds[CONTEXT]
+    in_use = sum(kinds.values()) - kinds[CONTEXT] - kinds[NOT_IN_USE] - kinds[ROUNDING]
+    assert sum(share.bytes for share in NEED.modules) == in_use
+    assert sum(share.bytes for share in NEED.operators) == in_use
+    assert sum(t.bytes * t.count for t in NEED.tensors) == in_use
+
+
+def test_the_largest_tensors_come_first_and_equal_ones_together() -> None:
+    sizes = [t.bytes for t in NEED.tensors]
+    assert sizes == sorted(sizes, reverse=True)
+    assert NEED.moment.startswith("forward of step 2, at aten.")
+
+
+def test_the_curve_is_the_last_step() -> None:
+    curve = NEED.curve
+    assert curve is not None
+    assert max(sum(row) for row in curve.live) == replay(training()).allocated_bytes
+    assert [name for name, _ in curve.moments] == ["batch", "forward", "backward", "update"]
+    assert all(sum(row) <= held for row, held in zip(curve.live, curve.reserved, strict=True))
+
+
+def test_it_fits_or_not_with_a_probability() -> None:
+    tight = replace(T4, name="tight", memory_bytes=round(NEED.device_bytes.p50) + 430 * MIB)
+    need = device_need(replace(training(), device=tight), CONFIG)
+    assert 0.0 < need.probability < 1.0
+    assert not need.fits
+    assert need.retries == 0
+    none = device_need(replace(training(), device=replace(tight, memory_bytes=50 * MIB)), CONFIG)
+    assert (none.probability, none.retries) == (0.0, None)
+    assert NEED.probability == 1.0
+    assert device_need(training(), CONFIG, used_bytes=15 * 2**30).probability == 0.0
+
+
+def test_more_confidence_needs_more() -> None:
+    levels = [needed_bytes(training(unknown=True), None, c) for c in (0.5, 0.9, 0.95, 0.99)]
+    assert levels == sorted(levels)
+
+
+def test_a_quantile_is_a_value_not_below_its_level() -> None:
+    values = list(range(100))
+    assert [quantile(values, level) for level in (0.0, 0.5, 0.95, 1.0)] == [0, 50, 95, 99]
+
+
+@given(answer=st.integers(-1, 300), first=st.integers(-5, 400), high=st.integers(1, 300))
+def test_the_largest_that_fits_is_found_from_any_guess(answer, first, high) -> None:
+    asked = []
+
+    def fits(n: int) -> bool:
+        asked.append(n)
+        return n <= answer
+
+    expected = None if answer < 0 else min(answer, high)
+    assert largest_fitting(fits, 0, high, first) == expected
+    assert all(0 <= n <= high for n in asked)
+
+
+def test_a_good_guess_takes_few_questions() -> None:
+    asked = set()
+    assert largest_fitting(lambda n: asked.add(n) or n <= 1000, 1, 2**20, 1000) == 1000
+    assert asked == {1000, 1001}
