@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochcast import integrations
+    from epochcast.api.memory import dry_run_on, fit_batch
     from epochcast.api.probe import dry_run, probe
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
@@ -54,8 +55,10 @@ if TYPE_CHECKING:
         Capacity,
         DatasetSpec,
         Device,
+        DeviceNeed,
         Estimate,
         Footprint,
+        LargestValue,
         LearningCurve,
         Measurement,
         Plan,
@@ -77,6 +80,7 @@ _HOMES = {
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
     "Device": "records",
+    "DeviceNeed": "records",
     "Divergence": "planning.stopping",
     "DoesNotFit": "errors",
     "DryRunError": "errors",
@@ -88,6 +92,7 @@ _HOMES = {
     "Footprint": "records",
     "Futility": "planning.stopping",
     "GeneralizationLoss": "planning.stopping",
+    "LargestValue": "records",
     "LearningCurve": "records",
     "Measurement": "records",
     "MissingDependency": "errors",
@@ -109,7 +114,9 @@ _HOMES = {
     "Workload": "profiler.workload",
     "WorkloadError": "errors",
     "dry_run": "api.probe",
+    "dry_run_on": "api.memory",
     "fit": "costmodel.fitting",
+    "fit_batch": "api.memory",
     "fitted_model": "storage.query",
     "follow": "integrations.plain",
     "plan": "planning.planner",
@@ -128,6 +135,7 @@ __all__ = [
     "CostModel",
     "DatasetSpec",
     "Device",
+    "DeviceNeed",
     "Divergence",
     "DoesNotFit",
     "DryRunError",
@@ -139,6 +147,7 @@ __all__ = [
     "Footprint",
     "Futility",
     "GeneralizationLoss",
+    "LargestValue",
     "LearningCurve",
     "Measurement",
     "MissingDependency",
@@ -160,7 +169,9 @@ __all__ = [
     "Workload",
     "WorkloadError",
     "dry_run",
+    "dry_run_on",
     "fit",
+    "fit_batch",
     "fitted_model",
     "follow",
     "integrations",

@@ -34,8 +34,8 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         "what_ifs",
         type=KNOB,
         multiple=True,
-        help="Compare with these changes: of precision, accumulation, optimizer, checkpointing=on, "
-        "batch_size or a knob; repeatable.",
+        help="Show what it needs with this changed: precision, accumulation, optimizer, "
+        "checkpointing=on, batch_size or a knob; repeatable.",
     ),
     click.option(
         "--confidence",
@@ -44,9 +44,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
         show_default=True,
         help="It must fit with this probability.",
     ),
-    click.option(
-        "--used", type=BYTES, default=0, help="Other processes use so much of the device."
-    ),
+    click.option("--used", type=BYTES, default=0, help="Leave so much of the device to others."),
     click.option(
         "--allocator",
         metavar="SETTINGS",
