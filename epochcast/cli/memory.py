@@ -48,7 +48,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--allocator",
         metavar="SETTINGS",
-        help="Simulate torch's allocator with these settings, as in PYTORCH_CUDA_ALLOC_CONF; by "
+        help="Take torch's allocator to have these settings, as in PYTORCH_CUDA_ALLOC_CONF; by "
         "default those of the environment.",
     ),
     click.option(

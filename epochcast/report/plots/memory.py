@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from epochcast.errors import UsageError
 from epochcast.records import DeviceNeed, MemoryCurve
 from epochcast.report.plots.pictures import DASHED, GRID, INK, PALETTE, dress_axes, new_figure
-from epochcast.units import format_bytes
+from epochcast.units import format_bytes, format_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,8 +97,7 @@ def _draw_lines(axes: Axes, need: DeviceNeed, curve: MemoryCurve, scale: float, 
     reserved = [r / scale for r in curve.reserved]
     label = f"reserved, {format_bytes(max(curve.reserved))}"
     axes.step(points, reserved, where="mid", color=INK, linewidth=1.4, label=label)
-    level = f"{need.confidence:.0%}".replace("%", " %")
-    label = f"needed with {level}, {format_bytes(need.needed_bytes)}"
+    label = f"needed with {format_percent(need.confidence)}, {format_bytes(need.needed_bytes)}"
     axes.axhline(need.needed_bytes / scale, color=INK, linewidth=1.1, linestyle=":", label=label)
     device = f"{need.device.name}: {format_bytes(need.free_bytes)} free"
     if need.free_bytes <= NEAR * top:

@@ -248,4 +248,5 @@ def _flops(base: DeviceNeed, other: DeviceNeed) -> str:
     own, now = (n.flops * n.config.accumulation for n in (base, other))
     if other is base or not own:
         return format_count(now)
-    return f"{format_count(now)} ({now / own - 1:+.0%})".replace("-", "−")
+    sign = "−" if now < own else "+"
+    return f"{format_count(now)} ({sign}{format_percent(abs(now / own - 1))})"

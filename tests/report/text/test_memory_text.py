@@ -72,7 +72,7 @@ def test_alternatives_stand_side_by_side() -> None:
     ]
     text = said(print_alternatives, rows)
     row = next(line for line in text.splitlines() if line.startswith("checkpointing=on"))
-    assert "+30%" in row
+    assert "+30 %" in row
     assert row.split()[-1] == "250"
     assert "optimizer=lion cannot be counted: it is not known" in text
 
