@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from epochcast import integrations
     from epochcast.api.memory import dry_run_on, fit_batch
-    from epochcast.api.probe import dry_run, probe
+    from epochcast.api.probe import dry_run, probe, probe_script
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
@@ -121,6 +121,7 @@ _HOMES = {
     "follow": "integrations.plain",
     "plan": "planning.planner",
     "probe": "api.probe",
+    "probe_script": "api.probe",
     "read_curve": "importers.curves",
     "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
@@ -177,6 +178,7 @@ __all__ = [
     "integrations",
     "plan",
     "probe",
+    "probe_script",
     "read_curve",
     "stopping_epoch",
     "summarise",

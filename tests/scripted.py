@@ -11,7 +11,8 @@ from strategies import CPU
 from epochcast.profiler.adaptive import chosen_rounds
 from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
 from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.sweep import SilentObserver, sweep
+from epochcast.profiler.rounds import SilentObserver
+from epochcast.profiler.sweep import sweep
 from epochcast.records import GradientNoise, Measurement, RunConfig
 
 KNOBS = (("activation", "relu"), ("bias", True), ("rate", 0.5), ("width", 8))

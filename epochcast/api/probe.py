@@ -1,6 +1,7 @@
 """The library's ``probe`` and ``dry_run``, and what the command line shares with them.
 
     probe(workload, …)    ──▶ run_sweep ──▶ measurements in the store, and what TensorBoard shows
+    probe_script(…)       ──▶ run_script_sweep ──▶ the same, of a script as it is
     dry_run(workload, …)  ──▶ a footprint, without running a step
 
 ``epochcast probe`` calls ``run_sweep`` with a request of its own and an observer that shows how it
@@ -9,23 +10,29 @@ goes. This is above the profiler and the report, because a sweep ends with what 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import EpochcastError, MissingDependency
 from epochcast.profiler.request import (
     DEFAULT_STEADY_SECONDS,
+    DEFAULT_TIMEOUT_SECONDS,
     Range,
     SweepRequest,
     count_footprints,
 )
-from epochcast.profiler.sweep import Observer, SweepResult, sweep
+from epochcast.profiler.rounds import Observer, SweepResult
+from epochcast.profiler.sweep import sweep
 from epochcast.profiler.target import target_of
 from epochcast.records import Footprint, Measurement, SizeValue
+from epochcast.scripts.request import DEFAULT_EPOCHS, DEFAULT_PASS_SECONDS, Isolation
 
 if TYPE_CHECKING:
+    from epochcast.scripts.request import ScriptRequest
     from epochcast.storage.store import Store
 
 
@@ -101,6 +108,83 @@ def probe(
         return run_sweep(request, archive).measurements
 
 
+def probe_script(
+    command: str | Sequence[str],
+    *,
+    values: Mapping[str, Sequence[SizeValue] | SizeValue] | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: str | Path | None = None,
+    name: str | None = None,
+    epochs: int = DEFAULT_EPOCHS,
+    seconds: float = DEFAULT_PASS_SECONDS,
+    rounds: int | None = None,
+    max_seconds: float | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    steps_per_epoch: int | None = None,
+    samples: int | None = None,
+    traces: bool = False,
+    fresh: bool = False,
+    isolation: Isolation = "auto",
+    store: str | None = None,
+) -> tuple[Measurement, ...]:
+    """Measure a training script as it is; what the store has already is not repeated.
+
+    Args:
+        command: that starts it, a list of arguments, or a text that is split into one; no shell
+            takes part. ``{name}`` in it stands for a value, ``{epochs}`` for ``epochs``.
+        values: of each name in the command; every combination is measured.
+        environment: variables to set, in which ``{name}`` stands for a value too.
+        folder: where to start it; default: the current one.
+        name: what to call the workload; default: the script's file or module.
+        epochs: in miniature, after which the script is ended.
+        seconds: of training in each of them.
+        rounds: passes over all configurations, each trial in a fresh process; by default 3, and up
+            to 6 where those differ much.
+        max_seconds: begin no trial that would end later.
+        timeout: seconds after which a trial is given up and all its processes are ended.
+        steps_per_epoch: optimizer steps of an epoch, where no data loader tells.
+        samples: of an epoch, likewise.
+        traces: write a torch.profiler trace of each configuration for TensorBoard.
+        fresh: forget stored measurements of these configurations first.
+        isolation: undo what the script writes by an overlay of the folder where the system has it
+            (``"auto"``, ``"overlay"``), by a ``"journal"`` of files, or ``"none"``.
+        store: path or URL of the store; default ``.epochcast/`` in the working directory.
+
+    Raises:
+        UsageError: a value without a place in the command, or a place without a value.
+        ScriptFailed: a ``WorkloadError``: the command does not train or cannot be watched.
+        StoreError: the store cannot be used.
+    """
+    from epochcast.scripts.command import Template
+    from epochcast.scripts.request import ScriptRequest
+    from epochcast.storage.store import Store
+
+    arguments = shlex.split(command) if isinstance(command, str) else [str(x) for x in command]
+    request = ScriptRequest(
+        template=Template(
+            arguments=tuple(arguments), environment=tuple((environment or {}).items())
+        ),
+        choices={
+            key: [str(x) for x in ((of_it,) if isinstance(of_it, SizeValue) else of_it)]
+            for key, of_it in (values or {}).items()
+        },
+        folder=Path(folder or ".").resolve(),
+        name=name,
+        epochs=epochs,
+        pass_seconds=seconds,
+        rounds=rounds,
+        max_seconds=max_seconds,
+        timeout_seconds=timeout,
+        steps_per_epoch=steps_per_epoch,
+        samples=samples,
+        traces=traces,
+        fresh=fresh,
+        isolation=isolation,
+    )
+    with Store.open(store, create="late") as archive:
+        return run_script_sweep(request, archive).measurements
+
+
 def dry_run(
     workload: str | Callable[..., Any],
     batch_size: int | None = None,
@@ -155,8 +239,32 @@ def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = N
     rounds = enough_rounds
     if request.chooses:
         rounds = partial(chosen_rounds, chooser=chooser_for(request))
+    return _then_shown(store, lambda: sweep(request, store, observer, rounds=rounds))
+
+
+def run_script_sweep(
+    request: ScriptRequest, store: Store, observer: Observer | None = None
+) -> SweepResult:
+    """The same of a script.
+
+    Args:
+        request: what to measure.
+        store: takes the measurements.
+        observer: receives the progress of the sweep.
+
+    Raises:
+        ScriptFailed: the command does not train or cannot be watched.
+        StoreError: the store cannot be used.
+    """
+    from epochcast.profiler.adaptive import enough_rounds
+    from epochcast.scripts.sweep import sweep_script
+
+    return _then_shown(store, lambda: sweep_script(request, store, observer, rounds=enough_rounds))
+
+
+def _then_shown(store: Store, measure: Callable[[], SweepResult]) -> SweepResult:
     try:
-        result = sweep(request, store, observer, rounds=rounds)
+        result = measure()
     except BaseException:
         with suppress(EpochcastError):  # what ended the sweep is what to tell
             if store.exists:

@@ -33,6 +33,18 @@ QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
 Command = Callable[..., Any]
 
 
+class WithCommand(click.Command):
+    """A command whose arguments end at ``--``; what follows is another command, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["command"] = tuple(args[at + 1 :]) if "--" in args else None
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND…]"]
+
+
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # for type checkers alone, from click 8.4
     """Text that a reader turns into a value; its error becomes click's, which names the option."""
 

@@ -16,6 +16,7 @@ from epochcast.cli.options import (
     QUESTION,
     SHARE,
     Parsed,
+    WithCommand,
     accumulation_option,
     compile_option,
     console,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-def _read_knob_or_range(text: str) -> tuple[str, Any]:
+def read_knob_or_range(text: str) -> tuple[str, Any]:
     """``"width=256,512"`` or ``"width=128..2048"``."""
     name, _, values = text.partition("=")
     low, dots, high = values.partition("..")
@@ -58,11 +59,29 @@ def _read_knob_or_range(text: str) -> tuple[str, Any]:
     return name.strip(), Range(*bounds)  # type: ignore[arg-type]
 
 
-KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
+def _read_variable(text: str) -> tuple[str, str]:
+    """``"WIDTH={width}"``."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"expected NAME=VALUE, but got {text!r}")
+    return name, value
 
 
-@click.command()
-@click.argument("workload")
+VARIABLE = Parsed("NAME=VALUE", _read_variable)
+OF_SCRIPTS = ("variables", "name", "epochs", "steps_per_epoch", "samples", "isolation")
+
+
+def _check_knob(text: str) -> str:
+    """The text itself: a command is given a value as it was typed."""
+    read_knob_or_range(text)
+    return text
+
+
+KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
+
+
+@click.command(cls=WithCommand)
+@click.argument("workload", required=False)
 @click.option(
     "--batch-sizes",
     "--batch-size",
@@ -73,9 +92,10 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
 @click.option(
     "--set",
     "knobs",
-    type=KNOB_OR_RANGE,
+    type=KNOB_TEXT,
     multiple=True,
-    help="Give a model-size knob these values, or a range to choose some from.",
+    help="Give a model-size knob these values, or a range to choose some from. Of a command: put "
+    "each of them where it has {NAME}.",
 )
 @click.option(
     "--for",
@@ -113,20 +133,70 @@ KNOB_OR_RANGE = Parsed(f"{KNOB_NAME}|LOW..HIGH", _read_knob_or_range)
     help="Measure the gradient noise too, for `plan --batch-size free`.",
 )
 @click.option(
+    "--trace/--no-trace",
     "--traces/--no-traces",
-    default=True,
-    help="Record a torch.profiler trace of each configuration at the end, or none.",
+    "traces",
+    default=None,
+    help="Record a torch.profiler trace of each configuration at the end, or none. Default: of a "
+    "workload, not of a command.",
+)
+@click.option(
+    "--env",
+    "variables",
+    type=VARIABLE,
+    multiple=True,
+    help="Set a variable of the command's environment; {NAME} as in its arguments. Repeatable.",
+)
+@click.option("--name", help="Call the command's script so. Default: its file or module.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="See so many miniature epochs of the command, 3 by default; {epochs} in it is that.",
+)
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(min=1),
+    help="An epoch of the command has so many optimizer steps, where no data loader tells.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    help="An epoch of the command has so many samples, where no data loader tells.",
+)
+@click.option(
+    "--isolation",
+    type=click.Choice(["auto", "overlay", "journal", "none"]),
+    help="Undo what the command writes by an overlay of the folder where the system has it (auto), "
+    "by a journal of files, or not at all.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @store_option
 @json_option
-def probe(workload: str, as_json: bool, store: str | None, **options: Any) -> None:
-    """Measure WORKLOAD in short real training steps.
+def probe(workload: str | None, as_json: bool, store: str | None, **options: Any) -> None:
+    """Measure WORKLOAD, or a training script as it is, in short real training steps.
 
-    WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function.
-    What no option says is as WORKLOAD has it. What is in the store already is not measured again;
-    after Ctrl-C the same command continues.
+    \b
+    epochcast probe mnist-mlp --batch-sizes 32,64
+    epochcast probe -- python train.py --epochs 100
+    epochcast probe --set batch_size=16,32 -- python train.py -b {batch_size}
+
+    WORKLOAD is a built-in (see `epochcast workloads`), file.py:function or package.module:function;
+    after -- comes the command that starts your script. What no option says is as it has it. What is
+    in the store already is not measured again; after Ctrl-C the same command continues.
     """
+    ctx = click.get_current_context()
+    command = ctx.meta["command"]
+    if command is not None:
+        from epochcast.cli.probing_script import probe_script
+
+        probe_script(ctx, command, workload, as_json, store)
+        return
+    if workload is None:
+        raise UsageError(
+            "give a workload to measure (epochcast workloads lists those built in), or a command "
+            "after --, like -- python train.py"
+        )
+    require_options(ctx, OF_SCRIPTS, "is of a command, which comes after --")
     from epochcast.api import probe as api
     from epochcast.costmodel.summary import summarise
     from epochcast.report.text.probing import (
@@ -186,7 +256,7 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
     return SweepRequest(
         target=target_of(workload),
         batch_sizes=options["batch_sizes"],
-        sizes=knobs_by_name(options["knobs"]),
+        sizes=knobs_by_name([read_knob_or_range(text) for text in options["knobs"]]),
         overrides=_given({name: options[name] for name in OVERRIDES}),
         device=options["device"],
         threads=options["threads"],
@@ -196,9 +266,26 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         data=options["data"],
         fresh=options["fresh"],
         noise_scale=options["noise_scale"],
-        traces=options["traces"],
+        traces=options["traces"] is not False,
         **_given(limits),
     )
+
+
+def require_options(ctx: click.Context, names: Sequence[str], why: str) -> None:
+    """Refuse options that do not belong to what is probed.
+
+    Args:
+        ctx: of the command.
+        names: of parameters that were not to be given.
+        why: to be said of one that was.
+
+    Raises:
+        UsageError: one was.
+    """
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"{parameter.opts[0]} {why}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def fit(
         imports=_constant([m.import_seconds for m in good if m.trial == 0]),
         variants=tuple(_variant(trials, footprints or {}) for trials in _by_variant(good)),
         probing_seconds=sum(m.probe_seconds for m in known)
-        + sum(m.import_seconds for m in known if m.trial == 0),
+        + sum(m.import_seconds for m in known if m.trial == 0 and m.script is None),
     )
     return replace(model, calibration=calibrate(model, outcomes))
 

@@ -223,6 +223,12 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
     unknown = [] if at.is_counted else at.never_varied()
     if unknown:
         names = ", ".join(unknown)
+        if at.variant.saves is not None:
+            sets = " ".join(f"--set {name}=…" for name in unknown)
+            raise PredictionError(
+                f"{names} was never varied, so nothing is known of another value; probe the script "
+                f"with several: epochcast probe {sets} -- COMMAND"
+            )
         where = _told_apart(parameters, at.variant, unknown)
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
         count = (

@@ -47,7 +47,8 @@ from epochcast.profiler.request import (
     dry_runs,
     with_outer_timelines,
 )
-from epochcast.profiler.sweep import Ending, Sweep, every_round, make_rounds
+from epochcast.profiler.rounds import Ending, Rounds, every_round, make_rounds
+from epochcast.profiler.sweep import Sweep
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
 from epochcast.units import format_half_width
 
@@ -367,12 +368,12 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
 # -- how many rounds ------------------------------------------------------------------------------
 
 
-def enough_rounds(sweep: Sweep) -> Ending:
+def enough_rounds(sweep: Rounds[Any]) -> Ending:
     """The rounds asked for; where no number was, more as long as they differ too much.
 
     A number that was asked for is kept to, and how much rounds differ is told.
     """
-    ending, request = every_round(sweep), sweep.request
+    ending, request = every_round(sweep), sweep.asked
     if ending.why != "complete":
         return ending
     rounds, width = request.first_rounds, later_run_half_width(sweep.stored())

@@ -8,7 +8,7 @@
     traces   [worker] one short profile of each configuration
 
 A broken workload stops before the first round, and nothing is stored. A function makes the trials
-of the rounds: ``every_round`` makes those asked for, ``profiler/adaptive.py`` chooses.
+of the rounds: ``every_round`` of ``rounds.py`` makes those asked for, ``adaptive.py`` chooses.
 
 A configuration that runs out of memory, crashes or hangs costs its worker process; the next
 configuration gets a new one. Trials found in the store are not made again. No torch in here.
@@ -17,17 +17,16 @@ configuration gets a new one. Trials found in the store are not made again. No t
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
 from epochcast.errors import EpochcastError, StoreError
 from epochcast.profiler.process import (
@@ -39,120 +38,20 @@ from epochcast.profiler.process import (
 )
 from epochcast.profiler.protocol import Reply, Task, TrialSpec
 from epochcast.profiler.request import Prepared, SweepRequest, prepare
-from epochcast.records import Device, Footprint, Measurement, RunConfig, Status, Warning_
+from epochcast.profiler.rounds import (
+    Ending,
+    Observer,
+    Rounds,
+    SilentObserver,
+    SweepResult,
+    SweepStore,
+    every_round,
+)
+from epochcast.records import Measurement, Status
 
 MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
 
 _Item = TypeVar("_Item")
-
-
-class SweepStore(Protocol):
-    """The part of the store that a sweep needs."""
-
-    @property
-    def folder(self) -> Path: ...
-    @property
-    def log_folder(self) -> Path: ...
-    def add(self, measurement: Measurement) -> None: ...
-    def remove(self, keys: Sequence[str]) -> int: ...
-    def measurements(
-        self, workload: str | None = None, *, source: str | None = None
-    ) -> tuple[Measurement, ...]: ...
-    def add_footprints(
-        self,
-        workload: str,
-        source: str,
-        footprints: Mapping[RunConfig, Footprint],
-        data: str = "",
-    ) -> None:
-        """Save what dry runs counted.
-
-        Args:
-            workload: the target that names it.
-            source: the fingerprint of its code.
-            footprints: what one dry run of each configuration counted.
-            data: where its batches came from, as in ``Measurement.data``.
-        """
-
-
-class Observer(Protocol):
-    """Receives the progress of a sweep; ``report/text/`` has those that write to a terminal."""
-
-    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
-        """The rounds begin.
-
-        Args:
-            trials: to be made; None where the sweep chooses.
-            done: trials that the store has already.
-            device: that is measured.
-            data: where the training data comes from.
-        """
-
-    def phase(self, label: str, phase: str) -> None:
-        """A phase of what is done with a configuration begins."""
-
-    def finished(self, measurement: Measurement) -> None:
-        """A trial has ended, well or not."""
-
-    def warn(self, warning: Warning_) -> None:
-        """Something happened that the sweep survives."""
-
-
-class SilentObserver:
-    """Ignores everything."""
-
-    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
-        """Say nothing.
-
-        Args:
-            trials, done, device, data: as of ``Observer.begin``; none is looked at.
-        """
-        return
-
-    def phase(self, label: str, phase: str) -> None:
-        return
-
-    def finished(self, measurement: Measurement) -> None:
-        return
-
-    def warn(self, warning: Warning_) -> None:
-        return
-
-
-class Ending(NamedTuple):
-    """Why the rounds of a sweep ended; ``half_width`` as in ``SweepResult``."""
-
-    why: str
-    half_width: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepResult:
-    """What a sweep found and why it stopped.
-
-    Attributes:
-        measurements: of the configurations asked for, stored earlier or now.
-        seconds: wall-clock time of this sweep.
-        stopped: ``"complete"``, ``"max-rounds"``, ``"max-seconds"`` or ``"nothing-succeeded"``; of
-            a sweep that chooses also ``"sharp"``.
-        half_width: half the relative width of the 90 % interval of the answer, when it stopped; of
-            a sweep that did not choose that of the steps of a later run, by how rounds differ.
-    """
-
-    measurements: tuple[Measurement, ...]
-    seconds: float
-    stopped: str
-    half_width: float | None = None
-
-    @property
-    def rounds(self) -> int:
-        """Rounds in which anything was measured, earlier ones included."""
-        return len({m.round for m in self.measurements if m.status == "ok"})
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether any configuration was measured."""
-        return any(m.status == "ok" for m in self.measurements)
 
 
 def sweep(
@@ -236,36 +135,11 @@ def _make_log_folder(store: SweepStore) -> Path:
     return logs
 
 
-def every_round(sweep: Sweep) -> Ending:
-    """Every configuration in every round asked for."""
-    rounds = range(sweep.request.first_rounds)
-    done = sweep.done(rounds)
-    sweep.begin(len(sweep.prepared.specs) * len(rounds) - len(done), len(done))
-    return make_rounds(sweep, rounds)
-
-
-def make_rounds(sweep: Sweep, rounds: range) -> Ending:
-    """Every configuration in some rounds, in an order drawn for each."""
-    request, done = sweep.request, sweep.done(rounds)
-    for round_ in rounds:
-        order = [
-            spec
-            for spec in sweep.prepared.specs
-            if (spec.request, round_) not in done and spec.request not in sweep.failed
-        ]
-        random.Random(f"{request.seed}/{round_}").shuffle(order)
-        if not sweep.make_trials(order, round_):
-            return Ending("max-seconds")
-        if order and not any(m.status == "ok" for m in sweep.stored()):
-            return Ending("nothing-succeeded")
-    return Ending("complete")
-
-
 # -- a sweep under way ----------------------------------------------------------------------------
 
 
-class Sweep:
-    """A sweep under way: what its rounds, and what comes after them, are made with.
+class Sweep(Rounds[TrialSpec]):
+    """A sweep of a workload under way: what its rounds, and what comes after them, are made with.
 
     Args:
         prepared: the configurations, and what is known of the workload.
@@ -273,9 +147,6 @@ class Sweep:
         observer: receives the progress of the sweep.
         workers: starts worker processes.
         clock: seconds since the sweep began.
-
-    Attributes:
-        failed: requests that gave no measurement in this sweep.
     """
 
     def __init__(
@@ -287,57 +158,30 @@ class Sweep:
         workers: Workers,
         clock: Callable[[], float],
     ) -> None:
+        super().__init__(
+            asked=prepared.request,
+            specs=prepared.specs,
+            store=store,
+            observer=observer,
+            clock=clock,
+        )
         self.prepared = prepared
         self.request = prepared.request
-        self.store = store
-        self.observer = observer
         self.workers = workers
-        self.clock = clock
-        self.failed: set[str] = set()
-        self._longest_trial = 0.0
-        self._warned: set[str] = set()
 
     def begin(self, trials: int | None, done: int) -> None:
-        """Tell the observer that the rounds begin; ``None`` trials where the sweep chooses."""
         self.observer.begin(trials, done, self.prepared.device, self.prepared.checked.data)
         for warning in self.prepared.checked.warnings:
-            self._warn_once(warning)
-
-    def note(self, code: str, **details: str) -> None:
-        """Warn of something that the sweep survives."""
-        self.observer.warn(Warning_(code=code, details=tuple(details.items())))
-
-    @property
-    def out_of_time(self) -> bool:
-        """Whether another trial, as long as the longest so far, would end too late."""
-        limit = self.request.max_seconds
-        return limit is not None and self.clock() + self._longest_trial > limit
+            self.warn_once(warning)
 
     def stored(self, specs: Iterable[TrialSpec] | None = None) -> tuple[Measurement, ...]:
-        """All trials of these configurations, or of all, by this sweep or an earlier one."""
         prepared = self.prepared
         requests = {spec.request for spec in (prepared.specs if specs is None else specs)}
         found = self.store.measurements(self.request.target, source=prepared.source)
         key = prepared.device.key
         return tuple(m for m in found if m.request in requests and m.device.key == key)
 
-    def done(self, rounds: range) -> set[tuple[str, int]]:
-        """Trials of these rounds not to be made again, as request and round.
-
-        Those that succeeded, and all of a request that ran out of memory. Crashes and timeouts are
-        tried again.
-        """
-        done: set[tuple[str, int]] = set()
-        for m in self.stored():
-            if m.status == "ok" and m.round in rounds:
-                done.add((m.request, m.round))
-            elif m.status == "oom":
-                done |= {(m.request, round_) for round_ in rounds}
-        return done
-
     def make_trials(self, order: Iterable[TrialSpec], round_: int) -> bool:
-        """Make the trials of a round; whether there was time for all."""
-
         def make(worker: WorkerProcess, spec: TrialSpec, number: int) -> bool:
             return self.make_trial(worker, spec, round_, number).status == "ok"
 
@@ -387,25 +231,7 @@ class Sweep:
         )
         begun = self.clock()
         measurement = self._measure(worker, task)
-        seconds = self.clock() - begun
-        self._longest_trial = max(self._longest_trial, seconds)
-        if measurement.status != "ok":
-            self.failed.add(spec.request)
-            measurement = replace(measurement, probe_seconds=seconds)
-        self.store.add(measurement)
-        self.observer.finished(measurement)
-        if measurement.status == "ok" and measurement.message:
-            details = (("why", measurement.message),)
-            self._warn_once(Warning_(code="no-save", details=details))
-        for warning in measurement.warnings:
-            self._warn_once(warning)
-        return measurement
-
-    def _warn_once(self, warning: Warning_) -> None:
-        """What is true of one trial is mostly true of all."""
-        if warning.code not in self._warned:
-            self._warned.add(warning.code)
-            self.observer.warn(warning)
+        return self.keep(measurement, self.clock() - begun)
 
     def _measure(self, worker: WorkerProcess, task: Task) -> Measurement:
         limit, label = self.request.timeout_seconds, task.spec.config.label

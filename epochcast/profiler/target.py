@@ -18,7 +18,7 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from functools import cache
@@ -93,6 +93,23 @@ def source_of(target: str) -> str:
     except OSError:
         return ""
     return digest.hexdigest()[:12]
+
+
+def source_of_files(files: Iterable[str], folder: Path = Path()) -> str:
+    """Fingerprint of files; empty where there are none, or one cannot be read.
+
+    Args:
+        files: paths as they were kept; relative ones count from ``folder``.
+        folder: where the command is started.
+    """
+    digest = hashlib.sha256()
+    names = sorted(set(files))
+    try:
+        for name in names:
+            digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
+    except OSError:
+        return ""
+    return digest.hexdigest()[:12] if names else ""
 
 
 def _files_of_module(name: str) -> list[Path]:

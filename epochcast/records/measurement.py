@@ -156,7 +156,8 @@ class Measurement:
         epoch_fixed_seconds: of each epoch, beside its steps, evaluations and saves.
         finish_seconds: after the last epoch until the process was gone.
         script: the training script, where one was measured; a workload has none.
-        probe_seconds: wall-clock time this trial took, all of the above included.
+        probe_seconds: wall-clock time this trial took, all of the above included (of a workload
+            without ``import_seconds``, which its process pays once).
         memory: what the device reported of steady training steps.
         eval_memory, save_memory: the same of evaluation and of saving a checkpoint.
         footprint: what the operators say; absent where it could not be counted.

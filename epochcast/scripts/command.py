@@ -174,31 +174,12 @@ def _is_launcher(module: str) -> bool:
     return module.split(".")[0] in ("torch", "accelerate", "deepspeed", "lightning", "fabric")
 
 
-def source_of_files(files: Iterable[str], folder: Path = Path()) -> str:
-    """Fingerprint of files; empty where there are none, or one cannot be read.
-
-    Args:
-        files: paths as they were kept; relative ones count from ``folder``.
-        folder: where the command is started.
-    """
-    digest = hashlib.sha256()
-    names = sorted(set(files))
-    try:
-        for name in names:
-            digest.update(name.encode() + b"\0" + (folder / name).read_bytes() + b"\0")
-    except OSError:
-        return ""
-    return digest.hexdigest()[:12] if names else ""
-
-
 def local_files(files: Iterable[str], folder: Path) -> tuple[str, ...]:
-    """Those that lie in a folder, relative to it; installed packages are none of the script's."""
-    found = set()
-    for file in files:
-        path = Path(os.path.abspath(folder / file))
-        if path.is_relative_to(folder) and not _is_installed(path.relative_to(folder)):
-            found.add(path.relative_to(folder).as_posix())
-    return tuple(sorted(found))
+    """Those that are not installed, relative to a folder where they lie in it."""
+    paths = (Path(os.path.abspath(folder / file)) for file in files)
+    own = (path for path in paths if not _is_installed(path))
+    inside = (x.relative_to(folder) if x.is_relative_to(folder) else x for x in own)
+    return tuple(sorted({path.as_posix() for path in inside}))
 
 
 def _is_installed(path: Path) -> bool:

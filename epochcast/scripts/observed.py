@@ -32,6 +32,7 @@ from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.prediction import ENDLESS
 from epochcast.costmodel.summary import step_seconds
 from epochcast.errors import EpochcastError
+from epochcast.profiler.target import source_of_files
 from epochcast.records import (
     Device,
     DeviceKind,
@@ -47,7 +48,7 @@ from epochcast.records import (
     parse_size_value,
 )
 from epochcast.scripts import events as e
-from epochcast.scripts.command import Template, local_files, source_of_files
+from epochcast.scripts.command import Template, local_files
 from epochcast.scripts.timeline import (
     Events,
     Interval,

@@ -27,7 +27,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import EpochcastError, FitError, PredictionError, StoreError
-from epochcast.profiler.target import canonical, source_of
+from epochcast.profiler.target import canonical, source_of, source_of_files
 from epochcast.records import (
     Device,
     DeviceKind,
@@ -165,7 +165,8 @@ def _choices(
     releases = sorted({m.device.torch for m in chosen.measurements})
     if len(releases) > 1:
         yield _note("pooled-torch", releases=" and ".join(releases))
-    present = source_of(newest.workload)
+    script = newest.script
+    present = source_of_files(script.files) if script else source_of(newest.workload)
     if newest.source and present and present != newest.source:
         yield _note("code-changed", workload=newest.workload)
 

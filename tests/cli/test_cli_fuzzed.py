@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from epochcast.api import probe as api
 from epochcast.cli import cli
 from epochcast.profiler.request import SweepRequest
-from epochcast.profiler.sweep import SweepResult
+from epochcast.profiler.rounds import SweepResult
 from epochcast.storage.store import Store
 
 NUMBERS = st.one_of(

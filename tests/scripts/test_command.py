@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.errors import UsageError
+from epochcast.profiler.target import source_of_files
 from epochcast.scripts.command import (
     Template,
     combinations,
     local_files,
     require_program,
-    source_of_files,
     workload_name,
 )
 
@@ -141,7 +141,7 @@ def test_the_fingerprint_is_of_contents_and_names(tmp_path: Path) -> None:
     assert source_of_files([], tmp_path) == source_of_files(["none.py"], tmp_path) == ""
 
 
-def test_only_files_of_the_folder_are_the_scripts_own(tmp_path: Path) -> None:
-    files = ["train.py", str(tmp_path / "pkg/model.py"), "/usr/lib/python3/os.py"]
+def test_installed_packages_are_not_the_scripts_own(tmp_path: Path) -> None:
+    files = ["train.py", str(tmp_path / "pkg/model.py"), "/else/where.py"]
     files.append(str(tmp_path / ".venv/lib/python3.11/site-packages/x.py"))
-    assert local_files(files, tmp_path) == ("pkg/model.py", "train.py")
+    assert local_files(files, tmp_path) == ("/else/where.py", "pkg/model.py", "train.py")

@@ -44,7 +44,7 @@ from epochcast.units import (
 
 if TYPE_CHECKING:
     from epochcast.importers.runs import ReadColumn
-    from epochcast.profiler.sweep import SweepResult
+    from epochcast.profiler.rounds import SweepResult
     from epochcast.storage.query import ProbedDevice
 
 LARGEST = 6  # rows of the tables of what is alive at the peak
@@ -60,7 +60,7 @@ class PlainProgress:
         self.console = console
         self.total = self.count = 0
 
-    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+    def begin(self, trials: int | None, done: int, device: Device | None, data: str) -> None:
         """Print a line that says what is about to be measured, and on what.
 
         Args:
@@ -102,7 +102,7 @@ class BarProgress(PlainProgress):
         )
         self._task = self._bar.add_task("starting", total=None)
 
-    def begin(self, trials: int | None, done: int, device: Device, data: str) -> None:
+    def begin(self, trials: int | None, done: int, device: Device | None, data: str) -> None:
         """Print the line, then start the bar below it.
 
         Args:
@@ -126,11 +126,12 @@ class BarProgress(PlainProgress):
         self._bar.stop()
 
 
-def _opening(trials: int | None, done: int, device: Device, data: str) -> str:
+def _opening(trials: int | None, done: int, device: Device | None, data: str) -> str:
     todo = "Choosing what to measure" if trials is None else f"{trials} trials to make"
     continued = f" ({done} more are in the store already)" if done else ""
     source = f", {data} data" if data else ""
-    return f"{todo}{continued}; on {device.label}{source}"
+    where = f"; on {device.label}" if device else ""
+    return f"{todo}{continued}{where}{source}"
 
 
 def _trial_line(m: Measurement) -> str:

@@ -122,6 +122,9 @@ WARNINGS = {
     "here), predictions of sizes that were not measured are much better",
     "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
     "that is in it is priced as part of every epoch",
+    "left-behind": "what the script wrote could not all be put back as it was ({count}): {places}",
+    "put-back-later": "a probe that was killed had left files: {places} of them were put back, "
+    "left: {left}",
     "no-epoch-seen": "no epoch was seen: the script steps without a loader that has a length. "
     "Steps are priced one by one: predict --steps 10000; or probe again with --steps-per-epoch or "
     "--samples, which say what an epoch is",

@@ -12,7 +12,7 @@ import epochcast
 from epochcast.cli.options import document
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import summarise
-from epochcast.profiler.sweep import SweepResult
+from epochcast.profiler.rounds import SweepResult
 from epochcast.records import SCHEMA, Warning_
 from epochcast.report.text.estimate import estimate_markdown, print_capacities, print_estimate
 from epochcast.report.text.probing import BarProgress, PlainProgress, print_probed, print_summaries

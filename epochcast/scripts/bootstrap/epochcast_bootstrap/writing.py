@@ -100,7 +100,7 @@ class Writer:
             world_size=number_of("WORLD_SIZE", 1),
         )
 
-    def event(self, kind, soon=False, **fields):
+    def event(self, kind, /, soon=False, **fields):
         """One more event; ``at`` is now unless it is given."""
         fields.setdefault("at", now())
         if not self._begun:
@@ -113,7 +113,7 @@ class Writer:
         if not soon or now() - self._written_at > SOON:
             self.flush()
 
-    def once(self, kind, **fields):
+    def once(self, kind, /, **fields):
         """An event, unless the same was said before by this process."""
         key = (kind, *fields.values())
         if key not in self._said:

@@ -1,0 +1,219 @@
+"""A sweep of a script: every combination of values once a round, each in a process of its own.
+
+    recover ─▶ round 0: config 3 │ config 1 │ config 2    each stored the moment it ends
+               round 1: config 2 │ config 3 │ config 1    what the store has is not made again
+               traces:  one more start of each            where asked for
+
+Measurements count as long as the files that the script consists of are as they were.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+
+from epochcast.errors import StoreError
+from epochcast.profiler.rounds import (
+    Ending,
+    Observer,
+    Rounds,
+    SilentObserver,
+    SweepResult,
+    SweepStore,
+    every_round,
+)
+from epochcast.profiler.sweep import slug
+from epochcast.profiler.target import source_of_files
+from epochcast.records import Device, Measurement
+from epochcast.scripts.process import tail
+from epochcast.scripts.request import ScriptRequest, ScriptSpec
+from epochcast.scripts.side_effects import recover
+from epochcast.scripts.trial import Outcome, ScriptFailed, run_trial
+
+Start = Callable[..., Outcome]
+
+
+def sweep_script(
+    request: ScriptRequest,
+    store: SweepStore,
+    observer: Observer | None = None,
+    *,
+    rounds: Callable[[Rounds[ScriptSpec]], Ending] = every_round,
+    start: Start = run_trial,
+    clock: Callable[[], float] = time.monotonic,
+) -> SweepResult:
+    """Probe a script. Killed at any moment, the same request continues.
+
+    Args:
+        request: what to measure.
+        store: where measurements go; what it has already is not measured again.
+        observer: receives the progress of the sweep.
+        rounds: makes the trials and says why it stopped.
+        start: makes one trial.
+        clock: monotonic seconds.
+
+    Raises:
+        ScriptFailed: the command does not train, or cannot be watched; nothing was stored.
+        StoreError: the store cannot be written; what was stored before is safe.
+    """
+    begun = clock()
+    running = ScriptSweep(
+        request=request,
+        store=store,
+        observer=observer or SilentObserver(),
+        start=start,
+        clock=lambda: clock() - begun,
+    )
+    running.recover()
+    if request.fresh:
+        store.remove([m.key for m in running.stored()])
+    stopped, half_width = rounds(running)
+    if request.traces and stopped != "nothing-succeeded" and not running.take_traces():
+        stopped = "max-seconds"
+    return SweepResult(
+        measurements=running.stored(),
+        seconds=running.clock(),
+        stopped=stopped,
+        half_width=half_width,
+    )
+
+
+class ScriptSweep(Rounds[ScriptSpec]):
+    """A sweep of a script under way.
+
+    Args:
+        request: what to measure.
+        store: takes each trial the moment it ends.
+        observer: receives the progress of the sweep.
+        start: makes one trial.
+        clock: seconds since the sweep began.
+    """
+
+    def __init__(
+        self,
+        *,
+        request: ScriptRequest,
+        store: SweepStore,
+        observer: Observer,
+        start: Start,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(
+            asked=request, specs=request.specs, store=store, observer=observer, clock=clock
+        )
+        self.request = request
+        self._start = start
+        self._device: Device | None = None
+        self._logs: Path | None = None
+
+    def recover(self) -> None:
+        """Put back what a probe left that was killed."""
+        undone = recover(self.store.folder / "scripts")
+        if undone.places or undone.left:
+            left = "; ".join(undone.left) or "nothing"
+            self.note("put-back-later", places=str(undone.places), left=left)
+
+    def begin(self, trials: int | None, done: int) -> None:
+        known = self.stored()
+        self.observer.begin(trials, done, known[-1].device if known else None, "")
+
+    def stored(self, specs: Iterable[ScriptSpec] | None = None) -> tuple[Measurement, ...]:
+        requests = {spec.request for spec in (self.specs if specs is None else specs)}
+        found = [m for m in self.store.measurements(self.request.workload) if m.request in requests]
+        good = [m for m in found if m.status == "ok" and self._is_current(m)]
+        newest = self._device or (good[-1].device if good else None)
+        if newest is not None:
+            good = [m for m in good if m.device.key == newest.key]
+        sources = {m.source for m in good}
+        failed = [m for m in found if m.status != "ok" and (m.source in sources or not good)]
+        return tuple(sorted([*good, *failed], key=lambda m: m.created_at))
+
+    def _is_current(self, m: Measurement) -> bool:
+        """Whether the files of the script are as they were."""
+        if m.script is None:
+            return False
+        return source_of_files(m.script.files, self.request.folder) == m.source
+
+    # -- trials -----------------------------------------------------------------------------------
+
+    def make_trials(self, order: Iterable[ScriptSpec], round_: int) -> bool:
+        for spec in order:
+            if self.out_of_time:
+                return False
+            self._make_trial(spec, round_)
+        return True
+
+    def _make_trial(self, spec: ScriptSpec, round_: int) -> None:
+        begun = self.clock()
+        outcome = self._run(spec, round_, log=self._log(f"round-{round_}"))
+        found = outcome.measurement
+        if found.status == "ok":
+            self._device = found.device
+        elif not outcome.is_finding and not any(m.status == "ok" for m in self.stored()):
+            raise self._refusal(found)
+        self.keep(found, self.clock() - begun)
+
+    def _run(
+        self, spec: ScriptSpec, round_: int, *, log: Path, trace: Path | None = None
+    ) -> Outcome:
+        def report(phase: str) -> None:
+            self.observer.phase(spec.label, phase)
+
+        return self._start(
+            self.request,
+            spec,
+            round_=round_,
+            folder=self.store.folder,
+            log=log,
+            device=self._device,
+            trace=trace,
+            report=report,
+        )
+
+    def _refusal(self, failed: Measurement) -> ScriptFailed:
+        log = Path(failed.log or "")
+        return ScriptFailed(f"{failed.message} (log: {log})", tail(log))
+
+    def _log(self, name: str) -> Path:
+        if self._logs is None:
+            stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+            self._logs = self.store.folder / "logs" / stamp
+            try:
+                self._logs.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot make the log folder {self._logs}: {error.strerror}; "
+                    "name another store with --store"
+                ) from error
+        names = (f"{name}-{number}.log" for number in count())
+        return next(path for path in map(self._logs.joinpath, names) if not path.exists())
+
+    # -- traces -----------------------------------------------------------------------------------
+
+    def take_traces(self) -> bool:
+        """A trace of each measured configuration that has none; whether there was time for all."""
+        root = self.store.log_folder
+        latest = {m.request: m for m in self.stored() if m.status == "ok"}
+        for spec in self.specs:
+            m = latest.get(spec.request)
+            if m is None or (m.trace is not None and (root / m.trace).is_file()):
+                continue
+            if self.out_of_time:
+                return False
+            self._trace(spec, m, root)
+        return True
+
+    def _trace(self, spec: ScriptSpec, m: Measurement, root: Path) -> None:
+        name = f"{slug(m.config.label)}-{spec.request[:6]}"
+        path = root / slug(self.request.workload) / name / "trace.json.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        outcome = self._run(spec, 0, log=self._log("traces"), trace=path)
+        if outcome.traced:
+            self.store.add(replace(m, trace=path.relative_to(root).as_posix()))
+            return
+        why = outcome.measurement.message or "no step was traced"
+        self.note("no-trace", config=spec.label, why=why)

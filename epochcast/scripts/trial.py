@@ -1,0 +1,466 @@
+"""One configuration of a script, started once: what it did, or in one line why nothing was seen.
+
+    working place ─▶ command, watched ─▶ its end, or ours ─▶ put back ─▶ Measurement | failure
+
+What can go wrong is told apart here: out of memory and a time that is up are findings, a command
+that prints its usage or an interpreter that ignores the bootstrap is a mistake to be corrected.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+from epochcast.errors import WorkloadError
+from epochcast.profiler.process import out_of_memory_kills
+from epochcast.profiler.target import source_of_files
+from epochcast.records import Device, DeviceKind, Measurement, Status, Warning_
+from epochcast.records.configuration import UNKNOWN
+from epochcast.scripts import events as e
+from epochcast.scripts.command import local_files
+from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
+from epochcast.scripts.process import OverlayRefused, ScriptProcess, how_ended, tail
+from epochcast.scripts.request import (
+    EVALUATION_SHARE,
+    WORD_SECONDS,
+    ScriptRequest,
+    ScriptSpec,
+)
+from epochcast.scripts.side_effects import Place, Undone, put_back, working_place
+from epochcast.scripts.timeline import Events, of_kind
+
+POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # from one look at the processes to the next: it reads what they have mapped
+_OUT_OF_MEMORY = re.compile(
+    r"(CUDA|HIP|MPS backend) out of memory|OutOfMemoryError|can't allocate memory|"
+    r"^MemoryError|std::bad_alloc|Cannot allocate memory|CUDA_ERROR_OUT_OF_MEMORY|"
+    r"(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED",
+    re.MULTILINE,
+)
+_USAGE = re.compile(r"^(usage: |Usage: )", re.MULTILINE)
+
+
+class ScriptFailed(WorkloadError):
+    """A command that cannot be probed; its last lines say more than we can.
+
+    Attributes:
+        lines: of its output, the last ones.
+    """
+
+    def __init__(self, message: str, lines: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of a trial.
+
+    Attributes:
+        measurement: also of one that failed.
+        is_finding: whether it says something of the configuration; a mistake in the command or in
+            the script does not.
+        undone: what was put back.
+        traced: whether a trace was written.
+    """
+
+    measurement: Measurement
+    is_finding: bool
+    undone: Undone
+    traced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ran:
+    """How a command went."""
+
+    started: float
+    ended: float
+    exit_code: int | None
+    stopped: str = ""  # why we ended it
+    kills: int = 0  # for want of memory, of any process of the machine
+
+
+def run_trial(
+    request: ScriptRequest,
+    spec: ScriptSpec,
+    *,
+    round_: int,
+    folder: Path,
+    log: Path,
+    device: Device | None = None,
+    trace: Path | None = None,
+    report: Callable[[str], None] = lambda phase: None,
+) -> Outcome:
+    """Start a configuration once, and watch it.
+
+    Args:
+        request: what all have in common.
+        spec: the configuration.
+        round_: pass over all configurations.
+        folder: of the store, where tickets of probes under way are.
+        log: takes the command's output.
+        device: that a trial without any word of its own was made on, as far as is known.
+        trace: file that takes a trace; the times of such a trial are no measurement.
+        report: called with what goes on.
+    """
+    overlay = request.isolation in ("auto", "overlay")
+    with working_place(request.folder, folder / "scripts", overlay) as place:
+        ran, place = _run(request, spec, place, log, trace, report)
+        events = e.read_events(place.events)
+        every = [event for of_it in events.values() for event in of_it]
+        undone = put_back(every, place.beside) if request.isolation != "none" else Undone()
+        traced = trace is not None and _keep_trace(place, trace)
+    trial = Trial(
+        workload=request.workload,
+        template=request.template,
+        values=dict(spec.values),
+        request=spec.request,
+        folder=request.folder,
+        started=ran.started,
+        ended=ran.ended,
+        machine=machine(),
+        steps_per_epoch=request.steps_per_epoch,
+        samples=request.samples,
+        round=round_,
+        log=str(log),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+    )
+    found, is_finding = _found(request, spec, trial, events, ran, device)
+    return Outcome(
+        measurement=replace(found, warnings=(*found.warnings, *_left(undone))),
+        is_finding=is_finding,
+        undone=undone,
+        traced=traced,
+    )
+
+
+def _left(undone: Undone) -> list[Warning_]:
+    if not undone.left:
+        return []
+    details = (("count", str(len(undone.left))), ("places", "; ".join(undone.left[:3])))
+    return [Warning_(code="left-behind", details=details)]
+
+
+def _keep_trace(place: Place, trace: Path) -> bool:
+    """Move a trace that was written to where it belongs; whether there is one."""
+    if not place.trace.is_file():
+        return False
+    shutil.move(place.trace, trace)
+    return True
+
+
+# -- the command under way -------------------------------------------------------------------------
+
+
+def _run(
+    request: ScriptRequest,
+    spec: ScriptSpec,
+    place: Place,
+    log: Path,
+    trace: Path | None,
+    report: Callable[[str], None],
+) -> tuple[_Ran, Place]:
+    """Start it and wait for its end; without overlays where the system refuses them.
+
+    Args:
+        request, spec, log, trace, report: as of ``run_trial``.
+        place: to work in.
+
+    Returns:
+        How it went, and the place as it was used.
+    """
+    settings = e.Settings(
+        folder=str(place.events),
+        epochs=request.epochs,
+        pass_seconds=request.pass_seconds,
+        evaluation_seconds=EVALUATION_SHARE * request.pass_seconds,
+        journal=request.isolation != "none",
+        trace=str(place.trace) if trace else "",
+    )
+    e.write_settings(settings, place.settings)
+    environment = environment_for(spec, place)
+    kills = out_of_memory_kills()
+    try:
+        process = ScriptProcess(
+            spec.filled,
+            request.folder,
+            environment=environment,
+            log=log,
+            overlays=place.overlays,
+            user=place.user,
+        )
+    except OverlayRefused:
+        if not place.overlays:
+            raise
+        return _run(request, spec, replace(place, overlays=()), log, trace, report)
+    with process:
+        stopped = _watch(process, place, request.timeout_seconds, report)
+        process.end(0.0 if stopped else 0.5)
+    ended = time.monotonic() if process.ended is None else process.ended
+    ran = _Ran(
+        started=process.started,
+        ended=ended,
+        exit_code=process.exit_code,
+        stopped=stopped,
+        kills=out_of_memory_kills() - kills,
+    )
+    return ran, place
+
+
+def environment_for(spec: ScriptSpec, place: Place) -> dict[str, str]:
+    """Variables that bring the bootstrap in, and keep temporary files together."""
+    own = dict(spec.filled.environment)
+    before = own.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    found = {
+        e.VARIABLE: str(place.settings),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(e.BOOTSTRAP), before))),
+    }
+    if "TMPDIR" not in own:
+        found["TMPDIR"] = str(place.temporary)
+    return found
+
+
+def _watch(
+    process: ScriptProcess, place: Place, timeout: float, report: Callable[[str], None]
+) -> str:
+    """Wait until everything is gone; why we have to end it, or an empty text.
+
+    Args:
+        process: the command.
+        place: where its events are.
+        timeout: seconds for all of it.
+        report: called with what goes on.
+    """
+    reader, sight = e.EventReader(place.events), _Sight()
+    began = looked = time.monotonic()
+    report("start")
+    while not process.wait(POLL_SECONDS):
+        for _, event in reader.poll():
+            sight.hear(event, report)
+        now = time.monotonic()
+        if now - began > timeout:
+            return f"did not end within {timeout:.0f} s"
+        if not sight.torch and now - looked > LOOK_SECONDS:
+            looked = now
+            if unheard := sight.unheard(process.pids, now):
+                return unheard
+    return ""
+
+
+class _Sight:
+    """What is known of a command while it runs."""
+
+    def __init__(self) -> None:
+        self.torch = False
+        self.epochs = 0
+        self._since: dict[int, float] = {}
+
+    def hear(self, event: e.Event, report: Callable[[str], None]) -> None:
+        """Take note of an event."""
+        if isinstance(event, e.TorchLoaded):
+            self.torch = True
+            report("build")
+        if isinstance(event, e.PassEnded):
+            report("train" if event.backwards else "evaluate")
+        if isinstance(event, e.Save):
+            report("save")
+
+    def unheard(self, pids: Sequence[int], now: float) -> str:
+        """Why there is no word of a process in which torch has been for a while, if there is one.
+
+        Args:
+            pids: of the command and all it has started.
+            now: the moment.
+        """
+        for pid in pids:
+            if _has_torch(pid):
+                since = self._since.setdefault(pid, now)
+                if now - since > WORD_SECONDS:
+                    return why_unheard(pid)
+        return ""
+
+
+def _has_torch(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+    except OSError:
+        return False
+    return "libtorch" in text
+
+
+def why_unheard(pid: int) -> str:
+    """What keeps the bootstrap out of a process, as far as the system tells."""
+    try:
+        process = psutil.Process(pid)
+        line, environment = process.cmdline(), process.environ()
+    except psutil.Error:
+        line, environment = [], {}
+    flags = [part for part in line[1:4] if re.fullmatch(r"-[A-Za-z]*[IE][A-Za-z]*", part)]
+    name = " ".join(line[:3]) or f"process {pid}"
+    if flags:
+        cause = f"Python was started with {flags[0]}, which ignores PYTHONPATH: leave it out"
+    elif e.VARIABLE not in environment:
+        cause = "its environment was cleared, as by env -i: let it inherit PYTHONPATH and TMPDIR"
+    elif str(e.BOOTSTRAP) not in environment.get("PYTHONPATH", ""):
+        cause = (
+            "PYTHONPATH was set anew, as by a shell script: write "
+            "PYTHONPATH=more${PYTHONPATH:+:$PYTHONPATH} there"
+        )
+    else:
+        cause = "its Python does not run sitecustomize (is it frozen, or started with -S?)"
+    return f"imported torch, but cannot be watched ({name}): {cause}"
+
+
+# -- what came of it -------------------------------------------------------------------------------
+
+
+def _found(
+    request: ScriptRequest,
+    spec: ScriptSpec,
+    trial: Trial,
+    events: Events,
+    ran: _Ran,
+    device: Device | None,
+) -> tuple[Measurement, bool]:
+    """The measurement, and whether it is one or a finding.
+
+    Args:
+        request, spec, device: as of ``run_trial``.
+        trial: what was started.
+        events: of its processes.
+        ran: how it went.
+    """
+    problem, status = _problem(trial, events, ran)
+    if not problem:
+        try:
+            return measurement_of(events, trial), True
+        except NothingSeen as error:
+            problem, status = f"the command {how_ended(ran.exit_code)}, and {error}", "crashed"
+            if ran.exit_code == 0 and not _torch_seen(events):
+                problem += "; " + _unheard_hint(spec.filled.arguments)
+    every = [event for of_it in events.values() for event in of_it]
+    named = [file for event in of_kind(every, e.Sources) for file in event.files]
+    failed = Measurement(
+        workload=request.workload,
+        source=source_of_files(local_files(named, request.folder), request.folder),
+        request=spec.request,
+        config=spec.config,
+        device=device or _device_of(every, trial.machine),
+        status=status,
+        message=problem,
+        round=trial.round,
+        samples=0,
+        log=trial.log,
+        created_at=trial.created_at,
+    )
+    return failed, status in ("oom", "timeout")
+
+
+def _torch_seen(events: Events) -> bool:
+    return any(of_kind(of_it, e.TorchLoaded) for of_it in events.values())
+
+
+def _unheard_hint(arguments: Sequence[str]) -> str:
+    flags = [part for part in arguments if re.fullmatch(r"-[A-Za-z]*[IE][A-Za-z]*", part)]
+    if flags:
+        return f"{flags[0]} makes Python ignore PYTHONPATH, which brings the bootstrap in"
+    return (
+        "if it does train: an interpreter that ignores PYTHONPATH (-I, -E, env -i, a script that "
+        "sets it anew) cannot be watched"
+    )
+
+
+def _problem(trial: Trial, events: Events, ran: _Ran) -> tuple[str, Status]:
+    """In one line why there is no measurement, if there is none."""
+    log = Path(trial.log) if trial.log else Path(os.devnull)
+    output = "\n".join(tail(log, lines=60))
+    errors = [x.error for of_it in events.values() for x in of_kind(of_it, e.Ended) if x.error]
+    if ran.stopped:
+        is_late = ran.stopped.startswith("did not end")
+        return f"the command {ran.stopped}{_last_seen(events)}", "timeout" if is_late else "crashed"
+    if ran.exit_code == 0:
+        return "", "ok"
+    if ran.kills and ran.exit_code != 0:
+        return "the system ended a process for want of memory", "oom"
+    if _OUT_OF_MEMORY.search("\n".join([*errors, output])):
+        return _line_that(_OUT_OF_MEMORY, [*errors, *output.splitlines()]), "oom"
+    how = f"the command {how_ended(ran.exit_code)}"
+    if ran.exit_code == 2 and _USAGE.search(output):
+        return f"{how} and printed its usage: an argument is wrong", "crashed"
+    if "EOFError" in output:
+        return f"{how}: it waited for input, which a probe does not have", "crashed"
+    why = next(iter(errors), "") or _last_line(output)
+    return f"{how}{_last_seen(events)}{f': {why}' if why else ''}", "crashed"
+
+
+def _last_seen(events: Events) -> str:
+    """How far it came."""
+    kinds: Mapping[str, bool] = {
+        "in training": any(of_kind(x, e.Steps) or of_kind(x, e.Backwards) for x in events.values()),
+        "after torch was imported, before its first step": _torch_seen(events),
+        "before torch was imported": True,
+    }
+    return f" {next(name for name, seen in kinds.items() if seen)}"
+
+
+def _line_that(pattern: re.Pattern[str], lines: Sequence[str]) -> str:
+    return next((line.strip()[:300] for line in lines if pattern.search(line)), "out of memory")
+
+
+def _last_line(output: str) -> str:
+    lines = output.splitlines()
+    return lines[-1].strip()[:300] if lines else ""
+
+
+def _device_of(every: Sequence[e.Event], known: tuple[str, int]) -> Device:
+    """Of a trial that did not get to train, as far as it came."""
+    name, memory = known
+    torch = next(iter(of_kind(every, e.TorchLoaded)), None)
+    optimizer = next(iter(of_kind(every, e.Optimizer)), None)
+    kind: DeviceKind = "cpu"
+    if optimizer is not None and optimizer.device.startswith("cuda"):
+        kind, name = "cuda", optimizer.device_name
+        memory = optimizer.device_memory or 0
+    return Device(
+        kind=kind,
+        name=name,
+        memory_bytes=memory,
+        torch=torch.version if torch else UNKNOWN,
+        cuda=(torch.cuda or "") if torch and kind == "cuda" else "",
+        threads=torch.threads if torch else 0,
+    )
+
+
+def machine() -> tuple[str, int]:
+    """Name of the CPU, and bytes of memory that a process may use."""
+    return cpu_model(), memory_bytes()
+
+
+def cpu_model() -> str:
+    """As the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def memory_bytes() -> int:
+    """Main memory, or what the control group of this process may use of it."""
+    total = psutil.virtual_memory().total
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total
