@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.storage.store import Store
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 KNOB_NAME = "NAME=VALUE[,VALUE…]"
 QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
@@ -104,6 +105,26 @@ def read_knob(text: str) -> tuple[str, Any]:
     if not name or not equals or not values:
         raise UsageError(f"expected {KNOB_NAME}, but got {text!r}")
     return name.strip(), tuple(parse_size_value(part) for part in values.split(","))
+
+
+def read_knob_or_range(text: str) -> tuple[str, Any]:
+    """``"width=256,512"`` or ``"width=128..2048"``.
+
+    Raises:
+        UsageError: it is neither, or a bound of the range is no number.
+    """
+    name, _, values = text.partition("=")
+    low, dots, high = values.partition("..")
+    if not (name and dots):
+        return read_knob(text)
+    from epochcast.profiler.request import Range
+    from epochcast.records import parse_size_value
+    from epochcast.records.validation import is_number
+
+    bounds = [parse_size_value(low), parse_size_value(high)]
+    if not all(is_number(bound) for bound in bounds):
+        raise UsageError(f"a range needs two numbers, but got {text!r}")
+    return name.strip(), Range(*bounds)  # type: ignore[arg-type]
 
 
 def read_inner_share(text: str) -> float:
@@ -265,6 +286,23 @@ def knobs_by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if repeated:
         raise UsageError(f"--set {repeated.pop()} is given twice; write its values in one list")
     return dict(pairs)
+
+
+def require_options(ctx: click.Context, names: Sequence[str], why: str) -> None:
+    """Refuse options that do not belong to what is probed.
+
+    Args:
+        ctx: of the command.
+        names: of parameters that were not to be given.
+        why: to be said of one that was.
+
+    Raises:
+        UsageError: one was.
+    """
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(f"{parameter.opts[0]} {why}")
 
 
 def reading(store: str | None) -> Store:

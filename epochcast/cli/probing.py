@@ -12,6 +12,7 @@ from epochcast.cli.memory import answer, is_about_a_device, memory_options
 from epochcast.cli.options import (
     DURATION,
     INT_LIST,
+    INTERRUPTED,
     KNOB_NAME,
     QUESTION,
     SHARE,
@@ -27,8 +28,9 @@ from epochcast.cli.options import (
     knobs_by_name,
     precision_option,
     print_json,
-    read_knob,
+    read_knob_or_range,
     reading,
+    require_options,
     set_option,
     store_option,
     workers_option,
@@ -39,24 +41,6 @@ if TYPE_CHECKING:
     from epochcast.profiler.protocol import Counted
     from epochcast.profiler.request import SweepRequest
     from epochcast.records import Measurement
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-
-def read_knob_or_range(text: str) -> tuple[str, Any]:
-    """``"width=256,512"`` or ``"width=128..2048"``."""
-    name, _, values = text.partition("=")
-    low, dots, high = values.partition("..")
-    if not (name and dots):
-        return read_knob(text)
-    from epochcast.profiler.request import Range
-    from epochcast.records import parse_size_value
-    from epochcast.records.validation import is_number
-
-    bounds = [parse_size_value(low), parse_size_value(high)]
-    if not all(is_number(bound) for bound in bounds):
-        raise UsageError(f"a range needs two numbers, but got {text!r}")
-    return name.strip(), Range(*bounds)  # type: ignore[arg-type]
 
 
 def _read_variable(text: str) -> tuple[str, str]:
@@ -145,13 +129,13 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
     "variables",
     type=VARIABLE,
     multiple=True,
-    help="Set a variable of the command's environment; {NAME} as in its arguments. Repeatable.",
+    help="Give the command's environment a variable; {NAME} stands for a value there, too.",
 )
 @click.option("--name", help="Call the command's script so. Default: its file or module.")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="See so many miniature epochs of the command, 3 by default; {epochs} in it is that.",
+    help="Let the command run so many miniature epochs, 3 by default; {epochs} in it is that.",
 )
 @click.option(
     "--steps-per-epoch",
@@ -166,14 +150,14 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
 @click.option(
     "--isolation",
     type=click.Choice(["auto", "overlay", "journal", "none"]),
-    help="Undo what the command writes by an overlay of the folder where the system has it (auto), "
+    help="Take back what the command writes by an overlay of its folder, where the system has it (auto), "
     "by a journal of files, or not at all.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @store_option
 @json_option
 def probe(workload: str | None, as_json: bool, store: str | None, **options: Any) -> None:
-    """Measure WORKLOAD, or a training script as it is, in short real training steps.
+    """Measure WORKLOAD, or a script as it is, in short training.
 
     \b
     epochcast probe mnist-mlp --batch-sizes 32,64
@@ -269,23 +253,6 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         traces=options["traces"] is not False,
         **_given(limits),
     )
-
-
-def require_options(ctx: click.Context, names: Sequence[str], why: str) -> None:
-    """Refuse options that do not belong to what is probed.
-
-    Args:
-        ctx: of the command.
-        names: of parameters that were not to be given.
-        why: to be said of one that was.
-
-    Raises:
-        UsageError: one was.
-    """
-    for parameter in ctx.command.params:
-        source = ctx.get_parameter_source(parameter.name or "")
-        if parameter.name in names and source is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError(f"{parameter.opts[0]} {why}")
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

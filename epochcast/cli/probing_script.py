@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.options import console, knobs_by_name, print_json
-from epochcast.cli.probing import INTERRUPTED, read_knob_or_range, require_options
+from epochcast.cli.options import (
+    INTERRUPTED,
+    console,
+    knobs_by_name,
+    print_json,
+    read_knob_or_range,
+    require_options,
+)
 from epochcast.errors import UsageError
 from epochcast.profiler.request import Range
 

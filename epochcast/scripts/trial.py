@@ -37,7 +37,9 @@ from epochcast.scripts.request import (
 )
 from epochcast.scripts.side_effects import Place, Undone, put_back, working_place
 from epochcast.scripts.timeline import Events, of_kind
+from epochcast.units import format_seconds
 
+LATE = "did not end within"
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # from one look at the processes to the next: it reads what they have mapped
 _OUT_OF_MEMORY = re.compile(
@@ -249,7 +251,7 @@ def _watch(
             sight.hear(event, report)
         now = time.monotonic()
         if now - began > timeout:
-            return f"did not end within {timeout:.0f} s"
+            return f"{LATE} {format_seconds(timeout)}"
         if not sight.torch and now - looked > LOOK_SECONDS:
             looked = now
             if unheard := sight.unheard(process.pids, now):
@@ -386,7 +388,7 @@ def _problem(trial: Trial, events: Events, ran: _Ran) -> tuple[str, Status]:
     output = "\n".join(tail(log, lines=60))
     errors = [x.error for of_it in events.values() for x in of_kind(of_it, e.Ended) if x.error]
     if ran.stopped:
-        is_late = ran.stopped.startswith("did not end")
+        is_late = ran.stopped.startswith(LATE)
         return f"the command {ran.stopped}{_last_seen(events)}", "timeout" if is_late else "crashed"
     if ran.exit_code == 0:
         return "", "ok"
