@@ -131,7 +131,7 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
     multiple=True,
     help="Give the command's environment a variable; {NAME} stands for a value there, too.",
 )
-@click.option("--name", help="Call the command's script so. Default: its file or module.")
+@click.option("--name", help="Give the script this name. Default: its file or module.")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -150,8 +150,8 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
 @click.option(
     "--isolation",
     type=click.Choice(["auto", "overlay", "journal", "none"]),
-    help="Take back what the command writes by an overlay of its folder, where the system has it (auto), "
-    "by a journal of files, or not at all.",
+    help="Take back what the command writes by an overlay of its folder, where the system has it "
+    "(auto), by a journal of files, or not at all.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @store_option
