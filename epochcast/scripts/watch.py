@@ -1,0 +1,657 @@
+"""A command that trains, watched: from what its processes report to what people are told. Pure.
+
+    script events ─▶ Tracker ─▶ EpochSeen ─┐
+    plan, or what is seen ─────────────────┼─▶ Watch ─▶ RunEvents: terminal, log, TensorBoard
+    now ───────────────────────────────────┘       └─▶ asks_at: when it must be asked to save
+
+    now ──────────────────────────── asks_at ── step ── (evaluation) ── save ── leave ── deadline
+                                             └───────────────── lead ──────────────────┘
+
+Nothing of the run is decided here but one thing: when the script has to be asked to save and leave,
+where there is a deadline. Everything else it does as it would alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
+
+from epochcast.guard.controller import Schedule, notice
+from epochcast.guard.forecast import Forecast, Work
+from epochcast.guard.limits import Account, Allocation
+from epochcast.guard.run_state import Samples
+from epochcast.planning.limits import meter_of
+from epochcast.records import (
+    Budget,
+    Device,
+    DeviceKind,
+    EpochDone,
+    LimitName,
+    Notice,
+    Option,
+    Plan,
+    Position,
+    Quantiles,
+    RunConfig,
+    RunEnded,
+    RunEvent,
+    RunOutcome,
+    RunStarted,
+    StopReason,
+    UnitPrices,
+    Warning_,
+)
+from epochcast.scripts import events as e
+from epochcast.scripts.tracker import EpochSeen, Tracker, work_left
+
+TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
+NOTHING = Quantiles.exactly(0.0)
+SURE = 0.95  # of what must fit between being asked and the deadline
+LEAVE_SECONDS = 1.0  # of a process that has torch loaded, on an idle machine
+LEAVE_SHARE = 0.2  # of its start-up: the interpreter and libraries are taken down, too
+SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
+SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
+FIRST_WORD = 5.0  # seconds of training, before the first word on the time that is left
+LATER_WORD = 2.0  # times the time of the last word, where no epoch has ended since
+LEADER_WAITS = 2.0  # seconds for the process of rank 0 to show itself
+EPOCHS = re.compile(
+    r"^-{0,2}(?:[\w.]*[._])?(?:(?:max|num|n|total|nb|train(?:ing)?|num[_-]train)[_-]?)?epochs?$", re.I
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What is known before the command starts.
+
+    Attributes:
+        run: the run's name.
+        workload: what the script is called.
+        arguments: of the command.
+        began, wall: when it started, by the monotonic clock and in seconds since 1970.
+        plan: that it was started by; None for none.
+        budget: what it may use.
+        epochs: that it will train, where whoever started it said so.
+        steps_per_epoch: likewise; where no loader says how long an epoch is.
+        lead: seconds before the deadline at which it is to be asked; None: as long as it takes.
+        allocation: of the scheduler.
+    """
+
+    run: str
+    workload: str
+    arguments: tuple[str, ...]
+    began: float
+    wall: float
+    plan: Plan | None = None
+    budget: Budget = field(default_factory=Budget)
+    epochs: int | None = None
+    steps_per_epoch: int | None = None
+    lead: float | None = None
+    allocation: Allocation = field(default_factory=Allocation)
+
+
+class Watch:
+    """One run.
+
+    Args:
+        watched: what is known of it.
+
+    Attributes:
+        forecast: what epochs, evaluations and saves take, as learned so far.
+        samples: seconds of what was seen.
+        asked: when the script was asked to leave; None while it was not.
+    """
+
+    def __init__(self, watched: Watched) -> None:
+        self.watched = watched
+        self._trackers: dict[int, Tracker] = {}
+        self._leader: int | None = None
+        self.plan = watched.plan or unplanned(watched)
+        self.forecast = Forecast.of_plan(self.plan.prices)
+        self.samples = Samples()
+        self.asked: float | None = None
+        self._schedule = Schedule.of_plan(self.plan)
+        self._started = False
+        self._predicted = self.forecast.quantiles(Work(epochs=1.0, first=True))
+        self._spoke_at = 0.0
+        self._said: set[str] = set()
+        self._steps = 0
+
+    # -- what is seen -----------------------------------------------------------------------------
+
+    def see(self, pid: int, event: e.Event) -> None:
+        """One more event of a process."""
+        if pid not in self._trackers:
+            steps = self.plan.segment_steps or self.watched.steps_per_epoch
+            self._trackers[pid] = Tracker(steps)
+        self._trackers[pid].see(event)
+
+    @property
+    def leader(self) -> Tracker | None:
+        """The process whose epochs count: of those that train together the one of rank 0."""
+        return None if self._leader is None else self._trackers[self._leader]
+
+    @property
+    def training(self) -> tuple[int, ...]:
+        """The processes that train and have not ended."""
+        every = self._trackers.items()
+        return tuple(pid for pid, one in every if one.steps and one.ended is None)
+
+    def uses(self, feature: str) -> bool:
+        """Whether the script uses a framework: ``"lightning"``, ``"transformers"``, …"""
+        every = (event for one in self._trackers.values() for event in one.lasting)
+        return any(isinstance(x, e.Feature) and x.name == feature for x in every)
+
+    def _choose_leader(self, now: float) -> Tracker | None:
+        if self._leader is not None:
+            return self._trackers[self._leader]
+        found = [pid for pid, tracker in self._trackers.items() if tracker.steps]
+        if not found:
+            return None
+        first = min(found, key=lambda pid: self._trackers[pid].rank)
+        tracker = self._trackers[first]
+        if tracker.rank and now - tracker.first_at < LEADER_WAITS:
+            return None
+        self._leader = first
+        return tracker
+
+    @property
+    def epochs(self) -> int | None:
+        """That the run will have: as planned, as was said, or as its own options say."""
+        if self.watched.plan is not None:
+            return self.watched.plan.chosen.epochs
+        return self.watched.epochs or self._epochs_of_options()
+
+    def _epochs_of_options(self) -> int | None:
+        leader = self.leader
+        loaded = [x for x in leader.lasting if isinstance(x, e.TorchLoaded)] if leader else []
+        return epochs_among(loaded[-1].argv if loaded else self.watched.arguments)
+
+    # -- what is said -----------------------------------------------------------------------------
+
+    def look(self, now: float) -> list[RunEvent]:
+        """What there is to tell at a moment, since the last look.
+
+        Args:
+            now: by the monotonic clock.
+        """
+        tracker = self._choose_leader(now)
+        if tracker is None:
+            return []
+        told: list[RunEvent] = [] if self._started else list(self._start(tracker))
+        for epoch in tracker.take():
+            told += self._epoch(epoch, now)
+            self._spoke_at = now
+        return [*told, *self._words(tracker, now)]
+
+    def _start(self, tracker: Tracker) -> Sequence[RunEvent]:
+        """The first step was seen: what runs is known."""
+        self._started = True
+        seen = config_seen(tracker)
+        if self.watched.plan is None:
+            self.plan = unplanned(self.watched, seen, tracker, self.epochs)
+        self._spoke_at = tracker.first_at
+        startup = tracker.first_at - self.watched.began
+        self.samples = self.samples.add("startup", startup)
+        meter, planned = meter_of(self.plan), self.watched.plan is not None
+        limits = ((name, getattr(meter.budget, name)) for name in TIMED)
+        timeline = self.plan.timeline
+        start = RunStarted(
+            run=self.watched.run,
+            process=1,
+            wall_time=self._wall(tracker.first_at),
+            workload=self.watched.workload,
+            config=self.plan.chosen.config,
+            position=Position(),
+            spent_seconds=max(0.0, startup),
+            end_epochs=self.epochs or 0,
+            confidence=self.plan.budget.confidence,
+            metric="",
+            predicted=self.plan.prices,
+            limits=tuple((name, limit) for name, limit in limits if limit is not None),
+            binding_seconds=tuple(meter.binding_seconds().items()),
+            planned_seconds=timeline[-1].seconds if planned and timeline else None,
+            segment_steps=self.plan.segment_steps,
+            watched=True,
+        )
+        return start, *self._notices(self._differences(tracker, seen), tracker.first_at)
+
+    def _differences(self, tracker: Tracker, seen: RunConfig) -> list[Warning_]:
+        """What is otherwise than planned, or only assumed."""
+        plan, found = self.watched.plan, []
+        if plan is None:
+            if self.epochs is not None and self.watched.epochs is None:
+                found.append(notice("epochs-by-options", epochs=str(self.epochs)))
+            return found
+        planned = plan.chosen.config
+        if tracker.loader is not None and seen.batch_size != planned.batch_size:
+            batches = {"planned": str(planned.batch_size), "seen": str(seen.batch_size)}
+            found.append(notice("batch-differs", **batches))
+        if plan.workload != self.watched.workload:
+            names = {"planned": plan.workload, "seen": self.watched.workload}
+            found.append(notice("script-differs", **names))
+        return found
+
+    def _epoch(self, epoch: EpochSeen, now: float) -> list[RunEvent]:
+        """An epoch is over: learn from it, and say what it took."""
+        told = self._learn(epoch)
+        self._steps += epoch.steps
+        outlook = self._outlook(now)
+        spent = epoch.ended - self.watched.began
+        if outlook is None:
+            projected = Quantiles.exactly(spent)
+        else:
+            forecast, work = outlook
+            projected = forecast.quantiles(work) + Quantiles.exactly(now - self.watched.began)
+        account = self.account
+        done = EpochDone(
+            wall_time=self._wall(epoch.ended),
+            position=self._position(epoch),
+            first=epoch.number == 1,
+            predicted=self._predicted,
+            seconds=epoch.seconds,
+            pace=self.forecast.epoch.ratio,
+            evaluation_seconds=sum(epoch.evaluations) if epoch.evaluations else None,
+            save_seconds=sum(epoch.saves) if epoch.saves else None,
+            spent_seconds=spent,
+            spent_money=account.money(spent),
+            spent_joules=account.joules(spent),
+            projected_seconds=projected,
+            projected_money=account.money(projected.p50),
+            end_epochs=self.epochs or 0,
+            on_plan_probability=self.on_plan(now),
+        )
+        self._predicted = self._next_epoch()
+        return [*told, done]
+
+    def _position(self, epoch: EpochSeen) -> Position:
+        if epoch.whole:
+            return Position(epoch=epoch.number, steps=self._steps)
+        return Position(epoch=epoch.number - 1, step=epoch.steps, steps=self._steps)
+
+    def _learn(self, epoch: EpochSeen) -> list[RunEvent]:
+        """What an epoch took; the first of a process says nothing of the others."""
+        told: list[Warning_] = []
+        before = self.forecast.epoch
+        for part in ("evaluation", "save"):
+            for seconds in getattr(epoch, f"{part}s"):
+                self.forecast = self.forecast.saw(part, seconds)  # type: ignore[arg-type]
+                self.samples = self.samples.add(part, seconds)
+        if epoch.whole and epoch.number == 1:
+            self.samples = self.samples.add("first_epoch", epoch.seconds)
+            told += self._steps_differ(epoch)
+        elif epoch.whole:
+            self.forecast = self.forecast.saw("epoch", epoch.seconds)
+            self.samples = self.samples.add("epoch", epoch.seconds)
+        after = self.forecast.epoch
+        if after.jumped and before.seen:
+            ratios = {"ratio_before": f"{before.ratio:.2f}", "ratio_after": f"{after.ratio:.2f}"}
+            told.append(notice("drift", **ratios))
+        return self._notices(told, epoch.ended)
+
+    def _steps_differ(self, epoch: EpochSeen) -> list[Warning_]:
+        planned = self.plan.chosen.steps_per_epoch
+        if self.watched.plan is None or epoch.steps in self._planned_counts():
+            return []
+        return [notice("steps-differ", planned=str(planned), seen=str(epoch.steps))]
+
+    def _planned_counts(self) -> tuple[int, ...]:
+        """Of optimizer steps, or of batches, where each has a step."""
+        chosen = self.plan.chosen
+        return chosen.steps_per_epoch, chosen.steps_per_epoch * chosen.config.accumulation
+
+    def _next_epoch(self) -> Quantiles:
+        """What the next one is to take, by what is known now."""
+        tracker = self.leader
+        batches = tracker.batches_an_epoch if tracker else None
+        if not self.forecast.epoch.seen and tracker and tracker.pace.is_known and batches:
+            forecast, blocks = tracker.pace.forecast(self.forecast, batches)
+            return forecast.quantiles(Work(epochs=blocks))
+        return self.forecast.quantiles(Work(epochs=1.0))
+
+    # -- what is left -----------------------------------------------------------------------------
+
+    @property
+    def account(self) -> Account:
+        """Of time, money and energy."""
+        w = self.watched
+        return Account(
+            plan=self.plan,
+            allocation=w.allocation,
+            run_began=w.wall,
+            process_began=w.wall,
+            process_zero=w.began,
+        )
+
+    def _outlook(self, now: float) -> tuple[Forecast, Work] | None:
+        """What is still to be done, and how long its parts take; None if nobody knows."""
+        tracker, epochs = self.leader, self.epochs
+        if tracker is None or epochs is None:
+            return None
+        return work_left(tracker, self.forecast, epochs, self._others(tracker, epochs))
+
+    def _others(self, tracker: Tracker, epochs: int) -> Work:
+        """Evaluations and saves still to come: as often as before, or as planned."""
+        done, left = tracker.done, max(0, epochs - tracker.done)
+        if done:
+            evaluations = len(self.samples.evaluation) / done * left
+            saves = len(self.samples.save) / done * left
+        else:
+            evaluations = float(self._schedule.evaluations_between(done, epochs))
+            saves = float(self._schedule.saves_between(done, epochs))
+        return Work(evaluations=evaluations, saves=saves)
+
+    def on_plan(self, now: float) -> float | None:
+        """The probability that all limits hold to the last epoch; None without limits."""
+        left, outlook = self.account.left(now), self._outlook(now)
+        if not isfinite(left) or outlook is None:
+            return None
+        forecast, work = outlook
+        return forecast.probability(work, left)
+
+    def _words(self, tracker: Tracker, now: float) -> list[RunEvent]:
+        """On the time that is left, where no epoch has said so for long."""
+        since = now - tracker.first_at
+        due = max(FIRST_WORD, LATER_WORD * (self._spoke_at - tracker.first_at))
+        if since < due or not tracker.pace.is_known or tracker.ended is not None:
+            return []
+        self._spoke_at = now
+        return self._notices([self._time_left(tracker, now)], now)
+
+    def _time_left(self, tracker: Tracker, now: float) -> Warning_:
+        outlook, steps = self._outlook(now), f"{tracker.steps:,}"
+        if outlook is None:
+            median = tracker.pace.level.median
+            return notice("time-left-unknown", steps=steps, seconds=str(median))
+        forecast, work = outlook
+        seconds = forecast.quantiles(work)
+        unseen = [n for n in ("evaluation", "save") if not getattr(self.samples, n)]
+        beside = "" if work.evaluations or work.saves or not unseen else ", ".join(unseen)
+        return notice(
+            "time-left",
+            steps=steps,
+            low=str(seconds.p10),
+            high=str(seconds.p90),
+            epochs=str(self.epochs),
+            beside=beside,
+        )
+
+    # -- the deadline -----------------------------------------------------------------------------
+
+    def asks_at(self, now: float) -> float:
+        """When the script has to be asked to save and leave; infinite without a limit on time."""
+        left = self.account.left(now)
+        if not isfinite(left) or self.asked is not None:
+            return inf
+        at = now + left - self.lead()
+        return self._before_evaluation(now, at)
+
+    def lead(self) -> float:
+        """Seconds from being asked to being gone."""
+        if self.watched.lead is not None:
+            return self.watched.lead
+        tracker = self.leader
+        if tracker is None or not tracker.steps:
+            return LEAVE_SECONDS
+        step = 2.0 * tracker.pace.slowest
+        leave = LEAVE_SECONDS + LEAVE_SHARE * (tracker.first_at - self.watched.began)
+        evaluation = self._evaluation() if self.uses("lightning") else 0.0
+        return self._save(tracker) + step + leave + evaluation
+
+    def _save(self, tracker: Tracker) -> float:
+        """One save, at most."""
+        upper = self.forecast.save.quantile(1, SURE)
+        slowest = max(self.samples.save, default=0.0)
+        if upper or slowest:
+            return max(upper, slowest, self.plan.prices.save.p95)
+        optimizers = [x for x in tracker.lasting if isinstance(x, e.Optimizer)]
+        return sum(x.parameters for x in optimizers) * SAVE_BYTES / SAVE_SPEED
+
+    def _evaluation(self) -> float:
+        upper = self.forecast.evaluation.quantile(1, SURE)
+        return max(upper, max(self.samples.evaluation, default=0.0))
+
+    def _before_evaluation(self, now: float, at: float) -> float:
+        """Earlier, where an evaluation would be going on then: it is not left before its end."""
+        tracker = self.leader
+        if tracker is None or not self.samples.evaluation or not self.samples.epoch:
+            return at
+        if tracker.evaluating:
+            return min(at, now) if tracker.last_at + self._evaluation() > at else at
+        rest = (1.0 - tracker.share_done) * self.forecast.epoch.quantile(1, 1 - SURE)
+        begins = now + rest - 2.0 * tracker.pace.slowest
+        return min(at, begins) if begins < at < begins + self._evaluation() else at
+
+    def ask(self, now: float, way: str) -> list[RunEvent]:
+        """The script was asked, in some way; what there is to tell.
+
+        Args:
+            now: when.
+            way: in words; empty where it cannot be asked.
+        """
+        self.asked = now
+        left = str(max(0.0, self.account.left(now)))
+        code = "asked-to-leave" if way else "cannot-be-asked"
+        details = {"way": way, "left": left} if way else {"left": left}
+        return self._notices([notice(code, **details)], now)
+
+    def passed(self, now: float) -> list[RunEvent]:
+        """Once, that a limit is used up and the command still runs."""
+        if self.account.left(now) > 0 or "passed" in self._said:
+            return []
+        self._said.add("passed")
+        return self._notices([notice("limit-passed", limit=self.account.binding or "")], now)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def end(self, now: float, exit_code: int, signalled: str = "") -> list[RunEvent]:
+        """The command has ended.
+
+        Args:
+            now: when.
+            exit_code: its own; 128 and more where a signal ended it.
+            signalled: the signal that was passed on to it, if any.
+        """
+        told = self.look(now) if self.leader else self.look(now + LEADER_WAITS)
+        tracker = self.leader
+        if tracker is not None:
+            tracker.finish()
+            told += self.look(now)
+        if signalled:
+            told += self._notices([notice("signal-passed-on", name=signalled)], now)
+        if tracker is None:
+            return told
+        saved = tracker.saved
+        account, spent = self.account, now - self.watched.began
+        asked = self.asked is not None
+        reason = StopReason.SIGNAL if signalled else StopReason.BUDGET if asked else None
+        if reason is None and exit_code == 0 and tracker.done >= (self.epochs or 0):
+            reason = StopReason.PLAN_DONE
+        ended = RunEnded(
+            wall_time=self._wall(now),
+            position=self._here(tracker),
+            reason=reason,
+            limit=account.binding if reason is StopReason.BUDGET else None,
+            spent_seconds=spent,
+            spent_money=account.money(spent),
+            spent_joules=account.joules(spent),
+            end_epochs=self.epochs or 0,
+            last_checkpoint=saved.path if saved else None,
+            best_checkpoint=None,
+            best_value=None,
+            best_epoch=None,
+            exit_code=exit_code,
+        )
+        return [*told, ended]
+
+    def outcome(self, now: float, device: Device, source: str) -> RunOutcome | None:
+        """What the run teaches later predictions; None without a plan, and where nothing was seen.
+
+        Args:
+            now: when the command had ended.
+            device: that it ran on.
+            source: fingerprint of the script's files.
+        """
+        tracker, plan = self.leader, self.watched.plan
+        if tracker is None or plan is None or not tracker.steps:
+            return None
+        reason = StopReason.PLAN_DONE if tracker.done >= plan.chosen.epochs else StopReason.BUDGET
+        return RunOutcome(
+            run=self.watched.run,
+            workload=plan.workload,
+            source=source,
+            device=device,
+            config=plan.chosen.config,
+            samples=plan.samples,
+            epochs=tracker.done,
+            reason=reason if reason is StopReason.PLAN_DONE or self.asked else None,
+            predicted=plan.prices,
+            total_predicted=self._total_predicted(tracker),
+            startup_seconds=self.samples.startup,
+            first_epoch_seconds=self.samples.first_epoch,
+            epoch_seconds=self.samples.epoch,
+            evaluation_seconds=self.samples.evaluation,
+            save_seconds=self.samples.save,
+            total_seconds=now - self.watched.began,
+            finished_at=self._wall(now),
+        )
+
+    def _total_predicted(self, tracker: Tracker) -> Quantiles | None:
+        """As planned, of what was done; None where the last epoch was cut."""
+        if tracker.epoch_steps or not tracker.done:
+            return None
+        samples, prices = self.samples, self.plan.prices
+        work = Work(
+            epochs=tracker.done,
+            evaluations=len(samples.evaluation),
+            saves=len(samples.save),
+            first=True,
+        )
+        return prices.startup + Forecast.of_plan(prices).quantiles(work)
+
+    # -- words ------------------------------------------------------------------------------------
+
+    def _wall(self, at: float) -> float:
+        return self.watched.wall + at - self.watched.began
+
+    def _here(self, tracker: Tracker) -> Position:
+        return Position(epoch=tracker.done, step=tracker.epoch_steps, steps=tracker.steps)
+
+    def _notices(self, found: Sequence[Warning_], at: float) -> list[RunEvent]:
+        tracker = self.leader
+        position = self._here(tracker) if tracker else Position()
+        return [Notice(wall_time=self._wall(at), position=position, notice=x) for x in found]
+
+
+def epochs_among(arguments: Sequence[str]) -> int | None:
+    """The number of epochs that options of a command name: ``--epochs 90``, ``max_epochs=90``."""
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if not EPOCHS.match(name):
+            continue
+        text = value if equals else "".join(arguments[i + 1 : i + 2]) if name[:1] == "-" else ""
+        if re.fullmatch(r"\d+(\.0*)?", text) and float(text) >= 1:
+            return int(float(text))
+    return None
+
+
+def config_seen(tracker: Tracker) -> RunConfig:
+    """How a script runs, as far as its loader and its processes say."""
+    loader = tracker.loader
+    worlds = [x.size for x in tracker.lasting if isinstance(x, e.World)]
+    began = [x.world_size for x in tracker.lasting if isinstance(x, e.Began)]
+    return RunConfig(
+        batch_size=max(1, (loader.batch_size or 1) if loader else 1),
+        workers=loader.workers if loader else 0,
+        drop_last=bool(loader and loader.drop_last),
+        world_size=max(1, *worlds, *began),
+    )
+
+
+def unplanned(
+    watched: Watched,
+    config: RunConfig | None = None,
+    tracker: Tracker | None = None,
+    epochs: int | None = None,
+) -> Plan:
+    """A plan that knows no price: what may be used, and what is to be done.
+
+    Args:
+        watched: the run.
+        config: how it runs; None while that is not known.
+        tracker: that has seen it.
+        epochs: of the run; None if nobody knows.
+    """
+    loader = tracker.loader if tracker else None
+    batches = (tracker.batches_an_epoch if tracker else None) or 1
+    chosen = Option(
+        config=config or RunConfig(batch_size=1),
+        epochs=epochs or 1,
+        affordable_epochs=NOTHING,
+        target_epochs=None,
+        target_probability=None,
+        probability=1.0,
+        seconds=NOTHING,
+        money=None,
+        energy_joules=None,
+        carbon_grams=None,
+        device_bytes=None,
+        memory_share=None,
+        save_bytes=None,
+        binding=None,
+        slack=(),
+        next_epoch_seconds=0.0,
+        next_epoch_money=None,
+        efficiency=None,
+        learning_rate_factor=None,
+        steps_per_epoch=batches,
+        horizon_steps=batches * (epochs or 1),
+    )
+    unknown = UnitPrices(
+        startup=NOTHING,
+        first_steps=NOTHING,
+        epoch=NOTHING,
+        evaluation=NOTHING,
+        save=NOTHING,
+        epoch_noise=0.0,
+    )
+    return Plan(
+        workload=watched.workload,
+        device=_device(tracker),
+        samples=(loader.samples if loader else None) or batches,
+        folds=1,
+        budget=watched.budget,
+        min_epochs=1,
+        target_epochs=None,
+        max_epochs=None,
+        objective="",
+        options=(chosen,),
+        timeline=(),
+        prices=unknown,
+        metric="",
+        stop_rules=(),
+        final_save_seconds=0.0,
+        save_interval_seconds=None,
+        mtbf_seconds=None,
+        keep=0,
+        outlook=None,
+        probing_seconds=0.0,
+        seed=0,
+        segment_steps=watched.steps_per_epoch if tracker and tracker.by_steps else None,
+    )
+
+
+def _device(tracker: Tracker | None) -> Device:
+    lasting = tracker.lasting if tracker else ()
+    optimizer = next((x for x in lasting if isinstance(x, e.Optimizer)), None)
+    torch = next((x for x in lasting if isinstance(x, e.TorchLoaded)), None)
+    where = optimizer.device.partition(":")[0] if optimizer else "cpu"
+    kinds: dict[str, DeviceKind] = {"cuda": "cuda", "mps": "mps"}
+    return Device(
+        kind=kinds.get(where, "cpu"),
+        name=(optimizer.device_name if optimizer else "") or where,
+        memory_bytes=(optimizer.device_memory if optimizer else None) or 0,
+        torch=torch.version if torch else "unknown",
+        threads=torch.threads if torch else 0,
+    )
