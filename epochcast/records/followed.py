@@ -46,12 +46,13 @@ class RunStarted:
         wall_time: seconds since 1970, UTC.
         position: where it goes on.
         spent_seconds: before this line: earlier processes, and this one's start-up.
-        end_epochs: after which epoch the run is to end.
-        predicted: of the parts of the run.
+        end_epochs: after which epoch the run is to end; 0 where nobody knows.
+        predicted: of the parts of the run; 0 where nothing was.
         limits: what the run may use in all, each in its own unit; of a fold, its share.
         binding_seconds: of the run, after which each limit that time uses up is used up.
         planned_seconds: of the whole run to ``end_epochs``, as planned; None if it is not known.
         segment_steps: optimizer steps of what is called an epoch; None where that is one.
+        watched: whether a command is watched from outside; else the training itself follows.
     """
 
     schema: int = SCHEMA
@@ -70,6 +71,7 @@ class RunStarted:
     binding_seconds: tuple[tuple[LimitName, float], ...] = ()
     planned_seconds: Quantiles | None = None
     segment_steps: int | None = None
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +81,17 @@ class EpochDone:
     Attributes:
         position: at its end.
         first: whether it was the first in its process, slow first steps included.
-        predicted: what it was to take by what was known before it; evaluation and save excluded.
+        predicted: what it was to take by what was known before it; evaluation and save excluded;
+            0 where nothing was known.
         seconds: what it took; evaluation and save excluded.
         pace: run-level actual over planned time of an epoch, as learned so far.
         evaluation_seconds, save_seconds: of this epoch; None if it had none.
         spent_seconds, spent_money, spent_joules: by the run, since it began.
         projected_seconds: of the whole run, to ``end_epochs``.
         projected_money: P50.
-        end_epochs: after which epoch the run is to end, as planned now.
-        on_plan_probability: that all limits hold to that end.
+        end_epochs: after which epoch the run is to end, as planned now; 0 where nobody knows.
+        on_plan_probability: that all limits hold to that end; None where there is no limit, or no
+            end is known.
         values: reported in this epoch, by name.
         best: whether the plan's metric was the best so far.
         reason: why the run stops here; None if it goes on.
@@ -107,7 +111,7 @@ class EpochDone:
     projected_seconds: Quantiles
     projected_money: float | None
     end_epochs: int
-    on_plan_probability: float
+    on_plan_probability: float | None
     values: tuple[tuple[str, float], ...] = ()
     best: bool = False
     reason: StopReason | None = None
@@ -136,8 +140,10 @@ class RunEnded:
     Attributes:
         reason: why; None if the training loop was left by an error or before its end.
         limit: that binds, where the reason is the budget.
-        last_checkpoint, best_checkpoint: folders' names; None where there is none.
+        last_checkpoint, best_checkpoint: folders' names, or the path of what a command saved last;
+            None where there is none.
         best_value: of the plan's metric, and after which epoch; None if it was never reported.
+        exit_code: of a command that was watched; None where the training itself followed.
     """
 
     wall_time: float
@@ -152,6 +158,7 @@ class RunEnded:
     best_checkpoint: str | None
     best_value: float | None
     best_epoch: int | None
+    exit_code: int | None = None
 
 
 RunEvent = RunStarted | EpochDone | Notice | RunEnded

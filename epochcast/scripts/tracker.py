@@ -22,6 +22,7 @@ NO_OPTIMIZER = 256  # backward calls without a step: there is none, and they are
 BLOCK_SECONDS = 0.5  # of steps, at least: shorter blocks tell of single steps
 BLOCKS = 30  # of the time so far, in the latest block
 WARM_UP = 3  # steps of a process
+UNKNOWN = Level(planned=None)
 ENOUGH_BLOCKS = 3  # to say something of those to come
 
 
@@ -59,7 +60,7 @@ class Pace:
         mark: moment and batches at which the present block began; None while nothing is timed.
     """
 
-    level: Level = Level(planned=None)
+    level: Level = UNKNOWN
     batches: float = 1.0
     slowest: float = 0.0
     mark: tuple[float, float] | None = None
@@ -315,7 +316,9 @@ def _reaches(event: e.Event, moment: float) -> bool:
     return event.at >= moment
 
 
-def work_left(tracker: Tracker, forecast: Forecast, epochs: int, work: Work) -> tuple[Forecast, Work] | None:
+def work_left(
+    tracker: Tracker, forecast: Forecast, epochs: int, work: Work
+) -> tuple[Forecast, Work] | None:
     """What is still to be done until the end of a run, and how long its parts take.
 
     Args:

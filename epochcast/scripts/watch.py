@@ -13,9 +13,8 @@ where there is a deadline. Everything else it does as it would alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from epochcast.guard.controller import Schedule, notice
@@ -26,11 +25,9 @@ from epochcast.planning.limits import meter_of
 from epochcast.records import (
     Budget,
     Device,
-    DeviceKind,
     EpochDone,
     LimitName,
     Notice,
-    Option,
     Plan,
     Position,
     Quantiles,
@@ -40,25 +37,18 @@ from epochcast.records import (
     RunOutcome,
     RunStarted,
     StopReason,
-    UnitPrices,
     Warning_,
 )
 from epochcast.scripts import events as e
+from epochcast.scripts.asking import Asking
 from epochcast.scripts.tracker import EpochSeen, Tracker, work_left
+from epochcast.scripts.unplanned import config_seen, epochs_among, unplanned
+from epochcast.units import format_seconds, format_span
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
-NOTHING = Quantiles.exactly(0.0)
-SURE = 0.95  # of what must fit between being asked and the deadline
-LEAVE_SECONDS = 1.0  # of a process that has torch loaded, on an idle machine
-LEAVE_SHARE = 0.2  # of its start-up: the interpreter and libraries are taken down, too
-SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
-SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
 FIRST_WORD = 5.0  # seconds of training, before the first word on the time that is left
 LATER_WORD = 2.0  # times the time of the last word, where no epoch has ended since
 LEADER_WAITS = 2.0  # seconds for the process of rank 0 to show itself
-EPOCHS = re.compile(
-    r"^-{0,2}(?:[\w.]*[._])?(?:(?:max|num|n|total|nb|train(?:ing)?|num[_-]train)[_-]?)?epochs?$", re.I
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +97,7 @@ class Watch:
         self.watched = watched
         self._trackers: dict[int, Tracker] = {}
         self._leader: int | None = None
-        self.plan = watched.plan or unplanned(watched)
+        self.plan = watched.plan or unplanned(watched.workload, watched.budget)
         self.forecast = Forecast.of_plan(self.plan.prices)
         self.samples = Samples()
         self.asked: float | None = None
@@ -115,7 +105,7 @@ class Watch:
         self._started = False
         self._predicted = self.forecast.quantiles(Work(epochs=1.0, first=True))
         self._spoke_at = 0.0
-        self._said: set[str] = set()
+        self._told_of_end = False
         self._steps = 0
 
     # -- what is seen -----------------------------------------------------------------------------
@@ -187,10 +177,10 @@ class Watch:
 
     def _start(self, tracker: Tracker) -> Sequence[RunEvent]:
         """The first step was seen: what runs is known."""
-        self._started = True
+        self._started, w = True, self.watched
         seen = config_seen(tracker)
         if self.watched.plan is None:
-            self.plan = unplanned(self.watched, seen, tracker, self.epochs)
+            self.plan = unplanned(w.workload, w.budget, tracker, self.epochs)
         self._spoke_at = tracker.first_at
         startup = tracker.first_at - self.watched.began
         self.samples = self.samples.add("startup", startup)
@@ -276,7 +266,7 @@ class Watch:
         before = self.forecast.epoch
         for part in ("evaluation", "save"):
             for seconds in getattr(epoch, f"{part}s"):
-                self.forecast = self.forecast.saw(part, seconds)  # type: ignore[arg-type]
+                self.forecast = self.forecast.saw(part, seconds)
                 self.samples = self.samples.add(part, seconds)
         if epoch.whole and epoch.number == 1:
             self.samples = self.samples.add("first_epoch", epoch.seconds)
@@ -362,66 +352,36 @@ class Watch:
     def _time_left(self, tracker: Tracker, now: float) -> Warning_:
         outlook, steps = self._outlook(now), f"{tracker.steps:,}"
         if outlook is None:
-            median = tracker.pace.level.median
-            return notice("time-left-unknown", steps=steps, seconds=str(median))
+            needs = ", --steps-per-epoch" if tracker.batches_an_epoch is None else ""
+            seconds = format_seconds(tracker.pace.level.median)
+            return notice("time-left-unknown", steps=steps, seconds=seconds, steps_per_epoch=needs)
         forecast, work = outlook
-        seconds = forecast.quantiles(work)
-        unseen = [n for n in ("evaluation", "save") if not getattr(self.samples, n)]
-        beside = "" if work.evaluations or work.saves or not unseen else ", ".join(unseen)
-        return notice(
-            "time-left",
-            steps=steps,
-            low=str(seconds.p10),
-            high=str(seconds.p90),
-            epochs=str(self.epochs),
-            beside=beside,
+        left = forecast.quantiles(work)
+        unseen = not (work.evaluations or work.saves or tracker.done)
+        beside = (
+            "; evaluations and saves, of which none was seen yet, come on top" if unseen else ""
         )
+        span = format_span(left.p10, left.p90)
+        return notice("time-left", steps=steps, span=span, epochs=str(self.epochs), beside=beside)
 
     # -- the deadline -----------------------------------------------------------------------------
 
     def asks_at(self, now: float) -> float:
         """When the script has to be asked to save and leave; infinite without a limit on time."""
-        left = self.account.left(now)
+        left, tracker = self.account.left(now), self.leader
         if not isfinite(left) or self.asked is not None:
             return inf
-        at = now + left - self.lead()
-        return self._before_evaluation(now, at)
-
-    def lead(self) -> float:
-        """Seconds from being asked to being gone."""
-        if self.watched.lead is not None:
-            return self.watched.lead
-        tracker = self.leader
-        if tracker is None or not tracker.steps:
-            return LEAVE_SECONDS
-        step = 2.0 * tracker.pace.slowest
-        leave = LEAVE_SECONDS + LEAVE_SHARE * (tracker.first_at - self.watched.began)
-        evaluation = self._evaluation() if self.uses("lightning") else 0.0
-        return self._save(tracker) + step + leave + evaluation
-
-    def _save(self, tracker: Tracker) -> float:
-        """One save, at most."""
-        upper = self.forecast.save.quantile(1, SURE)
-        slowest = max(self.samples.save, default=0.0)
-        if upper or slowest:
-            return max(upper, slowest, self.plan.prices.save.p95)
-        optimizers = [x for x in tracker.lasting if isinstance(x, e.Optimizer)]
-        return sum(x.parameters for x in optimizers) * SAVE_BYTES / SAVE_SPEED
-
-    def _evaluation(self) -> float:
-        upper = self.forecast.evaluation.quantile(1, SURE)
-        return max(upper, max(self.samples.evaluation, default=0.0))
-
-    def _before_evaluation(self, now: float, at: float) -> float:
-        """Earlier, where an evaluation would be going on then: it is not left before its end."""
-        tracker = self.leader
-        if tracker is None or not self.samples.evaluation or not self.samples.epoch:
-            return at
-        if tracker.evaluating:
-            return min(at, now) if tracker.last_at + self._evaluation() > at else at
-        rest = (1.0 - tracker.share_done) * self.forecast.epoch.quantile(1, 1 - SURE)
-        begins = now + rest - 2.0 * tracker.pace.slowest
-        return min(at, begins) if begins < at < begins + self._evaluation() else at
+        if tracker is None:  # nothing was trained that could be saved
+            return now + left
+        asking = Asking(
+            tracker=tracker,
+            forecast=self.forecast,
+            samples=self.samples,
+            planned=self.plan.prices,
+            startup=tracker.first_at - self.watched.began,
+            evaluates=self.uses("lightning"),
+        )
+        return asking.at(now, now + left, self.watched.lead)
 
     def ask(self, now: float, way: str) -> list[RunEvent]:
         """The script was asked, in some way; what there is to tell.
@@ -431,17 +391,28 @@ class Watch:
             way: in words; empty where it cannot be asked.
         """
         self.asked = now
-        left = str(max(0.0, self.account.left(now)))
-        code = "asked-to-leave" if way else "cannot-be-asked"
-        details = {"way": way, "left": left} if way else {"left": left}
-        return self._notices([notice(code, **details)], now)
+        left = format_seconds(max(0.0, self.account.left(now)))
+        details = {"left": left, "limit": self._limit()}
+        if not way:
+            return self._notices([notice("cannot-be-asked", **details)], now)
+        return self._notices([notice("asked-to-leave", way=way, **details)], now)
 
-    def passed(self, now: float) -> list[RunEvent]:
-        """Once, that a limit is used up and the command still runs."""
-        if self.account.left(now) > 0 or "passed" in self._said:
+    def _limit(self) -> str:
+        """The one that binds, in words."""
+        return f"the {self.account.binding or 'time'}"
+
+    def passed(self, now: float, ends: bool) -> list[RunEvent]:
+        """Once, that a limit is used up and the command still runs.
+
+        Args:
+            now: when.
+            ends: whether it is ended for that.
+        """
+        if self.account.left(now) > 0 or self._told_of_end:
             return []
-        self._said.add("passed")
-        return self._notices([notice("limit-passed", limit=self.account.binding or "")], now)
+        self._told_of_end = True
+        code = "limit-ends" if ends else "limit-passed"
+        return self._notices([notice(code, limit=self._limit())], now)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -542,116 +513,3 @@ class Watch:
         tracker = self.leader
         position = self._here(tracker) if tracker else Position()
         return [Notice(wall_time=self._wall(at), position=position, notice=x) for x in found]
-
-
-def epochs_among(arguments: Sequence[str]) -> int | None:
-    """The number of epochs that options of a command name: ``--epochs 90``, ``max_epochs=90``."""
-    for i, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if not EPOCHS.match(name):
-            continue
-        text = value if equals else "".join(arguments[i + 1 : i + 2]) if name[:1] == "-" else ""
-        if re.fullmatch(r"\d+(\.0*)?", text) and float(text) >= 1:
-            return int(float(text))
-    return None
-
-
-def config_seen(tracker: Tracker) -> RunConfig:
-    """How a script runs, as far as its loader and its processes say."""
-    loader = tracker.loader
-    worlds = [x.size for x in tracker.lasting if isinstance(x, e.World)]
-    began = [x.world_size for x in tracker.lasting if isinstance(x, e.Began)]
-    return RunConfig(
-        batch_size=max(1, (loader.batch_size or 1) if loader else 1),
-        workers=loader.workers if loader else 0,
-        drop_last=bool(loader and loader.drop_last),
-        world_size=max(1, *worlds, *began),
-    )
-
-
-def unplanned(
-    watched: Watched,
-    config: RunConfig | None = None,
-    tracker: Tracker | None = None,
-    epochs: int | None = None,
-) -> Plan:
-    """A plan that knows no price: what may be used, and what is to be done.
-
-    Args:
-        watched: the run.
-        config: how it runs; None while that is not known.
-        tracker: that has seen it.
-        epochs: of the run; None if nobody knows.
-    """
-    loader = tracker.loader if tracker else None
-    batches = (tracker.batches_an_epoch if tracker else None) or 1
-    chosen = Option(
-        config=config or RunConfig(batch_size=1),
-        epochs=epochs or 1,
-        affordable_epochs=NOTHING,
-        target_epochs=None,
-        target_probability=None,
-        probability=1.0,
-        seconds=NOTHING,
-        money=None,
-        energy_joules=None,
-        carbon_grams=None,
-        device_bytes=None,
-        memory_share=None,
-        save_bytes=None,
-        binding=None,
-        slack=(),
-        next_epoch_seconds=0.0,
-        next_epoch_money=None,
-        efficiency=None,
-        learning_rate_factor=None,
-        steps_per_epoch=batches,
-        horizon_steps=batches * (epochs or 1),
-    )
-    unknown = UnitPrices(
-        startup=NOTHING,
-        first_steps=NOTHING,
-        epoch=NOTHING,
-        evaluation=NOTHING,
-        save=NOTHING,
-        epoch_noise=0.0,
-    )
-    return Plan(
-        workload=watched.workload,
-        device=_device(tracker),
-        samples=(loader.samples if loader else None) or batches,
-        folds=1,
-        budget=watched.budget,
-        min_epochs=1,
-        target_epochs=None,
-        max_epochs=None,
-        objective="",
-        options=(chosen,),
-        timeline=(),
-        prices=unknown,
-        metric="",
-        stop_rules=(),
-        final_save_seconds=0.0,
-        save_interval_seconds=None,
-        mtbf_seconds=None,
-        keep=0,
-        outlook=None,
-        probing_seconds=0.0,
-        seed=0,
-        segment_steps=watched.steps_per_epoch if tracker and tracker.by_steps else None,
-    )
-
-
-def _device(tracker: Tracker | None) -> Device:
-    lasting = tracker.lasting if tracker else ()
-    optimizer = next((x for x in lasting if isinstance(x, e.Optimizer)), None)
-    torch = next((x for x in lasting if isinstance(x, e.TorchLoaded)), None)
-    where = optimizer.device.partition(":")[0] if optimizer else "cpu"
-    kinds: dict[str, DeviceKind] = {"cuda": "cuda", "mps": "mps"}
-    return Device(
-        kind=kinds.get(where, "cpu"),
-        name=(optimizer.device_name if optimizer else "") or where,
-        memory_bytes=(optimizer.device_memory if optimizer else None) or 0,
-        torch=torch.version if torch else "unknown",
-        threads=torch.threads if torch else 0,
-    )

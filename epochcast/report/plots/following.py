@@ -72,7 +72,8 @@ def draw_run(events: Sequence[RunEvent]) -> Figure:
         _draw_marks(axes, run, named=axes is panels[0])
         if axes.get_legend_handles_labels()[1]:
             axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")
-    last = max([e.end_epochs for e in epochs] + [start.end_epochs if start else 0])
+    ends = [max(e.end_epochs, e.position.epoch) for e in epochs]
+    last = max([*ends, start.end_epochs if start else 0])
     panels[-1].set(xlabel="epochs", xlim=(0, max(1, last) * 1.02))
     panels[0].set_title(_title(run, start), loc="left", fontsize=10)
     return figure
@@ -90,16 +91,19 @@ def _draw_epochs(axes: Axes, epochs: Sequence[EpochDone]) -> None:
     top = max(max(e.seconds, e.predicted.p90) for e in usual)
     scale, unit = time_unit(median(e.seconds for e in usual))
     at = [e.position.epoch for e in whole]
+    known = [e for e in whole if e.predicted.p50]
+    foretold = [e.position.epoch for e in known]
     axes.fill_between(
-        at,
-        [e.predicted.p10 / scale for e in whole],
-        [e.predicted.p90 / scale for e in whole],
+        foretold,
+        [e.predicted.p10 / scale for e in known],
+        [e.predicted.p90 / scale for e in known],
         color=BLUE,
         alpha=0.26,
         linewidth=0,
         label="predicted, P10–P90",
     )
-    axes.plot(at, [e.predicted.p50 / scale for e in whole], color=BLUE, linewidth=1, alpha=0.6)
+    middle = [e.predicted.p50 / scale for e in known]
+    axes.plot(foretold, middle, color=BLUE, linewidth=1, alpha=0.6)
     axes.plot(
         at,
         [e.seconds / scale for e in whole],
@@ -112,7 +116,7 @@ def _draw_epochs(axes: Axes, epochs: Sequence[EpochDone]) -> None:
     firsts = [e for e in whole if e.first]
     _draw_firsts(axes, firsts, scale, NEAR * top)
     top = max([top, *(e.seconds for e in firsts if e.seconds <= NEAR * top)])
-    low = min(min(e.seconds, e.predicted.p10) for e in usual)
+    low = min(min(e.seconds, e.predicted.p10 or e.seconds) for e in usual)
     axes.set_ylim(max(0, 2 * low - top) / scale, (top or 1) / scale * HEADROOM)
     axes.set_ylabel(f"{unit} an epoch")
 
@@ -167,7 +171,7 @@ def _draw_total(axes: Axes, epochs: Sequence[EpochDone], start: RunStarted | Non
     if start:
         spent.insert(0, (start.position.epoch, start.spent_seconds / scale))
     axes.plot(*zip(*spent, strict=True), color=INK, linewidth=1.8, label="spent")
-    if last.reason is None:
+    if last.reason is None and last.end_epochs:
         ahead = (last.spent_seconds / scale, last.projected_seconds.p50 / scale)
         axes.plot((at[-1], last.end_epochs), ahead, color=INK, linewidth=1.2, linestyle=":")
     if start:

@@ -124,7 +124,8 @@ def _scalars(event: EpochDone, limits: Limits) -> dict[str, tuple[float | None, 
     whole: dict[str, tuple[float | None, str]] = {}
     if not event.position.step:
         whole[ACTUAL] = (event.seconds, "What the epoch took, without evaluation and save.")
-        whole |= _quantiles(PREDICTED, event.predicted, "What it was to take.")
+        if event.predicted.p50:
+            whole |= _quantiles(PREDICTED, event.predicted, "What it was to take.")
     return {
         **whole,
         **_quantiles(EXPECTED, event.projected_seconds, "What the whole run will take."),
@@ -137,10 +138,14 @@ def _scalars(event: EpochDone, limits: Limits) -> dict[str, tuple[float | None, 
         f"{ENERGY}/limit": (limits.get("energy"), "What the run may use."),
         f"{PLAN}/ratio": (event.ratio, "What the epoch took over what it was to take, P50."),
         f"{PLAN}/pace": (event.pace, "Of the run's epochs, actual over planned, as learned."),
-        f"{PLAN}/on plan (%)": (100 * event.on_plan_probability, "That all limits hold."),
-        f"{PLAN}/end (epoch)": (event.end_epochs, "After which the run is to end."),
+        f"{PLAN}/on plan (%)": (_percent(event.on_plan_probability), "That all limits hold."),
+        f"{PLAN}/end (epoch)": (event.end_epochs or None, "After which the run is to end."),
         **{f"{VALUES}/{name}": (value, "As reported.") for name, value in event.values},
     }
+
+
+def _percent(probability: float | None) -> float | None:
+    return None if probability is None else 100 * probability
 
 
 def _quantiles(tag: str, q: Quantiles, text: str) -> dict[str, tuple[float | None, str]]:

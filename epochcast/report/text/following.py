@@ -112,7 +112,7 @@ class Narrator:
             return self._wrapped(_opening(event))
         if isinstance(event, RunEnded):
             return self._wrapped([ended_line(event, self._metric or "the metric", self._signal)])
-        if event.notice.code == "signal":
+        if event.notice.code in ("signal", "signal-passed-on"):
             self._signal = dict(event.notice.details).get("name", "")
         return self._wrapped([f"note: {notice_text(event)}"])
 
@@ -161,6 +161,8 @@ def _echo(line: str) -> None:
 
 
 def _opening(start: RunStarted) -> list[str]:
+    if start.watched:
+        return _watched_opening(start)
     within = within_text(dict(start.limits))
     which = f"Process {start.process} follows" if start.process > 1 else "Following"
     epochs = format_number_of(start.end_epochs, "epoch")
@@ -172,6 +174,24 @@ def _opening(start: RunStarted) -> list[str]:
     ]
     whole = f", the whole run {span(start.planned_seconds)}" if start.planned_seconds else ""
     lines.append(f"In eight cases of ten an epoch takes {span(start.predicted.epoch)}{whole}.")
+    return lines
+
+
+def _watched_opening(start: RunStarted) -> list[str]:
+    """Of a command that is watched, by a plan or without one."""
+    epochs = format_number_of(start.end_epochs, "epoch") if start.end_epochs else "epochs"
+    if start.segment_steps is not None:
+        epochs += f" of {format_number_of(start.segment_steps, 'step')}"
+    by = " by its plan" if start.predicted.epoch.p50 else ""
+    limits: dict[str, float] = dict(start.limits)
+    within = f" {within_text(limits)}." if limits else ""
+    lines = [
+        f"Watching {start.workload}{by}: {epochs} with {start.config.label}.{within} Its first "
+        f"step came after {format_seconds(start.spent_seconds)}."
+    ]
+    if start.predicted.epoch.p50:
+        whole = f", the whole run {span(start.planned_seconds)}" if start.planned_seconds else ""
+        lines.append(f"In eight cases of ten an epoch takes {span(start.predicted.epoch)}{whole}.")
     return lines
 
 
@@ -209,7 +229,7 @@ def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
         EpochCell("ratio", _ratio(event), 5, rank=4),
         EpochCell("time → total", _time(event), 17),
         EpochCell("money → total", _money(event), 15, rank=3),
-        EpochCell("on plan", format_percent(event.on_plan_probability), 7, rank=1),
+        EpochCell("on plan", _on_plan(event), 7, rank=1),
         EpochCell(name, _value(event, metric), 8, rank=2),
         EpochCell("then", _decision(event), 5),
     ]
@@ -222,11 +242,13 @@ def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
 
 def _epoch(event: EpochDone) -> str:
     at = event.position
-    return f"{at.epoch + 1:,} cut" if at.step else f"{at.epoch:,}/{event.end_epochs:,}"
+    of = f"/{event.end_epochs:,}" if event.end_epochs else ""
+    return f"{at.epoch + 1:,} cut" if at.step else f"{at.epoch:,}{of}"
 
 
 def _took(event: EpochDone) -> str:
-    return f"{format_seconds(event.seconds)} ({span(event.predicted)})"
+    predicted = f" ({span(event.predicted)})" if event.predicted.p50 else ""
+    return f"{format_seconds(event.seconds)}{predicted}"
 
 
 def _ratio(event: EpochDone) -> str:
@@ -235,7 +257,14 @@ def _ratio(event: EpochDone) -> str:
 
 def _time(event: EpochDone) -> str:
     spent = format_seconds(event.spent_seconds)
-    return spent if event.reason else f"{spent} → {format_seconds(event.projected_seconds.p50)}"
+    if event.reason or not event.end_epochs:
+        return spent
+    return f"{spent} → {format_seconds(event.projected_seconds.p50)}"
+
+
+def _on_plan(event: EpochDone) -> str:
+    probability = event.on_plan_probability
+    return "" if probability is None else format_percent(probability)
 
 
 def _money(event: EpochDone) -> str:
@@ -300,15 +329,27 @@ def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") ->
     """
     by = f" by {signal}" if signal else ""
     limit = LIMITS[event.limit]
+    if event.exit_code is not None:
+        return _command_ended(event, limit, by)
     why = REASONS[event.reason].format(metric=metric, limit=limit, by=by)
     return f"Stopped after {position_text(event)}: {why}."
+
+
+def _command_ended(event: RunEnded, limit: str, by: str) -> str:
+    asked = {
+        StopReason.BUDGET: f", asked to by {limit}",
+        StopReason.SIGNAL: f", ended{by}" if by else ", after a signal",
+    }
+    why = asked.get(event.reason, "") if event.reason else ""
+    return f"The command ended after {position_text(event)}{why}, with exit code {event.exit_code}."
 
 
 def position_text(event: EpochDone | RunEnded) -> str:
     """``"epoch 11 of 57 and 37 steps of the next"``."""
     steps = event.position.step
     more = f" and {steps:,} step{'s' * (steps != 1)} of the next" if steps else ""
-    return f"epoch {event.position.epoch:,} of {event.end_epochs:,}{more}"
+    of = f" of {event.end_epochs:,}" if event.end_epochs else ""
+    return f"epoch {event.position.epoch:,}{of}{more}"
 
 
 def _state_line(run: Sequence[RunEvent]) -> str:
@@ -322,7 +363,8 @@ def _state_line(run: Sequence[RunEvent]) -> str:
 
 
 def _signal(run: Sequence[RunEvent]) -> str:
-    signals = [e.notice for e in run if isinstance(e, Notice) and e.notice.code == "signal"]
+    codes = ("signal", "signal-passed-on")
+    signals = [e.notice for e in run if isinstance(e, Notice) and e.notice.code in codes]
     return dict(signals[-1].details).get("name", "") if signals else ""
 
 
@@ -383,6 +425,10 @@ def _part_line(name: str, seconds: Sequence[float], predicted: Quantiles) -> Ite
 
 def _result_lines(run: Sequence[RunEvent]) -> Iterator[str]:
     start, end = first_start(run), ending(run)
+    if start and start.watched:
+        if end is not None and end.last_checkpoint:
+            yield f"It saved {end.last_checkpoint} last."
+        return
     yield _best_line(run, start.metric if start else "")
     if end is not None:
         named = {"last": end.last_checkpoint, "best": end.best_checkpoint}

@@ -179,6 +179,22 @@ WARNINGS = {
     "watcher-failed": "something that shows this run stopped working ({error}); the run goes on",
     "save-time-unknown": "how long a checkpoint takes to save was never measured: the first one "
     "of this run will show",
+    "epochs-by-options": "{epochs} epochs, as an option of the command says; where that is "
+    "something else, give --epochs before --",
+    "batch-differs": "the plan is for a batch size of {planned}, but the script's loader has "
+    "{seen}",
+    "script-differs": "the plan is for {planned}, but what runs is called {seen}: --name says what "
+    "it is called, and outcomes of one are no outcomes of the other",
+    "time-left": "after {steps} steps: {span} to go to the end of epoch {epochs}, in eight cases "
+    "of ten{beside}",
+    "time-left-unknown": "after {steps} steps, {seconds} each batch; to say when it ends, its "
+    "number of epochs must be known: --epochs{steps_per_epoch}",
+    "asked-to-leave": "asked to save and leave, by {way}, {left} before {limit} is used up",
+    "cannot-be-asked": "{limit} is used up in {left}, and the script knows no way to be asked to "
+    "save and leave: it handles neither SIGTERM nor SIGUSR1, and is not in Lightning or Trainer",
+    "limit-passed": "{limit} is used up, and the command still runs: it is left to itself",
+    "limit-ends": "{limit} is used up, and the command still runs: it is ended now, as was asked",
+    "signal-passed-on": "{name} was passed on to the command",
     "unknown-event": "line {line} of the log has an event {kind!r}, which this epochcast does not "
     "know; for more, run: pip install --upgrade epochcast",
 }

@@ -1,0 +1,136 @@
+"""A run that nobody planned, as a plan without prices: what it may use, and what is seen of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from epochcast.records import (
+    Budget,
+    Device,
+    DeviceKind,
+    Option,
+    Plan,
+    Quantiles,
+    RunConfig,
+    UnitPrices,
+)
+from epochcast.scripts import events as e
+from epochcast.scripts.tracker import Tracker
+
+NOTHING = Quantiles.exactly(0.0)
+_COUNTED = r"(?:(?:max|num|n|total|nb|train(?:ing)?|num[_-]train)[_-]?)?"
+EPOCHS = re.compile(rf"^-{{0,2}}(?:[\w.]*[._])?{_COUNTED}epochs?$", re.IGNORECASE)
+
+
+def config_seen(tracker: Tracker) -> RunConfig:
+    """How a script runs, as far as its loader and its processes say."""
+    loader = tracker.loader
+    worlds = [x.size for x in tracker.lasting if isinstance(x, e.World)]
+    began = [x.world_size for x in tracker.lasting if isinstance(x, e.Began)]
+    return RunConfig(
+        batch_size=max(1, (loader.batch_size or 1) if loader else 1),
+        workers=loader.workers if loader else 0,
+        drop_last=bool(loader and loader.drop_last),
+        world_size=max(1, *worlds, *began),
+    )
+
+
+def unplanned(
+    workload: str,
+    budget: Budget,
+    tracker: Tracker | None = None,
+    epochs: int | None = None,
+) -> Plan:
+    """A plan that knows no price: what may be used, and what is to be done.
+
+    Args:
+        workload: what it is called.
+        budget: what it may use.
+        tracker: that has seen it; None before anything was.
+        epochs: of the run; None if nobody knows.
+    """
+    loader = tracker.loader if tracker else None
+    batches = (tracker.batches_an_epoch if tracker else None) or 1
+    chosen = Option(
+        config=config_seen(tracker) if tracker else RunConfig(batch_size=1),
+        epochs=epochs or 1,
+        affordable_epochs=NOTHING,
+        target_epochs=None,
+        target_probability=None,
+        probability=1.0,
+        seconds=NOTHING,
+        money=None,
+        energy_joules=None,
+        carbon_grams=None,
+        device_bytes=None,
+        memory_share=None,
+        save_bytes=None,
+        binding=None,
+        slack=(),
+        next_epoch_seconds=0.0,
+        next_epoch_money=None,
+        efficiency=None,
+        learning_rate_factor=None,
+        steps_per_epoch=batches,
+        horizon_steps=batches * (epochs or 1),
+    )
+    unknown = UnitPrices(
+        startup=NOTHING,
+        first_steps=NOTHING,
+        epoch=NOTHING,
+        evaluation=NOTHING,
+        save=NOTHING,
+        epoch_noise=0.0,
+    )
+    return Plan(
+        workload=workload,
+        device=_device(tracker),
+        samples=(loader.samples if loader else None) or batches,
+        folds=1,
+        budget=budget,
+        min_epochs=1,
+        target_epochs=None,
+        max_epochs=None,
+        objective="",
+        options=(chosen,),
+        timeline=(),
+        prices=unknown,
+        metric="",
+        stop_rules=(),
+        final_save_seconds=0.0,
+        save_interval_seconds=None,
+        mtbf_seconds=None,
+        keep=0,
+        outlook=None,
+        probing_seconds=0.0,
+        seed=0,
+        segment_steps=batches if tracker and tracker.by_steps else None,
+    )
+
+
+def _device(tracker: Tracker | None) -> Device:
+    lasting = tracker.lasting if tracker else ()
+    optimizer = next((x for x in lasting if isinstance(x, e.Optimizer)), None)
+    torch = next((x for x in lasting if isinstance(x, e.TorchLoaded)), None)
+    where = optimizer.device.partition(":")[0] if optimizer else "cpu"
+    kinds: dict[str, DeviceKind] = {"cuda": "cuda", "mps": "mps"}
+    return Device(
+        kind=kinds.get(where, "cpu"),
+        name=(optimizer.device_name if optimizer else "") or where,
+        memory_bytes=(optimizer.device_memory if optimizer else None) or 0,
+        torch=torch.version if torch else "unknown",
+        threads=torch.threads if torch else 0,
+    )
+
+
+def epochs_among(arguments: Sequence[str]) -> int | None:
+    """The number of epochs that options of a command name: ``--epochs 90``, ``max_epochs=90``."""
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if not EPOCHS.match(name):
+            continue
+        text = value if equals else "".join(arguments[i + 1 : i + 2]) if name[:1] == "-" else ""
+        if re.fullmatch(r"\d+(\.0*)?", text) and float(text) >= 1:
+            return int(float(text))
+    return None
