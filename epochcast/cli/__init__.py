@@ -4,6 +4,7 @@
     probes.py      probes list, show, export, import, …; devices
     predicting.py  fit, predict, calibration
     plan.py        plan; plan_request.py reads its options
+    running.py     run
     watching.py    follow-log, tensorboard
     options.py     what the commands share
     settings.py    what a project says once, in a file
@@ -29,6 +30,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for; in 
     "probe": "probing",
     "predict": "predicting",
     "plan": "plan",
+    "run": "running",
     "tensorboard": "watching",
     "follow-log": "watching",
     "calibration": "predicting",

@@ -17,7 +17,15 @@ from epochcast.guard.forecast import Forecast, Level, Work
 from epochcast.scripts import events as e
 from epochcast.scripts.timeline import Timeline
 
-LASTING = (e.Began, e.TorchLoaded, e.World, e.Loader, e.Optimizer, e.Feature)  # beyond an epoch
+LASTING = (
+    e.Began,
+    e.TorchLoaded,
+    e.World,
+    e.Loader,
+    e.Optimizer,
+    e.Feature,
+    e.Declared,
+)  # beyond an epoch
 NO_OPTIMIZER = 256  # backward calls without a step: there is none, and they are what counts
 BLOCK_SECONDS = 0.5  # of steps, at least: shorter blocks tell of single steps
 BLOCKS = 30  # of the time so far, in the latest block
@@ -89,8 +97,8 @@ class Pace:
 
     @property
     def is_known(self) -> bool:
-        """Whether there is enough to go by."""
-        return self.level.seen >= ENOUGH_BLOCKS
+        """Whether there is enough to go by, and the latest block is no surprise."""
+        return self.level.seen >= ENOUGH_BLOCKS and self.level.doubt is None
 
     def forecast(self, others: Forecast, batches: float) -> tuple[Forecast, float]:
         """For so many batches: a forecast whose "epochs" are blocks, and how many of them.

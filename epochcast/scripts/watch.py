@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 from epochcast.guard.controller import Schedule, notice
 from epochcast.guard.forecast import Forecast, Work
@@ -151,7 +151,14 @@ class Watch:
         """That the run will have: as planned, as was said, or as its own options say."""
         if self.watched.plan is not None:
             return self.watched.plan.chosen.epochs
-        return self.watched.epochs or self._epochs_of_options()
+        return self.watched.epochs or self._declared or self._epochs_of_options()
+
+    @property
+    def _declared(self) -> int | None:
+        """As a framework was told."""
+        leader = self.leader
+        said = [x.epochs for x in leader.lasting if isinstance(x, e.Declared)] if leader else []
+        return ceil(said[-1]) if said and said[-1] else None
 
     def _epochs_of_options(self) -> int | None:
         leader = self.leader
@@ -211,7 +218,7 @@ class Watch:
         """What is otherwise than planned, or only assumed."""
         plan, found = self.watched.plan, []
         if plan is None:
-            if self.epochs is not None and self.watched.epochs is None:
+            if self.epochs is not None and not (self.watched.epochs or self._declared):
                 found.append(notice("epochs-by-options", epochs=str(self.epochs)))
             return found
         planned = plan.chosen.config

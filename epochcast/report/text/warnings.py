@@ -180,7 +180,7 @@ WARNINGS = {
     "save-time-unknown": "how long a checkpoint takes to save was never measured: the first one "
     "of this run will show",
     "epochs-by-options": "{epochs} epochs, as an option of the command says; where that is "
-    "something else, give --epochs before --",
+    "something else, give --epochs",
     "batch-differs": "the plan is for a batch size of {planned}, but the script's loader has "
     "{seen}",
     "script-differs": "the plan is for {planned}, but what runs is called {seen}: --name says what "

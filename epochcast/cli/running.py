@@ -1,0 +1,221 @@
+"""``epochcast run``: a training script as it is, watched from outside."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast.cli.options import DURATION, document, say, store_option
+from epochcast.errors import UsageError
+
+if TYPE_CHECKING:
+    from epochcast.guard.events import Watcher
+    from epochcast.records import Budget, Plan, RunEvent
+    from epochcast.scripts.running import Run
+
+SIGNALS = ("TERM", "USR1", "USR2", "INT")
+LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
+
+
+class WithCommand(click.Command):
+    """A command whose arguments end at ``--``; what follows is another command, word for word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["command"] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "--", "COMMAND…"]
+
+
+@click.command(cls=WithCommand)
+@click.argument("plan", required=False, type=click.Path(dir_okay=False))
+@click.option(
+    "--deadline",
+    metavar="DURATION|TIME",
+    help="Ask the script to save and leave, so that it ends within '8h' or before '08:00'. "
+    "Default: the plan's limits.",
+)
+@click.option(
+    "--signal",
+    "signal_name",
+    type=click.Choice(SIGNALS),
+    help="Ask by this signal. Default: the stop of Lightning or Trainer where they are seen, else "
+    "SIGTERM or SIGUSR1, whichever the script handles.",
+)
+@click.option(
+    "--lead",
+    type=DURATION,
+    help="Ask so long before the deadline. Default: what a save, a step and leaving take.",
+)
+@click.option(
+    "--end-at-deadline",
+    is_flag=True,
+    help="End the command at the deadline, should it still run; otherwise it is left to itself.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Take the run to have so many epochs. Default: the plan's, or what the script says.",
+)
+@click.option(
+    "--steps-per-epoch",
+    type=click.IntRange(min=1),
+    help="Count so many optimizer steps as an epoch, where no data loader says how long one is.",
+)
+@click.option("--name", help="Call the script so. Default: its file or module.")
+@click.option(
+    "--env",
+    "variables",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Set a variable of the command's environment; repeatable.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False),
+    default="epochcast-run",
+    show_default=True,
+    help="Keep the log and what TensorBoard shows in this folder.",
+)
+@store_option
+@click.option("--no-store", is_flag=True, help="Let later predictions learn nothing from this run.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Write one JSON document to stderr when the command has ended, and no lines.",
+)
+def run(**options: Any) -> None:
+    """Run a training script as it is, and watch it: each epoch beside what was predicted.
+
+    \b
+    epochcast run plan.json -- python train.py --batch-size 48 --epochs 100
+    epochcast run --deadline 8h -- torchrun --nproc-per-node 2 train.py
+    epochcast run -- bash run.sh
+
+    The script is not changed and knows nothing of it. What is said goes to stderr; stdout, input
+    and exit code are the command's.
+    """
+    from epochcast.scripts.running import run_command
+
+    asked = _run_of(click.get_current_context().meta["command"], options)
+    collected = _Collected()
+    finished = run_command(asked, [collected, *_watchers(asked.folder, options["as_json"])])
+    if options["as_json"]:
+        _print_document(collected.events, finished.exit_code)
+    else:
+        _summarise(collected.events)
+    sys.exit(finished.exit_code)
+
+
+def _run_of(command: tuple[str, ...], options: dict[str, Any]) -> Run:
+    """What is to be run.
+
+    Raises:
+        UsageError: there is no command, or an option makes no sense.
+    """
+    from epochcast.records import Plan
+    from epochcast.scripts.command import Template, require_program, workload_name
+    from epochcast.scripts.running import Run
+
+    environment = _variables(options["variables"])
+    template = Template(arguments=command, environment=tuple(environment.items()))
+    require_program(template.filled({}), Path.cwd())
+    plan = None if options["plan"] is None else Plan.load(options["plan"])
+    budget = _budget(plan, options["deadline"])
+    return Run(
+        arguments=command,
+        workload=options["name"] or workload_name(command),
+        folder=Path(options["folder"]),
+        environment=environment,
+        plan=None if plan is None else replace(plan, budget=budget),
+        budget=budget,
+        epochs=options["epochs"],
+        steps_per_epoch=options["steps_per_epoch"],
+        lead=options["lead"],
+        signal=options["signal_name"] and f"SIG{options['signal_name']}",
+        ends_at_limit=options["end_at_deadline"],
+    )
+
+
+def _variables(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise UsageError(f"--env must be NAME=VALUE, but got {name!r}")
+    return {name: value for name, _, value in pairs}
+
+
+def _budget(plan: Plan | None, deadline: str | None) -> Budget:
+    """The plan's, with the deadline that was given now."""
+    from epochcast.records import Budget
+    from epochcast.units import is_time, parse_deadline
+
+    budget = Budget() if plan is None else plan.budget
+    if deadline is None:
+        return budget
+    now = datetime.now()
+    seconds = parse_deadline(deadline, now)
+    moment = now.timestamp() + seconds if is_time(deadline) else None
+    return replace(
+        budget, deadline=seconds, deadline_at=moment, spent_seconds=0.0, counted_from="now"
+    )
+
+
+class _Collected:
+    """Keeps what is said, for the summary."""
+
+    def __init__(self) -> None:
+        self.events: list[RunEvent] = []
+
+    def see(self, event: RunEvent) -> None:
+        """One more."""
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def _watchers(folder: Path, as_json: bool) -> list[Watcher]:
+    """Terminal, log, and TensorBoard where it is installed."""
+    from epochcast.guard.log import LogWriter
+    from epochcast.report.tensorboard import board_watcher
+    from epochcast.report.text.following import TerminalWatcher
+
+    folder.mkdir(parents=True, exist_ok=True)
+    board = board_watcher(folder / "tensorboard")
+    terminal = [] if as_json else [TerminalWatcher()]
+    return [*terminal, LogWriter(folder / LOG), *([board] if board else [])]
+
+
+def _summarise(events: list[RunEvent]) -> None:
+    """Predicted and actual, in the words of ``follow-log``; how it ended has been said."""
+    from epochcast.guard.log import ending
+    from epochcast.report.text.following import summary_lines
+
+    if ending(events) is None:
+        say("epochcast: the command has ended, and no optimizer step was seen in it", err=True)
+        return
+    for line in summary_lines(events)[1:]:
+        say(line, err=True)
+
+
+def _print_document(events: list[RunEvent], exit_code: int) -> None:
+    import json
+
+    from epochcast.guard.log import event_document
+    from epochcast.report.text.following import summary_lines
+
+    found = document(
+        exit_code=exit_code,
+        summary=summary_lines(events),
+        events=[event_document(event) for event in events],
+    )
+    click.echo(json.dumps(found, indent=2, allow_nan=False), err=True)
