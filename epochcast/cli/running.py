@@ -39,20 +39,20 @@ class WithCommand(click.Command):
 @click.option(
     "--deadline",
     metavar="DURATION|TIME",
-    help="Ask the script to save and leave, so that it ends within '8h' or before '08:00'. "
+    help="End within '8h', or before '08:00': the script is asked to save and leave in time. "
     "Default: the plan's limits.",
 )
 @click.option(
     "--signal",
     "signal_name",
     type=click.Choice(SIGNALS),
-    help="Ask by this signal. Default: the stop of Lightning or Trainer where they are seen, else "
-    "SIGTERM or SIGUSR1, whichever the script handles.",
+    help="Use this signal to ask. Default: the stop of Lightning or Trainer where they are seen, "
+    "else SIGTERM or SIGUSR1, whichever the script handles.",
 )
 @click.option(
     "--lead",
     type=DURATION,
-    help="Ask so long before the deadline. Default: what a save, a step and leaving take.",
+    help="Do that so long before the deadline. Default: what a save, a step and leaving take.",
 )
 @click.option(
     "--end-at-deadline",
@@ -69,13 +69,13 @@ class WithCommand(click.Command):
     type=click.IntRange(min=1),
     help="Count so many optimizer steps as an epoch, where no data loader says how long one is.",
 )
-@click.option("--name", help="Call the script so. Default: its file or module.")
+@click.option("--name", help="Give the script this name. Default: its file or module.")
 @click.option(
     "--env",
     "variables",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Set a variable of the command's environment; repeatable.",
+    help="Give the command's environment this variable; repeatable.",
 )
 @click.option(
     "--folder",
@@ -93,7 +93,7 @@ class WithCommand(click.Command):
     help="Write one JSON document to stderr when the command has ended, and no lines.",
 )
 def run(**options: Any) -> None:
-    """Run a training script as it is, and watch it: each epoch beside what was predicted.
+    """Run a training script as it is, and watch it beside its plan.
 
     \b
     epochcast run plan.json -- python train.py --batch-size 48 --epochs 100

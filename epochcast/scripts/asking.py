@@ -2,15 +2,16 @@
 
     now ──────────────────────── asks at ── step ── save ── leave ── limit
                                  └─────────── lead ─────────────────┘
-    now ── asks at ── evaluation ──────── step ── save ── leave ──── limit       one is not left
+    now ── asks at ── evaluation, save ── step ── save ── leave ──── limit
 
-A script looks whether it was asked after a step; in an evaluation that goes on then it does not
-look at all, so it is asked before that begins. Pure.
+A script looks after a step whether it was asked. Between epochs, while it evaluates and saves, it
+does not look at all: where that would be the moment, it is asked before. Pure.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from epochcast.guard.forecast import Forecast
 from epochcast.guard.run_state import Samples
@@ -23,6 +24,7 @@ LEAVE_SECONDS = 1.0  # of a process that has torch loaded, on an idle machine
 LEAVE_SHARE = 0.2  # of its start-up: the interpreter and libraries are taken down, too
 SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
 SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
+QUICKER = 0.97  # that an epoch may end than its steps say
 STEPS = 2.0  # of the slowest of late, until the script looks
 
 
@@ -51,7 +53,8 @@ class Asking:
         """Seconds from being asked to being gone."""
         step = STEPS * self.tracker.pace.slowest
         leave = LEAVE_SECONDS + LEAVE_SHARE * self.startup
-        return self.save + step + leave + (self.evaluation if self.evaluates else 0.0)
+        evaluation = self.evaluation if self.evaluates else 0.0
+        return self.tracker.gap_within + self.save + step + leave + evaluation
 
     @property
     def save(self) -> float:
@@ -78,13 +81,16 @@ class Asking:
             lead: seconds before the limit, where somebody has said so.
         """
         latest = limit - (self.lead if lead is None else lead)
-        tracker, evaluation = self.tracker, self.evaluation
-        if not evaluation or not self.samples.evaluation:
-            return latest
-        if tracker.evaluating:
-            return min(latest, now) if tracker.last_at + evaluation > latest else latest
-        if not self.forecast.epoch.seen:
-            return latest
-        rest = (1.0 - tracker.share_done) * self.forecast.epoch.quantile(1, 1 - SURE)
-        begins = now + rest - STEPS * tracker.pace.slowest
-        return begins if begins < latest < begins + evaluation else latest
+        tracker, gap = self.tracker, self.tracker.gap_after
+        if tracker.evaluating or tracker.share_done >= 1.0:
+            return min(latest, now) if tracker.last_at + gap > latest else latest
+        begins = self._gap_begins
+        return begins if begins < latest < begins + gap else latest
+
+    @property
+    def _gap_begins(self) -> float:
+        """At the end of the pass that goes on, or a little earlier."""
+        tracker = self.tracker
+        left = (tracker.batches_an_epoch or inf) - tracker.batches
+        seconds = left * tracker.pace.level.median * QUICKER
+        return tracker.last_at + seconds - STEPS * tracker.pace.slowest

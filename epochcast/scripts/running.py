@@ -96,7 +96,13 @@ class Kept:
         self.until: float | None = None
 
     def see(self, pid: int, event: e.Event, watch: Watch) -> None:
-        """One more event, if it still counts."""
+        """One more event, if it still counts.
+
+        Args:
+            pid: of the process that reported it.
+            event: what it reported.
+            watch: that has seen it, too.
+        """
         if self.until is not None:
             return
         self.events.setdefault(pid, []).append(event)

@@ -31,6 +31,8 @@ BLOCK_SECONDS = 0.5  # of steps, at least: shorter blocks tell of single steps
 BLOCKS = 30  # of the time so far, in the latest block
 WARM_UP = 3  # steps of a process
 UNKNOWN = Level(planned=None)
+FORGOTTEN = 0.8  # of the longest gap so far, with each that follows
+AT_ODDS = 1.25  # with its plan, a first epoch: its plan knows of more than steps
 ENOUGH_BLOCKS = 3  # to say something of those to come
 
 
@@ -124,6 +126,8 @@ class Tracker:
         begun_at: when the present epoch began; None before the first step.
         last_at: when the last step was over.
         pace: of the present epoch and those before it.
+        gap_after: seconds between the last step of a pass and the first of the next, the longest of
+            late; ``gap_within`` of two steps in a pass, with something else in between.
         saved: what was saved last, and how long that took; None before.
     """
 
@@ -144,6 +148,7 @@ class Tracker:
         self.last_at = 0.0
         self.first_at = 0.0
         self.pace = Pace()
+        self.gap_after = self.gap_within = 0.0
         self.saved: e.Save | None = None
         self.ended: e.Ended | None = None
 
@@ -257,12 +262,19 @@ class Tracker:
         if self.by_steps and self._per_epoch and self.epoch_steps >= self._per_epoch:
             self._close(self.last_at, None)
         self.steps += 1
+        if self.pace.mark is None and self.steps > 1:
+            self._gap(step.at - self.last_at)
         own = self.by_steps or block.loader != self._loader
         self.batches = float(self.epoch_steps) if own else float(step.batches)
         self.last_at = step.at
         if self.steps > WARM_UP:
             lasts = max(BLOCK_SECONDS, (step.at - self.first_at) / BLOCKS)
             self.pace = self.pace.saw(step.at, self.batches, lasts)
+
+    def _gap(self, seconds: float) -> None:
+        """Something that was no step lay between two steps: in which a script does not listen."""
+        name = "gap_after" if self.epoch_steps == 1 and not self.by_steps else "gap_within"
+        setattr(self, name, max(seconds, FORGOTTEN * getattr(self, name)))
 
     def _began(self, pass_: int | None, otherwise: float) -> float:
         for event in self._window:
@@ -338,9 +350,18 @@ def work_left(
     later = max(0, epochs - tracker.done - 1)
     share = 1.0 - tracker.share_done if tracker.done < epochs else 0.0
     batches = tracker.batches_an_epoch
-    if not forecast.epoch.seen and tracker.pace.is_known and batches:
+    if batches and _goes_by_steps(tracker.pace, forecast.epoch, batches):
         known, blocks = tracker.pace.forecast(forecast, (later + share) * batches)
         return known, replace(work, epochs=blocks)
     if forecast.epoch.planned is None:
         return None
     return forecast, replace(work, epochs=later + share)
+
+
+def _goes_by_steps(pace: Pace, epoch: Level, batches: int) -> bool:
+    """Whether the steps so far say more of epochs than what was planned, or seen of whole ones."""
+    if epoch.seen or not pace.is_known:
+        return False
+    if epoch.planned is None:
+        return True
+    return not 1 / AT_ODDS < pace.level.median * batches / epoch.planned < AT_ODDS

@@ -32,7 +32,7 @@ def config_seen(tracker: Tracker) -> RunConfig:
         batch_size=max(1, (loader.batch_size or 1) if loader else 1),
         workers=loader.workers if loader else 0,
         drop_last=bool(loader and loader.drop_last),
-        world_size=max(1, *worlds, *began),
+        world_size=max([1, *worlds, *began]),
     )
 
 

@@ -302,7 +302,8 @@ class Watch:
         """What the next one is to take, by what is known now."""
         tracker = self.leader
         batches = tracker.batches_an_epoch if tracker else None
-        if not self.forecast.epoch.seen and tracker and tracker.pace.is_known and batches:
+        unknown = self.forecast.epoch.planned is None
+        if unknown and tracker and tracker.pace.is_known and batches:
             forecast, blocks = tracker.pace.forecast(self.forecast, batches)
             return forecast.quantiles(Work(epochs=blocks))
         return self.forecast.quantiles(Work(epochs=1.0))
@@ -334,6 +335,8 @@ class Watch:
         if done:
             evaluations = len(self.samples.evaluation) / done * left
             saves = len(self.samples.save) / done * left
+        elif self.watched.plan is None:
+            return Work()
         else:
             evaluations = float(self._schedule.evaluations_between(done, epochs))
             saves = float(self._schedule.saves_between(done, epochs))
