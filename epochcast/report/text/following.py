@@ -101,15 +101,10 @@ class Narrator:
         """What to print for an event."""
         if isinstance(event, RunStarted):
             self._segments = event.segment_steps is not None
-        found = self._lines(event)
-        return [of_segments(line) for line in found] if self._segments else found
-
-    def _lines(self, event: RunEvent) -> list[str]:
-        if isinstance(event, EpochDone):
-            return list(self._epoch_lines(event))
-        if isinstance(event, RunStarted):
             self._metric, self._rows = event.metric, 0
             return self._wrapped(_opening(event))
+        if isinstance(event, EpochDone):
+            return list(self._epoch_lines(event))
         if isinstance(event, RunEnded):
             return self._wrapped([ended_line(event, self._metric or "the metric", self._signal)])
         if event.notice.code in ("signal", "signal-passed-on"):
@@ -118,6 +113,7 @@ class Narrator:
 
     def _epoch_lines(self, event: EpochDone) -> Iterator[str]:
         cells = epoch_cells(event, self._metric)
+        cells = [replace(cell, heading=self._said(cell.heading)) for cell in cells]
         if self._rows % HEADING_EVERY == 0:
             yield fitted([replace(cell, text=cell.heading) for cell in cells], self.width)
         self._rows += 1
@@ -125,8 +121,13 @@ class Narrator:
 
     def _wrapped(self, sentences: Sequence[str]) -> list[str]:
         console = Console(file=StringIO(), width=self.width)
-        rows = [Text(printable(s, keep="")).wrap(console, self.width) for s in sentences]
+        texts = [Text(printable(self._said(sentence), keep="")) for sentence in sentences]
+        rows = [text.wrap(console, self.width) for text in texts]
         return [row.plain.rstrip() for wrapped in rows for row in wrapped]
+
+    def _said(self, text: str) -> str:
+        """Before it is fitted: another word is of another width."""
+        return of_segments(text) if self._segments else text
 
 
 def of_segments(text: str) -> str:
