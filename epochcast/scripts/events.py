@@ -362,6 +362,7 @@ class Declared(_Event, frozen=True, kw_only=True, tag="declared"):
         framework: ``lightning``, ``transformers`` or ``keras``.
         epochs: of the whole training.
         steps: of the whole training, where they limit it.
+        batches: of an epoch, where the framework knows them or is told to end after so many.
         accumulate: batches of an optimizer step.
         evaluation_steps: optimizer steps between evaluations.
         evaluation_batches: the same in batches.
@@ -374,6 +375,7 @@ class Declared(_Event, frozen=True, kw_only=True, tag="declared"):
     framework: str
     epochs: float | None = None
     steps: int | None = None
+    batches: int | None = None
     accumulate: int = 1
     evaluation_steps: float | None = None
     evaluation_batches: int | None = None

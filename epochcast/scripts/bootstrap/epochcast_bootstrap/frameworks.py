@@ -136,10 +136,15 @@ def _declare_lightning(watch, trainer, package):
         framework="lightning",
         epochs=_positive(trainer.max_epochs),
         steps=_positive(trainer.max_steps),
+        batches=_limit(trainer.limit_train_batches),
         accumulate=trainer.accumulate_grad_batches,
         evaluation_batches=steps,
         evaluation_epochs=None if steps else float(interval or 1.0) * (each or 1),
     )
+
+
+def _limit(batches):
+    return batches if isinstance(batches, int) and not isinstance(batches, bool) else None
 
 
 def _function_of(trainer):
@@ -208,23 +213,35 @@ def _hook_accelerate(watch, module):
 
 
 def _hook_keras(watch, module):
-    original = module.TorchTrainer.fit
+    """``fit`` tells its callbacks what it was asked for."""
+    fit, callbacks, asked = module.TorchTrainer.fit, module.callbacks_module.CallbackList, []
+    begin = callbacks.on_train_begin
 
-    @functools.wraps(original)
-    def fit(self, *args, **kwargs):
-        watch.guarded("keras", lambda: _declare_keras(watch, kwargs))
-        return original(self, *args, **kwargs)
+    @functools.wraps(fit)
+    def counted_fit(self, *args, **kwargs):
+        asked.append(kwargs.get("validation_freq", 1))
+        try:
+            return fit(self, *args, **kwargs)
+        finally:
+            asked.pop()
 
-    module.TorchTrainer.fit = fit
+    @functools.wraps(begin)
+    def on_train_begin(self, *args, **kwargs):
+        if asked:
+            watch.guarded("keras", lambda: _declare_keras(watch, self.params, asked[-1]))
+        return begin(self, *args, **kwargs)
+
+    module.TorchTrainer.fit, callbacks.on_train_begin = counted_fit, on_train_begin
 
 
-def _declare_keras(watch, asked):
+def _declare_keras(watch, params, validation_freq):
     watch.writer.once("feature", name="keras", detail=version_of("keras"))
     watch.writer.event(
         "declared",
         framework="keras",
-        epochs=_positive(asked.get("epochs", 1)),
-        evaluation_epochs=_positive(asked.get("validation_freq", 1)),
+        epochs=_positive(params.get("epochs")),
+        batches=_positive(params.get("steps")),
+        evaluation_epochs=_positive(validation_freq),
     )
 
 

@@ -57,7 +57,8 @@ class Journal:
         )
         self._known = set()
         self._appended = set()
-        self._folders = set()  # whose times were said
+        self._folders = set()  # whose times were noted
+        self._unsaid = {}  # folder: its times, to go with the next event of something in it
         self._linked = set()  # (device, inode) of files that are kept by a second link
         self._aside = {}  # device: a folder on it for what is kept
         self._count = itertools.count()
@@ -197,6 +198,7 @@ class Journal:
 
     def _changed(self, path, found, truncates):
         self._known.add(path)
+        self._note_folder(path)
         move = truncates and found.st_nlink == 1
         kept = self._move_aside(path, found) if move else self._copy_aside(path, found)
         self._tell("changed", path, found, kept=kept)
@@ -274,6 +276,7 @@ class Journal:
         if found is None:
             return
         self._known.add(path)
+        self._note_folder(path)
         link = os.readlink(path) if stat.S_ISLNK(found.st_mode) else None
         kept = self._link_aside(path, found) if stat.S_ISREG(found.st_mode) else ""
         self._tell("removed", path, found, kept=kept, link=link)
@@ -357,13 +360,19 @@ class Journal:
             fields["size"] = found.st_size
             fields["permissions"] = stat.S_IMODE(found.st_mode)
             fields["times"] = (found.st_atime_ns, found.st_mtime_ns)
+        self._note_folder(path)
+        times = self._unsaid.pop(os.path.dirname(path), None)
+        self._watch.writer.event("wrote", kind=kind, path=path, folder_times=times, **fields)
+
+    def _note_folder(self, path):
+        """The times of its folder, before anything is moved."""
         folder = os.path.dirname(path)
-        if folder not in self._folders:
-            self._folders.add(folder)
-            above = _stat(folder)
-            if above is not None:
-                fields["folder_times"] = (above.st_atime_ns, above.st_mtime_ns)
-        self._watch.writer.event("wrote", kind=kind, path=path, **fields)
+        if folder in self._folders:
+            return
+        self._folders.add(folder)
+        above = _stat(folder)
+        if above is not None:
+            self._unsaid[folder] = (above.st_atime_ns, above.st_mtime_ns)
 
 
 def at(path, folder=-1):

@@ -58,7 +58,14 @@ class Pass:
         self.agreed = None  # batches, where processes train together
         self.refused = False  # the script does not take an early end
         self.outcome = None  # once it is over
+        self.paused_at = None  # when another pass began inside it, such as an evaluation
         self.dropped = None  # weak reference to the iterator, kept for its callback
+
+    def resume(self, at):
+        """It goes on: its clock stood still."""
+        if self.clock is not None:
+            self.clock += at - self.paused_at
+        self.paused_at = None
 
 
 class Loaders:
@@ -86,12 +93,10 @@ class Loaders:
 
         A loader that is read ahead (accelerate) is exhausted before its last step.
         """
-        if self._open:
-            return self._open[-1]
         last = self.last_trained
-        if last is None or last.batches_at_step is None:
-            return None
-        return last if last.stride * last.steps < last.batches_at_step else None
+        if last is not None and last.stride * last.steps < (last.batches_at_step or 0):
+            return last
+        return self.current
 
     def hook(self, module):
         """Watch the loaders of ``torch.utils.data.dataloader``, or of another that has the same."""
@@ -135,7 +140,7 @@ class Loaders:
                 watch.writer.failed("next(loader)", error)
                 cut = False
             if cut:
-                loaders.end(this, "cut", began, self)
+                loaders.end(this, "cut", None, self)
                 raise StopIteration
             try:
                 batch = original(self)
@@ -197,6 +202,8 @@ class Loaders:
             watch.finish_later("epochs")
         if this.number is None:
             self._begin(this, at)
+        if this.paused_at is not None:
+            this.resume(at)
         if not watch.miniature or self.framework_cuts or not self.is_due(this, at):
             return False
         if not may_end_early(frame):
@@ -219,6 +226,8 @@ class Loaders:
         this.began = at
         this.backwards_before = watch.steps.backwards
         this.seen.passes += 1
+        if self._open:
+            self._open[-1].paused_at = at
         self._open.append(this)
         watch.writer.event(
             "pass-began", at=at, loader=this.seen.number, number=this.number, stage=watch.stage()
@@ -232,6 +241,7 @@ class Loaders:
         self._watch.steps.waited += at - began
         this.last_at = at
         this.step_count = self._watch.steps.count
+        self.last_trained = None
         if this.first_at is None:
             this.first_at = at
         if this.batches == SETTLED:
@@ -311,6 +321,8 @@ class Loaders:
         watch = self._watch
         if hasattr(iterator, "_shutdown_workers") and not iterator._persistent_workers:
             iterator._shutdown_workers()
+        if outcome == "cut" and at is None:
+            at = now()
         watch.steps.drain()
         trained = this.steps > 0 or (watch.steps.count == 0 and this.backwards > 0)
         this.seen.epochs += trained

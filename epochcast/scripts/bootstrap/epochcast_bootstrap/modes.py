@@ -30,6 +30,7 @@ class Modes:
         self._depth = 0
         self._began = 0.0
         self._compiled = 0
+        self.regions = 0  # between eval() and train(), or without gradients: evaluations, mostly
 
     def hook(self, torch):
         """Watch torch."""
@@ -60,6 +61,7 @@ class Modes:
 
     def _tell_mode(self, module, mode):
         watch = self._watch
+        self.regions += bool(mode)
         watch.guarded(
             "mode",
             lambda: watch.writer.event(
@@ -89,6 +91,7 @@ class Modes:
     def _tell_region(self):
         watch = self._watch
         if not watch.steps.inside:  # optimizers step without gradients
+            self.regions += 1
             watch.guarded(
                 "no-grad", lambda: watch.writer.event("no-grad", soon=True, began=self._began)
             )

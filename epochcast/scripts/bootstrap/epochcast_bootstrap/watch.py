@@ -33,6 +33,7 @@ DEFAULTS = {
     "stop_file": "",
 }
 SETTLED_STEPS = 2  # of a loop, after which its clock starts
+LONGER = 2  # times the seconds of a loop that evaluated before it, but not yet again
 FORGOTTEN = 256  # steps without a batch, after which a pass is taken for none
 MEMORY_SECONDS = 1.0  # between looks at memory in the middle of a pass
 STOP_SECONDS = 0.5  # between looks for the stop file
@@ -64,6 +65,7 @@ class Watch:
         self._later = ""
         self._loop_began = None
         self._loop_steps = 0
+        self._loop_regions = None
         self._looked_at_memory = self._looked_for_stop = now()
         self._sources = set()
 
@@ -196,14 +198,15 @@ class Watch:
     def _is_loop_over(self):
         self._loop_steps += 1
         if self._loop_steps <= SETTLED_STEPS:
-            self._loop_began = now()
+            self._loop_began, self._loop_regions = now(), self.modes.regions or None
             return False
         settings = self.settings
         if self._loop_steps < settings["loop_steps"]:
             return False
         if self.world_size > 1:
             return self._is_loop_agreed()
-        return now() - self._loop_began >= settings["loop_seconds"]
+        longer = 1 if self.modes.regions != self._loop_regions else LONGER
+        return now() - self._loop_began >= settings["loop_seconds"] * longer
 
     def _is_loop_agreed(self):
         if not hasattr(self, "_loop_wanted"):
