@@ -9,7 +9,9 @@ any moment leaves the previous checkpoint, or the new one, whole. What a disk do
 seen by the sizes and checksums in its ``state.json``: then the one before it is the newest.
 
 Where the disk is limited, older ones go before the next is written, the best one last of them; the
-newest only where a save must not be left out.
+newest only where a save must not be left out. How large the next one will be nobody knows: it is
+taken to be as large as the largest of this process, and to go on growing where they grew. One that
+is larger all the same may fill more than the limit for a moment, which is counted.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class CheckpointStore:
 
     Attributes:
         gave_way: whether one was removed that would have been kept without the limit.
+        overfilled: bytes beyond the limit that were filled at most.
         damaged: name → what is wrong with it, of those that ``last`` had to pass over.
     """
 
@@ -65,7 +68,8 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
         self.limit, self.expected = inf if limit is None else limit, expected
-        self.gave_way = False
+        self.gave_way, self.overfilled = False, 0.0
+        self._sizes: list[float] = []  # of those that this process wrote, in order
         self.damaged: dict[str, str] = {}
         self._whole: set[str] = set()  # found so, or written, by this process
 
@@ -79,9 +83,14 @@ class CheckpointStore:
         return number
 
     def next_bytes(self) -> float:
-        """Of the next one, which is taken to be as large as the newest."""
+        """Of the next one: as large as the largest so far, and more where they have grown."""
         whole = self._undamaged()
-        return _content_bytes(whole[-1]) if whole else self.expected
+        known = [*self._sizes, *(_content_bytes(folder) for folder in whole[-1:])]
+        if not known:
+            return self.expected
+        before, last = self._sizes[-2:] if len(self._sizes) > 1 else (0.0, 0.0)
+        grows = len(self._sizes) > 2 and self._sizes[-3] < before < last
+        return max(known) + (last - before) * grows
 
     def room(self) -> float:
         """How many fit into the limit at once; inf without a limit, or as long as none is known."""
@@ -114,6 +123,10 @@ class CheckpointStore:
         folder.replace(final)
         _sync(self.folder)
         self._whole.add(final.name)
+        self._sizes.append(_content_bytes(final))
+        if self.limit < inf:
+            filled = sum(_content_bytes(folder) for folder in self._all())
+            self.overfilled = max(self.overfilled, filled - self.limit * (1 + ROUNDING))
         self._prune()
         self._leave_room(0.0, spared=1)  # it may be larger than those before it
         return final

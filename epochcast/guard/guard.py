@@ -108,7 +108,8 @@ class Guard:
             limit=None if plan.budget.disk is None else plan.budget.disk / plan.folds,
             expected=plan.chosen.save_bytes or 0.0,
         )
-        self._told_of_disk, self._has_room_at_start = False, True
+        self._told_of_disk: set[str] = set()
+        self._has_room_at_start = True
         found = (
             resume(self._folder, self.checkpoints, plan, began)
             if self._decides
@@ -451,19 +452,27 @@ class Guard:
         now = self._clock.monotonic()
         self._timer.saved(now)
         self.state = self.state.saved(began, now, number)
-        if self.checkpoints.gave_way:
+        if self.checkpoints.overfilled > 0:
+            over = format_bytes(self.checkpoints.overfilled)
+            self._tell_once("disk-overfilled", over=over, need=self._disk_of_two())
+        elif self.checkpoints.gave_way:
             self._tell_of_disk()
 
     def _tell_of_disk(self) -> None:
-        """Once, that the disk limit has no room for all that would be saved and kept."""
-        if self._told_of_disk or not self._decides:
-            return
-        self._told_of_disk = True
+        """That the disk limit has no room for all that would be saved and kept."""
         size, room = self.checkpoints.next_bytes(), self.checkpoints.room()
-        if room < 2:
-            self.note("disk-one-checkpoint", need=self._disk_of_two())
+        if room < 1:
+            self._tell_once("disk-no-checkpoint", size=format_bytes(size), need=self._disk_of_two())
+        elif room < 2:
+            self._tell_once("disk-one-checkpoint", need=self._disk_of_two())
         else:
-            self.note("disk-limits-checkpoints", count=f"{room:,.0f}", size=format_bytes(size))
+            many = {"count": f"{room:,.0f}", "size": format_bytes(size)}
+            self._tell_once("disk-limits-checkpoints", **many)
+
+    def _tell_once(self, code: str, **details: str) -> None:
+        if self._decides and code not in self._told_of_disk:
+            self._told_of_disk.add(code)
+            self.note(code, **details)
 
     def _disk_of_two(self) -> str:
         """A limit with room for two checkpoints, in each fold."""

@@ -12,6 +12,7 @@ from rehearsal import Rehearsal, make_plan
 
 from epochcast.errors import UsageError
 from epochcast.guard.checkpoints import STATE, CheckpointStore
+from epochcast.guard.controller import Policy
 from epochcast.guard.run_state import CheckpointState
 from epochcast.records import Plan, Position, StopReason
 
@@ -144,3 +145,109 @@ def test_a_checkpoint_larger_than_planned_is_seen_at_the_first_step(tmp_path: Pa
     with pytest.raises(UsageError, match="--disk 800B or more"):
         run.run()
     assert run.guard.position.steps == 1
+
+
+def growing(plan: Plan, folder: Path, sizes: list[int], **settings) -> Fake:
+    """A run whose n-th checkpoint has the n-th size, the last one from then on."""
+    run = Fake(plan, folder, losses=LOSSES, settings=settings)
+    left = list(sizes)
+
+    def size_it(run: Fake) -> None:
+        run.size = left.pop(0) if len(left) > 1 else left[0]
+
+    write = run._write
+
+    def sized(path: Path) -> None:
+        size_it(run)
+        write(path)
+
+    run.guard._write = sized
+    return run
+
+
+def test_a_checkpoint_that_outgrows_those_before_it_is_said(tmp_path: Path) -> None:
+    """320 + 320 fit into 700; 500 beside 320 do not, and nobody could know."""
+    run = growing(limited(700.0), tmp_path, [320, 320, 500])
+    assert run.run() is StopReason.PLAN_DONE
+    assert run.most == 820
+    notes = run.listener.notes()
+    assert notes.count("disk-overfilled") == 1
+    assert notes.count("disk-one-checkpoint") == 1  # from then on nothing is saved before the end
+    said = next(
+        e
+        for e in run.listener.events
+        if getattr(e, "notice", None) is not None and e.notice.code == "disk-overfilled"
+    )
+    assert dict(said.notice.details) == {"over": "120 B", "need": "0.98KiB"}
+
+
+def test_growth_that_goes_on_is_reckoned_with(tmp_path: Path) -> None:
+    """By 100 bytes each: the fourth is expected to have 600, for which an older one goes first."""
+    store = CheckpointStore(tmp_path, keep=2, limit=1500)
+    for steps, size in enumerate((300, 400, 500), start=1):
+        save(store, steps, size=size)
+    assert store.next_bytes() == 600
+    assert save(store, 4, size=600) <= 1500
+    assert store.overfilled == 0
+    save(store, 5, size=300)  # smaller again: as large as the largest
+    assert store.next_bytes() == 600
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 500), min_size=1, max_size=8), keep=st.integers(0, 3))
+def test_more_than_the_limit_is_never_filled_in_silence(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], keep: int
+) -> None:
+    store = CheckpointStore(tmp_path_factory.mktemp("checkpoints"), keep, limit=1000)
+    most = max(save(store, steps, size=size) for steps, size in enumerate(sizes, start=1))
+    assert (store.overfilled > 0) == (most > 1000)
+
+
+@pytest.mark.parametrize("rehearse", [False, True])
+def test_the_first_checkpoint_of_unknown_size_shows_what_there_is_room_for(
+    tmp_path: Path, rehearse: bool
+) -> None:
+    plan = limited(300.0, expected=None)
+    run = Fake(plan, tmp_path, losses=LOSSES, settings={"policy": Policy(rehearse=rehearse)})
+    if rehearse:
+        with pytest.raises(UsageError, match="--disk 640B or more"):
+            run.run()
+        return
+    assert run.run() is StopReason.PLAN_DONE
+    notes = run.listener.notes()
+    assert notes.count("disk-overfilled") == 1
+    assert notes.count("disk-no-checkpoint") == 1
+
+
+def test_all_are_kept_as_long_as_there_is_room(tmp_path: Path) -> None:
+    run = Fake(limited(1600.0, keep=0), tmp_path, losses=LOSSES)
+    assert run.run() is StopReason.PLAN_DONE
+    assert run.most == 5 * BYTES
+    assert run.listener.notes().count("disk-limits-checkpoints") == 1
+    assert run.guard.best_checkpoint is not None
+
+
+class Pair:
+    """Two processes in one: what the second adds is on the disk when the first one looks."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.size = rank, 2
+
+    def all_reduce_max(self, values):
+        return list(values)
+
+
+def test_of_several_processes_the_parts_of_all_count(tmp_path: Path) -> None:
+    """Each writes 320 bytes: two checkpoints of 640 do not fit into 700."""
+    store = CheckpointStore(tmp_path, keep=1, limit=700, expected=320)
+
+    def write(path: Path) -> None:
+        path.mkdir()
+        for rank in (0, 1):
+            (path / f"shard-{rank}").write_bytes(b"x" * BYTES)
+
+    store.save(write, CheckpointState(position=Position(steps=1)), Pair(0), everyone=True)
+    assert (store.next_bytes(), store.room()) == (640, 1)
+    store.save(write, CheckpointState(position=Position(steps=2)), Pair(0), everyone=True)
+    assert steps_of(store) == [2]
+    assert store.overfilled == 0

@@ -155,6 +155,10 @@ WARNINGS = {
     "disk-one-checkpoint": "the plan's disk limit has room for one checkpoint: it is written when "
     "the run ends, nothing is saved before, and the best value's weights are not kept; for that, "
     "plan with --disk {need}",
+    "disk-no-checkpoint": "a checkpoint takes {size}, more than the plan's disk limit: it is "
+    "written when the run ends, beyond the limit; plan with --disk {need}",
+    "disk-overfilled": "a checkpoint was larger than those before it, or than planned, and filled "
+    "{over} more than the plan's disk limit until an older one went; plan with --disk {need}",
     "damaged-checkpoint": "checkpoint {name} is damaged ({error}): the run goes on from the one "
     "before it",
     "vanished-checkpoint": "checkpoint {number}, the newest of this run, is no longer there: what "
