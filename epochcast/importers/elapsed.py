@@ -58,20 +58,21 @@ def is_since_start(found: Sequence[Series]) -> bool:
         Malformed: they may be either.
     """
     several = [series for series in found if len(series.seconds) > 1]
-    if not several or any(min(series.steps) <= 0 for series in several):
-        return False
-    longest = max(several, key=lambda series: len(series.seconds))
     shown = [series for series in several if len(series.seconds) >= FEWEST]
-    if shown and all(is_clear(series) for series in shown):
+    clear = [series for series in shown if is_clear(series)]
+    if shown and len(clear) == len(shown) and all(min(s.steps) > 0 for s in several):
         return True
-    if longest.is_said or not _is_doubtful(longest):
+    rising = [s for s in several if min(s.steps) > 0]
+    doubtful = [s for s in rising if _is_doubtful(s)] if len(rising) == len(several) else []
+    asked = next((s for s in (*clear, *doubtful) if not s.is_said), None)
+    if asked is None:
         return False
-    first, *_, last = longest.seconds
-    raise longest.row.wrong(
+    first, *_, last = asked.seconds
+    raise asked.row.wrong(
         f"it rises with every epoch, from {first:g} to {last:g} seconds: say whether these are the "
-        f"times of the epochs, --map epoch_seconds={longest.column}, or since the start, --map "
-        f"elapsed_seconds={longest.column}",
-        longest.column,
+        f"times of the epochs, --map epoch_seconds={asked.column}, or since the start, --map "
+        f"elapsed_seconds={asked.column}",
+        asked.column,
     )
 
 
@@ -122,7 +123,12 @@ def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
 def _numbered(series: Series) -> list[int]:
     """How many epochs are done at each time."""
     known = [epoch for epoch in series.epochs if epoch is not None]
-    if len(known) < len(series.seconds) or len(set(known)) < len(known):
+    if len(known) == len(series.seconds) and len(set(known)) < len(known):
+        raise series.row.wrong(
+            "there are several times of one epoch: name a column step that tells them apart",
+            series.column,
+        )
+    if len(known) < len(series.seconds):
         if len(series.seconds) == 1:
             raise series.row.wrong(
                 "a time since the start needs the epoch of its row: name a column epoch",

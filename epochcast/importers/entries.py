@@ -9,6 +9,7 @@ a micro-step of B samples on each of D devices takes B·D / (samples per second 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ CONFIG: dict[str, Callable[[Cell], Any]] = {  # fields of a RunConfig beside its
     "workers": parse_count,
     "compiled": parse_truth,
     "drop_last": parse_truth,
+    "eval_batch_size": parse_whole,
 }
 BATCHES = ("batch_size", "accumulation", "world_size")  # whose product is the global batch
 _Value = TypeVar("_Value")
@@ -107,6 +109,7 @@ class RowReader:
             UsageError: something is in no column and was not said either.
         """
         config = self._config()
+        self._require_counted(config)
         timed = self._timed()
         role = timed.role if timed.role in ("epoch_seconds", "elapsed_seconds") else "step_seconds"
         found = self._seconds(timed, config)
@@ -270,6 +273,17 @@ class RowReader:
             problem = "how many samples were evaluated? name a column eval_samples or say it with "
             raise self.row.wrong(f"{problem}--eval-samples", timed[0].name)
         return samples or 0
+
+    def _require_counted(self, config: RunConfig) -> None:
+        """Refuse devices that only a name counts: ``8x A100``."""
+        for column, name in self._values("device", parse_name):
+            found = re.fullmatch(r"(\d{1,4})\s*[x×*]\s*\D.*", name, re.IGNORECASE)
+            if found and int(found[1]) != config.world_size:
+                raise self.row.wrong(
+                    f"{name} are {found[1]} devices, but world_size is {config.world_size}: name a "
+                    "column num_gpus, or say how many they were with --devices",
+                    column.name,
+                )
 
     def _device(self) -> Device:
         name = self._said("device", self.options.device, parse_name)

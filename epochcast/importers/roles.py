@@ -46,12 +46,18 @@ ROLES: Mapping[str, Role] = {
         "batch size of a forward pass",
         "batch size|batch|bs|batchsize|micro batch|micro batch size|mbs|train batch size"
         "|train micro batch size|per device batch size|per device train batch size"
-        "|device batch size|local batch size",
+        "|device batch size|local batch size|train bs|train batch",
     ),
     "global_batch": Role(
         "batch of all devices and accumulated steps",
         "global batch|global batch size|gbs|total batch size|total train batch size"
-        "|effective batch|effective batch size",
+        "|effective batch|effective batch size|total batch|total bs|global bs|effective bs"
+        "|eff batch size|eff batch|eff bs|overall batch size|macro batch size|ims batch",
+    ),
+    "eval_batch_size": Role(
+        "batch size of an evaluation",
+        "eval batch size|val batch size|validation batch size|test batch size|eval bs|val bs"
+        "|per device eval batch size|device eval batch size|eval batch|val batch",
     ),
     "accumulation": Role(
         "accumulated micro-batches",
@@ -168,7 +174,10 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
     "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
     "|steps|max steps|total steps|samples seen"
-    "|converged|diverged|succeeded"
+    "|converged|diverged|succeeded|ips|score|scores|episode len|episode length|ep len"
+    "|total tokens|tokens total|num tokens|tokens processed|total samples|samples processed"
+    "|examples seen|wd|early stopped|stopped|nan|nans|exit|ok|retries|retry|failed|failures|oom"
+    "|crashed|errors|ckpt path|checkpoint path|rating|rank score|preemptions|preempted"
     "|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
 )
 OF_THE_JOB = (  # whole names of what was written down of a run, and is no property of it
@@ -178,7 +187,9 @@ OF_THE_JOB = (  # whole names of what was written down of a run, and is no prope
     "|eligible|node list|nodelist|rank|local rank|global rank|fold|log dir|output dir|path|file"
     "|command|cmd|reason|tag|description|owner"
 )
-SILENT = frozenset(("train", "training", "avg", "average", "mean", "median", "usage", "used"))
+SILENT = frozenset(
+    ("train", "training", "avg", "average", "mean", "median", "usage", "used", "in", "of")
+)
 SINCE_START = frozenset(
     ("runtime", "elapsed", "walltime", "wallclock")
 )  # alone: the time of a run so far
@@ -212,6 +223,14 @@ BY_PHRASE: Mapping[Kind, Mapping[str, str]] = {
     for kind in get_args(Kind)
 }
 KNOWN_WORDS = {word for role in ROLES.values() for word in role.names.replace("|", " ").split()}
+CLOCK_FORMAT = re.compile(r"(d+[- ])?h{1,2}:m{1,2}:s{1,2}(\.\w+)?|m{1,2}:s{1,2}", re.IGNORECASE)
+RATE = re.compile(
+    r"/\s*(s|sec|second|min|minute|h|hr|hour|day)s?\s*[)\]]?$|^(s|sec|ms|seconds)/", re.IGNORECASE
+)
+FUSED = re.compile(
+    r"(epoch|step|batch|iter|iteration|train|eval|val|wall)(times?|duration|secs?|ms)"
+)
+WHOLES = frozenset(("epoch", "step", "iter", "iteration", "batch", "total", "hh"))  # that take time
 FLOPS = re.compile(r"([kmgtp]?)(flop|mac)s?")
 SI_WORDS = {"million": "m", "millions": "m", "billion": "b", "billions": "b", **{k: k for k in SI}}
 
@@ -244,11 +263,15 @@ def meaning_of(name: str) -> Meaning:
     text, bracket = _bracketed(name)
     words, each = _without_device(_words(text))
     plain = " ".join(word for word in words if word != "per")
+    if each and ROLE_OF_THING.get(plain) == "sample_seconds":  # samples_per_gpu is no data set
+        return Meaning(role="batch_size")
     if bracket is None and plain in BY_PHRASE["plain"]:
         return Meaning(role=BY_PHRASE["plain"][plain])
     for read in (_time_or_rate, _count, _size):
         if found := read(words, bracket):
             return replace(found, each=each or found.each)
+    if RATE.search(name):
+        return Meaning(left_out="a rate, but of what?")
     if plain in OF_THE_JOB.split("|"):
         return Meaning(left_out="of the job")
     return Meaning(left_out=RESULT if _is_result(name, plain.split()) else "")
@@ -270,6 +293,8 @@ def _bracketed(name: str) -> tuple[str, str | None]:
     words = _words(found[2])
     if len(words) == 1 and (_is_unit(words[0]) or words[0] in SI_WORDS or words[0] == "%"):
         return found[1], words[0]
+    if CLOCK_FORMAT.fullmatch(found[2]):  # its cells say it themselves
+        return found[1], None
     if "per" in words:  # throughput (samples/s), time (s/it): what it is of is in the brackets
         return found[2], None
     return name, None
@@ -285,7 +310,9 @@ def _words(text: str) -> list[str]:
     found: list[str] = []
     for chunk in re.findall(r"[^\W_]+|/|%", text.replace("µ", "u").replace("μ", "u")):
         whole = chunk.lower()
-        if _is_unit(whole) or whole in KNOWN_WORDS or FLOPS.fullmatch(whole):
+        if fused := FUSED.fullmatch(whole):
+            found += fused.groups()
+        elif _is_unit(whole) or whole in KNOWN_WORDS or FLOPS.fullmatch(whole):
             found.append(whole)
         else:
             found += [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|%", chunk)]
@@ -332,7 +359,9 @@ def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
         return Meaning(role=role, unit=unit, order=order)
     if not core and not order and has_noun:
         return Meaning(role=TIME if SINCE_START.isdisjoint(rest) else "elapsed_seconds", unit=unit)
-    is_time = (rest and rest[-1] in TIME_NOUNS) or (unit and len(unit) > 1 and unit != "min")
+    is_time = has_noun and not WHOLES.isdisjoint(rest)
+    is_time = is_time or bool(rest and rest[-1] in TIME_NOUNS)
+    is_time = is_time or bool(unit and len(unit) > 1 and unit != "min")
     return Meaning(unit=unit, left_out="a time, but of what?") if is_time else None
 
 
@@ -361,7 +390,8 @@ def _per(words: Sequence[str]) -> Meaning | None:
     if after in ROLE_OF_THING and (time_unit(before) or before in TIME_NOUNS):
         own = before if time_unit(before) else next(filter(time_unit, words[at + 2 :]), None)
         return Meaning(role=ROLE_OF_THING[after], unit=own)
-    return None
+    is_rate = (time_unit(after) and len(after) > 1) or after == "s"
+    return Meaning(left_out="a rate, but of what?") if is_rate or time_unit(before) else None
 
 
 def _size(words: Sequence[str], bracket: str | None) -> Meaning | None:

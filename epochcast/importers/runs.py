@@ -38,6 +38,12 @@ from epochcast.importers.columns import (
 )
 from epochcast.importers.elapsed import Series, epochs_of, is_clear, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
+from epochcast.importers.knobs import (
+    require_known_before,
+    require_names_of_devices,
+    require_same_knobs_everywhere,
+    require_same_knobs_within_runs,
+)
 from epochcast.importers.roles import RESULT, spelled
 from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 from epochcast.importers.table import Table, decoded, read_text
@@ -119,9 +125,11 @@ def read(
             )
         columns = _without_empty(understand(table.names, options), table)
         rows = _of_training(table, columns)
+        require_names_of_devices(rows, columns)
+        require_known_before(rows, columns)
         entries = [RowReader(row, columns, options).entry() for row in rows]
-        _require_same_knobs_everywhere(entries, columns)
-        _require_same_knobs_within_runs(entries, columns)
+        require_same_knobs_everywhere(entries, columns)
+        require_same_knobs_within_runs(entries, columns)
         runs, elapsed = _with_epochs(_runs(_counted(entries, count) if count else entries))
         found = _measurements(runs, at or datetime.now(timezone.utc))
     except Malformed as error:
@@ -225,51 +233,6 @@ def _note(code: str, **details: str) -> Warning_:
     return Warning_(code=code, details=tuple(details.items()))
 
 
-# Knobs
-
-
-def _require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
-    """A knob has a value in all rows of a workload or in none."""
-    expected: dict[str, set[str]] = {}
-    for entry in entries:
-        knobs = {name for name, _ in entry.config.sizes}
-        odd = min(knobs ^ expected.setdefault(entry.workload, knobs), default=None)
-        if odd is not None:
-            column = next(c.name for c in columns if c.knob == odd)
-            problem = f"the knob {odd!r} needs a value in every row of {entry.workload}, or in none"
-            raise entry.row.wrong(f"{problem}; --ignore {column} leaves it out", column)
-
-
-def _require_same_knobs_within_runs(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
-    """A column that changes while the epochs of a run go up is a result, e.g. its accuracy.
-
-    Runs of equal knobs begin with the same epoch, so a value that first comes later, where the row
-    before has another, is of a run that has begun already.
-    """
-    groups: dict[object, Run] = {}
-    for entry in entries:
-        same = replace(entry.config, sizes=())
-        groups.setdefault((entry.run, entry.workload, entry.device, same), []).append(entry)
-    for group in groups.values():
-        for column in columns:
-            if column.role == KNOB:
-                _require_no_late_value(group, column)
-
-
-def _require_no_late_value(group: Run, column: Column) -> None:
-    first = min((e.epoch for e in group if e.epoch is not None), default=None)
-    seen: set[object] = set()
-    before: Entry | None = None
-    for entry in group:
-        value = dict(entry.config.sizes).get(column.knob)
-        late = entry.epoch is not None and first is not None and entry.epoch > first
-        if before and late and value not in seen and (before.epoch or 0) < (entry.epoch or 0):
-            problem = f"it changes from epoch {before.epoch} of a run to {entry.epoch}, so it is no"
-            raise entry.row.wrong(f"{problem} knob: --ignore {column.name}", column.name)
-        seen.add(value)
-        before = entry
-
-
 # Entries to runs, and runs to measurements
 
 
@@ -318,10 +281,11 @@ def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
         return list(runs), ()
     changed = {id(run) for run in (said or whole)}
     found = [_differenced(run) if id(run) in changed else run for run in runs]
-    example = next(run for run in found if run[0].epoch_seconds)
-    shown = ", ".join(f"{seconds:.4g}" for seconds in _series(example).seconds[:3])
-    note = _note("since-start", column=example[0].timed.name, epochs=shown)
-    return found, (note,)
+    example = next(run for run in found if run[0].epoch_seconds or run[0].step_seconds)
+    entry = example[0]
+    shown = ", ".join(f"{s:.4g}" for s in (entry.epoch_seconds or entry.step_seconds)[:3])
+    code = "since-start" if entry.epoch_seconds else "since-start-steps"
+    return found, (_note(code, column=entry.timed.name, epochs=shown),)
 
 
 def _require_no_run_in_pieces(runs: Sequence[Run]) -> None:
@@ -331,8 +295,12 @@ def _require_no_run_in_pieces(runs: Sequence[Run]) -> None:
         Malformed: those of a configuration only rise, by about as much each.
     """
     loose: dict[object, Run] = {}
+    before: dict[object, Entry] = {}
     for run in runs:
         entry = run[0]
+        key = (entry.workload, entry.device, entry.config)
+        _require_new_run(before.get(key), entry)
+        before[key] = run[-1]
         if entry.run is None and entry.place is None and len(entry.epoch_seconds) == 1:
             loose.setdefault((entry.workload, entry.device, entry.config), []).append(entry)
     for series in map(_series, loose.values()):
@@ -342,6 +310,18 @@ def _require_no_run_in_pieces(runs: Sequence[Run]) -> None:
                 "a column epoch, or run where each row is a run",
                 series.column,
             )
+
+
+def _require_new_run(before: Entry | None, entry: Entry) -> None:
+    """Refuse times since the start that go on rising although an epoch comes again."""
+    if before is None or entry.run is not None or not (before.elapsed_seconds):
+        return
+    if entry.elapsed_seconds and entry.elapsed_seconds[0] > before.elapsed_seconds[-1]:
+        raise entry.row.wrong(
+            "the time since the start goes on from the row before, but its epoch does not: name a "
+            "column step that tells rows of one epoch apart, or run where this is another one",
+            entry.timed.name,
+        )
 
 
 def _series(run: Run) -> Series:
@@ -356,6 +336,8 @@ def _series(run: Run) -> Series:
 
 
 def _differenced(run: Run) -> Run:
+    if _counts_steps(run):
+        return _stepped(run)
     seconds, includes_first = epochs_of(_series(run))
     first = replace(run[0], epoch_seconds=seconds, elapsed_seconds=())
     if not includes_first:
@@ -364,10 +346,27 @@ def _differenced(run: Run) -> Run:
     return [first, *rest]
 
 
+def _counts_steps(run: Run) -> bool:
+    """Whether rows are of steps: several in an epoch, or without epochs at all."""
+    epochs = {entry.epoch for entry in run}
+    return all(e.step is not None for e in run) and (None in epochs or len(epochs) < len(run))
+
+
+def _stepped(run: Run) -> Run:
+    """Times since the start by steps: micro-steps, as many in each update as are accumulated."""
+    series = replace(_series(run), epochs=tuple(entry.step for entry in run))
+    seconds, includes_first = epochs_of(series)
+    each = tuple(s / run[0].config.accumulation for s in seconds)
+    first = replace(run[0], step_seconds=each, epoch_seconds=(), elapsed_seconds=())
+    first = replace(first, epoch=1 if includes_first else 2)
+    rest = [replace(entry, epoch_seconds=(), elapsed_seconds=()) for entry in run[1:]]
+    return [first, *rest]
+
+
 def _measurement(run: Run, created_at: str) -> Measurement:
     first, config = run[0], run[0].config
     evaluated = [e.eval_seconds for e in run if e.eval_seconds is not None]
-    batches = divide(first.eval_samples, config.batch_size, 1, 1).micro_batches
+    batches = divide(first.eval_samples, config.evaluated_at_once, 1, 1).micro_batches
     try:
         return Measurement.from_epochs(
             first.workload,

@@ -113,6 +113,8 @@ WARNINGS = {
     "other-rows": "{count} rows are not of the training, such as {first}, and left out",
     "since-start": "the times in {column!r} only rise, so they are taken as times since the start; "
     "the epochs took the differences: {epochs}, … seconds",
+    "since-start-steps": "the times in {column!r} only rise, so they are taken as times since the "
+    "start, and the column of steps as optimizer steps; a micro-batch took {epochs}, … seconds",
     "batch-of-one-device": "{column!r} is taken as the batch of one device; if it is of all of "
     "them together: --map global_batch={column}",
     "step-of-micro-batch": "{column!r} is taken as the time of one micro-batch; if it is of an "

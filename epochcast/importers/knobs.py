@@ -1,0 +1,94 @@
+"""Columns that were taken for knobs, and what their values say against it.
+
+a fraction of its own in every row      0.812, 0.833, 0.851        a result? asked
+numbers where a device has a name       4                          how many, or which one? asked
+another value from epoch to epoch       0.61, 0.66                 a result: refused
+no value in some rows of a workload                                refused
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from epochcast.importers.columns import KNOB, Column
+from epochcast.importers.entries import Entry
+from epochcast.importers.rows import Row
+
+MANY_ROWS, MANY_FIGURES = 3, 3  # from which on a column looks measured
+
+
+def require_names_of_devices(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """Ask what numbers mean in a column that may name a device, count devices or number them."""
+    for column in columns:
+        cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
+        if column.role == "device" and not column.said and all(map(str.isdigit, cells)):
+            raise rows[0].wrong(
+                f"{cells[0]} is no name of a device: if it is how many there were, --map "
+                f"world_size={column.name}; if it is which one, --ignore {column.name}",
+                column.name,
+            )
+
+
+def require_known_before(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """Ask whether a column is a knob that has another fraction in every row, as results do."""
+    for column in columns:
+        if column.role == KNOB and not column.said and len(rows) >= MANY_ROWS:
+            values = [row.cells.get(column.name) for row in rows]
+            if all(map(_is_measured, values)) and len(set(map(str, values))) == len(values):
+                raise rows[0].wrong(
+                    "every row has another value, with a fraction, as a result has: leave it out "
+                    f"with --ignore {column.name}, or say that it is known before a run with --map "
+                    f"{column.name}={column.name}",
+                    column.name,
+                )
+
+
+def _is_measured(cell: object) -> bool:
+    """Whether it is a number with a fraction of three figures or more: 0.842, 12.31."""
+    text = str(cell).strip().lower()
+    digits = re.fullmatch(r"-?(\d+)\.(\d+)(e[-+]?\d+)?", text)
+    return digits is not None and len((digits[1] + digits[2]).strip("0")) >= MANY_FIGURES
+
+
+def require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
+    """A knob has a value in all rows of a workload or in none."""
+    expected: dict[str, set[str]] = {}
+    for entry in entries:
+        knobs = {name for name, _ in entry.config.sizes}
+        odd = min(knobs ^ expected.setdefault(entry.workload, knobs), default=None)
+        if odd is not None:
+            column = next(c.name for c in columns if c.knob == odd)
+            problem = f"the knob {odd!r} needs a value in every row of {entry.workload}, or in none"
+            raise entry.row.wrong(f"{problem}; --ignore {column} leaves it out", column)
+
+
+def require_same_knobs_within_runs(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
+    """A column that changes while the epochs of a run go up is a result, e.g. its accuracy.
+
+    Runs of equal knobs begin with the same epoch, so a value that first comes later, where the row
+    before has another, is of a run that has begun already.
+    """
+    groups: dict[object, list[Entry]] = {}
+    for entry in entries:
+        same = replace(entry.config, sizes=())
+        groups.setdefault((entry.run, entry.workload, entry.device, same), []).append(entry)
+    for group in groups.values():
+        for column in columns:
+            if column.role == KNOB:
+                _require_no_late_value(group, column)
+
+
+def _require_no_late_value(group: list[Entry], column: Column) -> None:
+    first = min((e.epoch for e in group if e.epoch is not None), default=None)
+    seen: set[object] = set()
+    before: Entry | None = None
+    for entry in group:
+        value = dict(entry.config.sizes).get(column.knob)
+        late = entry.epoch is not None and first is not None and entry.epoch > first
+        if before and late and value not in seen and (before.epoch or 0) < (entry.epoch or 0):
+            problem = f"it changes from epoch {before.epoch} of a run to {entry.epoch}, so it is no"
+            raise entry.row.wrong(f"{problem} knob: --ignore {column.name}", column.name)
+        seen.add(value)
+        before = entry

@@ -1,0 +1,120 @@
+"""What a table does not make clear is asked for, and what is clear in any spelling is read."""
+
+import pytest
+
+from epochcast.errors import EpochcastError
+from epochcast.importers.columns import ImportOptions
+from epochcast.importers.roles import meaning_of
+from epochcast.importers.runs import Imported, read
+
+SAID = ImportOptions(workload="w", device="NVIDIA A100", samples=50_000)
+
+
+def imported(text: str, options: ImportOptions = SAID) -> Imported:
+    return read(text, options)
+
+
+def refused(text: str, options: ImportOptions = SAID) -> str:
+    with pytest.raises(EpochcastError) as error:
+        imported(text, options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "unit"),
+    [
+        ("t_epoch", "epoch_seconds", None),
+        ("T_step(us)", "step_seconds", "us"),
+        ("step_t_ms", "step_seconds", "ms"),
+        ("epochtime", "epoch_seconds", None),
+        ("batchtime_ms", "step_seconds", "ms"),
+        ("step_time_in_ms", "step_seconds", "ms"),
+        ("Epoch Duration (hh:mm:ss)", "epoch_seconds", None),
+        ("walltime", "elapsed_seconds", None),
+        ("total_bs", "global_batch", None),
+        ("effective_bs", "global_batch", None),
+        ("samples_per_gpu", "batch_size", None),
+        ("images per device", "batch_size", None),
+        ("per_device_eval_batch_size", "eval_batch_size", None),
+        ("gas", "accumulation", None),
+        ("update_freq", "accumulation", None),
+        ("mixed_precision", "precision", None),
+        ("train_steps_per_second", "update_seconds", "second"),
+    ],
+)
+def test_names_in_other_spellings(name: str, role: str, unit: str | None) -> None:
+    found = meaning_of(name)
+    assert (found.role, found.unit) == (role, unit)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["commit", "experiment", "id", "fold", "partition", "sec/kimg", "kimg/s", "loss/s", "achieved_tflops", "early_stopped", "retries", "score", "total_tokens", "Epoch_Duration_(hh:mm)", "nan_count", "flops_per_s"],
+)
+def test_no_knobs_are_what_was_written_down_or_came_of_it(name: str) -> None:
+    assert meaning_of(name).left_out
+
+
+@pytest.mark.parametrize("name", ["T", "model_name", "mem_len", "time_steps", "width", "optimizer", "dropout"])
+def test_knobs_stay_knobs(name: str) -> None:
+    assert (meaning_of(name).role, meaning_of(name).left_out) == ("", "")
+
+
+def test_a_fraction_of_its_own_in_every_row_is_asked() -> None:
+    rows = "bs,step_ms,goodness\n32,5,0.812\n64,9,0.833\n128,17,0.851\n"
+    assert "--ignore goodness, or say that it is known before a run with --map" in refused(rows)
+    mapped = ImportOptions(
+        workload="w", device="NVIDIA A100", samples=50_000, renamed={"goodness": "goodness"}
+    )
+    assert len(imported(rows, mapped).measurements) == 3
+    few = "bs,step_ms,mult\n32,5,0.5\n64,9,0.75\n128,17,1.25\n"
+    assert dict(imported(few).measurements[0].config.sizes) == {"mult": 0.5}
+
+
+@pytest.mark.parametrize("number", ["4", "0"])
+def test_a_number_is_no_name_of_a_device(number: str) -> None:
+    assert f"{number} is no name of a device" in refused(f"bs,GPU,step_ms\n8,{number},50\n")
+
+
+@pytest.mark.parametrize("name", ["8x A100", "4 x NVIDIA V100", "2×RTX 3090"])
+def test_devices_in_a_name_are_counted(name: str) -> None:
+    rows = f"bs,gpu,step_ms\n8,{name},50\n"
+    assert "but world_size is 1" in refused(rows)
+    counted = ImportOptions(
+        workload="w", device="NVIDIA A100", samples=50_000, devices=int(name[0])
+    )
+    assert imported(rows, counted).measurements[0].config.world_size == int(name[0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds"),
+    [
+        ("bs,step,elapsed\n32,100,60\n32,200,118\n32,300,177\n", [0.58, 0.59]),
+        ("bs,epoch,step,elapsed\n32,0,50,30\n32,0,100,60\n32,1,150,91\n", [0.6, 0.62]),
+        ("bs,step,elapsed,ga\n32,10,60,4\n32,20,100,4\n32,30,140,4\n", [1.0, 1.0]),
+    ],
+)
+def test_times_since_the_start_by_steps_are_of_steps(rows: str, seconds: list[float]) -> None:
+    """They were read as the times of epochs, of 1,563 steps each."""
+    found = imported(rows)
+    assert found.measurements[0].step_seconds == pytest.approx(seconds)
+    assert "since-start-steps" in {w.code for w in found.warnings}
+
+
+def test_a_run_in_pieces_or_one_that_only_rises_beside_others_is_asked() -> None:
+    pieces = "bs,epoch,elapsed\n32,0,30\n32,0,60\n32,1,91\n"
+    assert "name a column step that tells rows of one epoch apart" in refused(pieces)
+    mixed = "bs,run,epoch,time\n" + "".join(
+        f"{bs},{run},{epoch},{time}\n"
+        for bs, run, times in ((32, "a", (60, 58, 61)), (64, "b", (40, 79, 118)))
+        for epoch, time in enumerate(times, start=1)
+    )
+    assert "from 40 to 118 seconds: say whether" in refused(mixed)
+
+
+def test_evaluation_has_a_batch_size_of_its_own() -> None:
+    option = ImportOptions(workload="w", device="NVIDIA A100", samples=50_000, eval_samples=1000)
+    (found,) = imported("bs,eval_batch_size,step_ms,eval_s\n32,500,5,3\n", option).measurements
+    assert found.config.eval_batch_size == 500
+    assert found.eval_batch_seconds == (1.5,)
