@@ -25,7 +25,9 @@ from epochcast.records.validation import is_number, shown
 from epochcast.units import parse_bytes, parse_seconds
 
 LARGEST = 2**63 - 1  # what JSON and databases hold
-NOTHING = frozenset(("na", "n/a", "null", "none", "nil", "-", "--", "<na>"))
+NOTHING = frozenset(
+    ("na", "n/a", "#n/a", "n.a.", "null", "none", "nil", "missing", "-", "--", "–", "—", "<na>")
+)
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 PRECISIONS = {
     "fp32": "32 float32 torch.float32 32-true no",

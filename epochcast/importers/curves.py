@@ -359,7 +359,10 @@ def _value(checks: Sequence[Check], columns: Columns) -> float:
     if None not in by_step and len(by_step) == len(finite):
         return by_step[max(step for step in by_step if step is not None)]
     (first, one), (second, other) = finite[0], next(f for f in finite if f[1] != finite[0][1])
-    problem = f"{other:g}, but {first.location} has {one:g} for the same epoch"
+    problem = (
+        f"{other:g}, but {first.location} has {one:g} for the same epoch; where these are several "
+        "runs, give a file of each"
+    )
     raise second.wrong(problem, columns.metric)
 
 

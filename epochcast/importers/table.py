@@ -37,10 +37,18 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 WITH_COMMA = re.compile(r"[+-]?(\d+),(\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WITH_DOT = re.compile(r"[+-]?\d+\.\d+")
 MLFLOW = re.compile(r"\d{12,} [-+.\w]+ \d+")  # milliseconds since 1970, a value and a step
+STAMPED = re.compile(r"\s*\[[^\[\]{}\"]*\][ \t:]*[A-Za-z]")  # [2026-12-01 08:00] epoch 1, no JSON
+STAMP = re.compile(  # what a logger writes before the line, or a progress bar
+    r"(?i:\s*(?:\[(?![^\]]*(?:ep|step|iter))[^\[\]{}]*\]\s*)*)"
+    r"(?:\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?[\s:|-]*)?"
+    r"(?:(?:DEBUG|INFO|WARNING)\b[\s:|\]-]*(?:root:)?\s*)?"
+    r"(?:\d+/\d+\s+(?:\[[=>.\s]*\]|[\u2500-\u257f]+)[\s-]*(?:\d+s\s+)?(?:\d+[mun]?s/\w+\s*)?-)?"
+)
+RULE = re.compile(r"\s*:?-{2,}:?\s*")  # a cell of the line below the header of a table in Markdown
 PRINTED = re.compile(r"\s*\{\s*'")  # a dictionary as Python prints it, and no JSON
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf)"
 PAIR = re.compile(
-    rf"[\s,;|:\-\[\]]*([a-z][\w/@+.() ]*?)(?:\s*[:=]\s*|\s+)({NUMBER})((?:%|[mun]?s)?)"
+    rf"[\s,;|:\-\[\]]*([a-z][\w/@+.() ]*?)(?:\s*[:=]\s*|\s+)[\[(]?({NUMBER})((?:%|[mun]?s)?)"
     r"(?:/\d+)?(?![\w.])",
     re.IGNORECASE,
 )
@@ -101,7 +109,8 @@ def read_text(text: str, *, strict: bool = False, name: str = "value") -> Table:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise Malformed(f"line {line}: not text: there is a NUL character")
-    if text.lstrip()[:1] in ("{", "[") and not PRINTED.match(text):
+    is_json = text.lstrip()[:1] in ("{", "[")
+    if is_json and not PRINTED.match(text) and not STAMPED.match(text):
         return _of_rows(json_rows(text))
     if _is_log(text):
         return _of_rows(_logged_rows(text))
@@ -160,6 +169,9 @@ def _is_numeric(cell: str) -> bool:
 
 def _is_comment(cells: Sequence[str], names: Sequence[str]) -> bool:
     begins = cells[0].lstrip()
+    filled = [cell for cell in cells if cell.strip()]
+    if filled and all(map(RULE.fullmatch, filled)):
+        return True
     return begins.startswith("#") and (len(cells) != len(names) or begins.startswith("# "))
 
 
@@ -247,7 +259,9 @@ def _logged_rows(text: str) -> list[Row]:
 
 def _pairs(line: str) -> list[tuple[str, str]]:
     """Names and numbers that a line is made of, in order; nothing if it holds anything else."""
-    plain = re.sub(r"[{}'\"]", "", line[:2000]) if len(line) < 2000 else ""
+    last = line.rstrip("\r").rpartition("\r")[2]  # what a progress bar has written over
+    last = last[match.end() :] if (match := STAMP.match(last)) else last
+    plain = re.sub(r"[{}'\"]", "", last) if len(last) < 2000 else ""
     found: list[tuple[str, str]] = []
     position = 0
     while match := PAIR.match(plain, position):

@@ -119,3 +119,43 @@ def test_checks_at_several_steps_of_one_rounded_epoch_need_the_steps_of_an_epoch
     assert counts_steps(file)
     curve = read_curve(file, steps_per_epoch=200)
     assert curve.epochs == pytest.approx([s / 200 for s in range(10, 100, 10)])
+
+
+BAR = "\u2501" * 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[2026-12-01 08:00:00] epoch 5 val_loss 0.9\n[2026-12-01 08:01:00] epoch 10 val_loss 0.8\n",
+        "2026-12-01 08:00:00,123 - INFO - epoch: 5 - val_loss: 0.9\n"
+        "2026-12-01 08:01:00,456 - INFO - epoch: 10 - val_loss: 0.8\n",
+        "INFO:root:epoch: 5, val_loss: 0.9\nINFO:root:epoch: 10, val_loss: 0.8\n",
+        "[Epoch 5] val_loss: 0.9, lr: 0.1\n[Epoch 10] val_loss: 0.8, lr: 0.01\n",
+        "Epoch [5/20], val_loss: 0.9\nEpoch [10/20], val_loss: 0.8\n",
+        "| epoch | val_loss |\n|------:|:---------|\n| 5 | 0.9 |\n| 10 | 0.8 |\n",
+        "epoch,val_loss\n5,0.9\n7,\u2014\n10,0.8\n",
+        "epoch;val_loss\n5;0,9\n7;#N/A\n10;0,81\n".replace("0,81", "0,8"),
+    ],
+)
+def test_logs_with_stamps_and_tables_in_markdown(tmp_path: Path, text: str) -> None:
+    curve = read_curve(written(tmp_path, text))
+    assert (curve.epochs, curve.validation) == ((5, 10), (0.9, 0.8))
+
+
+@pytest.mark.parametrize("bar", ["[==============================] - ", f"{BAR} "])
+def test_progress_bars_of_keras(tmp_path: Path, bar: str) -> None:
+    """What a bar has written over itself, line by line, counts as it stood in the end."""
+    lines = [
+        f"Epoch {e}/2\n 50/100 {bar}ETA: 1s - loss: 9.0\r100/100 {bar}3s 5ms/step - loss: {2 / e} "
+        f"- val_loss: {1 / e}"
+        for e in (1, 2)
+    ]
+    curve = read_curve(written(tmp_path, "\n".join(lines)))
+    assert (curve.validation, curve.training) == ((1.0, 0.5), (2.0, 1.0))
+
+
+def test_several_runs_in_a_file_are_told_apart_by_the_user(tmp_path: Path) -> None:
+    text = "seed,epoch,val_loss\n0,1,0.9\n0,2,0.8\n1,1,0.95\n"
+    with pytest.raises(UsageError, match="where these are several runs, give a file of each"):
+        read_curve(written(tmp_path, text))
