@@ -7,6 +7,7 @@ from itertools import repeat
 
 import torch
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import TensorDataset
 
 from epochcast.profiler.device import HostTimer
@@ -90,3 +91,19 @@ def workload_of(model, *, loss=functional.cross_entropy, optimizer=None, data=No
 def counted(build, *batch_sizes, **options):
     found = simulate(build, batch_sizes or (None,), timeline=True, **options)
     return [c.footprint for c in found] if len(found) > 1 else found[0].footprint
+
+
+def memory_events(function):
+    """Bytes of each allocation (positive) and release (negative), in order of time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def largest_sum(changes):
+    total = largest = 0
+    for change in changes:
+        total += change
+        largest = max(largest, total)
+    return largest

@@ -1,6 +1,7 @@
 """Counts the operators of a training step and the tensors alive during it.
 
-A dispatch mode sees every operator that reaches a kernel, after autograd and autocast. Each new
+A dispatch mode sees every operator that reaches a kernel, after autograd and autocast; where torch
+calls others because of the mode, they are turned back (branches.py). Each new
 storage is counted when an operator returns it and forgotten when it is freed, so the sum of live
 storages and its peak are exact for all tensors that operators make:
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from epochcast.profiler.footprint import branches
 from epochcast.profiler.footprint.allocations import (
     Allocations,
     ModuleScopes,
@@ -67,6 +69,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, device_type: str, module_of: Callable[[], str] = str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        branches.references()  # cannot be found out while a mode is at work
         self.memory = Allocations(device_type)
         self.operators: Counter[Phase] = Counter()
         self.flops: Counter[tuple[Phase, str]] = Counter()
@@ -77,9 +80,12 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         if func.namespace in _QUESTIONS:
-            return out
+            return func(*args, **kwargs)
+        called, func = func, branches.real_branch(func, args, kwargs)
+        out = func(*args, **kwargs)
+        if func is not called:
+            out = branches.as_result(out)
         arguments, results = [*operands(args), *operands((*kwargs.values(),))], [*operands(out)]
         self.memory.refresh(arguments)
         phase = self.memory.phase

@@ -6,12 +6,11 @@ from itertools import pairwise, repeat
 
 import pytest
 import torch
-from counted_steps import footprint_of, loop_of
+from counted_steps import footprint_of, largest_sum, loop_of, memory_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import TensorDataset
 
 from epochcast.profiler.footprint.tracker import OperatorTracker, measure_footprint
@@ -303,19 +302,3 @@ def tracked_and_real(model, x):
     events = memory_events(lambda: (loop.backward((x, y)), loop.update()))
     real = footprint.static_bytes + FLOAT * (x.numel() + y.numel()) + largest_sum(events)
     return footprint.peak_bytes, real
-
-
-def memory_events(function):
-    """Bytes of each allocation (positive) and release (negative), in order of time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-
-
-def largest_sum(changes):
-    total = largest = 0
-    for change in changes:
-        total += change
-        largest = max(largest, total)
-    return largest

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from epochcast.profiler.footprint import branches
 from epochcast.profiler.footprint.allocations import operands
-from epochcast.profiler.footprint.branches import real_branch
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
@@ -58,6 +58,7 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device_type: str = "cuda",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        branches.references()  # cannot be found out while a mode is at work
         self.device = device
         self.lines = Lines()
         self.blocks = DeviceBlocks(self.lines.current, device_type)
@@ -72,9 +73,11 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace in _QUESTIONS:
             return func(*args, **kwargs)
         self.lines.note(self.in_backward)
-        func = real_branch(func, args, kwargs)
+        called, func = func, branches.real_branch(func, args, kwargs)
         rule = RULES.get(func._overloadpacket)
         out = rule(self, Call(func, args, kwargs)) if rule else func(*args, **kwargs)
+        if func is not called:
+            out = branches.as_result(out)
         self.blocks.refresh(operands(args))
         self.watch(out, func)
         if func._overloadpacket in USES_CUBLAS and self.holds(args):
