@@ -10,28 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.options import DURATION, document, say, store_option
-from epochcast.errors import UsageError
+from epochcast.cli.options import DURATION, WithCommand, document, say, store_option
+from epochcast.cli.probing import VARIABLE
+from epochcast.errors import EpochcastError
 
 if TYPE_CHECKING:
     from epochcast.guard.events import Watcher
     from epochcast.records import Budget, Plan, RunEvent
-    from epochcast.scripts.running import Run
+    from epochcast.scripts.running import Finished, Run
 
 SIGNALS = ("TERM", "USR1", "USR2", "INT")
 LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
-
-
-class WithCommand(click.Command):
-    """A command whose arguments end at ``--``; what follows is another command, word for word."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta["command"] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "--", "COMMAND…"]
 
 
 @click.command(cls=WithCommand)
@@ -73,7 +62,7 @@ class WithCommand(click.Command):
 @click.option(
     "--env",
     "variables",
-    metavar="NAME=VALUE",
+    type=VARIABLE,
     multiple=True,
     help="Give the command's environment this variable; repeatable.",
 )
@@ -108,6 +97,8 @@ def run(**options: Any) -> None:
     asked = _run_of(click.get_current_context().meta["command"], options)
     collected = _Collected()
     finished = run_command(asked, [collected, *_watchers(asked.folder, options["as_json"])])
+    if not options["no_store"]:
+        _teach(asked, finished, options["store"])
     if options["as_json"]:
         _print_document(collected.events, finished.exit_code)
     else:
@@ -115,7 +106,7 @@ def run(**options: Any) -> None:
     sys.exit(finished.exit_code)
 
 
-def _run_of(command: tuple[str, ...], options: dict[str, Any]) -> Run:
+def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     """What is to be run.
 
     Raises:
@@ -125,7 +116,8 @@ def _run_of(command: tuple[str, ...], options: dict[str, Any]) -> Run:
     from epochcast.scripts.command import Template, require_program, workload_name
     from epochcast.scripts.running import Run
 
-    environment = _variables(options["variables"])
+    environment = dict(options["variables"])
+    command = command or ()
     template = Template(arguments=command, environment=tuple(environment.items()))
     require_program(template.filled({}), Path.cwd())
     plan = None if options["plan"] is None else Plan.load(options["plan"])
@@ -145,14 +137,6 @@ def _run_of(command: tuple[str, ...], options: dict[str, Any]) -> Run:
     )
 
 
-def _variables(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise UsageError(f"--env must be NAME=VALUE, but got {name!r}")
-    return {name: value for name, _, value in pairs}
-
-
 def _budget(plan: Plan | None, deadline: str | None) -> Budget:
     """The plan's, with the deadline that was given now."""
     from epochcast.records import Budget
@@ -167,6 +151,18 @@ def _budget(plan: Plan | None, deadline: str | None) -> Budget:
     return replace(
         budget, deadline=seconds, deadline_at=moment, spent_seconds=0.0, counted_from="now"
     )
+
+
+def _teach(asked: Run, finished: Finished, store: str | None) -> None:
+    """Let later predictions learn from the run; it has done its work, whatever becomes of that."""
+    from epochcast.scripts.feedback import teach
+    from epochcast.storage.store import Store
+
+    try:
+        with Store.open(store, create="late") as opened:
+            teach(asked, finished, opened)
+    except EpochcastError as error:
+        say(f"epochcast: what the run showed could not be stored: {error}", err=True)
 
 
 class _Collected:

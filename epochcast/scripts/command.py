@@ -25,7 +25,7 @@ from pathlib import Path, PurePath
 from epochcast.errors import UsageError
 
 EPOCHS = "epochs"
-_PLACE = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|(?<!\$)\{([A-Za-z_]\w*)\}")
+PLACE = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|(?<!\$)\{([A-Za-z_]\w*)\}")
 _SUFFIXES = (".py", ".pyz", ".ipynb", ".sh", ".bash", ".zsh")  # of what people call a script
 Choices = Mapping[str, Sequence[str]]
 
@@ -70,7 +70,7 @@ class Template:
     def names(self) -> tuple[str, ...]:
         """What is to be filled in, each once, in the order in which it first appears."""
         texts = (*self.arguments, *(value for _, value in self.environment))
-        found = (match[2] for text in texts for match in _PLACE.finditer(text) if match[2])
+        found = (match[2] for text in texts for match in PLACE.finditer(text) if match[2])
         return tuple(dict.fromkeys(found))
 
     def filled(self, values: Mapping[str, str]) -> Filled:
@@ -84,7 +84,7 @@ class Template:
                 raise UsageError(_missing(name))
 
         def fill(text: str) -> str:
-            return _PLACE.sub(lambda m: f"{{{m[1]}}}" if m[1] else values[m[2]], text)
+            return PLACE.sub(lambda m: f"{{{m[1]}}}" if m[1] else values[m[2]], text)
 
         return Filled(
             arguments=tuple(fill(argument) for argument in self.arguments),

@@ -33,7 +33,8 @@ WARM_UP = 3  # steps of a process
 UNKNOWN = Level(planned=None)
 FORGOTTEN = 0.8  # of the longest gap so far, with each that follows
 AT_ODDS = 1.25  # with its plan, a first epoch: its plan knows of more than steps
-ENOUGH_BLOCKS = 3  # to say something of those to come
+AHEAD = 2.0  # blocks to come, for each that was seen
+ENOUGH_BLOCKS = 4  # to say something of those to come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +106,16 @@ class Pace:
     def forecast(self, others: Forecast, batches: float) -> tuple[Forecast, float]:
         """For so many batches: a forecast whose "epochs" are blocks, and how many of them.
 
+        A level that moves from block to block may be anywhere after a thousand; so they are taken
+        to be as long as makes them few times as many as were seen.
+
         Args:
             others: of evaluations and saves.
             batches: that are to come.
         """
-        planned = (self.level.planned or 0.0) * self.batches
-        return replace(others, epoch=replace(self.level, planned=planned)), batches / self.batches
+        count = min(batches / self.batches, AHEAD * self.level.seen)
+        planned = (self.level.planned or 0.0) * (batches / count if count else self.batches)
+        return replace(others, epoch=replace(self.level, planned=planned)), count
 
 
 class Tracker:

@@ -91,6 +91,7 @@ class Watch:
         forecast: what epochs, evaluations and saves take, as learned so far.
         samples: seconds of what was seen.
         asked: when the script was asked to leave; None while it was not.
+        trained_until: the end of the last epoch, its evaluation and its save included.
     """
 
     def __init__(self, watched: Watched) -> None:
@@ -101,6 +102,7 @@ class Watch:
         self.forecast = Forecast.of_plan(self.plan.prices)
         self.samples = Samples()
         self.asked: float | None = None
+        self.trained_until = watched.began
         self._schedule = Schedule.of_plan(self.plan)
         self._started = False
         self._predicted = self.forecast.quantiles(Work(epochs=1.0, first=True))
@@ -234,6 +236,7 @@ class Watch:
         """An epoch is over: learn from it, and say what it took."""
         told = self._learn(epoch)
         self._steps += epoch.steps
+        self.trained_until = epoch.ended
         outlook = self._outlook(now)
         spent = epoch.ended - self.watched.began
         if outlook is None:

@@ -1,0 +1,125 @@
+"""What a real run teaches: a measurement of its first epochs, and how its plan did.
+
+    first epochs ──measurement_of──▶ Measurement ─┐
+    whole run, with a plan ────────▶ RunOutcome ──┴▶ store ──▶ the next prediction
+
+A run measures as a probe of the same script does, under the same name, and costs no probing. The
+command of a run has its values written out; those of the knobs of earlier probes are found where
+their template has them:
+
+    probed    python train.py -b {batch_size} --hidden {width}
+    run       python train.py -b 48 --hidden 256 --epochs 100      batch_size=48, width=256
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from epochcast.records import Measurement
+from epochcast.scripts.command import PLACE, Filled, Template
+from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
+from epochcast.scripts.running import Finished, Run
+from epochcast.scripts.trial import machine
+from epochcast.storage.store import Store
+
+
+def teach(run: Run, finished: Finished, store: Store) -> Measurement | None:
+    """Put what a run showed into a store; None where it showed too little.
+
+    Args:
+        run: what was run.
+        finished: how it went.
+        store: for later predictions.
+
+    Raises:
+        StoreError: it could not be saved.
+    """
+    earlier = store.measurements(run.workload)
+    measured = measured_run(run, finished, earlier)
+    if measured is None:
+        return None
+    store.add(measured)
+    outcome = finished.watch.outcome(finished.ended, measured.device, measured.source)
+    if outcome is not None:
+        store.add_outcome(outcome)
+    return measured
+
+
+def measured_run(
+    run: Run, finished: Finished, earlier: Iterable[Measurement] = ()
+) -> Measurement | None:
+    """The measurement that a run is; None where it showed too little.
+
+    Args:
+        run: what was run.
+        finished: how it went.
+        earlier: of the same script; their templates say what its arguments are.
+    """
+    probed = list(earlier)
+    template = Template(arguments=run.arguments, environment=tuple(run.environment.items()))
+    templates = [m.script.arguments for m in reversed(probed) if m.script is not None]
+    values = next(filter(None, (values_among(t, run.arguments) for t in templates)), {})
+    filled = Filled(arguments=run.arguments, environment=template.environment)
+    trial = Trial(
+        workload=run.workload,
+        template=template,
+        values=values,
+        request=filled.request,
+        folder=Path.cwd(),
+        started=finished.began,
+        ended=finished.kept_until,
+        machine=machine(),
+        steps_per_epoch=run.steps_per_epoch,
+        round=1 + max((m.round for m in probed), default=-1),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+    )
+    try:
+        measured = measurement_of(finished.events, trial)
+    except NothingSeen:
+        return None
+    finish = finished.ended - finished.watch.trained_until
+    return replace(measured, probe_seconds=0.0, finish_seconds=max(0.0, finish))
+
+
+def values_among(template: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:
+    """What stands in a command where a template has names; empty where they have nothing alike.
+
+    Args:
+        template: arguments with ``{name}`` in them.
+        arguments: of a command like it, perhaps with other options beside.
+    """
+    found: dict[str, str] = {}
+    for i, part in enumerate(template):
+        names = [match[2] for match in PLACE.finditer(part) if match[2]]
+        if not names:
+            continue
+        option = i > 0 and template[i - 1].startswith("-") and "=" not in template[i - 1]
+        before = template[i - 1] if option else None
+        pattern = _pattern(part)
+        for j, argument in enumerate(arguments):
+            comes_after = arguments[j - 1] if j else None
+            by_place = before is None and PLACE.fullmatch(part) is not None
+            in_place = not by_place or (j == i and not argument.startswith("-"))
+            match = pattern.fullmatch(argument)
+            if match and in_place and before in (None, comes_after):
+                found |= {name: match[name] for name in names}
+                break
+    return found
+
+
+def _pattern(part: str) -> re.Pattern[str]:
+    """A part of a template, each of its names once."""
+    text, at, seen = "", 0, set()
+    for match in PLACE.finditer(part):
+        text += re.escape(part[at : match.start()])
+        name, at = match[2], match.end()
+        if name is None:
+            text += re.escape(f"{{{match[1]}}}")
+        else:
+            text += f"(?P={name})" if name in seen else f"(?P<{name}>.+)"
+            seen.add(name)
+    return re.compile(text + re.escape(part[at:]), re.DOTALL)

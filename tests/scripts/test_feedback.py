@@ -1,0 +1,82 @@
+"""What a run teaches: the same as a probe of the same script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic import FIRST_PASS
+from test_watch import replayed, streamed, watched, whole
+
+import epochcast as ec
+from epochcast.scripts.feedback import measured_run, teach, values_among
+from epochcast.scripts.running import Finished, Run
+from epochcast.scripts.watch import Watch
+from epochcast.storage.store import Store
+
+RUN = Run(arguments=("python", "train.py", "-b", "16"), workload="train.py", folder=Path("run"))
+
+
+def finished(**parts: object) -> Finished:
+    training = whole(epochs=4, **parts)
+    watch = Watch(watched(epochs=4))
+    replayed(training, watch)
+    return Finished(
+        exit_code=0,
+        watch=watch,
+        events={7: tuple(streamed(training))},
+        began=FIRST_PASS,
+        ended=training.at,
+        kept_until=training.at,
+    )
+
+
+def test_a_run_predicts_itself(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "store.sqlite")) as store:
+        taught = teach(RUN, finished(), store)
+        assert taught is not None
+        (stored,) = store.measurements("train.py")
+    training = whole(epochs=4)
+    assert stored == taught
+    assert (stored.config.batch_size, stored.samples) == (16, training.samples)
+    assert stored.probe_seconds == 0  # nothing was spent on probing
+    estimate = ec.fit([stored]).predict(epochs=9, batch_size=16)
+    assert estimate.total_seconds.p50 == pytest.approx(training.total(9), rel=0.02)
+
+
+def test_runs_of_a_script_are_rounds_and_replace_no_probe(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "store.sqlite")) as store:
+        for _ in range(3):
+            teach(RUN, finished(), store)
+        assert [m.round for m in store.measurements("train.py")] == [0, 1, 2]
+
+
+def test_a_run_that_trained_nothing_teaches_nothing() -> None:
+    nothing = Finished(
+        exit_code=0,
+        watch=Watch(watched()),
+        events={},
+        began=0.0,
+        ended=1.0,
+        kept_until=1.0,
+    )
+    assert measured_run(RUN, nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments", "values"),
+    [
+        ("t.py -b {batch_size}", "t.py --lr 1 -b 48", {"batch_size": "48"}),
+        ("t.py --b={batch_size}", "t.py --epochs 9 --b=48", {"batch_size": "48"}),
+        ("t.py --size {w}x{h}", "t.py --size 3x5", {"w": "3", "h": "5"}),
+        ("t.py {size} -e 3", "t.py large -e 90", {"size": "large"}),
+        ("t.py {size} -e 3", "t.py -e 90 large", {}),
+        ("t.py -b {batch_size}", "t.py -c 48", {}),
+        ("t.py -b 16", "t.py -b 48", {}),
+        ("t.py --x={{a}} {b}", "t.py --x={a} 5", {"b": "5"}),
+    ],
+)
+def test_values_are_where_the_template_has_their_names(
+    template: str, arguments: str, values: dict[str, str]
+) -> None:
+    assert values_among(template.split(), arguments.split()) == values
