@@ -370,11 +370,12 @@ class _Observation:
         """
         inside = [one.index for one in occasions if self._is_inside(one)]
         gap = _usual_gap(inside)
-        met = [x for x in occasions if not self._is_inside(x)]
+        windows = self.timeline.windows
+        ended = windows[-1].ended if windows else float("inf")  # of the last that is counted
+        met = [x for x in occasions if not self._is_inside(x) and x.began < ended]
         between = [x for x in met if not (gap and x.index % gap == 0)]
-        windows = max(1, len(self.timeline.windows) or len(self.passes))
         return Frequency(
-            per_epoch=len(between) / windows,
+            per_epoch=len(between) / max(1, len(windows) or len(self.passes)),
             per_step=self._steps_of_an_update / gap if gap else 0.0,
         )
 
