@@ -27,6 +27,18 @@ import threading
 COPY_MOST = 1 << 30  # bytes of a file that is copied, where it cannot be moved or linked
 NO_FILES = ("/dev/", "/proc/", "/sys/")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+READERS = {  # programs that are asked something
+    "file",
+    "getconf",
+    "hostname",
+    "ldconfig",
+    "lscpu",
+    "nvidia-smi",
+    "rocm-smi",
+    "rocminfo",
+    "uname",
+    "which",
+}
 CACHES = {  # of downloads and compilers: theirs to keep
     "XDG_CACHE_HOME": "~/.cache",
     "HF_HOME": "~/.cache/huggingface",
@@ -339,10 +351,11 @@ class Journal:
             self._create(at(address))
 
     def _program(self, command):
-        words = command if isinstance(command, (list, tuple)) else [command]
-        text = " ".join(
-            os.fsdecode(word) if isinstance(word, bytes) else str(word) for word in words
-        )
+        listed = command if isinstance(command, (list, tuple)) else os.fsdecode(command).split()
+        words = [os.fsdecode(w) if isinstance(w, (bytes, os.PathLike)) else str(w) for w in listed]
+        if not words or os.path.basename(words[0]) in READERS:
+            return
+        text = " ".join(words)
         self._watch.writer.once(
             "not-kept", what=text[:500], reason="a program was started: its files are not seen"
         )

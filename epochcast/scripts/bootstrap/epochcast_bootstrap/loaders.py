@@ -174,6 +174,11 @@ class Loaders:
         if this.outcome is None:
             self.end(this, "abandoned", None)
 
+    def close(self):
+        """The process ends: so do its passes."""
+        for this in list(self._open):
+            self._drop(this)
+
     def _identify(self, loader, frame):
         described = describe(loader)
         site, through = site_of(frame)

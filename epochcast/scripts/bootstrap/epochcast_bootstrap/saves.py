@@ -11,6 +11,7 @@ class _Open(threading.local):
     depth = 0
     began = 0.0
     bytes = 0
+    inside = None  # path of the first save inside of the outermost
 
 
 class Saves:
@@ -91,7 +92,7 @@ class Saves:
         this = self._open
         this.depth += 1
         if this.depth == 1:
-            this.began, this.bytes = self._watch.device_time(), 0
+            this.began, this.bytes, this.inside = self._watch.device_time(), 0, None
         return _tell(place)
 
     def _end(self, writer, place, start):
@@ -103,7 +104,10 @@ class Saves:
         elif not this.bytes:
             this.bytes = size
         if this.depth:
+            this.inside = this.inside or path
             return
+        if path is None and this.inside is not None:
+            path = os.path.dirname(this.inside)
         self._watch.writer.event(
             "save",
             began=this.began,

@@ -47,6 +47,39 @@ class Steps:
         module.register_optimizer_step_pre_hook(lambda opt, args, kwargs: self.stepping(opt))
         module.register_optimizer_step_post_hook(lambda opt, args, kwargs: self.stepped(opt))
 
+    def hook_dynamo(self, module):
+        """Before torch 2.4 or so dynamo takes the global hooks away from torch's optimizers."""
+        patcher, steps = module.TorchPatcher, self
+        original = patcher.patch
+
+        @functools.wraps(original)
+        def patch(*args, **kwargs):
+            result = original(*args, **kwargs)
+            steps._watch.guarded("dynamo", steps._hook_again)
+            return result
+
+        patcher.patch = staticmethod(patch)
+
+    def _hook_again(self):
+        optim = self._watch.torch.optim
+        for kind in list(vars(optim).values()):
+            if isinstance(kind, type) and issubclass(kind, optim.Optimizer):
+                step = vars(kind).get("step")
+                if getattr(step, "hooked", False) and not calls_hooks(step):
+                    kind.step = self._hooked(step)
+
+    def _hooked(self, original):
+        steps = self
+
+        @functools.wraps(original)
+        def step(self, *args, **kwargs):
+            steps.stepping(self)
+            result = original(self, *args, **kwargs)
+            steps.stepped(self)
+            return result
+
+        return step
+
     def hook_backward(self, autograd):
         """Watch ``torch.autograd``: ``Tensor.backward`` calls its ``backward``."""
         backward, grad, steps = autograd.backward, autograd.grad, self
@@ -180,6 +213,10 @@ class Steps:
             self.drain()
             self._watch.after_block()
 
+    def forget(self):
+        """Leave the block to the process that this one was forked from."""
+        self._block = []
+
     def drain(self):
         """Write the block as it is."""
         block, self._block = self._block, []
@@ -223,6 +260,16 @@ class Steps:
             dtype=str(parameters[0].dtype).replace("torch.", ""),
         )
         return number
+
+
+def calls_hooks(step):
+    """Whether an optimizer's ``step`` is wrapped in what calls the global hooks."""
+    while step is not None:
+        code = getattr(step, "__code__", None)
+        if code is not None and code.co_name == "wrapper" and "optimizer" in code.co_filename:
+            return True
+        step = getattr(step, "__wrapped__", None)
+    return False
 
 
 def _parameters(optimizer):

@@ -29,7 +29,7 @@ class Tracing:
     def after_pass(self, trained):
         """A pass is over: the next one that trains is traced."""
         if self._profile is not None:
-            self._stop()
+            self._unseen(self._stop)
         elif trained and self._since is None:
             self._since = self._watch.steps.count + SETTLED
 
@@ -38,9 +38,14 @@ class Tracing:
         count = self._watch.steps.count
         if self._profile is not None:
             if count - self._from >= self._steps:
-                self._stop()
+                self._unseen(self._stop)
         elif count >= (self._since or LOOP) and (self._since or not self._watch.loaders.current):
             self._start()
+
+    def _unseen(self, call):
+        """By the journal: the files are ours."""
+        journal = self._watch.journal
+        return call() if journal is None else journal.told(call)
 
     def _start(self):
         torch = self._watch.torch
@@ -56,7 +61,8 @@ class Tracing:
         self._watch.tracing = None
         self._watch.synchronize()
         profile.stop()
-        partial = f"{self._path}.{os.getpid()}"
+        folder, name = os.path.split(self._path)
+        partial = os.path.join(folder, f"{os.getpid()}-{name}")  # its end says how it is packed
         profile.export_chrome_trace(partial)
         os.replace(partial, self._path)
         steps = self._watch.steps.count - self._from

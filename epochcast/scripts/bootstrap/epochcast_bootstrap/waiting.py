@@ -43,11 +43,12 @@ class Waiting:
 
     def run(self, name, execute, module):
         """Run a module, and what waits for it."""
-        calls = self._calls.pop(name, [])
+        calls = self._calls.get(name, [])
         for before, _ in calls:
             if before is not None:
                 self._call(name, lambda _, before=before: before(), module)
-        execute(module)
+        execute(module)  # an error leaves them waiting for another try
+        self._calls.pop(name, None)
         for _, call in calls:
             self._call(name, call, module)
 

@@ -56,7 +56,7 @@ class Watch:
         self.steps = Steps(self)
         self.modes = Modes(self)
         self.saves = Saves(self)
-        self.tracing = None
+        self.tracing = self.journal = None
         self.torch = None
         self.world_size = number_of("WORLD_SIZE", 1) or 1
         self.stage = str  # of Lightning, "" elsewhere
@@ -78,12 +78,14 @@ class Watch:
         if self.miniature and self.settings["journal"]:
             from epochcast_bootstrap.journal import Journal
 
-            self.guarded("journal", lambda: Journal(self).start())
+            self.journal = Journal(self)
+            self.guarded("journal", self.journal.start)
         self.writer.begin()
-        self.writer.drain = self.steps.drain
+        self.writer.drain, self.writer.forget = self.steps.drain, self.steps.forget
         atexit.register(self._at_exit)  # the first that is registered is the last that is called
         self.waiting.when("torch.utils.data.dataloader", self.loaders.hook)
         self.waiting.when("torch.optim.optimizer", self.steps.hook_optimizers)
+        self.waiting.when("torch._dynamo.eval_frame", self.steps.hook_dynamo)
         self.waiting.when("torch", self._torch_loaded, before=self._torch_begins)
 
     def _torch_begins(self):
@@ -256,12 +258,14 @@ class Watch:
             return
         for what, call in (
             ("end of a group", self.ending.leave_group),
+            ("passes", self.loaders.close),
             ("sources", self.tell_sources),
             ("compiled", self.modes.tell_compiled),
             ("memory", lambda: self.torch is not None and self.memory("end")),
             ("ended", self._say_ended),
         ):
             self.guarded(what, call)
+        self.writer.close()
 
     def _say_ended(self):
         error = getattr(sys, "last_value", None)

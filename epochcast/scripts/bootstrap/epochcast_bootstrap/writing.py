@@ -54,12 +54,13 @@ def number_of(variable, otherwise=None):
 class Writer:
     """Writes the events of this process.
 
-    ``drain`` is called before each event, so that blocks of steps come in their place.
+    ``drain`` is called before each event, so that blocks of steps come in their place; ``forget``
+    in a forked child, whose parent writes what it has not written yet.
     """
 
     def __init__(self, folder):
         self.folder = folder
-        self.drain = None
+        self.drain = self.forget = None
         self.began_at = now()
         self.forked = False
         self._start()
@@ -71,12 +72,15 @@ class Writer:
         self._lock = threading.RLock()
         self._written_at = 0.0
         self._failures = 0
+        self._closed = False
         self._said = set()
         self._begun = False
 
     def _in_child(self):
         """A fork: nothing that the parent has not yet written is the child's."""
         self.forked = True
+        if self.forget is not None:
+            self.forget()
         self.began_at = now()
         self._start()
 
@@ -103,6 +107,8 @@ class Writer:
     def event(self, kind, /, soon=False, **fields):
         """One more event; ``at`` is now unless it is given."""
         fields.setdefault("at", now())
+        if self._closed:
+            return
         if not self._begun:
             self.begin()
         if self.drain is not None and kind not in ("steps", "backwards"):
@@ -136,6 +142,11 @@ class Writer:
                 self._append("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
             except OSError:  # a full disk, a folder that is gone: the script goes on
                 self._failures += 1
+
+    def close(self):
+        """The interpreter ends: from now on there is not even ``open``."""
+        self.flush()
+        self._closed = True
 
     def _append(self, text):
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
