@@ -32,7 +32,7 @@ from epochcast.planning.cadence import (
 from epochcast.planning.failures import Interruptions
 from epochcast.planning.limits import KWH
 from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
-from epochcast.planning.request import PlanRequest
+from epochcast.planning.request import LONGEST_STEPS, PlanRequest
 from epochcast.planning.simulation import (
     LEVELS,
     ROUNDING,
@@ -216,13 +216,24 @@ class EvaluatedCandidate:
     def _epochs_between_saves(self) -> int:
         """As far as time is concerned."""
         if self.save_interval_seconds is None:
-            return 1
+            return 1 if self.request.unit == "epoch" else self._steps_between_free_saves
         period = save_period(
             self._steady_seconds, self.prices.save.median, self.request.mtbf_seconds
         )
         return self._in_line(
             period, self.evaluate.interval if isinstance(self.evaluate, Every) else 0
         )
+
+    @property
+    def _steps_between_free_saves(self) -> int:
+        """Where a save costs nothing, or nobody knows what: at evaluations, or a hundred times
+        between two failures; else at the end alone."""
+        if isinstance(self.evaluate, Every) and self.evaluate.interval:
+            return self.evaluate.interval
+        mtbf = self.request.mtbf_seconds
+        if mtbf is None or not self.unit_seconds:
+            return LONGEST_STEPS
+        return max(1, min(round(mtbf / 100 / self.unit_seconds), LONGEST_STEPS))
 
     @cached_property
     def max_saves(self) -> int | None:

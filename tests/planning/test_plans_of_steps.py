@@ -178,3 +178,13 @@ def test_too_many_moments_are_refused() -> None:
     with pytest.raises(UsageError, match=r"at most 1,000,000 moments .* would be 2,000,000"):
         plan(EXAMPLE, Budget(), steps=2_000_000, evaluate=1, save=0)
     assert ec.plan(EXAMPLE, steps=2_000_000, **NEVER).chosen.epochs == 2_000_000
+
+
+def test_where_nobody_knows_what_a_save_costs_not_every_step_is_saved() -> None:
+    """As of imported runs: at evaluations, a hundred times between failures, or at the end."""
+    model = known.model(**known.EXAMPLE | {"save": 0.0})
+    assert plan(model, Budget(), steps=5000, evaluate=500).epochs_of("save")[:2] == (500, 1000)
+    assert plan(model, Budget(), steps=5000, evaluate=0).epochs_of("save") == (5000,)
+    failing = plan(model, Budget(), steps=5000, evaluate=0, mtbf_seconds=12 * 3600.0)
+    assert failing.epochs_of("save")[:2] == (432, 864)
+    assert plan(model, Budget(), epochs=3, evaluate=0).epochs_of("save") == (1, 2, 3)
