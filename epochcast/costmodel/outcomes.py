@@ -153,6 +153,7 @@ class Comparison:
         total_predicted: seconds of what was done; None where the run was resumed or left early.
         total: what it took.
         finished_at: seconds since 1970, UTC.
+        segment_steps: of a plan of steps, whose segments are called epochs here.
     """
 
     run: str
@@ -169,6 +170,7 @@ class Comparison:
     total_predicted: Quantiles | None
     total: float
     finished_at: float
+    segment_steps: int | None = None
 
 
 def comparison(outcome: RunOutcome) -> Comparison:
@@ -189,4 +191,5 @@ def comparison(outcome: RunOutcome) -> Comparison:
         total_predicted=outcome.total_predicted,
         total=outcome.total_seconds,
         finished_at=outcome.finished_at,
+        segment_steps=outcome.segment_steps,
     )

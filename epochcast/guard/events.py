@@ -211,6 +211,7 @@ def run_outcome(
         device=plan.device,
         config=plan.chosen.config,
         samples=plan.samples,
+        segment_steps=plan.segment_steps,
         epochs=position.epoch,
         reason=state.reason,
         predicted=plan.prices,

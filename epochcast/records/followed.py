@@ -173,6 +173,8 @@ class RunOutcome:
         source: of the workload's code, as in a Measurement; empty if unknown.
         device: that it ran on, with the threads that it had.
         epoch_share: steps that its epochs had, over those that were planned.
+        segment_steps: of a run that followed a plan of steps: what is called an epoch here is a
+            segment of so many.
         predicted: of the parts, before the run; ``predicted.calibration`` is the factor that
             earlier outcomes had put into it.
         total_predicted: from process start to the end after ``epochs``; None where the run was
@@ -205,6 +207,7 @@ class RunOutcome:
     total_seconds: float
     finished_at: float
     epoch_share: float = 1.0
+    segment_steps: int | None = None
 
     def __post_init__(self) -> None:
         require(self.total_seconds >= 0, f"total_seconds must be >= 0, got {self.total_seconds}")

@@ -11,11 +11,13 @@ import pytest
 from rehearsal import FakeClock, Listener, about, make_plan
 
 import epochcast as ec
+from epochcast.costmodel.outcomes import comparison
 from epochcast.errors import UsageError
 from epochcast.guard.controller import Controller, Policy
 from epochcast.guard.segments import in_segments, last_share
 from epochcast.integrations.follower import Follower
 from epochcast.records import Checkpoint, Plan, Quantiles, StopReason, StopRule
+from epochcast.report.text.estimate import runs_table
 from epochcast.report.text.following import Narrator, summary_lines
 
 
@@ -135,6 +137,15 @@ def test_the_rest_of_a_run_ends_with_the_shorter_segment(tmp_path: Path) -> None
     assert (loop.run.position.steps, loop.run.reason) == (34, StopReason.PLAN_DONE)
     assert "replanned" not in loop.listener.notes()
     assert len(loop.run._guard.state.ledger.samples.epoch) == 2  # neither the first nor the last
+
+
+def test_what_a_run_teaches_says_that_its_epochs_are_segments(tmp_path: Path) -> None:
+    outcome = Loop(tmp_path, plan_of_steps(), endless()).run._guard.outcome
+    assert outcome is not None
+    assert (outcome.segment_steps, outcome.samples, outcome.epoch_share) == (10, 100, 1.0)
+    assert outcome.total_predicted is not None
+    table = runs_table([comparison(outcome)], 200)
+    assert list(table.columns[1].cells) == ["4 of 10 steps"]
 
 
 def test_what_follows_epochs_refuses_a_plan_of_steps(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from rich.text import Text
 from epochcast.records import Capacity, Estimate, Quantiles
 from epochcast.report.text.layout import columns, maybe, plain_table
 from epochcast.report.text.warnings import print_warnings
-from epochcast.units import format_bytes, format_money, format_percent, format_seconds
+from epochcast.units import (
+    format_bytes,
+    format_money,
+    format_number_of,
+    format_percent,
+    format_seconds,
+)
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
@@ -266,6 +272,12 @@ def runs_table(runs: Sequence[Comparison], width: int) -> Table:
     return table
 
 
+def _epochs(run: Comparison) -> str:
+    """Whole ones, or segments of so many steps."""
+    of = "" if run.segment_steps is None else f" of {format_number_of(run.segment_steps, 'step')}"
+    return f"{run.epochs:,}{of}"
+
+
 def _columns(runs: Sequence[Comparison]) -> list[dict[str, CellText]]:
     """Cells by heading, in groups; what is the same in all runs goes without saying."""
     who: dict[str, CellText] = {"workload": lambda r: r.workload, "configuration": _config}
@@ -273,7 +285,7 @@ def _columns(runs: Sequence[Comparison]) -> list[dict[str, CellText]]:
         who["device"] = lambda r: r.device.name
     return [
         who,
-        {"epochs": lambda r: f"{r.epochs:,}", "ended": lambda r: r.reason or "error"},
+        {"epochs": _epochs, "ended": lambda r: r.reason or "error"},
         {
             "epoch P10": lambda r: format_seconds(r.predicted.p10),
             "P50": lambda r: format_seconds(r.predicted.p50),
