@@ -221,7 +221,9 @@ class Option:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"an option has at least one epoch, but got {self.epochs}")
-        require_within(self, 1, LONGEST, "steps_per_epoch", "target_epochs", "max_epochs")
+        counts = ("epochs", "steps_per_epoch", "horizon_steps", "target_epochs", "max_epochs")
+        require_within(self, 1, LONGEST, *counts)
+        require_within(self, 0, LONGEST, "save_bytes")
         require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, "efficiency")
 
     @property
@@ -399,6 +401,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         require_within(self, 1, LONGEST, "segment_steps")
+        segmented = (self.unit == "step") == (self.segment_steps is not None)
+        require(segmented, "a plan of steps, and no other, has segment_steps")
         require(bool(self.options), "a plan needs at least one option, and has none")
         counts = ("folds", "min_epochs", "target_epochs", "max_epochs")
         require_within(self, 1, LONGEST, *counts)

@@ -145,7 +145,7 @@ def test_what_a_run_teaches_says_that_its_epochs_are_segments(tmp_path: Path) ->
     assert (outcome.segment_steps, outcome.samples, outcome.epoch_share) == (10, 100, 1.0)
     assert outcome.total_predicted is not None
     table = runs_table([comparison(outcome)], 200)
-    assert list(table.columns[1].cells) == ["4 of 10 steps"]
+    assert "4 of 10 steps" in [cell for column in table.columns for cell in column.cells]
 
 
 def test_what_follows_epochs_refuses_a_plan_of_steps(tmp_path: Path) -> None:

@@ -188,3 +188,20 @@ def test_where_nobody_knows_what_a_save_costs_not_every_step_is_saved() -> None:
     failing = plan(model, Budget(), steps=5000, evaluate=0, mtbf_seconds=12 * 3600.0)
     assert failing.epochs_of("save")[:2] == (432, 864)
     assert plan(model, Budget(), epochs=3, evaluate=0).epochs_of("save") == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segment_steps": None}, "a plan of steps, and no other, has segment_steps"),
+        ({"unit": "epoch"}, "a plan of steps, and no other, has segment_steps"),
+        ({"segment_steps": 0}, "segment_steps must lie between 1 and"),
+        ({"horizon_steps": -5}, "horizon_steps must lie between 1 and"),
+        ({"save_bytes": -1.0}, "save_bytes must lie between 0 and"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(changes: dict, message: str) -> None:
+    found = plan(EXAMPLE, Budget(), steps=100, **NEVER)
+    of_plan = "segment_steps" in changes or "unit" in changes
+    with pytest.raises(ValueError, match=message):
+        replace(found if of_plan else found.chosen, **changes)
