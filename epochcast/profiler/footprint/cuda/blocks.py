@@ -34,6 +34,7 @@ class DeviceBlocks(Allocations):
         self._line = line
         self._lines: list[str | None] = []
         self._unknown: list[UnknownBytes] = []
+        self._kept: set[str] = set()
 
     def mark(self, moment: Moment, step: int) -> None:
         """What follows belongs to another part of a step."""
@@ -59,46 +60,45 @@ class DeviceBlocks(Allocations):
         for block in reversed(taken):
             self.give(block)
 
-    def unsure(self, low: int, high: int, operator: str, reason: str) -> None:
-        """An operator takes something now, of which only bounds are known.
+    def keep(self, name: str, size: int, operator: str) -> int | None:
+        """Allocate what a library takes once for good; its block, None if it was there.
 
         Args:
-            low: bytes at least.
+            name: of what is taken.
+            size: bytes, more than none.
+            operator: that needs it first.
+        """
+        if name in self._kept:
+            return None
+        self._kept.add(name)
+        return self.take(size, operator, "workspace")
+
+    def unsure(
+        self, low: int, high: int, operator: str, reason: str, block: int | None = None
+    ) -> None:
+        """Only bounds are known of what an operator takes now, or of a block's size.
+
+        Args:
+            low: bytes at least; those of the block, if it is one.
             high: bytes at most.
             operator: that takes it.
             reason: why nobody can know, as a sentence.
+            block: whose size it is; None if it is given back at once.
         """
         self._unknown.append(
             UnknownBytes(
                 position=len(self.events),
+                block=0 if block is None else block + 1,
                 low_bytes=low,
-                high_bytes=high,
+                high_bytes=max(low, high),
                 operator=operator,
                 reason=reason,
             )
         )
 
-    def unsure_of(self, tensor: Tensor, high: int, operator: str, reason: str) -> None:
-        """A tensor that is alive may be larger than it is here.
-
-        Args:
-            tensor: which is watched.
-            high: bytes at most.
-            operator: that made it.
-            reason: why nobody can know, as a sentence.
-        """
-        _, block = self._alive[tensor.untyped_storage()._cdata]
-        size = self._bytes[block]
-        self._unknown.append(
-            UnknownBytes(
-                position=len(self.events),
-                block=block + 1,
-                low_bytes=size,
-                high_bytes=max(size, high),
-                operator=operator,
-                reason=reason,
-            )
-        )
+    def block_of(self, tensor: Tensor) -> int:
+        """The block of a tensor that is watched and not empty."""
+        return self._alive[tensor.untyped_storage()._cdata][1]
 
     def name(self, tensors: Iterable[Tensor], module: str) -> None:
         """Say to which module the blocks of some tensors belong."""

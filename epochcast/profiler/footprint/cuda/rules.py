@@ -8,6 +8,7 @@ import torch
 
 from epochcast.profiler.footprint.cuda.attention import ATTENTION
 from epochcast.profiler.footprint.cuda.indexing import INDEXING
+from epochcast.profiler.footprint.cuda.recurrent import RECURRENT
 from epochcast.profiler.footprint.cuda.reductions import REDUCTIONS
 from epochcast.profiler.footprint.cuda.rule import Rule
 from epochcast.profiler.footprint.cuda.workspaces import convolution
@@ -17,6 +18,7 @@ aten = torch.ops.aten
 RULES: dict[Any, Rule] = {
     **ATTENTION,
     **INDEXING,
+    **RECURRENT,
     **REDUCTIONS,
     **dict.fromkeys((aten.convolution, aten.convolution_backward), convolution),
 }

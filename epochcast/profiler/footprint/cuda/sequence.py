@@ -5,7 +5,7 @@
 
 This process does nothing else: ``fake_device`` cannot be undone, and an error inside autograd ends
 it. Where the device cannot be claimed, the CPU's operators are followed, with those replaced that
-are known to keep other tensors on CUDA (attention, dropout).
+are known to keep other tensors on CUDA (attention, dropout, recurrent layers).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from epochcast.profiler.footprint.allocations import ModuleScopes
-from epochcast.profiler.footprint.cuda import attention, dropout, fake_device
+from epochcast.profiler.footprint.cuda import attention, dropout, fake_device, recurrent
 from epochcast.profiler.footprint.cuda.watcher import CudaWatcher
 from epochcast.profiler.footprint.dry_run import NeedsRealValues, Simulation, eager, explaining
 from epochcast.profiler.footprint.tracker import (
@@ -113,9 +113,11 @@ def claim(device: DeviceSpec, source: SequenceSource = "device") -> None:
     if source == "device":
         fake_device.install(device)
         attention.install("AutogradCUDA")
+        recurrent.install("AutogradCUDA")
     else:
         fake_device.current[:] = [device]
         attention.install("AutogradCPU")
+        recurrent.install("AutogradCPU")
         dropout.install()
 
 

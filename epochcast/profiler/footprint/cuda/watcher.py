@@ -29,6 +29,8 @@ from epochcast.profiler.footprint.cuda.workspaces import USES_CUBLAS, cublas_wor
 from epochcast.records import DeviceSpec
 from epochcast.records.footprint import BlockKind
 
+# handles, which are of a thread each; on a device autograd has one of its own
+CUBLAS = ("cuBLAS, forward", "cuBLAS, backward")
 _QUESTIONS = ("prim", "profiler")
 _NOT_THE_USERS = tuple(str(p) for p in (Path(torch.__file__).parent, Path(__file__).parents[3]))
 _MOST_FRAMES = 60  # looked through for a line of the user's
@@ -47,7 +49,6 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         blocks: all that was allocated.
         kind: what results are for at this moment.
-        handles: of cuBLAS that have a workspace: of the forward and of autograd's thread.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kind: BlockKind = "parameter"
         self.module_of = module_of
         self._memo = memo
-        self.handles: set[bool] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -81,13 +81,16 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.blocks.refresh(operands(args))
         self.watch(out, func)
         if func._overloadpacket in USES_CUBLAS and self.holds(args):
-            self._take_workspace(func)
+            # a handle's workspace comes with its first product, after the result, and stays
+            name, size = CUBLAS[self.in_backward], cublas_workspace_bytes(self.device.capability)
+            if size:
+                self.blocks.keep(name, size, str(func))
         self._memo.clear()
         return out
 
     @property
     def in_backward(self) -> bool:
-        """Whether autograd is at work; on a device it has a thread of its own."""
+        """Whether autograd is at work."""
         return bool(torch._C._current_graph_task_id() != -1)
 
     def holds(self, args: Any) -> bool:
@@ -98,13 +101,6 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count an operator's results from now on; the same again."""
         self.blocks.watch(operands(out), self.kind, str(func), self.module_of())
         return out
-
-    def _take_workspace(self, func: Any) -> None:
-        """A handle's workspace comes with its first product, after the result, and stays."""
-        handle, size = self.in_backward, cublas_workspace_bytes(self.device.capability)
-        if handle not in self.handles and size:
-            self.blocks.take(size, str(func), "workspace")
-        self.handles.add(handle)
 
 
 class Lines:

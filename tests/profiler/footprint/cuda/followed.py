@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from epochcast.profiler.footprint.cuda.sequence import claim, sequence
-from epochcast.profiler.footprint.cuda.watcher import CudaWatcher
+from epochcast.profiler.footprint.cuda.watcher import CUBLAS, CudaWatcher
 from epochcast.profiler.workload import Workload
 from epochcast.records import DeviceSpec, to_builtins
 
@@ -70,9 +70,8 @@ def transformer(kind, batch, tokens):
     auto = transformers.AutoModelForCausalLM if kind == "gpt2" else transformers.AutoModel
 
     def run(watcher):
-        watcher.handles |= {False, True}
-        for _ in watcher.handles:
-            watcher.blocks.take(8_519_680, "aten.mm.default", "workspace")
+        for name in CUBLAS:
+            watcher.blocks.keep(name, 8_519_680, "aten.mm.default")
         model = auto.from_config(config).cuda().train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
         ids = torch.randint(0, config.vocab_size - 1, (batch, tokens), device="cuda")
@@ -158,6 +157,29 @@ def cnn():
     )
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind, **settings):
+        super().__init__()
+        self.body = kind(32, 64, 2, dropout=0.1, batch_first=True, **settings)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.body(x)[0][:, -1])
+
+
+def recurrent(kind=nn.LSTM, **settings):
+    model = Recurrent(kind)
+    data = TensorDataset(torch.zeros(32, 20, 32), torch.zeros(32, dtype=torch.long))
+    return Workload(
+        model=model,
+        train_data=data,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss=functional.cross_entropy,
+        batch_size=16,
+        **settings,
+    )
+
+
 def _workload(build, device=A100, source="device"):
     return lambda: sequence(build, None, device, source)
 
@@ -177,6 +199,9 @@ CASES = {
     "mlp compiled": _workload(partial(mlp, compile=True)),
     "mlp h100": _workload(mlp, H100),
     "cnn": _workload(cnn),
+    "lstm": _workload(recurrent),
+    "lstm on cpu": _workload(recurrent, source="cpu"),
+    "gru": _workload(partial(recurrent, nn.GRU)),
     "encoder": _workload(partial(encoder, 0.0)),
     "encoder dropout": _workload(partial(encoder, 0.1)),
     "encoder dropout on cpu": _workload(partial(encoder, 0.1), source="cpu"),

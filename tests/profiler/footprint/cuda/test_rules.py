@@ -1,0 +1,168 @@
+"""What kernels take inside, each rule alone: numbers by the source's formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
+from epochcast.profiler.footprint.cuda.reductions import reduction_scratch
+from epochcast.profiler.footprint.cuda.rule import Call
+from epochcast.profiler.footprint.cuda.rules import RULES
+from epochcast.profiler.footprint.cuda.workspaces import cublas_workspace_bytes
+from epochcast.records import DeviceSpec
+
+aten = torch.ops.aten
+MIB = 2**20
+T4 = DeviceSpec(
+    name="t4",
+    memory_bytes=15_634_661_376,
+    capability=(7, 5),
+    multiprocessors=40,
+    threads_per_multiprocessor=1024,
+)
+
+
+class Kernel:
+    """Takes any tensor for one of the device's."""
+
+    def __init__(self):
+        self.device, self.in_backward = T4, False
+        self.blocks = DeviceBlocks(lambda: None, "meta")
+
+    def holds(self, _):
+        return True
+
+    def watch(self, out, func):
+        self.blocks.watch(out if isinstance(out, tuple) else (out,), "other", str(func))
+        return out
+
+
+def run(func, *args, **kwargs):
+    """Bytes of each block that a rule takes for itself, in order."""
+    kernel = Kernel()
+    RULES[func._overloadpacket](kernel, Call(func, args, kwargs))
+    sequence = kernel.blocks.sequence(T4)
+    pairs = zip(sequence.block_bytes, sequence.block_kinds, strict=True)
+    return [size for size, kind in pairs if kind == "temporary"], sequence
+
+
+def tensor(*shape, dtype=torch.float32):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+# -- cuBLAS ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), 8_519_680), ((8, 6), 8_519_680), ((9, 0), 32 * MIB)]
+)
+def test_a_workspace_of_cublas(capability, expected, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert cublas_workspace_bytes(capability) == expected
+
+
+def test_the_environment_decides_on_the_workspace(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    assert cublas_workspace_bytes((9, 0)) == 16 * 1024 * 8
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    assert cublas_workspace_bytes((9, 0)) == 0
+
+
+# -- reductions ------------------------------------------------------------------------------------
+
+
+def test_a_sum_of_everything_is_shared_by_many_blocks():
+    """2²⁰ numbers by 512 threads with vectors of 4: 512 each, and 80 blocks that fit at once
+    would have 6; 512 are needed for 16 each, so it is what keeps 256 at most: 2."""
+    partial, semaphores = reduction_scratch(tensor(2**20), (), 4, T4)
+    target, per_thread = 40 * (1024 // 512), 2**20 // 512
+    shares = max(min(target, per_thread // 16), -(-per_thread // 256))
+    assert (partial, semaphores) == (4 * shares, 4)
+
+
+@pytest.mark.parametrize("shape", [(64,), (4, 8), (1,), ()])
+def test_a_small_one_is_not(shape):
+    assert reduction_scratch(tensor(*shape), (), 4, T4) == (0, 0)
+
+
+def test_rows_that_fill_the_device_need_no_sharing():
+    assert reduction_scratch(tensor(4096, 1024), (1,), 4, T4) == (0, 0)
+
+
+def test_columns_are_shared_where_rows_are_many():
+    partial, semaphores = reduction_scratch(tensor(2**16, 64), (0,), 4, T4)
+    assert partial > 0
+    assert partial % (4 * 64) == 0
+    assert semaphores % 4 == 0 < semaphores
+
+
+def test_axes_that_follow_each_other_are_one():
+    whole = reduction_scratch(tensor(2**20), (), 4, T4)
+    assert reduction_scratch(tensor(2**10, 1, 2**10), (0, 1, 2), 4, T4) == whole
+    assert reduction_scratch(tensor(2**10, 2**10).t(), (), 4, T4) == whole
+
+
+def test_scratch_is_given_back():
+    _, sequence = run(aten.sum.default, tensor(2**20))
+    assert sequence.live_bytes()[-1] == 0
+
+
+def test_the_larger_of_two_tensors_is_no_reduction():
+    taken, _ = run(aten.max.other, tensor(2**20), tensor(2**20))
+    assert taken == []
+
+
+# -- indices ---------------------------------------------------------------------------------------
+
+
+def test_adding_to_indexed_places_sorts_five_times_the_indices():
+    indices = [tensor(1000, dtype=torch.long)]
+    taken, _ = run(aten.index_put_.default, tensor(10, 4), indices, tensor(1000, 4), True)
+    assert taken == [8000] * 5 + [1]
+
+
+def test_writing_to_indexed_places_sorts_nothing():
+    indices = [tensor(1000, dtype=torch.long)]
+    taken, _ = run(aten.index_put_.default, tensor(10, 4), indices, tensor(1000, 4))
+    assert taken == []
+
+
+@pytest.mark.parametrize(("tokens", "sorts"), [(3072, False), (3073, True)])
+def test_the_gradient_of_an_embedding_sorts_many_tokens(tokens, sorts):
+    indices = tensor(tokens, dtype=torch.long)
+    taken, _ = run(
+        aten.embedding_dense_backward.default, tensor(tokens, 8), indices, 100, -1, False
+    )
+    assert bool(taken) is sorts
+    if sorts:
+        segments = tokens // 10 + tokens
+        assert max(taken) == segments * 8 * 4
+
+
+# -- attention -------------------------------------------------------------------------------------
+
+
+def test_flash_attention_sums_in_float32_going_back():
+    q = tensor(2, 8, 100, 64, dtype=torch.bfloat16)
+    kernel, rule = Kernel(), RULES[aten._scaled_dot_product_flash_attention_backward]
+    rule(kernel, Call(lambda *_: (q, q, q), (q, q, q, q), {}))
+    rows = 2 * 8 * 128  # tokens rounded up
+    sequence = kernel.blocks.sequence(T4)
+    assert sequence.block_bytes[1:] == (4 * rows, 4 * rows * 64)
+
+
+def test_grouped_queries_have_gradients_of_every_head():
+    q, k = tensor(2, 8, 128, 64, dtype=torch.float16), tensor(2, 2, 128, 64, dtype=torch.float16)
+    kernel, rule = Kernel(), RULES[aten._scaled_dot_product_flash_attention_backward]
+    rule(kernel, Call(lambda *_: (q, k, k), (q, q, k, k), {}))
+    sequence = kernel.blocks.sequence(T4)
+    assert sequence.block_bytes[-2:] == 2 * (2 * 128 * 8 * 64 * 2,)
+
+
+def test_a_convolution_is_unsure_of_copies_of_its_operands():
+    x, w = tensor(1, 3, 8, 8), tensor(4, 3, 3, 3)
+    settings = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    _, sequence = run(aten.convolution.default, x, w, None, *settings)
+    (unknown,) = sequence.unknown
+    assert unknown.high_bytes == 4 * (3 * 64 + 4 * 27 + 4 * 64)
