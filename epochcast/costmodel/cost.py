@@ -116,6 +116,11 @@ class Variant:
     saves: Frequency | None = None
 
     @property
+    def is_of_script(self) -> bool:
+        """Whether it was learned from a training script as it is."""
+        return self.evaluations is not None
+
+    @property
     def way(self) -> tuple[object, ...]:
         """What variants have in common that differ in nothing but their workers."""
         return self.precision, self.compiled, self.categories

@@ -223,7 +223,7 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
     unknown = [] if at.is_counted else at.never_varied()
     if unknown:
         names = ", ".join(unknown)
-        if at.variant.saves is not None:
+        if at.variant.is_of_script:
             sets = " ".join(f"--set {name}=…" for name in unknown)
             raise PredictionError(
                 f"{names} was never varied, so nothing is known of another value; probe the script "

@@ -277,6 +277,8 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
     """
     found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
     usable = found.global_batch <= job.samples
+    if job.variant.is_of_script and request.micro_batch is None:
+        usable &= found.accumulation == job.variant.accumulation  # it accumulates as it does
     if not usable.any():
         raise UsageError(
             f"no batch to choose from: {_asked(job, request)} with {job.samples:,} samples and "

@@ -580,11 +580,19 @@ class _Observation:
             environment=self.trial.template.environment,
             files=files,
             passes=len(self.passes),
-            steps=self.passes[-1].boundaries[-1].index - self.passes[0].boundaries[0].index + 1,
+            steps=round(self._batches_trained / self.accumulation),
             evaluations=self.frequency(self.evaluations),
             saves=self.frequency(self.timeline.saves),
         )
         return script, source_of_files(files, self.trial.folder)
+
+    @property
+    def _batches_trained(self) -> float:
+        """In all passes, those drawn ahead of use apart."""
+        ends = ((p.boundaries[0], p.boundaries[-1]) for p in self.passes)
+        return sum(
+            b.batches - a.batches + min(float(a.batches), self.each_boundary) for a, b in ends
+        )
 
     def assumptions(self) -> list[Warning_]:
         """What was not seen, and what is therefore taken to be so."""

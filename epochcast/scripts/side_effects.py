@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -28,6 +29,7 @@ from epochcast.scripts import events as e
 from epochcast.scripts.process import Overlay
 
 PREFIX = "epochcast-script-"
+TELLING = {"git", "hostname", "ldconfig", "lscpu", "nvidia-smi", "rocm-smi", "sysctl", "uname"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ def put_back(events: Iterable[e.Event], beside: Sequence[str] = ()) -> Undone:
         with suppress(OSError):
             os.utime(place.path, ns=place.times)
     left |= {x.what: x.reason for x in journal if isinstance(x, e.NotKept)}
+    left = {what: why for what, why in left.items() if not _is_harmless(what)}
     found = tuple(f"{what}: {why}" for what, why in left.items())
     return Undone(places=len({x.path for x in wrote} - set(left)), left=found)
 
@@ -124,6 +127,12 @@ def _restore(one: e.Wrote) -> None:
         os.chmod(one.path, stat.S_IMODE(one.permissions))
     if one.times is not None:
         os.utime(one.path, ns=one.times, follow_symlinks=os.path.islink(one.path) is False)
+
+
+def _is_harmless(what: str) -> bool:
+    """Whether it is a program that only tells of the machine, or a Python: that is watched."""
+    program = os.path.basename(what.split(" ")[0])
+    return program in TELLING or re.fullmatch(r"python[\d.]*", program) is not None
 
 
 def _is_beside(path: str, folders: Iterable[str]) -> bool:

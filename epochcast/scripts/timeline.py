@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, zip_longest
+from statistics import median
 from typing import TypeVar
 
 from epochcast.scripts import events as e
@@ -323,8 +324,15 @@ class Timeline:
         free = [Interval(began=x.began, ended=x.at) for x in of_kind(self.events, e.NoGrad)]
         outside = [r for r in free if r.began >= self.first_step_began and not _in_any(r, found)]
         found += [r for r in outside if not self._is_within_a_pass(r)]
-        quiet = (r for r in found if not self._steps_in(r) and r.seconds > LEAST_REGION_SECONDS)
+        least = max(LEAST_REGION_SECONDS, self._usual_step)
+        quiet = (r for r in found if not self._steps_in(r) and r.seconds > least)
         return self._rare(sorted(quiet, key=lambda r: r.began))
+
+    @cached_property
+    def _usual_step(self) -> float:
+        """Seconds from one optimizer step to the next; what takes less is no evaluation."""
+        gaps = [b - a for a, b in pairwise(self._moments)]
+        return median(gaps) if gaps else 0.0
 
     def _rare(self, regions: Sequence[Interval]) -> list[Interval]:
         """Without those that come with every few steps, which are part of these."""

@@ -59,7 +59,7 @@ def seen_lines(good: Sequence[Measurement]) -> list[str]:
 def _passes(m: Measurement, steps: int) -> str:
     script = m.script
     assert script is not None
-    each = script.steps // max(1, script.passes)
+    each = round(script.steps / max(1, script.passes))
     if any(w.code in ("no-epoch-seen", "epoch-as-said") for w in m.warnings):
         return f"{script.steps:,} steps of a loop without a data loader"
     passes = "1 pass" if script.passes == 1 else f"{script.passes} passes"

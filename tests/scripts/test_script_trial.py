@@ -1,0 +1,130 @@
+"""A command that gives no measurement: why, in one line, and nothing of it is left running."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from epochcast.records import Measurement
+from epochcast.scripts import trial as trial_module
+from epochcast.scripts.command import Template
+from epochcast.scripts.request import ScriptRequest
+from epochcast.scripts.trial import ScriptFailed, run_trial, why_unheard
+
+TIMEOUT = 1.0
+
+
+def tried(tmp_path: Path, *arguments: str, timeout: float = 60.0) -> Measurement:
+    folder = tmp_path / "folder"
+    folder.mkdir(exist_ok=True)
+    request = ScriptRequest(
+        template=Template(arguments=arguments), folder=folder, timeout_seconds=timeout
+    )
+    outcome = run_trial(
+        request, request.specs[0], round_=0, folder=tmp_path / "store", log=tmp_path / "log"
+    )
+    return outcome.measurement
+
+
+def python(tmp_path: Path, text: str, *arguments: str, timeout: float = 60.0) -> Measurement:
+    return tried(tmp_path, sys.executable, "-c", text, *arguments, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("import argparse; argparse.ArgumentParser().parse_args()", "crashed", "printed its usage"),
+        ("input('name? ')", "crashed", "it waited for input, which a probe does not have"),
+        ("raise ValueError('no such file')", "crashed", "ended with exit code 1 before torch"),
+        ("print(1)", "crashed", "no process of the command has imported torch"),
+        ("raise MemoryError", "oom", "MemoryError"),
+        (
+            "raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')",
+            "oom",
+            "CUDA out of memory. Tried to allocate 2 GiB",
+        ),
+        ("import os; os.abort()", "crashed", "was ended by SIGABRT"),
+    ],
+)
+def test_why_there_is_nothing_to_see(tmp_path: Path, text: str, status: str, message: str) -> None:
+    found = python(tmp_path, text, "--no-such-option")
+    assert found.status == status
+    assert message in found.message
+    assert "\n" not in found.message
+    assert found.log == str(tmp_path / "log")
+
+
+def test_what_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    text = (
+        "import subprocess, sys, time; "
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        "print(p.pid, flush=True); time.sleep(600)"
+    )
+    found = python(tmp_path, text, timeout=TIMEOUT)
+    assert found.status == "timeout"
+    assert found.message.startswith("the command did not end within 1 s before torch")
+    assert not psutil.pid_exists(int((tmp_path / "log").read_text()))
+
+
+def test_an_interpreter_that_cannot_be_watched_is_named(tmp_path: Path) -> None:
+    found = tried(tmp_path, sys.executable, "-I", "-c", "pass")
+    assert "-I makes Python ignore PYTHONPATH" in found.message
+
+
+@pytest.mark.parametrize(
+    ("launcher", "cause"),
+    [
+        ([sys.executable, "-E"], "Python was started with -E, which ignores PYTHONPATH"),
+        (["env", "-i", sys.executable], "its environment was cleared, as by env -i"),
+        (["env", "PYTHONPATH=x", sys.executable], "PYTHONPATH was set anew"),
+    ],
+)
+def test_why_a_process_is_not_heard_of(launcher: list[str], cause: str) -> None:
+    arguments = [*launcher, "-c", "print(1, flush=True); import time; time.sleep(60)"]
+    environment = {"EPOCHCAST_SCRIPT": "x", "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            assert cause in why_unheard(process.pid)
+        finally:
+            process.kill()
+
+
+def test_a_process_that_is_not_heard_of_is_ended_and_its_cause_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "_has_torch", lambda pid: True)
+    monkeypatch.setattr(trial_module, "WORD_SECONDS", 0.0)
+    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.01)
+    env = shutil.which("env")
+    assert env is not None
+    text = "import time; time.sleep(60)"
+    found = tried(tmp_path, env, "-i", sys.executable, "-c", text)
+    assert found.status == "crashed"
+    assert "imported torch, but cannot be watched" in found.message
+    assert "its environment was cleared" in found.message
+
+
+def test_the_command_has_a_temporary_folder_of_its_own_which_is_gone(tmp_path: Path) -> None:
+    text = "import tempfile; print(tempfile.mkdtemp())"
+    python(tmp_path, text)
+    made = Path((tmp_path / "log").read_text().strip())
+    assert made.parent.name == "tmp"
+    assert not made.exists()
+
+
+def test_a_shell_that_writes_leaves_nothing_where_overlays_are_allowed(tmp_path: Path) -> None:
+    found = tried(tmp_path, "sh", "-c", "touch written; test -e written")
+    assert "ended with exit code 0" in found.message
+    if list((tmp_path / "folder").iterdir()):
+        pytest.skip("the system allows no overlay")
+
+
+def test_a_refusal_shows_the_last_lines() -> None:
+    assert ScriptFailed("why", ["a", "b"]).lines == ("a", "b")
