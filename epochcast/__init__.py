@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from epochcast import integrations
+    from epochcast.api.check import Limits, check
     from epochcast.api.memory import dry_run_on, fit_batch
     from epochcast.api.probe import dry_run, probe, probe_script
     from epochcast.costmodel.fitting import fit
@@ -94,6 +95,7 @@ _HOMES = {
     "GeneralizationLoss": "planning.stopping",
     "LargestValue": "records",
     "LearningCurve": "records",
+    "Limits": "api.check",
     "Measurement": "records",
     "MissingDependency": "errors",
     "Patience": "planning.stopping",
@@ -113,6 +115,7 @@ _HOMES = {
     "UsageError": "errors",
     "Workload": "profiler.workload",
     "WorkloadError": "errors",
+    "check": "api.check",
     "dry_run": "api.probe",
     "dry_run_on": "api.memory",
     "fit": "costmodel.fitting",
@@ -150,6 +153,7 @@ __all__ = [
     "GeneralizationLoss",
     "LargestValue",
     "LearningCurve",
+    "Limits",
     "Measurement",
     "MissingDependency",
     "Patience",
@@ -169,6 +173,7 @@ __all__ = [
     "UsageError",
     "Workload",
     "WorkloadError",
+    "check",
     "dry_run",
     "dry_run_on",
     "fit",

@@ -6,6 +6,7 @@
     plan.py        plan; plan_request.py reads its options
     running.py     run
     watching.py    follow-log, tensorboard
+    checking.py    check
     options.py     what the commands share
     settings.py    what a project says once, in a file
 
@@ -35,6 +36,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for; in 
     "follow-log": "watching",
     "calibration": "predicting",
     "dry-run": "probing",
+    "check": "checking",
     "fit": "predicting",
     "probes": "probes",
     "devices": "probes",

@@ -312,6 +312,19 @@ def reading(store: str | None) -> Store:
     return Store.open(store, create=False)
 
 
+def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
+    """The value that ``--set`` gave each knob.
+
+    Raises:
+        UsageError: a knob has several values, or is given twice.
+    """
+    knobs = knobs_by_name(pairs)
+    for name, values in knobs.items():
+        if len(values) > 1:
+            raise UsageError(f"this is for one model: give one value of {name}, not {values}")
+    return {name: values[0] for name, values in knobs.items()}
+
+
 def require_same(
     model: CostModel, model_file: str, workload: str | None, device: str | None
 ) -> None:

@@ -21,6 +21,7 @@ from epochcast.cli.options import (
     reading,
     require_same,
     set_option,
+    single_knobs,
     store_option,
     without_collecting,
 )
@@ -30,7 +31,6 @@ from epochcast.cli.plan_request import (
     read_counting,
     read_mtbf,
     read_stop,
-    single_knobs,
 )
 from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.batch import OPTIMIZERS

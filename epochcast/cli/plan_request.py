@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from epochcast.cli.options import knobs_by_name
+from epochcast.cli.options import single_knobs
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -193,19 +192,6 @@ def _samples(text: str | None, probed: int) -> int | None:
     if samples < 1 or rest:
         raise UsageError(f"--samples is a number of samples or like '10x', but got {text!r}")
     return samples
-
-
-def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]:
-    """The value that ``--set`` gave each knob.
-
-    Raises:
-        UsageError: a knob has several values, or is given twice.
-    """
-    knobs = knobs_by_name(pairs)
-    for name, values in knobs.items():
-        if len(values) > 1:
-            raise UsageError(f"a plan is for one model: give one value of {name}, not {values}")
-    return {name: values[0] for name, values in knobs.items()}
 
 
 def _rules(options: dict[str, Any]) -> tuple[Rule, ...]:

@@ -151,11 +151,12 @@ class CheckedWorkload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """One configuration that a dry run has counted; ``data`` as in ``Measurement``."""
+    """One configuration that a dry run has counted; the rest as in ``Measurement``."""
 
     config: RunConfig
     footprint: Footprint
     data: str = ""
+    samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,15 @@ A record validates itself and derives statistics from its samples; nothing more.
 
 from __future__ import annotations
 
+from epochcast.records.baseline import (
+    AskedStep,
+    Baseline,
+    BaselineEntry,
+    Change,
+    CheckedStep,
+    TimedRounds,
+    Verdict,
+)
 from epochcast.records.configuration import (
     DatasetSpec,
     Device,
@@ -104,9 +113,14 @@ __all__ = [
     "SCHEMA",
     "Action",
     "Alternative",
+    "AskedStep",
+    "Baseline",
+    "BaselineEntry",
     "BlockKind",
     "Budget",
     "Capacity",
+    "Change",
+    "CheckedStep",
     "Checkpoint",
     "CountUnit",
     "DatasetSpec",
@@ -153,10 +167,12 @@ __all__ = [
     "StopRule",
     "Summary",
     "Term",
+    "TimedRounds",
     "Timeline",
     "UnitPrices",
     "UnknownBytes",
     "Unseen",
+    "Verdict",
     "Warning_",
     "from_json",
     "make_sizes",

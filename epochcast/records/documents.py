@@ -83,19 +83,20 @@ def _schema_of(text: str | bytes) -> int:
         return SCHEMA
 
 
-def write_document(record: object, path: str | Path, what: str) -> None:
+def write_document(record: object, path: str | Path, what: str, indent: int = 0) -> None:
     """Write a record as a JSON file.
 
     Args:
         record: to be written.
         path: of the file; one that is there is replaced.
         what: names it in an error, e.g. ``"plan"``.
+        indent: of its lines, for people and for ``git diff``; all on one line without.
 
     Raises:
         UsageError: the file cannot be written.
     """
     try:
-        Path(path).write_text(to_json(record) + "\n", encoding="utf-8")
+        Path(path).write_text(to_json(record, indent) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the {what} to {path}: {error.strerror}") from error
 

@@ -333,7 +333,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --energy 5kWh", "needs watts", 2),
         ("--epochs 3 --confidence 120%", "between 0 and 1", 2),
         ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
-        ("--epochs 3 --set width=1,2", "a plan is for one model", 2),
+        ("--epochs 3 --set width=1,2", "this is for one model", 2),
         ("--epochs 3 --set height=1", "no knob 'height'", 2),
         ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
         ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from epochcast.cli import HOMES, cli
 
 IMPERATIVE = re.compile(
-    r"(Accumulate|Begin|Choose|Compile|Compute|Count|Do|Draw|Drop|End|Evaluate|Fill|Find|Fit|Forget"
+    r"(Accumulate|Begin|Choose|Compare|Compile|Compute|Count|Do|Draw|Drop|End|Evaluate|Fill|Find|Fit|Forget"
     r"|Give|Go|Keep|Leave|Let|List|Listen|Load|Measure|Open|Price|Read|Record|Remove|Run|Save|Say"
     r"|Scale|Share|Show|Spend|Stop|Take|Time|Train|Turn|Use|Write) "
 )

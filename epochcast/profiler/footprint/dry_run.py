@@ -133,6 +133,7 @@ class Simulation:
                 config=config,
                 footprint=self._footprint(config, timeline),
                 data=self.workload.data_source,
+                samples=samples,
             )
             for config in filled or configs
         )

@@ -1,0 +1,278 @@
+"""A training step held to a baseline: what is the same, better, worse, and not clear."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from math import exp, inf, log, sqrt
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epochcast.api import check as module
+from epochcast.api.check import Limits, check, compare, peak_by_module, ratio
+from epochcast.cli import cli
+from epochcast.errors import StoreError, UsageError
+from epochcast.records import (
+    AskedStep,
+    Baseline,
+    BaselineEntry,
+    RunConfig,
+    TimedRounds,
+    Timeline,
+    from_json,
+    to_json,
+)
+
+pytest_plugins = ["pytester"]
+
+SCRIPT = """
+import torch
+from torch.utils.data import TensorDataset
+from epochcast import Workload
+
+def workload(width: int = 8):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Linear(width, 3))
+    data = TensorDataset(torch.randn(64, 4), torch.arange(64) % 3)
+    return Workload(
+        model=model, train_data=data, batch_size=16, loss=torch.nn.functional.cross_entropy,
+        optimizer=torch.optim.SGD(model.parameters()),
+    )
+"""
+
+
+def entry(timed=(), **counts):
+    known = {"parameters": 10, "samples": 64, "flops": 100, "peak_bytes": 1000} | counts
+    asked = AskedStep(workload="train.py:workload")
+    rounds = tuple(
+        TimedRounds(device=name, label=name, step_seconds=seconds) for name, seconds in timed
+    )
+    return BaselineEntry(
+        asked=asked, config=RunConfig(batch_size=16), torch="2.13.0", counts=known, timed=rounds
+    )
+
+
+def verdicts(before, after, **limits):
+    return {c.name: c.verdict for c in compare(before, after, Limits(**limits))}
+
+
+# -- counts ---------------------------------------------------------------------------------------
+
+
+def test_what_is_the_same_is_not_mentioned():
+    assert compare(entry(), entry(), Limits()) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "limits", "verdict"),
+    [
+        ("flops", 101, {}, "worse"),
+        ("flops", 99, {}, "better"),
+        ("flops", 102, {"work": 0.02}, "same"),
+        ("flops", 103, {"work": 0.02}, "worse"),
+        ("flops", 103, {"memory": 0.5}, "worse"),
+        ("peak_bytes", 1020, {"memory": 0.02}, "same"),
+        ("peak_bytes", 1021, {"memory": 0.02}, "worse"),
+        ("peak_bytes", 900, {}, "better"),
+        ("eval_peak_bytes", 1, {"memory": 5.0}, "worse"),  # there was no evaluation
+        ("parameters", 9, {"work": 1.0, "memory": 1.0}, "worse"),  # fewer is another model, too
+        ("samples", 65, {"work": 1.0, "memory": 1.0}, "worse"),
+    ],
+)
+def test_counts(name, now, limits, verdict):
+    assert verdicts(entry(), entry(**{name: now}), **limits) == {name: verdict}
+
+
+def test_another_default_of_the_workload_is_another_step():
+    after = replace(entry(), config=RunConfig(batch_size=32, sizes=(("width", 8),)))
+    (batch, width) = compare(entry(), after, Limits(work=9.0, memory=9.0))
+    changes = {c.name: (c.before, c.after, c.verdict) for c in (batch, width)}
+    assert changes == {"batch_size": ("16", "32", "worse"), "width": ("–", "8", "worse")}
+
+
+def test_the_modules_that_made_a_peak_larger_are_named():
+    before = replace(entry(), peak_by_module={"a": 500, "b": 400, "(parameter)": 100})
+    after = replace(
+        entry(peak_bytes=1400), peak_by_module={"a": 490, "b": 700, "(parameter)": 100, "c": 110}
+    )
+    (change,) = compare(before, after, Limits())
+    assert change.culprits == (("b", 300), ("c", 110), ("a", -10))
+
+
+def test_the_peak_is_told_by_module():
+    timeline = Timeline(
+        block_bytes=(100, 30, 40, 50),
+        block_kinds=("parameter", "activation", "activation", "other"),
+        block_operators=(-1, 0, 0, 0),
+        block_modules=(-1, 0, 1, 2),
+        operators=("aten.mm",),
+        modules=("layer", "head", ""),
+        events=(1, 2, 3, -2, 4, -3, -4),
+        forward_end=3,
+        step_end=7,
+    )
+    assert peak_by_module(timeline) == {"(parameter)": 100, "head": 40, "(other)": 50}
+    assert sum(peak_by_module(timeline).values()) == timeline.peak_bytes()
+
+
+# -- times ----------------------------------------------------------------------------------------
+
+
+def test_the_ratio_of_two_times_is_welchs():
+    before, after = (1.0, 1.1, 1.21), (1.2, 1.32, 1.452)  # logs are equidistant by log 1.1
+    low, middle, high = ratio(before, after)
+    error = sqrt(2 * log(1.1) ** 2 / 3)  # two variances of log(1.1)², three values each
+    reach = 2.13184678 * error  # P95 of Student's t with 4 degrees of freedom
+    assert middle == pytest.approx(1.2)
+    assert (low, high) == pytest.approx((1.2 * exp(-reach), 1.2 * exp(reach)))
+
+
+def test_one_process_bounds_nothing():
+    assert ratio((1.0,), (2.0, 2.1)) == (0.0, pytest.approx(sqrt(4.2)), inf)
+    assert ratio((1.0, 1.0), (2.0, 2.0)) == pytest.approx((2.0, 2.0, 2.0))
+
+
+@given(
+    st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
+    st.lists(st.floats(0.1, 10), min_size=2, max_size=6),
+    st.floats(0.1, 10),
+)
+def test_a_ratio_has_no_unit_and_turns_around(before, after, unit):
+    found = ratio(before, after)
+    scaled = ratio([x * unit for x in before], [x * unit for x in after])
+    assert scaled == pytest.approx(found, rel=1e-6)
+    back = ratio(after, before)
+    assert [1 / x for x in reversed(back)] == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        ((1.00, 1.01, 0.99), "same"),
+        ((1.30, 1.31, 1.29), "worse"),
+        ((0.80, 0.81, 0.79), "better"),
+        ((0.70, 1.00, 1.50), "unclear"),
+    ],
+)
+def test_a_step_is_slower_where_nothing_else_is_likely(now, verdict):
+    before, after = entry([("a", (1.0, 1.01, 0.99)), ("b", (9.0,))]), entry([("a", now)])
+    (change,) = compare(before, after, Limits(time=0.05))
+    assert (change.name, change.verdict) == ("step_seconds", verdict)
+
+
+def test_another_device_is_not_compared():
+    assert compare(entry([("a", (1.0, 1.0))]), entry([("b", (9.0, 9.0))]), Limits()) == ()
+
+
+def test_what_was_timed_elsewhere_stays(monkeypatch, tmp_path):
+    old, new = entry([("a", (1.0,)), ("b", (2.0,))]), entry()
+    file = tmp_path / "b.json"
+    file.write_text(to_json(Baseline(entries=(old,))))
+    monkeypatch.setattr(module, "_counted", lambda asked: new)
+    monkeypatch.setattr(
+        module, "_timed", lambda asked: TimedRounds(device="b", label="b", step_seconds=(3.0,))
+    )
+    check(baseline=str(file), update=True, timed=True)
+    (written,) = from_json(file.read_text(), Baseline).entries
+    assert [(t.device, t.step_seconds) for t in written.timed] == [("a", (1.0,)), ("b", (3.0,))]
+
+
+# -- the file, the command and the fixture --------------------------------------------------------
+
+
+def test_the_order_of_entries_does_not_depend_on_when_they_came():
+    entries = [replace(entry(), asked=AskedStep(workload=name)) for name in "cab"]
+    baseline = Baseline()
+    for one in entries:
+        baseline = baseline.with_entry(one)
+    assert [e.asked.workload for e in baseline.entries] == ["a", "b", "c"]
+    assert baseline.with_entry(entries[0]) == baseline
+
+
+def test_from_nothing_to_a_gate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    runner = CliRunner()
+    step = ["check", "train.py:workload", "--set", "width=16"]
+    assert runner.invoke(cli, [*step, "--update"]).output.strip().endswith("new")
+    written = json.loads((tmp_path / "epochcast-baseline.json").read_text())
+    (first,) = written["entries"]
+    # (4 + 1)·16 + (16 + 1)·3 parameters; forward 2·B·Σ in·out, backward twice that less the inputs'
+    assert first["counts"]["parameters"] == 131
+    assert first["counts"]["flops"] == 2 * 16 * (3 * (64 + 48) - 64)
+    assert first["counts"]["samples"] == 64
+    assert sum(first["peak_by_module"].values()) == first["counts"]["peak_bytes"]
+    passed = runner.invoke(cli, ["check"])
+    assert (passed.exit_code, passed.output) == (
+        0,
+        "train.py:workload width=16  passed: as it was\n",
+    )
+    script.write_text(SCRIPT.replace("Linear(width, 3)", "Linear(width, 5)"))
+    failed = runner.invoke(cli, ["check", "--json"])
+    assert failed.exit_code == 3
+    document = json.loads(failed.output)
+    assert not document["passed"]
+    names = {change["name"] for change in document["steps"][0]["changes"]}
+    assert {"parameters", "flops", "peak_bytes"} <= names
+    told = runner.invoke(cli, ["check"]).output
+    assert "FAILED" in told
+    assert "If this is meant: epochcast check --update" in told
+    assert runner.invoke(cli, ["check", "--update"]).exit_code == 0
+    assert runner.invoke(cli, ["check"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "has no entries; name a step to begin it with"),
+        (["train.py:workload"], "has no entry of train.py:workload; --update adds it"),
+        (["--batch-size", "3"], "name the workload whose batch size or knobs these are"),
+        (["--max-memory", "-3%"], "a limit must be 0% or more"),
+    ],
+)
+def test_what_cannot_be_checked(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(cli, ["check", *arguments])
+    assert found.exit_code == 2
+    assert message in found.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_baseline_is_refused_and_kept(tmp_path):
+    file = tmp_path / "b.json"
+    file.write_text('{"schema": 2, "entries": [3]}')
+    with pytest.raises(StoreError, match="not a valid Baseline"):
+        check("mnist-mlp", baseline=str(file), update=True)
+    assert file.read_text() == '{"schema": 2, "entries": [3]}'
+    with pytest.raises(UsageError):
+        check(baseline=str(tmp_path / "none.json"))
+
+
+def test_the_fixture(pytester, monkeypatch):
+    step = "train.py:workload"
+    known = replace(entry(), asked=AskedStep(workload=step, sizes=(("width", 3),)))
+    now = [known]
+    monkeypatch.setattr(module, "_counted", lambda asked: now[0])
+    pytester.makepyfile(
+        f"""
+        def test_costs(epochcast_check):
+            epochcast_check({step!r}, width=3)
+        """
+    )
+    plugin = ("-p", "epochcast.api.pytest_plugin")
+    missing = pytester.runpytest_inprocess(*plugin)
+    missing.stdout.fnmatch_lines(["*has no entry of train.py:workload width=3*"])
+    pytester.runpytest_inprocess(*plugin, "--epochcast-update").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*plugin).assert_outcomes(passed=1)
+    now[0] = replace(known, counts=known.counts | {"flops": 150})
+    failed = pytester.runpytest_inprocess(*plugin)
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["*FLOPs*100*150*+50.00 %*worse*"])
+    shutil.rmtree(pytester.path / ".pytest_cache", ignore_errors=True)
+    assert Path("epochcast-baseline.json").exists()
