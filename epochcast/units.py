@@ -325,6 +325,11 @@ def format_percent(share: float, decimals: int | None = None) -> str:
     return f"{percent:.1f} %" if abs(percent) < 9.95 else f"{percent:.0f} %"
 
 
+def format_change(share: float) -> str:
+    """``"+12.34 %"`` for 0.1234: small changes of exact numbers, too."""
+    return f"{100 * share:+.2f} %"
+
+
 def format_half_width(share: float) -> str:
     """``"±12 %"`` for 0.12, a factor of 1.12; from 1 on ``"a factor of 2.50 either way"``."""
     if share < 1:

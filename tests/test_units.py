@@ -180,6 +180,13 @@ def test_format_percent(share, text):
 
 
 @pytest.mark.parametrize(
+    ("share", "text"), [(0.1234, "+12.34 %"), (-0.00016, "-0.02 %"), (0.0, "+0.00 %")]
+)
+def test_format_change(share, text):
+    assert units.format_change(share) == text
+
+
+@pytest.mark.parametrize(
     ("share", "text"),
     [
         (0.12, "±12 %"),

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from epochcast.records import Change, CheckedStep
 from epochcast.report.text.layout import columns, say
-from epochcast.units import format_bytes, format_percent, format_seconds
+from epochcast.units import format_bytes, format_change, format_percent, format_seconds
 
 NAMES = {
     "trainable_parameters": "trained parameters",
@@ -76,7 +76,7 @@ def _relative(change: Change) -> str:
     before, after = change.before, change.after
     if isinstance(before, str) or isinstance(after, str) or not before:
         return "–"
-    share = f"{after / before - 1:+.2%}".replace("%", " %")
+    share = format_change(after / before - 1)
     if change.interval is None:
         return share
     low, high = (format_percent(bound - 1) for bound in change.interval)
