@@ -295,9 +295,14 @@ class Loaders:
             this.agreed = self._agree(this, wanted)
         return this.batches + ahead >= this.agreed
 
+    def is_on_one_machine(self):
+        """Whether all processes that train together are here."""
+        size = self._watch.world_size
+        return number_of("LOCAL_WORLD_SIZE", size) == size
+
     def _agree(self, this, wanted):
         settings = self._watch.settings
-        if number_of("LOCAL_WORLD_SIZE", self._watch.world_size) != self._watch.world_size:
+        if not self.is_on_one_machine():
             whole = math.ceil(settings["rank_batches"] / this.stride) * this.stride
             return max(whole, this.batches)  # other machines see no file of ours
         name = f"{zlib.crc32(repr(this.seen.key).encode()):08x}-{this.seen.passes}.agreed"

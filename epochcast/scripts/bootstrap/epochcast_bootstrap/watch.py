@@ -205,6 +205,8 @@ class Watch:
         settings = self.settings
         if self._loop_steps < settings["loop_steps"]:
             return False
+        if self.world_size > 1 and not self.loaders.is_on_one_machine():
+            return True  # others see no file of ours: all end after the least
         if self.world_size > 1:
             return self._is_loop_agreed()
         longer = 1 if self.modes.regions != self._loop_regions else LONGER
