@@ -20,8 +20,8 @@ from epochcast.scripts import events as e
 from epochcast.scripts.tracker import Tracker
 
 SURE = 0.95  # of what must fit in between
-LEAVE_SECONDS = 1.0  # of a process that has torch loaded, on an idle machine
-LEAVE_SHARE = 0.2  # of its start-up: the interpreter and libraries are taken down, too
+LEAVE_SECONDS = 1.5  # of a process that has torch loaded, on an idle machine
+LEAVE_SHARE = 0.3  # of its start-up: the interpreter and libraries are taken down, too
 SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
 SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
 QUICKER = 0.97  # that an epoch may end than its steps say
@@ -38,7 +38,8 @@ class Asking:
         samples: that were seen.
         planned: prices; 0 where there is no plan.
         startup: seconds until the first step.
-        evaluates: whether the script evaluates once more when it is asked, as Lightning does.
+        evaluates: whether the script evaluates and saves once more when it was stopped, as those
+            of Lightning and Trainer do.
     """
 
     tracker: Tracker
@@ -53,8 +54,8 @@ class Asking:
         """Seconds from being asked to being gone."""
         step = STEPS * self.tracker.pace.slowest
         leave = LEAVE_SECONDS + LEAVE_SHARE * self.startup
-        evaluation = self.evaluation if self.evaluates else 0.0
-        return self.tracker.gap_within + self.save + step + leave + evaluation
+        more = self.evaluation + self.save if self.evaluates else 0.0
+        return self.tracker.gap_within + step + self.save + leave + more
 
     @property
     def save(self) -> float:

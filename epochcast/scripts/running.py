@@ -238,10 +238,12 @@ class _Running:
     def _ask(self) -> str:
         """Ask the script to save and leave, in the way that it understands; which way that was."""
         framework = next((name for name in FRAMEWORKS if self.watch.uses(name)), None)
+        training = self.watch.training
         if framework is not None and self._run.signal is None:
+            if len(training) < self.watch.plan.chosen.config.world_size:
+                return ""  # some are on other machines: to stop here alone would hang all
             self._stop_file.touch()
             return FRAMEWORKS[framework]
-        training = self.watch.training
         for name in (self._run.signal,) if self._run.signal else SOFTLY:
             listening = [pid for pid in training if handles(pid, signal.Signals[name])]
             for pid in listening:

@@ -46,6 +46,7 @@ from epochcast.scripts.unplanned import config_seen, epochs_among, unplanned
 from epochcast.units import format_seconds, format_span
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
+STOPPED_BY_FRAMEWORK = ("lightning", "transformers")
 FIRST_WORD = 5.0  # seconds of training, before the first word on the time that is left
 LATER_WORD = 2.0  # times the time of the last word, where no epoch has ended since
 LEADER_WAITS = 2.0  # seconds for the process of rank 0 to show itself
@@ -392,7 +393,7 @@ class Watch:
             samples=self.samples,
             planned=self.plan.prices,
             startup=tracker.first_at - self.watched.began,
-            evaluates=self.uses("lightning"),
+            evaluates=any(map(self.uses, STOPPED_BY_FRAMEWORK)),
         )
         return asking.at(now, now + left, self.watched.lead)
 
