@@ -25,6 +25,7 @@ LEAVE_SHARE = 0.3  # of its start-up: the interpreter and libraries are taken do
 SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
 SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
 QUICKER = 0.97  # that an epoch may end than its steps say
+NOTICED_SECONDS = 2.5  # until all processes of a framework have seen the request, and agreed
 STEPS = 2.0  # of the slowest of late, until the script looks
 
 
@@ -54,7 +55,7 @@ class Asking:
         """Seconds from being asked to being gone."""
         step = STEPS * self.tracker.pace.slowest
         leave = LEAVE_SECONDS + LEAVE_SHARE * self.startup
-        more = self.evaluation + self.save if self.evaluates else 0.0
+        more = NOTICED_SECONDS + self.evaluation + self.save if self.evaluates else 0.0
         return self.tracker.gap_within + step + self.save + leave + more
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
 
@@ -51,6 +52,7 @@ class Lightning:
     def __init__(self, watch, package):
         self._watch, self._package = watch, package
         self._interval = None  # between evaluations, while it is changed
+        self._saved = False
 
     def hook_trainer(self, module):
         """Watch the ``Trainer``."""
@@ -85,6 +87,8 @@ class Lightning:
                 watch.loaders.framework_cuts = False
             if last is not None:
                 watch.guarded("lightning", lambda: lightning._after(self, last))
+            if watch.asked_to_stop and self.trainer.should_stop and not lightning._saved:
+                watch.guarded("lightning", lambda: lightning._save(self.trainer))
             return result
 
         loop.advance = advance
@@ -107,6 +111,14 @@ class Lightning:
             return None
         fetcher.length = fetcher.fetched + 1
         return this
+
+    def _save(self, trainer):
+        """Before a stop that was asked for: Lightning itself only saves when its callbacks do."""
+        self._saved = True
+        callback = trainer.checkpoint_callback
+        if callback is not None:  # else whoever wrote the script wants no checkpoints
+            folder = callback.dirpath or trainer.default_root_dir
+            trainer.save_checkpoint(os.path.join(str(folder), "stopped.ckpt"))
 
     def _after(self, loop, this):
         trainer = loop.trainer

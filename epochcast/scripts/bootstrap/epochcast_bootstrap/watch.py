@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import sys
 import threading
@@ -60,7 +61,7 @@ class Watch:
         self.torch = None
         self.world_size = number_of("WORLD_SIZE", 1) or 1
         self.stage = str  # of Lightning, "" elsewhere
-        self.asked_to_stop = False
+        self.asked_to_stop, self._stop_at, self._steps_then = False, None, 0
         self._torch_began = None
         self._later = ""
         self._loop_began = None
@@ -223,11 +224,25 @@ class Watch:
         return self._loop_steps >= self._loop_wanted
 
     def _look_for_stop(self):
-        if now() - self._looked_for_stop < STOP_SECONDS:
-            return
-        self._looked_for_stop = now()
-        if not self.asked_to_stop and os.path.exists(self.settings["stop_file"]):
-            self.asked_to_stop = True
+        passed = now() - self._looked_for_stop
+        if self._stop_at is None and passed >= STOP_SECONDS:
+            if os.path.exists(self.settings["stop_file"]):
+                self._stop_at = self._agreed_stop((self.steps.count - self._steps_then) / passed)
+            self._looked_for_stop, self._steps_then = now(), self.steps.count
+        self.asked_to_stop = self._stop_at is not None and self.steps.count >= self._stop_at
+
+    def _agreed_stop(self, speed):
+        """The step at which all processes stop: those that train together must stop together.
+
+        Args:
+            speed: steps a second.
+        """
+        if self.world_size == 1:
+            return self.steps.count
+        from epochcast_bootstrap.loaders import agree
+
+        more = math.ceil(3 * STOP_SECONDS * speed) + 1  # by then every one of them has looked
+        return agree(os.path.join(self.settings["folder"], "stop.agreed"), self.steps.count + more)
 
     def after_block(self):
         """What follows from a block of steps."""
