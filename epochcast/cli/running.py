@@ -112,6 +112,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     Raises:
         UsageError: there is no command, or an option makes no sense.
     """
+    from epochcast.guard.segments import in_segments
     from epochcast.records import Plan
     from epochcast.scripts.command import Template, require_program, workload_name
     from epochcast.scripts.running import Run
@@ -120,7 +121,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     command = command or ()
     template = Template(arguments=command, environment=tuple(environment.items()))
     require_program(template.filled({}), Path.cwd())
-    plan = None if options["plan"] is None else Plan.load(options["plan"])
+    plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))
     budget = _budget(plan, options["deadline"])
     return Run(
         arguments=command,

@@ -349,7 +349,7 @@ class Timeline:
         later = [b.at for b in self._all_boundaries if b.at > began]
         if later:
             return began  # it trains in eval() mode: no evaluation
-        free = [x.at for x in of_kind(self.events, e.NoGrad) if x.began >= began]
+        free = [x.at for x in of_kind(self.events, e.NoGrad) if x.at >= began]
         return max([began, *free])
 
     def _is_within_a_pass(self, region: Interval) -> bool:

@@ -123,6 +123,7 @@ class Tracker:
 
     Args:
         steps_per_epoch: where no loader says how long an epoch is.
+        in_segments: whether so many steps are an epoch whatever a loader says.
 
     Attributes:
         epochs: those that are over, in order; ``take`` hands them out.
@@ -136,8 +137,8 @@ class Tracker:
         saved: what was saved last, and how long that took; None before.
     """
 
-    def __init__(self, steps_per_epoch: int | None = None) -> None:
-        self._per_epoch = steps_per_epoch
+    def __init__(self, steps_per_epoch: int | None = None, in_segments: bool = False) -> None:
+        self._per_epoch, self._in_segments = steps_per_epoch, in_segments
         self._lasting: list[e.Event] = []
         self._window: list[e.Event] = []
         self._loader: int | None = None
@@ -185,6 +186,8 @@ class Tracker:
     def by_steps(self) -> bool:
         """Whether epochs are so many steps, no loader having any that end."""
         loader = self.loader
+        if self._in_segments:
+            return True
         return loader is None or (loader.batches is None and self._per_epoch is not None)
 
     @property
@@ -300,7 +303,8 @@ class Tracker:
 
     def _seen(self, ended: float, whole: bool) -> EpochSeen:
         began = self.begun_at or 0.0
-        timeline = Timeline([*self._lasting, *self._window])
+        own = [event for event in self._window if _begins(event) <= ended]
+        timeline = Timeline([*self._lasting, *own])
 
         def of(occasions: Sequence[object]) -> tuple[float, ...]:
             return tuple(x.seconds for x in occasions if began <= x.began < ended)  # type: ignore[attr-defined]
@@ -332,6 +336,10 @@ class Tracker:
         if ends and ends[-1].outcome == "exhausted":
             return True
         return self.share_done >= 1.0
+
+
+def _begins(event: e.Event) -> float:
+    return event.steps[0].at if isinstance(event, e.Steps | e.Backwards) else event.at
 
 
 def _reaches(event: e.Event, moment: float) -> bool:

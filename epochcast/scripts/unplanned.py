@@ -105,6 +105,7 @@ def unplanned(
         outlook=None,
         probing_seconds=0.0,
         seed=0,
+        unit="step" if tracker and tracker.by_steps else "epoch",
         segment_steps=batches if tracker and tracker.by_steps else None,
     )
 

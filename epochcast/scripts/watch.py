@@ -117,7 +117,7 @@ class Watch:
         """One more event of a process."""
         if pid not in self._trackers:
             steps = self.plan.segment_steps or self.watched.steps_per_epoch
-            self._trackers[pid] = Tracker(steps)
+            self._trackers[pid] = Tracker(steps, self.plan.segment_steps is not None)
         self._trackers[pid].see(event)
 
     @property

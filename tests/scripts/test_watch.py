@@ -401,3 +401,35 @@ def test_an_outcome_is_of_a_plan_alone() -> None:
 )
 def test_epochs_are_read_from_the_options_of_a_script(arguments: str, epochs: int | None) -> None:
     assert epochs_among(arguments.split()) == epochs
+
+
+def test_an_evaluation_whose_end_is_told_late_is_one() -> None:
+    """Lightning: gradients are off, then the mode changes; the pass is closed in the next epoch."""
+    training, watch = whole(epochs=2), Watch(watched(epochs=2))
+    told: list[RunEvent] = []
+    late: list[e.Event] = []
+    for event in streamed(training):
+        if isinstance(event, e.PassEnded) and event.loader == 1:
+            late.append(event)
+            began = event.at - training.evaluation_seconds()
+            watch.see(7, e.NoGrad(at=event.at, began=began))
+            continue
+        if isinstance(event, e.PassBegan) and event.loader == 1:
+            watch.see(7, e.Mode(at=event.at + 0.001, training=False, module="Net"))
+        watch.see(7, event)
+        told += watch.look(event.at)
+    for event in late:
+        watch.see(7, event)
+    told += watch.end(training.at, 0)
+    seconds = [event.evaluation_seconds for event in epochs_of(told)]
+    assert seconds == pytest.approx([training.evaluation_seconds()] * 2, abs=0.01)
+
+
+def test_a_plan_of_steps_cuts_a_run_in_segments_whatever_its_loader_says() -> None:
+    training = whole(epochs=3, evaluate_every=0, save_every=0, fixed=0.0, restart=0.0, first=0.0)
+    plan = unplanned("train.py", Budget())
+    chosen = replace(plan.chosen, epochs=12, steps_per_epoch=100, horizon_steps=1200)
+    plan = replace(plan, options=(chosen,), unit="step", segment_steps=100, prices=prices(training))
+    done = epochs_of(replayed(training, Watch(watched(plan=plan))))
+    assert [event.position.steps for event in done] == [100 * i for i in range(1, 13)]
+    assert [event.seconds for event in done[1:]] == pytest.approx([2.0] * 11)
