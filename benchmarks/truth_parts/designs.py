@@ -229,14 +229,14 @@ def places(case: Case, drawn: Drawn) -> list[tuple[str, int, int]]:
         found += [(BETWEEN, _inside(rng, batches), value) for value in unseen[3:]]
         outside = (*batches, _inside(rng, batches))
         found += [(BEYOND, batch, beyond) for batch in outside]
-        found += [(BELOW, batch, below) for batch in outside]
+        found += [(BELOW, batch, below) for batch in outside if below is not None]
     return found
 
 
 def _inside(rng: np.random.Generator, known: Sequence[int]) -> int:
-    """A whole number within the range that is none of those known, log-uniformly."""
+    """A whole number within the range that is none of those known, log-uniformly from 1 on."""
     while True:
-        value = round(exp(rng.uniform(log(known[0]), log(known[-1]))))
+        value = round(exp(rng.uniform(log(max(1, known[0])), log(known[-1]))))
         if value not in known:
             return value
 

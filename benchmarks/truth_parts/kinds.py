@@ -14,6 +14,9 @@
     r4           2 ms + B·(r/16)²·2 µs + B·(r/16)⁴·40 ns       attention over an image
     r3, w2.7     B·r³, B·w^2.7                                 powers that are no square
     doubling     B·2^k                                         no power at all
+    frozen       B·(L + 2·(L − k))                             forward all, backward the layers left
+    sparsity     B·max(least, 1 − k/100)                       in per cent; dense below some time
+    added        B·(L + k), from k = 0 on                      adapters, extra layers, none at first
     drift        affine; each round is slower or faster as a whole
     steady, stragglers, glitch, spells, bimodal                affine, in raw steps: see tails.py
 
@@ -97,7 +100,8 @@ class Kind:
         knob: what the knob is called.
         values: four measured values, of which the first, second and last are three.
         scales: that the values are multiplied with, one of them drawn; a width is a whole number.
-        beyond: asked below and above the range; default: half the least, twice the largest.
+        beyond: asked below, if at all, and above the range; default: half the least, twice the
+            largest.
         drift: standard deviation of the logarithm of what a whole round has in common.
         tail: of its single steps, which are measured then instead of epochs.
     """
@@ -106,7 +110,7 @@ class Kind:
     knob: str = "width"
     values: tuple[int, ...] = (64, 128, 256, 512)
     scales: tuple[float, ...] = (0.75, 1.0, 1.5, 2.0)
-    beyond: tuple[int, int] | None = None
+    beyond: tuple[int | None, int] | None = None
     drift: float = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     tail: Tail | None = None
@@ -270,6 +274,39 @@ def doubling(draw: Draw) -> Truth:
     return _image(lambda b, k: launch + c * b * 2**k, lambda k: 16 * 2**k, mixing=0.0)
 
 
+LAYERS = 12  # of a model whose first ones are frozen
+
+
+def frozen(draw: Draw) -> Truth:
+    """Layers that are not trained: their backward pass and update fall away, linearly."""
+    launch, c, backward = draw.launch(), draw.sample() / LAYERS, draw.between(1, 2.5)
+
+    def work(k: float) -> float:
+        return LAYERS + backward * (LAYERS - k)
+
+    return _image(lambda b, k: launch + c * b * work(k), lambda k: 100 * work(k), mixing=0.0)
+
+
+def sparsity(draw: Draw) -> Truth:
+    """What is left to compute, down to where something else takes the time."""
+    launch, c, least = draw.launch(), draw.sample() * 2, draw.between(0.01, 0.15)
+
+    def left(k: float) -> float:
+        return max(least, 1 - k / 100)
+
+    return _image(lambda b, k: launch + c * b * left(k), lambda k: 1000 * left(k), mixing=0.0)
+
+
+def added(draw: Draw) -> Truth:
+    """So many more layers than there always are; none is one of the values."""
+    launch, c, always = draw.launch(), draw.sample() / 8, draw.between(2, 16)
+
+    def layers(k: float) -> float:
+        return always + k
+
+    return _image(lambda b, k: launch + c * b * layers(k), lambda k: 100 * layers(k), mixing=0.0)
+
+
 KINDS: Mapping[str, Kind] = {
     "affine": Kind(draw=affine),
     "waves": Kind(draw=waves),
@@ -292,6 +329,13 @@ KINDS: Mapping[str, Kind] = {
     "doubling": Kind(
         draw=doubling, knob="level", values=(3, 5, 6, 7), scales=(1.0,), beyond=(2, 9)
     ),
+    "frozen": Kind(
+        draw=frozen, knob="frozen", values=(2, 4, 6, 8), scales=(1.0,), beyond=(1, LAYERS)
+    ),
+    "sparsity": Kind(
+        draw=sparsity, knob="sparsity", values=(10, 30, 50, 70), scales=(1.0,), beyond=(5, 90)
+    ),
+    "added": Kind(draw=added, knob="added", values=(0, 4, 8, 16), scales=(1.0,), beyond=(None, 32)),
     "drift": Kind(draw=affine, drift=0.05),
     **{name: Kind(draw=affine, tail=tail) for name, tail in TAILS.items()},
 }

@@ -20,7 +20,7 @@ from .results import Key, Results
 from .scoring import Row
 from .trials import Law
 
-CHEAPER = ("patch", "stride")
+CHEAPER = ("patch", "stride", "frozen", "sparsity")
 TAILED = tuple(name for name, kind in KINDS.items() if kind.tail)
 
 

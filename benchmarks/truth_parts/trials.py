@@ -92,7 +92,8 @@ def along_knob(model: ec.CostModel, drawn: Drawn, case: Case) -> Law | None:
     if not direction:
         return None
     below, beyond = drawn.kind.beyond or (values[0] // 2, 2 * values[-1])
-    path = np.unique(np.round(np.geomspace(below, beyond, KNOB_POINTS))).astype(int)
+    least = values[0] if below is None else below
+    path = np.unique(np.round(np.geomspace(max(1, least), beyond, KNOB_POINTS))).astype(int)
     pairs = [
         pair
         for batch in (drawn.batches[0], drawn.batches[-1])

@@ -37,6 +37,14 @@ from epochcast.costmodel.features import (
     raised,
     tabulate,
 )
+from epochcast.costmodel.lines import (
+    GROWN,
+    LEVELS_OF_AN_EXPONENTIAL,
+    RISE,
+    line_forms,
+    unit_of,
+    with_lines,
+)
 from epochcast.costmodel.regression import Shape, Solution, evaluate, log_slopes, solve
 from epochcast.costmodel.surface import (
     INSIDE,
@@ -70,6 +78,7 @@ class _Data:
     table: VariableTable
     y: Array
     axes: tuple[str, ...]
+    units: tuple[float, ...]
     noise_sd: float
 
     def __len__(self) -> int:
@@ -78,7 +87,16 @@ class _Data:
     @property
     def points(self) -> Array:
         """(n, d)."""
-        return points_of(self.axes, self.table)
+        return points_of(self.axes, self.table, self.units)
+
+    def along(self, axis: str) -> Array:
+        """Where the configurations lie on one axis, (n,)."""
+        return self.points[:, self.axes.index(axis)]
+
+    @property
+    def spans(self) -> list[str]:
+        """The knobs among the axes."""
+        return [axis for axis in self.axes if axis.startswith(KNOB_PREFIX)]
 
     def rows(self, kept: Array) -> _Data:
         """Some of the configurations."""
@@ -135,9 +153,19 @@ def fit_surface(
     """
     table = tabulate(rows)
     known = tuple(axis for axis in axes if axis in table)
-    data = _Data(table=table, y=np.asarray(y, float), axes=known, noise_sd=noise_sd)
-    able = [form for form in candidates if len(data) >= form.least]
-    forms = [_spoken(form, data) for form in oriented(able, _falling(data))]
+    spans = {
+        axis: (float(table[axis].min()), float(table[axis].max()))
+        for axis in known
+        if axis.startswith(KNOB_PREFIX)
+    }
+    data = _Data(
+        table=with_lines(table, spans),
+        y=np.asarray(y, float),
+        axes=known,
+        units=tuple(unit_of(table[axis]) for axis in known),
+        noise_sd=noise_sd,
+    )
+    forms = _forms(candidates, data)
     if len(data) < MIN_ROWS:
         fits = [_fit(forms[0], data)]
         weighed = [(fits[0], 1.0)]
@@ -149,6 +177,7 @@ def fit_surface(
         axes=known,
         low=tuple(float(table[axis].min()) for axis in known),
         high=tuple(float(table[axis].max()) for axis in known),
+        units=data.units if any(data.units) else (),
         outside_sds=tuple(sd_per_doubling / _step(data, axis) for axis in known),
         sd_between=sd_between,
         chosen=chosen,
@@ -157,6 +186,18 @@ def fit_surface(
     if smooth:
         surface = replace(surface, chosen=chosen + ", with a smooth correction")
     return _checked(surface, weighed, data) if sd_between else surface
+
+
+def _forms(candidates: Sequence[Form], data: _Data) -> list[Form]:
+    """Those that the configurations can tell apart."""
+    levels = {name: np.unique(data.table[name]) for name in data.axes if name in data.spans}
+    falling = _falling(data)
+    curved = _curved(data, levels)
+    forms = line_forms(candidates, levels, falling, curved)
+    able = [form for form in forms if len(data) >= form.least]
+    positive = {name for name in falling if levels[name][0] > 0}
+    turned = positive | {GROWN + name for name in falling}
+    return [_spoken(form, data) for form in oriented(able, turned)]
 
 
 def _spoken(form: Form, data: _Data) -> Form:
@@ -169,7 +210,7 @@ def _spoken(form: Form, data: _Data) -> Form:
 def _step(data: _Data, axis: str) -> float:
     """Doublings between two levels of an axis, in the mean, at most one: from levels that lie close
     to each other one does not see far."""
-    levels = np.unique(np.log2(data.table[axis]))
+    levels = np.unique(data.along(axis))
     if len(levels) < 2:
         return 1.0
     return float(np.clip(np.ptp(levels) / (len(levels) - 1), LEAST_STEP, 1.0))
@@ -182,15 +223,36 @@ def _falling(data: _Data) -> set[str]:
     negative for want of anything that tells them apart.
     """
     names = data.varied()
-    if not any(name.startswith(KNOB_PREFIX) for name in names):
+    if not set(names) & set(data.spans):
         return set()
-    slopes, sds = log_slopes(data.variables(names), data.y)
+    slopes, sds = log_slopes(2.0 ** np.column_stack([data.along(name) for name in names]), data.y)
     surely = slopes + SURE_SDS * sds
     return {
         name
         for name, slope in zip(names, surely, strict=True)
         if name.startswith(KNOB_PREFIX) and slope < -LEAST_SLOPE
     }
+
+
+def _curved(data: _Data, levels: Mapping[str, Array]) -> set[str]:
+    """Knobs of four values and more along which log y is straighter over the value itself than over
+    its logarithm, the other axes being the same."""
+    names = data.varied()
+    found = set()
+    for knob in names:
+        if knob in levels and len(levels[knob]) >= LEVELS_OF_AN_EXPONENTIAL and levels[knob][0] > 0:
+            others = [data.along(name) for name in names if name != knob]
+            as_power = _squares(np.column_stack([*others, data.along(knob)]), data.y)
+            if _squares(np.column_stack([*others, data.table[RISE + knob]]), data.y) < as_power:
+                found.add(knob)
+    return found
+
+
+def _squares(X: Array, y: Array) -> float:
+    """Sum of squares that linear regression of log y leaves."""
+    X = np.column_stack([np.ones(len(X)), X])
+    residuals = np.log(y) - X @ np.linalg.lstsq(X, np.log(y), rcond=None)[0]
+    return float(residuals @ residuals)
 
 
 # -- one form -----------------------------------------------------------------------------------
@@ -346,7 +408,7 @@ def _left_out_levels(
     axis: str, weighed: Sequence[tuple[_Fit, float]], surface: Surface, data: _Data
 ) -> list[tuple[float, bool]]:
     """(e² − v) / d² of each level of an axis that is left out, and whether it lies outside."""
-    z = np.log2(data.table[axis])
+    z = data.along(axis)
     levels = np.unique(z)
     if len(levels) < LEAST_LEVELS:
         return []

@@ -15,10 +15,11 @@ from math import sqrt
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
+from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
 from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
 from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
-from epochcast.costmodel.surface import IDEAL_SCALING, Loading, Surface, doublings, worker_scaling
+from epochcast.costmodel.surface import Surface
 from epochcast.records import (
     SCHEMA,
     Device,
@@ -70,6 +71,8 @@ class Variant:
         evaluations, saves: how often the script does either; None for a workload, of which the
             question decides.
         single_times: those of them that are known by one time, a slow start perhaps included.
+        lent: configurations of variants that differ in words alone, whose shapes are borrowed.
+        lenders: the words of these.
     """
 
     precision: Precision
@@ -114,6 +117,17 @@ class Variant:
     finish: Amount = NO_COST
     evaluations: Frequency | None = None
     saves: Frequency | None = None
+    lent: tuple[RunConfig, ...] = ()
+    lenders: tuple[Sizes, ...] = ()
+
+    @property
+    def known(self) -> list[RunConfig]:
+        """What was measured, counted or borrowed."""
+        return [*self.configurations, *(config for config, _ in self.counted), *self.lent]
+
+    def values_of(self, knob: str) -> set[float]:
+        """The values of a numeric knob that were measured, counted or borrowed."""
+        return {float(dict(config.sizes)[knob]) for config in self.known}
 
     @property
     def is_of_script(self) -> bool:
@@ -574,9 +588,8 @@ class ConfigurationCost:
 
     def never_varied(self) -> list[str]:
         """Knobs that are asked for at another value than the only one ever measured or counted."""
-        known = [*self.variant.configurations, *(config for config, _ in self.variant.counted)]
         asked = dict(self.config.sizes)
-        values = {name: {dict(c.sizes).get(name) for c in known} for name in asked}
+        values = {name: {dict(c.sizes).get(name) for c in self.variant.known} for name in asked}
         return [n for n, seen in values.items() if len(seen) == 1 and asked[n] not in seen]
 
     # -- range --------------------------------------------------------------------------------

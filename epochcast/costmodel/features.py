@@ -19,7 +19,7 @@ better guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import ceil, inf, prod
@@ -78,7 +78,7 @@ WORK_BY_CLASS: tuple[Feature, ...] = (
 
 
 def numeric_knobs(sizes: Sizes) -> dict[str, float]:
-    """The knobs that are positive numbers, by variable name."""
+    """The knobs that are numbers, by variable name."""
     return {KNOB_PREFIX + k: float(v) for k, v in sizes if _is_quantity(v)}
 
 
@@ -90,7 +90,7 @@ def knob_variables(sizes: Sizes) -> dict[str, float]:
     for to in ALIGNMENTS:
         rounded = {name: _aligned(value, to) for name, value in knobs.items()}
         found |= {aligned_name(name, to): value for name, value in rounded.items()}
-        found[waste_name(to)] = prod(rounded[name] / value for name, value in knobs.items())
+        found[waste_name(to)] = prod(rounded[n] / value for n, value in knobs.items() if value)
     return found
 
 
@@ -110,15 +110,12 @@ def waste_name(to: int) -> str:
 
 
 def categories(sizes: Sizes) -> Sizes:
-    """All other knobs; measurements are compared only where these are equal.
-
-    Zero is one of them: what a knob does between "off" and "some" is no smooth function.
-    """
+    """All other knobs: words, true and false. What was measured with others is only borrowed."""
     return tuple((k, v) for k, v in sizes if not _is_quantity(v))
 
 
 def _is_quantity(value: SizeValue) -> bool:
-    return not isinstance(value, str | bool) and value > 0
+    return not isinstance(value, str | bool)
 
 
 def variables(config: RunConfig, footprint: Footprint | None) -> dict[str, float]:
@@ -152,6 +149,11 @@ def counts(footprint: Footprint) -> dict[str, float]:
     return found | {
         f"{CLASS_PREFIX}{name}": float(flops) for name, flops in footprint.flops_by_class
     }
+
+
+def names_of(features: Iterable[Feature]) -> set[str]:
+    """The variables that are in them."""
+    return {name for feature in features for name, _ in feature}
 
 
 def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:

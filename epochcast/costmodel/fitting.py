@@ -8,40 +8,32 @@ trials ──▶ means over rounds, per configuration ──▶ counts(B, knobs)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
-from math import hypot, log, sqrt
+from math import hypot, log
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import phases, summary
-from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.cost import Variant
-from epochcast.costmodel.memory import Layer, Layers, can_identify_share, envelopes, fragmentation
+from epochcast.costmodel.loading import fit_loading
+from epochcast.costmodel.memory import envelopes
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
+from epochcast.costmodel.pooling import Known, pooled_surface
+from epochcast.costmodel.rows import Footprints, Rows
 from epochcast.costmodel.scatter import (
-    NOTHING,
     Amount,
-    RoundScatter,
     Scatter,
     constant_scatter,
     of_one_round,
     round_pace,
     round_scatter,
 )
-from epochcast.costmodel.surface import (
-    BYTES_SD_PER_DOUBLING,
-    TIME_SD_BETWEEN,
-    TIME_SD_PER_DOUBLING,
-    Surface,
-    fit_loading,
-)
-from epochcast.costmodel.tails import Value, tails_of
+from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.tails import tails_of
 from epochcast.errors import FitError
 from epochcast.records import (
-    DeviceKind,
     Footprint,
     Measurement,
     RunConfig,
@@ -50,7 +42,7 @@ from epochcast.records import (
 )
 from epochcast.records.measurement import ONE_TIME_ONLY
 
-Footprints = Mapping[RunConfig, Footprint]
+MOST_LENDERS = 3  # the most recent ones: each is fitted by itself
 SAME_MODEL = 1.001  # more parameters, as counts are rounded in tables, are another model's
 
 
@@ -71,7 +63,7 @@ def fit(
     Raises:
         FitError: there is nothing to learn from, or the measurements do not belong together.
     """
-    known = sorted(measurements, key=lambda m: (m.created_at, m.key))
+    known = sorted(measurements, key=_when)
     good = [m for m in known if m.status == "ok"]
     _require_one_origin(known, good)
     newest = good[-1]
@@ -83,7 +75,7 @@ def fit(
         samples=newest.samples,
         eval_samples=newest.eval_samples,
         imports=_constant([m.import_seconds for m in good if m.trial == 0]),
-        variants=tuple(_variant(trials, footprints or {}) for trials in _by_variant(good)),
+        variants=_variants(_by_variant(good), footprints or {}),
         probing_seconds=sum(m.probe_seconds for m in known)
         + sum(m.import_seconds for m in known if m.trial == 0 and m.script is None),
     )
@@ -151,6 +143,32 @@ def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
     return sorted(groups.values(), key=lambda trials: trials[-1].created_at, reverse=True)
 
 
+def _when(m: Measurement) -> tuple[str, str]:
+    return m.created_at, m.key
+
+
+def _variants(
+    groups: Sequence[Sequence[Measurement]], footprints: Footprints
+) -> tuple[Variant, ...]:
+    """Each from its own trials, and where these say too little from those of its kin, too."""
+    rows = [_rows(trials, footprints) for trials in groups]
+    kin = [_kin(trials[-1].config) for trials in groups]
+    found = []
+    for own, family in zip(rows, kin, strict=True):
+        others = [r for r, k in zip(rows, kin, strict=True) if k == family and r is not own]
+        some = [other for other in others if own.lacks(other)][:MOST_LENDERS]
+        if not own.has_counts:
+            some = [other.without_counts() for other in some]
+        found.append(_variant(replace(own, lenders=tuple(some)) if some else own))
+    return tuple(found)
+
+
+def _kin(c: RunConfig) -> tuple[object, ...]:
+    """What is equal in variants that differ in words alone."""
+    words = tuple(name for name, _ in f.categories(c.sizes))
+    return (*_way(c)[:-1], words, c.workers, c.drop_last)
+
+
 def _way(c: RunConfig) -> tuple[object, ...]:
     """What must be equal for two configurations to have comparable counts."""
     names = tuple(name for name, _ in c.sizes)
@@ -158,185 +176,58 @@ def _way(c: RunConfig) -> tuple[object, ...]:
     return (*ways, names, f.categories(c.sizes))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    """The trials of a variant by configuration, what was counted, and how to fit to them.
-
-    Without trials every surface is None.
-
-    Attributes:
-        kind: of the device measured.
-        axes: what may place a configuration: the batch size and the numeric knobs.
-        once: what single trials of one round scatter by; nothing where rounds tell it.
-    """
-
-    groups: Mapping[RunConfig, Sequence[Measurement]]
-    counted: Footprints
-    run: RoundScatter
-    pace: Mapping[int, float]
-    kind: DeviceKind
-    axes: Sequence[str]
-    once: Scatter = NOTHING
-
-    @property
-    def trials(self) -> list[Measurement]:
-        """Of all configurations."""
-        return [m for group in self.groups.values() for m in group]
-
-    @property
-    def varied_knobs(self) -> list[str]:
-        """Those that differ anywhere, measured or counted; one that does not explains nothing."""
-        levels: dict[str, set[float]] = {}
-        for config in chain(self.groups, self.counted):
-            for name, value in f.numeric_knobs(config.sizes).items():
-                levels.setdefault(name, set()).add(value)
-        return [name for name, values in levels.items() if len(values) > 1]
-
-    def surface(
-        self,
-        value: Value,
-        candidates: Sequence[f.Form],
-        *,
-        drop: Sequence[str] = (),
-        paced: bool = False,
-        sd_per_doubling: float = TIME_SD_PER_DOUBLING,
-    ) -> Surface | None:
-        """The surface of a measured quantity over the configurations in which it is known.
-
-        Args:
-            drop: axes on which it does not depend.
-            paced: whether it is time of steps, as slow or fast as its round; see ``round_pace``.
-            sd_per_doubling: see ``Surface``.
-        """
-        axes = [axis for axis in self.axes if axis not in drop]
-        distinct: dict[tuple[float, ...], tuple[dict[str, float], list[float]]] = {}
-        for config, trials in self.groups.items():
-            pairs = ((value(m), self.pace[m.round] if paced else 1.0) for m in trials)
-            values = [v / pace for v, pace in pairs if v is not None and v > 0]
-            row = f.variables(config, self.counted.get(config))
-            if values:
-                point = tuple(row[axis] for axis in axes)  # what differs in nothing else is one
-                distinct.setdefault(point, (row, []))[1].extend(values)
-        if not distinct:
-            return None
-        rows = [row for row, _ in distinct.values()]
-        y = [geometric_mean(values) for _, values in distinct.values()]
-        known = set(rows[0]).intersection(*rows[1:])
-        repeats = median(len(values) for _, values in distinct.values())
-        noise = self.once if paced and self.once.sd else self.scatter(value).own
-        return fit_surface(
-            rows,
-            y,
-            f.only_known(candidates, known),
-            axes,
-            noise_sd=noise.sd / sqrt(repeats),
-            sd_per_doubling=sd_per_doubling,
-            sd_between=TIME_SD_BETWEEN if paced else 0.0,
-        )
-
-    def scatter(self, value: Value) -> RoundScatter:
-        """Of a quantity from round to round; nothing where it was not repeated."""
-        logs = [
-            {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
-            for trials in self.groups.values()
-        ]
-        if not any(len(rounds) > 1 for rounds in logs):
-            return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
-        return round_scatter(logs, self.kind)
-
-    def layer(
-        self, value: Value, candidates: Sequence[f.Form], *, fragments: bool = False
-    ) -> Layer | None:
-        """What a layer of the memory system needs, beyond the peak where that is known.
-
-        Args:
-            fragments: whether it is handed out in segments that are cut up.
-        """
-        beyond = summary.beyond_peak(value)
-        tensors, rest = self._tensors_and_rest(value)
-        broken = fragmentation(tensors, rest) if fragments else NOTHING
-        tracked = self.surface(
-            beyond,
-            f.beyond_peak_forms(self.kind, shared=can_identify_share(tensors, rest)),
-            sd_per_doubling=BYTES_SD_PER_DOUBLING,
-        )
-        if tracked is not None:
-            run = self.scatter(beyond).of_a_later_run()
-            return Layer(surface=tracked, beyond_peak=True, run=run, fragmentation=broken)
-        whole = self.surface(value, candidates)
-        if whole is None:
-            return None
-        run = self.scatter(value).of_a_later_run()
-        return Layer(surface=whole, beyond_peak=False, run=run, fragmentation=broken)
-
-    def _tensors_and_rest(self, value: Value) -> tuple[list[float], list[float]]:
-        """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
-        tensors, rest = [], []
-        for trials in self.groups.values():
-            known = [(t, v) for m in trials if (t := summary.tensor_bytes(m)) and (v := value(m))]
-            if known:
-                tensors.append(fmean(t for t, _ in known))
-                rest.append(fmean(max(1.0, v - t) for t, v in known))
-        return tensors, rest
-
-    def layers(self, candidates: Sequence[f.Form], *, fragments: bool = False) -> Layers:
-        """All layers, as ``layer``."""
-        return Layers(
-            allocated=self.layer(summary.allocated_bytes, candidates),
-            reserved=self.layer(summary.reserved_bytes, candidates, fragments=fragments),
-            device_bytes=self.layer(summary.device_bytes, candidates, fragments=fragments),
-        )
-
-    def of_evaluation(self, counts: phases.CountSurfaces, eval_samples: int) -> _Rows:
-        """Rows of evaluation, at its batch sizes.
-
-        Args:
-            counts: what was counted, as functions.
-            eval_samples: of an evaluation.
-        """
-        counted = phases.evaluation_footprints(self.counted, counts, eval_samples)
-        trials = phases.evaluations(self.trials, counted)
-        return replace(self, groups=summary.group_by_config(trials), counted=counted)
-
-    def of_saving(self) -> _Rows:
-        """Rows of saving."""
-        trials = phases.savings(self.trials)
-        counted = {m.config: m.footprint for m in trials if m.footprint is not None}
-        return replace(self, groups=summary.group_by_config(trials), counted=counted)
-
-
 CountedPairs = tuple[tuple[RunConfig, Footprint], ...]
 
 
 @lru_cache(maxsize=64)  # a sweep fits after each trial, and what was counted stays the same
 def _count_surfaces(
-    counted: CountedPairs, knobs: tuple[str, ...], axes: tuple[str, ...]
+    counted: CountedPairs,
+    lent: tuple[CountedPairs, ...],
+    knobs: tuple[str, ...],
+    axes: tuple[str, ...],
 ) -> phases.CountSurfaces:
-    """The surface of everything that was counted wherever anything was."""
+    """The surface of everything that was counted wherever anything was.
+
+    Args:
+        counted: see ``_count_surface``.
+        lent: likewise.
+        knobs: likewise.
+        axes: likewise.
+    """
     known = [set(f.counts(footprint)) for _, footprint in counted]
     names = sorted(set.intersection(*known) - {"eval_peak_bytes"}) if known else ()
-    found = ((name, _count_surface(name, counted, knobs, axes)) for name in names)
+    found = ((name, _count_surface(name, counted, lent, knobs, axes)) for name in names)
     return tuple((name, surface) for name, surface in found if surface is not None)
 
 
 @lru_cache(maxsize=64)
 def _count_surface(
-    name: str, counted: CountedPairs, knobs: tuple[str, ...], axes: tuple[str, ...]
+    name: str,
+    counted: CountedPairs,
+    lent: tuple[CountedPairs, ...],
+    knobs: tuple[str, ...],
+    axes: tuple[str, ...],
 ) -> Surface | None:
     """The surface of one count over the configurations in which it is known.
 
     Args:
         name: of the count.
         counted: the configurations, and what was counted in each.
+        lent: the same of each variant that lends.
         knobs: model-size knobs that vary.
         axes: variables that say where a configuration is.
     """
-    rows = [f.variables(config, footprint) for config, footprint in counted]
-    some = [row for row in rows if row.get(name, 0.0) > 0]
-    if not some:
+    own, *others = (_known_count(name, pairs) for pairs in (counted, *lent))
+    if not own.rows:
         return None
-    y = [row[name] for row in some]
-    return fit_surface(some, y, f.count_forms(knobs), axes, careful=True)
+    others = [other for other in others if other.rows]
+    return pooled_surface(own, others, f.count_forms(knobs), axes, careful=True)
+
+
+def _known_count(name: str, counted: CountedPairs) -> Known:
+    rows = [f.variables(config, None) | f.counts(footprint) for config, footprint in counted]
+    some = [row for row in rows if row.get(name, 0.0) > 0]
+    return Known(some, [row[name] for row in some])
 
 
 def _counted(
@@ -357,29 +248,32 @@ def _counted(
     return {**same, **found}
 
 
-def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
+def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
+    """The trials of one variant."""
     groups = summary.group_by_config(trials)
     slow = tails_of(trials, summary.step_series)
-    step, micro = map(slow.including, (summary.ordinary_step_seconds, summary.micro_seconds))
+    step = slow.including(summary.ordinary_step_seconds)
     logs = [{m.round: log(t) for m in g if (t := step(m))} for g in groups.values()]
     newest = trials[-1]
-    run = round_scatter(logs, newest.device.kind)
-    counted = _counted(groups, footprints)
-    rows = _Rows(
+    return Rows(
         groups=groups,
-        counted=counted,
-        run=run,
+        counted=_counted(groups, footprints),
+        run=round_scatter(logs, newest.device.kind),
         pace=round_pace(logs),
         kind=newest.device.kind,
         axes=["batch_size", *f.numeric_knobs(newest.config.sizes)],
     )
+
+
+def _variant(rows: Rows) -> Variant:
+    trials, groups, run = sorted(rows.trials, key=_when), rows.groups, rows.run
+    newest = trials[-1]
+    slow = tails_of(rows.all_trials, summary.step_series)
+    micro = slow.including(summary.micro_seconds)
     knobs = rows.varied_knobs
-    has_counts = all(
-        config in rows.counted and rows.counted[config].count("flops") is not None
-        for config in groups
-    )
-    aligned = has_counts and all(footprint.aligned_flops for footprint in counted.values())
-    time = f.time_forms(knobs, newest.device.kind, has_counts=has_counts, aligned=aligned)
+    footprints = [x for part in (rows, *rows.lenders) for x in part.counted.values()]
+    aligned = rows.has_counts and all(footprint.aligned_flops for footprint in footprints)
+    time = f.time_forms(knobs, newest.device.kind, has_counts=rows.has_counts, aligned=aligned)
     static, untracked = f.static_forms(knobs), f.untracked_forms(knobs)
     samples_of = f.sample_forms(knobs)
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
@@ -389,8 +283,10 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         rows = replace(rows, run=run, once=run.own)
         micro_step = _required(rows.surface(micro, time, paced=True))
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
-    counts = _count_surfaces(tuple(rows.counted.items()), tuple(knobs), tuple(rows.axes))
+    counted = (tuple(rows.counted.items()), tuple(tuple(x.counted.items()) for x in rows.lenders))
+    counts = _count_surfaces(*counted, tuple(knobs), tuple(rows.axes))
     evaluated, saved = rows.of_evaluation(counts, newest.eval_samples), rows.of_saving()
+    slow_evaluations = tails_of(evaluated.all_trials, summary.eval_series)
     return Variant(
         precision=newest.config.precision,
         compiled=newest.config.compiled,
@@ -408,7 +304,11 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         ),
         counts=counts,
         evaluation_peak=_count_surface(
-            "step_peak_bytes", tuple(evaluated.counted.items()), tuple(knobs), tuple(rows.axes)
+            "step_peak_bytes",
+            tuple(evaluated.counted.items()),
+            tuple(tuple(lender.counted.items()) for lender in evaluated.lenders),
+            tuple(knobs),
+            tuple(rows.axes),
         ),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
@@ -430,9 +330,7 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
             paced=True,
         ),
         evaluation=evaluated.surface(
-            tails_of(evaluated.trials, summary.eval_series).including(summary.eval_batch_seconds),
-            time,
-            paced=True,
+            slow_evaluations.including(summary.eval_batch_seconds), time, paced=True
         ),
         allocated=rows.layer(summary.allocated_bytes, untracked),
         reserved=rows.layer(summary.reserved_bytes, untracked, fragments=fragments),
@@ -458,6 +356,8 @@ def _variant(trials: Sequence[Measurement], footprints: Footprints) -> Variant:
         finish=_constant([m.finish_seconds for m in trials if m.script is not None]),
         evaluations=newest.script.evaluations if newest.script else None,
         saves=newest.script.saves if newest.script else None,
+        lent=rows.lent,
+        lenders=tuple(f.categories(next(iter(x.groups)).sizes) for x in rows.lenders),
     )
 
 
@@ -467,7 +367,7 @@ def _required(surface: Surface | None) -> Surface:
     return surface
 
 
-def _build_scatter(build: Surface | None, rows: _Rows) -> Scatter:
+def _build_scatter(build: Surface | None, rows: Rows) -> Scatter:
     """From process to process, around the surface; the sizes built in each process differ."""
     if build is None:
         return Scatter(sd=0.0)

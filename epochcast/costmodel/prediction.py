@@ -13,7 +13,6 @@ from math import ceil, log2, sqrt
 
 import numpy as np
 
-from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Parameters, Prices, Variant
 from epochcast.costmodel.epoch import (
     Division,
@@ -25,6 +24,13 @@ from epochcast.costmodel.epoch import (
 )
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.phases import largest
+from epochcast.costmodel.remarks import (
+    configuration_warnings,
+    cut_batch,
+    endless_epoch,
+    is_imported,
+    words,
+)
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import PredictionError
 from epochcast.records import (
@@ -36,28 +42,13 @@ from epochcast.records import (
     RunConfig,
     SizeValue,
     Term,
-    Warning_,
     make_sizes,
 )
-from epochcast.records.measurement import IMPORTED
 from epochcast.records.validation import is_integer, is_number, shown
-from epochcast.units import format_percent
 
 ZERO = Quantiles.exactly(0.0)
-LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
-UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
-FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
-MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
 EPSILON = 1e-9  # 2.1 / 0.7 is a little more than 3 in floating point
-ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
-PROBE_MORE = (  # warnings whose advice is to probe: of imported runs, which nobody can, to import
-    "one-round",
-    "few-configurations",
-    "far-extrapolation",
-    "few-levels",
-    "levels-unforetold",
-)
 ALWAYS = ("start-up", "first steps", "training steps")  # terms that are shown even where they are 0
 
 
@@ -166,7 +157,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         probing_seconds=parameters.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
-            *_cut_batch(asked, config.batch_size),
+            *cut_batch(asked, config.batch_size),
             *([] if question.steps else endless_epoch(at, question.samples)),
             *configuration_warnings(parameters, at),
         ),
@@ -229,7 +220,8 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
                 f"{names} was never varied, so nothing is known of another value; probe the script "
                 f"with several: epochcast probe {sets} -- COMMAND"
             )
-        where = _told_apart(parameters, at.variant, unknown)
+        fixed = words(at.variant.categories)
+        where = f" where {fixed}" if fixed else ""
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
         count = (
             f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}"
@@ -240,19 +232,6 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
         raise PredictionError(
             f"{names} was never varied{where}, so nothing is known of another value; {instead}"
         )
-
-
-def is_imported(parameters: Parameters) -> bool:
-    """Whether the measurements were made elsewhere, so that nobody can probe the workload here."""
-    return parameters.data == IMPORTED
-
-
-def _told_apart(parameters: Parameters, variant: Variant, knobs: Sequence[str]) -> str:
-    """Among which measurements knobs were not varied, where in all of them they may have been."""
-    fixed = [f"{name}={value}" for name, value in variant.categories]
-    if any(name in dict(v.categories) for v in parameters.variants for name in knobs):
-        return " above 0"
-    return f" where {' '.join(fixed)}" if fixed else ""
 
 
 def choose_variant(parameters: Parameters, question: Question) -> Variant:
@@ -294,16 +273,24 @@ def _answers(variant: Variant, question: Question) -> bool:
 
 
 def _has_values(variant: Variant, question: Question) -> bool:
-    """Whether every knob may have the value asked: one probed at 0 and above is two variants."""
+    """Whether every knob may have the value asked."""
     typical = dict(variant.typical.sizes)
-    return all(_may_be(typical[k], v) for k, v in question.sizes.items() if k in typical)
+    return all(_may_be(variant, k, v) for k, v in question.sizes.items() if k in typical)
 
 
-def _may_be(probed: SizeValue, value: SizeValue) -> bool:
-    """Whether a knob that was probed with one value may be asked with another."""
-    if isinstance(probed, bool) or isinstance(value, bool):
-        return probed is value
-    return value == probed or _is_within(value, 1 / LARGEST)
+def _may_be(variant: Variant, name: str, value: SizeValue) -> bool:
+    """Whether a knob may be asked with a value: of the kind and the sign of what was probed."""
+    probed = dict(variant.typical.sizes)[name]
+    if isinstance(probed, bool | str) or isinstance(value, bool):
+        return type(probed) is type(value) and probed == value
+    return _is_within(value, _least(variant, name))
+
+
+def _least(variant: Variant, name: str) -> float:
+    """What a numeric knob may be at the least: below zero only where some value that was probed or
+    counted is, and zero likewise."""
+    lowest = min(variant.values_of(name))
+    return 1 / LARGEST if lowest > 0 else 0.0 if lowest == 0 else -LARGEST
 
 
 def _workers(question: Question) -> str:
@@ -333,8 +320,8 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
             raise PredictionError(
                 f"{parameters.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
             )
-        if not _may_be(sizes[name], value):
-            allowed = _allowed(parameters, name, sizes[name])
+        if not _may_be(variant, name, value):
+            allowed = _allowed(parameters, variant, name)
             raise PredictionError(f"knob {name!r} takes {allowed}, but got {value!r}")
         sizes[name] = value
     return RunConfig(
@@ -350,13 +337,22 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
     )
 
 
-def _allowed(parameters: Parameters, name: str, probed: SizeValue) -> str:
+def _allowed(parameters: Parameters, variant: Variant, name: str) -> str:
     """The values that a knob may be asked with, in words."""
+    probed = dict(variant.typical.sizes)[name]
     if isinstance(probed, bool):
         return "true or false"
-    fixed = {dict(v.categories).get(name): None for v in parameters.variants}
-    others = [str(value) for value in fixed if value is not None]
-    return " or ".join([f"positive numbers of at most {LARGEST:g}", *others])
+    if isinstance(probed, str):
+        fixed = {dict(v.categories).get(name): None for v in parameters.variants}
+        return " or ".join(str(value) for value in fixed if value is not None)
+    least = _least(variant, name)
+    return (
+        f"positive numbers of at most {LARGEST:g}"
+        if least > 0
+        else "numbers from 0 on"
+        if least == 0
+        else "numbers"
+    )
 
 
 def _terms(
@@ -451,93 +447,6 @@ def _occasions(epochs: float, every: float | None) -> int:
     if not every:
         return 0
     return ceil(epochs / every - EPSILON)
-
-
-def _cut_batch(asked: int, made: int) -> list[Warning_]:
-    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
-    return [Warning_(code="cut-batch", details=details)] if made < asked else []
-
-
-def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
-    """That the length probed is rather that of a sampler without an end; ``asked`` overrides it."""
-    if asked is not None or at.samples() < ENDLESS:
-        return []
-    return [Warning_(code="endless-epoch", details=(("samples", f"{at.samples():,}"),))]
-
-
-def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
-    """What people are told of any figure about a configuration, in an estimate and in a plan."""
-    found = [
-        *_extrapolation_warnings(at),
-        *at.variant.doubts,
-        *_sparse_data_warnings(at.variant),
-        *_memory_warnings(parameters, at),
-        *_unknown_parts(parameters, at.variant),
-        *parameters.calibration.notes(at.probed_step_scatter()),
-    ]
-    if not is_imported(parameters):
-        return found
-    return [replace(w, code=f"{w.code}-imported") if w.code in PROBE_MORE else w for w in found]
-
-
-def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
-    found = []
-    for name, doublings in at.extrapolated():
-        details = (("name", name), ("factor", f"{2**doublings:.2g}"))
-        code = "far-extrapolation" if doublings > FAR_DOUBLINGS else "extrapolation"
-        found.append(Warning_(code=code, details=details))
-        found += _trend_warnings(at, name)
-    return found
-
-
-def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
-    """Where a knob is asked beyond its range, and its measured values alone tell its power."""
-    surface, axis = at.variant.micro_step, f.KNOB_PREFIX + name
-    if axis not in surface.axes or surface.is_counted:
-        return []
-    levels, sd = surface.trend(axis)
-    if levels < LEVELS_OF_A_POWER:
-        details = (("name", name), ("count", str(levels)))
-        return [Warning_(code="few-levels", details=details)]
-    if sd > UNFORETOLD_SD:
-        return [
-            Warning_(
-                code="levels-unforetold", details=(("name", name), ("sd", format_percent(sd, 0)))
-            )
-        ]
-    return []
-
-
-def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
-    found = []
-    if variant.rounds == 1:
-        found.append(Warning_(code="one-round"))
-    if len(variant.configurations) < 3:
-        count = str(len(variant.configurations))
-        found.append(Warning_(code="few-configurations", details=(("count", count),)))
-    if variant.single_times:
-        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
-        found.append(Warning_(code="fitted-one-time", details=runs))
-    return found
-
-
-def _memory_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
-    needed = at.device_memory()
-    if not parameters.device.memory_bytes:  # not known where measurements were made elsewhere
-        return []
-    if needed is None or needed.quantile(0.9) <= MEMORY_TIGHT * parameters.device.memory_bytes:
-        return []
-    share = format_percent(needed.quantile(0.9) / parameters.device.memory_bytes)
-    return [Warning_(code="memory-tight", details=(("share", share),))]
-
-
-def _unknown_parts(parameters: Parameters, variant: Variant) -> list[Warning_]:
-    """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
-    if parameters.imports.median:
-        return []
-    parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
-    names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
-    return [Warning_(code="not-measured", details=(("parts", names),))]
 
 
 # -- the largest batch ------------------------------------------------------------------------

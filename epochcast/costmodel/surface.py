@@ -10,35 +10,28 @@ Several forms that explain the same measurements are averaged, and where they di
 less certain: the law of total variance, as in Bayesian model averaging (Hoeting et al. 1999,
 "Bayesian model averaging: a tutorial", equations 1–3). Outside the range it was fitted in, sd grows
 with the distance in doublings.
-
-A micro-step is one such surface, or two that meet (``Loading``): computing, and loading data.
-
-    workers = 0    t = compute + loader                  one after the other, in one process
-    workers ≥ 1    t = (computeᵖ + loaderᵖ)^(1/p)        meanwhile: the slower one rules
-    loader(W)      = loader(W₀) · (max(1, W₀) / max(1, W))^γ
-
-Both are measured alone: ``loader_seconds`` without computing, and computing as a step without its
-wait for data. p is the one that fits the whole steps best; γ is 1 (twice the workers, half the
-time) unless two numbers of workers were probed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, inf, log, log2, sqrt
-from statistics import fmean
+from functools import cached_property
+from math import inf, sqrt
 
 import numpy as np
 
-from epochcast.costmodel.discrepancy import IMPROVEMENT, Discrepancy
+from epochcast.costmodel import lines
+from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import (
     CLASS_PREFIX,
     COUNTS,
+    KNOB_PREFIX,
     Array,
     Feature,
     VariableTable,
     matrix,
+    names_of,
     powers_of,
 )
 from epochcast.costmodel.scatter import KNOWN_DOF, Scatter
@@ -49,10 +42,7 @@ TIME_SD_BETWEEN = 0.03  # a doubling from each of two model sizes measured: see 
 BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
 SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
 INSIDE = 1e-9  # doublings that are no distance
-OVERLAPS = (inf, 4.0, 2.0, 1.0)
-IDEAL_SCALING = 1.0
-
-Point = tuple[Mapping[str, float], float]  # variables, and seconds of a whole micro-step
+SPEAKS = 0.05  # weight of a form that warnings are about
 
 
 def join(planes: Array, exponent: float) -> Array:
@@ -101,8 +91,8 @@ class FittedForm:
             points: (n, d).
             inside: the nearest points in the fitted range, (n, d).
         """
-        physics, shares = self._physics(table)
-        missed = self.discrepancy
+        terms, physics, _ = self._physics(table)
+        shares, missed = self._shares(table, terms, physics), self.discrepancy
         if self.is_counted:
             believed = missed.believed(np.abs(points - inside))
             correction = believed * missed.correction(points, shares)
@@ -112,24 +102,72 @@ class FittedForm:
 
     def sds(self, table: VariableTable, points: Array) -> Array:
         """sd_m in n configurations, (n,); the arguments are those of ``log_values``."""
-        return self.discrepancy.sd(points, self._physics(table)[1])
+        terms, physics, doubtful = self._physics(table)
+        shares = self._shares(table, terms, physics)
+        return np.asarray(np.hypot(self.discrepancy.sd(points, shares), doubtful))
 
-    def _physics(self, table: VariableTable) -> tuple[Array, Array]:
-        """What the features alone say, (n,), and the share of each of them, (n, k + m)."""
+    def _shares(self, table: VariableTable, terms: Array, physics: Array) -> Array:
+        """Of each term and each free power, (n, k + m)."""
+        shares = shares_of(terms, physics, self.groups, self._joined_by)
+        return with_powers(shares, self.features, self.free, table)
+
+    def _physics(self, table: VariableTable) -> tuple[Array, Array, Array]:
+        """Terms (n, k), what they make (n,), and how far that is doubted, (n,)."""
+        terms, physics = self._joined(table)
+        if not lines.goes_on(self.features):
+            return terms, physics, np.zeros(len(physics))
+        there, edge = self._joined(lines.at_the_edge(table))
+        left = np.maximum(physics / np.maximum(edge, SMALLEST), lines.LEAST_LEFT)
+        ended = left <= lines.LEAST_LEFT
+        terms = np.where(ended[:, None], there * left[:, None], terms)
+        return terms, np.maximum(edge * left, SMALLEST), lines.doubt(left)
+
+    def left(self, table: VariableTable) -> float:
+        """The least share of what it is at the edge of the range that straight lines leave."""
+        if not lines.goes_on(self.features):
+            return 1.0
+        edge = self._joined(lines.at_the_edge(table))[1]
+        return float((self._physics(table)[1] / np.maximum(edge, SMALLEST)).min())
+
+    def _joined(self, table: VariableTable) -> tuple[Array, Array]:
+        """Terms (n, k), and what they make (n,); a group below zero makes nothing."""
         terms = matrix(self.features, table) * np.array(self.coefficients)
-        p = inf if self.exponent is None else self.exponent
-        physics = join(np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups]), p)
-        shares = shares_of(terms, physics, self.groups, p)
-        return physics, with_powers(shares, self.features, self.free, table)
+        planes = np.stack([terms[:, list(g)].sum(axis=1) for g in self.groups])
+        return terms, join(np.maximum(planes, 0.0), self._joined_by)
+
+    @property
+    def _joined_by(self) -> float:
+        return inf if self.exponent is None else self.exponent
 
     @property
     def is_counted(self) -> bool:
         """Whether it knows more of a configuration than its batch size and its knobs."""
-        names = {name for feature in self.features for name, _ in feature}
+        names = names_of(self.features)
         return any(n in COUNTS or n.startswith(CLASS_PREFIX) for n in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """How far rows that other variants lent are believed (pooling.py).
+
+    Attributes:
+        low, high: the range of the variant's own rows, in doublings along each axis.
+        sd: for each doubling outside it.
+        dof: with which that is known.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    sd: float
+    dof: float
+
+    def distances(self, points: Array) -> Array:
+        """Doublings outside the variant's own range along each axis, (n, d)."""
+        low, high = np.array(self.low), np.array(self.high)
+        return np.asarray(np.maximum(np.maximum(low - points, points - high), 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surface:
     """One quantity as a function of a configuration's variables.
 
@@ -137,11 +175,13 @@ class Surface:
         forms: that are averaged; their weights sum to 1.
         axes: variables that say where a configuration is.
         low, high: their range in the configurations fitted.
+        units: by which those are placed that were fitted at zero or below; 0 for the others.
         outside_sds: added to the error for each doubling outside that range, along each axis.
         sd_between: likewise for each doubling inside it from the nearest model size fitted.
         level_sds: and for each doubling from the nearest level of each axis; none where nothing
             more is known to be missed.
         levels_dof: degrees of freedom of these, where levels that were left out corrected them.
+        lent: how far what other variants lent is believed; None where nothing is.
         chosen: how the forms were weighed, and why, for people.
     """
 
@@ -149,10 +189,12 @@ class Surface:
     axes: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    units: tuple[float, ...] = ()
     outside_sds: tuple[float, ...] = ()
     sd_between: float = 0.0
     level_sds: tuple[float, ...] = ()
     levels_dof: float = KNOWN_DOF
+    lent: Lent | None = None
     chosen: str = ""
 
     def value(self, variables: Mapping[str, float]) -> float:
@@ -167,7 +209,8 @@ class Surface:
         """Of the error in one configuration. What is added away from what was measured is an
         assumption: no degrees of freedom that the measurements lack make it wider still."""
         learned, assumed = (float(sds[0]) for sds in self._parts(_one_row(variables)))
-        return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed, dof=self.levels_dof)
+        known = min(self.levels_dof, self.lent.dof) if self.lent else self.levels_dof
+        return Scatter(sd=learned, dof=self.dof) + Scatter(sd=assumed, dof=known)
 
     def sd_log(self, variables: Mapping[str, float]) -> float:
         """Standard deviation of the error in one configuration, on the log scale."""
@@ -184,13 +227,16 @@ class Surface:
     def _parts(self, table: VariableTable) -> tuple[Array, Array]:
         """Standard deviation as learned, and as assumed where nothing was measured, each (n,)."""
         logs, points, weights = self._log_values(table), self.points(table), self._weights
-        sds = np.stack([form.sds(table, points) for form in self.forms])
+        lined = lines.with_lines(table, self.spans)
+        sds = np.stack([form.sds(lined, points) for form in self.forms])
         learned = np.sqrt(weights @ (sds**2 + (logs - weights @ logs) ** 2))
         away = [self._between(table)[:, None] * self.sd_between]
         if self.outside_sds:
             away.append(np.maximum(self.distances(table), 0.0) * np.array(self.outside_sds))
         if self.level_sds:
             away.append(self._from_levels(table) * np.array(self.level_sds))
+        if self.lent:
+            away.append(self.lent.distances(self.points(table)) * self.lent.sd)
         assumed = np.linalg.norm(np.concatenate(away, axis=1), axis=1)
         return learned * (1.0 + WIDENING_PER_DOUBLING * self._outside(table)), assumed
 
@@ -214,7 +260,15 @@ class Surface:
 
     def _inside(self, table: VariableTable) -> Array:
         """The nearest points in the fitted range, (n, d)."""
-        return np.clip(self.points(table), *np.log2([self.low, self.high]))
+        return np.clip(self.points(table), *self._range)
+
+    @cached_property
+    def _range(self) -> Array:
+        """The least and the largest point that was fitted, (2, d)."""
+        if not self.axes:
+            return np.zeros((2, 0))
+        ends = zip(self.axes, self.low, self.high, strict=True)
+        return self.points({axis: np.array([low, high]) for axis, low, high in ends})
 
     def _outside(self, table: VariableTable) -> Array:
         """Doublings outside the fitted range along the axis that is furthest out, (n,)."""
@@ -223,11 +277,18 @@ class Surface:
     def _log_values(self, table: VariableTable) -> Array:
         """log v of each form, (forms, n)."""
         points, inside = self.points(table), self._inside(table)
+        table = lines.with_lines(table, self.spans)
         return np.stack([form.log_values(table, points, inside) for form in self.forms])
 
     @property
     def _weights(self) -> Array:
         return np.array([form.weight for form in self.forms])
+
+    @property
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """The range of each knob."""
+        ends = zip(self.axes, self.low, self.high, strict=True)
+        return {axis: (low, high) for axis, low, high in ends if axis.startswith(KNOB_PREFIX)}
 
     @property
     def is_counted(self) -> bool:
@@ -239,6 +300,23 @@ class Surface:
         index = self.axes.index(axis)
         values = {centre[index] for centre in self.forms[0].discrepancy.centres}
         return len(values), self.outside_sds[index]
+
+    def borrowed(self, variables: Mapping[str, float]) -> list[str]:
+        """Axes along which a configuration lies where only other variants were measured."""
+        if self.lent is None:
+            return []
+        distances = self.lent.distances(self.points(_one_row(variables)))[0]
+        return [axis for axis, d in zip(self.axes, distances, strict=True) if d > INSIDE]
+
+    def ends_from_zero(self, axis: str) -> tuple[float, float] | None:
+        """The range of an axis that was fitted at zero or below; None of others."""
+        units = dict(zip(self.axes, self.units, strict=False))
+        return self.spans[axis] if units.get(axis) else None
+
+    def left_of_lines(self, variables: Mapping[str, float]) -> float:
+        """Share of what a quantity is at the edge of the range that straight lines leave of it."""
+        table = lines.with_lines(_one_row(variables), self.spans)
+        return min(form.left(table) for form in self.forms if form.weight >= SPEAKS)
 
     @property
     def dof(self) -> float:
@@ -259,12 +337,11 @@ class Surface:
 
     def points(self, table: VariableTable) -> Array:
         """Where n configurations are, (n, d)."""
-        return points_of(self.axes, table)
+        return points_of(self.axes, table, self.units)
 
     def distances(self, table: VariableTable) -> Array:
         """Doublings outside the fitted range along each axis, not above 0 inside it; (n, d)."""
-        z = self.points(table)
-        low, high = np.log2(np.array(self.low)), np.log2(np.array(self.high))
+        z, (low, high) = self.points(table), self._range
         return np.asarray(np.maximum(low - z, z - high))
 
     def outside(self, variables: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -274,9 +351,16 @@ class Surface:
         return [(axis, distance) for axis, distance in named if distance > INSIDE]
 
 
-def points_of(axes: Sequence[str], table: VariableTable) -> Array:
-    """log₂ of the axes, (n, d)."""
-    columns = [np.log2(table[axis]) for axis in axes]
+def points_of(axes: Sequence[str], table: VariableTable, units: Sequence[float] = ()) -> Array:
+    """Where configurations are along the axes, in doublings, (n, d).
+
+    Args:
+        axes: names of variables.
+        table: the variables, (n,) each.
+        units: see ``Surface``.
+    """
+    pairs = zip(axes, units or (0.0,) * len(axes), strict=True)
+    columns = [lines.placed(table[axis], unit) for axis, unit in pairs]
     n = len(next(iter(table.values())))
     return np.asarray(np.stack(columns, axis=1) if columns else np.zeros((n, 0)))
 
@@ -323,139 +407,3 @@ def with_powers(
 
 def _one_row(variables: Mapping[str, float]) -> dict[str, Array]:
     return {name: np.array([value]) for name, value in variables.items()}
-
-
-# -- computing and loading ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loading:
-    """Computing alone, loading alone, and how they meet.
-
-    Attributes:
-        compute: seconds of a micro-step without update and without waiting.
-        loader: seconds a batch, of the loader alone, with ``workers`` processes.
-        overlap: p; None is infinity (JSON has none).
-        error: root mean square error of the two together, on the log scale.
-        better: whether steps left out are predicted better so than by a surface of the steps.
-    """
-
-    compute: Surface
-    loader: Surface
-    workers: int
-    overlap: float | None
-    error: float
-    better: bool
-
-    def loader_seconds(
-        self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
-    ) -> float:
-        """Seconds a batch of the loader alone, with another number of workers.
-
-        Args:
-            variables: of the configuration, by name.
-            workers: processes that load; none takes as long as one.
-            scaling: γ, what more workers help; 1 halves the time with twice the workers, 0 changes
-                nothing.
-        """
-        factor = max(1, self.workers) / max(1, workers)
-        return self.loader.value(variables) * float(factor**scaling)
-
-    def micro_step_seconds(
-        self, variables: Mapping[str, float], workers: int, scaling: float = IDEAL_SCALING
-    ) -> float:
-        """Seconds of a micro-step without update.
-
-        Args:
-            variables: of the configuration, by name.
-            workers: processes that load meanwhile; 0 adds loading to computing.
-            scaling: γ, what more workers help; 1 halves the time with twice the workers, 0 changes
-                nothing.
-        """
-        parts = (self.compute.value(variables), self.loader_seconds(variables, workers, scaling))
-        return _together(parts, 1.0 if workers == 0 else self._overlap_of_workers)
-
-    def sd_log(self, variables: Mapping[str, float], workers: int) -> float:
-        """Standard deviation of that on the log scale: the ruling part's, and one more for each
-        doubling of the workers from those probed."""
-        compute, loader = self.compute.value(variables), self.loader_seconds(variables, workers)
-        ruling = self.compute if compute > loader else self.loader
-        own = sqrt(self.error**2 + ruling.sd_log(variables) ** 2)
-        distance = doublings(workers, self.workers)
-        return hypot(own * (1.0 + distance), TIME_SD_PER_DOUBLING * distance)
-
-    @property
-    def _overlap_of_workers(self) -> float:
-        return inf if self.overlap is None else self.overlap
-
-
-def doublings(workers: int, probed: int) -> float:
-    """How far two numbers of workers are apart; from none to one is a doubling too."""
-    return abs(log2((workers + 1) / (probed + 1)))
-
-
-def fit_loading(
-    compute: Surface | None,
-    loader: Surface | None,
-    steps: Sequence[Point],
-    *,
-    direct_error: float,
-    workers: int,
-) -> Loading | None:
-    """How computing and loading meet in the steps measured; None where one was not measured.
-
-    Args:
-        compute: seconds of a micro-step without update and without its wait for data.
-        loader: seconds a batch of the loader alone.
-        steps: variables and seconds of whole micro-steps without update.
-        direct_error: leave-one-out error of a surface fitted to the steps themselves.
-        workers: processes that loaded in all of these measurements; with 0 nothing overlaps.
-    """
-    if compute is None or loader is None:
-        return None
-    parts = [(compute.value(x), loader.value(x)) for x, _ in steps]
-    candidates = OVERLAPS if workers else (1.0,)
-    errors = {p: _error(parts, [t for _, t in steps], p) for p in candidates}
-    overlap = min(candidates, key=lambda p: errors[p])
-    without_workers = workers == 0
-    return Loading(
-        compute=compute,
-        loader=loader,
-        workers=workers,
-        overlap=None if overlap == inf or without_workers else overlap,
-        error=errors[overlap],
-        better=len(steps) > 1
-        and not without_workers
-        and hypot(errors[overlap], _left_out(compute, loader, parts, overlap))
-        < IMPROVEMENT * direct_error,
-    )
-
-
-def _left_out(
-    compute: Surface, loader: Surface, parts: Sequence[tuple[float, float]], overlap: float
-) -> float:
-    """Leave-one-out error of the two together, from that of each: log t moves by (part / t)ᵖ times
-    what the log of a part moves by."""
-    terms = np.array(parts)
-    shares = shares_of(terms, join(terms.T, overlap), ((0,), (1,)), overlap)
-    errors = shares * np.array([compute.left_out_rmse, loader.left_out_rmse])
-    return float(np.sqrt((errors**2).sum(axis=1).mean()))
-
-
-def _error(parts: Sequence[tuple[float, float]], steps: Sequence[float], overlap: float) -> float:
-    logs = [log(t / _together(p, overlap)) for p, t in zip(parts, steps, strict=True)]
-    return sqrt(fmean(x * x for x in logs))
-
-
-def _together(parts: tuple[float, float], overlap: float) -> float:
-    return float(join(np.array(parts)[:, None], overlap)[0])
-
-
-def worker_scaling(loadings: Sequence[Loading], variables: Mapping[str, float]) -> float:
-    """γ between the fewest and the most workers probed; ideal where only one number was."""
-    by_workers = {max(1, x.workers): x for x in loadings}
-    few, many = min(by_workers), max(by_workers)
-    if few == many:
-        return IDEAL_SCALING
-    ratio = by_workers[few].loader.value(variables) / by_workers[many].loader.value(variables)
-    return min(IDEAL_SCALING, max(0.0, log(ratio) / log(many / few)))

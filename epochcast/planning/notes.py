@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from epochcast.costmodel.prediction import configuration_warnings, endless_epoch
+from epochcast.costmodel.remarks import configuration_warnings, endless_epoch
 from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.pricing import Job, memory_limit
 from epochcast.planning.request import PlanRequest

@@ -28,7 +28,7 @@ from epochcast.costmodel.cost import ConfigurationCost, Prices, Variant
 from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array, VariableTable
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.prediction import MEMORY_TIGHT
+from epochcast.costmodel.remarks import MEMORY_TIGHT
 from epochcast.costmodel.scatter import Amount
 from epochcast.costmodel.surface import Surface, join
 from epochcast.errors import UsageError

@@ -29,7 +29,7 @@ from statistics import fmean, median
 from typing import Any, get_args
 
 from epochcast.costmodel.epoch import division_of
-from epochcast.costmodel.prediction import ENDLESS
+from epochcast.costmodel.remarks import ENDLESS
 from epochcast.costmodel.summary import step_seconds
 from epochcast.errors import EpochcastError
 from epochcast.profiler.target import source_of_files

@@ -61,6 +61,13 @@ def test_a_level_doubles_the_work() -> None:
     assert t(64, 9) - t(64, 8) == pytest.approx(2 * (t(64, 8) - t(64, 7)))
 
 
+def test_frozen_layers_are_not_computed_backwards() -> None:
+    t = truth("frozen").seconds
+    steps = [t(64, k) - t(64, k + 1) for k in range(12)]
+    assert steps == pytest.approx([steps[0]] * 12)
+    assert 0 < t(64, 12) < t(64, 0) / 1.5
+
+
 def test_waves_step_where_one_more_wave_begins_and_nowhere_else() -> None:
     t = truth("waves").seconds
     assert len({round(t(b, 256), 9) for b in range(1, 300)}) < 100
@@ -78,7 +85,10 @@ def test_a_loader_bound_step_does_not_know_the_width() -> None:
     assert bound(128, 1) == 2 * bound(64, 1)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("patch", "stride", "algorithm")])
+RISING = sorted(KINDS.keys() - {"patch", "stride", "algorithm", "frozen", "sparsity"})
+
+
+@pytest.mark.parametrize("kind", RISING)
 def test_a_larger_model_or_batch_never_takes_less(kind: str) -> None:
     t = truth(kind).seconds
     assert all(t(64, x + 1) >= t(64, x) for x in range(KINDS[kind].values[0], 300))

@@ -271,15 +271,15 @@ def test_between_round_sizes_a_step_may_lie() -> None:
 
 
 def test_levels_that_do_not_foretell_each_other_widen_what_lies_beyond() -> None:
-    """Doubling with each level is no power; four levels show it, and the interval says so."""
+    """Two cliffs are no power, and four levels show that; the interval says so."""
 
-    def doubling(b: float, k: float) -> float:
-        return 1e-3 + b * 1e-5 * 2**k
+    def cliff(b: float, k: float) -> float:
+        return 1e-3 + b * 1e-5 * (1 if k < 4 else 4 if k < 7 else 20)
 
     def square(b: float, k: float) -> float:
         return 1e-3 + b * 1e-5 * k**2
 
-    wild, tame = (grid(truth, (3, 5, 6, 7)) for truth in (doubling, square))
+    wild, tame = (grid(truth, (3, 5, 6, 7)) for truth in (cliff, square))
     assert wild.outside_sds[1] > 1.5 * tame.outside_sds[1]
     assert wild.sd_log(at(64, 9)) > 1.5 * tame.sd_log(at(64, 9))
 

@@ -374,18 +374,15 @@ def test_what_was_measured_at_zero_is_answered_whatever_was_measured_last(
     for k in order:
         at = model.predict(epochs=1, batch_size=16, k=k)
         assert at.step_seconds.p50 == pytest.approx(1e-3 * (1 + k), rel=0.05)
-    with pytest.raises(PredictionError, match="'k' takes positive numbers or 0, but got -1"):
+    with pytest.raises(PredictionError, match="'k' takes numbers from 0 on, but got -1"):
         model.predict(epochs=1, k=-1)
-    with pytest.raises(PredictionError, match="k was never varied above 0, so"):
-        model.predict(epochs=1, k=2)
 
 
 def test_refusals_say_what_a_knob_takes_and_where_it_was_not_varied() -> None:
     on = fit(_timed(b, 1e-3, sizes={"on": on}) for b in (8, 16) for on in (True, False))
     with pytest.raises(PredictionError, match="'on' takes true or false, but got 1"):
         on.predict(epochs=1, on=1)
-    sizes: list[dict[str, SizeValue]] = [{"act": "a", "width": w} for w in (8, 16)]
-    sizes.append({"act": "b", "width": 8})
+    sizes: list[dict[str, SizeValue]] = [{"act": a, "width": 8} for a in "ab"]
     acts = fit(_timed(b, 1e-3, sizes=s) for b in (8, 16) for s in sizes)
     with pytest.raises(PredictionError, match="width was never varied where act=b, so"):
         acts.predict(epochs=1, act="b", width=16)

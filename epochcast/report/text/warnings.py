@@ -14,6 +14,15 @@ WARNINGS = {
     "the interval is wider",
     "far-extrapolation": "{name} lies far outside the probed range, by a factor of {factor}: "
     "probe closer before you rely on this",
+    "extrapolation-from-zero": "{name} lies outside the probed range of {low} to {high}: the "
+    "interval is wider",
+    "far-extrapolation-from-zero": "{name} lies far outside the probed range of {low} to {high}: "
+    "probe closer before you rely on this",
+    "line-ends": "times fall in a straight line along {name}, which would leave {left} or less of "
+    "what they are at the edge of the range: what stops them was not measured; probe a value there",
+    "borrowed": "so far {names} was varied only where {there}: how times change with it is taken "
+    "from there, at the level of {here}, and the interval allows that they differ; probe it with "
+    "{here}",
     "few-levels": "{count} values of {name} were measured, and a power goes through any three: "
     "what lies beyond them is a guess at their trend; probe a value there",
     "levels-unforetold": "the measured values of {name} do not foretell each other (an error of "
@@ -26,6 +35,14 @@ WARNINGS = {
     "is right cannot be checked; import runs with more batch sizes",
     "far-extrapolation-imported": "{name} lies far outside the range of the imported runs, by a "
     "factor of {factor}: import a run closer to it before you rely on this",
+    "far-extrapolation-from-zero-imported": "{name} lies far outside the range of the imported "
+    "runs, {low} to {high}: import one closer before you rely on this",
+    "line-ends-imported": "times fall in a straight line along {name}, which would leave {left} or "
+    "less of what they are at the edge of the range: what stops them is in none of the imported "
+    "runs; import one there",
+    "borrowed-imported": "{names} differs so far only in runs where {there}: how times change with "
+    "it is taken from those, at the level of {here}, and the interval allows that they differ; "
+    "import a run with {here}",
     "few-levels-imported": "the imported runs have {count} values of {name}, and a power goes "
     "through any three: what lies beyond them is a guess at their trend; import a run there",
     "levels-unforetold-imported": "the imported values of {name} do not foretell each other (an "

@@ -1,0 +1,144 @@
+"""What people are told of any figure about a configuration: warnings, as data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from epochcast.costmodel import features as f
+from epochcast.costmodel.cost import ConfigurationCost, Parameters, Variant
+from epochcast.costmodel.lines import DOUBTFUL_LEFT
+from epochcast.records import Sizes, Warning_
+from epochcast.records.measurement import IMPORTED
+from epochcast.units import format_percent
+
+LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
+UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
+FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
+MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
+ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
+PROBE_MORE = (  # warnings whose advice is to probe: of imported runs, which nobody can, to import
+    "one-round",
+    "few-configurations",
+    "far-extrapolation",
+    "far-extrapolation-from-zero",
+    "line-ends",
+    "borrowed",
+    "few-levels",
+    "levels-unforetold",
+)
+
+
+def cut_batch(asked: int, made: int) -> list[Warning_]:
+    """That a loader makes one batch of all the samples there are."""
+    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
+    return [Warning_(code="cut-batch", details=details)] if made < asked else []
+
+
+def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
+    """That the length probed is rather that of a sampler without an end; ``asked`` overrides it."""
+    if asked is not None or at.samples() < ENDLESS:
+        return []
+    return [Warning_(code="endless-epoch", details=(("samples", f"{at.samples():,}"),))]
+
+
+def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
+    """What people are told of any figure about a configuration, in an estimate and in a plan."""
+    found = [
+        *_extrapolation_warnings(at),
+        *_borrowed_warnings(at),
+        *at.variant.doubts,
+        *_sparse_data_warnings(at.variant),
+        *_memory_warnings(parameters, at),
+        *_unknown_parts(parameters, at.variant),
+        *parameters.calibration.notes(at.probed_step_scatter()),
+    ]
+    if not is_imported(parameters):
+        return found
+    return [replace(w, code=f"{w.code}-imported") if w.code in PROBE_MORE else w for w in found]
+
+
+def is_imported(parameters: Parameters) -> bool:
+    """Whether the measurements were made elsewhere, so that nobody can probe the workload here."""
+    return parameters.data == IMPORTED
+
+
+def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
+    found = []
+    for name, doublings in at.extrapolated():
+        far = "far-" if doublings > FAR_DOUBLINGS else ""
+        ends = at.variant.micro_step.ends_from_zero(f.KNOB_PREFIX + name)
+        if ends is None:
+            code, where = "extrapolation", [("factor", f"{2**doublings:.2g}")]
+        else:
+            code = "extrapolation-from-zero"
+            where = [(end, f"{value:g}") for end, value in zip(("low", "high"), ends, strict=True)]
+        found.append(Warning_(code=far + code, details=(("name", name), *where)))
+        found += _trend_warnings(at, name)
+    return found
+
+
+def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
+    """Where a knob is asked beyond its range, and its measured values alone tell its power."""
+    surface, axis = at.variant.micro_step, f.KNOB_PREFIX + name
+    if axis not in surface.axes or surface.is_counted:
+        return []
+    left = surface.left_of_lines(at.variables)
+    if left < DOUBTFUL_LEFT and dict(surface.outside(at.variables)).get(axis):
+        details = (("name", name), ("left", format_percent(left, 0)))
+        return [Warning_(code="line-ends", details=details)]
+    levels, sd = surface.trend(axis)
+    if levels < LEVELS_OF_A_POWER:
+        details = (("name", name), ("count", str(levels)))
+        return [Warning_(code="few-levels", details=details)]
+    if sd > UNFORETOLD_SD:
+        details = (("name", name), ("sd", format_percent(sd, 0)))
+        return [Warning_(code="levels-unforetold", details=details)]
+    return []
+
+
+def _borrowed_warnings(at: ConfigurationCost) -> list[Warning_]:
+    """Where only variants were measured that differ in words alone."""
+    axes = at.variant.micro_step.borrowed(at.variables)
+    if not axes:
+        return []
+    names = ", ".join(axis.removeprefix(f.KNOB_PREFIX) for axis in axes)
+    there = " or ".join(words(sizes) for sizes in at.variant.lenders)
+    details = (("names", names), ("here", words(at.variant.categories)), ("there", there))
+    return [Warning_(code="borrowed", details=details)]
+
+
+def words(sizes: Sizes) -> str:
+    """As ``name=value name=value``."""
+    return " ".join(f"{name}={value}" for name, value in sizes)
+
+
+def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
+    found = []
+    if variant.rounds == 1:
+        found.append(Warning_(code="one-round"))
+    if len(variant.configurations) < 3:
+        count = str(len(variant.configurations))
+        found.append(Warning_(code="few-configurations", details=(("count", count),)))
+    if variant.single_times:
+        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
+        found.append(Warning_(code="fitted-one-time", details=runs))
+    return found
+
+
+def _memory_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
+    needed = at.device_memory()
+    if not parameters.device.memory_bytes:  # not known where measurements were made elsewhere
+        return []
+    if needed is None or needed.quantile(0.9) <= MEMORY_TIGHT * parameters.device.memory_bytes:
+        return []
+    share = format_percent(needed.quantile(0.9) / parameters.device.memory_bytes)
+    return [Warning_(code="memory-tight", details=(("share", share),))]
+
+
+def _unknown_parts(parameters: Parameters, variant: Variant) -> list[Warning_]:
+    """What logs of real runs do not tell apart from epochs; probes always measure a start-up."""
+    if parameters.imports.median:
+        return []
+    parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
+    names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
+    return [Warning_(code="not-measured", details=(("parts", names),))]
