@@ -129,7 +129,8 @@ class Rows:
             return None
         known = set(own.rows[0]).intersection(*own.rows[1:])
         noise = self.once if paced and self.once.sd else self.scatter(value).own
-        others = (lender._known(value, axes, paced)[0] for lender in self.lenders)
+        lenders = [lender for lender in self.lenders if self._asks(lender)]
+        others = (lender._known(value, axes, paced)[0] for lender in lenders)
         return pooled_surface(
             own,
             [other for other in others if other.rows],
@@ -139,6 +140,12 @@ class Rows:
             sd_per_doubling=sd_per_doubling,
             sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )
+
+    def _asks(self, lender: Rows) -> bool:
+        """Whether a lender's times are needed: from two sizes on, counts say how others differ."""
+        theirs = lender.levels
+        once = (len(theirs[axis]) > 1 == len(own) for axis, own in self.levels.items())
+        return not self.has_counts or any(once)
 
     def _known(self, value: Value, axes: Sequence[str], paced: bool) -> tuple[Known, float]:
         """Where a quantity is known and what it is there; and how often it was measured.
