@@ -119,6 +119,8 @@ class Rows:
         """The surface of a measured quantity over the configurations in which it is known.
 
         Args:
+            value: the quantity, of a trial.
+            candidates: forms that it may have.
             drop: axes on which it does not depend.
             paced: whether it is time of steps, as slow or fast as its round; see ``round_pace``.
             sd_per_doubling: see ``Surface``.
@@ -183,6 +185,8 @@ class Rows:
         """What a layer of the memory system needs, beyond the peak where that is known.
 
         Args:
+            value: bytes, of a trial.
+            candidates: forms that all of it may have, where no tensors were tracked.
             fragments: whether it is handed out in segments that are cut up.
         """
         beyond = summary.beyond_peak(value)
