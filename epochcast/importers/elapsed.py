@@ -131,7 +131,8 @@ def _numbered(series: Series) -> list[int]:
     if len(known) < len(series.seconds):
         if len(series.seconds) == 1:
             raise series.row.wrong(
-                "a time since the start needs the epoch of its row: name a column epoch",
+                "a time since the start needs the epoch of its row: name a column epoch, or say "
+                "which has how many epochs it took, --map epoch=COLUMN",
                 series.column,
             )
         return list(range(1, len(series.seconds) + 1))

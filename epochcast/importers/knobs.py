@@ -92,3 +92,22 @@ def _require_no_late_value(group: list[Entry], column: Column) -> None:
             raise entry.row.wrong(f"{problem} knob: --ignore {column.name}", column.name)
         seen.add(value)
         before = entry
+
+
+def require_counts_of_steps(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
+    """Ask whether FLOPs that are the same at every batch size are of one sample."""
+    column = next((c for c in columns if c.role == "flops" and not c.each and not c.said), None)
+    if column is None:
+        return
+    seen: dict[object, tuple[int, int]] = {}
+    for entry in entries:
+        flops = entry.footprint.flops if entry.footprint else 0
+        batch = entry.config.batch_size
+        before = seen.setdefault((entry.workload, entry.config.sizes), (batch, flops))
+        if flops and before[1] == flops and before[0] != batch:
+            raise entry.row.wrong(
+                f"the same at batch sizes {before[0]} and {batch}, so not of a step: --map "
+                f"flops_per_sample={column.name} if it is of one sample, else --ignore "
+                f"{column.name}",
+                column.name,
+            )

@@ -194,7 +194,11 @@ SINCE_START = frozenset(
     ("runtime", "elapsed", "walltime", "wallclock")
 )  # alone: the time of a run so far
 TIME_NOUNS = SINCE_START | {"time", "times", "duration", "dur", "latency"}
-SPREAD = frozenset(("std", "stddev", "sd", "var", "max", "count"))  # of times, and no time
+SPREAD = frozenset(  # of times, and no time
+    ("std", "stddev", "sd", "var", "max", "count", "p5", "p10", "p90", "p95", "p99", "p999")
+)
+MIDDLES = frozenset(("mean", "avg", "average", "median", "p50"))
+QUANTILE = re.compile(r"p\d{1,3}")
 NOT_TRAINING = frozenset(("eval", "evaluation", "val", "valid", "validation", "test", "infer"))
 SIZE_NOUNS = frozenset(("memory", "mem", "vram"))
 MEMORY_WORDS = "peak max maximum allocated alloc reserved cached cuda torch pytorch gpu device"
@@ -312,7 +316,12 @@ def _words(text: str) -> list[str]:
         whole = chunk.lower()
         if fused := FUSED.fullmatch(whole):
             found += fused.groups()
-        elif _is_unit(whole) or whole in KNOWN_WORDS or FLOPS.fullmatch(whole):
+        elif (
+            _is_unit(whole)
+            or QUANTILE.fullmatch(whole)
+            or whole in KNOWN_WORDS
+            or FLOPS.fullmatch(whole)
+        ):
             found.append(whole)
         else:
             found += [w.lower() for w in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|/|%", chunk)]
@@ -347,8 +356,8 @@ def _time_or_rate(words: Sequence[str], bracket: str | None) -> Meaning | None:
     if words and words[-1] in SPREAD and _time_or_rate(words[:-1], bracket):
         return Meaning(left_out="not the usual time")
     if "per" in words:
-        return _per(words)
-    words = _with_time(words)
+        return _per(words, bracket)
+    words = _with_time(_without_middle(words))
     if len(words) == 1 and len(words[0]) > 1 and words[0] != "min" and time_unit(words[0]):
         return Meaning(role=TIME, unit=words[0])
     unit, rest = _unit_of(words, bracket, time_unit)
@@ -376,8 +385,15 @@ def _with_time(words: Sequence[str]) -> Sequence[str]:
     return words
 
 
-def _per(words: Sequence[str]) -> Meaning | None:
-    """``samples per s``, ``ms per step``, ``time per epoch s``."""
+def _without_middle(words: Sequence[str]) -> Sequence[str]:
+    """``step_ms_mean`` and ``step_ms_p50`` are as ``step_ms``."""
+    while len(words) > 2 and words[-1] in MIDDLES:
+        words = words[:-1]
+    return words
+
+
+def _per(words: Sequence[str], bracket: str | None) -> Meaning | None:
+    """``samples per s``, ``ms per step``, ``time per epoch s``, ``time per step (ms)``."""
     at = words.index("per")
     before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
     if time_unit(after) and not NOT_TRAINING.isdisjoint(words):
@@ -389,6 +405,7 @@ def _per(words: Sequence[str]) -> Meaning | None:
         return Meaning(role=ROLE_OF_THING[before], unit=after, inverse=True, each=each)
     if after in ROLE_OF_THING and (time_unit(before) or before in TIME_NOUNS):
         own = before if time_unit(before) else next(filter(time_unit, words[at + 2 :]), None)
+        own = bracket if bracket and time_unit(bracket) else own
         return Meaning(role=ROLE_OF_THING[after], unit=own)
     is_rate = (time_unit(after) and len(after) > 1) or after == "s"
     return Meaning(left_out="a rate, but of what?") if is_rate or time_unit(before) else None

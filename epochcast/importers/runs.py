@@ -39,6 +39,7 @@ from epochcast.importers.columns import (
 from epochcast.importers.elapsed import Series, epochs_of, is_clear, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
 from epochcast.importers.knobs import (
+    require_counts_of_steps,
     require_known_before,
     require_names_of_devices,
     require_same_knobs_everywhere,
@@ -53,6 +54,9 @@ Count = Callable[[RunConfig], Footprint | None]
 Run = list[Entry]
 SHOWN = 40  # characters of a first value
 SHARED = ("accumulation", "world_size")
+STATES = "fail timeout cancel out_of_me oom node_fail boot_fail preempt deadline running pending"
+MORE_STATES = "crash kill error abort suspend stopped requeue"
+FAILED = (*STATES.split(), *MORE_STATES.split())  # how that of a run without an end begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +129,11 @@ def read(
             )
         columns = _without_empty(understand(table.names, options), table)
         rows = _of_training(table, columns)
+        ended = _that_ended(rows, columns)
         require_names_of_devices(rows, columns)
         require_known_before(rows, columns)
-        entries = [RowReader(row, columns, options).entry() for row in rows]
+        entries = [RowReader(row, columns, options).entry() for row in ended]
+        require_counts_of_steps(entries, columns)
         require_same_knobs_everywhere(entries, columns)
         require_same_knobs_within_runs(entries, columns)
         runs, elapsed = _with_epochs(_runs(_counted(entries, count) if count else entries))
@@ -138,7 +144,12 @@ def read(
     return Imported(
         measurements=found,
         columns=tuple(_first_value(column, table) for column in used),
-        warnings=(*_left_out(table, rows), *elapsed, *_notes(found, used)),
+        warnings=(
+            *_left_out(table, rows),
+            *_not_ended(rows, ended),
+            *elapsed,
+            *_notes(found, used),
+        ),
     )
 
 
@@ -158,6 +169,32 @@ def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
         for row, mine in zip(timed, of_others, strict=True)
         if not (usual and mine and usual.isdisjoint(mine))
     ]
+
+
+def _that_ended(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """Without runs that failed, where only the time of the whole run is known.
+
+    Raises:
+        Malformed: none is left.
+    """
+    roles = {c.role for c in columns}
+    states = [c.name for c in columns if spelled(c.name) in (["state"], ["status"])]
+    if not states or not roles.isdisjoint({"epoch_seconds", "step_seconds", "run"}):
+        return list(rows)
+    kept = [row for row in rows if not any(_has_failed(row.cells.get(name)) for name in states)]
+    if rows and not kept:
+        raise rows[0].wrong("no run has come to its end", states[0])
+    return kept
+
+
+def _has_failed(cell: object) -> bool:
+    return str(cell).strip().lower().startswith(FAILED)
+
+
+def _not_ended(rows: Sequence[Row], ended: Sequence[Row]) -> list[Warning_]:
+    kept = {id(row) for row in ended}
+    others = [row.location for row in rows if id(row) not in kept]
+    return [_note("failed-rows", count=str(len(others)), first=others[0])] if others else []
 
 
 def _steps_of_jobs(table: Table) -> set[int]:

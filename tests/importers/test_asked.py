@@ -41,6 +41,11 @@ def refused(text: str, options: ImportOptions = SAID) -> str:
         ("update_freq", "accumulation", None),
         ("mixed_precision", "precision", None),
         ("train_steps_per_second", "update_seconds", "second"),
+        ("Time per Step (ms)", "step_seconds", "ms"),
+        ("avg time per batch [us]", "step_seconds", "us"),
+        ("Time / epoch (min)", "epoch_seconds", "min"),
+        ("step_ms_mean", "step_seconds", "ms"),
+        ("step_ms_p50", "step_seconds", "ms"),
     ],
 )
 def test_names_in_other_spellings(name: str, role: str, unit: str | None) -> None:
@@ -135,3 +140,30 @@ def test_evaluation_has_a_batch_size_of_its_own() -> None:
     (found,) = imported("bs,eval_batch_size,step_ms,eval_s\n32,500,5,3\n", option).measurements
     assert found.config.eval_batch_size == 500
     assert found.eval_batch_seconds == (1.5,)
+
+
+def test_runs_that_failed_are_left_out_where_only_their_whole_time_is_known() -> None:
+    rows = "JobID|bs|epoch|Elapsed|State\n" + "".join(
+        f"{job}|32|10|10:00:00|{state}\n"
+        for job, state in enumerate(("COMPLETED", "TIMEOUT", "CANCELLED by 1000", "OUT_OF_MEMORY"))
+    )
+    found = imported(rows)
+    assert len(found.measurements) == 1
+    assert ("count", "3") in next(w for w in found.warnings if w.code == "failed-rows").details
+    assert "no run has come to its end" in refused(rows.replace("COMPLETED", "FAILED"))
+    steady = imported("bs,step_ms,status\n32,50,crashed\n64,90,finished\n")
+    assert len(steady.measurements) == 2  # a step took what it took
+
+
+def test_flops_that_do_not_follow_the_batch_are_asked() -> None:
+    rows = "bs,step_ms,FLOPs (G)\n32,5,1.8\n64,9,1.8\n"
+    assert "--map flops_per_sample=FLOPs (G) if it is of one sample" in refused(rows)
+    mapped = ImportOptions(
+        workload="w",
+        device="NVIDIA A100",
+        samples=50_000,
+        renamed={"FLOPs (G)": "flops_per_sample"},
+    )
+    footprints = [m.footprint for m in imported(rows, mapped).measurements]
+    assert [f.flops for f in footprints if f] == [32 * 1_800_000_000, 64 * 1_800_000_000]
+    imported("bs,step_ms,FLOPs (G)\n32,5,1.8\n64,9,3.6\n")

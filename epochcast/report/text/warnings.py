@@ -128,6 +128,8 @@ WARNINGS = {
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
     "other-rows": "{count} rows are not of the training, such as {first}, and left out",
+    "failed-rows": "{count} runs did not come to their end, such as {first}, so what they took is "
+    "not known of all their epochs: left out",
     "since-start": "the times in {column!r} only rise, so they are taken as times since the start; "
     "the epochs took the differences: {epochs}, … seconds",
     "since-start-steps": "the times in {column!r} only rise, so they are taken as times since the "
