@@ -20,16 +20,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from epochcast.errors import UsageError
-from epochcast.importers.roles import (
-    ROLES,
-    TIME,
-    Kind,
-    Meaning,
-    count_scale,
-    meaning_of,
-    spelled,
-    unit_in,
-)
+from epochcast.importers.names import ROLES, TIME, Kind
+from epochcast.importers.roles import Meaning, count_scale, meaning_of, spelled, unit_in
 from epochcast.importers.rows import listed
 from epochcast.records import DeviceKind
 from epochcast.units import size_unit, spelled_unit, time_unit

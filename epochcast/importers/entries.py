@@ -33,7 +33,8 @@ from epochcast.importers.cells import (
 )
 from epochcast.importers.columns import KNOB, SECONDS, Column, ImportOptions
 from epochcast.importers.devices import DEVICE_ROLES, Said, world_size
-from epochcast.importers.roles import COUNTS, SEQUENCES, spelled
+from epochcast.importers.names import COUNTS, SEQUENCES
+from epochcast.importers.roles import spelled
 from epochcast.importers.rows import Cell, Row, is_empty
 from epochcast.planning.direction import has_phrase
 from epochcast.profiler.target import canonical

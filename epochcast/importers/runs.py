@@ -45,7 +45,8 @@ from epochcast.importers.knobs import (
     require_same_knobs_everywhere,
     require_same_knobs_within_runs,
 )
-from epochcast.importers.roles import RESULT, spelled
+from epochcast.importers.names import RESULT
+from epochcast.importers.roles import spelled
 from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 from epochcast.importers.table import Table, decoded, read_text
 from epochcast.records import Footprint, Measurement, RunConfig, Warning_

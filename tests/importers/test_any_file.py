@@ -19,7 +19,7 @@ from epochcast.errors import EpochcastError
 from epochcast.importers import runs
 from epochcast.importers.columns import ImportOptions
 from epochcast.importers.curves import read_curve
-from epochcast.importers.roles import ROLES
+from epochcast.importers.names import ROLES
 from epochcast.report.text.probing import column_line
 from epochcast.report.text.warnings import warning_text
 from epochcast.units import size_unit, time_unit

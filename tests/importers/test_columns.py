@@ -6,7 +6,8 @@ import epochcast as ec
 from epochcast.errors import EpochcastError, UsageError
 from epochcast.importers import runs
 from epochcast.importers.columns import ImportOptions, understand
-from epochcast.importers.roles import ROLES, meaning_of
+from epochcast.importers.names import ROLES
+from epochcast.importers.roles import meaning_of
 from epochcast.report.text.probing import column_line
 
 SAMPLES = 50_000
