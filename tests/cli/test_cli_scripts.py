@@ -105,8 +105,8 @@ def test_a_measurement_has_the_template_the_files_and_the_cadences(probed: Probe
     with Store.open(probed.store) as store:
         (m,) = (to_builtins(one) for one in store.measurements())
     script = m["script"]
-    assert script["arguments"][1:] == ["train.py", "{batch_size}", "{width}", "1000"]
-    assert script["files"] == ["train.py"]
+    assert script["arguments"][1:] == ("train.py", "{batch_size}", "{width}", "1000")
+    assert script["files"] == ("train.py",)
     assert script["saves"] == script["evaluations"] == {"per_epoch": 1.0, "per_step": 0.0}
     assert (m["samples"], m["eval_samples"]) == (6400, 640)
     assert m["config"]["batch_size"] == 64
