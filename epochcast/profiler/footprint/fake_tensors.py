@@ -53,6 +53,13 @@ def fake_mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def remembered(mode: FakeTensorMode) -> tuple[Any, ...]:
+    """What a fake mode remembers of tensors it has converted, weakly; to be cleared."""
+    converter = mode.fake_tensor_converter.meta_converter
+    describer = getattr(converter, "describer", None)
+    return converter.tensor_memo, *([describer.lookup_tensor] if describer else [])
+
+
 class Building(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it and a fake mode, modules can be built, cast and moved.
 
@@ -62,11 +69,12 @@ class Building(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._remembered = mode.fake_tensor_converter.meta_converter.tensor_memo
+        self._remembered = remembered(mode)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **kwargs or {})
-        self._remembered.clear()
+        for memo in self._remembered:
+            memo.clear()
         return out
 
 

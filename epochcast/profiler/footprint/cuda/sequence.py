@@ -142,8 +142,7 @@ class _Followed(Simulation):
     def watcher(self) -> CudaWatcher:
         """Of this workload; its fake mode must exist."""
         if self._watcher is None:
-            memo = self.mode.fake_tensor_converter.meta_converter.tensor_memo
-            self._watcher = CudaWatcher(self._device, memo, self._module, self._place.type)
+            self._watcher = CudaWatcher(self._device, self.mode, self._module, self._place.type)
             self._begin("build", 0)
         return self._watcher
 

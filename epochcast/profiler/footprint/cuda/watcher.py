@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochcast.profiler.footprint import branches
@@ -26,6 +27,7 @@ from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
 from epochcast.profiler.footprint.cuda.workspaces import USES_CUBLAS, cublas_workspace_bytes
+from epochcast.profiler.footprint.fake_tensors import remembered
 from epochcast.records import DeviceSpec
 from epochcast.records.footprint import BlockKind
 
@@ -41,7 +43,7 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         device: whose kernels' habits are followed.
-        memo: what the fake mode remembers of the tensors it converted; forgotten after each
+        mode: in which the tensors are made. What it remembers of them is forgotten after each
             operator, for it would keep them from being moved.
         module_of: names the module at work.
         device_type: of the tensors that stand for the device's.
@@ -54,7 +56,7 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         device: DeviceSpec,
-        memo: Any,
+        mode: FakeTensorMode,
         module_of: Callable[[], str | None] = lambda: None,
         device_type: str = "cuda",
     ) -> None:
@@ -66,7 +68,7 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.device_type = device_type
         self.kind: BlockKind = "parameter"
         self.module_of = module_of
-        self._memo = memo
+        self._remembered = remembered(mode)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -85,7 +87,8 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name, size = CUBLAS[self.in_backward], cublas_workspace_bytes(self.device.capability)
             if size:
                 self.blocks.keep(name, size, str(func))
-        self._memo.clear()
+        for memo in self._remembered:
+            memo.clear()
         return out
 
     @property

@@ -17,7 +17,6 @@ from epochcast.devices.caching_allocator import CachingAllocator
 SNAPSHOT = "NiuHuangxiaozi__cs336_systems--profile_memory--{}.json.gz"
 RECORDINGS = {
     "recorded 100": "forward_and_backward_memory_snapshot_100",
-    "recorded 150 forward": "forward_memory_snapshot_150",
     "recorded 200 mixed": "forward_and_backward_memory_snapshot_200_mixed_precision",
     "recorded 200 forward mixed": "forward_memory_snapshot_200_mixed_precision",
 }
@@ -64,10 +63,9 @@ def test_every_allocation_is_in_its_order(followed, evidence, name):
     ]
 
 
-@pytest.mark.parametrize("name", ["recorded 100", "recorded 150 forward"])
-def test_every_free_is_too(followed, evidence, name):
-    measured = recording(evidence, name)
-    made = ours(followed(name))[: len(measured)]
+def test_every_free_is_too(followed, evidence):
+    measured = recording(evidence, "recorded 100")
+    made = ours(followed("recorded 100"))[: len(measured)]
     assert [(sign, size) for sign, _, size in made] == [(s, size) for s, _, size in measured]
 
 
@@ -77,9 +75,7 @@ def test_peaks_are_equal_to_the_byte(followed, evidence, name):
     assert replayed(ours(followed(name))[: len(measured)]) == replayed(measured)
 
 
-@pytest.mark.parametrize(
-    "name", ["gpt2 8 256", "distilbert-base-uncased 4 128", "bert-base-uncased 4 128"]
-)
+@pytest.mark.parametrize("name", ["gpt2 8 256", "distilbert-base-uncased 4 128"])
 def test_allocated_on_a_t4_is_within_half_a_percent(followed, evidence, name):
     model, batch, tokens = name.split()
     runs = json.loads((evidence / "memory" / "torch-preflight" / "measured_peaks.json").read_text())
@@ -94,6 +90,22 @@ def test_allocated_on_a_t4_is_within_half_a_percent(followed, evidence, name):
     allocated, reserved = replayed(ours(sequence), last.position)
     assert allocated == pytest.approx(run["measured_allocated_bytes"], rel=0.005)
     assert reserved == pytest.approx(run["measured_reserved_bytes"], rel=0.06)
+
+
+@pytest.mark.parametrize("measured", [5217, 5633])
+def test_an_encoder_with_dropout_on_an_a100_is_within_five_percent(followed, measured):
+    """``nvidia-smi`` showed so many MiB of an A100 40 GB (itu-rad/GPUMemNet, 8 and 10 layers).
+
+    What that machine used besides is learned from a small one, which showed 2,807.
+    """
+    besides = 2807 - reserved_mib(followed("classifier 2807"))
+    said = reserved_mib(followed(f"classifier {measured}")) + besides
+    assert said == pytest.approx(measured, rel=0.05)
+
+
+def reserved_mib(sequence):
+    _, reserved = replayed(ours(sequence))
+    return reserved / 2**20
 
 
 def test_marks_are_in_order(followed):
