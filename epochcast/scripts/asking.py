@@ -22,6 +22,7 @@ from epochcast.scripts.tracker import Tracker
 SURE = 0.95  # of what must fit in between
 LEAVE_SECONDS = 1.5  # of a process that has torch loaded, on an idle machine
 LEAVE_SHARE = 0.3  # of its start-up: the interpreter and libraries are taken down, too
+LAUNCHER_SECONDS = 3.0  # of torchrun, which ends after all of its processes
 SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
 SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
 QUICKER = 0.97  # that an epoch may end than its steps say
@@ -39,6 +40,7 @@ class Asking:
         samples: that were seen.
         planned: prices; 0 where there is no plan.
         startup: seconds until the first step.
+        processes: that train together.
         evaluates: whether the script evaluates and saves once more when it was stopped, as those
             of Lightning and Trainer do.
     """
@@ -48,6 +50,7 @@ class Asking:
     samples: Samples
     planned: UnitPrices
     startup: float
+    processes: int
     evaluates: bool
 
     @property
@@ -55,6 +58,7 @@ class Asking:
         """Seconds from being asked to being gone."""
         step = STEPS * self.tracker.pace.slowest
         leave = LEAVE_SECONDS + LEAVE_SHARE * self.startup
+        leave += LAUNCHER_SECONDS if self.processes > 1 else 0.0
         more = NOTICED_SECONDS + self.evaluation + self.save if self.evaluates else 0.0
         return self.tracker.gap_within + step + self.save + leave + more
 

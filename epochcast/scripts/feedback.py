@@ -19,11 +19,14 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from epochcast.records import Measurement
+from epochcast.guard.forecast import Forecast, Work
+from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
 from epochcast.scripts.command import PLACE, Filled, Template
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.running import Finished, Run
+from epochcast.scripts.tracker import Tracker
 from epochcast.scripts.trial import machine
+from epochcast.scripts.watch import Watch
 from epochcast.storage.store import Store
 
 
@@ -43,7 +46,7 @@ def teach(run: Run, finished: Finished, store: Store) -> Measurement | None:
     if measured is None:
         return None
     store.add(measured)
-    outcome = finished.watch.outcome(finished.ended, measured.device, measured.source)
+    outcome = outcome_of(finished.watch, finished.ended, measured.device, measured.source)
     if outcome is not None:
         store.add_outcome(outcome)
     return measured
@@ -83,6 +86,56 @@ def measured_run(
         return None
     finish = finished.ended - finished.watch.trained_until
     return replace(measured, probe_seconds=0.0, finish_seconds=max(0.0, finish))
+
+
+def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOutcome | None:
+    """How a plan did; None without one, and where nothing was seen.
+
+    Args:
+        watch: of the run.
+        ended: when the command had ended.
+        device: that it ran on.
+        source: fingerprint of the script's files.
+    """
+    tracker, plan, samples = watch.leader, watch.watched.plan, watch.samples
+    if tracker is None or plan is None or not tracker.steps:
+        return None
+    done = tracker.done >= plan.chosen.epochs
+    reason = StopReason.BUDGET if watch.asked is not None else None
+    return RunOutcome(
+        run=watch.watched.run,
+        workload=plan.workload,
+        source=source,
+        device=device,
+        config=plan.chosen.config,
+        samples=plan.samples,
+        epochs=tracker.done,
+        reason=StopReason.PLAN_DONE if done else reason,
+        predicted=plan.prices,
+        total_predicted=_total_predicted(watch, tracker),
+        startup_seconds=samples.startup,
+        first_epoch_seconds=samples.first_epoch,
+        epoch_seconds=samples.epoch,
+        evaluation_seconds=samples.evaluation,
+        save_seconds=samples.save,
+        total_seconds=ended - watch.watched.began,
+        finished_at=watch.watched.wall + ended - watch.watched.began,
+        segment_steps=plan.segment_steps,
+    )
+
+
+def _total_predicted(watch: Watch, tracker: Tracker) -> Quantiles | None:
+    """As planned, of what was done; None where the last epoch was cut."""
+    if tracker.epoch_steps or not tracker.done:
+        return None
+    samples, prices = watch.samples, watch.plan.prices
+    work = Work(
+        epochs=tracker.done,
+        evaluations=len(samples.evaluation),
+        saves=len(samples.save),
+        first=True,
+    )
+    return prices.startup + Forecast.of_plan(prices).quantiles(work)
 
 
 def values_among(template: Sequence[str], arguments: Sequence[str]) -> dict[str, str]:

@@ -126,7 +126,7 @@ class Tracker:
         in_segments: whether so many steps are an epoch whatever a loader says.
 
     Attributes:
-        epochs: those that are over, in order; ``take`` hands them out.
+        per_epoch: steps of an epoch, where no loader says how long one is; None if nobody knows.
         steps: of optimizers, in all.
         batches: of the present epoch.
         begun_at: when the present epoch began; None before the first step.
@@ -138,7 +138,7 @@ class Tracker:
     """
 
     def __init__(self, steps_per_epoch: int | None = None, in_segments: bool = False) -> None:
-        self._per_epoch, self._in_segments = steps_per_epoch, in_segments
+        self.per_epoch, self._in_segments = steps_per_epoch, in_segments
         self._lasting: list[e.Event] = []
         self._window: list[e.Event] = []
         self._loader: int | None = None
@@ -188,13 +188,13 @@ class Tracker:
         loader = self.loader
         if self._in_segments:
             return True
-        return loader is None or (loader.batches is None and self._per_epoch is not None)
+        return loader is None or (loader.batches is None and self.per_epoch is not None)
 
     @property
     def batches_an_epoch(self) -> int | None:
         """As the loader says, or as was given; None if nobody knows."""
         loader = self.loader
-        return self._per_epoch if loader is None or self.by_steps else loader.batches
+        return self.per_epoch if loader is None or self.by_steps else loader.batches
 
     @property
     def epoch_steps(self) -> int:
@@ -267,7 +267,7 @@ class Tracker:
         return block.loader == self._loader and block.pass_ != self._pass
 
     def _step(self, step: e.Step, block: e.Steps | e.Backwards) -> None:
-        if self.by_steps and self._per_epoch and self.epoch_steps >= self._per_epoch:
+        if self.by_steps and self.per_epoch and self.epoch_steps >= self.per_epoch:
             self._close(self.last_at, None)
         self.steps += 1
         if self.pace.mark is None and self.steps > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import ceil
 
 from epochcast.records import (
     Budget,
@@ -21,6 +22,9 @@ from epochcast.scripts.tracker import Tracker
 NOTHING = Quantiles.exactly(0.0)
 _COUNTED = r"(?:(?:max|num|n|total|nb|train(?:ing)?|num[_-]train)[_-]?)?"
 EPOCHS = re.compile(rf"^-{{0,2}}(?:[\w.]*[._])?{_COUNTED}epochs?$", re.IGNORECASE)
+STEPS = re.compile(
+    rf"^-{{0,2}}(?:[\w.]*[._])?{_COUNTED}(?:train[_-])?(?:steps|iters|iterations)$", re.IGNORECASE
+)
 
 
 def config_seen(tracker: Tracker) -> RunConfig:
@@ -51,7 +55,9 @@ def unplanned(
         epochs: of the run; None if nobody knows.
     """
     loader = tracker.loader if tracker else None
-    batches = (tracker.batches_an_epoch if tracker else None) or 1
+    known = tracker.batches_an_epoch if tracker else None
+    batches = known or 1
+    segment = known if tracker and tracker.by_steps else None
     chosen = Option(
         config=config_seen(tracker) if tracker else RunConfig(batch_size=1),
         epochs=epochs or 1,
@@ -105,8 +111,8 @@ def unplanned(
         outlook=None,
         probing_seconds=0.0,
         seed=0,
-        unit="step" if tracker and tracker.by_steps else "epoch",
-        segment_steps=batches if tracker and tracker.by_steps else None,
+        unit="epoch" if segment is None else "step",
+        segment_steps=segment,
     )
 
 
@@ -125,11 +131,52 @@ def _device(tracker: Tracker | None) -> Device:
     )
 
 
+def epochs_said(tracker: Tracker | None, arguments: Sequence[str]) -> int | None:
+    """How many epochs a run will have, as its framework was told or as its options say.
+
+    Args:
+        tracker: of the process that leads; None while there is none.
+        arguments: of the command, for what no process has said.
+    """
+    if tracker is None:
+        return epochs_among(arguments)
+    declared, options = epochs_declared(tracker), options_of(tracker)
+    steps = steps_among(options)
+    if declared is None and tracker.by_steps and tracker.per_epoch and steps:
+        return ceil(steps / tracker.per_epoch)
+    return declared or epochs_among(options)
+
+
+def epochs_declared(tracker: Tracker) -> int | None:
+    """As a framework was told, in epochs or in steps."""
+    said = [x for x in tracker.lasting if isinstance(x, e.Declared)]
+    if not said:
+        return None
+    if said[-1].steps and tracker.batches_an_epoch:
+        return ceil(said[-1].steps * said[-1].accumulate / tracker.batches_an_epoch)
+    return ceil(said[-1].epochs) if said[-1].epochs else None
+
+
+def options_of(tracker: Tracker) -> Sequence[str]:
+    """Of the script itself, whatever launched it."""
+    loaded = [x for x in tracker.lasting if isinstance(x, e.TorchLoaded)]
+    return loaded[-1].argv if loaded else ()
+
+
 def epochs_among(arguments: Sequence[str]) -> int | None:
     """The number of epochs that options of a command name: ``--epochs 90``, ``max_epochs=90``."""
+    return _number(EPOCHS, arguments)
+
+
+def steps_among(arguments: Sequence[str]) -> int | None:
+    """The number of steps that options name: ``--max_iters=600``, ``--train-steps 600``."""
+    return _number(STEPS, arguments)
+
+
+def _number(names: re.Pattern[str], arguments: Sequence[str]) -> int | None:
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if not EPOCHS.match(name):
+        if not names.match(name):
             continue
         text = value if equals else "".join(arguments[i + 1 : i + 2]) if name[:1] == "-" else ""
         if re.fullmatch(r"\d+(\.0*)?", text) and float(text) >= 1:

@@ -14,8 +14,8 @@ where there is a deadline. Everything else it does as it would alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import ceil, inf, isfinite
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 
 from epochcast.guard.controller import Schedule, notice
 from epochcast.guard.forecast import Forecast, Work
@@ -24,7 +24,6 @@ from epochcast.guard.run_state import Samples
 from epochcast.planning.limits import meter_of
 from epochcast.records import (
     Budget,
-    Device,
     EpochDone,
     LimitName,
     Notice,
@@ -34,7 +33,6 @@ from epochcast.records import (
     RunConfig,
     RunEnded,
     RunEvent,
-    RunOutcome,
     RunStarted,
     StopReason,
     Warning_,
@@ -42,7 +40,14 @@ from epochcast.records import (
 from epochcast.scripts import events as e
 from epochcast.scripts.asking import Asking
 from epochcast.scripts.tracker import EpochSeen, Tracker, work_left
-from epochcast.scripts.unplanned import config_seen, epochs_among, unplanned
+from epochcast.scripts.unplanned import (
+    config_seen,
+    epochs_declared,
+    epochs_said,
+    options_of,
+    steps_among,
+    unplanned,
+)
 from epochcast.units import format_seconds, format_span
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
@@ -154,19 +159,7 @@ class Watch:
         """That the run will have: as planned, as was said, or as its own options say."""
         if self.watched.plan is not None:
             return self.watched.plan.chosen.epochs
-        return self.watched.epochs or self._declared or self._epochs_of_options()
-
-    @property
-    def _declared(self) -> int | None:
-        """As a framework was told."""
-        leader = self.leader
-        said = [x.epochs for x in leader.lasting if isinstance(x, e.Declared)] if leader else []
-        return ceil(said[-1]) if said and said[-1] else None
-
-    def _epochs_of_options(self) -> int | None:
-        leader = self.leader
-        loaded = [x for x in leader.lasting if isinstance(x, e.TorchLoaded)] if leader else []
-        return epochs_among(loaded[-1].argv if loaded else self.watched.arguments)
+        return self.watched.epochs or epochs_said(self.leader, self.watched.arguments)
 
     # -- what is said -----------------------------------------------------------------------------
 
@@ -188,6 +181,8 @@ class Watch:
     def _start(self, tracker: Tracker) -> Sequence[RunEvent]:
         """The first step was seen: what runs is known."""
         self._started, w = True, self.watched
+        if tracker.by_steps and tracker.per_epoch is None:
+            tracker.per_epoch = steps_among(options_of(tracker))  # one segment, of the whole run
         seen = config_seen(tracker)
         if self.watched.plan is None:
             self.plan = unplanned(w.workload, w.budget, tracker, self.epochs)
@@ -221,7 +216,7 @@ class Watch:
         """What is otherwise than planned, or only assumed."""
         plan, found = self.watched.plan, []
         if plan is None:
-            if self.epochs is not None and not (self.watched.epochs or self._declared):
+            if self.epochs is not None and not (self.watched.epochs or epochs_declared(tracker)):
                 found.append(notice("epochs-by-options", epochs=str(self.epochs)))
             return found
         planned = plan.chosen.config
@@ -244,7 +239,9 @@ class Watch:
             projected = Quantiles.exactly(spent)
         else:
             forecast, work = outlook
-            projected = forecast.quantiles(work) + Quantiles.exactly(now - self.watched.began)
+            over = work == Work()
+            at = spent if over else now - self.watched.began
+            projected = forecast.quantiles(work) + Quantiles.exactly(at)
         account = self.account
         done = EpochDone(
             wall_time=self._wall(epoch.ended),
@@ -310,7 +307,7 @@ class Watch:
         if unknown and tracker and tracker.pace.is_known and batches:
             forecast, blocks = tracker.pace.forecast(self.forecast, batches)
             return forecast.quantiles(Work(epochs=blocks))
-        return self.forecast.quantiles(Work(epochs=1.0))
+        return self._best_forecast.quantiles(Work(epochs=1.0))
 
     # -- what is left -----------------------------------------------------------------------------
 
@@ -331,7 +328,16 @@ class Watch:
         tracker, epochs = self.leader, self.epochs
         if tracker is None or epochs is None:
             return None
-        return work_left(tracker, self.forecast, epochs, self._others(tracker, epochs))
+        return work_left(tracker, self._best_forecast, epochs, self._others(tracker, epochs))
+
+    @property
+    def _best_forecast(self) -> Forecast:
+        """Where nobody knows better, an epoch takes as long as the first did, slow as it was."""
+        first, epoch, tracker = self.samples.first_epoch, self.forecast.epoch, self.leader
+        by_steps = tracker is not None and tracker.pace.is_known and tracker.batches_an_epoch
+        if epoch.planned is not None or by_steps or not first:
+            return self.forecast
+        return replace(self.forecast, epoch=epoch.update(first[-1]))
 
     def _others(self, tracker: Tracker, epochs: int) -> Work:
         """Evaluations and saves still to come: as often as before, or as planned."""
@@ -393,6 +399,7 @@ class Watch:
             samples=self.samples,
             planned=self.plan.prices,
             startup=tracker.first_at - self.watched.began,
+            processes=self.plan.chosen.config.world_size,
             evaluates=any(map(self.uses, STOPPED_BY_FRAMEWORK)),
         )
         return asking.at(now, now + left, self.watched.lead)
@@ -469,51 +476,6 @@ class Watch:
             exit_code=exit_code,
         )
         return [*told, ended]
-
-    def outcome(self, now: float, device: Device, source: str) -> RunOutcome | None:
-        """What the run teaches later predictions; None without a plan, and where nothing was seen.
-
-        Args:
-            now: when the command had ended.
-            device: that it ran on.
-            source: fingerprint of the script's files.
-        """
-        tracker, plan = self.leader, self.watched.plan
-        if tracker is None or plan is None or not tracker.steps:
-            return None
-        reason = StopReason.PLAN_DONE if tracker.done >= plan.chosen.epochs else StopReason.BUDGET
-        return RunOutcome(
-            run=self.watched.run,
-            workload=plan.workload,
-            source=source,
-            device=device,
-            config=plan.chosen.config,
-            samples=plan.samples,
-            epochs=tracker.done,
-            reason=reason if reason is StopReason.PLAN_DONE or self.asked else None,
-            predicted=plan.prices,
-            total_predicted=self._total_predicted(tracker),
-            startup_seconds=self.samples.startup,
-            first_epoch_seconds=self.samples.first_epoch,
-            epoch_seconds=self.samples.epoch,
-            evaluation_seconds=self.samples.evaluation,
-            save_seconds=self.samples.save,
-            total_seconds=now - self.watched.began,
-            finished_at=self._wall(now),
-        )
-
-    def _total_predicted(self, tracker: Tracker) -> Quantiles | None:
-        """As planned, of what was done; None where the last epoch was cut."""
-        if tracker.epoch_steps or not tracker.done:
-            return None
-        samples, prices = self.samples, self.plan.prices
-        work = Work(
-            epochs=tracker.done,
-            evaluations=len(samples.evaluation),
-            saves=len(samples.save),
-            first=True,
-        )
-        return prices.startup + Forecast.of_plan(prices).quantiles(work)
 
     # -- words ------------------------------------------------------------------------------------
 

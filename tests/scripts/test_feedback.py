@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from synthetic import FIRST_PASS
-from test_watch import replayed, streamed, watched, whole
+from test_watch import prices, replayed, streamed, watched, whole
 
 import epochcast as ec
-from epochcast.scripts.feedback import measured_run, teach, values_among
+from epochcast.records import Budget
+from epochcast.scripts.feedback import measured_run, outcome_of, teach, values_among
 from epochcast.scripts.running import Finished, Run
+from epochcast.scripts.unplanned import unplanned
 from epochcast.scripts.watch import Watch
 from epochcast.storage.store import Store
 
@@ -61,6 +64,23 @@ def test_a_run_that_trained_nothing_teaches_nothing() -> None:
         kept_until=1.0,
     )
     assert measured_run(RUN, nothing) is None
+
+
+def test_an_outcome_is_of_a_plan_alone() -> None:
+    training = whole(epochs=3)
+    watch = Watch(watched(epochs=3))
+    replayed(training, watch)
+    assert outcome_of(watch, training.at, watch.plan.device, "") is None
+    plan = unplanned("train.py", Budget())
+    chosen = replace(plan.chosen, epochs=3, steps_per_epoch=training.batches)
+    planned = Watch(watched(plan=replace(plan, options=(chosen,), prices=prices(training))))
+    replayed(training, planned)
+    outcome = outcome_of(planned, training.at, plan.device, "abc")
+    assert outcome is not None
+    assert (outcome.epochs, outcome.source) == (3, "abc")
+    assert outcome.total_predicted is not None
+    seen = training.total(3) - training.finish - training.fixed
+    assert outcome.total_predicted.p50 == pytest.approx(seen, abs=training.fixed + 0.01)
 
 
 @pytest.mark.parametrize(

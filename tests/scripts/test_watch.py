@@ -365,21 +365,21 @@ def test_a_command_that_trains_nothing_tells_nothing() -> None:
     assert watch.end(FIRST_PASS + 3, 1) == []
 
 
-def test_an_outcome_is_of_a_plan_alone() -> None:
-    training = whole(epochs=3)
-    watch = Watch(watched(epochs=3))
-    replayed(training, watch)
-    assert watch.outcome(training.at, watch.plan.device, "") is None
-    plan = unplanned("train.py", Budget())
-    chosen = replace(plan.chosen, epochs=3, steps_per_epoch=training.batches)
-    planned = Watch(watched(plan=replace(plan, options=(chosen,), prices=prices(training))))
-    replayed(training, planned)
-    outcome = planned.outcome(training.at, plan.device, "abc")
-    assert outcome is not None
-    assert (outcome.epochs, outcome.source) == (3, "abc")
-    assert outcome.total_predicted is not None
-    seen = training.total(3) - training.finish - training.fixed
-    assert outcome.total_predicted.p50 == pytest.approx(seen, abs=training.fixed + 0.01)
+def test_a_loop_whose_options_say_its_steps_is_one_segment_of_them() -> None:
+    watch, told = Watch(watched()), []
+    at = FIRST_PASS + 1.0
+    watch.see(7, loaded(at, ("train.py", "--max_iters=2000")))
+    for _ in range(40):
+        steps = tuple(bare_step(at + 0.02 * (i + 1)) for i in range(25))
+        at += 0.5
+        watch.see(7, e.Steps(at=at, loader=None, pass_=None, steps=steps))
+        told += watch.look(at)
+    assert told[0].segment_steps == 2000
+    words = [event for event in told if isinstance(event, Notice)]
+    assert "come on top" in dict(words[-1].notice.details)["beside"]
+    outlook = watch._outlook(at)
+    assert outlook is not None
+    assert outlook[0].seconds(outlook[1], 0.5) == pytest.approx(20.0, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -433,3 +433,13 @@ def test_a_plan_of_steps_cuts_a_run_in_segments_whatever_its_loader_says() -> No
     done = epochs_of(replayed(training, Watch(watched(plan=plan))))
     assert [event.position.steps for event in done] == [100 * i for i in range(1, 13)]
     assert [event.seconds for event in done[1:]] == pytest.approx([2.0] * 11)
+
+
+def test_after_a_short_first_epoch_the_total_is_one_of_such_epochs() -> None:
+    training = whole(epochs=3, samples=160, first=1.0)
+    done = epochs_of(replayed(training, Watch(watched(epochs=3))))
+    each = done[0].seconds + training.evaluation_seconds() + training.save
+    whole_run = training.startup + 3 * each  # by the first, but for what of the second is done
+    assert done[0].projected_seconds.p50 == pytest.approx(whole_run - 1.0, abs=1.0)
+    assert done[1].predicted.p50 == pytest.approx(done[0].seconds, rel=0.01)
+    assert done[2].projected_seconds.p50 == pytest.approx(done[2].spent_seconds)
