@@ -16,7 +16,7 @@ from epochcast.importers.columns import KNOB, Column
 from epochcast.importers.entries import Entry
 from epochcast.importers.rows import Row
 
-MANY_ROWS, MANY_FIGURES = 3, 3  # from which on a column looks measured
+MANY_ROWS, MANY_FIGURES = 3, 2  # from which on a column looks measured
 
 
 def require_names_of_devices(rows: Sequence[Row], columns: Sequence[Column]) -> None:
@@ -46,7 +46,7 @@ def require_known_before(rows: Sequence[Row], columns: Sequence[Column]) -> None
 
 
 def _is_measured(cell: object) -> bool:
-    """Whether it is a number with a fraction of three figures or more: 0.842, 12.31."""
+    """Whether it is a number with a fraction, of two figures or more: 0.84, 12.3."""
     text = str(cell).strip().lower()
     digits = re.fullmatch(r"-?(\d+)\.(\d+)(e[-+]?\d+)?", text)
     return digits is not None and len((digits[1] + digits[2]).strip("0")) >= MANY_FIGURES

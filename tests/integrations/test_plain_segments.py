@@ -139,6 +139,18 @@ def test_the_rest_of_a_run_ends_with_the_shorter_segment(tmp_path: Path) -> None
     assert len(loop.run._guard.state.ledger.samples.epoch) == 2  # neither the first nor the last
 
 
+def test_the_picture_of_a_run_has_segments(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from epochcast.report.plots.following import draw_run
+
+    figure = draw_run(Loop(tmp_path, plan_of_steps(), endless()).listener.events)
+    assert figure.axes[-1].get_xlabel() == "segments of 10 steps"
+    said = [axes.get_ylabel() for axes in figure.axes]
+    said += [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert any("segment" in text for text in said)
+    assert not any("epoch" in text for text in said)
+
+
 def test_what_a_run_teaches_says_that_its_epochs_are_segments(tmp_path: Path) -> None:
     outcome = Loop(tmp_path, plan_of_steps(), endless()).run._guard.outcome
     assert outcome is not None

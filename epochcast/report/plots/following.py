@@ -32,9 +32,9 @@ from epochcast.report.plots.pictures import (
     new_figure,
     time_unit,
 )
-from epochcast.report.text.following import summary_lines
+from epochcast.report.text.following import of_segments, summary_lines
 from epochcast.report.text.plan import LIMIT_FORMS
-from epochcast.units import format_seconds
+from epochcast.units import format_number_of, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +58,7 @@ def draw_run(events: Sequence[RunEvent]) -> Figure:
     epochs, start = lasting_epochs(run), first_start(run)
     if not epochs:
         raise UsageError("there is nothing to draw yet: no epoch is done")
+    segment = start.segment_steps if start else None
     values = _values(epochs, start.metric if start else "")
     heights = HEIGHTS if values else HEIGHTS[:2]
     figure = new_figure(WIDTH, sum(heights))
@@ -70,13 +71,23 @@ def draw_run(events: Sequence[RunEvent]) -> Figure:
         dress_axes(axes)
         count_epochs(axes)
         _draw_marks(axes, run, named=axes is panels[0])
+        if segment:
+            _name_segments(axes)
         if axes.get_legend_handles_labels()[1]:
             axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")
     ends = [max(e.end_epochs, e.position.epoch) for e in epochs]
     last = max([*ends, start.end_epochs if start else 0])
-    panels[-1].set(xlabel="epochs", xlim=(0, max(1, last) * 1.02))
+    counted = f"segments of {format_number_of(segment, 'step')}" if segment else "epochs"
+    panels[-1].set(xlabel=counted, xlim=(0, max(1, last) * 1.02))
     panels[0].set_title(_title(run, start), loc="left", fontsize=10)
     return figure
+
+
+def _name_segments(axes: Axes) -> None:
+    """Of a plan of steps: what is called an epoch is a segment."""
+    axes.set_ylabel(of_segments(axes.get_ylabel()))
+    for line in axes.get_lines():
+        line.set_label(of_segments(str(line.get_label())))
 
 
 def _title(run: Sequence[RunEvent], start: RunStarted | None) -> str:

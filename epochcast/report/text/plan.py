@@ -21,6 +21,7 @@ from epochcast.records import (
     Budget,
     Checkpoint,
     CountUnit,
+    Device,
     Option,
     Outlook,
     Plan,
@@ -386,13 +387,18 @@ def totals_table(plan: Plan) -> Table:
         ("cost", format_money, chosen.money),
         ("energy", format_energy, chosen.energy_joules),
         ("carbon", _carbon, chosen.carbon_grams),
-        (f"memory, of {format_bytes(plan.device.memory_bytes)}", format_bytes, chosen.device_bytes),
+        (f"memory{_of_all(plan.device)}", format_bytes, chosen.device_bytes),
         (f"{plan.unit}s that fit", _epochs, chosen.affordable_epochs if chosen.slack else None),
     ]
     for label, form, q in rows:
         if q is not None:
             table.add_row(label, form(q.p10), form(q.p50), form(q.p90))
     return table
+
+
+def _of_all(device: Device) -> str:
+    """What the device has, where that is known: not of one whose runs were imported."""
+    return f", of {format_bytes(device.memory_bytes)}" if device.memory_bytes else ""
 
 
 def _carbon(grams: float) -> str:
