@@ -117,8 +117,13 @@ class Columns:
 
 def _of_steps(columns: Columns, steps_per_epoch: int | None) -> Columns:
     """For a curve that counts optimizer steps: by the steps where there are any."""
-    if columns.step is not None:
+    if columns.step is not None and steps_per_epoch is None:
         return replace(columns, epoch=None, unit="step")
+    if columns.step is not None:
+        raise ValueError(
+            f"it counts steps itself ({columns.step!r}): leave --steps-per-epoch out; where these "
+            "are epochs, name the column epoch"
+        )
     if columns.epoch is not None and steps_per_epoch is not None:
         return replace(columns, unit="step")
     raise ValueError(

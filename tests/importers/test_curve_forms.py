@@ -159,3 +159,19 @@ def test_several_runs_in_a_file_are_told_apart_by_the_user(tmp_path: Path) -> No
     text = "seed,epoch,val_loss\n0,1,0.9\n0,2,0.8\n1,1,0.95\n"
     with pytest.raises(UsageError, match="where these are several runs, give a file of each"):
         read_curve(written(tmp_path, text))
+
+
+def test_a_curve_of_steps_counts_its_own_or_is_told_how_many(tmp_path: Path) -> None:
+    """For a plan of steps; mlflow's ``step`` may count epochs, which nobody but the user knows."""
+    steps = written(tmp_path, "epoch,step,val_loss\n0,100,0.9\n0,200,0.8\n1,300,0.7\n")
+    assert read_curve(steps, unit="step").epochs == (100, 200, 300)
+    with pytest.raises(
+        UsageError, match=r"it counts steps itself \('step'\): leave --steps-per-ep"
+    ):
+        read_curve(steps, steps_per_epoch=50, unit="step")
+    epochs = written(tmp_path, "epoch,val_loss\n0,0.9\n1,0.8\n")
+    assert read_curve(epochs, steps_per_epoch=50, unit="step").epochs == (50, 100)
+    with pytest.raises(UsageError, match="it counts no steps, as a plan of steps does"):
+        read_curve(epochs, unit="step")
+    with pytest.raises(UsageError, match="counts neither steps nor epochs"):
+        read_curve(written(tmp_path, "val_loss\n0.9\n0.8\n"), unit="step")
