@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import gcd, inf, sqrt
+from math import ceil, gcd, inf, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +51,7 @@ from epochcast.records.plan import LEAST_FACTOR
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate, and
 MANY_STEPS = np.array([10_000_000])
+MOST_CHECKS = 1000  # of a run of steps, of itself: more show nothing that fewer do not
 SEGMENTS = 100  # of a run of steps in which nothing happens before its end
 LONGEST_PLACED = 10_000  # epochs: placing saves takes their square where intervals are long
 
@@ -140,9 +141,12 @@ class EvaluatedCandidate:
         if asked != "auto":
             return Every(asked) if isinstance(asked, int) else asked
         checks = next((r.checks for r in self.request.rules if isinstance(r, Patience)), None)
+        best = self._best_epoch()
         interval = evaluation_interval(
-            self._best_epoch(), self.prices.evaluation.median, self.unit_seconds, checks
+            best, self.prices.evaluation.median, self.unit_seconds, checks
         )
+        if self.request.unit == "step":
+            interval = max(interval, ceil(best / MOST_CHECKS))
         saved = self.request.save
         return Every(self._in_line(interval, saved if isinstance(saved, int) else 0))
 

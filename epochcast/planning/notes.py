@@ -15,7 +15,9 @@ from epochcast.planning.shortfall import enough, failure_notes
 from epochcast.planning.stopping import Futility
 from epochcast.planning.timeline import looks_at_training
 from epochcast.records import Warning_
-from epochcast.units import format_bytes
+from epochcast.units import format_bytes, format_seconds
+
+MANY_SEGMENTS = 10  # before anything happens
 
 
 def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[Warning_, ...]:
@@ -58,7 +60,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     if request.mode is None and request.better == "max" and watches:
         found.append(_note("larger-is-better", metric=request.metric))
     found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
-    found += _disk_notes(chosen) + failure_notes(chosen)
+    found += _disk_notes(chosen) + failure_notes(chosen) + _segment_notes(chosen)
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
@@ -109,6 +111,19 @@ def _disk_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
         advice += f", or keep fewer: --keep {saves - chosen.spare_saves}"
     count = "1 checkpoint" if saves == 1 else f"{saves:,} checkpoints"
     return [_note("disk-spreads-saves", count=count, advice=advice)]
+
+
+def _segment_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
+    """That cadences have no large common divisor, so that a followed run decides all the time."""
+    steps = chosen.segment_steps
+    if steps is None:
+        return []
+    cadences = (chosen.evaluate.epochs(chosen.epochs), chosen.saves.epochs(chosen.epochs))
+    firsts = [moments[0] for moments in cadences if len(moments) > 1]
+    if not firsts or min(firsts) < MANY_SEGMENTS * steps:
+        return []
+    details = {"steps": f"{steps:,}", "seconds": format_seconds(steps * chosen.unit_seconds)}
+    return [_note("short-segments", **details)]
 
 
 def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:

@@ -165,9 +165,7 @@ def test_a_curve_of_steps_counts_its_own_or_is_told_how_many(tmp_path: Path) -> 
     """For a plan of steps; mlflow's ``step`` may count epochs, which nobody but the user knows."""
     steps = written(tmp_path, "epoch,step,val_loss\n0,100,0.9\n0,200,0.8\n1,300,0.7\n")
     assert read_curve(steps, unit="step").epochs == (100, 200, 300)
-    with pytest.raises(
-        UsageError, match=r"it counts steps itself \('step'\): leave --steps-per-ep"
-    ):
+    with pytest.raises(UsageError, match=r"it counts steps itself \('step'\): leave --steps"):
         read_curve(steps, steps_per_epoch=50, unit="step")
     epochs = written(tmp_path, "epoch,val_loss\n0,0.9\n1,0.8\n")
     assert read_curve(epochs, steps_per_epoch=50, unit="step").epochs == (50, 100)

@@ -205,3 +205,19 @@ def test_a_plan_that_contradicts_itself_is_refused(changes: dict, message: str) 
     of_plan = "segment_steps" in changes or "unit" in changes
     with pytest.raises(ValueError, match=message):
         replace(found if of_plan else found.chosen, **changes)
+
+
+def test_cadences_without_a_common_divisor_are_said() -> None:
+    """333 and 250 have none: a followed run would decide after every step."""
+    found = plan(EXAMPLE, Budget(), steps=1000, evaluate=333, save=250)
+    assert found.segment_steps == 1
+    assert "short-segments" in {w.code for w in found.warnings}
+    for save in (111, 333, 999, 0, "auto"):
+        found = plan(EXAMPLE, Budget(), steps=1000, evaluate=333, save=save)  # type: ignore[arg-type]
+        assert "short-segments" not in {w.code for w in found.warnings}
+
+
+def test_evaluation_that_costs_nothing_is_no_reason_to_evaluate_each_step() -> None:
+    free = known.model(**known.EXAMPLE | {"evaluation": 1e-9})
+    found = plan(free, Budget(), steps=50_000, save=0)
+    assert found.epochs_of("evaluate")[:2] == (50, 100)

@@ -120,6 +120,9 @@ WARNINGS = {
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "
     "promises an improvement; add --stop patience=5",
     "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
+    "short-segments": "the evaluations and saves have no larger common divisor than {steps} steps, "
+    "so that what follows this plan looks at it every {seconds}: give cadences that divide each "
+    "other",
     "search-cap": "no limit ends the run before {unit} {epochs}, where the search ends: for "
     "another end, give --{unit}s",
     "no-save": "no checkpoint could be timed: {why}",
