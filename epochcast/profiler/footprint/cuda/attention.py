@@ -28,6 +28,8 @@ Backend = Literal["cudnn", "flash", "efficient", "math"]
 _HALF = (torch.float16, torch.bfloat16)
 _MASK_ALIGNMENT = 16  # elements, of efficient attention's bias
 _FLASH_ALIGNMENT = 8  # elements, to which flash attention pads heads
+# num_splits_heuristic: tiles of a head's queries and keys, and a device with two blocks each busy
+_QUERIES, _KEYS, _MOST_SPLITS, _BUSY = 64, 64, 128, 0.8 * 2
 _libraries: dict[str, torch.library.Library] = {}
 
 
@@ -284,6 +286,22 @@ def safe_softmax(kernel: Kernel, call: Call) -> Any:
     return kernel.watch(aten.where(rows, kernel.watch(zero, aten.scalar_tensor), out), aten.where)
 
 
+def flash_forward(kernel: Kernel, call: Call) -> Any:
+    """``mha_fwd``: few queries without dropout are shared by blocks that divide the keys, each with
+    an output of its own in float32 (``set_params_splitkv``, ``num_splits_heuristic``)."""
+    out = kernel.watch(call.run(), call.func)
+    query, key = call.args[:2]
+    batch, heads, queries, head = query.shape
+    tiles = batch * heads * -(-queries // _QUERIES)
+    if call.argument(3, "dropout_p", 0.0) == 0 and tiles < _BUSY * kernel.device.multiprocessors:
+        splits = min(-(-key.shape[2] // _KEYS), kernel.device.multiprocessors, _MOST_SPLITS)
+        sums = 4 * splits * batch * heads * queries * (_rounded_head(head) + 1)
+        kernel.blocks.unsure(
+            0, sums, call.operator, "how many blocks share the keys of flash attention"
+        )
+    return out
+
+
 def flash_backward(kernel: Kernel, call: Call) -> Any:
     """``mha_bwd``: after the gradients, the sums of softmax and dQ in float32; with grouped
     queries also dK and dV of every head."""
@@ -332,6 +350,7 @@ def cudnn_attention(kernel: Kernel, call: Call) -> Any:
 
 ATTENTION: dict[Any, Rule] = {
     aten._safe_softmax: safe_softmax,
+    aten._scaled_dot_product_flash_attention: flash_forward,
     aten._scaled_dot_product_flash_attention_backward: flash_backward,
     aten._scaled_dot_product_efficient_attention_backward: efficient_backward,
     aten._scaled_dot_product_cudnn_attention: cudnn_attention,

@@ -8,6 +8,7 @@ import torch
 
 from epochcast.profiler.footprint.cuda.attention import ATTENTION
 from epochcast.profiler.footprint.cuda.indexing import INDEXING
+from epochcast.profiler.footprint.cuda.normalisation import NORMS
 from epochcast.profiler.footprint.cuda.recurrent import RECURRENT
 from epochcast.profiler.footprint.cuda.reductions import REDUCTIONS
 from epochcast.profiler.footprint.cuda.rule import Rule
@@ -18,6 +19,7 @@ aten = torch.ops.aten
 RULES: dict[Any, Rule] = {
     **ATTENTION,
     **INDEXING,
+    **NORMS,
     **RECURRENT,
     **REDUCTIONS,
     **dict.fromkeys((aten.convolution, aten.convolution_backward), convolution),

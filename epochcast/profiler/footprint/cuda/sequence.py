@@ -44,6 +44,10 @@ from epochcast.records.device_memory import SequenceSource
 from epochcast.records.footprint import BlockKind
 
 STEPS = 2
+_BENCHMARK = (
+    "torch.backends.cudnn.benchmark is on: for each new shape cuDNN tries algorithms that take up "
+    "to all free memory for a moment, which is not in these numbers"
+)
 _WIDENED = 0.1  # of the peak: what a trace of the CPU's operators may be wrong by either way
 _KINDS: dict[Moment, BlockKind] = {
     "build": "parameter",
@@ -180,6 +184,8 @@ class _Followed(Simulation):
                     self._step(loop, drawn.largest, step)
                 if evaluated is not None:
                     self._evaluate(loop, evaluated)
+                if torch.backends.cudnn.benchmark:
+                    self._remarks.append(_BENCHMARK)
                 made = self.watcher.blocks.sequence(
                     self._device, source=self._source, remarks=tuple(self._remarks)
                 )

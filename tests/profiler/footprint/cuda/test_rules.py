@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from epochcast.profiler.footprint.allocations import operands
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.reductions import reduction_scratch
 from epochcast.profiler.footprint.cuda.rule import Call
@@ -34,7 +35,7 @@ class Kernel:
         return True
 
     def watch(self, out, func):
-        self.blocks.watch(out if isinstance(out, tuple) else (out,), "other", str(func))
+        self.blocks.watch(operands(out), "other", str(func))
         return out
 
 
@@ -158,6 +159,36 @@ def test_grouped_queries_have_gradients_of_every_head():
     rule(kernel, Call(lambda *_: (q, k, k), (q, q, k, k), {}))
     sequence = kernel.blocks.sequence(T4)
     assert sequence.block_bytes[-2:] == 2 * (2 * 128 * 8 * 64 * 2,)
+
+
+@pytest.mark.parametrize(("batch", "dropout", "unsure"), [(1, 0.0, 1), (1, 0.1, 0), (64, 0.0, 0)])
+def test_few_queries_without_dropout_may_be_shared(batch, dropout, unsure):
+    q = tensor(batch, 8, 128, 64, dtype=torch.float16)
+    kernel, rule = Kernel(), RULES[aten._scaled_dot_product_flash_attention]
+    rule(kernel, Call(lambda *_: (q,), (q, q, q, dropout), {}))
+    assert len(kernel.blocks.sequence(T4).unknown) == unsure
+
+
+# -- norms -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "unsure"), [(64 * 1024, 0), (64 * 1024 + 1, 1)])
+def test_many_short_rows_have_partial_sums(rows, unsure):
+    x, scale = tensor(rows, 128), tensor(128)
+    statistics = tensor(rows, 1), tensor(rows, 1)
+    _, sequence = run(
+        aten.native_layer_norm_backward.default, x, x, [128], *statistics, scale, scale, [True] * 3
+    )
+    assert len(sequence.unknown) == unsure
+
+
+def test_the_norms_of_a_list_have_a_partial_result_for_each_chunk():
+    taken, sequence = run(aten._foreach_norm.Scalar, [tensor(65536 + 1), tensor(3)], 2)
+    assert taken == [2 * 2 * 4]
+    assert sequence.live_bytes()[-1] == 0
+
+
+# -- convolutions ----------------------------------------------------------------------------------
 
 
 def test_a_convolution_is_unsure_of_copies_of_its_operands():
