@@ -273,18 +273,17 @@ class Loaders:
         if this.batches < settings["least_batches"]:
             return False
         trains = self.trains(this)
+        stepping = trains and self._watch.steps.count > 0
         seconds = settings["pass_seconds" if trains else "evaluation_seconds"]
         if self._watch.world_size > 1:
-            return self._is_agreed(this, seconds, ahead)
+            known = not stepping or this.steps >= LEAST_STEPS  # how many batches a step takes
+            return known and self._is_agreed(this, seconds, ahead)
         spent = at - this.clock
         if spent < seconds:
             return False
-        late = spent > PATIENCE * seconds
-        if trains and not late and self._watch.steps.count:
-            if this.steps < LEAST_STEPS:
-                return False
-            return (this.batches + ahead) % this.stride == 0
-        return True
+        if not stepping or spent > PATIENCE * seconds:
+            return True
+        return this.steps >= LEAST_STEPS and (this.batches + ahead) % this.stride == 0
 
     def _is_agreed(self, this, seconds, ahead):
         """Processes that train together end by count, of which the first says how many."""

@@ -25,7 +25,8 @@ LIBRARIES = tuple(
         | {os.path.join(HERE, "")}
     )
 )
-SEVERAL = 3  # statements: a try around more than these expects many errors, not this one
+SEVERAL = 3  # statements
+ANY = {"Exception", "BaseException"}
 
 
 @functools.cache
@@ -70,11 +71,13 @@ def may_end_early(frame):
     passing = False  # whether a plain call is passed: there only a ``try`` helps
     while frame is not None:
         code = frame.f_code
-        calls_next, caught = _line(code.co_filename, frame.f_lineno)
-        if caught or not (calls_next or passing):
+        calls_next, expected, caught = _line(code.co_filename, frame.f_lineno)
+        if expected or (caught and not passing) or not (calls_next or passing):
             return True
         if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
             return False  # it becomes a RuntimeError, PEP 479
+        if code.co_name == "<module>":
+            return False
         passing = code.co_name != "__next__"
         frame = frame.f_back
     return False
@@ -82,11 +85,16 @@ def may_end_early(frame):
 
 @functools.cache
 def _line(file, line):
-    """Whether a line calls ``next``, and whether it is in a ``try`` for StopIteration."""
+    """Whether a line calls ``next``, is in a ``try`` for StopIteration, and in one for all errors.
+
+    The latter counts around a few statements only: around many it is for errors of another kind.
+    """
     nodes = [n for n in _nodes(file) if n.lineno <= line <= n.end_lineno]
     calls = any(isinstance(node, ast.Call) and _is_next(node) for node in nodes)
-    tries = (n for n in nodes if isinstance(n, ast.Try) and line <= n.body[-1].end_lineno)
-    return calls, any(_expects(node) for node in tries)
+    tries = [n for n in nodes if isinstance(n, ast.Try) and line <= n.body[-1].end_lineno]
+    expected = any("StopIteration" in _caught(node) for node in tries)
+    short = (node for node in tries if len(node.body) <= SEVERAL)
+    return calls, expected, any(_caught(node) & ANY for node in short)
 
 
 @functools.lru_cache(maxsize=64)
@@ -103,23 +111,20 @@ def _is_next(call):
     return (name == "next" and len(call.args) == 1) or name == "__next__"
 
 
-def _expects(node):
-    short = len(node.body) <= SEVERAL
-    return any(
-        (short if handler.type is None else _names(handler.type, short))
-        for handler in node.handlers
-    )
-
-
-def _names(kind, short):
-    names = {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(kind)}
-    return "StopIteration" in names or (short and bool(names & {"Exception", "BaseException"}))
+def _caught(node):
+    """Names of the errors that a ``try`` handles; a bare ``except`` is of BaseException."""
+    kinds = [handler.type for handler in node.handlers]
+    named = (inner for kind in kinds if kind is not None for inner in ast.walk(kind))
+    names = {getattr(n, "id", getattr(n, "attr", "")) for n in named}
+    return names | ({"BaseException"} if None in kinds else set())
 
 
 def sources():
     """Files of the script, and of modules that are no library."""
     found = []
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
+        if name in ("sitecustomize", "usercustomize"):
+            continue
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and os.path.isfile(file) and not is_library(file):
             found.append(os.path.abspath(file))
