@@ -248,6 +248,18 @@ def parse_count(cell: Cell) -> int:
     return parse_whole(cell, 0)
 
 
+def parse_passes(cell: Cell) -> float:
+    """How many passes over the data were made: 3, or 2.97 as the Trainer writes it.
+
+    Raises:
+        ValueError: the cell holds no number of at least 0.
+    """
+    value = parse_number(cell, expected := "a number of at least 0")
+    if not (math.isfinite(value) and 0 <= value <= LARGEST):
+        raise unexpected(expected, cell)
+    return int(value) if value.is_integer() else value
+
+
 def parse_truth(cell: Cell) -> bool:
     """Yes or no.
 

@@ -37,7 +37,7 @@ class Series:
     row: Row
     column: str
     is_said: bool
-    epochs: tuple[int | None, ...]
+    epochs: tuple[float | None, ...]
     seconds: tuple[float, ...]
 
     @property
@@ -116,11 +116,11 @@ def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
     epochs = [b - a for a, b in pairwise(numbers)]
     each = [step / count for step, count in zip(series.steps, epochs, strict=True)]
     if not is_clock and (numbers[0] <= 1 or not each):
-        return (series.seconds[0] / max(1, numbers[0]), *each), numbers[0] <= 1
+        return (series.seconds[0] / (numbers[0] or 1), *each), numbers[0] <= 1
     return tuple(each), False
 
 
-def _numbered(series: Series) -> list[int]:
+def _numbered(series: Series) -> list[float]:
     """How many epochs are done at each time."""
     known = [epoch for epoch in series.epochs if epoch is not None]
     if len(known) == len(series.seconds) and len(set(known)) < len(known):
@@ -136,5 +136,5 @@ def _numbered(series: Series) -> list[int]:
                 series.column,
             )
         return list(range(1, len(series.seconds) + 1))
-    from_zero = 1 if known[0] == 0 else 0
+    from_zero = 1 if known[0] == 0 and all(epoch == int(epoch) for epoch in known) else 0
     return [epoch + from_zero for epoch in known]

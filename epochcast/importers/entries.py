@@ -25,6 +25,7 @@ from epochcast.importers.cells import (
     parse_counted,
     parse_knob,
     parse_name,
+    parse_passes,
     parse_precision,
     parse_times,
     parse_truth,
@@ -59,7 +60,7 @@ class Entry:
     Attributes:
         row: as it was written, to say what is wrong with it.
         run: which run it belongs to, as the file calls it; None if the file does not say.
-        epoch, step: their numbers within the run, likewise.
+        epoch, step: their numbers within the run, likewise; epochs perhaps with a part of one.
         first_epoch_seconds: where the others are given as a mean.
         epoch_seconds, step_seconds, elapsed_seconds: of these one has values.
         timed: the column that they are from.
@@ -72,7 +73,7 @@ class Entry:
     samples: int
     eval_samples: int
     run: str | None
-    epoch: int | None
+    epoch: float | None
     step: int | None
     first_epoch_seconds: tuple[float, ...]
     epoch_seconds: tuple[float, ...]
@@ -87,7 +88,7 @@ class Entry:
     footprint: Footprint | None
 
     @property
-    def place(self) -> tuple[int, int] | None:
+    def place(self) -> tuple[float, int] | None:
         """Where in its run it is, by epochs and steps; None if the file does not say."""
         if self.epoch is None and self.step is None:
             return None
@@ -122,7 +123,7 @@ class RowReader:
             samples=self._said("samples", self.options.samples, parse_whole),
             eval_samples=self._eval_samples(),
             run=self._value("run", parse_name),
-            epoch=self._value("epoch", parse_count),
+            epoch=self._value("epoch", parse_count if role == "epoch_seconds" else parse_passes),
             step=self._value("step", parse_count),
             first_epoch_seconds=self._times("first_epoch_seconds"),
             epoch_seconds=found if role == "epoch_seconds" else (),

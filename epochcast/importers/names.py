@@ -179,7 +179,7 @@ OF_THE_JOB = (  # whole names of what was written down of a run, and is no prope
     "|experiment|experiment name|experiment id|exp|exp name|exp id|name|id|uuid|uid|group|project"
     "|sweep|partition|qos|account|timelimit|time limit|total cpu|cpu time|cpu time raw|submit"
     "|eligible|node list|nodelist|rank|local rank|global rank|fold|log dir|output dir|path|file"
-    "|command|cmd|reason|tag|description|owner"
+    "|command|cmd|reason|tag|description|owner|start|end|began|ended|begin|stop"
 )
 SILENCES = (
     "train training avg average mean median usage used in of perf performance timing timings"

@@ -167,3 +167,14 @@ def test_flops_that_do_not_follow_the_batch_are_asked() -> None:
     footprints = [m.footprint for m in imported(rows, mapped).measurements]
     assert [f.flops for f in footprints if f] == [32 * 1_800_000_000, 64 * 1_800_000_000]
     imported("bs,step_ms,FLOPs (G)\n32,5,1.8\n64,9,3.6\n")
+
+
+def test_parts_of_epochs_as_the_trainer_writes_them() -> None:
+    """120 s for 2.97 epochs of 50,000 samples at batch 16."""
+    (found,) = imported('{"epoch": 2.97, "train_runtime": 120.0, "bs": 16}').measurements
+    assert found.step_seconds == pytest.approx([120 / 2.97 / (50_000 / 16)])
+    rows = "bs,epoch,elapsed\n16,0.5,30\n16,1.0,58\n16,1.5,86\n"
+    (found,) = imported(rows).measurements
+    steady = [seconds * 50_000 / 16 for seconds in found.step_seconds]
+    assert steady == pytest.approx([56, 56])
+    assert "expected a whole number" in refused("bs,epoch,epoch_s\n16,0.5,30\n")
