@@ -114,6 +114,8 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
     config = configuration(parameters, variant, question)
     at = ConfigurationCost(parameters, variant, config, question.footprint)
     require_known_size(parameters, at)
+    if question.epochs is not None:
+        require_epochs(at, question.samples)
     samples = question.samples or at.samples()
     asked = config.batch_size
     each = config.samples_each(samples)
@@ -203,6 +205,23 @@ def _division(samples: int, config: RunConfig) -> Division[int]:
             f"{config.samples_each(samples)} samples a device"
         )
     return found
+
+
+def require_epochs(at: ConfigurationCost, samples: int | None) -> None:
+    """Refuse to price epochs of a script that was not seen to have any.
+
+    Args:
+        at: the configuration asked for.
+        samples: of an epoch, where the question says so.
+
+    Raises:
+        PredictionError: with what to ask instead.
+    """
+    if samples is None and any(doubt.code == "no-epoch-seen" for doubt in at.variant.doubts):
+        raise PredictionError(
+            "the script was not seen to have epochs, so none can be priced; ask for steps "
+            "(--steps 20000), or probe it again with --steps-per-epoch or --samples"
+        )
 
 
 def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:

@@ -20,6 +20,7 @@ from epochcast.costmodel.prediction import (
     Question,
     choose_variant,
     configuration,
+    require_epochs,
     require_known_size,
 )
 from epochcast.errors import UsageError
@@ -274,6 +275,8 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
     config = configuration(model, variant, question)
     at = ConfigurationCost(model, variant, config)
     require_known_size(model, at)
+    if request.unit == "epoch":
+        require_epochs(at, request.samples)
     samples, eval_samples = request.samples or at.samples(), at.eval_samples()
     if request.folds > samples:
         raise UsageError(

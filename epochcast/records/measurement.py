@@ -105,6 +105,7 @@ class Script:
         passes: over its training data that were seen, in miniature or whole.
         steps: optimizer steps that were seen.
         evaluations, saves: how often it does either.
+        ended_itself: whether it came to its own end, so that what it does there was seen.
     """
 
     arguments: tuple[str, ...]
@@ -114,6 +115,7 @@ class Script:
     steps: int = 0
     evaluations: Frequency = Frequency()
     saves: Frequency = Frequency()
+    ended_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

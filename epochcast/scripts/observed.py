@@ -583,6 +583,7 @@ class _Observation:
             steps=round(self._batches_trained / self.accumulation),
             evaluations=self.frequency(self.evaluations),
             saves=self.frequency(self.timeline.saves),
+            ended_itself=self.timeline.ending is None,
         )
         return script, source_of_files(files, self.trial.folder)
 

@@ -72,6 +72,7 @@ def sweep_script(
     if request.fresh:
         store.remove([m.key for m in running.stored()])
     stopped, half_width = rounds(running)
+    running.settle_evaluation()
     if request.traces and stopped != "nothing-succeeded" and not running.take_traces():
         stopped = "max-seconds"
     return SweepResult(
@@ -191,6 +192,19 @@ class ScriptSweep(Rounds[ScriptSpec]):
                 ) from error
         names = (f"{name}-{number}.log" for number in count())
         return next(path for path in map(self._logs.joinpath, names) if not path.exists())
+
+    def settle_evaluation(self) -> None:
+        """Tell an evaluation at the training's batch size from one that happens to be as large.
+
+        Where any configuration evaluates at another batch size, none follows the training's.
+        """
+        good = [m for m in self.stored() if m.status == "ok" and m.eval_samples]
+        if all(m.config.eval_batch_size is None for m in good):
+            return
+        for m in good:
+            if m.config.eval_batch_size is None:
+                config = replace(m.config, eval_batch_size=m.config.batch_size)
+                self.store.add(replace(m, config=config))
 
     # -- traces -----------------------------------------------------------------------------------
 

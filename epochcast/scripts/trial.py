@@ -117,10 +117,23 @@ def run_trial(
     """
     overlay = request.isolation in ("auto", "overlay")
     with working_place(request.folder, folder / "scripts", overlay) as place:
-        ran, place = _run(request, spec, place, log, trace, report)
-        events = e.read_events(place.events)
-        every = [event for of_it in events.values() for event in of_it]
-        undone = put_back(every, place.beside) if request.isolation != "none" else Undone()
+        kills = out_of_memory_kills()
+        process, place = _started(request, spec, place, log, trace is not None)
+        try:
+            stopped = _watch(process, place, request.timeout_seconds, report)
+        finally:  # Ctrl-C, too
+            process.end(0.0)
+            events = e.read_events(place.events)
+            undone = Undone()
+            if request.isolation != "none":
+                undone = put_back(_all_of(events), place.beside)
+        ran = _Ran(
+            started=process.started,
+            ended=time.monotonic() if process.ended is None else process.ended,
+            exit_code=process.exit_code,
+            stopped=stopped,
+            kills=out_of_memory_kills() - kills,
+        )
         traced = trace is not None and _keep_trace(place, trace)
     trial = Trial(
         workload=request.workload,
@@ -146,6 +159,11 @@ def run_trial(
     )
 
 
+def _all_of(events: Events) -> list[e.Event]:
+    """Of all processes."""
+    return [event for of_it in events.values() for event in of_it]
+
+
 def _left(undone: Undone) -> list[Warning_]:
     if not undone.left:
         return []
@@ -164,22 +182,18 @@ def _keep_trace(place: Place, trace: Path) -> bool:
 # -- the command under way -------------------------------------------------------------------------
 
 
-def _run(
-    request: ScriptRequest,
-    spec: ScriptSpec,
-    place: Place,
-    log: Path,
-    trace: Path | None,
-    report: Callable[[str], None],
-) -> tuple[_Ran, Place]:
-    """Start it and wait for its end; without overlays where the system refuses them.
+def _started(
+    request: ScriptRequest, spec: ScriptSpec, place: Place, log: Path, trace: bool
+) -> tuple[ScriptProcess, Place]:
+    """Start it; without overlays where the system refuses them.
 
     Args:
-        request, spec, log, trace, report: as of ``run_trial``.
+        request, spec, log: as of ``run_trial``.
         place: to work in.
+        trace: whether to write one.
 
     Returns:
-        How it went, and the place as it was used.
+        The command, and the place as it is used.
     """
     settings = e.Settings(
         folder=str(place.events),
@@ -190,13 +204,11 @@ def _run(
         trace=str(place.trace) if trace else "",
     )
     e.write_settings(settings, place.settings)
-    environment = environment_for(spec, place)
-    kills = out_of_memory_kills()
     try:
         process = ScriptProcess(
             spec.filled,
             request.folder,
-            environment=environment,
+            environment=environment_for(spec, place),
             log=log,
             overlays=place.overlays,
             user=place.user,
@@ -204,19 +216,8 @@ def _run(
     except OverlayRefused:
         if not place.overlays:
             raise
-        return _run(request, spec, replace(place, overlays=()), log, trace, report)
-    with process:
-        stopped = _watch(process, place, request.timeout_seconds, report)
-        process.end(0.0 if stopped else 0.5)
-    ended = time.monotonic() if process.ended is None else process.ended
-    ran = _Ran(
-        started=process.started,
-        ended=ended,
-        exit_code=process.exit_code,
-        stopped=stopped,
-        kills=out_of_memory_kills() - kills,
-    )
-    return ran, place
+        return _started(request, spec, replace(place, overlays=()), log, trace)
+    return process, place
 
 
 def environment_for(spec: ScriptSpec, place: Place) -> dict[str, str]:
@@ -350,7 +351,7 @@ def _found(
             problem, status = f"the command {how_ended(ran.exit_code)}, and {error}", "crashed"
             if ran.exit_code == 0 and not _torch_seen(events):
                 problem += "; " + _unheard_hint(spec.filled.arguments)
-    every = [event for of_it in events.values() for event in of_it]
+    every = _all_of(events)
     named = [file for event in of_kind(every, e.Sources) for file in event.files]
     failed = Measurement(
         workload=request.workload,
@@ -389,7 +390,8 @@ def _problem(trial: Trial, events: Events, ran: _Ran) -> tuple[str, Status]:
     errors = [x.error for of_it in events.values() for x in of_kind(of_it, e.Ended) if x.error]
     if ran.stopped:
         is_late = ran.stopped.startswith(LATE)
-        return f"the command {ran.stopped}{_last_seen(events)}", "timeout" if is_late else "crashed"
+        how_far = _last_seen(events) if is_late else ""
+        return f"the command {ran.stopped}{how_far}", "timeout" if is_late else "crashed"
     if ran.exit_code == 0:
         return "", "ok"
     if ran.kills and ran.exit_code != 0:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from synthetic import Training
 
 from epochcast.costmodel.fitting import fit
+from epochcast.errors import PredictionError
 from epochcast.records import Frequency, Measurement
 from epochcast.scripts import events as e
 from epochcast.scripts.observed import NothingSeen, measurement_of
@@ -203,6 +204,8 @@ def test_a_loop_without_a_loader_is_priced_by_the_step() -> None:
     assert m.script is not None
     assert m.script.evaluations == Frequency(per_step=1 / 50)
     assert "no-epoch-seen" in {w.code for w in m.warnings}
+    with pytest.raises(PredictionError, match=r"ask for steps \(--steps 20000\)"):
+        fit([m]).predict(epochs=2)
     estimate = fit([m]).predict(steps=1000)
     terms = {term.name: term.seconds.p50 for term in estimate.terms}
     assert terms["training steps"] == pytest.approx(10.0)

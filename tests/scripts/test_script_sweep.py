@@ -55,7 +55,8 @@ class Starts:
             raise KeyboardInterrupt
         self.made.append((spec.label, round_))
         log.write_text("Traceback\nlast words\n")
-        training = Training(values=dict(spec.values))
+        batch_size = int(dict(spec.values)["batch_size"])
+        training = Training(values=dict(spec.values), batch_size=batch_size)
         known = replace(
             training.trial(round_),
             workload=request.workload,
@@ -183,6 +184,15 @@ def test_no_trial_begins_that_would_end_too_late(
     )
     assert result.stopped == "max-seconds"
     assert 0 < len(result.measurements) < 8
+
+
+def test_an_evaluation_of_its_own_batch_size_never_follows_the_training(
+    request_: ScriptRequest, store: Store, tmp_path: Path
+) -> None:
+    result = sweep(request_, store, Starts(tmp_path))  # which evaluates 32 samples at once
+    assert {m.config.batch_size for m in result.measurements} == {16, 32}
+    assert {m.config.eval_batch_size for m in result.measurements} == {32}
+    assert len(store.measurements()) == 8
 
 
 def test_another_name_is_another_workload(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -13,17 +14,23 @@ import pytest
 from epochcast.records import Measurement
 from epochcast.scripts import trial as trial_module
 from epochcast.scripts.command import Template
-from epochcast.scripts.request import ScriptRequest
+from epochcast.scripts.process import ScriptProcess
+from epochcast.scripts.request import Isolation, ScriptRequest
 from epochcast.scripts.trial import ScriptFailed, run_trial, why_unheard
 
 TIMEOUT = 1.0
 
 
-def tried(tmp_path: Path, *arguments: str, timeout: float = 60.0) -> Measurement:
+def tried(
+    tmp_path: Path, *arguments: str, timeout: float = 60.0, isolation: Isolation = "auto"
+) -> Measurement:
     folder = tmp_path / "folder"
     folder.mkdir(exist_ok=True)
     request = ScriptRequest(
-        template=Template(arguments=arguments), folder=folder, timeout_seconds=timeout
+        template=Template(arguments=arguments),
+        folder=folder,
+        timeout_seconds=timeout,
+        isolation=isolation,
     )
     outcome = run_trial(
         request, request.specs[0], round_=0, folder=tmp_path / "store", log=tmp_path / "log"
@@ -109,6 +116,32 @@ def test_a_process_that_is_not_heard_of_is_ended_and_its_cause_told(
     assert found.status == "crashed"
     assert "imported torch, but cannot be watched" in found.message
     assert "its environment was cleared" in found.message
+
+
+WRITES = "open('kept', 'a').write('more'); open('new', 'w').close(); import time; time.sleep(60)"
+
+
+def test_ctrl_c_ends_the_command_and_puts_back_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pids = tmp_path / "folder", []
+    folder.mkdir()
+    (folder / "kept").write_text("before")
+
+    def interrupted(process: ScriptProcess, *_: object) -> str:
+        until = time.monotonic() + 10
+        while not (folder / "new").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        pids.extend(process.pids)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial_module, "_watch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tried(tmp_path, sys.executable, "-c", WRITES, isolation="journal")
+    assert [path.name for path in folder.iterdir()] == ["kept"]
+    assert (folder / "kept").read_text() == "before"
+    assert pids
+    assert not any(map(psutil.pid_exists, pids))
 
 
 def test_the_command_has_a_temporary_folder_of_its_own_which_is_gone(tmp_path: Path) -> None:

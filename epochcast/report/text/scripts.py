@@ -89,5 +89,6 @@ def assumed_lines(good: Sequence[Measurement]) -> list[str]:
     lines = []
     if passes > 1:
         lines.append("later epochs are like the second, and so are their evaluations and saves")
-    lines.append("nothing else is done after the last epoch than was done when the probe ended")
+    if not all(m.script.ended_itself for m in good if m.script is not None):
+        lines.append("nothing else is done after the last epoch than was done when the probe ended")
     return lines
