@@ -19,7 +19,7 @@ interval inside the range does not explain is reckoned by the doubling from the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -46,6 +46,7 @@ from epochcast.costmodel.lines import (
     with_lines,
 )
 from epochcast.costmodel.regression import Shape, Solution, evaluate, log_slopes, solve
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import (
     INSIDE,
     SMALLEST,
@@ -119,12 +120,30 @@ class _Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Fit:
-    """A form fitted to all rows, and its leave-one-out RMSE on the log scale."""
+    """A form fitted to all rows, and its leave-one-out RMSE on the log scale.
+
+    Attributes:
+        shares: J of discrepancy.py, (n, k).
+        errors: log residuals, (n,).
+    """
 
     form: Form
     solution: Solution
     fitted: FittedForm
+    shares: Array
+    errors: Array
     left_out: float = inf
+
+    def with_correction(self, data: _Data, *, again: bool = False) -> _Fit:
+        """The same with what is smooth in its errors.
+
+        Args:
+            data: that it was fitted to.
+            again: as smooth as it is known to be already, under other noise.
+        """
+        like = self.fitted.discrepancy if again else None
+        missed = fit_discrepancy(data.points, self.shares, self.errors, data.noise_sd, like)
+        return replace(self, fitted=replace(self.fitted, discrepancy=missed))
 
 
 def fit_surface(
@@ -136,6 +155,7 @@ def fit_surface(
     sd_per_doubling: float = TIME_SD_PER_DOUBLING,
     sd_between: float = 0.0,
     careful: bool = False,
+    noise_of: Callable[[Scatter], float] | None = None,
 ) -> Surface:
     """The surface of a quantity from its values in some configurations.
 
@@ -150,6 +170,7 @@ def fit_surface(
             both are corrected by levels that are left out.
         careful: what a form misses is taken to be no less than its leave-one-out errors say; for
             counts, which have kinks and no noise.
+        noise_of: the noise in place of ``noise_sd``, from what that one leaves of the residuals.
     """
     table = tabulate(rows)
     known = tuple(axis for axis in axes if axis in table)
@@ -167,11 +188,11 @@ def fit_surface(
     )
     forms = _forms(candidates, data)
     if len(data) < MIN_ROWS:
-        fits = [_fit(forms[0], data)]
-        weighed = [(fits[0], 1.0)]
+        weighed = [(_fit(forms[0], data), 1.0)]
         chosen = f"{forms[0].name} (too few configurations to choose)"
     else:
         weighed, chosen = _weighed([_with_left_out(_fit(form, data), data) for form in forms])
+    weighed = [(fit.with_correction(data), weight) for fit, weight in weighed]
     surface = Surface(
         forms=_sharing(weighed, careful),
         axes=known,
@@ -182,6 +203,10 @@ def fit_surface(
         sd_between=sd_between,
         chosen=chosen,
     )
+    if noise_of is not None:
+        data = replace(data, noise_sd=noise_of(surface.residual))
+        weighed = [(fit.with_correction(data, again=True), weight) for fit, weight in weighed]
+        surface = replace(surface, forms=_sharing(weighed, careful))
     smooth = any(form.discrepancy.length_scale is not None for form in surface.forms)
     if smooth:
         surface = replace(surface, chosen=chosen + ", with a smooth correction")
@@ -264,7 +289,8 @@ def _fit(form: Form, data: _Data, like: _Fit | None = None) -> _Fit:
     Args:
         form: whose free powers, of axes that vary, are fitted.
         data: n configurations.
-        like: a fit of nearly the same rows: where to start, and how smooth its correction is.
+        like: a fit of nearly the same rows: where to start, and how smooth its correction is; none
+            is sought without.
     """
     X, V, shape = _problem(form, data)
     solution = solve(X, V, data.y, shape, like.solution if like else None)
@@ -275,12 +301,14 @@ def _fit(form: Form, data: _Data, like: _Fit | None = None) -> _Fit:
     shares = shares_of(terms, predicted, form.columns, form.exponent)
     means = tuple((name, float(np.log(data.table[name]).mean())) for name in form.free)
     shares = with_powers(shares, features, means, data.table)
+    errors = _log_errors(data.y, predicted)
     missed = fit_discrepancy(
         data.points,
         shares,
-        _log_errors(data.y, predicted),
+        errors,
         data.noise_sd,
         like.fitted.discrepancy if like else None,
+        seek=False,
     )
     fitted = FittedForm(
         name=form.name,
@@ -292,7 +320,7 @@ def _fit(form: Form, data: _Data, like: _Fit | None = None) -> _Fit:
         free=means,
         discrepancy=missed,
     )
-    return _Fit(form=form, solution=solution, fitted=fitted)
+    return _Fit(form=form, solution=solution, fitted=fitted, shares=shares, errors=errors)
 
 
 def _problem(form: Form, data: _Data) -> tuple[Array, Array, Shape]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import sqrt
+from math import hypot, sqrt
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
@@ -64,6 +64,7 @@ class Variant:
         run: run-level scatter of step times; shared by all epochs of a run.
         step_sd: noise of one micro-step as a long series of them feels it, relative.
         step_dof: degrees of freedom with which that is known.
+        steps: micro-steps that were timed of a configuration, in the mean.
         trials: successful ones.
         doubts: why what they took may not be what a run takes.
         fixed: what an epoch of a script has beside steps, evaluations and saves.
@@ -110,6 +111,7 @@ class Variant:
     configurations: tuple[RunConfig, ...]
     rounds: int
     step_dof: float = KNOWN_DOF
+    steps: float = KNOWN_DOF
     trials: int = 0
     single_times: int = 0
     doubts: tuple[Warning_, ...] = ()
@@ -188,6 +190,7 @@ class Prices:
         finish: after the last epoch.
         epoch_noise: relative scatter of one epoch around its run's mean.
         noise_dof: degrees of freedom with which that is known.
+        mean_error: of the epochs that were measured, by that noise alone.
         save_bytes: of one checkpoint; None if unknown.
         device_bytes: that the device must have; None if unknown.
     """
@@ -205,8 +208,20 @@ class Prices:
     finish: Amount = NO_COST
     epoch_noise: float = 0.0
     noise_dof: float = KNOWN_DOF
+    mean_error: Scatter = NOTHING
     save_bytes: float | None = None
     device_bytes: Amount | None = None
+
+    def training_scatter(self, epochs: float) -> Scatter:
+        """Of the mean of so many epochs of a run.
+
+        Rounds may be alike by chance, but the mean of n epochs is no better known than their noise
+        lets it be, and then both errors come of one source, with its few degrees of freedom:
+        t·s·√(1/n + 1/m) of m further ones (Hahn & Meeker 1991, "Statistical intervals", 4.7).
+        """
+        own = Scatter(sd=self.epoch_noise / sqrt(epochs), dof=self.noise_dof)
+        alike = Scatter(sd=hypot(own.sd, self.mean_error.sd), dof=self.noise_dof)
+        return (self.training.scatter + own).or_wider(alike)
 
     @property
     def ready_seconds(self) -> float:
@@ -384,6 +399,7 @@ class ConfigurationCost:
         variant, runs = self.variant, self.calibration.epoch
         imports, build = self.startup()
         noise = variant.step_sd / sqrt(max(1, division.micro_batches))
+        mean_error = Scatter(sd=variant.step_sd / sqrt(variant.steps), dof=variant.step_dof)
         update = self.update() + runs.factor * reduce_seconds
         partial = division.partial_seconds(self.micro_step(max(1, division.partial)))
         training = division.full_seconds(self.micro_step(), update) + partial
@@ -392,7 +408,7 @@ class ConfigurationCost:
             startup=imports,
             build=build,
             first=variant.first_steps,
-            training=Amount(training, self.step_scatter()),
+            training=Amount(training, self.step_scatter().or_wider(mean_error)),
             partial_seconds=partial,
             update_seconds=update,
             loader_restart=runs.of(variant.loader_restart),
@@ -402,6 +418,7 @@ class ConfigurationCost:
             save=self.save(),
             epoch_noise=min(EPOCH_NOISE_CAP, noise),
             noise_dof=variant.step_dof,
+            mean_error=mean_error,
             save_bytes=None if save_bytes is None else save_bytes.value(self.variables),
             device_bytes=memory,
         )

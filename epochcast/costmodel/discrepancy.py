@@ -201,7 +201,13 @@ def _squared_distances(Z: Array, C: Array) -> Array:
 
 
 def fit_discrepancy(
-    Z: Array, J: Array, r: Array, noise_sd: float = 0.0, like: Discrepancy | None = None
+    Z: Array,
+    J: Array,
+    r: Array,
+    noise_sd: float = 0.0,
+    like: Discrepancy | None = None,
+    *,
+    seek: bool = True,
 ) -> Discrepancy:
     """Learn what physics misses.
 
@@ -211,6 +217,7 @@ def fit_discrepancy(
         r: log residuals, (n,).
         noise_sd: of r, from repeated measurements.
         like: of nearly the same configurations: as smooth as that one is.
+        seek: whether a smooth part is sought, where there is nothing like it.
     """
     if len(r) > SUPPORT:
         some = farthest(Z, SUPPORT)
@@ -222,7 +229,7 @@ def fit_discrepancy(
     plain = data.solved(None)
     if like is not None:
         smooth = like.smoothness
-    elif plain.left_out_rmse <= EXACT_SD or not np.ptp(Z, axis=0).any():
+    elif not seek or plain.left_out_rmse <= EXACT_SD or not np.ptp(Z, axis=0).any():
         smooth = None
     else:
         smooth = _most_likely(data)

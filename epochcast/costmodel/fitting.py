@@ -24,6 +24,7 @@ from epochcast.costmodel.pooling import Known, pooled_surface
 from epochcast.costmodel.rows import Footprints, Rows
 from epochcast.costmodel.scatter import (
     Amount,
+    RoundScatter,
     Scatter,
     constant_scatter,
     of_one_round,
@@ -277,11 +278,16 @@ def _variant(rows: Rows) -> Variant:
     static, untracked = f.static_forms(knobs), f.untracked_forms(knobs)
     samples_of = f.sample_forms(knobs)
     fragments = newest.device.kind != "cpu"  # whose memory goes back to the system, page by page
-    micro_step = _required(rows.surface(micro, time, paced=True))
-    if run.rounds == 1 and micro_step.residual.sd:
-        run = of_one_round(run, micro_step.residual)
-        rows = replace(rows, run=run, once=run.own)
-        micro_step = _required(rows.surface(micro, time, paced=True))
+    found: list[RoundScatter] = []
+
+    def told(residual: Scatter) -> Scatter:
+        found.append(of_one_round(run, residual))
+        return found[-1].own
+
+    once = told if run.rounds == 1 else None
+    micro_step = _required(rows.surface(micro, time, paced=True, told=once))
+    if found:  # the last one is of all rows, those borrowed included
+        rows = replace(rows, run=found[-1], once=found[-1].own)
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
     counted = (tuple(rows.counted.items()), tuple(tuple(x.counted.items()) for x in rows.lenders))
     counts = _count_surfaces(*counted, tuple(knobs), tuple(rows.axes))
@@ -344,8 +350,9 @@ def _variant(rows: Rows) -> Variant:
         loader_restart=_constant([summary.restart_beyond_wait_seconds(m) for m in trials]),
         eval_restart=_constant([t for m in trials for t in m.eval_restart_seconds]),
         first_steps=_first_steps(trials),
-        run=run.of_steps_of_a_later_run() + slow.scatter,
+        run=rows.run.of_steps_of_a_later_run() + slow.scatter,
         step_sd=median(hypot(summary.relative_sd(m), slow.of(m).step_sd) for m in trials),
+        steps=sum(len(m.step_seconds) * m.steps_per_sample for m in trials) / len(groups),
         step_dof=max(1, sum(summary.noise_dof(m) for m in trials)),
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),

@@ -16,7 +16,7 @@ two variants, by the doubling; along axes that the borrower has two values of, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from statistics import geometric_mean
@@ -26,6 +26,7 @@ import numpy as np
 
 from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.features import COUNTS, Array, Form, tabulate
+from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING, Lent, Surface
 
 LEVELS_ENOUGH = 3  # values of an axis that show how it goes on: nothing is borrowed
@@ -49,6 +50,7 @@ def pooled_surface(
     sd_per_doubling: float = TIME_SD_PER_DOUBLING,
     sd_between: float = 0.0,
     careful: bool = False,
+    noise_of: Callable[[Scatter], float] | None = None,
 ) -> Surface:
     """``fit_surface``, with what is borrowed.
 
@@ -61,6 +63,7 @@ def pooled_surface(
         sd_per_doubling: likewise.
         sd_between: likewise.
         careful: likewise.
+        noise_of: likewise.
     """
 
     def fitted(known: Known) -> Surface:
@@ -73,6 +76,7 @@ def pooled_surface(
             sd_per_doubling=sd_per_doubling,
             sd_between=sd_between,
             careful=careful,
+            noise_of=noise_of,
         )
 
     lenders = [(other, fitted(other)) for other in others if _lacking(own, other, axes)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, log2, sqrt
+from math import ceil, log2
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from epochcast.costmodel.remarks import (
     is_imported,
     words,
 )
-from epochcast.costmodel.scatter import Amount, Scatter
+from epochcast.costmodel.scatter import Amount
 from epochcast.errors import PredictionError
 from epochcast.records import (
     Capacity,
@@ -429,9 +429,7 @@ def _in_order(
 def _parts(prices: Prices, epochs: float) -> RunParts:
     """The parts of a run of so many epochs, each at the five levels of ``Quantiles``."""
     full = prices.training.median - prices.partial_seconds
-    scatter = prices.training.scatter + Scatter(
-        sd=prices.epoch_noise / sqrt(epochs), dof=prices.noise_dof
-    )
+    scatter = prices.training_scatter(epochs)
     return RunParts(
         startup=_levels(prices.startup) + _levels(prices.build),
         first_steps=_levels(prices.first),

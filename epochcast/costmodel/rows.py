@@ -6,7 +6,7 @@ alone, as activation=a and activation=b (pooling.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import log, sqrt
@@ -115,6 +115,7 @@ class Rows:
         drop: Sequence[str] = (),
         paced: bool = False,
         sd_per_doubling: float = TIME_SD_PER_DOUBLING,
+        told: Callable[[Scatter], Scatter] | None = None,
     ) -> Surface | None:
         """The surface of a measured quantity over the configurations in which it is known.
 
@@ -124,6 +125,7 @@ class Rows:
             drop: axes on which it does not depend.
             paced: whether it is time of steps, as slow or fast as its round; see ``round_pace``.
             sd_per_doubling: see ``Surface``.
+            told: what trials of a single round scatter by, from what a fit to them leaves.
         """
         axes = [axis for axis in self.axes if axis not in drop]
         own, repeats = self._known(value, axes, paced)
@@ -131,6 +133,11 @@ class Rows:
             return None
         known = set(own.rows[0]).intersection(*own.rows[1:])
         noise = self.once if paced and self.once.sd else self.scatter(value).own
+
+        def noise_of(residual: Scatter) -> float:
+            own = told(residual) if told and residual.sd else noise
+            return own.sd / sqrt(repeats)
+
         lenders = [lender for lender in self.lenders if self._asks(lender)]
         others = (lender._known(value, axes, paced)[0] for lender in lenders)
         return pooled_surface(
@@ -139,6 +146,7 @@ class Rows:
             f.only_known(candidates, known),
             axes,
             noise_sd=noise.sd / sqrt(repeats),
+            noise_of=noise_of if told else None,
             sd_per_doubling=sd_per_doubling,
             sd_between=TIME_SD_BETWEEN if paced else 0.0,
         )

@@ -73,6 +73,10 @@ class Scatter:
         spread = self.sd**4 / self.dof + other.sd**4 / other.dof
         return Scatter(sd=sqrt(total), dof=min(KNOWN_DOF, total**2 / spread))
 
+    def or_wider(self, other: Scatter) -> Scatter:
+        """The one of the two whose P95 is the farther."""
+        return max(self, other, key=lambda scatter: scatter.quantile(1.0, 0.95))
+
     def quantile(self, median: float, p: float) -> float:
         """The quantile at probability ``p`` of a quantity with this scatter around a median."""
         reach = student_t_quantile(p, self.dof) * self.sd

@@ -214,15 +214,17 @@ def relative_sd(m: Measurement) -> float:
     The standard deviation of block means times the root of the block's length (batch means; Law
     & Kelton 2000, "Simulation modeling and analysis", section 9.5.3): steps that are slow together
     do not average out as independent ones would. Half the range of the middle 68 % stands for the
-    standard deviation.
+    standard deviation, where there are enough of them to have a middle.
     """
     period = _period(m)
     x = ordinary_samples(m.step_seconds, period)
     block = max(1, len(x) // BLOCKS)
     means = np.sort(x[: len(x) // block * block].reshape(-1, block).mean(axis=1))
     last = len(means) - 1
-    spread = means[round(0.84 * last)] - means[round(0.16 * last)]
-    return float(spread / 2 / means.mean() * (block * period * m.steps_per_sample) ** 0.5)
+    sd = (means[round(0.84 * last)] - means[round(0.16 * last)]) / 2
+    if 1 < len(means) < BLOCKS:
+        sd = means.std(ddof=1)
+    return float(sd / means.mean() * (block * period * m.steps_per_sample) ** 0.5)
 
 
 def noise_dof(m: Measurement) -> int:
