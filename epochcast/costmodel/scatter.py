@@ -48,7 +48,7 @@ ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03
 LEAST_RUN_SD = 0.003  # runs of the quietest device differ by so much, equal as rounded logs may be
 SHARED_DOF = 1.0  # a prior worth one more round
 ONCE_DOF = 1.0  # what is assumed of one round, worth one residual of the fit
-MISFIT = 0.25  # of residuals larger than what is assumed: the model's own, by assumption
+MISFIT = 0.1  # of residuals larger than what is assumed: the model's own, by assumption
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
 SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")
@@ -126,16 +126,19 @@ class RoundScatter:
         shared: u, of all configurations of a round alike.
         own: ε, of each trial.
         rounds: whose mean the cost model is fitted to.
+        one_source: whether both parts are known from the same residuals, and no better together.
     """
 
     shared: Scatter
     own: Scatter
     rounds: int
+    one_source: bool = False
 
     def of_a_later_run(self) -> Scatter:
         """A later run around the mean of these rounds: its own draw, and the mean's error."""
         stretch = sqrt(1 + 1 / self.rounds)
-        return Scatter(sd=self.shared.sd * stretch, dof=self.shared.dof) + self.own
+        found = Scatter(sd=self.shared.sd * stretch, dof=self.shared.dof) + self.own
+        return replace(found, dof=min(found.dof, self.own.dof)) if self.one_source else found
 
     def of_steps_of_a_later_run(self) -> Scatter:
         """The same of the time of steps, which never repeats exactly."""
@@ -179,8 +182,9 @@ def of_one_round(assumed: RoundScatter, residual: Scatter) -> RoundScatter:
     prior, left = assumed.own.sd**2, residual.sd**2
     told = left if left < prior else left - MISFIT * (left - prior)
     dof = ONCE_DOF + residual.dof
-    part = Scatter(sd=sqrt((ONCE_DOF * prior + residual.dof * told) / dof), dof=dof)
-    return RoundScatter(shared=part, own=part, rounds=1)
+    of_prior = Scatter(sd=sqrt(ONCE_DOF * prior / dof), dof=ASSUMED_DOF)
+    part = of_prior + Scatter(sd=sqrt(residual.dof * told / dof), dof=max(1.0, residual.dof))
+    return RoundScatter(shared=part, own=part, rounds=1, one_source=True)
 
 
 def round_pace(logs: Sequence[Mapping[int, float]]) -> dict[int, float]:

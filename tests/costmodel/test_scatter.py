@@ -113,13 +113,22 @@ def test_rounds_that_are_alike_by_chance_may_still_differ() -> None:
 
 @pytest.mark.parametrize("residual", [0.001, 0.005, 0.08])
 def test_residuals_say_what_one_round_is_believed_to(residual: float) -> None:
-    """(1·a² + 7·told)/8 with a² half of what is assumed; of more than that a quarter is misfit."""
+    """(1·a² + 7·told)/8 with a² half of what is assumed; of more than that a tenth is misfit."""
     assumed = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
     found = of_one_round(assumed, Scatter(sd=residual, dof=7))
     a2 = ASSUMED_SD["cuda"] ** 2 / 2
-    told = residual**2 if residual**2 < a2 else residual**2 - (residual**2 - a2) / 4
+    told = residual**2 if residual**2 < a2 else residual**2 - (residual**2 - a2) / 10
     assert found.own.sd**2 == pytest.approx((a2 + 7 * told) / 8)
     assert (found.shared, found.rounds) == (found.own, 1)
+
+
+def test_both_parts_of_one_round_are_known_from_the_same_residuals() -> None:
+    """A single residual is one degree of freedom, however many sums it is in."""
+    assumed = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
+    found = of_one_round(assumed, Scatter(sd=0.1, dof=1))
+    assert found.own.dof == pytest.approx(1, rel=0.02)
+    assert found.of_a_later_run().dof == found.own.dof
+    assert found.of_a_later_run().sd == pytest.approx(found.own.sd * math.sqrt(3))
 
 
 def test_a_shared_round_effect_leaves_few_degrees_of_freedom() -> None:
