@@ -211,6 +211,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 LOOP = """
 import sys, time, torch
 from torch.utils.data import DataLoader, TensorDataset
+start = time.monotonic()
 torch.manual_seed(0)
 torch.set_num_threads(1)
 data = TensorDataset(torch.randn({samples}, 16), torch.randn({samples}, 1))
@@ -225,7 +226,7 @@ for epoch in range({epochs}):
         loss.backward()
         optimizer.step()
     seconds.append((time.process_time() - began) / len(loader))
-print(min(seconds[1:]))
+print(min(seconds[1:]), time.process_time(), time.monotonic() - start)
 """
 
 
@@ -237,24 +238,32 @@ def overhead(repeats: int) -> None:
         script.write_text(LOOP.format(samples=16000, epochs=8))
         command = [sys.executable, str(script)]
         for _ in range(repeats):
-            alone = float(output_of(command, script.parent).split()[-1])
+            alone = float(output_of(command, script.parent).split()[0])
             watched = [*EPOCHCAST, "run", "--folder", f"{name}/run", "--no-store", "--", *command]
-            pairs.append((alone, float(output_of(watched, script.parent).split()[-1])))
+            pairs.append((alone, float(output_of(watched, script.parent).split()[0])))
     added = median(watched - alone for alone, watched in pairs)
     result = {"added_seconds_a_step": added, "share_of_10_ms": added / STEP, "pairs": pairs}
     store(overhead={**result, "watcher": watcher_share()})
     print(json.dumps(load()["overhead"], indent=1))
 
 
-def watcher_share(seconds: float = 20.0) -> float:
-    """CPU time that epochcast's own process takes, over the time of the run that it watches."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def watcher_share() -> float:
+    """CPU time that epochcast's own processes take for each second of the run that they watch."""
     with tempfile.TemporaryDirectory() as name:
-        command = [*EPOCHCAST, "run", "--folder", f"{name}/run", "--no-store", "--"]
-        sleep = f"import time; time.sleep({seconds})"
-        output_of([*command, sys.executable, "-c", sleep], Path(name))
+        short, long = (watching(epochs, Path(name)) for epochs in (8, 80))
+    return (long[0] - short[0]) / (long[1] - short[1])
+
+
+def watching(epochs: int, folder: Path) -> tuple[float, float]:
+    """CPU seconds of all processes but the script's, and seconds of the script."""
+    script = folder / "loop.py"
+    script.write_text(LOOP.format(samples=16000, epochs=epochs))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [*EPOCHCAST, "run", "--folder", f"{folder}/run", "--no-store", "--"]
+    _, own, seconds = map(float, output_of([*command, sys.executable, str(script)], folder).split())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / seconds
+    every = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return every - own, seconds
 
 
 def output_of(command: Sequence[str], folder: Path) -> str:

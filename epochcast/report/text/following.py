@@ -132,7 +132,9 @@ class Narrator:
 
 def of_segments(text: str) -> str:
     """What is said of epochs, of a run that follows a plan of steps: its epochs are segments."""
-    return re.sub(r"\bepoch(s?)\b", r"segment\1", re.sub(r"\b([Aa])n epoch\b", r"\1 segment", text))
+    return re.sub(
+        r"(?<!-)\bepoch(s?)\b", r"segment\1", re.sub(r"\b([Aa])n epoch\b", r"\1 segment", text)
+    )
 
 
 class TerminalWatcher:
