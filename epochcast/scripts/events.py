@@ -555,11 +555,14 @@ class EventReader:
 
     Args:
         folder: of ``Settings``.
+        most_bytes: of a file, after which it is removed: what was read of a run of weeks would
+            fill a disk. None keeps everything.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str | Path, most_bytes: int | None = None) -> None:
+        self._folder, self._most = Path(folder), most_bytes
         self._offsets: dict[int, int] = {}
+        self._aside: dict[int, Path] = {}
         self.damaged = 0  # lines that were no events, left out
 
     def poll(self) -> list[tuple[int, Event]]:
@@ -570,9 +573,18 @@ class EventReader:
         return [(pid, event) for pid, path in self._files() for event in self._news(pid, path)]
 
     def _files(self) -> Iterator[tuple[int, Path]]:
+        yield from list(self._aside.items())
         for path in sorted(self._folder.glob("*.jsonl")):
-            if path.stem.isdigit():
+            if path.stem.isdigit() and int(path.stem) not in self._aside:
                 yield int(path.stem), path
+
+    def _make_room(self, pid: int, path: Path) -> None:
+        """Put a large file aside, to be read once more and removed: who writes opens it by name."""
+        if self._aside.pop(pid, None) is not None:
+            path.unlink()
+            self._offsets[pid] = 0
+        elif self._most is not None and self._offsets[pid] > self._most:
+            self._aside[pid] = path.rename(path.with_suffix(".aside"))
 
     def _news(self, pid: int, path: Path) -> Iterator[Event]:
         with path.open("rb") as file:
@@ -580,6 +592,7 @@ class EventReader:
             text = file.read()
         whole = text.rfind(b"\n") + 1  # what follows is still being written
         self._offsets[pid] = self._offsets.get(pid, 0) + whole
+        self._make_room(pid, path)
         for line in text[:whole].splitlines():
             try:
                 yield _DECODER.decode(line)

@@ -34,6 +34,7 @@ from epochcast.scripts.watch import Watch, Watched
 POLL_SECONDS = 0.5
 SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
 KEPT_EPOCHS, KEPT_STEPS = 3, 20_000  # of which the measurement is made
+MOST_BYTES = 4_000_000  # of events of one process on the disk
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL, after the limit
 FRAMEWORKS = {"lightning": "Lightning's own stop", "transformers": "Trainer's own stop"}
 SOFTLY = ("SIGTERM", "SIGUSR1")  # signals by which scripts are asked to save, the usual one first
@@ -145,7 +146,7 @@ class _Running:
     def __init__(self, run: Run, place: Path, bus: EventBus) -> None:
         self._run, self._place, self._bus = run, place, bus
         self._stop_file = place / "stop"
-        self._reader, self._kept = e.EventReader(place), Kept()
+        self._reader, self._kept = e.EventReader(place, MOST_BYTES), Kept()
         self._signalled, self._ends_at = "", 0.0
         began, wall = time.monotonic(), time.time()
         self._child = self._start()
@@ -190,6 +191,7 @@ class _Running:
                 self._child.send_signal(number)
         ended = time.monotonic()
         self._poll()
+        self._poll()  # what was put aside, and what came after
         code = self._child.returncode
         code = code if code >= 0 else SIGNALLED - code
         for event in self.watch.end(ended, code, self._signalled):

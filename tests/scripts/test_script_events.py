@@ -48,3 +48,29 @@ def test_settings_are_plain_json(tmp_path: Path) -> None:
     write_settings(Settings(folder=str(tmp_path), epochs=2), tmp_path / "settings.json")
     found = json.loads((tmp_path / "settings.json").read_text())
     assert (found["folder"], found["epochs"], found["mode"]) == (str(tmp_path), 2, "miniature")
+
+
+def test_of_a_long_run_little_is_on_the_disk_and_nothing_is_lost(tmp_path: Path) -> None:
+    path, reader = tmp_path / "12.jsonl", EventReader(tmp_path, most_bytes=1000)
+    found, largest = 0, 0
+    for _ in range(200):
+        with path.open("a") as file:  # as the bootstrap does, for each write
+            file.write(f"{STEPS}\n{MEMORY}\n")
+        found += len(reader.poll())
+        largest = max(largest, sum(each.stat().st_size for each in tmp_path.iterdir()))
+    found += len(reader.poll()) + len(reader.poll())
+    assert found == 400
+    assert reader.damaged == 0
+    assert largest < 3000
+
+
+def test_what_is_written_into_a_file_that_was_put_aside_is_read(tmp_path: Path) -> None:
+    path, reader = tmp_path / "12.jsonl", EventReader(tmp_path, most_bytes=10)
+    with path.open("a") as opened:  # before it is put aside
+        opened.write(f"{MEMORY}\n")
+        opened.flush()
+        assert len(reader.poll()) == 1
+        opened.write(f"{STEPS}\n")
+    path.write_text(f"{MEMORY}\n{MEMORY}\n")
+    kinds = [type(event) for _, event in reader.poll() + reader.poll()]
+    assert kinds == [Steps, Memory, Memory]
