@@ -28,6 +28,7 @@ from epochcast.guard.limits import Allocation
 from epochcast.guard.run_folder import hold, release
 from epochcast.records import Budget, Plan
 from epochcast.scripts import events as e
+from epochcast.scripts.border import BOOTSTRAP, VARIABLE, EventReader, Settings, write_settings
 from epochcast.scripts.relay import Relay
 from epochcast.scripts.watch import Watch, Watched
 
@@ -146,7 +147,7 @@ class _Running:
     def __init__(self, run: Run, place: Path, bus: EventBus) -> None:
         self._run, self._place, self._bus = run, place, bus
         self._stop_file = place / "stop"
-        self._reader, self._kept = e.EventReader(place, MOST_BYTES), Kept()
+        self._reader, self._kept = EventReader(place, MOST_BYTES), Kept()
         self._signalled, self._ends_at = "", 0.0
         began, wall = time.monotonic(), time.time()
         self._child = self._start()
@@ -167,13 +168,13 @@ class _Running:
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
-        settings = e.Settings(
+        settings = Settings(
             folder=str(self._place), mode="watch", offline=False, stop_file=str(self._stop_file)
         )
         path = self._place / "settings.json"
-        e.write_settings(settings, path)
-        environment = {**os.environ, **self._run.environment, e.VARIABLE: str(path)}
-        paths = (str(e.BOOTSTRAP), environment.get("PYTHONPATH", ""))
+        write_settings(settings, path)
+        environment = {**os.environ, **self._run.environment, VARIABLE: str(path)}
+        paths = (str(BOOTSTRAP), environment.get("PYTHONPATH", ""))
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         try:
             return subprocess.Popen(self._run.arguments, env=environment)

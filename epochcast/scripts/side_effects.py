@@ -26,6 +26,7 @@ from pathlib import Path
 import psutil
 
 from epochcast.scripts import events as e
+from epochcast.scripts.border import read_events
 from epochcast.scripts.process import Overlay
 
 PREFIX = "epochcast-script-"
@@ -276,7 +277,7 @@ def recover(tickets: Path) -> Undone:
             continue
         root = Path(said["root"])
         if root.is_dir() and root.name.startswith(PREFIX):
-            of_all = e.read_events(root / "events").values()
+            of_all = read_events(root / "events").values()
             every = [event for of_it in of_all for event in of_it]
             undone = put_back(every, (str(root), *said["overlaid"]))
             places += undone.places

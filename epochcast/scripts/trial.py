@@ -26,6 +26,14 @@ from epochcast.profiler.target import source_of_files
 from epochcast.records import Device, DeviceKind, Measurement, Status, Warning_
 from epochcast.records.configuration import UNKNOWN
 from epochcast.scripts import events as e
+from epochcast.scripts.border import (
+    BOOTSTRAP,
+    VARIABLE,
+    EventReader,
+    Settings,
+    read_events,
+    write_settings,
+)
 from epochcast.scripts.command import local_files
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.process import OverlayRefused, ScriptProcess, how_ended, tail
@@ -123,7 +131,7 @@ def run_trial(
             stopped = _watch(process, place, request.timeout_seconds, report)
         finally:  # Ctrl-C, too
             process.end(0.0)
-            events = e.read_events(place.events)
+            events = read_events(place.events)
             undone = Undone()
             if request.isolation != "none":
                 undone = put_back(_all_of(events), place.beside)
@@ -195,7 +203,7 @@ def _started(
     Returns:
         The command, and the place as it is used.
     """
-    settings = e.Settings(
+    settings = Settings(
         folder=str(place.events),
         epochs=request.epochs,
         pass_seconds=request.pass_seconds,
@@ -203,7 +211,7 @@ def _started(
         journal=request.isolation != "none",
         trace=str(place.trace) if trace else "",
     )
-    e.write_settings(settings, place.settings)
+    write_settings(settings, place.settings)
     try:
         process = ScriptProcess(
             spec.filled,
@@ -225,8 +233,8 @@ def environment_for(spec: ScriptSpec, place: Place) -> dict[str, str]:
     own = dict(spec.filled.environment)
     before = own.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     found = {
-        e.VARIABLE: str(place.settings),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(e.BOOTSTRAP), before))),
+        VARIABLE: str(place.settings),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(BOOTSTRAP), before))),
     }
     if "TMPDIR" not in own:
         found["TMPDIR"] = str(place.temporary)
@@ -244,7 +252,7 @@ def _watch(
         timeout: seconds for all of it.
         report: called with what goes on.
     """
-    reader, sight = e.EventReader(place.events), _Sight()
+    reader, sight = EventReader(place.events), _Sight()
     began = looked = time.monotonic()
     report("start")
     while not process.wait(POLL_SECONDS):
@@ -312,9 +320,9 @@ def why_unheard(pid: int) -> str:
     name = " ".join(line[:3]) or f"process {pid}"
     if flags:
         cause = f"Python was started with {flags[0]}, which ignores PYTHONPATH: leave it out"
-    elif e.VARIABLE not in environment:
+    elif VARIABLE not in environment:
         cause = "its environment was cleared, as by env -i: let it inherit PYTHONPATH and TMPDIR"
-    elif str(e.BOOTSTRAP) not in environment.get("PYTHONPATH", ""):
+    elif str(BOOTSTRAP) not in environment.get("PYTHONPATH", ""):
         cause = (
             "PYTHONPATH was set anew, as by a shell script: write "
             "PYTHONPATH=more${PYTHONPATH:+:$PYTHONPATH} there"

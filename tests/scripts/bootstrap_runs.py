@@ -9,16 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from epochcast.scripts.events import (
-    BOOTSTRAP,
-    VARIABLE,
-    Event,
-    Settings,
-    Step,
-    Steps,
-    read_events,
-    write_settings,
-)
+from epochcast.scripts.border import BOOTSTRAP, VARIABLE, Settings, read_events, write_settings
+from epochcast.scripts.events import Event, Step, Steps
 
 Kind = TypeVar("Kind")
 LONG = 120  # seconds; a run takes 3 to 8

@@ -13,18 +13,8 @@ from types import ModuleType
 import pytest
 from bootstrap_runs import Run, run
 
-from epochcast.scripts.events import (
-    BOOTSTRAP,
-    VARIABLE,
-    Began,
-    Ended,
-    Failed,
-    NotKept,
-    Settings,
-    Wrote,
-    read_events,
-    write_settings,
-)
+from epochcast.scripts.border import BOOTSTRAP, VARIABLE, Settings, read_events, write_settings
+from epochcast.scripts.events import Began, Ended, Failed, NotKept, Wrote
 from epochcast.scripts.side_effects import put_back
 
 

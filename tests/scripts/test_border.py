@@ -3,15 +3,8 @@
 import json
 from pathlib import Path
 
-from epochcast.scripts.events import (
-    EventReader,
-    Memory,
-    Settings,
-    Step,
-    Steps,
-    read_events,
-    write_settings,
-)
+from epochcast.scripts.border import EventReader, Settings, read_events, write_settings
+from epochcast.scripts.events import Memory, Step, Steps
 
 STEPS = '{"event":"steps","at":2.0,"loader":0,"pass":1,"steps":[[1.5,0,3,4,0.25]]}'
 MEMORY = '{"event":"memory","at":3.0,"phase":"end","resident":7,"resident_peak":9}'
