@@ -44,6 +44,7 @@ MOST_DRY_RUNS = 14  # for one largest value
 LARGEST_BATCH = 2**20  # that is looked for where no data set ends before
 STEPS_OF_A_KNOB = 8  # into which the knob's own value is divided
 REACH = 8  # times the largest value that fits: the next one that is tried, at most
+DOUBLINGS = 3  # of the batch, until two are one sequence of events
 LEAST_POWER = 0.2  # of a knob: below it two needs hardly differ, and their line leads far away
 
 
@@ -191,9 +192,7 @@ class _Search:
         first = follow(replace(self._request, batch_sizes=wanted), self._question.device)[0]
         own = first.counted.config.batch_size
         self._known[own] = first
-        if self._try(2 * own) is None:
-            self._try(max(1, own // 2))
-        guess = max(1, self._interpolated(own))
+        guess = max(1, self._interpolated(own) or own)
         self._follow((guess, guess + 1))
         value = largest_fitting(self._fits, 1, LARGEST_BATCH, guess)
         above = self._need((value or 0) + 1)
@@ -215,10 +214,7 @@ class _Search:
         own = next(iter(self._request.batch_sizes or (1,)))
         found = follow(replace(self._request, batch_sizes=(own, 2 * own)), self._question.device)
         self._known = {f.counted.config.batch_size: f for f in found}
-        if len(self._known) < 2:
-            self._try(max(1, own // 2))
-        batch_size = self._interpolated(own) if len(self._known) > 1 else None
-        return self._question.need(self._known[own]), batch_size
+        return self._question.need(self._known[own]), self._interpolated(own) or None
 
     def _try(self, batch_size: int) -> Followed | None:
         """A dry run of a batch size; None where it cannot be built, or the data is too small."""
@@ -250,32 +246,45 @@ class _Search:
             return False
         return self._needed(followed.sequence) <= self._question.free_bytes
 
-    def _interpolated(self, own: int) -> int:
-        """The largest batch by the lines between the two that were followed.
+    def _interpolated(self, own: int) -> int | None:
+        """The largest batch by the lines between two that were followed; 0 where none fits.
 
-        A plain replay leads near it, all replays of ``needed_bytes`` to it.
+        A plain replay leads near it, all replays of ``needed_bytes`` to it. None without lines.
         """
-        if len(self._known) < 2:
-            return own
-        (low, a), (high, b) = sorted(self._known.items())
+        batch_sizes = self._on_lines(own)
+        if batch_sizes is None:
+            return None
+        a, b = (self._known[n].sequence for n in batch_sizes)
         q = self._question
-        margin = self._needed(b.sequence) / replay(b.sequence, q.settings).reserved_bytes
+        margin = self._needed(b) / replay(b, q.settings).reserved_bytes
 
-        def at(batch_size: int) -> DeviceSequence | None:
-            return between(a.sequence, b.sequence, (low, high), batch_size)
+        def at(batch_size: int) -> DeviceSequence:
+            found = between(a, b, batch_sizes, batch_size)
+            assert found is not None, "the two are one sequence of events"
+            return found
 
         def nearly(batch_size: int) -> bool:
-            found = at(batch_size)
-            if found is None:
-                return False
-            return replay(found, q.settings).reserved_bytes * margin <= q.free_bytes
+            return replay(at(batch_size), q.settings).reserved_bytes * margin <= q.free_bytes
 
         def fits(batch_size: int) -> bool:
-            found = at(batch_size)
-            return found is not None and self._needed(found) <= q.free_bytes
+            return self._needed(at(batch_size)) <= q.free_bytes
 
-        near = largest_fitting(nearly, 1, LARGEST_BATCH, high) or 1
+        near = largest_fitting(nearly, 1, LARGEST_BATCH, batch_sizes[1]) or 1
         return largest_fitting(fits, 1, LARGEST_BATCH, near) or 0
+
+    def _on_lines(self, own: int) -> tuple[int, int] | None:
+        """Two batch sizes, one twice the other, with one sequence of events.
+
+        Kernels are chosen by sizes, so small batches may go another way than large ones.
+        """
+        pairs = [(own * 2**n, own * 2 ** (n + 1)) for n in range(DOUBLINGS)]
+        for low, high in (*pairs, (max(1, own // 2), own)):
+            a, b = self._try(low), self._try(high)
+            if a is None or b is None or low == high:
+                continue
+            if between(a.sequence, b.sequence, (low, high), low) is not None:
+                return low, high
+        return None
 
     def _needed(self, sequence: DeviceSequence) -> int:
         return needed_bytes(sequence, self._question.settings, self._question.confidence)

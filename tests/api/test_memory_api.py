@@ -1,5 +1,7 @@
 """The largest that fits, and what-ifs, over trainings whose allocations are known."""
 
+from dataclasses import replace
+
 import pytest
 from sequences import MIB, training
 from strategies import make_measurement
@@ -84,6 +86,26 @@ def test_the_largest_batch_is_followed_and_so_is_the_next(trainings, mib) -> Non
     assert found.need.config.batch_size == found.value
     assert found.need.needed_bytes <= mib * MIB < found.above.needed_bytes
     assert len(set(trainings.asked)) <= 6
+
+
+def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
+    """Below 32 samples the events are others: lines are drawn above."""
+    follow = memory.follow
+
+    def otherwise(request, device):
+        return tuple(
+            f
+            if f.counted.config.batch_size >= 32
+            else replace(f, sequence=replace(f.sequence, events=(*f.sequence.events, -1)))
+            for f in follow(request, device)
+        )
+
+    monkeypatch.setattr(memory, "follow", otherwise)
+    found = memory.largest_batch(REQUEST, question(900))
+    assert found.need is not None
+    assert found.above is not None
+    assert found.need.fits
+    assert not found.above.fits
 
 
 def test_the_data_set_may_end_it(trainings) -> None:

@@ -19,6 +19,7 @@ from epochcast.units import format_bytes, format_count, format_percent, format_s
 
 LARGEST = 6  # modules and operators that are listed
 TENSORS = 10  # of the largest
+SAME = 0.0005  # FLOPs that differ by less are the same
 NAMELESS = {"modules": "(outside the model)", "operators": "(made by no operator)"}
 
 
@@ -247,6 +248,8 @@ def _flops(base: DeviceNeed, other: DeviceNeed) -> str:
     """Of a whole step, with what is added."""
     own, now = (n.flops * n.config.accumulation for n in (base, other))
     if other is base or not own:
+        return format_count(now)
+    if abs(now / own - 1) < SAME:
         return format_count(now)
     sign = "−" if now < own else "+"
     return f"{format_count(now)} ({sign}{format_percent(abs(now / own - 1))})"
