@@ -2,8 +2,9 @@
 
     public/gpumemnet-mlp.csv   69 perceptrons, each another network, batch size and activation: what
                                nvidia-smi showed while PyTorch trained it
-    count      dry runs of public_mlp.py, the same networks    ──▶ results/gpumemnet-counts.json
-    evaluate   learn what a device needs beyond the peak from   ──▶ results/gpumemnet.json,
+    count      dry runs of public_mlp.py, the same networks,    ──▶ results/gpumemnet-counts.json
+               with what torch's allocator holds for them
+    evaluate   learn what a device needs beyond that from       ──▶ results/gpumemnet.json,
                ten, predict the others; fifty times                 docs/accuracy.md
 
     python benchmarks/public_memory.py [count|evaluate]          from the repository root
@@ -32,7 +33,7 @@ from comparison.scores import coverage, errors, relative_error, under_estimates
 
 from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.features import beyond_peak_forms
-from epochcast.costmodel.memory import Layer, fragmentation
+from epochcast.costmodel.memory import RESERVE, Layer, fragmentation
 from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import BYTES_SD_PER_DOUBLING
 from epochcast.records import Quantiles
@@ -63,6 +64,7 @@ class Network:
     Attributes:
         device_bytes: used on the device, its context included, at most.
         peak_bytes: of live tensors, in a dry run.
+        reserve_bytes: of torch's caching allocator for them, simulated.
     """
 
     inputs: int
@@ -71,6 +73,7 @@ class Network:
     batch_size: int
     device_bytes: int
     peak_bytes: int
+    reserve_bytes: int
     parameters: int
 
     @property
@@ -78,7 +81,8 @@ class Network:
         """As the cost model knows a configuration."""
         sizes = {"inputs": self.inputs, "outputs": self.outputs, "depth": self.depth}
         knobs = {f"size.{name}": float(value) for name, value in sizes.items()}
-        return {"batch_size": float(self.batch_size), "peak_bytes": float(self.peak_bytes), **knobs}
+        base = {"batch_size": float(self.batch_size), "peak_bytes": float(self.reserve_bytes)}
+        return {**base, **knobs}
 
 
 def count() -> None:
@@ -94,7 +98,8 @@ def count() -> None:
         built = partial(workload, *numbers, *kinds)
         (counted,) = simulate(built, [int(row["batch"])], as_on_cuda=True)
         footprint = counted.footprint
-        known = {"peak_bytes": footprint.peak_bytes, "parameters": footprint.parameters}
+        names = ("peak_bytes", "reserve_bytes", "parameters")
+        known = {name: getattr(footprint, name) for name in names}
         lines.append(json.dumps(known))
     COUNTS.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
@@ -164,7 +169,7 @@ def _row(method: str, pairs: Sequence[tuple[Quantiles, float]]) -> dict[str, Any
 
 def learn(some: Sequence[Network]) -> Layer:
     """What devices need beyond the peak of live tensors, as ``ec.fit`` learns it."""
-    beyond = [max(1.0, float(n.device_bytes - n.peak_bytes)) for n in some]
+    beyond = [max(1.0, float(n.device_bytes - n.reserve_bytes)) for n in some]
     surface = fit_surface(
         [n.variables for n in some],
         beyond,
@@ -172,14 +177,14 @@ def learn(some: Sequence[Network]) -> Layer:
         AXES,
         sd_per_doubling=BYTES_SD_PER_DOUBLING,
     )
-    broken = fragmentation([n.peak_bytes for n in some], beyond)
-    return Layer(surface=surface, beyond_peak=True, run=NOTHING, fragmentation=broken)
+    broken = fragmentation([n.reserve_bytes for n in some], beyond)
+    return Layer(surface=surface, beyond_peak=True, run=NOTHING, fragmentation=broken, base=RESERVE)
 
 
 def predicted(layer: Layer, n: Network) -> Quantiles:
     """Bytes on the device."""
-    peak = float(n.peak_bytes)
-    return layer.scatter(n.variables, peak, NOTHING).quantiles(layer.value(n.variables, peak))
+    reserve = float(n.reserve_bytes)
+    return layer.scatter(n.variables, reserve, NOTHING).quantiles(layer.value(n.variables, reserve))
 
 
 def formulas(n: Network) -> dict[str, float]:

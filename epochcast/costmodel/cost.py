@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import hypot, sqrt
+from math import exp, hypot, log, log2, sqrt
+from statistics import fmean
+
+import numpy as np
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
 from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
-from epochcast.costmodel.memory import PEAKS, Envelope, Layer, Layers, hinge
+from epochcast.costmodel.memory import PEAKS, RESERVE, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
 from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import Surface
@@ -31,6 +34,7 @@ from epochcast.records import (
     Warning_,
 )
 
+ONE_RATIO_APART = 0.1  # reserve over peak: where one was simulated, others may be so far off
 EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
 
 
@@ -579,11 +583,40 @@ class ConfigurationCost:
 
     def _needed(self, layer: Layer) -> Amount:
         """The same of this batch alone."""
-        peak = self.peak() or NO_COST
+        base = (self.reserve() if layer.base == RESERVE else self.peak()) or NO_COST
         scatter = layer.scatter(
-            self.variables, peak.median, peak.scatter, measured=self._was_measured
+            self.variables, base.median, base.scatter, measured=self._was_measured
         )
-        return Amount(layer.value(self.variables, peak.median), scatter)
+        return Amount(layer.value(self.variables, base.median), scatter)
+
+    def reserve(self) -> Amount | None:
+        """What the allocator holds, simulated: between counted batches in proportion to the peak.
+
+        The proportion is that of the batches beside, and as uncertain as they differ.
+        """
+        peak = self.peak()
+        ratios = self._reserve_ratios()
+        if peak is None or not ratios:
+            return peak
+        counted = self._counted(self.config.batch_size) or {}
+        if counted.get(RESERVE):
+            return Amount(counted[RESERVE] + self._accumulated_gradients(), peak.scatter)
+        batches = sorted(ratios)
+        logs = [log(ratios[b]) for b in batches]
+        middle = float(np.interp(log2(self.config.batch_size), [log2(b) for b in batches], logs))
+        apart = max(logs) - min(logs) if len(logs) > 1 else ONE_RATIO_APART
+        return Amount(peak.median * exp(middle), peak.scatter + Scatter(sd=apart / 2))
+
+    def _reserve_ratios(self) -> dict[int, float]:
+        """Reserve over peak by batch size: of this model size, or of all where it has none."""
+        found: dict[bool, dict[int, list[float]]] = {True: {}, False: {}}
+        for config, pairs in self.variant.counted:
+            counts = dict(pairs)
+            if counts.get(RESERVE) and counts.get("peak_bytes"):
+                same = self._is_alike(config)
+                ratio = counts[RESERVE] / counts["peak_bytes"]
+                found[same].setdefault(config.batch_size, []).append(ratio)
+        return {b: fmean(ratios) for b, ratios in (found[True] or found[False]).items()}
 
     def _measured(self) -> list[int]:
         """Batch sizes at which this model size was measured."""

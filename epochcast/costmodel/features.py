@@ -144,8 +144,9 @@ def counts(footprint: Footprint) -> dict[str, float]:
     for name in ("batch_elements", "aligned_flops"):
         if not getattr(footprint, name):  # imported ones may not know
             found.pop(name, None)
-    if footprint.eval_peak_bytes:
-        found["eval_peak_bytes"] = float(footprint.eval_peak_bytes)
+    for name in ("eval_peak_bytes", "reserve_bytes"):
+        if getattr(footprint, name):
+            found[name] = float(getattr(footprint, name))
     return found | {
         f"{CLASS_PREFIX}{name}": float(flops) for name, flops in footprint.flops_by_class
     }

@@ -14,6 +14,7 @@ sides (``hinge``; Boyd & Vandenberghe 2004, "Convex optimization", sections 3.1 
 Allocator, driver and process need more than the live tensors (``Layer``):
 
     bytes(x) = peak(x) + beyond(x)          where tensors were tracked; beyond is learned
+    bytes(x) = reserve(x) + beyond(x)       where the allocator was simulated, too
     bytes(x)                                where they were not; all of it is learned
 
 Beyond the tensors themselves come rounding, fragmentation, workspaces, the context and libraries:
@@ -54,6 +55,7 @@ LEAST_SD = 1e-4  # σ: counters of devices count in megabytes
 MAX_STEPS, CONVERGED = 200, 1e-4  # of expectation–maximisation, and the change of φ that ends them
 
 PEAKS = ("step_peak_bytes", "update_peak_bytes")
+PEAK, RESERVE = "peak_bytes", "reserve_bytes"  # what a layer may be counted from
 
 Line = tuple[float, float]  # bytes a sample, bytes without any
 Point = tuple[float, float]  # batch size, bytes
@@ -226,6 +228,8 @@ class Layer:
     Attributes:
         surface: of what it needs beyond the peak, or of all of it.
         beyond_peak: which of the two.
+        base: the count that it is beyond: the peak of live tensors, or what torch's caching
+            allocator holds for them in a simulation (``Footprint.reserve_bytes``).
         run: scatter of the surface's quantity from run to run.
         fragmentation: φ, of a configuration that was not measured, as a share of the peak.
     """
@@ -234,6 +238,7 @@ class Layer:
     beyond_peak: bool
     run: Scatter
     fragmentation: Scatter = NOTHING
+    base: str = PEAK
 
     def values(self, table: VariableTable, peak: Array) -> Array:
         """Bytes in n configurations; peak (n,), not negative."""

@@ -68,6 +68,7 @@ def _with_one_peak(footprint: Footprint, peak_bytes: int) -> Footprint:
         footprint,
         step_peak_bytes=peak_bytes,
         update_peak_bytes=0,
+        reserve_bytes=0,
         timeline=None,
         unknown=unknown,
     )

@@ -14,7 +14,14 @@ from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import phases, summary
-from epochcast.costmodel.memory import Layer, Layers, can_identify_share, fragmentation
+from epochcast.costmodel.memory import (
+    PEAK,
+    RESERVE,
+    Layer,
+    Layers,
+    can_identify_share,
+    fragmentation,
+)
 from epochcast.costmodel.pooling import Known, pooled_surface, shows_more
 from epochcast.costmodel.scatter import NOTHING, RoundScatter, Scatter, round_scatter
 from epochcast.costmodel.surface import (
@@ -197,8 +204,9 @@ class Rows:
             candidates: forms that all of it may have, where no tensors were tracked.
             fragments: whether it is handed out in segments that are cut up.
         """
-        beyond = summary.beyond_peak(value)
-        tensors, rest = self._tensors_and_rest(value)
+        base = RESERVE if fragments and self._simulated(value) else PEAK
+        beyond = summary.beyond_peak(value, base)
+        tensors, rest = self._tensors_and_rest(value, base)
         broken = fragmentation(tensors, rest) if fragments else NOTHING
         tracked = self.surface(
             beyond,
@@ -207,18 +215,26 @@ class Rows:
         )
         if tracked is not None:
             run = self.scatter(beyond).of_a_later_run()
-            return Layer(surface=tracked, beyond_peak=True, run=run, fragmentation=broken)
+            return Layer(
+                surface=tracked, beyond_peak=True, run=run, fragmentation=broken, base=base
+            )
         whole = self.surface(value, candidates)
         if whole is None:
             return None
         run = self.scatter(value).of_a_later_run()
         return Layer(surface=whole, beyond_peak=False, run=run, fragmentation=broken)
 
-    def _tensors_and_rest(self, value: Value) -> tuple[list[float], list[float]]:
+    def _simulated(self, value: Value) -> bool:
+        """Whether the allocator was simulated wherever this was measured."""
+        known = [m.footprint for m in self.trials if value(m)]
+        return bool(known) and all(x is not None and x.reserve_bytes for x in known)
+
+    def _tensors_and_rest(self, value: Value, base: str) -> tuple[list[float], list[float]]:
         """Bytes of tensors and what was needed beyond them, in every configuration that tells."""
+        counted = summary.reserve_bytes if base == RESERVE else summary.tensor_bytes
         tensors, rest = [], []
         for trials in self.groups.values():
-            known = [(t, v) for m in trials if (t := summary.tensor_bytes(m)) and (v := value(m))]
+            known = [(t, v) for m in trials if (t := counted(m)) and (v := value(m))]
             if known:
                 tensors.append(fmean(t for t, _ in known))
                 rest.append(fmean(max(1.0, v - t) for t, v in known))

@@ -191,12 +191,22 @@ def tensor_bytes(m: Measurement) -> float | None:
     return allocated_bytes(m) if peak is None else float(peak)
 
 
-def beyond_peak(value: Value) -> Value:
-    """What a layer of memory needed beyond the live tensors; None where they were not tracked."""
+def reserve_bytes(m: Measurement) -> float | None:
+    """What the allocator holds for the tensors, simulated."""
+    return float(m.footprint.reserve_bytes) if m.footprint and m.footprint.reserve_bytes else None
+
+
+def beyond_peak(value: Value, count: str = "peak_bytes") -> Value:
+    """What a layer of memory needed beyond the live tensors; None where they were not tracked.
+
+    Args:
+        value: the layer's bytes.
+        count: what was counted of the tensors: their peak, or ``"reserve_bytes"``.
+    """
 
     def beyond(m: Measurement) -> float | None:
-        whole, peak = value(m), m.footprint.count("peak_bytes") if m.footprint else None
-        return None if whole is None or peak is None else max(1.0, whole - peak)
+        whole, counted = value(m), m.footprint.count(count) if m.footprint else None
+        return None if whole is None or counted is None else max(1.0, whole - counted)
 
     return beyond
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from epochcast.errors import UsageError
 from epochcast.records import DeviceSpec
@@ -21,6 +21,8 @@ from epochcast.units import format_bytes, parse_bytes
 
 GIB = 2**30
 _NOISE = re.compile(r"nvidia|geforce|tesla|[^a-z0-9]")
+_MEMORY_SUFFIX = re.compile(r"-\d+gb$")
+SAME_CARD = 0.05  # of its memory: drivers report that much more or less of one card
 _A_SIZE = re.compile(r"\s*[\d.]+\s*[kmgt]i?b?\s*", re.IGNORECASE)
 
 
@@ -333,6 +335,23 @@ def find_device(text: str) -> DeviceSpec:
     raise UsageError(
         f"{text!r} {problem} {known}" if found else f"{problem} {known}; but got {text!r}"
     )
+
+
+def device_like(name: str, memory_bytes: int) -> DeviceSpec:
+    """A device that is here, by what torch tells of it, with the chip of the card it is.
+
+    Args:
+        name: as CUDA reports it, ``"NVIDIA A100-SXM4-40GB"``.
+        memory_bytes: likewise.
+    """
+    near = [
+        card.device
+        for card in CATALOGUE.values()
+        if abs(card.device.memory_bytes / memory_bytes - 1) < SAME_CARD
+        and _plain(_MEMORY_SUFFIX.sub("", card.device.name)) in _plain(name)
+    ]
+    chip = max(near, key=lambda device: len(device.name), default=UNKNOWN)
+    return replace(chip, name=name, memory_bytes=memory_bytes)
 
 
 def card_of(device: DeviceSpec) -> Card | None:

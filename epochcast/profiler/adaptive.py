@@ -39,6 +39,10 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import Question, choose_variant, predict
 from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.tails import tails_of
+from epochcast.devices.cards import device_like
+from epochcast.devices.need import needed_bytes
+from epochcast.errors import EpochcastError
+from epochcast.profiler.footprint.cuda.trace import cuda_sequences
 from epochcast.profiler.process import WorkerProcess
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.request import (
@@ -56,6 +60,7 @@ FIRST = 5  # configurations before the first fit: as many as a physical model ha
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
 DEFAULT_UNTIL = 0.05
 TOLERATED = 0.2  # half the 90 % interval of a later run: beyond, a deadline loses a fifth to it
+HOPELESS = 0.05  # with so little confidence it would still have to fit to be tried
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
 SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
 
@@ -311,7 +316,7 @@ def find_candidates(sweep: Sweep) -> list[Candidate]:
     for sizes, why in problems.items():
         named = " ".join(f"{name}={value}" for name, value in sizes)
         sweep.note("no-such-size", sizes=named, why=why)
-    fitting = [c for c in counted if _fits(c, sweep.prepared.device.memory_bytes)]
+    fitting = [c for c in counted if _fits(sweep, c)]
     if len(fitting) < len(counted):
         sweep.note("too-large", count=str(len(counted) - len(fitting)))
     return fitting
@@ -349,9 +354,23 @@ def _uncounted(sweep: Sweep, spec: TrialSpec) -> Candidate:
     return Candidate(spec=spec, config=sweep.prepared.config(spec))
 
 
-def _fits(candidate: Candidate, capacity: int) -> bool:
-    footprint = candidate.footprint
-    return footprint is None or not capacity or footprint.peak_bytes < capacity
+def _fits(sweep: Sweep, candidate: Candidate) -> bool:
+    """Whether a candidate may fit. The CPU's operators keep more than a GPU's: where they do not
+    fit, its own are followed, and what fits with a probability of a twentieth is tried."""
+    footprint, device = candidate.footprint, sweep.prepared.device
+    if footprint is None or not device.memory_bytes:
+        return True
+    if max(footprint.peak_bytes, footprint.reserve_bytes) < device.memory_bytes:
+        return True
+    if device.kind != "cuda":
+        return footprint.peak_bytes < device.memory_bytes
+    there = device_like(device.name, device.memory_bytes)
+    batch_sizes = [candidate.config.batch_size]
+    try:
+        (found,) = cuda_sequences(sweep.workers, candidate.spec, batch_sizes, there)
+    except EpochcastError:
+        return False
+    return needed_bytes(found, confidence=HOPELESS) < device.memory_bytes
 
 
 def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, Footprint]:

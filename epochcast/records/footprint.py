@@ -106,6 +106,8 @@ class Footprint:
         update_peak_bytes: largest sum of live tensors during the optimizer update.
         eval_peak_bytes: largest sum of live tensors while a batch is evaluated, optimizer state
             included; 0 where none is, or where it could not be counted.
+        reserve_bytes: what torch's caching allocator would hold of a CUDA device at most, for two
+            such steps; simulated, 0 if unknown.
         batch_elements: elements of all tensors of the batch, padding included.
         uncounted_operators: matrix-like operators without a FLOP formula, with how often each ran.
         timeline: all allocations; only where a dry run was asked for it.
@@ -129,6 +131,7 @@ class Footprint:
     step_peak_bytes: int
     update_peak_bytes: int
     eval_peak_bytes: int = 0
+    reserve_bytes: int = 0
     batch_elements: int = 0
     uncounted_operators: tuple[tuple[str, int], ...] = ()
     timeline: Timeline | None = None

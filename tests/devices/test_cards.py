@@ -2,7 +2,7 @@
 
 import pytest
 
-from epochcast.devices.cards import CATALOGUE, card_of, find_device
+from epochcast.devices.cards import CATALOGUE, card_of, device_like, find_device
 from epochcast.errors import UsageError
 
 LABELS = {"t4": 16, "rtx-2080-ti": 11, "a30": 24, "a10": 24, "l4": 24, "l40": 48, "l40s": 48}
@@ -63,6 +63,28 @@ def test_any_other_device_is_its_memory() -> None:
 def test_refused(text, message) -> None:
     with pytest.raises(UsageError, match=message):
         find_device(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "card"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", 79.3, "a100-80gb"),
+        ("NVIDIA L40S", 44.5, "l40s"),
+        ("Tesla T4", 14.7, "t4"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
+    ],
+)
+def test_a_device_that_is_here_has_the_chip_of_its_card(name, gib, card) -> None:
+    found, known = device_like(name, round(gib * 2**30)), CATALOGUE[card].device
+    assert (found.name, found.memory_bytes) == (name, round(gib * 2**30))
+    assert found.capability == known.capability
+    assert found.multiprocessors == known.multiprocessors
+
+
+def test_a_device_that_nobody_knows_is_taken_for_an_a100() -> None:
+    assert device_like("Some GPU", 2**34).multiprocessors == 108
+    assert device_like("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 5 * 2**30).capability == (8, 0)
 
 
 def test_a_card_of_the_catalogue_is_known_by_its_device() -> None:

@@ -8,7 +8,14 @@ from sequences import MIB, PARAMETER, STATE, WORKSPACE, training
 
 from epochcast.devices.allocator_settings import parse_settings
 from epochcast.devices.caching_allocator import OutOfDeviceMemory
-from epochcast.devices.replay import Variation, between, blocks_in_use, replay, runs_in
+from epochcast.devices.replay import (
+    Variation,
+    between,
+    blocks_in_use,
+    replay,
+    runs_in,
+    step_reserve,
+)
 
 ROUNDED = 4096
 WORKSPACE_BLOCK = -(-WORKSPACE // 512) * 512
@@ -99,3 +106,17 @@ def test_frees_between_two_allocations_have_no_order() -> None:
     at = next(n for n in range(len(events)) if events[n] < 0 and events[n + 1] < 0)
     turned[at], turned[at + 1] = turned[at + 1], turned[at]
     assert between(training(16), training(32, events=tuple(turned)), (16, 32), 24) is not None
+
+
+def test_the_reserve_of_a_tracked_step_is_that_of_two_whole_ones() -> None:
+    """Parameters, an activation and a gradient of 30 MiB each; states come after the first step."""
+    sizes, events = [30 * MIB] * 4, [1, 2, 3, 4, -3]
+    found = step_reserve(sizes, events, lasting=[0], states=[1])
+    # cuBLAS' workspaces are cut from the room that the first step's activation has left, the
+    # states take its gradient's; so the second step needs two more segments
+    assert found == 5 * 30 * MIB
+    assert step_reserve([], [], [], []) == 20 * MIB  # cuBLAS' two workspaces
+
+
+def test_an_empty_block_is_no_request() -> None:
+    assert step_reserve([0, 0], [1, 2, -2], lasting=[0], states=[]) == 20 * MIB

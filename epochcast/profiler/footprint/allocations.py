@@ -26,6 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from epochcast.devices.replay import step_reserve
 from epochcast.records import Timeline
 from epochcast.records.footprint import BlockKind
 
@@ -94,6 +95,13 @@ class Allocations:
         for block in blocks:
             self._kinds[block] = kind
         return sum(self._bytes[block] for block in blocks)
+
+    def reserve_bytes(self) -> int:
+        """What torch's caching allocator would hold for two such steps."""
+        blocks = enumerate(self._kinds)
+        lasting = [n for n, kind in blocks if kind in ("parameter", "buffer")]
+        states = [n for n, kind in enumerate(self._kinds) if kind == "optimizer"]
+        return step_reserve(self._bytes, self.events, lasting, states)
 
     def timeline(self, forward_end: int, step_end: int) -> Timeline:
         """All of it as a record."""

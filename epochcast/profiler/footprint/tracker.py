@@ -169,6 +169,7 @@ def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:
         typical,
         batch_elements=round(drawn.mean_elements),
         step_peak_bytes=max(typical.step_peak_bytes, largest.step_peak_bytes),
+        reserve_bytes=max(typical.reserve_bytes, largest.reserve_bytes),
     )
 
 
@@ -264,6 +265,7 @@ class _TrackedStep:
             static_bytes=self.static_bytes,
             step_peak_bytes=max(peaks["forward"], peaks["backward"]),
             update_peak_bytes=peaks["update"],
+            reserve_bytes=memory.reserve_bytes(),
             batch_elements=sum(self.batch_elements) // micro_steps,
             uncounted_operators=tuple(sorted(tracker.uncounted.items())),
             timeline=memory.timeline(self.forward_ends[0], self.step_end) if timeline else None,
