@@ -128,7 +128,8 @@ def _cudnn(
     state = inputs.new_empty(0, dtype=torch.uint8) if dropout > 0 and train else None
     buffer = params[0].detach().flatten()  # stands for the one that all are in
     sizes = mode, size, projected, layers, batch_first, dropout, train, bidirectional
-    return aten._cudnn_rnn(inputs, params, per_layer, buffer, hidden, cell, *sizes, [], state)
+    with torch.autocast(kind, enabled=False):  # a CUDA build's would cast once more, on the device
+        return aten._cudnn_rnn(inputs, params, per_layer, buffer, hidden, cell, *sizes, [], state)
 
 
 # -- what its kernels make -------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from epochcast.profiler.footprint.allocations import ModuleScopes
-from epochcast.profiler.footprint.cuda import attention, dropout, fake_device, recurrent
+from epochcast.profiler.footprint.cuda import attention, fake_device, kernels, recurrent
 from epochcast.profiler.footprint.cuda.watcher import CudaWatcher
 from epochcast.profiler.footprint.dry_run import NeedsRealValues, Simulation, eager, explaining
 from epochcast.profiler.footprint.tracker import (
@@ -116,13 +116,12 @@ def claim(device: DeviceSpec, source: SequenceSource = "device") -> None:
     """
     if source == "device":
         fake_device.install(device)
-        attention.install("AutogradCUDA")
-        recurrent.install("AutogradCUDA")
     else:
         fake_device.current[:] = [device]
-        attention.install("AutogradCPU")
-        recurrent.install("AutogradCPU")
-        dropout.install()
+    key = "CUDA" if source == "device" else "CPU"
+    kernels.install(key)
+    attention.install(f"Autograd{key}")
+    recurrent.install(f"Autograd{key}")
 
 
 class _Followed(Simulation):

@@ -181,6 +181,18 @@ class Convolutions(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
+def gated():
+    """SiLU and a root-mean-square norm, as in Llama."""
+    model = nn.Sequential(nn.RMSNorm(64), nn.Linear(64, 64), nn.SiLU(), nn.Mish(), nn.Linear(64, 8))
+    return Workload(
+        model=model,
+        train_data=TensorDataset(torch.zeros(64, 64), torch.zeros(64, dtype=torch.long)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        loss=functional.cross_entropy,
+        batch_size=64,
+    )
+
+
 def cnn():
     model = Convolutions()
     data = TensorDataset(torch.zeros(16, 3, 32, 32), torch.zeros(16, dtype=torch.long))
@@ -234,6 +246,8 @@ CASES = {
     "mlp compiled": _workload(partial(mlp, compile=True)),
     "mlp h100": _workload(mlp, H100),
     "cnn": _workload(cnn),
+    "gated": _workload(gated),
+    "gated on cpu": _workload(gated, source="cpu"),
     "lstm": _workload(recurrent),
     "lstm on cpu": _workload(recurrent, source="cpu"),
     "gru": _workload(partial(recurrent, nn.GRU)),

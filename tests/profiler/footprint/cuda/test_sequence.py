@@ -83,6 +83,15 @@ def test_parameters_know_their_module_and_activations_the_users_line(followed):
     assert any(line.startswith("followed.py:") for line in sequence.lines)
 
 
+@pytest.mark.parametrize("name", ["gated", "gated on cpu"])
+def test_operators_of_a_cuda_build_are_whole(followed, name):
+    """Another build takes them apart: six blocks for the gradient of one SiLU."""
+    made = followed(name).operators
+    whole = {"silu_backward", "mish_backward", "_fused_rms_norm", "_fused_rms_norm_backward"}
+    assert whole <= {operator.split(".")[1] for operator in made}
+    assert not {"aten.sigmoid.default", "aten.softplus.default", "aten.rsqrt.default"} & set(made)
+
+
 # -- settings --------------------------------------------------------------------------------------
 
 
