@@ -245,6 +245,7 @@ options = _record(
     records.Option,
     epochs=positive,
     steps_per_epoch=positive,
+    horizon_steps=positive,
     target_epochs=st.none() | positive,
     max_epochs=st.none() | positive,
     efficiency=st.none() | factors,
@@ -258,17 +259,20 @@ def _schedules(draw: st.DrawFn) -> tuple[records.Checkpoint, ...]:
     return tuple(replace(draw(checkpoints), epoch=epoch) for epoch in draw(_rising)[:4])
 
 
-plans = _record(
-    records.Plan,
-    schema=st.just(records.SCHEMA),
-    options=st.lists(options, min_size=1, max_size=2).map(tuple),
-    timeline=_schedules(),
-    folds=positive,
-    min_epochs=positive,
-    target_epochs=st.none() | positive,
-    max_epochs=st.none() | positive,
-    save_interval_seconds=st.none() | factors,
-    mtbf_seconds=st.none() | factors,
+_plan_parts: dict[str, st.SearchStrategy[Any]] = {
+    "schema": st.just(records.SCHEMA),
+    "options": st.lists(options, min_size=1, max_size=2).map(tuple),
+    "timeline": _schedules(),
+    "folds": positive,
+    "min_epochs": positive,
+    "target_epochs": st.none() | positive,
+    "max_epochs": st.none() | positive,
+    "save_interval_seconds": st.none() | factors,
+    "mtbf_seconds": st.none() | factors,
+}
+plans = st.one_of(
+    _record(records.Plan, **_plan_parts, unit=st.just("epoch"), segment_steps=st.none()),
+    _record(records.Plan, **_plan_parts, unit=st.just("step"), segment_steps=positive),
 )
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)

@@ -16,16 +16,16 @@ UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
-PROBE_MORE = (  # warnings whose advice is to probe: of imported runs, which nobody can, to import
-    "one-round",
-    "few-configurations",
-    "far-extrapolation",
-    "far-extrapolation-from-zero",
-    "line-ends",
-    "borrowed",
-    "few-levels",
-    "levels-unforetold",
-)
+IMPORT_MORE = {  # instead of advice to probe, of imported runs, which nobody can
+    "one-round": "one-round-imported",
+    "few-configurations": "few-configurations-imported",
+    "far-extrapolation": "far-extrapolation-imported",
+    "far-extrapolation-from-zero": "far-extrapolation-from-zero-imported",
+    "line-ends": "line-ends-imported",
+    "borrowed": "borrowed-imported",
+    "few-levels": "few-levels-imported",
+    "levels-unforetold": "levels-unforetold-imported",
+}
 
 
 def cut_batch(asked: int, made: int) -> list[Warning_]:
@@ -54,7 +54,7 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
     ]
     if not is_imported(parameters):
         return found
-    return [replace(w, code=f"{w.code}-imported") if w.code in PROBE_MORE else w for w in found]
+    return [replace(w, code=IMPORT_MORE.get(w.code, w.code)) for w in found]
 
 
 def is_imported(parameters: Parameters) -> bool:
