@@ -27,7 +27,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         folder: where each process writes its events; must be there.
         mode: ``miniature``: short epochs, then the end; ``watch``: whole epochs, nothing changed.
-        epochs: passes over a training loader after which a miniature ends the script.
+        epochs: passes over a training loader after which a miniature ends the script; up to five
+            times as many where all of them are shorter than one that is cut, unless processes
+            train together.
         pass_seconds: of a training pass, after which it ends at the next step; the first steps
             (compiling, first touch) do not count.
         evaluation_seconds: the same of a pass that does not train.

@@ -328,3 +328,40 @@ def test_whatever_is_wrong_with_us_the_script_runs(tmp_path: Path, settings: str
         check=True,
     )
     assert (done.stdout, done.stderr) == ("script\n", "")
+
+
+TRACKERS = {
+    "wandb": "def init(project=0, mode=0, resume=0):\n    return (project, mode, resume)\n",
+    "mlflow": "def set_tracking_uri(uri):\n    return uri\n",
+    "neptune": "def init_run(mode=None):\n    return mode\n",
+    "comet_ml": "class Experiment: ...\nclass OfflineExperiment: ...\n",
+}
+TRACKING = """
+import comet_ml, mlflow, neptune, os, wandb
+print(wandb.init("mine", mode="online", resume="must"))
+print(mlflow.set_tracking_uri("sqlite:///mine.db"), mlflow.set_tracking_uri("https://there"))
+print(neptune.init_run(mode="async"), comet_ml.Experiment is comet_ml.OfflineExperiment)
+print(os.environ["MLFLOW_TRACKING_URI"])
+"""
+
+
+def test_trackers_work_offline_whatever_the_script_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    for name, text in TRACKERS.items():
+        (tmp_path / "work" / f"{name}.py").write_text(text)
+    tracking = run(tmp_path, TRACKING, {})
+    own = f"file:{tmp_path / 'reports' / 'trackers'}/mlruns"
+    assert tracking.output.splitlines() == [
+        "('mine', 'offline', 0)",
+        f"sqlite:///mine.db {own}",
+        "offline True",
+        own,
+    ]
+    assert not tracking.of(Failed)
+
+
+def test_trackers_of_a_run_that_is_watched_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "wandb.py").write_text(TRACKERS["wandb"])
+    script = "import wandb\nprint(wandb.init(mode='online'))"
+    assert run(tmp_path, script, {"mode": "watch"}).output == "(0, 'online', 0)\n"

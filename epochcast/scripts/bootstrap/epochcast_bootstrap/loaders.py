@@ -24,6 +24,7 @@ from epochcast_bootstrap.writing import now, number_of
 
 SETTLED = 3  # batches after which the clock of a pass starts: compiling, first touch are over
 LEAST_STEPS = 3  # of optimizers in a pass that is cut
+MORE_EPOCHS = 5  # times as many are let pass where they are too short to tell anything
 PATIENCE = 2  # times its seconds a pass goes on where no step boundary comes
 MARK = "_epochcast_pass"
 
@@ -36,6 +37,7 @@ class Seen:
         self.length = batches
         self.passes = 0
         self.epochs = 0  # passes that trained
+        self.seconds = 0.0  # of them
 
 
 class Pass:
@@ -217,13 +219,13 @@ class Loaders:
         return not this.refused
 
     def _is_one_too_many(self, this):
-        wanted = self._watch.settings["epochs"]
-        return (
-            self._watch.miniature
-            and this.batches == 0
-            and this.seen.epochs > 0
-            and max(seen.epochs for seen in self._seen.values()) >= wanted
-        )
+        if not self._watch.miniature or this.batches or not this.seen.epochs:
+            return False
+        settings, most = self._watch.settings, max(self._seen.values(), key=lambda s: s.epochs)
+        if most.epochs < settings["epochs"]:
+            return False
+        enough = most.seconds >= settings["pass_seconds"] or self._watch.world_size > 1
+        return enough or most.epochs >= MORE_EPOCHS * settings["epochs"]
 
     def _begin(self, this, at):
         watch = self._watch
@@ -335,6 +337,7 @@ class Loaders:
         watch.steps.drain()
         trained = this.steps > 0 or (watch.steps.count == 0 and this.backwards > 0)
         this.seen.epochs += trained
+        this.seen.seconds += (now() - this.began) * trained
         if outcome == "abandoned" and this.batches == this.seen.length:
             outcome = "exhausted"  # who knows the length needs not ask once more
         self.last_trained = this if trained else None

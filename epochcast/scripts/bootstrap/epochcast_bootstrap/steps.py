@@ -237,8 +237,7 @@ class Steps:
         self._synchronized = False
 
     def _describe(self, optimizer):
-        number = len(self._numbers)
-        self._numbers[optimizer] = number
+        number = self._numbers[optimizer] = self._described
         self._described += 1
         if self._described > MOST_OPTIMIZERS:
             return number
