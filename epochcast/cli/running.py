@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -95,6 +97,8 @@ def run(**options: Any) -> None:
     from epochcast.scripts.running import run_command
 
     asked = _run_of(click.get_current_context().meta["command"], options)
+    if not options["no_store"]:  # as the command ends there may be no time to load it
+        Thread(target=import_module, args=("epochcast.scripts.feedback",), daemon=True).start()
     collected = _Collected()
     finished = run_command(asked, [collected, *_watchers(asked.folder, options["as_json"])])
     if not options["no_store"]:
@@ -113,6 +117,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
         UsageError: there is no command, or an option makes no sense.
     """
     from epochcast.guard.segments import in_segments
+    from epochcast.profiler.process_age import process_age
     from epochcast.records import Plan
     from epochcast.scripts.command import Template, require_program, workload_name
     from epochcast.scripts.running import Run
@@ -135,6 +140,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
         lead=options["lead"],
         signal=options["signal_name"] and f"SIG{options['signal_name']}",
         ends_at_limit=options["end_at_deadline"],
+        before=process_age(),
     )
 
 

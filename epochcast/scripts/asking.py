@@ -20,8 +20,8 @@ from epochcast.scripts import events as e
 from epochcast.scripts.tracker import Tracker
 
 SURE = 0.95  # of what must fit in between
-LEAVE_SECONDS = 1.5  # of a process that has torch loaded, on an idle machine
-LEAVE_SHARE = 0.3  # of its start-up: the interpreter and libraries are taken down, too
+LEAVE_SECONDS = 2.0  # of a process that has torch loaded, on an idle machine, and then of us
+LEAVE_SHARE = 0.4  # of its start-up: the interpreter and libraries are taken down, too
 LAUNCHER_SECONDS = 3.0  # of torchrun, which ends after all of its processes
 SAVE_BYTES = 16  # of a parameter in a checkpoint nobody has seen: in fp32, with Adam's two moments
 SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk

@@ -55,6 +55,7 @@ class Run:
         epochs, steps_per_epoch, lead: as of ``Watched``.
         signal: by which it is to be asked, e.g. ``"SIGUSR1"``; None finds out what it handles.
         ends_at_limit: whether it is ended when a limit is used up.
+        before: seconds that limits count already.
     """
 
     arguments: tuple[str, ...]
@@ -68,6 +69,7 @@ class Run:
     lead: float | None = None
     signal: str | None = None
     ends_at_limit: bool = False
+    before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ class _Running:
                 arguments=run.arguments,
                 began=began,
                 wall=wall,
+                before=run.before,
                 plan=run.plan,
                 budget=run.budget,
                 epochs=run.epochs,

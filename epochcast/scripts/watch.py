@@ -66,6 +66,7 @@ class Watched:
         workload: what the script is called.
         arguments: of the command.
         began, wall: when it started, by the monotonic clock and in seconds since 1970.
+        before: seconds before that of which limits count too, our own start.
         plan: that it was started by; None for none.
         budget: what it may use.
         epochs: that it will train, where whoever started it said so.
@@ -79,6 +80,7 @@ class Watched:
     arguments: tuple[str, ...]
     began: float
     wall: float
+    before: float = 0.0
     plan: Plan | None = None
     budget: Budget = field(default_factory=Budget)
     epochs: int | None = None
@@ -318,9 +320,9 @@ class Watch:
         return Account(
             plan=self.plan,
             allocation=w.allocation,
-            run_began=w.wall,
-            process_began=w.wall,
-            process_zero=w.began,
+            run_began=w.wall - w.before,
+            process_began=w.wall - w.before,
+            process_zero=w.began - w.before,
         )
 
     def _outlook(self, now: float) -> tuple[Forecast, Work] | None:
