@@ -7,10 +7,10 @@
 The model never has memory, whatever its size. The data set and its collation are the workload's own
 and run for real.
 
-It is always the CPU's operators that are traced: torch without CUDA has no fake CUDA tensors. On a
-CUDA device FLOPs, parameters, gradients and most activations are the same; attention with dropout
-and recurrent layers are other kernels there, which keep other tensors for the backward pass.
-Optimizers take the form that they would take there (``foreach``).
+It is always the CPU's operators that are traced here. On a CUDA device FLOPs, parameters, gradients
+and most activations are the same; attention with dropout and recurrent layers are other kernels
+there, which keep other tensors for the backward pass: ``cuda/`` follows those, in a process of its
+own. Optimizers take the form that they would take there (``foreach``).
 """
 
 from __future__ import annotations
