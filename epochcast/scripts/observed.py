@@ -157,15 +157,14 @@ class _Observation:
         return self.passes[1:] or self.passes
 
     @cached_property
-    def each_boundary(self) -> float:
-        """Batches from one boundary of steps to the next."""
-        found = [
-            after.batches - before.batches
-            for p in self.passes
-            for before, after in pairwise(p.boundaries)
-            if after.batches > before.batches and after.index - before.index <= 1
-        ]
+    def stride(self) -> float:
+        """Batches from one step to the next that begins with new ones."""
+        found = [b - a for p in self.passes for a, b in pairwise(p.drawn)]
         return float(median(found)) if found else 1.0
+
+    def ahead(self, p: Pass) -> float:
+        """Batches of a pass that were drawn before they were used."""
+        return max(0.0, p.drawn[0] - self.stride) if p.drawn else 0.0
 
     @cached_property
     def world_size(self) -> int:
@@ -186,7 +185,7 @@ class _Observation:
     @cached_property
     def accumulation(self) -> int:
         given = self._given("accumulation")
-        return given if isinstance(given, int) and given > 0 else max(1, round(self.each_boundary))
+        return given if isinstance(given, int) and given > 0 else max(1, round(self.stride))
 
     @cached_property
     def batch_size(self) -> int:
@@ -278,7 +277,7 @@ class _Observation:
 
     def _whole_pass(self, p: Pass) -> tuple[float, float, float]:
         """Of a pass of one step: it cannot be told from what comes before it."""
-        batches = max(1.0, min(p.boundaries[0].batches, self.each_boundary))
+        batches = max(1.0, p.boundaries[0].batches - self.ahead(p))
         seconds = self.timeline.seconds(p.began, p.boundaries[0].at)
         if seconds <= 0:
             raise NothingSeen("it made one step and ended: too little to measure")
@@ -442,14 +441,17 @@ class _Observation:
     def _beside(self, p: Pass, window: Interval, t: float) -> float:
         first, last = p.boundaries[0], p.boundaries[-1]
         if len(self.passes) == 1:
-            first = p.boundaries[self.first_steady]  # what is slow until then is a surcharge
-            return self.timeline.seconds(last.at, window.ended)
+            return self.timeline.seconds(last.at, window.ended) - self._unfinished(p) * t
         begin = self.timeline.seconds(p.began, first.at)
-        own = min(float(first.batches), self.each_boundary) * t
-        rest = self.timeline.seconds(last.at, window.ended)
+        own = (first.batches - self.ahead(p)) * t
+        rest = self.timeline.seconds(last.at, window.ended) - self._unfinished(p) * t
         if self.one_step_passes:
             own = begin
         return begin - own + rest + self._other_training(p, window)
+
+    def _unfinished(self, p: Pass) -> float:
+        """Batches of a pass after the last step at whose end the device was done."""
+        return p.drawn[-1] - p.boundaries[-1].batches if p.drawn else 0.0
 
     def _other_training(self, main: Pass, window: Interval) -> float:
         """What other loaders that are trained with take beyond their miniature, in an epoch."""
@@ -474,12 +476,10 @@ class _Observation:
         p = self.passes[0]
         if len(self.passes) == 1 or not self.timeline.windows:
             first = p.boundaries[self.first_steady]
-            done = float(first.batches - p.boundaries[0].batches)
-            done += min(float(p.boundaries[0].batches), self.each_boundary)
+            done = first.batches - self.ahead(p)
             return max(0.0, self.timeline.seconds(p.began, first.at) - done * t)
-        window, last = self.timeline.windows[0], p.boundaries[-1]
-        batches = float(last.batches - p.boundaries[0].batches)
-        batches += min(float(p.boundaries[0].batches), self.each_boundary)
+        window = self.timeline.windows[0]
+        batches = p.drawn[-1] - self.ahead(p)
         training = self.timeline.seconds(window.began, window.ended)
         usual = batches * t + (fmean(fixed) if fixed else 0.0)
         return max(0.0, training - usual + self._first_evaluations(window))
@@ -590,10 +590,7 @@ class _Observation:
     @property
     def _batches_trained(self) -> float:
         """In all passes, those drawn ahead of use apart."""
-        ends = ((p.boundaries[0], p.boundaries[-1]) for p in self.passes)
-        return sum(
-            b.batches - a.batches + min(float(a.batches), self.each_boundary) for a, b in ends
-        )
+        return sum(p.drawn[-1] - self.ahead(p) for p in self.passes if p.drawn)
 
     def assumptions(self) -> list[Warning_]:
         """What was not seen, and what is therefore taken to be so."""

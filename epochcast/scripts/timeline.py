@@ -67,6 +67,8 @@ class Pass:
         first_batch_at: when it was there.
         trains: whether there was a backward during it.
         boundaries: of its steps.
+        drawn: batches drawn by each of its steps that has more of them than the one before it, the
+            device done or not.
     """
 
     loader: int
@@ -77,6 +79,7 @@ class Pass:
     first_batch_at: float | None = None
     trains: bool = False
     boundaries: tuple[Boundary, ...] = ()
+    drawn: tuple[int, ...] = ()
 
     @property
     def interval(self) -> Interval:
@@ -212,6 +215,20 @@ class Timeline:
         return found
 
     @cached_property
+    def drawn(self) -> dict[int | None, list[int]]:
+        """Batches drawn by steps, without repetition, by the number of their pass."""
+        found: dict[int | None, list[int]] = {}
+        steps = 0
+        for block in self.blocks:
+            for step in block.steps:
+                steps += 1
+                of_it = found.setdefault(block.pass_, [])
+                batches = steps if block.pass_ is None else step.batches
+                if not of_it or batches > of_it[-1]:
+                    of_it.append(batches)
+        return found
+
+    @cached_property
     def passes(self) -> list[Pass]:
         """All, in the order in which they began."""
         ended = {event.number: event for event in of_kind(self.events, e.PassEnded)}
@@ -227,8 +244,9 @@ class Timeline:
             loader=begun.loader,
             began=begun.at,
             ended=None,
-            trains=bool(boundaries),
+            trains=begun.number in self.boundaries,
             boundaries=boundaries,
+            drawn=tuple(self.drawn.get(begun.number, ())),
         )
         if ended is None:
             return replace(one, batches=boundaries[-1].batches if boundaries else 0)
@@ -259,6 +277,7 @@ class Timeline:
                 batches=loose[-1].batches,
                 trains=True,
                 boundaries=loose,
+                drawn=tuple(self.drawn.get(None, ())),
             )
         ]
 

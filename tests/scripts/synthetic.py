@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+import msgspec
+
 from epochcast.scripts import events as e
 from epochcast.scripts.command import Template
 from epochcast.scripts.observed import Trial
@@ -24,6 +26,8 @@ class Training:
         evaluate_each: steps within an epoch, instead; 0 for never.
         miniature: batches of a miniature pass; ``eval_miniature`` of an evaluation.
         ahead: batches that are drawn before they are used.
+        block: steps after which an accelerator is waited for; 0 trains on the CPU. The others
+            are stamped when they are started, long before the device has done them.
     """
 
     samples: int = 6400
@@ -51,6 +55,7 @@ class Training:
     miniature: int = 96
     eval_miniature: int = 10
     ahead: int = 0
+    block: int = 0
     values: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,9 +132,22 @@ class Training:
                 main="/work/train.py",
             ),
             e.Sources(at=at + 0.6 * self.startup, files=("/work/train.py",)),
+            *([self._optimizer()] if self.block else []),
             self._loader(0, self.samples, self.batches, self.batch_size),
             self._loader(1, self.eval_samples, self.eval_batches, self.eval_batch_size),
         ]
+
+    def _optimizer(self) -> e.Optimizer:
+        return e.Optimizer(
+            at=self.at,
+            number=0,
+            name="torch.optim.adamw.AdamW",
+            parameters=1000,
+            device="cuda:0",
+            device_name="NVIDIA T4",
+            device_memory=2**34,
+            dtype="float32",
+        )
 
     def _loader(self, number: int, samples: int, batches: int, batch_size: int) -> e.Loader:
         return e.Loader(
@@ -168,7 +186,9 @@ class Training:
                 self._evaluate()
                 continue
             self.index += 1
-        self._flush(steps, number)
+            if self.block and len(steps) == self.block:
+                self._flush(steps, number)
+        self._flush(steps, number, synchronized=not self.block)
         self.found.append(
             e.PassEnded(
                 at=self.at,
@@ -188,13 +208,20 @@ class Training:
         drawn = min(batch + self.ahead, self.batches)
         return e.Step(at=at, optimizer=optimizer, batches=drawn, backwards=batch, waited=0.0)
 
-    def _flush(self, steps: list[e.Step], number: int) -> None:
+    def _flush(self, steps: list[e.Step], number: int, synchronized: bool = True) -> None:
+        if steps and self.block:
+            started = [self._started(step) for step in steps]
+            steps[: len(steps) - synchronized] = started[: len(steps) - synchronized]
         if steps:
             block = e.Steps(
-                at=self.at, loader=0, pass_=number, steps=tuple(steps), synchronized=True
+                at=self.at, loader=0, pass_=number, steps=tuple(steps), synchronized=synchronized
             )
             self.found.append(block)
             steps.clear()
+
+    def _started(self, step: e.Step) -> e.Step:
+        """When the host was done with it."""
+        return msgspec.structs.replace(step, at=step.at - 0.4 * self.step)
 
     def _evaluate(self) -> None:
         number, self.passes = self.passes, self.passes + 1

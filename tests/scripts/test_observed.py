@@ -100,10 +100,21 @@ def test_a_whole_run_is_priced_at_what_it_takes(training: Training, epochs: int)
         Training(eval_samples=0, save_every=0),
         Training(miniature=10**9, eval_miniature=10**9),
         Training(epochs=2),
+        Training(block=7),
+        Training(block=7, accumulation=4),
+        Training(block=10, ahead=1, epochs=2),
+        Training(block=10, miniature=24),
     ],
 )
 def test_how_a_loop_is_made_does_not_change_its_price(training: Training) -> None:
     assert predicted(training, 10) == pytest.approx(training.total(10), rel=0.005)
+
+
+def test_an_accelerator_is_timed_where_it_was_waited_for() -> None:
+    m = measured(Training(block=7, accumulation=4))
+    assert (m.device.kind, m.device.name) == ("cuda", "NVIDIA T4")
+    assert m.config.accumulation == 4
+    assert m.step_seconds == pytest.approx([0.02] * len(m.step_seconds))
 
 
 def test_a_run_of_one_miniature_has_a_warm_up_and_says_that_it_was_short() -> None:
