@@ -257,9 +257,10 @@ class _Smooth:
     stretches: tuple[float, ...]
     nugget: float
 
-    def covariance(self, Z: Array) -> Array:
-        """k(Z, Z), (n, n)."""
-        return kernel(Z, Z, self.length_scale * np.array(self.stretches))
+    def covariance(self, squares: Array) -> Array:
+        """k(Z, Z), (n, n), from the squared distances along each axis, (d, n, n)."""
+        weights = 1.0 / (self.length_scale * np.array(self.stretches)) ** 2
+        return np.asarray(np.exp(np.tensordot(weights, squares, 1) / -2))
 
     @property
     def log_prior(self) -> float:
@@ -336,7 +337,7 @@ def _assumed(Z: Array, r: Array, spare: int) -> Discrepancy:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Rows:
     """What is fitted; see the module for the letters."""
 
@@ -345,6 +346,11 @@ class _Rows:
     T: Array
     r: Array
     noise_sd: float
+
+    @cached_property
+    def squares(self) -> Array:
+        """Squared distances along each axis, (d, n, n)."""
+        return np.asarray((self.Z.T[:, :, None] - self.Z.T[:, None, :]) ** 2)
 
     def solved(self, smooth: _Smooth | None) -> _Solved:
         """The equations where all of λ is taken for noise, as far as it decides nothing."""
@@ -356,7 +362,7 @@ class _Rows:
         if own:
             R = R + own * neighbourhood(self.Z, self.Z)
         if smooth:
-            R = R + smooth.covariance(self.Z)
+            R = R + smooth.covariance(self.squares)
         return _Solved(R, self.U, self.r)
 
     def discrepancy(self, smooth: _Smooth | None, plain: _Solved) -> Discrepancy:
