@@ -349,6 +349,25 @@ largest_values = _record(
     records.LargestValue, need=st.none() | device_needs, above=st.none() | device_needs
 )
 alternatives = _record(records.Alternative, need=st.none() | device_needs)
+asked_steps = _record(records.AskedStep)
+timed_rounds = _record(
+    records.TimedRounds, step_seconds=st.lists(st.floats(1e-9, 1e9), min_size=1).map(tuple)
+)
+baseline_entries = _record(
+    records.BaselineEntry,
+    config=run_configs,
+    timed=st.lists(timed_rounds, max_size=2).map(tuple),
+    counts=st.dictionaries(texts, counts, max_size=3),
+    peak_by_module=st.dictionaries(texts, counts, max_size=3),
+)
+baselines = _record(records.Baseline, entries=st.lists(baseline_entries, max_size=2).map(tuple))
+changes = _record(records.Change)
+checked_steps = _record(
+    records.CheckedStep,
+    before=st.none() | baseline_entries,
+    after=baseline_entries,
+    changes=st.lists(changes, max_size=2).map(tuple),
+)
 
 every_record = st.one_of(
     device_specs,
@@ -356,6 +375,8 @@ every_record = st.one_of(
     device_needs,
     largest_values,
     alternatives,
+    baselines,
+    checked_steps,
     timelines(),
     dataset_specs,
     run_configs,

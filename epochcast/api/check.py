@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from math import exp, hypot, log
+from math import exp, hypot, inf, log
 from statistics import fmean, variance
 
 from epochcast.errors import UsageError
@@ -287,7 +287,7 @@ def _time_change(before: TimedRounds, after: TimedRounds, limit: float) -> Chang
         before=exp(fmean(map(log, before.step_seconds))),
         after=exp(fmean(map(log, before.step_seconds))) * middle,
         verdict=verdict,
-        interval=(low, high),
+        interval=(low, high) if high < inf else None,
     )
 
 
@@ -307,7 +307,7 @@ def ratio(before: Sequence[float], after: Sequence[float]) -> tuple[float, float
     old, new = [log(x) for x in before], [log(x) for x in after]
     middle = fmean(new) - fmean(old)
     if min(len(old), len(new)) < 2:
-        return 0.0, exp(middle), float("inf")
+        return 0.0, exp(middle), inf
     parts = [(variance(x) / len(x), len(x) - 1) for x in (old, new)]
     error = hypot(*(part**0.5 for part, _ in parts))
     if error == 0.0:

@@ -413,8 +413,9 @@ def _in_order(
     found, epochs = taken(division, at.config.accumulation, steps), steps / division.updates
     step, update = at.micro_step(), at.update()
     mean = epochs * division.full_seconds(step, update) or 1.0  # nothing, where steps take none
+    full = int(found.full)
     counted = {
-        "training steps": (int(found.full), (found.full * step + found.updates * update) / mean),
+        "training steps": (full, (full * step + found.updates * update) / mean),
         "last partial batches": (found.partial, found.partial / epochs),
         "starting epochs": (found.begun, found.begun / epochs),
     }

@@ -108,7 +108,8 @@ class Change:
         name: of the count, ``"step_seconds"``, or a setting of the configuration.
         before, after: numbers, or settings as text.
         verdict: ``"unclear"`` of a time where the rounds differ too much to tell.
-        interval: of the ratio of two times, where they were compared: 90 %.
+        interval: of the ratio of two times, 90 %; None of a count, and where a single process
+            on one of the sides bounds nothing.
         culprits: of a peak, the modules whose share changed most, in bytes.
     """
 

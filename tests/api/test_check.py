@@ -276,3 +276,8 @@ def test_the_fixture(pytester, monkeypatch):
     failed.stdout.fnmatch_lines(["*FLOPs*100*150*+50.00 %*worse*"])
     shutil.rmtree(pytester.path / ".pytest_cache", ignore_errors=True)
     assert Path("epochcast-baseline.json").exists()
+
+
+def test_a_single_process_on_one_side_is_not_clear_and_still_a_document():
+    (change,) = compare(entry([("a", (1.0,))]), entry([("a", (3.0,))]), Limits(time=0.05))
+    assert (change.verdict, change.interval) == ("unclear", None)
