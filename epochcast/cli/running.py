@@ -14,7 +14,7 @@ import click
 
 from epochcast.cli.options import DURATION, WithCommand, document, say, store_option
 from epochcast.cli.probing import VARIABLE
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, UsageError
 
 if TYPE_CHECKING:
     from epochcast.guard.events import Watcher
@@ -119,13 +119,14 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     from epochcast.guard.segments import in_segments
     from epochcast.profiler.process_age import process_age
     from epochcast.records import Plan
-    from epochcast.scripts.command import Template, require_program, workload_name
+    from epochcast.scripts.command import Filled, require_program, workload_name
     from epochcast.scripts.running import Run
 
     environment = dict(options["variables"])
-    command = command or ()
-    template = Template(arguments=command, environment=tuple(environment.items()))
-    require_program(template.filled({}), Path.cwd())
+    if not command:
+        raise UsageError("give the command that starts your script after --: -- python train.py")
+    filled = Filled(arguments=command, environment=tuple(environment.items()))
+    require_program(filled, Path.cwd())
     plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))
     budget = _budget(plan, options["deadline"])
     return Run(

@@ -97,6 +97,11 @@ class Template:
         return workload_name(self.arguments)
 
 
+def verbatim(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Arguments as a template that stands for nothing but themselves."""
+    return tuple(PLACE.sub(lambda m: f"{{{{{m[2]}}}}}" if m[2] else m[0], a) for a in arguments)
+
+
 def _missing(name: str) -> str:
     literal = "{{" + name + "}}"
     if name == EPOCHS:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
-from epochcast.scripts.command import PLACE, Filled, Template
+from epochcast.scripts.command import PLACE, Filled, Template, verbatim
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.running import Finished, Run
 from epochcast.scripts.tracker import Tracker
@@ -63,10 +63,11 @@ def measured_run(
         earlier: of the same script; their templates say what its arguments are.
     """
     probed = list(earlier)
-    template = Template(arguments=run.arguments, environment=tuple(run.environment.items()))
+    environment = tuple((name, verbatim([x])[0]) for name, x in run.environment.items())
+    template = Template(arguments=verbatim(run.arguments), environment=environment)
     templates = [m.script.arguments for m in reversed(probed) if m.script is not None]
     values = next(filter(None, (values_among(t, run.arguments) for t in templates)), {})
-    filled = Filled(arguments=run.arguments, environment=template.environment)
+    filled = Filled(arguments=run.arguments, environment=tuple(run.environment.items()))
     trial = Trial(
         workload=run.workload,
         template=template,

@@ -261,6 +261,7 @@ class Watch:
             projected_money=account.money(projected.p50),
             end_epochs=self.epochs or 0,
             on_plan_probability=self.on_plan(now),
+            reason=StopReason.BUDGET if self.asked is not None and not epoch.whole else None,
         )
         self._predicted = self._next_epoch()
         return [*told, done]

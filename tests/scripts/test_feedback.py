@@ -11,6 +11,7 @@ from test_watch import prices, replayed, streamed, watched, whole
 
 import epochcast as ec
 from epochcast.records import Budget
+from epochcast.scripts.command import Template
 from epochcast.scripts.feedback import measured_run, outcome_of, teach, values_among
 from epochcast.scripts.running import Finished, Run
 from epochcast.scripts.unplanned import unplanned
@@ -52,6 +53,14 @@ def test_runs_of_a_script_are_rounds_and_replace_no_probe(tmp_path: Path) -> Non
         for _ in range(3):
             teach(RUN, finished(), store)
         assert [m.round for m in store.measurements("train.py")] == [0, 1, 2]
+
+
+def test_braces_of_a_command_stand_for_themselves() -> None:
+    run = replace(RUN, arguments=("python", "train.py", "{seed}", '{"a": 1}'))
+    measured = measured_run(run, finished())
+    assert measured is not None
+    assert measured.script is not None
+    assert Template(arguments=measured.script.arguments).filled({}).arguments == run.arguments
 
 
 def test_a_run_that_trained_nothing_teaches_nothing() -> None:

@@ -340,7 +340,7 @@ def ended_line(event: RunEnded, metric: str = "the metric", signal: str = "") ->
 
 def _command_ended(event: RunEnded, limit: str, by: str) -> str:
     asked = {
-        StopReason.BUDGET: f", asked to by {limit}",
+        StopReason.BUDGET: f", as it was asked to for the sake of {limit}",
         StopReason.SIGNAL: f", ended{by}" if by else ", after a signal",
     }
     why = asked.get(event.reason, "") if event.reason else ""
