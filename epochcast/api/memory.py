@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import log
 from pathlib import Path
@@ -28,7 +29,7 @@ from epochcast.errors import EpochcastError, UsageError
 from epochcast.profiler.footprint.cuda.trace import cuda_sequences
 from epochcast.profiler.process import WorkerProcess, Workers
 from epochcast.profiler.protocol import WHAT_IFS, Counted, TrialSpec
-from epochcast.profiler.request import OVERRIDES, SweepRequest, count_footprints
+from epochcast.profiler.request import OVERRIDES, Range, SweepRequest, count_footprints
 from epochcast.profiler.target import target_of
 from epochcast.records import (
     Alternative,
@@ -37,7 +38,9 @@ from epochcast.records import (
     DeviceSpec,
     LargestValue,
     RunConfig,
+    Sizes,
     SizeValue,
+    make_sizes,
 )
 
 MOST_DRY_RUNS = 14  # for one largest value
@@ -107,13 +110,34 @@ def follow(request: SweepRequest, device: DeviceSpec) -> tuple[Followed, ...]:
         WorkloadError: the workload cannot be built, or not traced.
     """
     begun = time.monotonic()
-    counted = count_footprints(request)
-    found = [s for same in _by_sizes(counted) for s in _sequences(request, same, device)]
+    if all(len(values) == 1 for values in _values(request)):
+        counted, found = _at_once(request, device)
+    else:
+        counted = count_footprints(request)
+        found = [s for same in _by_sizes(counted) for s in _sequences(request, same, device)]
     seconds = (time.monotonic() - begun) / len(counted)
     return tuple(
         Followed(counted=c, sequence=s, seconds=seconds)
         for c, s in zip(counted, found, strict=True)
     )
+
+
+def _values(request: SweepRequest) -> list[Sequence[SizeValue]]:
+    return [v.values() if isinstance(v, Range) else v for v in request.sizes.values()]
+
+
+def _at_once(
+    request: SweepRequest, device: DeviceSpec
+) -> tuple[Sequence[Counted], Sequence[DeviceSequence]]:
+    """One model size is counted in one process and followed in another at the same time."""
+    sizes = make_sizes({n: v[0] for n, v in zip(request.sizes, _values(request), strict=True)})
+    asked = [*(request.batch_sizes or (None,))]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(_followed, request, sizes, asked, device)
+        counted = count_footprints(request)
+        if len(counted) == len(asked):
+            return counted, following.result()
+    return counted, _sequences(request, counted, device)  # without what the data cannot fill
 
 
 def _by_sizes(counted: Sequence[Counted]) -> list[list[Counted]]:
@@ -127,8 +151,14 @@ def _sequences(
     request: SweepRequest, counted: Sequence[Counted], device: DeviceSpec
 ) -> Sequence[DeviceSequence]:
     """Of several batch sizes of one model."""
-    spec = TrialSpec(workload=request.workload, sizes=counted[0].config.sizes)
     batch_sizes = [c.config.batch_size for c in counted]
+    return _followed(request, counted[0].config.sizes, batch_sizes, device)
+
+
+def _followed(
+    request: SweepRequest, sizes: Sizes, batch_sizes: Sequence[int | None], device: DeviceSpec
+) -> Sequence[DeviceSequence]:
+    spec = TrialSpec(workload=request.workload, sizes=sizes)
     with tempfile.TemporaryDirectory(prefix="epochcast-") as logs:
         workers = Workers(Path(logs), WorkerProcess)
         return cuda_sequences(workers, spec, batch_sizes, device)
