@@ -180,3 +180,29 @@ def test_a_question_of_text() -> None:
     assert asked.free_bytes == asked.device.memory_bytes - 7
     with pytest.raises(UsageError, match="between 0 and 1"):
         memory.question_of("t4", 1.0, 0, "")
+
+
+def test_counting_and_following_go_together(monkeypatch) -> None:
+    """What the data cannot fill is followed no more; a wrong knob is told by the count."""
+    made, asked = Trainings(), []
+    counts = {16: made.counted(16, {"width": 512}), 999: None}
+
+    def count(request):
+        if "nope" in request.sizes:
+            raise UsageError("no knob 'nope'")
+        return tuple(c for b in request.batch_sizes if (c := counts[b]) is not None)
+
+    def follow(workers, spec, batch_sizes, device):
+        asked.append(list(batch_sizes))
+        if 999 in batch_sizes or dict(spec.sizes).get("nope"):
+            raise WorkloadError("it cannot be followed")
+        return tuple(training(b) for b in batch_sizes)
+
+    monkeypatch.setattr(memory, "count_footprints", count)
+    monkeypatch.setattr(memory, "cuda_sequences", follow)
+    request = replace(REQUEST, batch_sizes=(16, 999), sizes={"width": (512,)})
+    (found,) = memory.follow(request, T4)
+    assert found.counted.config.batch_size == 16
+    assert asked == [[16, 999], [16]]
+    with pytest.raises(UsageError, match="no knob"):
+        memory.follow(replace(request, sizes={"nope": (3,)}), T4)

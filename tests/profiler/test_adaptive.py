@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import truths
-from scripted import TRIAL_SECONDS, Noting, machine_of, request_of, swept
+from scripted import CPU, TRIAL_SECONDS, Noting, machine_of, request_of, swept
+from sequences import training
 
 from epochcast.costmodel.prediction import Question
 from epochcast.errors import PredictionError, UsageError
+from epochcast.profiler import adaptive
 from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Choice, Chooser, chooser_for
 from epochcast.profiler.request import Range, SweepRequest
 from epochcast.records import Measurement, RunConfig, make_sizes
@@ -278,6 +281,39 @@ def test_what_cannot_fit_the_device_is_no_candidate(folder):
     swept(request_of(**huge), machine, observer, script)
     assert {dict(c.sizes)["width"] for c in script.candidates} == {8}
     assert [dict(w.details) for w in observer.warnings] == [{"count": "3"}]
+
+
+class _OnAGpu:
+    """As much of a sweep as tells what fits: a T4, and what its operators are said to need."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        device = replace(CPU, kind="cuda", name="Tesla T4", memory_bytes=memory_bytes)
+        self.prepared = SimpleNamespace(device=device)
+        self.workers = None
+
+
+@pytest.mark.parametrize(
+    ("peak_mib", "memory_mib", "is_followed", "fits"),
+    [
+        (10, 1000, False, True),  # the CPU's operators fit
+        (2000, 1000, True, True),  # the GPU's alone do
+        (2000, 100, True, False),  # neither
+    ],
+)
+def test_a_gpu_is_followed_before_a_candidate_is_left_out(
+    monkeypatch, peak_mib, memory_mib, is_followed, fits
+):
+    asked = []
+
+    def follow(workers, spec, batch_sizes, device):
+        asked.append((batch_sizes, device.multiprocessors))
+        return (training(16),)
+
+    monkeypatch.setattr(adaptive, "cuda_sequences", follow)
+    footprint = replace(truths.footprint(16, 128), step_peak_bytes=peak_mib * 2**20)
+    candidate = adaptive.Candidate(spec=None, config=CANDIDATES[0], footprint=footprint)
+    assert adaptive._fits(_OnAGpu(memory_mib * 2**20), candidate) is fits
+    assert bool(asked) is is_followed
 
 
 def test_the_question_is_among_the_candidates(folder):
