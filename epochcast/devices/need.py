@@ -8,9 +8,11 @@
 training has more in it than two steps of one shape. Where the CPU's operators were followed
 instead of the device's, other kernels keep other tensors, and it is much more.
 
-Outside the allocator: what a process has on the device beside it. On a T4 it was measured (135 MiB
-with cuBLAS and cuDNN); for others it is what eight public messages of exhausted memory tell, "this
-process has X in use" less "allocated by PyTorch" and "reserved but unallocated".
+Outside the allocator: what a process has on the device beside it, in proportion to the
+multiprocessors (the driver keeps room for each one's threads). Measured on a T4 with cuBLAS and
+cuDNN; of others from public messages of exhausted memory: "this process has X in use" less
+"allocated by PyTorch" and "reserved but unallocated". 3.0 to 4.8 MiB for each multiprocessor. With
+kernels loaded eagerly, as before CUDA 11.7 or by CUDA_MODULE_LOADING=EAGER, a gigabyte more.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from epochcast.records import (
     StepMark,
     Unseen,
 )
+from epochcast.units import format_bytes
 
 VARIATIONS = 8  # replays, with unknown bytes at as many levels
 REPLAY_SD = 0.02  # of log(real reserve / replayed): eight peaks on a T4, −3.1 to +3.7 %
@@ -49,16 +52,17 @@ CPU_SD = 0.25  # where the CPU's operators were followed: dropout and attention 
 NORMAL_LEVELS = 39  # points of the normal distribution that stand for it
 LARGEST = 20  # tensors that are listed
 POINTS = 240  # of the curve
-# MiB that processes had outside the allocator; from the messages in these threads on GitHub
+# MiB that processes had outside the allocator, and multiprocessors; threads are on GitHub
 OUTSIDE_SEEN = {
-    "ESRSchao/EdgeRegNet#2 (RTX 4060)": 116,
-    "DengKaiCQ/VGGT-Long#6 (RTX A4000)": 190,
-    "DINGYANB/MTVCrafter#21 (RTX 6000 Ada)": 428,
-    "Soul-AILab/SoulX-FlashTalk#5 (RTX 4090)": 450,
-    "TianheWu/CoSeR#10 (A100)": 501,
-    "3DTopia/Phidias-Diffusion#8 (RTX 4090)": 504,
-    "NVlabs/Eagle#68 (L40)": 507,
-    "Wan-Video/Wan2.1#465 (RTX 5090)": 595,
+    "highwaterlabs/torch-preflight 774b839, measured_cuda.json (T4)": (135, 40),
+    "ESRSchao/EdgeRegNet#2 (RTX 4060)": (116, 24),
+    "DengKaiCQ/VGGT-Long#6 (RTX A4000)": (190, 48),
+    "DINGYANB/MTVCrafter#21 (RTX 6000 Ada)": (428, 142),
+    "Soul-AILab/SoulX-FlashTalk#5 (RTX 4090)": (450, 128),
+    "TianheWu/CoSeR#10 (A100)": (501, 108),
+    "3DTopia/Phidias-Diffusion#8 (RTX 4090)": (504, 128),
+    "NVlabs/Eagle#68 (L40)": (507, 142),
+    "Wan-Video/Wan2.1#465 (RTX 5090)": (595, 170),
 }
 NOT_IN_USE = "cached or fragmented"  # reserved, but in no use at the peak
 ROUNDING = "rounding"
@@ -138,11 +142,18 @@ def needed_bytes(
 
 
 def outside_bytes(device: DeviceSpec) -> list[int]:
-    """Bytes that a process takes beside the allocator, equally likely ones."""
+    """Bytes that a process takes beside the allocator, equally likely ones.
+
+    As measured on this card, or in proportion to its multiprocessors; of a device of which only the
+    memory is known, as on any.
+    """
     card = card_of(device)
-    if card is not None and card.context_bytes is not None:
-        return [card.context_bytes]
-    return [mib * MIB for mib in OUTSIDE_SEEN.values()]
+    if card is not None and card.contexts:
+        return sorted(card.contexts)
+    if card is None and device.name == format_bytes(device.memory_bytes):
+        return sorted(mib * MIB for mib, _ in OUTSIDE_SEEN.values())
+    each = sorted(mib / multiprocessors for mib, multiprocessors in OUTSIDE_SEEN.values())
+    return [round(mib * device.multiprocessors * MIB) for mib in each]
 
 
 def quantile(ordered: Sequence[float], level: float) -> float:

@@ -90,4 +90,4 @@ def test_a_device_that_nobody_knows_is_taken_for_an_a100() -> None:
 def test_a_card_of_the_catalogue_is_known_by_its_device() -> None:
     card = card_of(find_device("t4"))
     assert card is not None
-    assert card.context_bytes == 141_426_688
+    assert card.contexts == (141_426_688,)
