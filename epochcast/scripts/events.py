@@ -87,8 +87,9 @@ class Loader(_Event, frozen=True, kw_only=True, tag="loader"):
 
     Attributes:
         number: by which passes name it, from 0, in this process.
-        samples: of the data set; None where it has no length.
-        batches: of a whole pass, as the loader says; None where it has no length.
+        samples: of the data set, where processes share it of all of them; None where it has no
+            length.
+        batches: of a whole pass of this process, as the loader says; None where it has no length.
         batch_size: None where it does not batch or its batch sampler has no fixed size.
         drop_last: whether an incomplete batch is left out.
         workers: processes that load.

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from bootstrap_runs import Run, run
@@ -293,7 +293,7 @@ def test_each_process_reports_for_itself(
 ) -> None:
     script, _ = files
     assert sorted(event.forked for event in script.of(Began)) == [False, True]
-    assert len(script.of(Ended)) == 1  # the child left without a word
+    assert len(script.of(Ended)) == 1  # the child left by os._exit
     (child,) = (told for told in script.processes.values() if told[0].forked)  # type: ignore[union-attr]
     assert [event.path for event in child if isinstance(event, Wrote)] == [
         str(script.folder / "of a child")
@@ -365,3 +365,52 @@ def test_trackers_of_a_run_that_is_watched_are_left_alone(tmp_path: Path) -> Non
     (tmp_path / "work" / "wandb.py").write_text(TRACKERS["wandb"])
     script = "import wandb\nprint(wandb.init(mode='online'))"
     assert run(tmp_path, script, {"mode": "watch"}).output == "(0, 'online', 0)\n"
+
+
+class Card:
+    """As much of ``torch.cuda`` as the bootstrap asks."""
+
+    def __init__(self, capturing: bool) -> None:
+        self.capturing, self.waited = capturing, 0
+
+    def synchronize(self) -> None:
+        self.waited += 1
+
+    def is_current_stream_capturing(self) -> bool:
+        return self.capturing
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def current_device(self) -> int:
+        return 1
+
+    def max_memory_allocated(self) -> int:
+        return 5
+
+    def max_memory_reserved(self) -> int:
+        return 7
+
+    def get_device_properties(self, device: object) -> SimpleNamespace:
+        return SimpleNamespace(name="a card", total_memory=9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capturing", "waited"), [("cuda", False, 1), ("cuda", True, 0), ("cpu", False, 0)]
+)
+def test_the_device_is_waited_for_unless_a_graph_is_recorded(
+    part: Callable[[str], ModuleType], kind: str, capturing: bool, waited: int
+) -> None:
+    card, device = Card(capturing), SimpleNamespace(type=kind)
+    watch = SimpleNamespace(steps=SimpleNamespace(device=device), torch=SimpleNamespace(cuda=card))
+    assert part("watch").Watch.synchronize(watch) is bool(waited)
+    assert card.waited == waited
+
+
+def test_memory_and_name_of_a_card(part: Callable[[str], ModuleType]) -> None:
+    torch = SimpleNamespace(cuda=Card(False))
+    found = part("modes").memory_of(torch)
+    assert (found["device"], found["allocated_peak"], found["reserved_peak"]) == ("cuda:1", 5, 7)
+    describe = part("watch").Watch.describe_device
+    assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cuda")) == ("a card", 9)
+    assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cpu")) == ("", None)

@@ -237,7 +237,12 @@ class Loaders:
             self._open[-1].paused_at = at
         self._open.append(this)
         watch.writer.event(
-            "pass-began", at=at, loader=this.seen.number, number=this.number, stage=watch.stage()
+            "pass-began",
+            soon=True,
+            at=at,
+            loader=this.seen.number,
+            number=this.number,
+            stage=watch.stage(),
         )
 
     def after(self, this, began):
@@ -343,6 +348,7 @@ class Loaders:
         self.last_trained = this if trained else None
         watch.writer.event(
             "pass-ended",
+            soon=True,
             at=at or max(this.last_at or this.began, this.step_at or this.began),
             loader=this.seen.number,
             number=this.number,

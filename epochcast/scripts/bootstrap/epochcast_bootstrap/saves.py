@@ -75,7 +75,7 @@ class Saves:
 
         @functools.wraps(original)
         def save(*args, **kwargs):
-            if only is not None and args and not self._watch.guarded("save", lambda: only(args[0])):
+            if not self._watch.guarded("save", lambda: self._is_save(only, args, kwargs)):
                 return original(*args, **kwargs)
             place = next((kwargs[key] for key in keywords if key in kwargs), None)
             if place is None and position is not None and len(args) > position:
@@ -87,6 +87,12 @@ class Saves:
                 self._watch.guarded("save", lambda: self._end(writer, place, start))
 
         setattr(owner, name, save)
+
+    def _is_save(self, only, args, kwargs):
+        """Whether a call saves: a storage that is pickled is saved into a buffer, the old way."""
+        if kwargs.get("_use_new_zipfile_serialization") is False and hasattr(args[1], "getvalue"):
+            return False
+        return only is None or not args or only(args[0])
 
     def _begin(self, place):
         this = self._open

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import math
 import os
 import sys
@@ -69,6 +70,7 @@ class Watch:
         self._loop_regions = None
         self._looked_at_memory = self._looked_for_stop = now()
         self._sources = set()
+        self._modules = 0  # that were looked at
 
     def start(self):
         """Say that we are here, and wait for torch."""
@@ -83,11 +85,27 @@ class Watch:
             self.guarded("journal", self.journal.start)
         self.writer.begin()
         self.writer.drain, self.writer.forget = self.steps.drain, self.steps.forget
+        self._hook_exit()
         atexit.register(self._at_exit)  # the first that is registered is the last that is called
         self.waiting.when("torch.utils.data.dataloader", self.loaders.hook)
         self.waiting.when("torch.optim.optimizer", self.steps.hook_optimizers)
         self.waiting.when("torch._dynamo.eval_frame", self.steps.hook_dynamo)
         self.waiting.when("torch", self._torch_loaded, before=self._torch_begins)
+
+    def _hook_exit(self):
+        """A script's own ``os._exit`` skips ``atexit``, and so do forked children."""
+        original = os._exit
+
+        @functools.wraps(original)
+        def _exit(status):
+            self.guarded("exit", self._flush)
+            original(status)
+
+        os._exit = _exit
+
+    def _flush(self):
+        self.steps.drain()
+        self.writer.flush()
 
     def _torch_begins(self):
         self._torch_began = now()
@@ -265,6 +283,9 @@ class Watch:
 
     def tell_sources(self):
         """Files of the script that were not said yet."""
+        if len(sys.modules) == self._modules:
+            return
+        self._modules = len(sys.modules)
         new = [file for file in sources() if file not in self._sources]
         if new:
             self._sources.update(new)
