@@ -211,12 +211,15 @@ def _install_python() -> None:
         "_lazy_init synchronize empty_cache set_device manual_seed manual_seed_all "
         "reset_peak_memory_stats"
     )
+    indices = "_exchange_device _maybe_exchange_device"
     counted = "memory_allocated memory_reserved max_memory_allocated max_memory_reserved"
     # a function of its own for each name: dynamo refuses one that it meets under two
     replaced |= {name: _always(None) for name in silenced.split()}
-    replaced |= {name: _always(0) for name in counted.split()}
+    replaced |= {name: _always(0) for name in f"{indices} {counted}".split()}
     for name, function in replaced.items():
         setattr(torch.cuda, name, function)
+    for name in ("range_push", "range_pop", "mark"):
+        setattr(torch.cuda.nvtx, name, _always(0))
     torch._C._cuda_getCurrentRawStream = _always(0)
     torch.cuda.graphs.is_current_stream_capturing = _always(False)
     torch.backends.cudnn.version = _always(_CUDNN_VERSION)
