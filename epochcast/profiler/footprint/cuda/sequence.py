@@ -11,7 +11,7 @@ are known to keep other tensors on CUDA (attention, dropout, recurrent layers).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -151,11 +151,12 @@ class _Followed(Simulation):
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """What is made on the device as the workload is built is written down, too."""
-        if not self.fake_build:
-            yield
-            return
-        with self.mode, self.watcher:
+        """What is made on the device as the workload is built is written down, too.
+
+        Not where the CPU stands for it: data and all else would be taken for the device's.
+        """
+        watched = self.fake_build and self._source == "device"
+        with super().building(), self.watcher if watched else nullcontext():
             yield
 
     def steps(self, batch_size: int | None) -> DeviceSequence:
@@ -257,7 +258,7 @@ def _widened(made: DeviceSequence) -> DeviceSequence:
         position=live.index(peak) if live else 0,
         low_bytes=0,
         high_bytes=round(_WIDENED * peak),
-        operator="",
+        operator="a step",
         reason="the CPU's operators were followed in place of the device's",
     )
     return replace(made, unknown=(*made.unknown, unknown))

@@ -164,6 +164,12 @@ def test_dropout_adds_outputs_and_masks_of_three_layers(followed):
     assert more == pytest.approx(masks + outputs, rel=0.001)
 
 
+def test_data_in_memory_is_not_the_devices(followed):
+    """64 samples of 64 floats lie beside the model."""
+    parameters = total(followed("mlp"), "parameter")
+    assert total(followed("mlp on cpu"), "parameter") == parameters
+
+
 def test_the_cpus_operators_tell_nearly_the_same(followed):
     exact, counted = followed("encoder dropout"), followed("encoder dropout on cpu")
     assert counted.source == "cpu"
