@@ -18,6 +18,8 @@ import psutil
 import torch
 
 from epochcast.errors import UsageError
+from epochcast.profiler.machine import cpu_model
+from epochcast.profiler.machine import memory_bytes as main_memory_bytes
 from epochcast.profiler.protocol import AUTO
 from epochcast.records import Device, DeviceKind, MemoryPeaks
 
@@ -132,7 +134,7 @@ def power_watts(device: torch.device) -> float | None:
 def fingerprint(device: torch.device) -> Device:
     """What the device is, as far as it decides speed and memory."""
     kind: DeviceKind = device.type  # type: ignore[assignment]
-    name, memory_bytes, clock_mhz = _cpu_model(), _cpu_memory_bytes(), None
+    name, memory_bytes, clock_mhz = cpu_model(), main_memory_bytes(), None
     if kind == "cuda":
         properties = torch.cuda.get_device_properties(device)
         name, memory_bytes = properties.name, properties.total_memory
@@ -149,25 +151,6 @@ def fingerprint(device: torch.device) -> Device:
         threads=torch.get_num_threads(),
         clock_mhz=clock_mhz,
     )
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
-def _cpu_memory_bytes() -> int:
-    """Main memory, or what the control group of this process may use of it."""
-    total = psutil.virtual_memory().total
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
 
 
 def reset_peaks(device: torch.device) -> None:

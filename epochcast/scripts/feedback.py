@@ -20,12 +20,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from epochcast.guard.forecast import Forecast, Work
+from epochcast.profiler.machine import machine
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
 from epochcast.scripts.command import PLACE, Filled, Template, verbatim
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.running import Finished, Run
 from epochcast.scripts.tracker import Tracker
-from epochcast.scripts.trial import machine
 from epochcast.scripts.watch import Watch
 from epochcast.storage.store import Store
 

@@ -34,11 +34,8 @@ from epochcast.costmodel.summary import step_seconds
 from epochcast.errors import EpochcastError
 from epochcast.profiler.target import source_of_files
 from epochcast.records import (
-    Device,
-    DeviceKind,
     Frequency,
     Measurement,
-    MemoryPeaks,
     Precision,
     RunConfig,
     Script,
@@ -49,6 +46,8 @@ from epochcast.records import (
 )
 from epochcast.scripts import events as e
 from epochcast.scripts.command import Template, local_files
+from epochcast.scripts.evaluations import Evaluations
+from epochcast.scripts.hardware import device_of, memory_peaks
 from epochcast.scripts.timeline import (
     Events,
     Interval,
@@ -227,7 +226,9 @@ class _Observation:
                 known[name] = value
             elif name not in ("batch_size", "accumulation"):
                 sizes[name] = value
-        return RunConfig(**known, sizes=make_sizes(sizes), eval_batch_size=self._eval_batch_size)
+        return RunConfig(
+            **known, sizes=make_sizes(sizes), eval_batch_size=self.evaluations.own_batch_size
+        )
 
     @cached_property
     def samples(self) -> tuple[int, RunConfig]:
@@ -291,74 +292,9 @@ class _Observation:
     # -- evaluations ------------------------------------------------------------------------------
 
     @cached_property
-    def evaluations(self) -> list[Occasion]:
-        return self.timeline.evaluations
-
-    @cached_property
-    def evaluated_with(self) -> dict[int, list[Pass]]:
-        """Passes of each loader that evaluates, without the first one where there are several."""
-        found: dict[int, list[Pass]] = {}
-        for one in self.evaluations:
-            for p in one.passes:
-                found.setdefault(p.loader, []).append(p)
-        return {number: of_it[1:] or of_it for number, of_it in found.items()}
-
-    def _length(self, number: int) -> int:
-        """Batches of a whole pass over an evaluation loader."""
-        loader = self.timeline.loaders.get(number)
-        seen = max(p.batches for p in self.evaluated_with[number])
-        return max(1, (loader.batches or seen) if loader else seen)
-
-    @cached_property
-    def _main_evaluation(self) -> int | None:
-        """The loader that evaluates most samples; None where there is none."""
-        return max(self.evaluated_with, key=self._length, default=None)
-
-    @cached_property
-    def _eval_batch_size(self) -> int | None:
-        number = self._main_evaluation
-        if number is None:
-            return 1 if self.evaluations else None
-        loader = self.timeline.loaders.get(number)
-        found = loader.batch_size if loader else None
-        if found is None and loader and loader.samples and loader.batches:
-            found = ceil(loader.samples / loader.batches)
-        found = found or 1
-        same = self.loader is not None and found == (self.loader.batch_size or self.batch_size)
-        return None if same else found
-
-    def _real_seconds(self, one: Occasion) -> float:
-        """Of an evaluation over whole loaders, at the pace of its passes."""
-        if not one.passes:
-            return one.seconds
-        return sum(p.restart_seconds + self._length(p.loader) * p.batch_seconds for p in one.passes)
-
-    @cached_property
-    def evaluation_fields(self) -> dict[str, Any]:
-        """What a measurement has of evaluations."""
-        typical = self.evaluations[1:] or self.evaluations
-        if not typical:
-            return {}
-        number = self._main_evaluation
-        if number is None:
-            return {"eval_samples": 1, "eval_batch_seconds": tuple(x.seconds for x in typical)}
-        at_once = self._eval_batch_size or self.batch_size
-        usual = [x for x in typical if any(p.loader == number for p in x.passes)] or typical
-        batches = round(median(sum(self._length(p.loader) for p in x.passes) for x in usual))
-        restarts = [sum(p.restart_seconds for p in x.passes) for x in usual]
-        real = [self._real_seconds(x) - r for x, r in zip(usual, restarts, strict=True)]
-        return {
-            "eval_samples": self._eval_samples(number, batches, at_once),
-            "eval_batch_seconds": tuple(max(0.0, x) / batches for x in real),
-            "eval_restart_seconds": tuple(restarts),
-        }
-
-    def _eval_samples(self, number: int, batches: int, at_once: int) -> int:
-        loader = self.timeline.loaders.get(number)
-        known = loader.samples if loader else None
-        if known and ceil(known / at_once) == batches:
-            return known
-        return batches * at_once
+    def evaluations(self) -> Evaluations:
+        own = None if self.loader is None else self.loader.batch_size or self.batch_size
+        return Evaluations(self.timeline, self.batch_size, own)
 
     # -- how often --------------------------------------------------------------------------------
 
@@ -487,51 +423,13 @@ class _Observation:
     def _first_evaluations(self, window: Interval) -> float:
         """What evaluations and saves of the first epoch take beyond those that follow."""
         extra = 0.0
-        for occasions in (self.evaluations, self.timeline.saves):
+        for occasions in (self.evaluations.occasions, self.timeline.saves):
             mine = [x for x in occasions if window.began <= x.began < window.ended]
             later = [x for x in occasions if x.began >= window.ended]
             if mine and later:
-                usual = fmean(map(self._real_seconds, later))
-                extra += sum(self._real_seconds(x) - usual for x in mine)
+                usual = fmean(map(self.evaluations.whole_seconds, later))
+                extra += sum(self.evaluations.whole_seconds(x) - usual for x in mine)
         return max(0.0, extra)
-
-    # -- memory, device ---------------------------------------------------------------------------
-
-    @cached_property
-    def device(self) -> Device:
-        torch = of_kind(self.timeline.events, e.TorchLoaded)[-1]
-        optimizer = self.timeline.optimizer
-        where = optimizer.device if optimizer else "cpu"
-        kind: DeviceKind = "cpu"
-        for one in get_args(DeviceKind):
-            kind = one if where.startswith(one) else kind
-        name, memory = self.trial.machine
-        if kind != "cpu" and optimizer is not None:
-            name, memory = optimizer.device_name or kind, optimizer.device_memory or 0
-        return Device(
-            kind=kind,
-            name=name,
-            memory_bytes=memory,
-            torch=torch.version,
-            cuda=(torch.cuda or "") if kind == "cuda" else "",
-            threads=torch.threads,
-        )
-
-    @cached_property
-    def memory_fields(self) -> dict[str, Any]:
-        """Peaks of training, evaluation and saving: each as far as it was the highest so far."""
-        found: dict[str, MemoryPeaks] = {}
-        before = 0
-        names = {"evaluation": "eval_memory", "save": "save_memory"}
-        for event in of_kind(self.timeline.events, e.Memory):
-            if event.phase in ("startup", "end"):
-                continue
-            name = names.get(event.phase, "memory")
-            peaks = _peaks(event)
-            if name not in found or (peaks.device_bytes or 0) > before:
-                found[name] = peaks
-            before = max(before, peaks.device_bytes or 0)
-        return found
 
     # -- all of it ----------------------------------------------------------------------------
 
@@ -542,7 +440,7 @@ class _Observation:
             workload=self.trial.workload,
             request=self.trial.request,
             config=config,
-            device=self.device,
+            device=device_of(self.timeline.events, self.trial.machine),
             round=self.trial.round,
             samples=samples,
             step_seconds=tuple(seconds for seconds, _, _ in self.blocks),
@@ -555,8 +453,8 @@ class _Observation:
             log=self.trial.log,
             created_at=self.trial.created_at,
             **self.startup,
-            **self.evaluation_fields,
-            **self.memory_fields,
+            **self.evaluations.fields,
+            **memory_peaks(self.timeline.events),  # type: ignore[arg-type]
         )
         t = step_seconds(timed)
         fixed = self.fixed_seconds(t)
@@ -581,7 +479,7 @@ class _Observation:
             files=files,
             passes=len(self.passes),
             steps=round(self._batches_trained / self.accumulation),
-            evaluations=self.frequency(self.evaluations),
+            evaluations=self.frequency(self.evaluations.occasions),
             saves=self.frequency(self.timeline.saves),
             ended_itself=self.timeline.ending is None,
         )
@@ -603,7 +501,7 @@ class _Observation:
             found.append(_note("no-optimizer-seen"))
         if self.loader is not None and len(self.passes) == 1:
             found.append(_note("one-pass-seen"))
-        if not self.evaluations:
+        if not self.evaluations.occasions:
             found.append(_note("no-evaluation-seen", steps=f"{self._steps_seen:,}"))
         if not self.timeline.saves:
             found.append(_note("no-save-seen", steps=f"{self._steps_seen:,}"))
@@ -624,16 +522,6 @@ def _usual_gap(indices: Sequence[int]) -> float:
     known = sorted(set(indices))
     gaps = [b - a for a, b in pairwise([0, *known]) if b > a]
     return median(gaps) if gaps else 0.0
-
-
-def _peaks(event: e.Memory) -> MemoryPeaks:
-    if event.reserved_peak is None:
-        return MemoryPeaks(device_bytes=event.resident_peak)
-    return MemoryPeaks(
-        allocated_bytes=event.allocated_peak,
-        reserved_bytes=event.reserved_peak,
-        device_bytes=event.reserved_peak,
-    )
 
 
 def _note(code: str, **details: str) -> Warning_:

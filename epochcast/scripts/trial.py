@@ -9,7 +9,6 @@ that prints its usage or an interpreter that ignores the bootstrap is a mistake 
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import time
@@ -21,10 +20,10 @@ from pathlib import Path
 import psutil
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.machine import machine
 from epochcast.profiler.process import out_of_memory_kills
 from epochcast.profiler.target import source_of_files
-from epochcast.records import Device, DeviceKind, Measurement, Status, Warning_
-from epochcast.records.configuration import UNKNOWN
+from epochcast.records import Device, Measurement, Status, Warning_
 from epochcast.scripts import events as e
 from epochcast.scripts.border import (
     BOOTSTRAP,
@@ -35,6 +34,7 @@ from epochcast.scripts.border import (
     write_settings,
 )
 from epochcast.scripts.command import local_files
+from epochcast.scripts.hardware import device_of
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.process import OverlayRefused, ScriptProcess, how_ended, tail
 from epochcast.scripts.request import (
@@ -366,7 +366,7 @@ def _found(
         source=source_of_files(local_files(named, request.folder), request.folder),
         request=spec.request,
         config=spec.config,
-        device=device or _device_of(every, trial.machine),
+        device=device or device_of(every, trial.machine),
         status=status,
         message=problem,
         round=trial.round,
@@ -432,47 +432,3 @@ def _line_that(pattern: re.Pattern[str], lines: Sequence[str]) -> str:
 def _last_line(output: str) -> str:
     lines = output.splitlines()
     return lines[-1].strip()[:300] if lines else ""
-
-
-def _device_of(every: Sequence[e.Event], known: tuple[str, int]) -> Device:
-    """Of a trial that did not get to train, as far as it came."""
-    name, memory = known
-    torch = next(iter(of_kind(every, e.TorchLoaded)), None)
-    optimizer = next(iter(of_kind(every, e.Optimizer)), None)
-    kind: DeviceKind = "cpu"
-    if optimizer is not None and optimizer.device.startswith("cuda"):
-        kind, name = "cuda", optimizer.device_name
-        memory = optimizer.device_memory or 0
-    return Device(
-        kind=kind,
-        name=name,
-        memory_bytes=memory,
-        torch=torch.version if torch else UNKNOWN,
-        cuda=(torch.cuda or "") if torch and kind == "cuda" else "",
-        threads=torch.threads if torch else 0,
-    )
-
-
-def machine() -> tuple[str, int]:
-    """Name of the CPU, and bytes of memory that a process may use."""
-    return cpu_model(), memory_bytes()
-
-
-def cpu_model() -> str:
-    """As the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
-def memory_bytes() -> int:
-    """Main memory, or what the control group of this process may use of it."""
-    total = psutil.virtual_memory().total
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total

@@ -1,0 +1,64 @@
+"""What a script trained on, and the memory that it took there, from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from epochcast.records import Device, DeviceKind, MemoryPeaks
+from epochcast.records.configuration import UNKNOWN
+from epochcast.scripts import events as e
+from epochcast.scripts.timeline import of_kind
+
+_FIELDS = {"evaluation": "eval_memory", "save": "save_memory"}  # of a measurement, by phase
+
+
+def device_of(events: Sequence[e.Event], machine: tuple[str, int]) -> Device:
+    """The device of the first optimizer; the CPU where there is none.
+
+    Args:
+        events: of a process, or of all.
+        machine: name of the CPU, and bytes of memory.
+    """
+    torch = next(iter(of_kind(events, e.TorchLoaded)), None)
+    optimizer = next(iter(of_kind(events, e.Optimizer)), None)
+    where = optimizer.device if optimizer else "cpu"
+    kind: DeviceKind = next((x for x in get_args(DeviceKind) if where.startswith(x)), "cpu")
+    name, memory = machine
+    if kind != "cpu" and optimizer is not None:
+        name, memory = optimizer.device_name or kind, optimizer.device_memory or 0
+    return Device(
+        kind=kind,
+        name=name,
+        memory_bytes=memory,
+        torch=torch.version if torch else UNKNOWN,
+        cuda=(torch.cuda or "") if torch and kind == "cuda" else "",
+        threads=torch.threads if torch else 0,
+    )
+
+
+def memory_peaks(events: Iterable[e.Event]) -> dict[str, MemoryPeaks]:
+    """Peaks of training, evaluation and saving, by the fields of a measurement.
+
+    The counters never fall, so each phase has what was the highest when it last rose in it.
+    """
+    found: dict[str, MemoryPeaks] = {}
+    before = 0
+    for event in of_kind(events, e.Memory):
+        if event.phase in ("startup", "end"):
+            continue
+        name, peaks = _FIELDS.get(event.phase, "memory"), _peaks(event)
+        if name not in found or (peaks.device_bytes or 0) > before:
+            found[name] = peaks
+        before = max(before, peaks.device_bytes or 0)
+    return found
+
+
+def _peaks(event: e.Memory) -> MemoryPeaks:
+    if event.reserved_peak is None:
+        return MemoryPeaks(device_bytes=event.resident_peak)
+    return MemoryPeaks(
+        allocated_bytes=event.allocated_peak,
+        reserved_bytes=event.reserved_peak,
+        device_bytes=event.reserved_peak,
+    )
