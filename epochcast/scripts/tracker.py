@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from epochcast.guard.forecast import Forecast, Level, Work
 from epochcast.scripts import events as e
-from epochcast.scripts.timeline import Timeline
+from epochcast.scripts.timeline import OFTEN, Timeline
 
 LASTING = (
     e.Began,
@@ -31,6 +33,7 @@ BLOCK_SECONDS = 0.5  # of steps, at least: shorter blocks tell of single steps
 BLOCKS = 30  # of the time so far, in the latest block
 WARM_UP = 3  # steps of a process
 UNKNOWN = Level(planned=None)
+MANY = 20_000  # steps of an epoch, of which every one is kept until its end
 FORGOTTEN = 0.8  # of the longest gap so far, with each that follows
 AT_ODDS = 1.25  # with its plan, a first epoch: its plan knows of more than steps
 AHEAD = 2.0  # blocks to come, for each that was seen
@@ -144,7 +147,7 @@ class Tracker:
         self._loader: int | None = None
         self._pass: int | None = None
         self._steps_before = 0
-        self._backwards = 0
+        self._backwards = self._regions = 0
         self._number = 1
         self._quiet = False
         self._new: list[EpochSeen] = []
@@ -229,7 +232,7 @@ class Tracker:
         if isinstance(event, LASTING):
             self._lasting.append(event)
             return
-        self._window.append(event)
+        self._remember(event)
         if isinstance(event, e.Steps):
             self._stepped(event)
         elif isinstance(event, e.Backwards):
@@ -247,6 +250,16 @@ class Tracker:
             self.pace = self.pace.interrupted()
         elif isinstance(event, e.Ended):
             self.ended = event
+
+    def _remember(self, event: e.Event) -> None:
+        """For the end of the epoch: everything, but of very many steps only some."""
+        if self.epoch_steps <= MANY:
+            self._window.append(event)
+        elif isinstance(event, e.Steps | e.Backwards):
+            self._window.append(_thinned(event))
+        elif not isinstance(event, e.NoGrad) or self._regions < self.epoch_steps / OFTEN / 2:
+            self._window.append(event)  # what is without gradients that often is part of the steps
+        self._regions += isinstance(event, e.NoGrad)
 
     @property
     def _optimizes(self) -> bool:
@@ -297,7 +310,7 @@ class Tracker:
         self._new.append(self._seen(ended, whole=True))
         self._number += 1
         self._steps_before, self._pass = self.steps, next_pass
-        self.begun_at, self.batches = ended, 0.0
+        self.begun_at, self.batches, self._regions = ended, 0.0, 0
         self._window = [x for x in self._window if _reaches(x, ended)]
         self.pace = self.pace.interrupted()
 
@@ -336,6 +349,14 @@ class Tracker:
         if ends and ends[-1].outcome == "exhausted":
             return True
         return self.share_done >= 1.0
+
+
+def _thinned(block: e.Steps | e.Backwards) -> e.Steps | e.Backwards:
+    """With its first and last steps alone: as many as tell what is rare from what is not."""
+    ends = OFTEN + 2
+    if len(block.steps) <= 2 * ends:
+        return block
+    return msgspec.structs.replace(block, steps=(*block.steps[:ends], *block.steps[-ends:]))
 
 
 def _begins(event: e.Event) -> float:

@@ -24,6 +24,7 @@ from epochcast.records import (
 )
 from epochcast.report.text.following import Narrator, summary_lines
 from epochcast.scripts import events as e
+from epochcast.scripts import tracker
 from epochcast.scripts.unplanned import epochs_among, unplanned
 from epochcast.scripts.watch import Watch, Watched
 
@@ -37,14 +38,14 @@ def whole(**parts: object) -> Training:
     return Training(miniature=WHOLE, eval_miniature=WHOLE, **parts)  # type: ignore[arg-type]
 
 
-def streamed(training: Training) -> Iterator[e.Event]:
+def streamed(training: Training, block: int = BLOCK) -> Iterator[e.Event]:
     """As it is reported while it goes on: steps in blocks, and no ending of ours."""
     for event in training.events()[:-2]:
         if not isinstance(event, e.Steps):
             yield event
             continue
-        for i in range(0, len(event.steps), BLOCK):
-            part = event.steps[i : i + BLOCK]
+        for i in range(0, len(event.steps), block):
+            part = event.steps[i : i + block]
             yield e.Steps(at=part[-1].at, loader=event.loader, pass_=event.pass_, steps=part)
 
 
@@ -443,3 +444,24 @@ def test_after_a_short_first_epoch_the_total_is_one_of_such_epochs() -> None:
     assert done[0].projected_seconds.p50 == pytest.approx(whole_run - 1.0, abs=1.0)
     assert done[1].predicted.p50 == pytest.approx(done[0].seconds, rel=0.01)
     assert done[2].projected_seconds.p50 == pytest.approx(done[2].spent_seconds)
+
+
+def test_of_an_epoch_of_very_many_steps_few_are_kept_and_its_parts_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seen() -> tuple[list[float | None], int]:
+        training = whole(epochs=2, samples=64000, evaluate_each=500, evaluate_every=0)
+        watch, most, told = Watch(watched(epochs=2)), 0, []
+        for event in streamed(training, block=250):
+            watch.see(7, event)
+            told += watch.look(event.at)
+            window = watch._trackers[7]._window
+            most = max(most, sum(len(x.steps) for x in window if isinstance(x, e.Steps)))
+        done = epochs_of(told + watch.end(training.at, 0))
+        return [x for d in done for x in (d.seconds, d.evaluation_seconds, d.save_seconds)], most
+
+    everything, all_steps = seen()
+    monkeypatch.setattr(tracker, "MANY", 100)
+    thinned, few = seen()
+    assert thinned == pytest.approx(everything)
+    assert few < all_steps / 5
