@@ -281,6 +281,8 @@ class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
         allocated_peak: most bytes of tensors on the device; None without an accelerator.
         reserved_peak: most bytes that the allocator held.
         device: e.g. ``cuda:0``; empty for the CPU.
+        beside: bytes of the device that are given away, but not by its allocator: the driver's
+            context and libraries, and other processes; None where that is not known.
     """
 
     phase: Literal["startup", "training", "evaluation", "save", "loop", "end"]
@@ -289,6 +291,7 @@ class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
     allocated_peak: int | None = None
     reserved_peak: int | None = None
     device: str = ""
+    beside: int | None = None
 
 
 class Feature(_Event, frozen=True, kw_only=True, tag="feature"):

@@ -60,5 +60,5 @@ def _peaks(event: e.Memory) -> MemoryPeaks:
     return MemoryPeaks(
         allocated_bytes=event.allocated_peak,
         reserved_bytes=event.reserved_peak,
-        device_bytes=event.reserved_peak,
+        device_bytes=event.reserved_peak + (event.beside or 0),
     )

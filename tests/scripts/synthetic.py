@@ -96,6 +96,7 @@ class Training:
 
     def events(self) -> list[e.Event]:
         """Of a probe that ends it after its miniature epochs."""
+        self.__post_init__()
         self._begin()
         for epoch in range(self.epochs):
             self._train(epoch)

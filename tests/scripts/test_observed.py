@@ -12,7 +12,7 @@ from synthetic import Training
 
 from epochcast.costmodel.fitting import fit
 from epochcast.errors import PredictionError
-from epochcast.records import Frequency, Measurement
+from epochcast.records import Frequency, Measurement, MemoryPeaks
 from epochcast.scripts import events as e
 from epochcast.scripts.observed import NothingSeen, measurement_of
 
@@ -273,3 +273,12 @@ def test_peaks_belong_to_the_phase_in_which_they_rose() -> None:
     assert m.save_memory is not None
     assert m.memory.device_bytes == 5
     assert m.save_memory.device_bytes == 7
+
+
+def test_a_device_must_have_what_its_driver_takes_beside_the_allocator() -> None:
+    training = Training(block=7)
+    events = training.events()
+    known = {"resident": 1, "resident_peak": 1, "allocated_peak": 70, "reserved_peak": 80}
+    memory = e.Memory(at=1.0, phase="training", device="cuda:0", beside=400, **known)
+    m = measurement_of({7: [*events, memory]}, training.trial())
+    assert m.memory == MemoryPeaks(allocated_bytes=70, reserved_bytes=80, device_bytes=480)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -195,6 +196,9 @@ def memory_of(torch):
         found["device"] = f"cuda:{torch.cuda.current_device()}"
         found["allocated_peak"] = torch.cuda.max_memory_allocated()
         found["reserved_peak"] = torch.cuda.max_memory_reserved()
+        with contextlib.suppress(Exception):  # a driver that does not tell
+            free, total = torch.cuda.mem_get_info()
+            found["beside"] = max(0, total - free - torch.cuda.memory_reserved())
     elif torch.backends.mps.is_built() and torch.backends.mps.is_available():
         found["device"] = "mps"
         found["allocated_peak"] = torch.mps.current_allocated_memory()
