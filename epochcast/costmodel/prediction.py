@@ -411,6 +411,7 @@ def _in_order(
         steps: optimizer steps.
     """
     found, epochs = taken(division, at.config.accumulation, steps), steps / division.updates
+    full = int(found.full)  # not numpy's, which no document holds
     step, update = at.micro_step(), at.update()
     mean = epochs * division.full_seconds(step, update) or 1.0  # nothing, where steps take none
     full = int(found.full)

@@ -1,5 +1,6 @@
 """The epoch equation, term by term, against closed forms; and the laws it obeys."""
 
+import json
 import math
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from epochcast.costmodel.prediction import Question, predict
 from epochcast.errors import PredictionError
 from epochcast.planning.limits import Meter
 from epochcast.records import Budget, Estimate, Measurement, RunConfig
+from epochcast.records.documents import to_builtins
 
 MODEL = fit(truths.sweep())
 NOISY = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
@@ -304,6 +306,7 @@ def test_steps_are_priced_in_their_order(
     assert found.steps == steps
     by_name = {term.name: term.count for term in found.terms}
     assert (by_name["training steps"], by_name.get("last partial batches", 0)) == counts
+    assert json.loads(json.dumps(to_builtins(found)))["steps"] == steps  # as predict --json writes
 
 
 def _levels(seconds: Callable[[float, float], float], values: Sequence[int]) -> list[Measurement]:
