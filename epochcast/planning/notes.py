@@ -47,7 +47,8 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     if changed and request.optimizer is None:
         details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
         found.append(_note("no-optimizer", **details))
-    if (changed or len(request.batch_sizes) > 1) and request.noise_scale is None:
+    several = request.unit == "epoch" and (changed or len(request.batch_sizes) > 1)
+    if several and request.noise_scale is None:
         found.append(_note("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:

@@ -231,7 +231,14 @@ class Sweep(Rounds[TrialSpec]):
         )
         begun = self.clock()
         measurement = self._measure(worker, task)
+        if measurement.status == "ok":
+            measurement = self._with_doubts(measurement)
         return self.keep(measurement, self.clock() - begun)
+
+    def _with_doubts(self, measurement: Measurement) -> Measurement:
+        """What the check found doubtful holds for each trial, and for what it will teach."""
+        doubts = (*self.prepared.checked.warnings, *measurement.warnings)
+        return replace(measurement, warnings=tuple({w.code: w for w in doubts}.values()))
 
     def _measure(self, worker: WorkerProcess, task: Task) -> Measurement:
         limit, label = self.request.timeout_seconds, task.spec.config.label

@@ -174,6 +174,14 @@ def test_a_plan_of_steps_is_a_document_and_says_steps() -> None:
     assert choice_line(found) == "Run 3,450 of 5,000 steps with batch_size=1"
 
 
+def test_batch_sizes_are_not_said_to_be_compared_at_equal_epochs() -> None:
+    """A plan of steps is of one batch size, and refuses a noise scale."""
+    found = plan(EXAMPLE, Budget(), steps=100, batch_sizes=2, reference_batch=1, **NEVER)
+    codes = {w.code for w in found.warnings}
+    assert "no-optimizer" in codes
+    assert "equal-epochs" not in codes
+
+
 def test_too_many_moments_are_refused() -> None:
     with pytest.raises(UsageError, match=r"at most 1,000,000 moments .* would be 2,000,000"):
         plan(EXAMPLE, Budget(), steps=2_000_000, evaluate=1, save=0)

@@ -35,6 +35,7 @@ from epochcast.profiler.process import WorkerDied, WorkerTimeout
 from epochcast.profiler.protocol import CheckedWorkload
 from epochcast.profiler.request import SweepRequest
 from epochcast.profiler.sweep import slug, sweep
+from epochcast.records import Warning_
 from epochcast.storage.store import Store
 
 
@@ -165,6 +166,26 @@ def test_a_checkpoint_that_could_not_be_timed_is_told_once(folder):
     assert {m.status for m in result.measurements} == {"ok"}
     (warning,) = observer.warnings
     assert (warning.code, dict(warning.details)) == ("no-save", {"why": "OSError: disk full"})
+
+
+def test_what_the_check_doubts_is_known_of_every_measurement(folder):
+    """Whoever predicts from them later must hear of it, too."""
+    machine, observer, answer = machine_of(folder), Noting(), Machine.answer
+    doubt, own = Warning_(code="nothing-trained"), Warning_(code="loss-explodes")
+    machine.checked = replace(machine.checked, warnings=(doubt,))
+
+    def exploding(task):
+        reply = answer(machine, task)
+        if reply.measured is None:
+            return reply
+        return replace(reply, measured=replace(reply.measured, warnings=(own, doubt)))
+
+    assert {m.warnings for m in swept(request_of(), machine, observer).measurements} == {(doubt,)}
+    assert observer.warnings == [doubt]
+    machine = machine_of(folder)
+    machine.checked, machine.answer = replace(machine.checked, warnings=(doubt,)), exploding
+    found = swept(request_of(), machine).measurements
+    assert {m.warnings for m in found} == {(doubt, own)}
 
 
 def test_a_worker_that_cannot_be_started_is_a_clear_error(folder):
