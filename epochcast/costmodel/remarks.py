@@ -8,6 +8,7 @@ from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Parameters, Variant
 from epochcast.costmodel.lines import DOUBTFUL_LEFT
 from epochcast.records import Sizes, Warning_
+from epochcast.records.estimate import ENDLESS
 from epochcast.records.measurement import IMPORTED
 from epochcast.units import format_percent
 
@@ -15,7 +16,6 @@ LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
 UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
-ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
 IMPORT_MORE = {  # instead of advice to probe, of imported runs, which nobody can
     "one-round": "one-round-imported",
     "few-configurations": "few-configurations-imported",

@@ -7,6 +7,8 @@ from typing import Literal
 
 from epochcast.records.configuration import Device, RunConfig
 
+ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantiles:
@@ -119,6 +121,11 @@ class Estimate:
     steps: int | None = None
     extrapolated: tuple[str, ...] = ()
     warnings: tuple[Warning_, ...] = ()
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether there are epochs to speak of: not where steps of an endless one are asked for."""
+        return self.steps is None or self.samples < ENDLESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,6 @@ from statistics import fmean, median
 from typing import Any, get_args
 
 from epochcast.costmodel.epoch import division_of
-from epochcast.costmodel.remarks import ENDLESS
 from epochcast.costmodel.summary import step_seconds
 from epochcast.errors import EpochcastError
 from epochcast.profiler.target import source_of_files
@@ -44,6 +43,7 @@ from epochcast.records import (
     make_sizes,
     parse_size_value,
 )
+from epochcast.records.estimate import ENDLESS
 from epochcast.scripts import events as e
 from epochcast.scripts.command import Template, local_files
 from epochcast.scripts.evaluations import Evaluations

@@ -173,7 +173,7 @@ def test_a_request_says_whether_to_choose() -> None:
         {"until": 0.1},
     ):
         assert SweepRequest(target="w", **changes).chooses  # type: ignore[arg-type]
-    with pytest.raises(PredictionError, match="epochs must be a positive"):
+    with pytest.raises(PredictionError, match="epochs must be a number above 0"):
         chooser_for(SweepRequest(target="w", asked={"epochs": -3}))
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from epochcast.storage.query import Compared, Correction
 
 WORTH_A_WORD = 0.1  # of the time to compute
+LEAST_SHOWN = 0.1  # with two decimals; less has two figures
 WIDE = 130  # columns of a terminal from which every number has a column of its own
 PARTS = {"epoch": "epochs", "startup": "start-up", "evaluation": "evaluation", "save": "saves"}
 FOLLOW = """\
@@ -70,7 +71,8 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     table.add_column("")
     for heading in ("P10", "P50", "P90", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row("one epoch of training", *_seconds(estimate.epoch_seconds))
+    if estimate.has_epochs:
+        table.add_row("one epoch of training", *_seconds(estimate.epoch_seconds))
     table.add_row(
         Text(_total_label(estimate), style="bold"), *_seconds(estimate.total_seconds), "100 %"
     )
@@ -91,7 +93,9 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     console.print(Text(f"{first.workload} on {first.device.label}", style="bold"))
     totals = [e.total_seconds for e in estimates]
     cells = {
-        "epochs": [_number(e.epochs) for e in estimates],
+        "epochs" if first.steps is None else "steps": [
+            _number(e.epochs if e.steps is None else e.steps) for e in estimates
+        ],
         "batch": [str(e.config.batch_size) for e in estimates],
         **{
             k: [str(dict(e.config.sizes).get(k, "–")) for e in estimates]
@@ -103,6 +107,8 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
         "P90": [format_seconds(t.p90) for t in totals],
         "memory P90": [_memory_p90(e) for e in estimates],
     }
+    if not all(e.has_epochs for e in estimates):
+        del cells["one epoch"]
     costs = [e.cost for e in estimates if e.cost is not None]
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
@@ -133,6 +139,7 @@ def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:
 def estimate_markdown(estimate: Estimate) -> str:
     """One run as Markdown, for TensorBoard's text tab."""
     rows = [("one epoch of training", _seconds(estimate.epoch_seconds))]
+    rows = rows if estimate.has_epochs else []
     rows.append((_total_label(estimate), _seconds(estimate.total_seconds)))
     rows += [(term.name, _seconds(term.seconds)) for term in estimate.terms]
     rows += _further_rows(estimate)
@@ -147,7 +154,7 @@ def _total_label(estimate: Estimate) -> str:
     if estimate.steps is None:
         return f"total, {epochs}"
     steps = "1 step" if estimate.steps == 1 else f"{estimate.steps:,} steps"
-    return f"total, {steps} ({epochs})"
+    return f"total, {steps} ({epochs})" if estimate.has_epochs else f"total, {steps}"
 
 
 def _heading(estimate: Estimate) -> str:
@@ -155,10 +162,11 @@ def _heading(estimate: Estimate) -> str:
 
 
 def _epoch_line(estimate: Estimate) -> str:
-    return (
-        f"{estimate.samples:,} samples, {estimate.steps_per_epoch:,} optimizer steps an epoch, "
-        f"{format_seconds(estimate.step_seconds.p50)} a step{_what_rules(estimate)}"
-    )
+    step = f"{format_seconds(estimate.step_seconds.p50)} a step{_what_rules(estimate)}"
+    if not estimate.has_epochs:
+        return step
+    steps = f"{estimate.steps_per_epoch:,} optimizer steps an epoch"
+    return f"{estimate.samples:,} samples, {steps}, {step}"
 
 
 def _what_rules(estimate: Estimate) -> str:
@@ -232,6 +240,8 @@ def _seconds(q: Quantiles) -> list[str]:
 
 
 def _number(value: float) -> str:
+    if value < LEAST_SHOWN:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if value == round(value) else f"{value:,.2f}"
 
 

@@ -11,7 +11,7 @@ import truths
 from epochcast.api.probe import run_sweep
 from epochcast.errors import StoreError
 from epochcast.profiler.request import SweepRequest
-from epochcast.records import RunConfig
+from epochcast.records import RunConfig, Warning_
 from epochcast.report.tensorboard import publish
 from epochcast.report.tensorboard.index import read_index
 from epochcast.storage.query import select
@@ -77,6 +77,19 @@ def test_what_ended_a_sweep_is_told_and_not_that_the_board_failed_too(
         pytest.raises(StoreError, match=r"^the sweep$"),
     ):
         run_sweep(SweepRequest(target="mnist-mlp"), store)
+
+
+def test_a_script_without_epochs_is_shown_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    monkeypatch.setattr(publish, "write_board", lambda _, *contents: written.append(contents))
+    unseen = {"samples": 10**10, "warnings": (Warning_(code="no-epoch-seen"),)}
+    with Store.open(folder=tmp_path) as store:
+        store.add_all(replace(m, **unseen) for m in truths.sweep())  # type: ignore[arg-type]
+        publish.publish(store)
+    ((_, _, text),) = written
+    assert "total, 1,000 steps " in text
 
 
 def test_a_store_where_some_configurations_have_a_knob_is_shown(tmp_path: Path) -> None:

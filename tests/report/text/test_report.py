@@ -14,7 +14,12 @@ from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.summary import summarise
 from epochcast.profiler.rounds import SweepResult
 from epochcast.records import SCHEMA, Warning_
-from epochcast.report.text.estimate import estimate_markdown, print_capacities, print_estimate
+from epochcast.report.text.estimate import (
+    estimate_markdown,
+    print_capacities,
+    print_estimate,
+    print_estimates,
+)
 from epochcast.report.text.probing import BarProgress, PlainProgress, print_probed, print_summaries
 from epochcast.report.text.warnings import WARNINGS, print_warnings
 
@@ -131,6 +136,30 @@ def test_an_estimate_as_markdown_is_a_table() -> None:
     assert "| total, 3 epochs |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows} == {5}
+
+
+def test_steps_of_an_endless_sampler_are_told_without_epochs() -> None:
+    model = fit([replace(m, samples=10**10) for m in truths.sweep()])
+    some, more = model.predict(steps=300), model.predict(steps=600)
+    console = _console()
+    print_estimate(console, some)
+    print_estimates(console, [some, more])
+    text = _text(console) + estimate_markdown(some)
+    assert "epoch" not in text.replace("starting epochs", "").replace("epochcast", "")
+    assert "total, 300 steps " in text
+    print_estimate(console, model.predict(epochs=1))
+    assert "optimizer steps an epoch" in _text(console)
+
+
+def test_several_answers_in_steps_are_told_by_them() -> None:
+    model = fit(truths.sweep())
+    console = _console(120)
+    print_estimates(console, [model.predict(steps=n, batch_size=64) for n in (1, 5000)])
+    heading, *rows = _text(console).splitlines()[1:]
+    assert heading.split()[0] == "steps"
+    assert [row.split()[0] for row in rows[:2]] == ["1", "5,000"]
+    print_estimate(console, model.predict(steps=1, batch_size=64))
+    assert "1 step (0.0011 epochs)" in _text(console)
 
 
 def test_documents_name_their_knobs() -> None:
