@@ -50,10 +50,11 @@ def calibrate(parameters: Parameters, outcomes: Iterable[RunOutcome]) -> Calibra
 
 
 def _belongs(outcome: RunOutcome, parameters: Parameters) -> bool:
-    """Of the same workload and device, and of the same code where both know theirs."""
+    """Of the same workload and device, and of the same code where both know theirs; not one of
+    whose measurements the parameters are made."""
     same_code = outcome.source == parameters.source or not (outcome.source and parameters.source)
     same = (outcome.workload, outcome.device.key) == (parameters.workload, parameters.device.key)
-    return same and same_code
+    return same and same_code and not outcome.measured
 
 
 def _cost(parameters: Parameters, outcome: RunOutcome) -> ConfigurationCost | None:

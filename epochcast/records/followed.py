@@ -173,6 +173,8 @@ class RunOutcome:
         source: of the workload's code, as in a Measurement; empty if unknown.
         device: that it ran on, with the threads that it had.
         epoch_share: steps that its epochs had, over those that were planned.
+        measured: whether what it took is a measurement, too, which predictions are made from: then
+            it corrects nothing a second time.
         segment_steps: of a run that followed a plan of steps: what is called an epoch here is a
             segment of so many.
         predicted: of the parts, before the run; ``predicted.calibration`` is the factor that
@@ -208,6 +210,7 @@ class RunOutcome:
     finished_at: float
     epoch_share: float = 1.0
     segment_steps: int | None = None
+    measured: bool = False
 
     def __post_init__(self) -> None:
         require(self.total_seconds >= 0, f"total_seconds must be >= 0, got {self.total_seconds}")

@@ -90,7 +90,7 @@ def measured_run(
 
 
 def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOutcome | None:
-    """How a plan did; None without one, and where nothing was seen.
+    """How a plan did; None without one, with that of another script, and where nothing was seen.
 
     Args:
         watch: of the run.
@@ -100,6 +100,8 @@ def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOu
     """
     tracker, plan, samples = watch.leader, watch.watched.plan, watch.samples
     if tracker is None or plan is None or not tracker.steps:
+        return None
+    if plan.workload != watch.watched.workload:  # it ran something else
         return None
     done = tracker.done >= plan.chosen.epochs
     reason = StopReason.BUDGET if watch.asked is not None else None
@@ -122,6 +124,7 @@ def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOu
         total_seconds=ended - watch.watched.began,
         finished_at=watch.watched.wall + ended - watch.watched.began,
         segment_steps=plan.segment_steps,
+        measured=True,
     )
 
 

@@ -173,6 +173,7 @@ def test_a_run_with_one_noisy_epoch_counts_less_than_a_long_one() -> None:
                 epoch_noise=0.0,
             )
         },
+        {"measured": True},
     ],
 )
 def test_what_does_not_belong_is_left_out(changes: dict[str, object]) -> None:

@@ -88,6 +88,9 @@ def test_an_outcome_is_of_a_plan_alone() -> None:
     assert outcome is not None
     assert (outcome.epochs, outcome.source) == (3, "abc")
     assert outcome.total_predicted is not None
+    other = Watch(replace(planned.watched, workload="other.py"))
+    replayed(whole(epochs=3), other)
+    assert outcome_of(other, training.at, plan.device, "abc") is None
     seen = training.total(3) - training.finish - training.fixed
     assert outcome.total_predicted.p50 == pytest.approx(seen, abs=training.fixed + 0.01)
 
