@@ -46,6 +46,11 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option("--used", type=BYTES, default=0, help="Leave so much of the device to others."),
     click.option(
+        "--world-size",
+        type=click.IntRange(min=2),
+        help="Show what each of so many devices needs by the formulas of DDP, ZeRO and FSDP.",
+    ),
+    click.option(
         "--allocator",
         metavar="SETTINGS",
         help="Take torch's allocator to have these settings, as in PYTORCH_CUDA_ALLOC_CONF; by "
@@ -73,9 +78,11 @@ def is_about_a_device(options: dict[str, Any]) -> bool:
     if options["device"] and options["fit"]:
         raise UsageError("give either --device or --fit: both name a device")
     asked = bool(options["device"] or options["fit"] or options["what_ifs"])
-    for name in ("plot", "used", "allocator"):
+    for name in ("plot", "used", "allocator", "world_size"):
         if options[name] and not asked:
-            raise UsageError(f"--{name} is about a device: name one with --device")
+            raise UsageError(
+                f"--{name.replace('_', '-')} is about a device: name one with --device"
+            )
     return asked
 
 
@@ -98,6 +105,8 @@ def answer(workload: str, request: SweepRequest, options: dict[str, Any], as_jso
         found = _fit(workload, request, question, as_json)
     else:
         found = _need(workload, request, question, as_json)
+    if options["world_size"] and not as_json:
+        _share(found, options["world_size"])
     if options["plot"]:
         _draw(workload, found, options["plot"])
 
@@ -155,6 +164,14 @@ def _compare(
     console().print(device_heading(workload, needs[0]), soft_wrap=True)
     print_alternatives(console(), found)
     return needs
+
+
+def _share(needs: Sequence[DeviceNeed], devices: int) -> None:
+    from epochcast.devices.sharding import by_formulas
+    from epochcast.report.text.memory import print_shared
+
+    for need in needs:
+        print_shared(console(), need, devices, by_formulas(need, devices))
 
 
 def _draw(workload: str, needs: Sequence[DeviceNeed], path: str) -> None:

@@ -111,7 +111,7 @@ def test_the_curve_is_the_last_step() -> None:
 
 
 def test_it_fits_or_not_with_a_probability() -> None:
-    tight = replace(T4, name="tight", memory_bytes=round(NEED.device_bytes.p50))
+    tight = replace(T4, name="tight", memory_bytes=round(NEED.device_bytes.p50) + 20 * MIB)
     need = device_need(replace(training(), device=tight), CONFIG)
     assert 0.0 < need.probability < 1.0
     assert not need.fits

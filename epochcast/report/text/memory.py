@@ -175,6 +175,26 @@ def _print_remarks(console: Console, needs: Sequence[DeviceNeed]) -> None:
         say(console, f"note: {unseen.name} takes {low} to {high}{times}: {unseen.reason}", "yellow")
 
 
+def print_shared(console: Console, need: DeviceNeed, devices: int, shares: Sequence[Share]) -> None:
+    """What each of several devices needs, marked as what it is.
+
+    Args:
+        console: where to print.
+        need: of one device.
+        devices: that share.
+        shares: by the way of sharing.
+    """
+    console.print()
+    heading = f"each of {devices} devices, by formulas"
+    cells = {
+        heading: [s.name for s in shares],
+        "needs": [format_bytes(s.bytes) for s in shares],
+        "fits": ["yes" if s.bytes <= need.free_bytes else "no" for s in shares],
+    }
+    console.print(columns(cells, left=(heading,)))
+    say(console, "note: nothing of this was followed; NCCL's buffers come on top", "yellow")
+
+
 # -- the largest that fits, and what would help ---------------------------------------------------
 
 

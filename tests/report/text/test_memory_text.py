@@ -7,8 +7,15 @@ from rich.console import Console
 from sequences import CONFIG, T4, training
 
 from epochcast.devices.need import device_need
+from epochcast.devices.sharding import by_formulas
 from epochcast.records import Alternative, LargestValue
-from epochcast.report.text.memory import print_alternatives, print_largest, print_needs, verdict
+from epochcast.report.text.memory import (
+    print_alternatives,
+    print_largest,
+    print_needs,
+    print_shared,
+    verdict,
+)
 
 NEED = device_need(training(unknown=True), CONFIG, flops=10**9, seconds=1.5)
 NONE = device_need(replace(training(), device=replace(T4, memory_bytes=2**20)), CONFIG)
@@ -80,3 +87,10 @@ def test_alternatives_stand_side_by_side() -> None:
 @pytest.mark.parametrize("retries", [0, 3])
 def test_it_may_fit(retries) -> None:
     assert verdict(replace(NONE, retries=retries, probability=0.4)) == "perhaps (40 %)"
+
+
+def test_several_devices_are_formulas_and_said_to_be() -> None:
+    text = said(print_shared, NEED, 8, by_formulas(NEED, 8))
+    assert "each of 8 devices, by formulas" in text
+    assert "ZeRO-3 or FSDP" in text
+    assert "nothing of this was followed" in text
