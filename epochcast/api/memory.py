@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import log
@@ -43,7 +43,7 @@ from epochcast.records import (
     make_sizes,
 )
 
-MOST_DRY_RUNS = 14  # for one largest value
+MOST_DRY_RUNS = 12  # for one largest value
 LARGEST_BATCH = 2**20  # that is looked for where no data set ends before
 STEPS_OF_A_KNOB = 8  # into which the knob's own value is divided
 REACH = 8  # times the largest value that fits: the next one that is tried, at most
@@ -167,8 +167,9 @@ def _followed(
 # -- answers --------------------------------------------------------------------------------------
 
 
-def largest_values(request: SweepRequest, question: MemoryQuestion) -> tuple[LargestValue, ...]:
+def largest_values(request: SweepRequest, question: MemoryQuestion) -> Iterator[LargestValue]:
     """The largest batch, and of each whole-numbered knob the largest value, the others as they are.
+    Each is there as soon as it is found.
 
     Args:
         request: of one configuration.
@@ -178,11 +179,12 @@ def largest_values(request: SweepRequest, question: MemoryQuestion) -> tuple[Lar
         UsageError: no such knob.
         WorkloadError: the workload cannot be built, or not traced.
     """
-    batch = largest_batch(request, question)
+    yield largest_batch(request, question)
     one = replace(request, batch_sizes=tuple(request.batch_sizes or ())[:1] or None)
     sizes = count_footprints(one)[0].config.sizes
     knobs = [(name, v) for name, v in sizes if type(v) is int and v >= 1]
-    return batch, *(largest_knob(request, question, name, value) for name, value in knobs)
+    for name, value in knobs:
+        yield largest_knob(request, question, name, value)
 
 
 def device_needs(request: SweepRequest, question: MemoryQuestion) -> tuple[DeviceNeed, ...]:
@@ -216,15 +218,18 @@ class _Search:
         self._question = question
         self._known: dict[int, Followed] = {}
         self._problem = ""
+        self._most = LARGEST_BATCH
+        self._runs = 0
 
     def largest_batch(self) -> LargestValue:
         wanted = tuple(self._request.batch_sizes or ())[:1] or None
         first = follow(replace(self._request, batch_sizes=wanted), self._question.device)[0]
         own = first.counted.config.batch_size
         self._known[own] = first
+        self._most = first.counted.samples or LARGEST_BATCH
         guess = max(1, self._interpolated(own) or own)
         self._follow((guess, guess + 1))
-        value = largest_fitting(self._fits, 1, LARGEST_BATCH, guess)
+        value = largest_fitting(self._fits, 1, self._most, guess)
         above = self._need((value or 0) + 1)
         return LargestValue(
             name="batch_size",
@@ -244,23 +249,32 @@ class _Search:
         own = next(iter(self._request.batch_sizes or (1,)))
         found = follow(replace(self._request, batch_sizes=(own, 2 * own)), self._question.device)
         self._known = {f.counted.config.batch_size: f for f in found}
+        self._most = found[0].counted.samples or LARGEST_BATCH
         return self._question.need(self._known[own]), self._interpolated(own) or None
 
     def _try(self, batch_size: int) -> Followed | None:
         """A dry run of a batch size; None where it cannot be built, or the data is too small."""
-        if batch_size not in self._known and not self._is_enough():
+        if batch_size not in self._known and not self._is_refused(batch_size):
             self._follow((batch_size,))
         return self._known.get(batch_size)
 
-    def _is_enough(self) -> bool:
-        if len(self._known) >= MOST_DRY_RUNS:
+    def _is_refused(self, batch_size: int) -> bool:
+        if batch_size > self._most:
+            self._problem = f"the training data has {self._most:,} samples"
+            return True
+        if self._runs >= MOST_DRY_RUNS:
             self._problem = f"{MOST_DRY_RUNS} dry runs were made"
-        return len(self._known) >= MOST_DRY_RUNS
+            return True
+        return False
 
     def _follow(self, batch_sizes: tuple[int, ...]) -> None:
         """Several at once: the workload is loaded once for them."""
+        filled = tuple(b for b in batch_sizes if b <= self._most and b not in self._known)
+        if not filled:
+            return
+        self._runs += len(filled)
         try:
-            request = replace(self._request, batch_sizes=batch_sizes)
+            request = replace(self._request, batch_sizes=filled)
             for found in follow(request, self._question.device):
                 self._known[found.counted.config.batch_size] = found
         except EpochcastError as error:
@@ -299,8 +313,8 @@ class _Search:
         def fits(batch_size: int) -> bool:
             return self._needed(at(batch_size)) <= q.free_bytes
 
-        near = largest_fitting(nearly, 1, LARGEST_BATCH, batch_sizes[1]) or 1
-        return largest_fitting(fits, 1, LARGEST_BATCH, near) or 0
+        near = largest_fitting(nearly, 1, self._most, batch_sizes[1]) or 1
+        return largest_fitting(fits, 1, self._most, near) or 0
 
     def _on_lines(self, own: int) -> tuple[int, int] | None:
         """Two batch sizes, one twice the other, with one sequence of events.

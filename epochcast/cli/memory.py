@@ -131,12 +131,15 @@ def _fit(
     from epochcast.api.memory import largest_values
     from epochcast.report.text.memory import print_largest, print_needs
 
-    found = largest_values(request, question)
+    found = []
+    for value in largest_values(request, question):
+        found.append(value)
+        if not as_json:
+            print_largest(console(), [value])
     needs = [value.need for value in found[:1] if value.need is not None]
     if as_json:
         print_json(largest=found)
         return needs
-    print_largest(console(), found)
     if needs:
         console().print()
         print_needs(console(), workload, needs)

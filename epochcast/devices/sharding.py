@@ -6,8 +6,8 @@
     ZeRO-2  need − (S + G)·(1 − 1/N)
     ZeRO-3  need − (S + G + P)·(1 − 1/N), and what is gathered at a time; FSDP fully sharded, too
 
-ZeRO: Rajbhandari et al. 2020, arXiv:1910.02054, section 5. Buckets: torch/nn/parallel/distributed.py,
-"equal to the total gradients memory size". NCCL's buffers and what FSDP gathers come on top.
+ZeRO: Rajbhandari et al. 2020, arXiv:1910.02054, section 5. Buckets hold a copy of all gradients:
+torch/nn/parallel/distributed.py. NCCL's buffers and what FSDP gathers come on top.
 """
 
 from __future__ import annotations
