@@ -103,6 +103,8 @@ def _undo(one: e.Wrote) -> None:
     elif one.link is not None:
         _remove(one.path)
         os.symlink(one.link, one.path)
+        if one.times is not None:
+            os.utime(one.path, ns=one.times, follow_symlinks=False)
         return
     elif one.kind == "appended" and one.size is not None:
         os.truncate(one.path, one.size)

@@ -250,8 +250,7 @@ def tree(folder: Path) -> dict[str, tuple[object, ...]]:
         content: object = os.readlink(path) if path.is_symlink() else None
         if path.is_file() and not path.is_symlink():
             content = path.read_bytes()
-        time = None if path.is_symlink() else stat.st_mtime_ns
-        found[str(path.relative_to(folder))] = (stat.st_mode, time, content)
+        found[str(path.relative_to(folder))] = (stat.st_mode, stat.st_mtime_ns, content)
     return found
 
 

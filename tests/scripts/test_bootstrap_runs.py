@@ -351,3 +351,31 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+BROKEN = """
+import torch
+from epochcast_bootstrap import loaders, steps, watch
+from torch.utils.data import DataLoader
+for owner, names in (
+    (loaders.Loaders, ("opened", "before", "after", "_ended", "stepping")),
+    (watch.Watch, ("_is_loop", "memory", "tell_sources", "is_compiling", "synchronize")),
+    (steps.Steps, ("_put", "_stepped")),
+):
+    for name in names:
+        setattr(owner, name, lambda *args, **kwargs: 1 / 0)
+weight = torch.zeros(1, requires_grad=True)
+optimizer = torch.optim.SGD([weight], 0.1)
+for batch in DataLoader(torch.ones(9), 3):
+    (weight * batch).sum().backward()
+    optimizer.step()
+torch.save(weight, "weight.pt")
+print(weight.item(), flush=True)
+"""
+
+
+def test_errors_of_ours_are_events_and_the_script_goes_on(tmp_path: Path) -> None:
+    broken = run(tmp_path, BROKEN, SHORT)
+    assert (broken.code, broken.errors) == (0, "")
+    assert float(broken.output) == pytest.approx(-0.1 * (3 + 6 + 9))  # gradients add up
+    assert {"iter(loader)", "step", "save", "loop"} <= {event.where for event in broken.of(Failed)}

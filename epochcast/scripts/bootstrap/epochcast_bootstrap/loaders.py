@@ -149,7 +149,10 @@ class Loaders:
             except StopIteration:
                 loaders.end(this, "exhausted", now())
                 raise
-            loaders.after(this, began)
+            try:
+                loaders.after(this, began)
+            except Exception as error:  # noqa: BLE001
+                watch.writer.failed("a batch", error)
             return batch
 
         kind.__next__ = __next__

@@ -192,7 +192,7 @@ class Watch:
 
     def finish(self, why):
         """End the script from here (raises)."""
-        self.tell_sources()
+        self.guarded("sources", self.tell_sources)
         self.ending.finish(why)
 
     def finish_later(self, why):
@@ -206,7 +206,7 @@ class Watch:
         if self.miniature:
             if self._later or self.ending.why:
                 self.finish(self._later or self.ending.why)
-            if self._is_loop() and self._is_loop_over():
+            if self.guarded("loop", self._is_loop_over):
                 self.finish("steps")
         elif self.settings["stop_file"]:
             self.guarded("stop", self._look_for_stop)
@@ -217,6 +217,8 @@ class Watch:
         return this is None or this.refused or self.steps.count - this.step_count > FORGOTTEN
 
     def _is_loop_over(self):
+        if not self._is_loop():
+            return False
         self._loop_steps += 1
         if self._loop_steps <= SETTLED_STEPS:
             self._loop_began, self._loop_regions = now(), self.modes.regions or None
