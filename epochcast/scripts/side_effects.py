@@ -216,7 +216,7 @@ def working_place(folder: Path, tickets: Path, overlay: bool) -> Iterator[Place]
 
 def _overlaid(root: Path, folder: Path) -> Place:
     """The place with an overlay of the folder, if there is room for one on the same disk."""
-    if folder.is_relative_to(root.parent) and root.is_relative_to(folder):
+    if root.is_relative_to(folder):  # events would not come through
         return Place(root=root)
     layers = _layers_beside(folder, root)
     if layers is None:

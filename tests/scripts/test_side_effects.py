@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,17 @@ def test_a_place_is_gone_afterwards_and_so_is_its_ticket(tmp_path: Path) -> None
     assert not tickets.exists()
     assert layers is None or not layers.exists()
     assert set(tmp_path.rglob("*")) == {folder, tmp_path / "store"}
+
+
+def test_a_folder_that_holds_temporary_files_is_not_overlaid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "project"
+    (folder / "tmp").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "tmp"))
+    with working_place(folder, tmp_path / "scripts", overlay=True) as place:
+        assert place.root.is_relative_to(folder)
+        assert place.overlays == ()
 
 
 KILLED = """
