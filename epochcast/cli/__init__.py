@@ -114,8 +114,8 @@ def cli(debug: bool) -> None:
     """What a PyTorch training run will cost, before it starts.
 
     \b
-    epochcast probe mnist-mlp --batch-sizes 32,64,128,256 --set width=256,512,1024
-    epochcast predict --epochs 90 --batch-size 192 --set width=768
-    epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
-    epochcast tensorboard
+    epochcast probe --set batch_size=16,32,64 -- python train.py -b {batch_size}
+    epochcast predict --epochs 90 --batch-size 48
+    epochcast plan --epochs 90 --deadline 8h --json > plan.json
+    epochcast run plan.json -- python train.py -b 48
     """
