@@ -36,7 +36,7 @@ SECONDS = (  # the times of training that a row may have, the first that is ther
     "token_seconds",
     "elapsed_seconds",
 )
-SEVERAL = (LEFT_OUT, "step", "model_parallel")  # roles that two columns may have: iter and step
+SEVERAL = (LEFT_OUT, "step", "world_size", "model_parallel")  # roles that two columns may have
 DEVICES = ("world_size", "data_parallel", "nodes", "devices_per_node")
 COUNTED_IN = {
     "k": "thousands",

@@ -49,7 +49,7 @@ def world_size(found: Mapping[str, Sequence[Said]]) -> int | None:
     counts = {role: columns[0] for role in DEVICE_ROLES[:-1] if (columns := found.get(role))}
     nodes, each = counts.get("nodes"), counts.get("devices_per_node")
     both = [said for said in (nodes, each) if said is not None]
-    known = [counts[role] for role in DEVICE_ROLES[:2] if role in counts]
+    known = [said for role in DEVICE_ROLES[:2] for said in found.get(role, ())]
     if len(both) == 2:
         return _agreed([*known], prod(said.count for said in both), both)
     if nodes is not None and known and nodes.count > 1 and not any(map(_is_of_all, known)):

@@ -12,7 +12,7 @@ six epochs by half. Where they rise by less it could be either, and is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -66,6 +66,7 @@ def is_since_start(found: Sequence[Series]) -> bool:
     doubtful = [s for s in rising if _is_doubtful(s)] if len(rising) == len(several) else []
     asked = next((s for s in (*clear, *doubtful) if not s.is_said), None)
     if asked is None:
+        _require_no_resume(shown)
         return False
     first, *_, last = asked.seconds
     raise asked.row.wrong(
@@ -74,6 +75,21 @@ def is_since_start(found: Sequence[Series]) -> bool:
         f"elapsed_seconds={asked.column}",
         asked.column,
     )
+
+
+def _require_no_resume(found: Sequence[Series]) -> None:
+    """Refuse times that rise as those since the start do, and begin again as after a resume."""
+    for series in found:
+        again = next((i for i, step in enumerate(series.steps, 1) if step <= 0), 0)
+        before = replace(series, seconds=series.seconds[:again])
+        if again and not series.is_said and is_clear(before):
+            epoch = series.epochs[again] or again + 1
+            raise series.row.wrong(
+                f"they rise as times since the start do, and from epoch {epoch:g} on they begin "
+                "again, as after a resume: name a column run that tells the parts apart, or say "
+                f"that these are the times of the epochs, --map epoch_seconds={series.column}",
+                series.column,
+            )
 
 
 def is_clear(series: Series) -> bool:

@@ -1,5 +1,6 @@
 """Columns that were taken for knobs, and what their values say against it.
 
+whole numbers beside the word gpus      4, 8                       how many? asked
 a fraction of its own in every row      0.812, 0.833, 0.851        a result? asked
 numbers where a device has a name       4                          how many, or which one? asked
 another value from epoch to epoch       0.61, 0.66                 a result: refused
@@ -14,6 +15,8 @@ from dataclasses import replace
 
 from epochcast.importers.columns import KNOB, Column
 from epochcast.importers.entries import Entry
+from epochcast.importers.names import MAY_COUNT
+from epochcast.importers.roles import spelled
 from epochcast.importers.rows import Row
 
 MANY_ROWS, MANY_FIGURES = 3, 2  # from which on a column looks measured
@@ -27,6 +30,22 @@ def require_names_of_devices(rows: Sequence[Row], columns: Sequence[Column]) -> 
             raise rows[0].wrong(
                 f"{cells[0]} is no name of a device: if it is how many there were, --map "
                 f"world_size={column.name}; if it is which one, --ignore {column.name}",
+                column.name,
+            )
+
+
+def require_no_count_of_devices(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """Ask whether a knob that names devices counts those that share the samples."""
+    for column in columns:
+        words = " ".join(spelled(column.name)).partition(" per ")[0].split()
+        if column.role != KNOB or column.said or MAY_COUNT.isdisjoint(words):
+            continue
+        cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
+        if all(map(str.isdecimal, cells)) and set(cells) - {"0", "1"}:
+            raise rows[0].wrong(
+                f"it may count devices: --map world_size={column.name} if these share the samples "
+                f"of a run, --map {column.name}={column.name} if it is something else that is "
+                f"known before a run, else --ignore {column.name}",
                 column.name,
             )
 

@@ -172,7 +172,8 @@ RESULTS = (  # known only afterwards, or without influence on what a step costs
     "|total tokens|tokens total|num tokens|tokens processed|total samples|samples processed"
     "|examples seen|wd|early stopped|stopped|nan|nans|exit|ok|retries|retry|failed|failures|oom"
     "|crashed|errors|ckpt path|checkpoint path|rating|rank score|preemptions|preempted"
-    "|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres|ntasks"
+    "|total flos|flos|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres"
+    "|ntasks"
 )
 OF_THE_JOB = (  # whole names of what was written down of a run, and is no property of it
     "commit|git commit|git sha|git hash|sha|branch|version|index|idx|unnamed 0|unnamed|row"
@@ -217,6 +218,10 @@ THINGS = {  # what is counted in a rate or timed in "s/it", and the role that it
 PLURAL_WORDS = "steps samples images imgs sequences tokens iterations batches"
 PLURALS = frozenset(PLURAL_WORDS.split())
 ROLE_OF_THING = {word: role for role, words in THINGS.items() for word in words.split()}
+DEVICE_COUNTS = (
+    "gpu gpus tpu tpus device devices accelerator accelerators world cards ranks chips ddp fsdp"
+)
+MAY_COUNT = frozenset(DEVICE_COUNTS.split())  # devices, where nothing says what else it is
 BY_PHRASE: Mapping[Kind, Mapping[str, str]] = {
     kind: {
         phrase: name

@@ -26,7 +26,7 @@ import msgspec
 
 from epochcast.costmodel.epoch import divide
 from epochcast.errors import StoreError
-from epochcast.importers.cells import says_its_unit
+from epochcast.importers.cells import is_gap, says_its_unit
 from epochcast.importers.columns import (
     KNOB,
     LEFT_OUT,
@@ -42,6 +42,7 @@ from epochcast.importers.knobs import (
     require_counts_of_steps,
     require_known_before,
     require_names_of_devices,
+    require_no_count_of_devices,
     require_same_knobs_everywhere,
     require_same_knobs_within_runs,
 )
@@ -62,10 +63,15 @@ FAILED = (*STATES.split(), *MORE_STATES.split())  # how that of a run without an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadColumn:
-    """A column, and the first value in it as the file writes it; ``""`` where it is empty."""
+    """A column, and the first value in it as the file writes it; ``""`` where it is empty.
+
+    Attributes:
+        is_mixed: whether some values have a unit of their own and others that of the column.
+    """
 
     column: Column
     first: str
+    is_mixed: bool = False
 
     @property
     def says_its_unit(self) -> bool:
@@ -132,6 +138,7 @@ def read(
         rows = _of_training(table, columns)
         ended = _that_ended(rows, columns)
         require_names_of_devices(rows, columns)
+        require_no_count_of_devices(rows, columns)
         require_known_before(rows, columns)
         entries = [RowReader(row, columns, options).entry() for row in ended]
         require_counts_of_steps(entries, columns)
@@ -238,10 +245,10 @@ def _without_unused(columns: Sequence[Column], entries: Sequence[Entry]) -> list
 
 
 def _first_value(column: Column, table: Table) -> ReadColumn:
-    cells = (row.cells.get(column.name) for row in table.rows)
-    first = next((cell for cell in cells if not is_empty(cell)), None)
-    shown = "" if first is None else one_line(str(first)[:SHOWN])
-    return ReadColumn(column=column, first=shown)
+    cells = [c for row in table.rows if not is_empty(c := row.cells.get(column.name))]
+    shown = one_line(str(cells[0])[:SHOWN]) if cells else ""
+    ways = {says_its_unit(cell) for cell in cells if not is_gap(cell)} if column.unit else set()
+    return ReadColumn(column=column, first=shown, is_mixed=len(ways) > 1)
 
 
 def _left_out(table: Table, rows: Sequence[Row]) -> list[Warning_]:

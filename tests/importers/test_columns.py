@@ -30,6 +30,18 @@ def lines(text: str, **said) -> list[str]:
     return [column_line(column) for column in read(text, **said).columns]
 
 
+def test_cells_with_a_unit_of_their_own_hide_that_of_no_other() -> None:
+    some = lines("bs,t\n32,50400us\n64,90.1\n", renamed={"t": "step_seconds"}, unit="ms")
+    assert some[1] == "t → step time, as written, else ms: 50400us"
+    bare = lines("bs,step_time\n32,50400us\n64,90.1\n")
+    assert (
+        bare[1]
+        == "step_time → step time, as written, else s (assumed; --unit says otherwise): 50400us"
+    )
+    every = lines("bs,step_time\n32,50400us\n64,0:01\n")
+    assert every[1] == "step_time → step time, as written: 50400us"
+
+
 # -- units ----------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """Device counts: read where the arithmetic is clear, asked for where it is not."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,3 +137,40 @@ def test_the_one_time_of_all_epochs_holds_a_slow_start() -> None:
         assert "one-time" in {w.code for w in found.warnings}
     steady = imported("bs,epoch,epoch_s\n32,3,10\n")
     assert "one-time" not in {w.code for w in steady.warnings}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "world",
+        "GPUs used",
+        "GPU(s)",
+        "total_gpu_count",
+        "gpus_per_job",
+        "num_gpus_total",
+        "ddp",
+        "cards",
+        "n_ranks",
+    ],
+)
+def test_what_may_count_devices_is_asked_and_no_knob(name: str) -> None:
+    table = f"bs,step_ms,{name}\n32,50,4\n32,26,8\n"
+    with pytest.raises(StoreError, match=r"may count devices: --map world_size="):
+        imported(table)
+    counted = imported(table, replace(SAID, renamed={name: "world_size"})).measurements
+    assert [m.config.world_size for m in counted] == [4, 8]
+    knob = imported(table, replace(SAID, renamed={name: "cells"})).measurements
+    assert [m.config.sizes for m in knob] == [(("cells", 4),), (("cells", 8),)]
+
+
+@pytest.mark.parametrize("column", ["tokens_per_gpu,4096", "lora_rank,8", "ddp,1", "gpu_kind,a"])
+def test_other_words_beside_a_device_are_knobs(column: str) -> None:
+    name, value = column.split(",")
+    (found,) = imported(f"bs,step_ms,{name}\n32,50,{value}\n").measurements
+    assert dict(found.config.sizes).keys() == {name}
+
+
+def test_two_columns_that_count_the_same_devices_agree_or_are_refused() -> None:
+    assert devices("num_gpus,world_size", "4,4") == 4
+    with pytest.raises(StoreError, match="num_gpus 4 are 4 devices, but world_size 8 says"):
+        devices("num_gpus,world_size", "4,8")

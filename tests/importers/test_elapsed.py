@@ -93,3 +93,17 @@ def test_a_clocks_times_do_not_say_when_the_run_began() -> None:
 def test_a_clock_that_cannot_be_read_is_refused(times) -> None:
     with pytest.raises(EpochcastError, match=r"no time since the start of a run.*--unit ms"):
         read(times, "Wall time")
+
+
+@pytest.mark.parametrize("resumed", [(61.0, 119.2, 177.9), (58.0,), (59.0, 118.0)])
+def test_times_that_begin_again_after_a_resume_are_asked(resumed: tuple[float, ...]) -> None:
+    times = (*accumulate(EPOCHS), *resumed)
+    with pytest.raises(EpochcastError, match=r"from epoch 5 on they begin again.*a column run"):
+        read(times)
+    as_epochs = read(times, renamed={"epoch_time": "epoch_seconds"})
+    assert steady(as_epochs) == pytest.approx(times[1:])
+
+
+def test_epochs_that_rise_a_little_and_fall_are_epochs() -> None:
+    for times in ((60.0, 61.0, 62.0, 59.0, 60.5, 61.5), (90.0, 60.0, 61.0, 62.5, 63.0, 58.0)):
+        assert steady(read(times)) == pytest.approx(times[1:])

@@ -277,11 +277,13 @@ def column_line(read: ReadColumn) -> str:
     """``"train_step_time → step time, ms: 50.4 ms"``."""
     column, value = read.column, read.first or "empty"
     unit = column.unit_text
-    if unit and read.says_its_unit:
-        unit = "as written"
-    elif unit and read.first:
+    is_own = bool(unit) and read.says_its_unit
+    if unit and read.first and not is_own:
         value = f"{value} {unit}"
-    assumed = " (assumed; --unit says otherwise)" if column.is_assumed and unit == "s" else ""
+    used = not is_own or read.is_mixed
+    assumed = " (assumed; --unit says otherwise)" if column.is_assumed and unit and used else ""
+    if is_own or (unit and read.is_mixed):
+        unit = f"as written, else {unit}" if read.is_mixed else "as written"
     return f"{column.name} → {column.label}{f', {unit}' if unit else ''}{assumed}: {value}"
 
 
