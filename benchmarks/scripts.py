@@ -161,7 +161,7 @@ def probed(style: Style, folder: Path) -> dict[str, Any]:
     """The prediction from a probe, what the probe took, and what it changed."""
     place = str(folder.with_name("store.sqlite"))
     temporary = fresh(folder.with_name("temporary"))
-    before = tree(folder) | tree(temporary)
+    before = tree(folder, temporary)
     began = time.monotonic()
     command = [*EPOCHCAST, "probe", "--store", place, *style.probe, "--"]
     variables = environment() | {"TMPDIR": str(temporary)}
@@ -173,7 +173,7 @@ def probed(style: Style, folder: Path) -> dict[str, Any]:
         text=True,
     )
     seconds = time.monotonic() - began
-    after = tree(folder) | tree(temporary)
+    after = tree(folder, temporary)
     row = {"probe_seconds": seconds, "left_behind": changes(before, after)}
     if probe.returncode:
         return {**row, "failed": (probe.stderr or probe.stdout)[-600:]}
@@ -185,14 +185,19 @@ def probed(style: Style, folder: Path) -> dict[str, Any]:
     )
     if answer.returncode:
         return {**row, "failed": answer.stderr[-600:]}
-    total = json.loads(answer.stdout)["total_seconds"]
+    total = json.loads(answer.stdout)["estimates"][0]["total_seconds"]
     return {**row, "predicted": total["p50"], "p10": total["p10"], "p90": total["p90"]}
 
 
-def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Every file and folder below one: size, mode, time of change, contents."""
+def tree(folder: Path, temporary: Path) -> dict[str, tuple[Any, ...]]:
+    """Every file and folder: mode, time of change, contents.
+
+    Args:
+        folder: in which the command is started, itself included.
+        temporary: for temporary files; only what is in it counts.
+    """
     found = {}
-    for path in [folder, *sorted(folder.rglob("*"))]:
+    for path in [folder, *sorted(folder.rglob("*")), *sorted(temporary.rglob("*"))]:
         status = path.lstat()
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         found[str(path)] = (status.st_mode, status.st_mtime_ns, content)
@@ -347,14 +352,14 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     """Of the document."""
     yield "| script | predicted / real | real runs differ by | a real run | probing | left behind |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for row in result["styles"].values():
+    for row in result.get("styles", {}).values():
         ratio = f"{row['ratio']:.3f}" if row.get("ratio") else "no answer"
         left = len(row["left_behind"]) or "nothing"
         yield (
             f"| {row['style']} | {ratio} | ±{100 * row['spread']:.1f} % "
             f"| {median(row['real']):.1f} s | {row['probe_seconds']:.1f} s | {left} |"
         )
-    ratios = [row["ratio"] for row in result["styles"].values() if row.get("ratio")]
+    ratios = [row["ratio"] for row in result.get("styles", {}).values() if row.get("ratio")]
     if ratios:
         yield f"\nThe median of the ratios is {median(ratios):.3f}."
     if "overhead" in result:
