@@ -93,6 +93,7 @@ quantiles = st.tuples(*[seconds] * 5).map(
     )
 )
 
+chances = st.none() | st.floats(0, 1)
 _rising = st.lists(st.integers(1, 10**6), min_size=1, max_size=6, unique=True).map(sorted)
 
 
@@ -140,7 +141,7 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
     if kind is records.UnitPrices:
         return unit_prices
     if kind is records.Checkpoint:
-        return _record(kind, epoch=positive)
+        return _record(kind, epoch=positive, reach_probability=chances, stop_probability=chances)
     if kind in simple:
         return simple[kind]
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -249,6 +250,8 @@ options = _record(
     target_epochs=st.none() | positive,
     max_epochs=st.none() | positive,
     efficiency=st.none() | factors,
+    probability=st.floats(0, 1),
+    target_probability=chances,
 )
 checkpoints = _of_type(records.Checkpoint)
 

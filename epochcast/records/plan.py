@@ -223,7 +223,8 @@ class Option:
         require(self.epochs >= 1, f"an option has at least one epoch, but got {self.epochs}")
         counts = ("epochs", "steps_per_epoch", "horizon_steps", "target_epochs", "max_epochs")
         require_within(self, 1, LONGEST, *counts)
-        require_within(self, 0, LONGEST, "save_bytes")
+        require_within(self, 0, LONGEST, "save_bytes", "memory_share")
+        require_within(self, 0, 1, "probability", "target_probability")
         require_within(self, LEAST_FACTOR, 1 / LEAST_FACTOR, "efficiency")
 
     @property
@@ -299,6 +300,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         require(self.epoch >= 1, f"a timeline begins at epoch 1, but got {self.epoch}")
+        require_within(self, 0, 1, "reach_probability", "stop_probability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,6 +206,9 @@ def test_where_nobody_knows_what_a_save_costs_not_every_step_is_saved() -> None:
         ({"segment_steps": 0}, "segment_steps must lie between 1 and"),
         ({"horizon_steps": -5}, "horizon_steps must lie between 1 and"),
         ({"save_bytes": -1.0}, "save_bytes must lie between 0 and"),
+        ({"probability": 5.0}, "probability must lie between 0 and 1, but got 5"),
+        ({"target_probability": -0.1}, "target_probability must lie between 0 and 1"),
+        ({"memory_share": -2.0}, "memory_share must lie between 0 and"),
     ],
 )
 def test_a_plan_that_contradicts_itself_is_refused(changes: dict, message: str) -> None:
@@ -213,6 +216,13 @@ def test_a_plan_that_contradicts_itself_is_refused(changes: dict, message: str) 
     of_plan = "segment_steps" in changes or "unit" in changes
     with pytest.raises(ValueError, match=message):
         replace(found if of_plan else found.chosen, **changes)
+
+
+@pytest.mark.parametrize("name", ["reach_probability", "stop_probability"])
+def test_a_moment_that_is_likelier_than_sure_is_refused(name: str) -> None:
+    (last,) = plan(EXAMPLE, Budget(), steps=100, **NEVER).timeline
+    with pytest.raises(ValueError, match=f"{name} must lie between 0 and 1, but got 7"):
+        replace(last, **{name: 7.0})  # type: ignore[arg-type]
 
 
 def test_cadences_without_a_common_divisor_are_said() -> None:
