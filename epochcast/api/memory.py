@@ -7,6 +7,9 @@ request ─ dry run ───────▶ configuration, FLOPs               
 fit        two batch sizes are followed; what lies between them is interpolated, and what is
            found is followed itself, and one step above it
 what-ifs   a dry run each, side by side
+
+All dry runs of one answer are made by two processes, ``kept_workers``, one that counts and one that
+follows: importing torch takes longer than most dry runs.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,7 @@ from epochcast.devices.need import device_need, largest_fitting, needed_bytes
 from epochcast.devices.replay import between, replay
 from epochcast.errors import EpochcastError, UsageError
 from epochcast.profiler.footprint.cuda.trace import cuda_sequences
-from epochcast.profiler.process import WorkerProcess, Workers
+from epochcast.profiler.process import KeptWorkers, Workers
 from epochcast.profiler.protocol import WHAT_IFS, Counted, TrialSpec
 from epochcast.profiler.request import OVERRIDES, Range, SweepRequest, count_footprints
 from epochcast.profiler.target import target_of
@@ -47,6 +52,7 @@ MOST_DRY_RUNS = 12  # for one largest value
 LARGEST_BATCH = 2**20  # that is looked for where no data set ends before
 STEPS_OF_A_KNOB = 8  # into which the knob's own value is divided
 REACH = 8  # times the largest value that fits: the next one that is tried, at most
+GUESSES, NEAR = 3, 8  # of the largest batch by lines; the second batch of a line is an 8th below
 DOUBLINGS = 3  # of the batch, until two are one sequence of events
 LEAST_POWER = 0.2  # of a knob: below it two needs hardly differ, and their line leads far away
 
@@ -98,12 +104,20 @@ class Followed:
     seconds: float
 
 
-def follow(request: SweepRequest, device: DeviceSpec) -> tuple[Followed, ...]:
+@contextmanager
+def kept_workers() -> Iterator[KeptWorkers]:
+    """Processes for all dry runs of one answer."""
+    with tempfile.TemporaryDirectory(prefix="epochcast-") as logs, KeptWorkers(Path(logs)) as kept:
+        yield kept
+
+
+def follow(request: SweepRequest, device: DeviceSpec, workers: Workers) -> tuple[Followed, ...]:
     """Every configuration of a request, followed on a device.
 
     Args:
         request: names configurations.
         device: that need not be here.
+        workers: in which it is done.
 
     Raises:
         UsageError: no such knob.
@@ -111,10 +125,11 @@ def follow(request: SweepRequest, device: DeviceSpec) -> tuple[Followed, ...]:
     """
     begun = time.monotonic()
     if all(len(values) == 1 for values in _values(request)):
-        counted, found = _at_once(request, device)
+        counted, found = _at_once(request, device, workers)
     else:
-        counted = count_footprints(request)
-        found = [s for same in _by_sizes(counted) for s in _sequences(request, same, device)]
+        counted = _count(request, workers)
+        groups = _by_sizes(counted)
+        found = [s for same in groups for s in _sequences(request, same, device, workers)]
     seconds = (time.monotonic() - begun) / len(counted)
     return tuple(
         Followed(counted=c, sequence=s, seconds=seconds)
@@ -122,22 +137,28 @@ def follow(request: SweepRequest, device: DeviceSpec) -> tuple[Followed, ...]:
     )
 
 
+def _count(request: SweepRequest, workers: Workers) -> tuple[Counted, ...]:
+    return count_footprints(request, start_worker=lambda log: workers.start("count"))
+
+
 def _values(request: SweepRequest) -> list[Sequence[SizeValue]]:
     return [v.values() if isinstance(v, Range) else v for v in request.sizes.values()]
 
 
 def _at_once(
-    request: SweepRequest, device: DeviceSpec
+    request: SweepRequest, device: DeviceSpec, workers: Workers
 ) -> tuple[Sequence[Counted], Sequence[DeviceSequence]]:
     """One model size is counted in one process and followed in another at the same time."""
     sizes = make_sizes({n: v[0] for n, v in zip(request.sizes, _values(request), strict=True)})
     asked = [*(request.batch_sizes or (None,))]
     with ThreadPoolExecutor(max_workers=1) as pool:
-        following = pool.submit(_followed, request, sizes, asked, device)
-        counted = count_footprints(request)
+        following = pool.submit(_followed, request, sizes, asked, device, workers)
+        counted = _count(request, workers)
         if len(counted) == len(asked):
             return counted, following.result()
-    return counted, _sequences(request, counted, device)  # without what the data cannot fill
+    return counted, _sequences(
+        request, counted, device, workers
+    )  # without what the data cannot fill
 
 
 def _by_sizes(counted: Sequence[Counted]) -> list[list[Counted]]:
@@ -148,20 +169,22 @@ def _by_sizes(counted: Sequence[Counted]) -> list[list[Counted]]:
 
 
 def _sequences(
-    request: SweepRequest, counted: Sequence[Counted], device: DeviceSpec
+    request: SweepRequest, counted: Sequence[Counted], device: DeviceSpec, workers: Workers
 ) -> Sequence[DeviceSequence]:
     """Of several batch sizes of one model."""
     batch_sizes = [c.config.batch_size for c in counted]
-    return _followed(request, counted[0].config.sizes, batch_sizes, device)
+    return _followed(request, counted[0].config.sizes, batch_sizes, device, workers)
 
 
 def _followed(
-    request: SweepRequest, sizes: Sizes, batch_sizes: Sequence[int | None], device: DeviceSpec
+    request: SweepRequest,
+    sizes: Sizes,
+    batch_sizes: Sequence[int | None],
+    device: DeviceSpec,
+    workers: Workers,
 ) -> Sequence[DeviceSequence]:
     spec = TrialSpec(workload=request.workload, sizes=sizes)
-    with tempfile.TemporaryDirectory(prefix="epochcast-") as logs:
-        workers = Workers(Path(logs), WorkerProcess)
-        return cuda_sequences(workers, spec, batch_sizes, device)
+    return cuda_sequences(workers, spec, batch_sizes, device)
 
 
 # -- answers --------------------------------------------------------------------------------------
@@ -179,12 +202,13 @@ def largest_values(request: SweepRequest, question: MemoryQuestion) -> Iterator[
         UsageError: no such knob.
         WorkloadError: the workload cannot be built, or not traced.
     """
-    yield largest_batch(request, question)
     one = replace(request, batch_sizes=tuple(request.batch_sizes or ())[:1] or None)
-    sizes = count_footprints(one)[0].config.sizes
-    knobs = [(name, v) for name, v in sizes if type(v) is int and v >= 1]
-    for name, value in knobs:
-        yield largest_knob(request, question, name, value)
+    with kept_workers() as workers:
+        yield _Search(request, question, workers).largest_batch()
+        sizes = _count(one, workers)[0].config.sizes
+        knobs = [(name, v) for name, v in sizes if type(v) is int and v >= 1]
+        for name, value in knobs:
+            yield largest_knob(request, question, workers, name, value)
 
 
 def device_needs(request: SweepRequest, question: MemoryQuestion) -> tuple[DeviceNeed, ...]:
@@ -194,7 +218,8 @@ def device_needs(request: SweepRequest, question: MemoryQuestion) -> tuple[Devic
         UsageError: no such knob.
         WorkloadError: the workload cannot be built, or not traced.
     """
-    return tuple(map(question.need, follow(request, question.device)))
+    with kept_workers() as workers:
+        return tuple(map(question.need, follow(request, question.device, workers)))
 
 
 def largest_batch(request: SweepRequest, question: MemoryQuestion) -> LargestValue:
@@ -207,15 +232,17 @@ def largest_batch(request: SweepRequest, question: MemoryQuestion) -> LargestVal
     Raises:
         WorkloadError: the workload cannot be built, or not traced.
     """
-    return _Search(request, question).largest_batch()
+    with kept_workers() as workers:
+        return _Search(request, question, workers).largest_batch()
 
 
 class _Search:
     """The dry runs of one model size, remembered by their batch size."""
 
-    def __init__(self, request: SweepRequest, question: MemoryQuestion) -> None:
+    def __init__(self, request: SweepRequest, question: MemoryQuestion, workers: Workers) -> None:
         self._request = request
         self._question = question
+        self._run = partial(follow, device=question.device, workers=workers)
         self._known: dict[int, Followed] = {}
         self._problem = ""
         self._most = LARGEST_BATCH
@@ -223,12 +250,11 @@ class _Search:
 
     def largest_batch(self) -> LargestValue:
         wanted = tuple(self._request.batch_sizes or ())[:1] or None
-        first = follow(replace(self._request, batch_sizes=wanted), self._question.device)[0]
+        first = self._run(replace(self._request, batch_sizes=wanted))[0]
         own = first.counted.config.batch_size
         self._known[own] = first
         self._most = first.counted.samples or LARGEST_BATCH
-        guess = max(1, self._interpolated(own) or own)
-        self._follow((guess, guess + 1))
+        guess = self._guess(own)
         value = largest_fitting(self._fits, 1, self._most, guess)
         above = self._need((value or 0) + 1)
         return LargestValue(
@@ -240,6 +266,18 @@ class _Search:
             why_ended="" if above is not None else self._problem,
         )
 
+    def _guess(self, own: int) -> int:
+        """Where lines lead, first those of small batches, then those of two near where they led."""
+        pair, guess = self._on_lines(own), own
+        for _ in range(GUESSES):
+            guess = max(1, self._interpolated(pair) or guess)
+            self._follow((guess, guess + 1))
+            if self._fits(guess) and not self._fits(guess + 1):
+                break
+            low = guess - max(1, guess // NEAR)
+            pair = (low, guess) if low and self._is_line(low, guess) else None
+        return guess
+
     def estimate(self) -> tuple[DeviceNeed, int | None]:
         """What the request's batch size needs, and the largest that fits, by interpolation.
 
@@ -247,10 +285,12 @@ class _Search:
             WorkloadError: the workload cannot be built, or not traced.
         """
         own = next(iter(self._request.batch_sizes or (1,)))
-        found = follow(replace(self._request, batch_sizes=(own, 2 * own)), self._question.device)
+        found = self._run(replace(self._request, batch_sizes=(own, 2 * own)))
         self._known = {f.counted.config.batch_size: f for f in found}
         self._most = found[0].counted.samples or LARGEST_BATCH
-        return self._question.need(self._known[own]), self._interpolated(own) or None
+        return self._question.need(self._known[own]), self._interpolated(
+            self._on_lines(own)
+        ) or None
 
     def _try(self, batch_size: int) -> Followed | None:
         """A dry run of a batch size; None where it cannot be built, or the data is too small."""
@@ -275,7 +315,7 @@ class _Search:
         self._runs += len(filled)
         try:
             request = replace(self._request, batch_sizes=filled)
-            for found in follow(request, self._question.device):
+            for found in self._run(request):
                 self._known[found.counted.config.batch_size] = found
         except EpochcastError as error:
             self._problem = str(error)
@@ -290,12 +330,11 @@ class _Search:
             return False
         return self._needed(followed.sequence) <= self._question.free_bytes
 
-    def _interpolated(self, own: int) -> int | None:
+    def _interpolated(self, batch_sizes: tuple[int, int] | None) -> int | None:
         """The largest batch by the lines between two that were followed; 0 where none fits.
 
         A plain replay leads near it, all replays of ``needed_bytes`` to it. None without lines.
         """
-        batch_sizes = self._on_lines(own)
         if batch_sizes is None:
             return None
         a, b = (self._known[n].sequence for n in batch_sizes)
@@ -323,19 +362,23 @@ class _Search:
         """
         pairs = [(own * 2**n, own * 2 ** (n + 1)) for n in range(DOUBLINGS)]
         for low, high in (*pairs, (max(1, own // 2), own)):
-            a, b = self._try(low), self._try(high)
-            if a is None or b is None or low == high:
-                continue
-            if between(a.sequence, b.sequence, (low, high), low) is not None:
+            if low != high and self._is_line(low, high):
                 return low, high
         return None
+
+    def _is_line(self, low: int, high: int) -> bool:
+        """Whether both can be followed, and are one sequence of events."""
+        a, b = self._try(low), self._try(high)
+        if a is None or b is None:
+            return False
+        return between(a.sequence, b.sequence, (low, high), low) is not None
 
     def _needed(self, sequence: DeviceSequence) -> int:
         return needed_bytes(sequence, self._question.settings, self._question.confidence)
 
 
 def largest_knob(
-    request: SweepRequest, question: MemoryQuestion, name: str, own: int
+    request: SweepRequest, question: MemoryQuestion, workers: Workers, name: str, own: int
 ) -> LargestValue:
     """The largest value of a whole-numbered knob that fits, in steps of an eighth of its own.
 
@@ -345,6 +388,7 @@ def largest_knob(
     Args:
         request: of one configuration.
         question: of a device.
+        workers: in which it is followed.
         name: of the knob.
         own: its value now.
     """
@@ -357,7 +401,9 @@ def largest_knob(
         if steps not in known:
             sizes = {**request.sizes, name: (steps * step,)}
             try:
-                known[steps] = device_needs(replace(request, sizes=sizes), question)[0]
+                changed_request = replace(request, sizes=sizes)
+                (found,) = follow(changed_request, question.device, workers)
+                known[steps] = question.need(found)
             except EpochcastError as error:
                 problem, known[steps] = str(error), None
         return known[steps]
@@ -411,24 +457,27 @@ def alternatives(
         UsageError: nothing is called that.
         WorkloadError: what is cannot be built.
     """
-    config = count_footprints(request)[0].config
-    base = replace(request, batch_sizes=(config.batch_size,))
-    found = [_alternative(base, question, ())]
-    for name, values in what_ifs:
-        for value in values:
+    with kept_workers() as workers:
+        config = _count(request, workers)[0].config
+        base = replace(request, batch_sizes=(config.batch_size,))
+        found = [_alternative(base, question, workers, ())]
+        for name, value in [(name, value) for name, values in what_ifs for value in values]:
             changes = ((name, str(value)),)
             try:
                 other = changed(base, config, name, value)
-                found.append(_alternative(other, question, changes))
+                found.append(_alternative(other, question, workers, changes))
             except EpochcastError as error:
                 found.append(Alternative(changes=changes, problem=str(error)))
     return tuple(found)
 
 
 def _alternative(
-    request: SweepRequest, question: MemoryQuestion, changes: tuple[tuple[str, str], ...]
+    request: SweepRequest,
+    question: MemoryQuestion,
+    workers: Workers,
+    changes: tuple[tuple[str, str], ...],
 ) -> Alternative:
-    search = _Search(request, question)
+    search = _Search(request, question, workers)
     need, batch_size = search.estimate()
     return Alternative(changes=changes, need=need, largest_batch=batch_size)
 
@@ -444,10 +493,10 @@ def changed(request: SweepRequest, config: RunConfig, name: str, value: SizeValu
         value: of it.
 
     Raises:
-        UsageError: the global batch cannot be divided so.
+        UsageError: the global batch cannot be divided so, or the value is no whole number.
     """
     if name == "batch_size":
-        return replace(request, batch_sizes=(int(value),))
+        return replace(request, batch_sizes=(_whole(name, value),))
     if name in WHAT_IFS:
         return replace(request, what_if={**request.what_if, name: value})
     if name not in OVERRIDES:
@@ -456,10 +505,16 @@ def changed(request: SweepRequest, config: RunConfig, name: str, value: SizeValu
     if name != "accumulation":
         return other
     batch = config.batch_size * config.accumulation
-    parts = int(value)
-    if parts < 1 or batch % parts:
+    parts = _whole(name, value)
+    if batch % parts:
         raise UsageError(f"a global batch of {batch} cannot be divided into {value} micro-batches")
     return replace(other, batch_sizes=(batch // parts,))
+
+
+def _whole(name: str, value: SizeValue) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{name} is a whole number of at least 1, but got {value!r}")
+    return value
 
 
 # -- the library's own ----------------------------------------------------------------------------

@@ -194,6 +194,77 @@ class Workers:
             raise EpochcastError(f"cannot start a worker process: {error}") from error
 
 
+class KeptWorker(WorkerProcess):
+    """One that goes on to the next task until one fails; ``KeptWorkers`` ends it."""
+
+    usable = True
+
+    def ask(
+        self, task: Task, timeout: float, on_phase: Callable[[str], None] = lambda phase: None
+    ) -> Reply:
+        """As ``WorkerProcess.ask``; whatever is not an answer leaves it unusable.
+
+        Args:
+            task: what to do.
+            timeout: seconds for the whole task.
+            on_phase: called with the name of each phase the task reports.
+
+        Raises:
+            WorkerTimeout: no answer in time.
+            WorkerDied: the process ended first.
+            EpochcastError: the worker says that the task cannot be done.
+        """
+        self.usable = False
+        reply = super().ask(task, timeout, on_phase)
+        self.usable = not reply.problem
+        return reply
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.usable:
+            self.kill()
+
+
+class KeptWorkers(Workers):
+    """Of each name one worker, for one question after another: torch and the user's code are
+    imported once. A context manager: leaving ends them all.
+
+    Args:
+        logs: folder of the logs.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__(logs, KeptWorker)
+        self._kept: dict[str, WorkerProcess] = {}
+
+    def start(self, name: str) -> WorkerProcess:
+        """The worker of that name, a fresh one where it failed.
+
+        Raises:
+            EpochcastError: the system refuses a log file or a process.
+        """
+        kept = self._kept.get(name)
+        if not (isinstance(kept, KeptWorker) and kept.usable):
+            kept = self._kept[name] = super().start(name)
+        return kept
+
+    def __enter__(self) -> KeptWorkers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._kept.values():
+            worker.kill()
+
+
 def ask_or_refuse(worker: WorkerProcess, task: Task, timeout: float) -> Reply:
     """Ask what cannot be gone on without.
 

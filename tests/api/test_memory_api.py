@@ -21,7 +21,7 @@ class Trainings:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def follow(self, request, device):
+    def follow(self, request, device, workers=None):
         sizes = {name: values[0] for name, values in request.sizes.items()}
         sizes = {"width": 512, **sizes}
         asked = [b or 16 for b in request.batch_sizes or (None,)]
@@ -93,12 +93,12 @@ def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
     """Below 32 samples the events are others: lines are drawn above."""
     follow = memory.follow
 
-    def otherwise(request, device):
+    def otherwise(request, device, workers=None):
         return tuple(
             f
             if f.counted.config.batch_size >= 32
             else replace(f, sequence=replace(f.sequence, events=(*f.sequence.events, -1)))
-            for f in follow(request, device)
+            for f in follow(request, device, workers)
         )
 
     monkeypatch.setattr(memory, "follow", otherwise)
@@ -107,6 +107,31 @@ def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
     assert found.above is not None
     assert found.need.fits
     assert not found.above.fits
+
+
+def test_large_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
+    """From 64 samples on each takes a quarter more, so the lines of small ones lead too far."""
+    follow, asked = memory.follow, []
+
+    def otherwise(request, device, workers=None):
+        asked.extend(request.batch_sizes or ())
+        followed = follow(request, device, workers)
+        return tuple(
+            f
+            if (b := f.counted.config.batch_size) < 64
+            else replace(f, sequence=training(round(1.25 * b), device=device))
+            for f in followed
+        )
+
+    monkeypatch.setitem(globals(), "SAMPLES", 4000)
+    found = memory.largest_batch(REQUEST, question(9_000))
+    monkeypatch.setattr(memory, "follow", otherwise)
+    fewer = memory.largest_batch(REQUEST, question(9_000))
+    assert found.value is not None
+    assert fewer.value is not None
+    assert abs(1.25 * fewer.value - found.value) < 3
+    assert fewer.above is not None
+    assert len(asked) <= 9
 
 
 def test_the_data_set_may_end_it(trainings) -> None:
@@ -130,7 +155,7 @@ def test_what_others_use_is_not_there(trainings) -> None:
 
 
 def test_the_largest_value_of_a_knob(trainings) -> None:
-    found = memory.largest_knob(REQUEST, question(1000), "width", 512)
+    found = memory.largest_knob(REQUEST, question(1000), None, "width", 512)
     assert found.step == 64
     assert found.value is not None
     assert found.need is not None
@@ -175,6 +200,14 @@ def test_a_change_is_an_override_a_what_if_or_a_knob() -> None:
     assert memory.changed(REQUEST, config, "batch_size", 3).batch_sizes == (3,)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "accumulation"])
+@pytest.mark.parametrize("value", ["x", 0, -1, 1.5, True])
+def test_a_change_that_is_no_number_is_told_beside_the_others(trainings, name, value) -> None:
+    _, found = memory.alternatives(REQUEST, question(1000), [(name, (value,))])
+    assert found.need is None
+    assert found.problem == f"{name} is a whole number of at least 1, but got {value!r}"
+
+
 def test_a_question_of_text() -> None:
     asked = memory.question_of("t4", 0.9, 7, "expandable_segments:True")
     assert asked.device.name == "t4"
@@ -189,7 +222,7 @@ def test_counting_and_following_go_together(monkeypatch) -> None:
     made, asked = Trainings(), []
     counts = {16: made.counted(16, {"width": 512}), 999: None}
 
-    def count(request):
+    def count(request, **_):
         if "nope" in request.sizes:
             raise UsageError("no knob 'nope'")
         return tuple(c for b in request.batch_sizes if (c := counts[b]) is not None)
@@ -203,8 +236,8 @@ def test_counting_and_following_go_together(monkeypatch) -> None:
     monkeypatch.setattr(memory, "count_footprints", count)
     monkeypatch.setattr(memory, "cuda_sequences", follow)
     request = replace(REQUEST, batch_sizes=(16, 999), sizes={"width": (512,)})
-    (found,) = memory.follow(request, T4)
+    (found,) = memory.follow(request, T4, None)
     assert found.counted.config.batch_size == 16
     assert asked == [[16, 999], [16]]
     with pytest.raises(UsageError, match="no knob"):
-        memory.follow(replace(request, sizes={"nope": (3,)}), T4)
+        memory.follow(replace(request, sizes={"nope": (3,)}), T4, None)

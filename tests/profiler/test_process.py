@@ -16,6 +16,7 @@ import pytest
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler import process
 from epochcast.profiler.process import (
+    KeptWorkers,
     WorkerDied,
     WorkerProcess,
     WorkerTimeout,
@@ -118,6 +119,27 @@ def test_an_answer_given_before_the_end_counts(stand_in):
         with pytest.raises(WorkerDied) as died:
             worker.ask(task_of(), LONG)
     assert died.value.exit_code == 3
+
+
+def test_a_kept_worker_goes_on_until_it_fails(stand_in, tmp_path):
+    problem = '{"kind": "counted", "problem": "no"}'
+    code = f"""
+for answer in ('{DONE}', '{DONE}', '{problem}'):
+    print(answer, flush=True)
+    sys.stdin.readline()
+"""
+    stand_in(code).kill()
+    pids = []
+    with KeptWorkers(tmp_path) as workers:
+        for _ in range(4):
+            with workers.start("count") as worker:
+                worker.ask(task_of(), LONG)
+                pids.append(worker._process.pid)
+        assert workers.start("count") is worker
+        assert workers.start("other") is not worker
+        assert gone(pids[:1])  # whose third answer was a problem
+    assert pids[0] == pids[1] == pids[2] != pids[3]
+    assert gone(pids)
 
 
 def test_a_worker_whose_child_holds_the_pipe_open(stand_in):
