@@ -7,6 +7,12 @@ What is written on a card is not what CUDA gives: an "80 GB" H100 has 79.1 GiB. 
 the least that was seen of each, and ``memory_source`` says where: kineto traces name it to the byte
 (``totalGlobalMem``), torch's messages of exhausted memory to 0.01 GiB. Rates are of dense matrices,
 accumulated in float32, at the boost clock.
+
+Compared in November 2026 with public tables beside the data sheets named: multiprocessors and
+bandwidth of the T4, A100, A10, RTX A4000, 3060, 4060, 4090, 5090, L40, L40S and B200, bandwidth of
+V100, L4, H100 and H200, and rates of V100, A100, H100, H200, B200, L40, L40S and RTX 4090. Tables
+differ from the data sheet in the L4's multiprocessors (60) and the RTX 6000 Ada's bandwidth (768).
+Rows of A30, RTX 2080 Ti, 3080 and 3090 were compared with nothing.
 """
 
 from __future__ import annotations
