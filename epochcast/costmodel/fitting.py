@@ -36,10 +36,13 @@ from epochcast.costmodel.tails import tails_of
 from epochcast.errors import FitError
 from epochcast.records import (
     Footprint,
+    Frequency,
     Measurement,
     RunConfig,
     RunOutcome,
+    Script,
     Sizes,
+    Warning_,
 )
 from epochcast.records.measurement import ONE_TIME_ONLY
 
@@ -268,7 +271,7 @@ def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
 
 def _variant(rows: Rows) -> Variant:
     trials, groups, run = sorted(rows.trials, key=_when), rows.groups, rows.run
-    newest = trials[-1]
+    newest, script = trials[-1], _seen_longest(trials)
     slow = tails_of(rows.all_trials, summary.step_series)
     micro = slow.including(summary.micro_seconds)
     knobs = rows.varied_knobs
@@ -357,15 +360,33 @@ def _variant(rows: Rows) -> Variant:
         configurations=tuple(groups),
         rounds=len({m.round for m in trials}),
         trials=len(trials),
-        doubts=tuple({w.code: w for m in trials for w in m.warnings}.values()),
+        doubts=_doubts(trials, script),
         single_times=sum(m.message == ONE_TIME_ONLY for m in trials),
         fixed=_constant([t for m in trials for t in m.epoch_fixed_seconds]),
         finish=_constant([m.finish_seconds for m in trials if m.script is not None]),
-        evaluations=newest.script.evaluations if newest.script else None,
-        saves=newest.script.saves if newest.script else None,
+        evaluations=script.evaluations if script else None,
+        saves=script.saves if script else None,
         lent=rows.lent,
         lenders=tuple(f.categories(next(iter(x.groups)).sizes) for x in rows.lenders),
     )
+
+
+def _seen_longest(trials: Sequence[Measurement]) -> Script | None:
+    """Of the command that was started last, the trial that saw most steps: what comes every 200
+    steps may not come in a short one."""
+    scripts = [m.script for m in reversed(trials) if m.script is not None]
+    alike = [s for s in scripts if s.arguments == scripts[0].arguments]
+    return max(alike, key=lambda script: script.steps, default=None)
+
+
+def _doubts(trials: Sequence[Measurement], script: Script | None) -> tuple[Warning_, ...]:
+    """One of each kind; that something was not seen is none where another trial saw it."""
+    found = {w.code: w for m in trials for w in m.warnings}
+    if script is not None and script.evaluations != Frequency():
+        found.pop("no-evaluation-seen", None)
+    if script is not None and script.saves != Frequency():
+        found.pop("no-save-seen", None)
+    return tuple(found.values())
 
 
 def _required(surface: Surface | None) -> Surface:

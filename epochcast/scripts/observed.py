@@ -19,6 +19,7 @@ difference; where there is no loader, an optimizer step is; without an optimizer
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -309,8 +310,9 @@ class _Observation:
         ended = windows[-1].ended if windows else float("inf")  # of the last that is counted
         met = [x for x in occasions if not self._is_inside(x) and x.began < ended]
         between = [x for x in met if not (gap and x.index % gap == 0)]
+        ends = [max(1, bisect_right([w.began for w in windows], x.began)) for x in between]
         return Frequency(
-            per_epoch=len(between) / max(1, len(windows) or len(self.passes)),
+            per_epoch=_times_an_epoch(ends, max(1, len(windows) or len(self.passes))),
             per_step=self._steps_of_an_update / gap if gap else 0.0,
         )
 
@@ -515,6 +517,24 @@ class _Observation:
     @cached_property
     def _steps_seen(self) -> int:
         return self.passes[-1].boundaries[-1].index
+
+
+def _times_an_epoch(epochs: Sequence[int], seen: int) -> float:
+    """How often something is done that was done after these epochs.
+
+    Where they are as far apart as every 2nd or 3rd, that is what counts: an evaluation after the
+    second of three epochs comes after every other one, not after every third.
+
+    Args:
+        epochs: after which it was done, from 1; one several times if it was.
+        seen: epochs in all.
+    """
+    known = sorted(set(epochs))
+    if not known:
+        return 0.0
+    period = max([known[0], seen + 1 - known[-1], *(b - a for a, b in pairwise(known))])
+    is_regular = all(b - a == period for a, b in pairwise(known))
+    return len(epochs) / (len(known) * period if is_regular else seen)
 
 
 def _usual_gap(indices: Sequence[int]) -> float:

@@ -322,7 +322,10 @@ class Timeline:
         passes = [
             p
             for p in self.passes
-            if not p.trains and p.batches and self.first_step_began <= p.began < end
+            if not p.trains
+            and p.batches
+            and self.first_step_began <= p.began < end
+            and not self._steps_in(p.interval)  # else one of several that feed the same steps
         ]
         regions = [r for r in self._regions() if not any(_overlap(r, p.interval) for p in passes)]
         begun: list[tuple[Interval, tuple[Pass, ...]]] = [(p.interval, (p,)) for p in passes]

@@ -22,7 +22,8 @@ class Training:
 
     Attributes:
         eval_batches, eval_samples: of a whole evaluation; 0 for none.
-        evaluate_every, save_every: epochs; 0 for never.
+        evaluate_every, save_every: epochs; 0 for never. ``save_phase`` is what an epoch's
+            number leaves by ``save_every`` when it saves.
         evaluate_each: steps within an epoch, instead; 0 for never.
         miniature: batches of a miniature pass; ``eval_miniature`` of an evaluation.
         ahead: batches that are drawn before they are used.
@@ -50,6 +51,7 @@ class Training:
     finish: float = 0.7
     evaluate_every: int = 1
     save_every: int = 1
+    save_phase: int = 0
     evaluate_each: int = 0
     epochs: int = 3
     miniature: int = 96
@@ -102,7 +104,7 @@ class Training:
             self._train(epoch)
             if self.eval_samples and self.evaluate_every and (epoch + 1) % self.evaluate_every == 0:
                 self._evaluate()
-            if self.save_every and (epoch + 1) % self.save_every == 0:
+            if self.save_every and (epoch + 1) % self.save_every == self.save_phase:
                 self._save()
             self.at += self.fixed
         self.found.append(e.PassBegan(at=self.at, loader=0, number=self.passes))

@@ -282,3 +282,52 @@ def test_a_device_must_have_what_its_driver_takes_beside_the_allocator() -> None
     memory = e.Memory(at=1.0, phase="training", device="cuda:0", beside=400, **known)
     m = measurement_of({7: [*events, memory]}, training.trial())
     assert m.memory == MemoryPeaks(allocated_bytes=70, reserved_bytes=80, device_bytes=480)
+
+
+@pytest.mark.parametrize(
+    ("every", "phase", "epochs", "times"),
+    [
+        (2, 0, 3, 1 / 2),
+        (2, 1, 3, 1 / 2),
+        (3, 0, 3, 1 / 3),
+        (5, 1, 3, 1 / 3),  # after the first of three: no more often than that
+        (2, 0, 5, 1 / 2),
+    ],
+)
+def test_what_comes_after_some_epochs_comes_as_far_apart_as_it_was_seen(
+    every: int, phase: int, epochs: int, times: float
+) -> None:
+    script = measured(Training(save_every=every, save_phase=phase, epochs=epochs)).script
+    assert script is not None
+    assert script.saves == Frequency(per_epoch=pytest.approx(times))
+
+
+def test_what_comes_without_a_rhythm_is_counted() -> None:
+    training = Training(epochs=5, save_every=0)
+    found = training.events()
+    ends = [x.at for x in found if isinstance(x, e.PassEnded) and x.loader == 1]
+    saves = [
+        e.Save(at=ends[i] + 0.1, began=ends[i], bytes=9, path="", writer="torch") for i in (0, 1, 3)
+    ]
+    events = sorted([*found, *saves], key=lambda x: x.at)
+    script = measurement_of({7: events}, training.trial()).script
+    assert script is not None
+    assert script.saves == Frequency(per_epoch=pytest.approx(3 / 5))
+
+
+def test_a_loader_that_feeds_the_same_steps_as_another_is_no_evaluation() -> None:
+    training = Training()
+    found: list[e.Event] = []
+    for event in training.events():  # as zip(a, b) draws: one before, the other steps
+        found.append(event)
+        if isinstance(event, e.PassEnded) and event.loader == 0:
+            shown = {n: getattr(event, n) for n in event.__struct_fields__}
+            other = {**shown, "loader": 2, "number": 100 + event.number, "steps": 0, "backwards": 0}
+            began = event.first_batch_at - 0.01
+            found.append(e.PassBegan(at=began, loader=2, number=100 + event.number))
+            found.append(e.PassEnded(**other))
+    both = measurement_of({7: found}, training.trial())
+    alone = measured(training)
+    assert both.step_seconds == pytest.approx(alone.step_seconds)
+    assert both.eval_batch_seconds == pytest.approx(alone.eval_batch_seconds)
+    assert both.epoch_fixed_seconds == pytest.approx(alone.epoch_fixed_seconds)

@@ -86,3 +86,16 @@ def test_a_plan_accumulates_as_the_script_does() -> None:
 def test_how_often_is_told_by_epochs_and_by_steps() -> None:
     assert Frequency(per_epoch=1.0, per_step=0.01).times(200) == pytest.approx(3.0)
     assert Frequency().times(10**6) == 0.0
+
+
+def test_a_short_trial_that_saw_no_evaluation_does_not_unsay_what_a_longer_one_saw() -> None:
+    longer = measured(Training(evaluate_every=0, evaluate_each=100, save_every=3, miniature=96))
+    shorter = measured(
+        Training(evaluate_every=0, evaluate_each=100, save_every=3, miniature=24), round_=1
+    )
+    late = replace(shorter, created_at="2026-01-02T00:00:00+00:00", config=longer.config)
+    assert {w.code for w in shorter.warnings} == {"no-evaluation-seen"}
+    prediction = fit([longer, late]).predict(epochs=10)
+    counts = {t.name: t.count for t in prediction.terms}
+    assert counts["evaluation"] == 10 * 400 // 100
+    assert "no-evaluation-seen" not in {w.code for w in prediction.warnings}
