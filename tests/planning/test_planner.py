@@ -803,7 +803,7 @@ def test_requests_that_make_no_sense_are_refused(
 def test_a_confidence_that_the_draws_cannot_tell_from_certainty_is_refused(
     confidence: float,
 ) -> None:
-    with pytest.raises(UsageError, match=r"between 0\.1% and 99\.9%, which 1,000 draws"):
+    with pytest.raises(UsageError, match=r"between 0\.1 % and 99\.9 %, which 1,000 draws"):
         plan(EXAMPLE, Budget(deadline=HOUR, confidence=confidence))
     assert plan(EXAMPLE, Budget(deadline=HOUR, confidence=0.999), **CADENCE).chosen.epochs == 57
 

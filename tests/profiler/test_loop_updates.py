@@ -108,6 +108,7 @@ def test_a_schedule_that_is_over_begins_again():
     assert rates[10:] == rates[:4]
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
 @pytest.mark.parametrize(
     "options",
     [{"clip_norm": 1.0}, {"clip_value": 1.0}, {"schedule": one_cycle}, {"ema": True}],

@@ -64,11 +64,12 @@ def test_the_rate_of_the_first_optimizer_is_kept() -> None:
     assert workload(optimizer="adam").optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_checkpointed_blocks_keep_their_inputs_and_are_computed_twice() -> None:
+def test_checkpointed_blocks_keep_their_inputs_and_are_computed_again() -> None:
+    """As far as backward needs: not the second product (torch.utils.checkpoint stops early)."""
     plain, kept = footprint(), footprint(checkpointing="on")
     assert kept.activation_bytes < 0.5 * plain.activation_bytes
-    forward = 2 * BATCH * DEPTH * 2 * WIDTH * 4 * WIDTH
-    assert kept.flops - plain.flops == pytest.approx(forward, rel=0.2)
+    first_products = 2 * BATCH * DEPTH * WIDTH * 4 * WIDTH
+    assert kept.flops - plain.flops == first_products
 
 
 def test_checkpointing_computes_the_same() -> None:

@@ -128,8 +128,9 @@ def test_a_signal_reaches_the_command(tmp_path: Path) -> None:
 
 
 WATCHED = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from epochcast.scripts.command import Filled
 from epochcast.scripts.process import ScriptProcess
 family, pid, *more = sys.argv[1:]
@@ -148,7 +149,7 @@ def test_who_is_killed_takes_the_command_along(tmp_path: Path, number: signal.Si
     lost = pid_in(tmp_path / "pid")
     pids = [p.pid for p in psutil.Process(watcher.pid).children(recursive=True)]
     os.kill(watcher.pid, number)
-    watcher.wait()
+    watcher.wait(PATIENT)
     assert all(map(is_gone, [lost, *pids]))
 
 
