@@ -77,6 +77,9 @@ def is_about_a_device(options: dict[str, Any]) -> bool:
     """
     if options["device"] and options["fit"]:
         raise UsageError("give either --device or --fit: both name a device")
+    for name in ("device", "fit"):
+        if options[name] is not None and not options[name].strip():
+            raise UsageError(f"--{name} is a card or a size, e.g. a100-40gb or 24GiB, but is empty")
     asked = bool(options["device"] or options["fit"] or options["what_ifs"])
     for name in ("plot", "used", "allocator", "world_size"):
         if options[name] and not asked:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 from epochcast.errors import UsageError
 from epochcast.records import DeviceSpec
@@ -29,6 +30,7 @@ GIB = 2**30
 _NOISE = re.compile(r"nvidia|geforce|tesla|[^a-z0-9]")
 _MEMORY_SUFFIX = re.compile(r"-\d+gb$")
 SAME_CARD = 0.05  # of its memory: drivers report that much more or less of one card
+_WORDS = re.compile(r"[a-z0-9]+")
 _A_SIZE = re.compile(r"\s*[\d.]+\s*[kmgt]i?b?\s*", re.IGNORECASE)
 
 
@@ -337,14 +339,25 @@ def find_device(text: str) -> DeviceSpec:
         )
     wanted = _plain(text)
     exact = [name for name in CATALOGUE if _plain(name) == wanted]
-    found = exact or [name for name in CATALOGUE if wanted and wanted in _plain(name)]
+    found = exact or [
+        name for name in CATALOGUE if wanted and wanted in _plain(name) and _names_chip(text, name)
+    ]
     if len(found) == 1:
         return CATALOGUE[found[0]].device
-    known = ", ".join(found or CATALOGUE)
-    problem = "may be any of" if found else "a device is its memory, e.g. 24GiB, or one of"
+    if found:
+        raise UsageError(f"{text!r} may be any of {', '.join(found)}")
+    near = get_close_matches(text.lower(), CATALOGUE, n=3)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(
-        f"{text!r} {problem} {known}" if found else f"{problem} {known}; but got {text!r}"
+        f"a device is its memory, e.g. 24GiB, or one of {', '.join(CATALOGUE)}; "
+        f"but got {text!r}{meant}"
     )
+
+
+def _names_chip(text: str, name: str) -> bool:
+    """Whether a text has the whole word of a card that tells its chip: h10 is no h100."""
+    chip = next(word for word in name.split("-") if any(c.isdigit() for c in word))
+    return any(word.endswith(chip) for word in _WORDS.findall(text.lower()))
 
 
 def device_like(name: str, memory_bytes: int) -> DeviceSpec:

@@ -54,7 +54,10 @@ def changed(workload: Workload, changes: dict[str, SizeValue]) -> Workload:
     Raises:
         WorkloadError: an optimizer that is not known, or nothing to checkpoint.
     """
-    if changes.get("checkpointing", OFF) == ON:
+    checkpointing = changes.get("checkpointing", OFF)
+    if checkpointing not in (ON, OFF):
+        raise WorkloadError(f"checkpointing must be {ON} or {OFF}, but got {checkpointing!r}")
+    if checkpointing == ON:
         checkpoint_blocks(workload.model)
     name = changes.get("optimizer")
     if name is None:

@@ -48,9 +48,10 @@ def memory_peaks(events: Iterable[e.Event]) -> dict[str, MemoryPeaks]:
         if event.phase in ("startup", "end"):
             continue
         name, peaks = _FIELDS.get(event.phase, "memory"), _peaks(event)
-        if name not in found or (peaks.device_bytes or 0) > before:
+        highest = peaks.device_bytes or peaks.reserved_bytes or 0
+        if name not in found or highest > before:
             found[name] = peaks
-        before = max(before, peaks.device_bytes or 0)
+        before = max(before, highest)
     return found
 
 
@@ -60,5 +61,5 @@ def _peaks(event: e.Memory) -> MemoryPeaks:
     return MemoryPeaks(
         allocated_bytes=event.allocated_peak,
         reserved_bytes=event.reserved_peak,
-        device_bytes=event.reserved_peak + (event.beside or 0),
+        device_bytes=None if event.beside is None else event.reserved_peak + event.beside,
     )

@@ -58,6 +58,8 @@ def test_any_other_device_is_its_memory() -> None:
         ("gtx-480", "24GiB, or one of t4, .*; but got 'gtx-480'"),
         ("", "one of t4"),
         ("0GiB", "more than nothing"),
+        ("h10", "but got 'h10'"),  # which is no h100
+        ("rtx-4080", "but got 'rtx-4080'; did you mean .*rtx-4090"),
     ],
 )
 def test_refused(text, message) -> None:

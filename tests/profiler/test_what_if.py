@@ -99,3 +99,9 @@ def test_refused() -> None:
         workload(optimizer="lion")
     with pytest.raises(UsageError, match="what-ifs are checkpointing, optimizer, but got width"):
         SweepRequest(target="mnist-mlp", what_if={"width": 3})
+
+
+def test_checkpointing_is_on_or_off() -> None:
+    with pytest.raises(WorkloadError, match="checkpointing must be on or off, but got 'maybe'"):
+        workload(checkpointing="maybe")
+    assert footprint(checkpointing="off") == footprint()

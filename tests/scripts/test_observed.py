@@ -282,6 +282,9 @@ def test_a_device_must_have_what_its_driver_takes_beside_the_allocator() -> None
     memory = e.Memory(at=1.0, phase="training", device="cuda:0", beside=400, **known)
     m = measurement_of({7: [*events, memory]}, training.trial())
     assert m.memory == MemoryPeaks(allocated_bytes=70, reserved_bytes=80, device_bytes=480)
+    unknown = e.Memory(at=1.0, phase="training", device="cuda:0", **known)  # not taken to be none
+    m = measurement_of({7: [*events, unknown]}, training.trial())
+    assert m.memory == MemoryPeaks(allocated_bytes=70, reserved_bytes=80)
 
 
 @pytest.mark.parametrize(
