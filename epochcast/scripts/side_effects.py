@@ -70,7 +70,8 @@ def put_back(events: Iterable[e.Event], beside: Sequence[str] = ()) -> Undone:
     for place in _folders_first_said(wrote):
         with suppress(OSError):
             os.utime(place.path, ns=place.times)
-    left |= {x.what: x.reason for x in journal if isinstance(x, e.NotKept)}
+    not_kept = (x for x in journal if isinstance(x, e.NotKept))
+    left |= {x.what: x.reason for x in not_kept if not _is_beside(x.what, beside)}
     left = {what: why for what, why in left.items() if not _is_harmless(what)}
     found = tuple(f"{what}: {why}" for what, why in left.items())
     return Undone(places=len({x.path for x in wrote} - set(left)), left=found)

@@ -229,3 +229,13 @@ def test_a_probe_that_is_under_way_is_left_alone(tmp_path: Path) -> None:
     with working_place(tmp_path, tmp_path / "scripts", overlay=False) as place:
         assert recover(tmp_path / "scripts").places == 0
         assert place.root.is_dir()
+
+
+def test_what_lies_in_an_overlaid_folder_need_not_be_kept(tmp_path: Path) -> None:
+    large = tmp_path / "over" / "large.bin"
+    events = [
+        e.NotKept(at=1.0, what=str(large), reason="too large to copy"),
+        e.NotKept(at=1.0, what=str(tmp_path / "overt.bin"), reason="too large to copy"),
+    ]
+    undone = put_back(events, [str(tmp_path / "over")])
+    assert undone.left == (f"{tmp_path / 'overt.bin'}: too large to copy",)

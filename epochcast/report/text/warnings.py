@@ -146,7 +146,8 @@ WARNINGS = {
     "here), predictions of sizes that were not measured are much better",
     "fitted-one-time": "{count} of {runs} runs behind this have a single time: a slow start "
     "that is in it is priced as part of every epoch",
-    "left-behind": "what the script wrote could not all be put back as it was ({count}): {places}",
+    "left-behind": "what the script wrote was put back, as far as is known; not known ({count}): "
+    "{places}",
     "put-back-later": "a probe that was killed had left files: {places} of them were put back, "
     "left: {left}",
     "no-epoch-seen": "no epoch was seen: the script steps without a loader that has a length. "
