@@ -1,4 +1,4 @@
-"""One hypothesis profile: no deadlines, because no test here asserts a time; the same fifty
+"""One hypothesis profile: no deadlines, because no test here asserts a time; the same forty
 examples of a law in every run, so that the suite fits into a quarter of an hour.
 
 What a module has imported is no garbage: collections, which every trial and dry run makes, look
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("epochcast", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("epochcast", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("epochcast")
 
 

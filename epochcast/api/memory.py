@@ -568,7 +568,10 @@ def fit_batch(
 
     Args:
         workload: as for ``probe``.
-        device, confidence, used_bytes, allocator: as for ``dry_run_on``.
+        device: as for ``dry_run_on``, like the next three.
+        confidence: with which it shall fit.
+        used_bytes: of the device, by other processes.
+        allocator: settings of torch's allocator, as in ``PYTORCH_CUDA_ALLOC_CONF``.
         overrides: of the workload, as for ``dry_run``.
         data: folder of local data for workloads that take it.
         sizes: values of model-size knobs; the others keep their defaults.
