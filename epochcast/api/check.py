@@ -274,7 +274,7 @@ def _culprits(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[tupl
 
 
 def _time_change(before: TimedRounds, after: TimedRounds, limit: float) -> Change:
-    low, middle, high = ratio(before.step_seconds, after.step_seconds)
+    low, _, high = ratio(before.step_seconds, after.step_seconds)
     verdict: Verdict = "same"
     if low > 1 + limit:
         verdict = "worse"
@@ -285,7 +285,7 @@ def _time_change(before: TimedRounds, after: TimedRounds, limit: float) -> Chang
     return Change(
         name="step_seconds",
         before=exp(fmean(map(log, before.step_seconds))),
-        after=exp(fmean(map(log, before.step_seconds))) * middle,
+        after=exp(fmean(map(log, after.step_seconds))),
         verdict=verdict,
         interval=(low, high) if high < inf else None,
     )

@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from epochcast.records import SizeValue
+if TYPE_CHECKING:  # every pytest of whoever has installed this imports the file
+    from epochcast.records import SizeValue
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

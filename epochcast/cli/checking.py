@@ -106,6 +106,6 @@ def check(
     if as_json:
         print_json(steps=checked, passed=all(step.passed for step in checked))
     else:
-        print_checked(console(), checked, baseline)
+        print_checked(console(), checked, baseline, updated=update)
     if not update and not all(step.passed for step in checked):
         sys.exit(WORSE)

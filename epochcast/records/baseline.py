@@ -138,4 +138,4 @@ class CheckedStep:
     @property
     def passed(self) -> bool:
         """Whether nothing became worse."""
-        return self.before is not None and not any(c.verdict == "worse" for c in self.changes)
+        return not any(change.verdict == "worse" for change in self.changes)

@@ -224,7 +224,10 @@ def test_from_nothing_to_a_gate(tmp_path, monkeypatch):
     told = runner.invoke(cli, ["check"]).output
     assert "FAILED" in told
     assert "If this is meant: epochcast check --update" in told
-    assert runner.invoke(cli, ["check", "--update"]).exit_code == 0
+    updated = runner.invoke(cli, ["check", "--update"])
+    assert updated.exit_code == 0
+    assert "updated" in updated.output
+    assert "If this is meant" not in updated.output
     assert runner.invoke(cli, ["check"]).exit_code == 0
 
 

@@ -24,17 +24,21 @@ NAMES = {
 STYLES = {"worse": "red", "better": "green", "unclear": "yellow", "same": ""}
 
 
-def print_checked(console: Console, checked: Sequence[CheckedStep], baseline: str) -> None:
+def print_checked(
+    console: Console, checked: Sequence[CheckedStep], baseline: str, updated: bool = False
+) -> None:
     """Every step, and what became of it.
 
     Args:
         console: where to print.
         checked: in the order of the baseline.
         baseline: name of the file.
+        updated: whether it has what was found already.
     """
     for step in checked:
         changes = step.changes
-        state = "new" if step.before is None else "passed" if step.passed else "FAILED"
+        state = "passed" if step.passed else "updated" if updated else "FAILED"
+        state = "new" if step.before is None else state
         what = "" if changes or step.before is None else ": as it was"
         style = "bold red" if state == "FAILED" else "bold"
         console.print(Text(f"{step.asked.label}  {state}{what}", style=style), soft_wrap=True)
@@ -42,8 +46,9 @@ def print_checked(console: Console, checked: Sequence[CheckedStep], baseline: st
             console.print(_table(changes))
         _print_culprits(console, changes)
         _print_torch(console, step)
-    failed = sum(not step.passed for step in checked if step.before is not None)
-    if failed:
+    if updated:
+        return
+    if not all(step.passed for step in checked):
         say(console, f"If this is meant: epochcast check --update, and commit {baseline}.")
     elif any(change.verdict == "better" for step in checked for change in step.changes):
         say(console, f"Less than before; epochcast check --update holds it to that in {baseline}.")
