@@ -9,6 +9,7 @@ Parts, the most valuable first; ``gpu_parts/catalogue.py`` lists what each of th
     device      versions, clocks, speeds, bytes of the context    ──▶ device.json.gz
     probes      probe ─▶ predict ─▶ plan ─▶ a real epoch          ──▶ probes.json.gz, traces.json.gz
     snapshots   the allocator's history from its first allocation ──▶ snapshots.json.gz
+    scripts     ordinary scripts: probe ─▶ predict ─▶ run         ──▶ scripts.json.gz
     guard       a run under a deadline; energy counters           ──▶ guard.json.gz
     accuracy    predictions of held-out configurations            ──▶ accuracy.json.gz
 
@@ -44,7 +45,7 @@ def main() -> int:
     if options.replay:
         print("\n".join(summary.lines(read_folder(options.replay), predict_again=True)))
         return 0
-    parts = [p for p in catalogue.PARTS if options.only is None or p.name in options.only]
+    parts = catalogue.chosen(options.only)
     if lacking := missing(parts):
         print(
             f"not installed: {', '.join(lacking)}. They are needed by the parts asked for; "
@@ -74,9 +75,10 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [part.name for part in catalogue.PARTS]
+    names += [f"{part.name}/{s.name}" for part in catalogue.PARTS for s in part.scenarios]
     parser.add_argument("--out", type=Path, help="folder to write to; made if there is none")
     parser.add_argument("--dry", action="store_true", help="in miniature, on a CPU")
-    parser.add_argument("--only", nargs="+", choices=names, help="parts to run; default: all")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="PART[/SCENARIO]")
     parser.add_argument("--seconds", type=float, default=MOST_SECONDS, help="for all of it")
     parser.add_argument("--replay", type=Path, help="a folder written earlier: print its summary")
     options = parser.parse_args()

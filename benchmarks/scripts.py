@@ -165,18 +165,19 @@ def probed(style: Style, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     command = [*EPOCHCAST, "probe", "--store", place, *style.probe, "--"]
     variables = environment() | {"TMPDIR": str(temporary)}
-    probe = subprocess.run(
-        [*command, *style.command(PROBED_EPOCHS)],
-        cwd=folder,
-        env=variables,
-        capture_output=True,
-        text=True,
-    )
+    with log_of(folder).open("w") as log:  # kept as far as it goes, whatever ends us
+        probe = subprocess.run(
+            [*command, *style.command(PROBED_EPOCHS)],
+            cwd=folder,
+            env=variables,
+            stdout=log,
+            stderr=log,
+        )
     seconds = time.monotonic() - began
     after = tree(folder, temporary)
     row = {"probe_seconds": seconds, "left_behind": changes(before, after)}
     if probe.returncode:
-        return {**row, "failed": (probe.stderr or probe.stdout)[-600:]}
+        return {**row, "failed": log_of(folder).read_text()[-600:]}
     answer = subprocess.run(
         [*EPOCHCAST, "predict", "--store", place, "--epochs", str(style.epochs), "--json"],
         cwd=folder,
@@ -187,6 +188,11 @@ def probed(style: Style, folder: Path) -> dict[str, Any]:
         return {**row, "failed": answer.stderr[-600:]}
     total = json.loads(answer.stdout)["estimates"][0]["total_seconds"]
     return {**row, "predicted": total["p50"], "p10": total["p10"], "p90": total["p90"]}
+
+
+def log_of(folder: Path) -> Path:
+    """What the probe printed that was made in a folder."""
+    return folder.with_name("probe.log")
 
 
 def tree(folder: Path, temporary: Path) -> dict[str, tuple[Any, ...]]:

@@ -6,8 +6,8 @@ share goes to the parts after it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 EXPANDABLE = MappingProxyType(
@@ -60,7 +60,7 @@ class Part:
 PARTS = (
     Part(
         name="device",
-        share=0.08,
+        share=0.07,
         module="gpu_parts.device",
         needs=TORCH,
         scenarios=(
@@ -72,7 +72,7 @@ PARTS = (
     ),
     Part(
         name="probes",
-        share=0.50,
+        share=0.38,
         module="gpu_parts.probes",
         needs=PACKAGE,
         scenarios=(
@@ -87,7 +87,7 @@ PARTS = (
     ),
     Part(
         name="snapshots",
-        share=0.20,
+        share=0.17,
         module="gpu_parts.snapshots",
         needs=PACKAGE,
         scenarios=(
@@ -100,13 +100,26 @@ PARTS = (
             Scenario(name="record-stream", cuda_only=True),
             Scenario(name="gpt-fp32"),
             Scenario(name="gpt-fp16", dry=True),
+            Scenario(name="dry-runs", seconds=60.0),
             Scenario(name="cnn-benchmark-frames", environment=FRAMES, seconds=40.0),
             Scenario(name="gpt-bf16-frames", environment=FRAMES, seconds=40.0),
         ),
     ),
     Part(
+        name="scripts",
+        share=0.20,
+        module="gpu_parts.scripts",
+        needs=PACKAGE,
+        scenarios=(
+            Scenario(name="amp", seconds=100.0, dry=True),
+            Scenario(name="deadline", seconds=45.0, dry=True),
+            Scenario(name="trainer", seconds=75.0),
+            Scenario(name="lightning", seconds=75.0),
+        ),
+    ),
+    Part(
         name="guard",
-        share=0.10,
+        share=0.08,
         module="gpu_parts.guard",
         needs=PACKAGE,
         scenarios=(
@@ -116,9 +129,30 @@ PARTS = (
     ),
     Part(
         name="accuracy",
-        share=0.12,
+        share=0.10,
         module="gpu_parts.grid",
         needs=PACKAGE,
         scenarios=(Scenario(name="grid", seconds=150.0, dry=True),),
     ),
 )
+
+
+def chosen(names: Sequence[str] | None) -> list[Part]:
+    """The parts of some names, each with the scenarios asked for; shares add up to 1.
+
+    Args:
+        names: of parts, or ``PART/SCENARIO``; None for all.
+    """
+    parts = list(PARTS)
+    if names is not None:
+        parts = [
+            replace(part, scenarios=kept)
+            for part in PARTS
+            if (kept := tuple(s for s in part.scenarios if _is_asked(part, s, names)))
+        ]
+    total = sum(part.share for part in parts)
+    return [replace(part, share=part.share / total) for part in parts]
+
+
+def _is_asked(part: Part, scenario: Scenario, names: Sequence[str]) -> bool:
+    return part.name in names or f"{part.name}/{scenario.name}" in names

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-FILE_BYTES = 10 * 2**20  # six files of this size and the summary are under 64 MiB
+FILE_BYTES = 8 * 2**20  # seven files of this size and the summary are under 64 MiB
 ATTACHMENTS = "traces"  # the file of records that have a file attached
 SUMMARY = "summary.json"
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from epochcast.devices.cards import device_like
 from gpu_parts.child import Situation
 from gpu_parts.sensors import Sensors, known
 from gpu_parts.training import Setting, Training
@@ -85,8 +86,15 @@ DRY_SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+FORETOLD = ("mlp", "cnn", "gpt-bf16")  # whose dry runs are made on the device's machine
+DRY_DEVICE = "8GiB"  # that is asked about where there is none
+
+
 def run(here: Situation) -> None:
     """Play a scenario."""
+    if here.scenario == "dry-runs":
+        foretell(here)
+        return
     recorded = SCENARIOS[here.scenario.removesuffix("-frames")]
     setting = recorded.setting
     if here.dry:
@@ -111,6 +119,18 @@ def run(here: Situation) -> None:
         return
     here.emit("peaks", stages=stages.found, sensors=Sensors().read())
     here.emit("snapshot", **packed(torch.cuda.memory._snapshot()))
+
+
+def foretell(here: Situation) -> None:
+    """Dry runs of what is recorded, for the card that is there."""
+    from gpu_parts.dry_runs import dry_run
+
+    device = DRY_DEVICE
+    if here.on_cuda:
+        total = torch.cuda.get_device_properties(0).total_memory
+        device = device_like(torch.cuda.get_device_name(0), total).name
+    for name in FORETOLD[:1] if here.dry else FORETOLD:
+        dry_run(name, SCENARIOS[name].setting, here, device)
 
 
 class Stages:

@@ -25,6 +25,8 @@ def lines(folder: Folder, *, predict_again: bool = False) -> list[str]:
         ("Probes", probes(folder)),
         ("Predicted beside real epochs", truths(folder, predict_again)),
         ("Allocator: MiB at the peak", snapshots(folder)),
+        ("Dry runs beside what was allocated", dry_runs(folder)),
+        ("Scripts", scripts(folder)),
         ("Guard and energy", guard(folder)),
         ("Accuracy: median error (P90)", accuracy(folder)),
         ("Left out", left_out(folder)),
@@ -156,6 +158,41 @@ def snapshots(folder: Folder) -> Iterator[str]:
             for a in found["attempts"]
         ]
         yield f"batch sizes under a limit: {', '.join(sizes)}"
+
+
+def dry_runs(folder: Folder) -> Iterator[str]:
+    """Allocated and reserved at the peak, predicted without the device and measured on it."""
+    measured = {p["scenario"]: p["stages"] for p in folder.of("snapshots", "peaks")}
+    for found in folder.of("snapshots", "dry run"):
+        told = [
+            f"{name.removesuffix('_bytes')} "
+            + _beside(found["need"][name]["p50"], max(s[key] for s in measured[found["of"]]))
+            for name, key in (
+                ("allocated_bytes", "allocated_bytes.all.peak"),
+                ("reserved_bytes", "reserved_bytes.all.peak"),
+            )
+            if found["of"] in measured
+        ]
+        yield f"{found['of']}: {', '.join(told)}; in {found['seconds']:.1f} s"
+
+
+def _beside(predicted: float, real: float) -> str:
+    return f"{predicted / MIB:,.0f} of {real / MIB:,.0f} MiB ({predicted / real - 1:+.1%})"
+
+
+def scripts(folder: Folder) -> Iterator[str]:
+    """Predicted over real time; whether a deadline was kept."""
+    for found in folder.of("scripts", "style"):
+        answer = f"{found['ratio']:.3f}" if found["ratio"] else found.get("failed", "no answer")
+        yield (
+            f"{found['style']}: predicted / real {answer}, probed in {found['probe_seconds']:.1f} s"
+        )
+    for found in folder.of("scripts", "watched"):
+        saved = "whole" if found["whole"] else "not whole"
+        yield (
+            f"deadline of {found['deadline']:.0f} s: ended after {found['seconds']:.1f} s, the "
+            f"checkpoint is {saved}"
+        )
 
 
 def guard(folder: Folder) -> Iterator[str]:

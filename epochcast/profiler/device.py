@@ -79,6 +79,7 @@ def open_device(name: str, threads: int | None) -> torch.device:
         raise UsageError(f"--device is cpu, cuda, cuda:N or mps, but got {name!r}") from error
     if device.type == "cuda":
         _require_cuda(device)
+        device = torch.device("cuda", device.index or 0)  # set_device refuses one without an index
         torch.cuda.set_device(device)
         torch.cuda.init()  # type: ignore[no-untyped-call]
     elif device.type == "mps" and not torch.backends.mps.is_available():

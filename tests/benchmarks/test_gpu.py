@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu_parts import results, snapshots, summary
+from gpu_parts import catalogue, results, snapshots, summary
 from gpu_parts.catalogue import PARTS, Part, Scenario
 from gpu_parts.launching import Launcher, read_records
 from gpu_parts.results import Ended, Recording, fitting, joined, pack, read_folder
@@ -440,10 +440,22 @@ def test_a_recording_of_a_gpu_is_replayed(path: Path) -> None:
 
 
 def test_names_in_the_catalogue_are_those_of_the_modules() -> None:
-    from gpu_parts import probes
+    from gpu_parts import probes, scripts
 
     def names(part: str) -> set[str]:
         return {s.name for made in PARTS if made.name == part for s in made.scenarios}
 
     assert names("probes") == set(probes.SCENARIOS)
-    assert {name.removesuffix("-frames") for name in names("snapshots")} == set(snapshots.SCENARIOS)
+    recorded = {name.removesuffix("-frames") for name in names("snapshots")}
+    assert recorded == {*snapshots.SCENARIOS, "dry-runs"}
+    assert names("scripts") == {*scripts.SCENARIOS, "deadline"}
+
+
+def test_some_scenarios_of_a_part_can_be_chosen() -> None:
+    chosen = catalogue.chosen(["probes/char-gpt", "guard"])
+    assert [(p.name, [s.name for s in p.scenarios]) for p in chosen] == [
+        ("probes", ["char-gpt"]),
+        ("guard", ["deadline", "energy"]),
+    ]
+    assert sum(p.share for p in chosen) == pytest.approx(1.0)
+    assert [p.name for p in catalogue.chosen(None)] == [p.name for p in PARTS]

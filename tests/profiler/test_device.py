@@ -1,9 +1,23 @@
-"""The power sensor of a CUDA device: read where it can be, missing where it cannot."""
+"""A CUDA device: chosen by an index, its power sensor read where it can be."""
 
 import pytest
 import torch
 
-from epochcast.profiler.device import power_watts
+from epochcast.profiler.device import open_device, power_watts
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_device_without_an_index_is_the_first(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own check runs here: on an H200 it refused ``torch.device("cuda")``."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    assert open_device(name, threads=None) == torch.device("cuda", index)
+    assert chosen == [index]
 
 
 def test_a_cpu_has_no_sensor() -> None:
