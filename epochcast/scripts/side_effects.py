@@ -29,7 +29,9 @@ from epochcast.scripts import events as e
 from epochcast.scripts.border import read_events
 from epochcast.scripts.process import Overlay
 
-PREFIX = "epochcast-script-"
+PREFIX = "epochcast-"
+SOCKET_MOST = 103  # bytes of the path of a socket: unix(7) has 107, macOS 103
+SOCKET_NAME = "/pymp-xxxxxxxx/listener-xxxxxxxx"  # of multiprocessing's, in the temporary folder
 TELLING = {"git", "hostname", "ldconfig", "lscpu", "nvidia-smi", "rocm-smi", "sysctl", "uname"}
 
 
@@ -170,7 +172,13 @@ class Place:
     @property
     def temporary(self) -> Path:
         """The command's own temporary folder."""
-        return self.root / "tmp"
+        return self.root / "t"
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether the path of the temporary folder is short enough for sockets in it: workers of
+        loaders hand over their batches by them, and wait for ever where they cannot."""
+        return len(os.fsencode(self.temporary)) + len(SOCKET_NAME) <= SOCKET_MOST
 
     @property
     def trace(self) -> Path:
@@ -285,8 +293,8 @@ def recover(tickets: Path) -> Undone:
             undone = put_back(every, (str(root), *said["overlaid"]))
             places += undone.places
             left += undone.left
-        layers = said["layers"]
-        _throw_away(root, Path(layers) if layers and PREFIX in layers else None)
+        layers = Path(said["layers"] or "")
+        _throw_away(root, layers if layers.name.startswith(f".{PREFIX}") else None)
         ticket.unlink(missing_ok=True)
     return Undone(places=places, left=tuple(left))
 

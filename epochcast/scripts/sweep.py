@@ -173,6 +173,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
             device=self._device,
             trace=trace,
             report=report,
+            warn=self.observer.warn,
         )
 
     def _refusal(self, failed: Measurement) -> ScriptFailed:

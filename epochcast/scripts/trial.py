@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,6 +36,7 @@ from epochcast.scripts.border import (
 )
 from epochcast.scripts.command import local_files
 from epochcast.scripts.hardware import device_of
+from epochcast.scripts.liveness import GONE_SECONDS, MOST_SECONDS, QUIET_SECONDS, Liveness
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.process import OverlayRefused, ScriptProcess, how_ended, tail
 from epochcast.scripts.request import (
@@ -50,6 +52,7 @@ from epochcast.units import format_seconds
 LATE = "did not end within"
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0  # from one look at the processes to the next: it reads what they have mapped
+RARELY_SECONDS = 5.0  # while it trains: looking takes time that it needs
 _OUT_OF_MEMORY = re.compile(
     r"(CUDA|HIP|MPS backend) out of memory|OutOfMemoryError|can't allocate memory|"
     r"^MemoryError|std::bad_alloc|Cannot allocate memory|CUDA_ERROR_OUT_OF_MEMORY|"
@@ -97,6 +100,7 @@ class _Ran:
     ended: float
     exit_code: int | None
     stopped: str = ""  # why we ended it
+    hung_at: float | None = None  # since when it did nothing, though it was told to end
     kills: int = 0  # for want of memory, of any process of the machine
 
 
@@ -110,6 +114,7 @@ def run_trial(
     device: Device | None = None,
     trace: Path | None = None,
     report: Callable[[str], None] = lambda phase: None,
+    warn: Callable[[Warning_], None] = lambda warning: None,
 ) -> Outcome:
     """Start a configuration once, and watch it.
 
@@ -122,13 +127,15 @@ def run_trial(
         device: that a trial without any word of its own was made on, as far as is known.
         trace: file that takes a trace; the times of such a trial are no measurement.
         report: called with what goes on.
+        warn: called with what is odd about it while it goes on.
     """
     overlay = request.isolation in ("auto", "overlay")
     with working_place(request.folder, folder / "scripts", overlay) as place:
         kills = out_of_memory_kills()
         process, place = _started(request, spec, place, log, trace is not None)
         try:
-            stopped = _watch(process, place, request.timeout_seconds, report)
+            watched = _Watched(process, log, report, warn)
+            stopped = watched.to_its_end(place, request.timeout_seconds)
         finally:  # Ctrl-C, too
             process.end(0.0)
             events = read_events(place.events)
@@ -140,9 +147,13 @@ def run_trial(
             ended=time.monotonic() if process.ended is None else process.ended,
             exit_code=process.exit_code,
             stopped=stopped,
+            hung_at=watched.hung_at,
             kills=out_of_memory_kills() - kills,
         )
         traced = trace is not None and _keep_trace(place, trace)
+    hung = _hung(ran)
+    if hung:
+        _append(log, "epochcast: told to end, the command did nothing more, and was ended")
     trial = Trial(
         workload=request.workload,
         template=request.template,
@@ -150,7 +161,7 @@ def run_trial(
         request=spec.request,
         folder=request.folder,
         started=ran.started,
-        ended=ran.ended,
+        ended=ran.ended if ran.hung_at is None else ran.hung_at,
         machine=machine(),
         steps_per_epoch=request.steps_per_epoch,
         samples=request.samples,
@@ -160,7 +171,7 @@ def run_trial(
     )
     found, is_finding = _found(request, spec, trial, events, ran, device)
     return Outcome(
-        measurement=replace(found, warnings=(*found.warnings, *_left(undone))),
+        measurement=replace(found, warnings=(*found.warnings, *hung, *_left(undone))),
         is_finding=is_finding,
         undone=undone,
         traced=traced,
@@ -177,6 +188,18 @@ def _left(undone: Undone) -> list[Warning_]:
         return []
     details = (("count", str(len(undone.left))), ("places", "; ".join(undone.left[:3])))
     return [Warning_(code="left-behind", details=details)]
+
+
+def _hung(ran: _Ran) -> list[Warning_]:
+    if ran.hung_at is None:
+        return []
+    waited = format_seconds(ran.ended - ran.hung_at)
+    return [Warning_(code="ended-hard", details=(("seconds", waited),))]
+
+
+def _append(log: Path, line: str) -> None:
+    with suppress(OSError), log.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def _keep_trace(place: Place, trace: Path) -> bool:
@@ -236,57 +259,90 @@ def environment_for(spec: ScriptSpec, place: Place) -> dict[str, str]:
         VARIABLE: str(place.settings),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(BOOTSTRAP), before))),
     }
-    if "TMPDIR" not in own:
+    if "TMPDIR" not in own and place.has_sockets:  # else its own: the journal sees what is there
         found["TMPDIR"] = str(place.temporary)
     return found
 
 
-def _watch(
-    process: ScriptProcess, place: Place, timeout: float, report: Callable[[str], None]
-) -> str:
-    """Wait until everything is gone; why we have to end it, or an empty text.
+class _Watched:
+    """A command while it runs.
 
     Args:
         process: the command.
-        place: where its events are.
-        timeout: seconds for all of it.
+        log: that takes its output.
         report: called with what goes on.
+        warn: called where nothing goes on.
+
+    Attributes:
+        hung_at: since when it did nothing, where it was told to end and did not.
     """
-    reader, sight = EventReader(place.events), _Sight()
-    began = looked = time.monotonic()
-    report("start")
-    while not process.wait(POLL_SECONDS):
-        for _, event in reader.poll():
-            sight.hear(event, report)
-        now = time.monotonic()
-        if now - began > timeout:
-            return f"{LATE} {format_seconds(timeout)}"
-        if not sight.torch and now - looked > LOOK_SECONDS:
-            looked = now
-            if unheard := sight.unheard(process.pids, now):
-                return unheard
-    return ""
 
-
-class _Sight:
-    """What is known of a command while it runs."""
-
-    def __init__(self) -> None:
-        self.torch = False
-        self.epochs = 0
+    def __init__(
+        self,
+        process: ScriptProcess,
+        log: Path,
+        report: Callable[[str], None],
+        warn: Callable[[Warning_], None],
+    ) -> None:
+        self._process, self._log, self._report, self._warn = process, log, report, warn
+        self.hung_at: float | None = None
+        self._torch = False
+        self._told_at: float | None = None  # to end
+        self._liveness = Liveness(time.monotonic())
+        self._noted = 0.0  # the last moment of work before a silence that was told
         self._since: dict[int, float] = {}
 
-    def hear(self, event: e.Event, report: Callable[[str], None]) -> None:
-        """Take note of an event."""
-        if isinstance(event, e.TorchLoaded):
-            self.torch = True
-            report("build")
-        if isinstance(event, e.PassEnded):
-            report("train" if event.backwards else "evaluate")
-        if isinstance(event, e.Save):
-            report("save")
+    def to_its_end(self, place: Place, timeout: float) -> str:
+        """Wait until everything is gone, or has to be; why we end it, or an empty text.
 
-    def unheard(self, pids: Sequence[int], now: float) -> str:
+        Args:
+            place: where its events are.
+            timeout: seconds for all of it.
+        """
+        reader = EventReader(place.events)
+        began = looked = time.monotonic()
+        self._report("start")
+        while self.hung_at is None and not self._process.wait(POLL_SECONDS):
+            for _, event in reader.poll():
+                self._hear(event)
+            now = time.monotonic()
+            if now - began > timeout:
+                return f"{LATE} {format_seconds(timeout)}"
+            if now - looked > (RARELY_SECONDS if self._is_training else LOOK_SECONDS):
+                looked = now
+                if unheard := self._look(now):
+                    return unheard
+        return ""
+
+    @property
+    def _is_training(self) -> bool:
+        return self._torch and self._told_at is None
+
+    def _hear(self, event: e.Event) -> None:
+        if isinstance(event, e.TorchLoaded):
+            self._torch = True
+            self._report("build")
+        if isinstance(event, e.PassEnded):
+            self._report("train" if event.backwards else "evaluate")
+        if isinstance(event, e.Save):
+            self._report("save")
+        if isinstance(event, e.Ending) and self._told_at is None:
+            self._told_at = event.at
+
+    def _look(self, now: float) -> str:
+        """Look at the processes; why they cannot be watched, if so."""
+        pids = self._process.pids
+        self._liveness.look(pids, now)
+        quiet = self._liveness.quiet(now)
+        if self._told_at is not None:
+            if quiet > GONE_SECONDS or now - self._told_at > MOST_SECONDS:
+                self.hung_at = max(self._told_at, self._liveness.busy_at)
+        elif quiet > QUIET_SECONDS and self._noted != self._liveness.busy_at:
+            self._noted = self._liveness.busy_at
+            self._warn(_quiet_note(quiet, self._log))
+        return "" if self._torch else self._unheard(pids, now)
+
+    def _unheard(self, pids: Sequence[int], now: float) -> str:
         """Why there is no word of a process in which torch has been for a while, if there is one.
 
         Args:
@@ -299,6 +355,12 @@ class _Sight:
                 if now - since > WORD_SECONDS:
                     return why_unheard(pid)
         return ""
+
+
+def _quiet_note(seconds: float, log: Path) -> Warning_:
+    said = next(iter(tail(log, lines=1)), "nothing")
+    details = (("seconds", format_seconds(seconds)), ("said", said), ("log", str(log)))
+    return Warning_(code="quiet", details=details)
 
 
 def _has_torch(pid: int) -> bool:
@@ -399,8 +461,9 @@ def _problem(trial: Trial, events: Events, ran: _Ran) -> tuple[str, Status]:
     if ran.stopped:
         is_late = ran.stopped.startswith(LATE)
         how_far = _last_seen(events) if is_late else ""
-        return f"the command {ran.stopped}{how_far}", "timeout" if is_late else "crashed"
-    if ran.exit_code == 0:
+        said = f"; its last line: {_last_line(output)}" if is_late and output else ""
+        return f"the command {ran.stopped}{how_far}{said}", "timeout" if is_late else "crashed"
+    if ran.exit_code == 0 or ran.hung_at is not None:
         return "", "ok"
     if ran.kills and ran.exit_code != 0:
         return "the system ended a process for want of memory", "oom"

@@ -6,23 +6,28 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from epochcast.records import Measurement
+from epochcast.records import Measurement, Warning_
 from epochcast.scripts import trial as trial_module
 from epochcast.scripts.command import Template
-from epochcast.scripts.process import ScriptProcess
 from epochcast.scripts.request import Isolation, ScriptRequest
-from epochcast.scripts.trial import ScriptFailed, run_trial, why_unheard
+from epochcast.scripts.side_effects import SOCKET_MOST, SOCKET_NAME, Place
+from epochcast.scripts.trial import ScriptFailed, environment_for, run_trial, why_unheard
 
 TIMEOUT = 1.0
 
 
 def tried(
-    tmp_path: Path, *arguments: str, timeout: float = 60.0, isolation: Isolation = "auto"
+    tmp_path: Path,
+    *arguments: str,
+    timeout: float = 60.0,
+    isolation: Isolation = "auto",
+    warn: Callable[[Warning_], None] = lambda warning: None,
 ) -> Measurement:
     folder = tmp_path / "folder"
     folder.mkdir(exist_ok=True)
@@ -33,7 +38,12 @@ def tried(
         isolation=isolation,
     )
     outcome = run_trial(
-        request, request.specs[0], round_=0, folder=tmp_path / "store", log=tmp_path / "log"
+        request,
+        request.specs[0],
+        round_=0,
+        folder=tmp_path / "store",
+        log=tmp_path / "log",
+        warn=warn,
     )
     return outcome.measurement
 
@@ -64,6 +74,44 @@ def test_why_there_is_nothing_to_see(tmp_path: Path, text: str, status: str, mes
     assert message in found.message
     assert "\n" not in found.message
     assert found.log == str(tmp_path / "log")
+
+
+def test_what_was_told_to_end_and_does_nothing_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "GONE_SECONDS", 0.1)
+    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.05)
+    text = (
+        "import json, os, time; "
+        "folder = json.load(open(os.environ['EPOCHCAST_SCRIPT']))['folder']; "
+        "line = json.dumps({'event': 'ending', 'at': time.monotonic(), 'why': 'epochs'}); "
+        "open(os.path.join(folder, '1.jsonl'), 'w').write(line + chr(10)); "
+        "time.sleep(600)"
+    )
+    found = python(tmp_path, text)
+    assert [w.code for w in found.warnings] == ["ended-hard"]
+    assert "did nothing more, and was ended" in (tmp_path / "log").read_text()
+
+
+def test_a_silence_is_told_with_the_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.05)
+    told: list[Warning_] = []
+    text = "import time; print('waits for a worker', flush=True); time.sleep(600)"
+    found = tried(tmp_path, sys.executable, "-c", text, timeout=TIMEOUT, warn=told.append)
+    assert [w.code for w in told] == ["quiet"]
+    assert dict(told[0].details)["said"] == "waits for a worker"
+    assert found.message.endswith("its last line: waits for a worker")
+
+
+def test_a_temporary_folder_has_room_for_the_sockets_of_workers(tmp_path: Path) -> None:
+    request = ScriptRequest(template=Template(arguments=(sys.executable,)), folder=tmp_path)
+    short, long = Place(root=Path("/tmp/epochcast-abcdefgh")), Place(root=Path("/" + 69 * "x"))
+    assert environment_for(request.specs[0], short)["TMPDIR"] == str(short.temporary)
+    assert "TMPDIR" not in environment_for(request.specs[0], long)
+    assert len(str(long.temporary) + SOCKET_NAME) == SOCKET_MOST + 1
 
 
 def test_what_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
@@ -128,14 +176,14 @@ def test_ctrl_c_ends_the_command_and_puts_back_what_it_wrote(
     folder.mkdir()
     (folder / "kept").write_text("before")
 
-    def interrupted(process: ScriptProcess, *_: object) -> str:
+    def interrupted(watched: trial_module._Watched, *_: object) -> str:
         until = time.monotonic() + 10
         while not (folder / "new").exists() and time.monotonic() < until:
             time.sleep(0.01)
-        pids.extend(process.pids)
+        pids.extend(watched._process.pids)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trial_module, "_watch", interrupted)
+    monkeypatch.setattr(trial_module._Watched, "to_its_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tried(tmp_path, sys.executable, "-c", WRITES, isolation="journal")
     assert [path.name for path in folder.iterdir()] == ["kept"]
@@ -148,7 +196,7 @@ def test_the_command_has_a_temporary_folder_of_its_own_which_is_gone(tmp_path: P
     text = "import tempfile; print(tempfile.mkdtemp())"
     python(tmp_path, text)
     made = Path((tmp_path / "log").read_text().strip())
-    assert made.parent.name == "tmp"
+    assert made.parent.name == "t"
     assert not made.exists()
 
 

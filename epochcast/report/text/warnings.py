@@ -148,6 +148,10 @@ WARNINGS = {
     "that is in it is priced as part of every epoch",
     "left-behind": "what the script wrote was put back, as far as is known; not known ({count}): "
     "{places}",
+    "quiet": "nothing that the command has started has done anything for {seconds}; its last line: "
+    "{said} (log: {log})",
+    "ended-hard": "the script did not end by itself when its epochs were over: after {seconds} in "
+    "which nothing went on it was ended from outside, and what it does at its end is not known",
     "put-back-later": "a probe that was killed had left files: {places} of them were put back, "
     "left: {left}",
     "no-epoch-seen": "no epoch was seen: the script steps without a loader that has a length. "

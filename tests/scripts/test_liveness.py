@@ -1,0 +1,55 @@
+"""A command is quiet when nothing of it has used a processor or a disk for a while."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from epochcast.scripts import liveness
+from epochcast.scripts.liveness import Liveness
+
+
+class Processes:
+    """Seconds of a processor that each has used, and who waits for a disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.used: dict[int, float] = {}
+        self.waiting: set[int] = set()
+        monkeypatch.setattr(
+            liveness,
+            "_seen",
+            lambda pid: (self.used[pid], pid in self.waiting) if pid in self.used else None,
+        )
+
+    def look(self, watched: Liveness, at: float) -> float:
+        watched.look(list(self.used), at)
+        return watched.quiet(at)
+
+
+def test_who_uses_a_processor_comes_goes_or_waits_for_a_disk_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processes, watched = Processes(monkeypatch), Liveness(0.0)
+    processes.used = {1: 5.0, 2: 1.0}
+    assert processes.look(watched, 1.0) == 0.0
+    processes.used = {1: 5.02, 2: 1.02}  # threads that wake up to look for something
+    assert processes.look(watched, 2.0) == 1.0
+    processes.used = {1: 5.04, 2: 1.5}
+    assert processes.look(watched, 3.0) == 0.0
+    assert processes.look(watched, 6.0) == 3.0
+    processes.waiting = {2}
+    assert processes.look(watched, 7.0) == 0.0
+    assert processes.look(watched, 8.0) == 0.0
+    processes.waiting = set()
+    assert processes.look(watched, 9.0) == 1.0
+    del processes.used[2]  # it has ended: something goes on
+    assert processes.look(watched, 10.0) == 0.0
+    assert processes.look(watched, 11.0) == 1.0
+
+
+def test_processes_are_read_from_the_system_and_may_be_gone() -> None:
+    seen = liveness._seen(os.getpid())
+    assert seen is not None
+    assert seen[0] > 0.0
+    assert liveness._seen(2**22 + 1) is None
