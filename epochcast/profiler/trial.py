@@ -215,9 +215,14 @@ def ready(spec: TrialSpec) -> timing.Stepper:
 
 
 def build_afresh(spec: TrialSpec) -> Workload:
-    """Build the workload of a spec afresh, with the same random numbers every time."""
+    """Build the workload of a spec afresh, with the same random numbers every time.
+
+    What was compiled before is forgotten. Where nothing was, nothing is: on CUDA forgetting imports
+    the whole compiler (``torch._dynamo.reset``), for seconds that no real run pays.
+    """
     torch.manual_seed(0)
-    if "torch._dynamo" in sys.modules:  # importing it takes seconds: only where it was used
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is not None and dynamo.counters.get("frames"):
         torch.compiler.reset()
     return build(spec)
 

@@ -15,7 +15,7 @@ from epochcast.errors import UsageError
 from epochcast.profiler import timing
 from epochcast.profiler.protocol import Task, TrialSpec, WorkloadSpec
 from epochcast.profiler.target import build, load
-from epochcast.profiler.trial import RESTARTS, SAVES, check, run_trial
+from epochcast.profiler.trial import RESTARTS, SAVES, build_afresh, check, run_trial
 from epochcast.profiler.workload import first_line
 from epochcast.records import from_json, to_json
 
@@ -236,6 +236,17 @@ def test_a_plain_workload(task_of):
     assert all(update > 0 for update in measurement.update_seconds)
     assert len(measurement.eval_batch_seconds) == len(measurement.eval_restart_seconds) > 0
     assert measurement.footprint.parameters == 6 * 5 + 5 + 5 * 2 + 2
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiler_that_compiled_nothing_is_left_alone(task_of, monkeypatch, compiled):
+    import torch._dynamo.utils as dynamo
+
+    forgotten = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(True))
+    monkeypatch.setattr(dynamo, "counters", {"frames": {"ok": 1}} if compiled else {})
+    build_afresh(task_of(WORKLOADS["plain"]).spec)
+    assert bool(forgotten) == compiled
 
 
 def test_the_size_of_a_checkpoint_is_that_of_a_real_one(task_of):
