@@ -18,6 +18,7 @@ import numpy as np
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
+from epochcast.costmodel.kernels import check_against
 from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
 from epochcast.costmodel.memory import PEAKS, RESERVE, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
@@ -245,7 +246,8 @@ class ConfigurationCost:
         parameters: of the cost model.
         variant: one of the model's.
         config: may differ from the variant in its number of workers.
-        footprint: of this configuration, from a dry run, if there is one.
+        footprint: of this configuration, from a dry run, if there is one; it is left out where it
+            counted other kernels than the device ran (``other_kernels``).
     """
 
     def __init__(
@@ -258,10 +260,21 @@ class ConfigurationCost:
         self.parameters = parameters
         self.variant = variant
         self.config = config
-        self.footprint = footprint
+        self.other_kernels = footprint is not None and not self._ran(footprint)
+        self.footprint = None if self.other_kernels else footprint
         self.calibration = parameters.calibration
         self._known: dict[int, dict[str, float]] = {}
         self.variables = self._variables_at(config.batch_size)
+
+    def _ran(self, footprint: Footprint) -> bool:
+        """Whether a dry run counted the kernels that the device runs; see kernels.py."""
+        if self.parameters.device.kind == "cpu":
+            return True
+        measured = set(self.variant.configurations)
+        ran = {
+            config: dict(counts) for config, counts in self.variant.counted if config in measured
+        }
+        return check_against(ran)(self.config, f.counts(footprint))
 
     @cached_property
     def scaling(self) -> float:
@@ -288,11 +301,17 @@ class ConfigurationCost:
     def _counted(self, batch_size: int) -> dict[str, float] | None:
         """What was counted in exactly this configuration."""
         if self.footprint is not None and batch_size == self.config.batch_size:
-            return f.counts(self.footprint)
+            return self._with_all_classes(f.counts(self.footprint))
         for config, counts in self.variant.counted:
             if config.batch_size == batch_size and self._is_alike(config):
-                return dict(counts)
+                return self._with_all_classes(dict(counts))
         return None
+
+    def _with_all_classes(self, counts: dict[str, float]) -> dict[str, float]:
+        """Of a class of operators that others have, one whose classes are known has none."""
+        if not f.work_classes(counts):
+            return counts
+        return dict.fromkeys(f.work_classes(dict(self.variant.counts)), 0.0) | counts
 
     def _peaks(self, batch_size: int) -> dict[str, tuple[float, Scatter]]:
         """Peaks of live tensors at other batch sizes of a model size that was counted."""

@@ -152,6 +152,12 @@ def counts(footprint: Footprint) -> dict[str, float]:
     }
 
 
+def work_classes(names: Iterable[str]) -> frozenset[str]:
+    """Those of counts that are FLOPs of one class of operators; none where nobody told them
+    apart."""
+    return frozenset(name for name in names if name.startswith(CLASS_PREFIX))
+
+
 def names_of(features: Iterable[Feature]) -> set[str]:
     """The variables that are in them."""
     return {name for feature in features for name, _ in feature}

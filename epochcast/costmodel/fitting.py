@@ -14,7 +14,7 @@ from math import hypot, log
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel import phases, summary
+from epochcast.costmodel import kernels, phases, summary
 from epochcast.costmodel.cost import Variant
 from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import envelopes
@@ -35,6 +35,7 @@ from epochcast.costmodel.surface import Surface
 from epochcast.costmodel.tails import tails_of
 from epochcast.errors import FitError
 from epochcast.records import (
+    DeviceKind,
     Footprint,
     Frequency,
     Measurement,
@@ -199,7 +200,8 @@ def _count_surfaces(
         axes: likewise.
     """
     known = [set(f.counts(footprint)) for _, footprint in counted]
-    names = sorted(set.intersection(*known) - {"eval_peak_bytes"}) if known else ()
+    every = set.intersection(*known) - {"eval_peak_bytes"} if known else set()
+    names = sorted(every.union(*(f.work_classes(names) for names in known)))
     found = ((name, _count_surface(name, counted, lent, knobs, axes)) for name in names)
     return tuple((name, surface) for name, surface in found if surface is not None)
 
@@ -235,21 +237,37 @@ def _known_count(name: str, counted: CountedPairs) -> Known:
 
 
 def _counted(
-    groups: Mapping[RunConfig, Sequence[Measurement]], footprints: Footprints
+    groups: Mapping[RunConfig, Sequence[Measurement]], footprints: Footprints, kind: DeviceKind
 ) -> dict[RunConfig, Footprint]:
     """The footprint of every configuration measured, and of those counted that are like them.
 
     What was measured goes before what a dry run said of the same; its timeline is kept.
+
+    Args:
+        groups: trials by configuration.
+        footprints: dry runs.
+        kind: of the device.
     """
-    found = {}
-    for config, trials in groups.items():
-        footprint = next((m.footprint for m in trials if m.footprint), None)
-        if footprint is not None:
-            dry = footprints.get(config, footprint)
-            found[config] = replace(footprint, timeline=footprint.timeline or dry.timeline)
     like = next(iter(groups))
-    same = {c: x for c, x in footprints.items() if _way(c) == _way(like)}
-    return {**same, **found}
+    dry = {c: x for c, x in footprints.items() if _way(c) == _way(like)}
+    measured = {c: x for c, group in groups.items() if (x := _first_footprint(group))}
+    if kind != "cpu":
+        dry = _of_kernels_that_ran(dry, measured)
+    found = {
+        c: replace(x, timeline=x.timeline or dry.get(c, x).timeline) for c, x in measured.items()
+    }
+    return {**dry, **found}
+
+
+def _first_footprint(trials: Sequence[Measurement]) -> Footprint | None:
+    return next((m.footprint for m in trials if m.footprint), None)
+
+
+def _of_kernels_that_ran(dry: Footprints, measured: Footprints) -> dict[RunConfig, Footprint]:
+    """None, if any of a configuration that was measured is of others; see kernels.py."""
+    ran = kernels.check_against({c: f.counts(x) for c, x in measured.items()})
+    alike = {c: x for c, x in dry.items() if ran(c, f.counts(x))}
+    return {} if any(c in measured and c not in alike for c in dry) else alike
 
 
 def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
@@ -261,7 +279,7 @@ def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
     newest = trials[-1]
     return Rows(
         groups=groups,
-        counted=_counted(groups, footprints),
+        counted=_counted(groups, footprints, newest.device.kind),
         run=round_scatter(logs, newest.device.kind),
         pace=round_pace(logs),
         kind=newest.device.kind,

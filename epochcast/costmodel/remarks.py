@@ -44,6 +44,7 @@ def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
 def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
     """What people are told of any figure about a configuration, in an estimate and in a plan."""
     found = [
+        *([Warning_(code="other-kernels")] if at.other_kernels else ()),
         *_extrapolation_warnings(at),
         *_borrowed_warnings(at),
         *at.variant.doubts,

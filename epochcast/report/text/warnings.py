@@ -23,6 +23,8 @@ WARNINGS = {
     "borrowed": "so far {names} was varied only where {there}: how times change with it is taken "
     "from there, at the level of {here}, and the interval allows that they differ; probe it with "
     "{here}",
+    "other-kernels": "the dry run counted other kernels than the device ran, as of attention with "
+    "dropout, which is one there: its counts are left out, and those that were measured are used",
     "few-levels": "{count} values of {name} were measured, and a power goes through any three: "
     "what lies beyond them is a guess at their trend; probe a value there",
     "levels-unforetold": "the measured values of {name} do not foretell each other (an error of "
