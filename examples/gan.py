@@ -3,7 +3,8 @@
     epochcast probe examples/gan.py:workload --batch-sizes 32,64 --set width=32,64
 
 ``train_step(batch)`` does the whole iteration: forward, backward and both updates. Precision and
-accumulation would be its own business, too. The architecture follows DCGAN (Radford et al. 2015,
+accumulation would be its own business, too. Given both optimizers, a dry run and a probe count
+its updates as they do those of any other step. The architecture follows DCGAN (Radford et al. 2015,
 arXiv:1511.06434) on 32×32 images.
 """
 
@@ -78,7 +79,7 @@ def workload(width: int = 32) -> Workload:
     return Workload(
         model=model,
         train_data=SyntheticImages(find("CIFAR-10"), transform=signed),
-        optimizer=of_generator,  # one of the two; the other lives in train_step alone
+        optimizer=[of_generator, of_critic],
         train_step=train_step,
         batch_size=64,
     )

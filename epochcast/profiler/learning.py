@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -28,12 +28,10 @@ from torch.utils._pytree import tree_leaves
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import DeviceTimer
-from epochcast.profiler.loop import TrainingLoop
+from epochcast.profiler.loop import PATIENT_SECONDS, PATIENT_STEPS, TrainingLoop, optimized
 from epochcast.profiler.timing import Stepper
 from epochcast.records import Warning_
 
-PATIENT_STEPS = 64  # a step of its own may accumulate for so long before it updates
-PATIENT_SECONDS = 20.0  # or for so long
 COMPARED = 3  # losses at each end: one batch may be an odd one
 COMPARING_SECONDS = 5.0  # slow steps are compared by fewer losses
 EXPLODED = 10.0  # times the loss at the start: random labels cost no more than guessing
@@ -106,7 +104,7 @@ class Seen:
     def trains(self) -> bool:
         """Whether what is to be updated has gradients, or was updated, even without any."""
         if self.loop.workload.train_step is None:
-            return any(id(p) in self.gradients for p in _optimized(self.loop.optimizer))
+            return any(id(p) in self.gradients for p in optimized(self.loop.optimizers))
         return self.steps > self.empty_steps or self.changed
 
     def verdict(self, steps: int) -> Iterator[Warning_]:
@@ -124,7 +122,7 @@ class Seen:
 
     def _idle_optimizer(self) -> Iterator[Warning_]:
         """No parameter of the optimizer got a gradient."""
-        name = type(self.loop.optimizer).__name__
+        name = " and ".join(type(o).__name__ for o in self.loop.optimizers)
         model = type(self.loop.workload.model).__name__
         others = "the model's parameters got gradients" if self.gradients else "nothing got any"
         raise WorkloadError(
@@ -168,7 +166,7 @@ def watched(loop: TrainingLoop) -> Iterator[Seen]:
 
     def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         seen.steps += 1
-        seen.empty_steps += all(p.grad is None for p in _optimized(optimizer))
+        seen.empty_steps += all(p.grad is None for p in optimized([optimizer]))
 
     handles.append(register_optimizer_step_pre_hook(stepped))
     try:
@@ -202,13 +200,8 @@ def _is_scalar(value: Any) -> bool:
 
 
 def parameters_of(loop: TrainingLoop) -> list[nn.Parameter | Tensor]:
-    """Of the model and of the optimizer, each once; those of subclasses keep their bits apart."""
-    both = chain(loop.workload.model.parameters(), _optimized(loop.optimizer))
-    return [p for p in {id(p): p for p in both}.values() if type(p) in (nn.Parameter, Tensor)]
-
-
-def _optimized(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
+    """Of the model and of the optimizers, each once; those of subclasses keep their bits apart."""
+    return [p for p in loop.parameters() if type(p) in (nn.Parameter, Tensor)]
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
@@ -245,7 +238,7 @@ class Losses:
                 if not last or time.perf_counter() - begun > COMPARING_SECONDS:
                     break
         if loop.workload.train_step is None:
-            loop.optimizer.zero_grad(set_to_none=True)  # of an accumulation that is not finished
+            loop.zero_grad()  # of an accumulation that is not finished
         found = what_became([*map(float, self.first)], [*map(float, last)])
         if not found and not are_finite(parameters_of(loop)):
             found = (_note("loss-not-finite", when="after the timed steps"),)

@@ -18,8 +18,9 @@ an epoch, and where a step fails, ``naming_layer`` says in which layer:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
@@ -51,6 +52,8 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
+PATIENT_STEPS = 64  # a step of its own may accumulate for so long before it updates
+PATIENT_SECONDS = 20.0  # or for so long
 ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
 
 
@@ -81,47 +84,69 @@ class TrainingLoop:
         self.model: nn.Module = (
             torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
         )
-        self.optimizer = workload.optimizer
+        self.optimizers = workload.optimizers
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._micro_steps = 0
-        self._schedule = deepcopy(workload.scheduler.state_dict()) if workload.scheduler else {}
-        self._needs_closure = needs_closure(self.optimizer)
+        self._schedules = [deepcopy(s.state_dict()) for s in workload.schedulers]
+        self._needs_closure = any(map(needs_closure, self.optimizers))
         self._batches: list[Any] = []  # whose loss the optimizer will ask for
-        self.splits_update = workload.train_step is None and not self._needs_closure
+        self.splits_update = not self._needs_closure
         self.hear: Callable[[Any], None] | None = None
-        if self._needs_closure and (workload.clip_norm or workload.clip_value):
+        if self._needs_closure and workload.train_step is None:
+            self._check_closure()
+
+    def _check_closure(self) -> None:
+        """What cannot be done beside an optimizer that evaluates the loss."""
+        name = next(type(o).__name__ for o in self.optimizers if needs_closure(o))
+        does = f"{name} evaluates the loss itself"
+        if len(self.optimizers) > 1:
+            raise WorkloadError(f"{does}, so it must be the only optimizer, or be in a train_step=")
+        if self.workload.clip_norm or self.workload.clip_value:
             raise WorkloadError(
-                f"{type(self.optimizer).__name__} evaluates the loss itself, as often as it likes: "
-                "its gradients cannot be clipped before its step"
+                f"{does}, as often as it likes: its gradients cannot be clipped before its step"
             )
-        if self._needs_closure and self._scaler.is_enabled():
+        if self._scaler.is_enabled():
             raise WorkloadError(
-                f"{type(self.optimizer).__name__} evaluates the loss itself, which the gradient "
-                "scaler of fp16 does not support; use bf16 or fp32"
+                f"{does}, which the gradient scaler of fp16 does not support; use bf16 or fp32"
             )
 
-    def micro_step(self, batch: Any, timer: DeviceTimer) -> tuple[Any, Any] | None:
-        """Train on one batch; the moments before and after the update, if one was due.
+    def parameters(self) -> list[Tensor]:
+        """Of the model and of the optimizers, each once."""
+        both = chain(self.workload.model.parameters(), optimized(self.optimizers))
+        return list({id(p): p for p in both}.values())
+
+    def micro_step(self, batch: Any, timer: DeviceTimer) -> list[tuple[Any, Any]]:
+        """Train on one batch; the moments before and after each update that was made.
 
         An optimizer that evaluates the loss itself (LBFGS) does so in its update, for all batches
         since the last one; then there are no moments that part it from the rest.
         """
         batch = self.transfer(batch)
         if self.workload.train_step is not None:
-            result = self.workload.train_step(batch)
-            if self.hear is not None:
-                self.hear(result)
-            return None
+            return self._own_step(batch, timer)
         if self._needs_closure:
             self._batches.append(batch)
         else:
             self.backward(batch)
         self._micro_steps += 1
         if self._micro_steps % self.config.accumulation:
-            return None
+            return []
         start = timer.mark()
         self.update()
-        return (start, timer.mark()) if self.splits_update else None
+        return [(start, timer.mark())] if self.splits_update else []
+
+    def _own_step(self, batch: Any, timer: DeviceTimer) -> list[tuple[Any, Any]]:
+        starts: list[Any] = []
+        ends: list[Any] = []
+        with around_updates(
+            self.optimizers,
+            before=lambda _: starts.append(timer.mark()),
+            after=lambda _: ends.append(timer.mark()),
+        ):
+            result = self.workload.train_step(batch)  # type: ignore[misc]
+        if self.hear is not None:
+            self.hear(result)
+        return list(zip(starts, ends, strict=True))
 
     def backward(self, batch: Any) -> Tensor:
         """Forward and backward of one batch that is on the device; its share of the loss.
@@ -162,47 +187,52 @@ class TrainingLoop:
     def update(self) -> None:
         """One optimizer step; gradients are freed, as ``zero_grad`` does by default."""
         if self._needs_closure:
-            self.optimizer.step(self._evaluated)
+            self.optimizers[0].step(self._evaluated)
             self._batches.clear()
         else:
             self._clip()
-            self._scaler.step(self.optimizer)
+            for optimizer in self.optimizers:
+                self._scaler.step(optimizer)
             self._scaler.update()
-        self._step_scheduler()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._step_schedulers()
+        self.zero_grad()
         if self.workload.after_update is not None:
             self.workload.after_update(self.workload.model)
+
+    def zero_grad(self) -> None:
+        """Free the gradients of every optimizer's parameters."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     def _clip(self) -> None:
         norm, value = self.workload.clip_norm, self.workload.clip_value
         if norm is None and value is None:
             return
-        self._scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self._scaler.unscale_(optimizer)
         parameters = [p for p in self.workload.model.parameters() if p.requires_grad]
         if norm is not None:
             nn.utils.clip_grad_norm_(parameters, norm)
         if value is not None:
             nn.utils.clip_grad_value_(parameters, value)
 
-    def _step_scheduler(self) -> None:
+    def _step_schedulers(self) -> None:
         """A schedule that is over begins again: there may be more steps here than it was made for.
 
         Raises:
-            ValueError: of the scheduler, at its first step.
+            ValueError: of a scheduler, at its first step.
         """
-        scheduler = self.workload.scheduler
-        if scheduler is None:
-            return
-        try:
-            scheduler.step()
-        except ValueError:  # OneCycleLR, after its total_steps
-            scheduler.load_state_dict(deepcopy(self._schedule))
-            scheduler.step()
+        for scheduler, beginning in zip(self.workload.schedulers, self._schedules, strict=True):
+            try:
+                scheduler.step()
+            except ValueError:  # OneCycleLR, after its total_steps
+                scheduler.load_state_dict(deepcopy(beginning))
+                scheduler.step()
 
     @torch.enable_grad()
     def _evaluated(self) -> Any:
         """The loss of the batches since the last update, and its gradient, computed afresh."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.zero_grad()
         return sum((self.backward(batch) for batch in self._batches), torch.zeros(()))
 
     def loss(self, batch: Any) -> Tensor:
@@ -336,10 +366,71 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     return batch
 
 
+def optimized(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """The parameters of optimizers."""
+    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether the optimizer's step must be given a function that evaluates the loss."""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
+
+
+def until_all_updated(
+    loop: TrainingLoop, batches: Iterable[Any], step: Callable[[Any], object]
+) -> bool:
+    """Step until every optimizer of a workload with a step of its own was stepped; whether it was.
+
+    Args:
+        loop: whose workload has a ``train_step``.
+        batches: endless.
+        step: makes a step of a batch.
+    """
+    waiting = {id(optimizer) for optimizer in loop.optimizers}
+    begun = time.perf_counter()
+    with around_updates(
+        loop.optimizers, before=lambda _: None, after=lambda o: waiting.discard(id(o))
+    ):
+        for batch in islice(batches, PATIENT_STEPS):
+            step(batch)
+            if not waiting or time.perf_counter() - begun > PATIENT_SECONDS:
+                break
+    return not waiting
+
+
+@contextmanager
+def around_updates(
+    optimizers: Iterable[torch.optim.Optimizer],
+    before: Callable[[torch.optim.Optimizer], object],
+    after: Callable[[torch.optim.Optimizer], object],
+) -> Iterator[None]:
+    """Within it, two functions are called around each step of some optimizers.
+
+    Not around one that is given a closure: it evaluates the loss, and is more than an update.
+
+    Args:
+        optimizers: those that are no optimizer of torch's are left alone.
+        before: called with the optimizer that is about to be stepped.
+        after: called with it when it has been.
+    """
+
+    def unless_closure(call: Callable[[torch.optim.Optimizer], object]) -> Callable[..., None]:
+        def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
+                call(optimizer)
+
+        return hook
+
+    of_torch = [o for o in optimizers if isinstance(o, torch.optim.Optimizer)]
+    with ExitStack() as stack:
+        for optimizer in of_torch:
+            for hooked in (
+                optimizer.register_step_pre_hook(unless_closure(before)),
+                optimizer.register_step_post_hook(unless_closure(after)),
+            ):
+                stack.callback(hooked.remove)
+        yield
 
 
 def _is_on(model: nn.Module, device: torch.device) -> bool:

@@ -83,18 +83,20 @@ class Stepper:
         self._batches: Iterator[Any] = iter(self.loader)
         self._first_of_pass = True
 
-    def step(self) -> tuple[float, tuple[Any, Any] | None, bool]:
-        """A micro-step: seconds waited for data, the update's moments, whether it began a pass."""
+    def step(self) -> tuple[float, list[tuple[Any, Any]], bool]:
+        """A micro-step: seconds waited for data, its updates' moments, whether it began a pass."""
         batch, waited = self._next_batch()
         self.elements = elements(batch)
         began, self._first_of_pass = self._first_of_pass, False
         return waited, self.train(batch), began
 
-    def train(self, batch: Any) -> tuple[Any, Any] | None:
-        """One micro-step on a given batch: the update's moments."""
-        update = self.loop.micro_step(batch, self.timer)
-        self.updated += update is not None or not self.loop.splits_update
-        return update
+    def train(self, batch: Any) -> list[tuple[Any, Any]]:
+        """One micro-step on a given batch: the moments of its updates."""
+        updates = self.loop.micro_step(batch, self.timer)
+        # a step of the workload's own may update in ways that are not seen
+        own = self.loop.workload.train_step is not None
+        self.updated += bool(updates) or own or not self.loop.splits_update
+        return updates
 
     def _next_batch(self) -> tuple[Any, float]:
         start = time.perf_counter()
@@ -166,17 +168,17 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
     """Samples of steady micro-steps for about ``seconds``, in whole periods of the loop."""
     timer, period = stepper.timer, stepper.loop.config.period
     moments: list[Moment] = []
-    updates: list[tuple[Any, Any] | None] = []
+    updates: list[list[tuple[Any, Any]]] = []
     sizes: list[float] = []
     began: list[bool] = []
     comparable = len(stepper.loader) == 1  # no step but first ones: there is nothing to compare to
     begun = time.perf_counter()
     start = timer.mark()
     while not (comparable and _enough(len(moments), period, time.perf_counter() - begun, seconds)):
-        waited, update, is_first = stepper.step()
+        waited, made, is_first = stepper.step()
         end = timer.mark()
         moments.append((start, end, waited))
-        updates.append(update)
+        updates.append(made)
         sizes.append(stepper.elements)
         began.append(is_first)
         comparable = comparable or not is_first
@@ -189,8 +191,8 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
     )
     if len(set(sizes)) > 1:
         series.elements = sizes
-    if stepper.loop.splits_update:
-        series.update = [timer.seconds(*update) if update else 0.0 for update in updates]
+    if any(updates):
+        series.update = [sum(timer.seconds(*update) for update in made) for made in updates]
     return series.thinned(period)
 
 

@@ -257,7 +257,7 @@ def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int
             begun = time.perf_counter()
             state = {
                 "model": workload.model.state_dict(),
-                "optimizer": workload.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in workload.optimizers],
             }
             torch.save(state, file)
             file.flush()

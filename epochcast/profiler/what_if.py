@@ -62,8 +62,11 @@ def changed(workload: Workload, changes: dict[str, SizeValue]) -> Workload:
     name = changes.get("optimizer")
     if name is None:
         return workload
+    if workload.train_step is not None:
+        raise WorkloadError("optimizer cannot be changed: train_step steps its own; use a knob")
+    others = [_optimizer(str(name), old) for old in workload.optimizers]
     # a scheduler holds the old optimizer, and no memory of its own
-    return replace(workload, optimizer=_optimizer(str(name), workload.optimizer), scheduler=None)
+    return replace(workload, optimizer=others, scheduler=None)
 
 
 def _optimizer(name: str, old: torch.optim.Optimizer) -> torch.optim.Optimizer:

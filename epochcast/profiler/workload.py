@@ -17,7 +17,7 @@ torch is not imported here; the user's code does that.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from epochcast.records import Precision, Sizes, SizeValue, make_sizes
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import Dataset
 
 DATA_ARGUMENT = "data"  # receives --data; every other keyword argument is a knob
@@ -48,7 +49,9 @@ class Workload:
         model: moved to the device and put into training mode by the profiler.
         train_data: a data set with a length, which is the number of samples of an epoch. One that
             can only be iterated comes in its own order.
-        optimizer: built over the model's parameters; frozen parameters are simply left out.
+        optimizer: built over the model's parameters; frozen parameters are simply left out. A list
+            of several is stepped together after the backward pass, or one by one by a
+            ``train_step``, which may also have none and update by itself.
         loss: ``loss(model(inputs), targets)`` for batches that are pairs ``(inputs, targets)``.
         forward: ``forward(model, batch)`` returns the loss, for any other kind of batch.
         train_step: ``train_step(batch)`` does a whole iteration by itself: forward, backward,
@@ -70,8 +73,8 @@ class Workload:
         compile: run the model under ``torch.compile``.
         clip_norm: before every update, ``clip_grad_norm_`` of the model's gradients to this norm.
         clip_value: likewise ``clip_grad_value_``.
-        scheduler: of the learning rate, stepped after every update. One that is stepped after an
-            epoch costs nothing worth measuring: leave it out.
+        scheduler: of the learning rate, or a list, stepped after every update. One that is stepped
+            after an epoch costs nothing worth measuring: leave it out.
         after_update: ``after_update(model)`` is called after every update, e.g. to keep an
             exponential moving average of the weights.
         data_source: shown to the user, e.g. ``"synthetic"``.
@@ -82,7 +85,7 @@ class Workload:
 
     model: nn.Module
     train_data: Dataset[Any]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None
     loss: Callable[[Any, Any], Tensor] | None = None
     forward: Callable[[nn.Module, Any], Tensor] | None = None
     train_step: Callable[[Any], object] | None = None
@@ -99,7 +102,7 @@ class Workload:
     compile: bool = False
     clip_norm: float | None = None
     clip_value: float | None = None
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    scheduler: LRScheduler | Sequence[LRScheduler] | None = None
     after_update: Callable[[nn.Module], object] | None = None
     data_source: str = "the workload's own"
 
@@ -114,7 +117,8 @@ class Workload:
             raise WorkloadError("a Workload with train_step and eval_data also needs eval_step")
         self._check_own_step()
         self._check_loader_options()
-        self._check_optimizer()
+        self._check_optimizers()
+        self._check_schedulers()
         for name in ("train_data", "eval_data"):
             _check_data(name, getattr(self, name))
         if self.precision not in ("fp32", "bf16", "fp16"):
@@ -142,17 +146,38 @@ class Workload:
                 f"step by itself; do it there, with a knob if it should vary, and leave {name} out"
             )
 
-    def _check_optimizer(self) -> None:
-        """There is one; several, as of a GAN, are stepped in a train_step."""
-        if isinstance(self.optimizer, list | tuple | dict):
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Those given, however many."""
+        return _as_tuple(self.optimizer)
+
+    @property
+    def schedulers(self) -> tuple[LRScheduler, ...]:
+        """Those given, however many."""
+        return _as_tuple(self.scheduler)
+
+    def _check_optimizers(self) -> None:
+        """Every one is one; a step that is not the workload's own needs one."""
+        if not self.optimizers and self.train_step is None:
             raise WorkloadError(
-                f"optimizer must be one torch.optim.Optimizer, but got {len(self.optimizer)} in a "
-                f"{type(self.optimizer).__name__}: step several in train_step=, and give any of "
-                "them as optimizer="
+                "a Workload needs an optimizer= over the model's parameters, or several in a list; "
+                "only a train_step= may update by itself"
             )
-        if not hasattr(self.optimizer, "param_groups"):
-            got = type(self.optimizer).__name__
-            raise WorkloadError(f"optimizer must be a torch.optim.Optimizer, but got {got}")
+        for optimizer in self.optimizers:
+            if not hasattr(optimizer, "param_groups"):
+                got = type(optimizer).__name__
+                raise WorkloadError(
+                    f"optimizer must be a torch.optim.Optimizer, or a list of them, but got {got}"
+                )
+
+    def _check_schedulers(self) -> None:
+        """Each can be stepped after an update, with nothing to say."""
+        for scheduler in self.schedulers:
+            if "metrics" in inspect.signature(type(scheduler).step).parameters:
+                raise WorkloadError(
+                    f"{type(scheduler).__name__} is stepped with a metric after an evaluation, "
+                    "which costs nothing worth measuring: leave scheduler= out"
+                )
 
     def _check_loader_options(self) -> None:
         for name, instead in _NOT_LOADER_OPTIONS.items():
@@ -161,6 +186,13 @@ class Workload:
                     f"{name!r} in loader_options is in the way of what is probed; "
                     f"give the Workload {instead} instead"
                 )
+
+
+def _as_tuple(given: Any) -> tuple[Any, ...]:
+    """What was given as one or as several."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
 def _check_data(name: str, data: object) -> None:

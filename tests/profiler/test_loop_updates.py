@@ -103,7 +103,7 @@ def test_a_schedule_that_is_over_begins_again():
     rates = []
     for _ in range(14):
         loop.micro_step(next(iter(loop.train_loader())), HostTimer())
-        rates.append(loop.optimizer.param_groups[0]["lr"])
+        rates.append(loop.optimizers[0].param_groups[0]["lr"])
     assert rates[:5] == rates[5:10]
     assert rates[10:] == rates[:4]
 
@@ -151,7 +151,13 @@ def test_a_dry_run_counts_it_as_the_real_step_does(options):
             {"eval_data": DataLoader(DATA, batch_size=4)},
             "eval_data must be a data set, but got a DataLoader",
         ),
-        ({"optimizer": lambda *_, **__: [1, 2]}, "one torch.optim.Optimizer, but got 2 in a list"),
+        ({"optimizer": lambda *_, **__: [1, 2]}, "must be a torch.optim.Optimizer, .* but got int"),
+        ({"optimizer": lambda *_, **__: {"g": 1}}, "or a list of them, but got dict"),
+        ({"optimizer": lambda *_, **__: None}, "needs an optimizer= over the model's parameters"),
+        (
+            {"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
+            "ReduceLROnPlateau is stepped with a metric after an evaluation",
+        ),
         ({"optimizer": lambda *_, **__: "adam"}, "must be a torch.optim.Optimizer, but got str"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

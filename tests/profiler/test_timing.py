@@ -90,14 +90,14 @@ class Loop:
     def eval_loader(self) -> Loader | None:
         return self.evaluations
 
-    def micro_step(self, batch: int, timer: World) -> tuple[float, float] | None:
+    def micro_step(self, batch: int, timer: World) -> list[tuple[float, float]]:
         self.world.now += self.cost(self.steps)
         self.steps += 1
         if not self.splits_update or self.steps % self.config.accumulation:
-            return None
+            return []
         start = timer.mark()
         self.world.now += 0.5
-        return start, timer.mark()
+        return [(start, timer.mark())]
 
     def evaluate(self, batch: int) -> None:
         self.evaluated.append((batch, self.workload.model.training))

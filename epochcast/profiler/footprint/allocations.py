@@ -96,6 +96,11 @@ class Allocations:
             self._kinds[block] = kind
         return sum(self._bytes[block] for block in blocks)
 
+    def alive_bytes(self, kind: BlockKind) -> int:
+        """Bytes of the blocks of a kind that are there now."""
+        alive = (block for _, block in self._alive.values())
+        return sum(self._bytes[block] for block in alive if self._kinds[block] == kind)
+
     def reserve_bytes(self) -> int:
         """What torch's caching allocator would hold for two such steps."""
         blocks = enumerate(self._kinds)

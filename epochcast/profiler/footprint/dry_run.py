@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,24 @@ from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step, with_evaluation
 from epochcast.profiler.loop import (
+    PATIENT_STEPS,
     TrainingLoop,
     config_of,
     draw_batches_of,
     largest_eval_batch,
     needs_closure,
     samples_per_epoch,
+    until_all_updated,
 )
 from epochcast.profiler.protocol import Counted, TrialSpec
 from epochcast.profiler.trial import build_afresh, require_full_batch
 from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import Footprint, RunConfig
 
+NEVER_UPDATED = (
+    f"in {PATIENT_STEPS} calls train_step did not step every optimizer given as optimizer=; give "
+    "those that it steps, several in a list, and none if it updates by itself"
+)
 _CPU = torch.device("cpu")
 _NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
 
@@ -113,15 +119,13 @@ class Simulation:
         self.stand_ins = StandIns(self.mode)
         with self.needing_values(), self.building():
             workload = build()
-        if workload.train_step is not None:
-            raise DryRunError("a workload with a train_step of its own cannot be traced")
-        if needs_closure(workload.optimizer):
-            name = type(workload.optimizer).__name__
+        for optimizer in filter(needs_closure, workload.optimizers):
+            name = type(optimizer).__name__
             raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
         self.workload = workload
         make_fake(self.workload, self.stand_ins.fake)
         if as_on_cuda:
-            _prefer_foreach(workload.optimizer)
+            _prefer_foreach(workload.optimizers)
 
     def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
         """Footprints of one step of each batch size that the data set can fill."""
@@ -146,9 +150,7 @@ class Simulation:
             evaluated = largest_eval_batch(loop)
         fresh = self.stand_ins.fresh
         with explaining(), eager(), self.stand_ins.on():
-            for batch in repeat(drawn.typical, config.accumulation):
-                loop.backward(fresh(batch))
-            loop.update()
+            _first_update(loop, map(fresh, repeat(drawn.typical)))
 
             def track(batch: Any) -> Footprint:
                 return track_step(loop, map(fresh, repeat(batch)), timeline=timeline)
@@ -182,9 +184,25 @@ class Simulation:
             raise WorkloadError(first_line(error)) from error
 
 
-def _prefer_foreach(optimizer: torch.optim.Optimizer) -> None:
+def _first_update(loop: TrainingLoop, batches: Iterable[Any]) -> None:
+    """One whole step, in which the optimizers' state appears.
+
+    Raises:
+        DryRunError: a step of the workload's own leaves an optimizer alone.
+    """
+    own = loop.workload.train_step
+    if own is not None:
+        if not until_all_updated(loop, batches, own):
+            raise DryRunError(NEVER_UPDATED)
+        return
+    for batch in islice(batches, loop.config.accumulation):
+        loop.backward(batch)
+    loop.update()
+
+
+def _prefer_foreach(optimizers: Iterable[torch.optim.Optimizer]) -> None:
     """As ``torch.optim.optimizer._default_to_fused_or_foreach`` does for CUDA parameters."""
-    for group in optimizer.param_groups:
+    for group in chain.from_iterable(o.param_groups for o in optimizers):
         if group.get("foreach", False) is None and not group.get("fused"):
             group["foreach"] = True
 

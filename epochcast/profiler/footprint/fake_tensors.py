@@ -4,8 +4,9 @@
                  counts              answers where values are asked for
 
 What torch's own optimizers and gradient scaler ask of values has one answer in a steady run: many
-steps were made, and no gradient is infinite. Any other question is the workload's own, and the
-fake tensors refuse it.
+steps were made, and no gradient is infinite. ``tensor.item()`` has an answer that can be added up
+and printed, as people do with a loss, and refuses to decide anything. Any other question is the
+workload's own, and the fake tensors refuse it.
 
 Sparse gradients have entries, of which torch's own rules for fake tensors give them none:
 
@@ -29,7 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -91,6 +96,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._fakes: dict[int, tuple[Tensor, Tensor]] = {}
         self._infinities: set[int] = set()
         self._updating = False
+        self._reading = self._read_unknown = False
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -103,9 +109,29 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 stack.callback(register(self._set_updating(updating)).remove)
             stack.callback(_foreach_supported_types.remove, FakeTensor)
             _foreach_supported_types.append(FakeTensor)  # clipping goes by lists of real tensors
+            stack.enter_context(self._reading_items())
             stack.enter_context(self._mode)
             stack.enter_context(self)
             yield
+
+    @contextmanager
+    def _reading_items(self) -> Iterator[None]:
+        """Within it, ``tensor.item()`` of what is not known is an ``UnknownNumber``."""
+        original = Tensor.item
+
+        def item(tensor: Tensor) -> Any:
+            self._reading, self._read_unknown = True, False
+            try:
+                found = original(tensor)
+            finally:
+                self._reading = False
+            return UnknownNumber() if self._read_unknown else found
+
+        Tensor.item = item  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            del Tensor.item
 
     def _set_updating(self, updating: bool) -> Callable[..., None]:
         def hook(*_: Any) -> None:
@@ -157,7 +183,51 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _scalar(self, tensor: Tensor) -> Any:
         if tensor.untyped_storage()._cdata in self._infinities:
             return 0.0
-        return STEADY_STEP if self._updating else aten._local_scalar_dense.default(tensor)
+        if self._updating:
+            return STEADY_STEP
+        try:
+            return aten._local_scalar_dense.default(tensor)
+        except DataDependentOutputException:
+            if not self._reading:
+                raise
+            self._read_unknown = True
+            return 0.0 if tensor.is_floating_point() else 0
+
+
+class UnknownNumber:
+    """What ``item()`` gives of a tensor without values: for sums and for print, not for decisions.
+
+    It is no float, so that a function of numbers refuses it.
+    """
+
+    def _sum(self, other: object) -> Any:
+        known = isinstance(other, int | float | UnknownNumber)
+        return UnknownNumber() if known else NotImplemented
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _sum
+    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = _sum
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError("a number read by item() is not known here, and the code decides by it")
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__ = _refuse
+    __float__ = __int__ = __index__ = _refuse
+    __hash__ = object.__hash__
+
+    def __neg__(self) -> UnknownNumber:
+        return self
+
+    def __abs__(self) -> UnknownNumber:
+        return self
+
+    def __round__(self, _: int | None = None) -> UnknownNumber:
+        return self
+
+    def __repr__(self) -> str:
+        return "?"
+
+    def __format__(self, _: str) -> str:
+        return "?"
 
 
 def _all_fake(arguments: Any) -> bool:
@@ -165,7 +235,7 @@ def _all_fake(arguments: Any) -> bool:
 
 
 def make_fake(workload: Workload, fake: Callable[[Tensor], Tensor]) -> None:
-    """Replace the tensors of a workload's model and optimizer, tied ones by the same fake."""
+    """Replace the tensors of a workload's model and optimizers, tied ones by the same fake."""
     for module in workload.model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
@@ -174,12 +244,12 @@ def make_fake(workload: Workload, fake: Callable[[Tensor], Tensor]) -> None:
         for name, value in vars(module).items():
             if isinstance(value, Tensor):
                 vars(module)[name] = fake(value)
-    optimizer = workload.optimizer
-    for group in optimizer.param_groups:
-        group["params"] = [fake(parameter) for parameter in group["params"]]
-    state = {fake(key): value for key, value in optimizer.state.items()}
-    optimizer.state.clear()
-    optimizer.state.update(tree_map_only(Tensor, fake, state))
+    for optimizer in workload.optimizers:
+        for group in optimizer.param_groups:
+            group["params"] = [fake(parameter) for parameter in group["params"]]
+        state = {fake(key): value for key, value in optimizer.state.items()}
+        optimizer.state.clear()
+        optimizer.state.update(tree_map_only(Tensor, fake, state))
 
 
 # -- sparse gradients -----------------------------------------------------------------------------

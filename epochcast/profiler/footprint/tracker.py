@@ -39,11 +39,13 @@ from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is
 from epochcast.profiler.loop import (
     Drawn,
     TrainingLoop,
+    around_updates,
     draw_batches,
     draw_batches_of,
     elements,
     evaluating,
     largest_eval_batch,
+    until_all_updated,
 )
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
@@ -65,10 +67,12 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         aligned_flops: by phase, as kernels work through them.
         bytes_moved: read and written by operators, by phase.
         uncounted: names of matrix-like operators without a formula.
+        on_operator: called before each operator, if set.
     """
 
     def __init__(self, device_type: str, module_of: Callable[[], str] = str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.on_operator: Callable[[], None] | None = None
         branches.references()  # cannot be found out while a mode is at work
         self.memory = Allocations(device_type)
         self.operators: Counter[Phase] = Counter()
@@ -82,6 +86,8 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func.namespace in _QUESTIONS:
             return func(*args, **kwargs)
+        if self.on_operator is not None:
+            self.on_operator()
         called, func = func, branches.real_branch(func, args, kwargs)
         out = func(*args, **kwargs)
         if func is not called:
@@ -108,7 +114,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) -> Footprint | None:
-    """The footprint of one optimizer step, run for real; None if the step is the workload's own.
+    """The footprint of one optimizer step, run for real; None if its optimizers never update.
 
     Must run after at least one update, when the optimizer's state exists.
 
@@ -116,13 +122,16 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
         loop: a loop that has made an update.
         batches: by default the loop's own, those that a dry run draws too.
     """
-    if loop.workload.train_step is not None:
-        return None
     drawn = (
         draw_batches_of(loop)
         if batches is None
         else draw_batches(iter(batches), loop.config.batch_size)
     )
+    own = loop.workload.train_step
+    if own is not None and not until_all_updated(
+        loop, map(loop.transfer, repeat(drawn.typical)), own
+    ):
+        return None
     found = track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
     return with_evaluation(found, loop, largest_eval_batch(loop))
 
@@ -146,12 +155,12 @@ def with_evaluation(footprint: Footprint, loop: TrainingLoop, batch: Any | None)
 
 def track_evaluation(loop: TrainingLoop, batch: Any) -> int:
     """Evaluate one batch: the largest sum of live tensors, with all that is always there."""
-    loop.optimizer.zero_grad(set_to_none=True)
+    loop.zero_grad()
     tracker, model = OperatorTracker(loop.device.type), loop.workload.model
     memory = tracker.memory
     with no_garbage_collection(), evaluating(model):
-        memory.watch(chain(model.parameters(), model.buffers()), "parameter")
-        memory.watch(optimizer_tensors(loop.optimizer), "optimizer")
+        memory.watch(chain(loop.parameters(), model.buffers()), "parameter")
+        memory.watch(optimizer_tensors(loop.optimizers), "optimizer")
         batch = loop.transfer(batch)
         memory.watch(tensors_in(batch), "input")
         with tracker:
@@ -174,7 +183,8 @@ def track_drawn(drawn: Drawn, track: Callable[[Any], Footprint]) -> Footprint:
 
 
 def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = False) -> Footprint:
-    """Run one optimizer step and count it.
+    """Run one optimizer step and count it: for a step of the workload's own, as many calls as it
+    takes until each of its optimizers was stepped.
 
     FLOPs, bytes and operators of forward and backward are means over the micro-steps of the
     accumulation. Each batch lives until the next one is drawn, the last one through the update.
@@ -184,14 +194,11 @@ def track_step(loop: TrainingLoop, batches: Iterable[Any], *, timeline: bool = F
         batches: at least as many as the loop accumulates.
         timeline: keep every allocation and free.
     """
-    loop.optimizer.zero_grad(set_to_none=True)  # what an unfinished accumulation has left
+    tracked = _TrackedStep if loop.workload.train_step is None else _TrackedOwnStep
     scopes = ModuleScopes(loop.workload.model)
     with no_garbage_collection(), scopes.on() if timeline else nullcontext():
-        step = _TrackedStep(loop, scopes.current if timeline else str)
-        for batch in islice(batches, loop.config.accumulation):
-            batch = loop.transfer(batch)
-            step.micro_step(batch)
-        step.update()
+        step = tracked(loop, scopes.current if timeline else str)
+        step.run(batches)
     return step.footprint(timeline)
 
 
@@ -199,19 +206,32 @@ class _TrackedStep:
     """One optimizer step of a loop while it is counted."""
 
     def __init__(self, loop: TrainingLoop, module_of: Callable[[], str]) -> None:
+        self._forget_unfinished(loop)
         self.loop = loop
         self.tracker = OperatorTracker(loop.device.type, module_of)
         self.memory = self.tracker.memory
         model = loop.workload.model
-        self.parameters = list(model.parameters())
+        self.parameters = loop.parameters()
         self.parameter_bytes = self._watch_static(self.parameters, "parameter")
         self._watch_static(model.buffers(), "buffer")
-        self.optimizer_bytes = self._watch_static(optimizer_tensors(loop.optimizer), "optimizer")
+        self.optimizer_bytes = self._watch_static(optimizer_tensors(loop.optimizers), "optimizer")
         self.static_bytes = self.memory.live_bytes
         self.forward_ends: list[int] = []
         self.activation_bytes: list[int] = []
         self.batch_elements: list[int] = []
         self.step_end = self.gradient_bytes = 0
+        self.calls = 1  # over which the updates are spread
+
+    def _forget_unfinished(self, loop: TrainingLoop) -> None:
+        """Gradients that an accumulation has left."""
+        loop.zero_grad()
+
+    def run(self, batches: Iterable[Any]) -> None:
+        """Forward and backward of each batch, then the update."""
+        for batch in islice(batches, self.loop.config.accumulation):
+            batch = self.loop.transfer(batch)
+            self.micro_step(batch)
+        self.update()
 
     def _watch_static(self, tensors: Iterable[Tensor], kind: BlockKind) -> int:
         before = self.memory.live_bytes
@@ -231,14 +251,17 @@ class _TrackedStep:
             loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.memory.watch(gradients, "gradient")
-        self.gradient_bytes = self.memory.relabel(gradients, "gradient")
-        del gradients
+        self.note_gradients()
         self.step_end = len(self.memory.events)
         self.memory.enter("update")
         with self.tracker:
             self.loop.update()
+
+    def note_gradients(self) -> None:
+        """What the backward pass has made of each parameter's gradient."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.memory.watch(gradients, "gradient")
+        self.gradient_bytes = max(self.gradient_bytes, self.memory.relabel(gradients, "gradient"))
 
     def footprint(self, timeline: bool) -> Footprint:
         tracker, memory, micro_steps = self.tracker, self.memory, len(self.batch_elements)
@@ -255,7 +278,7 @@ class _TrackedStep:
             bytes_moved=(moved["forward"] + moved["backward"]) // micro_steps,
             operators=(operators["forward"] + operators["backward"]) // micro_steps,
             forward_operators=operators["forward"] // micro_steps,
-            update_operators=operators["update"],
+            update_operators=operators["update"] // self.calls,
             parameters=sum(p.numel() for p in self.parameters),
             trainable_parameters=sum(p.numel() for p in self.parameters if p.requires_grad),
             parameter_bytes=self.parameter_bytes,
@@ -272,6 +295,70 @@ class _TrackedStep:
         )
 
 
+class _TrackedOwnStep(_TrackedStep):
+    """A step of the workload's own while it is counted, in as many calls as it takes."""
+
+    def __init__(self, loop: TrainingLoop, module_of: Callable[[], str]) -> None:
+        super().__init__(loop, module_of)
+        self.tracker.on_operator = self._follow
+        self._updating = False
+
+    def _forget_unfinished(self, loop: TrainingLoop) -> None:
+        """Nothing: whether gradients of the call before are kept is its own business."""
+
+    def run(self, batches: Iterable[Any]) -> None:
+        self.note_gradients()
+        self.memory.enter("forward")
+        with around_updates(self.loop.optimizers, self._begin_update, self._end_update):
+            until_all_updated(self.loop, batches, self._call)
+        if not self.forward_ends:  # no backward pass
+            self._end_forward()
+        self.calls = len(self.batch_elements)
+        self._take_peaks()
+
+    def _call(self, batch: Any) -> None:
+        batch = self.loop.transfer(batch)
+        self.memory.watch(tensors_in(batch), "input")
+        self.batch_elements.append(elements(batch))
+        with self.tracker:
+            self.loop.workload.train_step(batch)  # type: ignore[misc]
+        if not self.loop.optimizers:
+            self.step_end = len(self.memory.events)
+
+    def _begin_update(self, _: object) -> None:
+        self.note_gradients()
+        self.step_end = len(self.memory.events)
+        self.memory.enter("update")
+        self._updating = True
+
+    def _end_update(self, _: object) -> None:
+        self._updating = False
+        self.memory.enter("forward")
+
+    def _follow(self) -> None:
+        """Whether autograd is at work; the forward pass ends where it begins."""
+        if self._updating:
+            return
+        phase: Phase = "forward" if torch._C._current_graph_task_id() < 0 else "backward"
+        if phase == self.memory.phase:
+            return
+        if phase == "backward":
+            self._end_forward()
+        self.memory.enter(phase)
+
+    def _end_forward(self) -> None:
+        self.forward_ends.append(len(self.memory.events))
+        self.activation_bytes.append(self.memory.alive_bytes("activation"))
+
+    def _take_peaks(self) -> None:
+        """Of all before the last update, and from it on."""
+        self.activation_bytes = [max(self.activation_bytes)]
+        live = self.memory.timeline(0, self.step_end).live_bytes()
+        self.memory.peak_bytes.clear()
+        self.memory.peak_bytes["forward"] = max(live[: self.step_end], default=0)
+        self.memory.peak_bytes["update"] = max(live[max(0, self.step_end - 1) :], default=0)
+
+
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Within it, memory does not depend on when Python happens to look for cycles."""
@@ -285,9 +372,9 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimizer keeps from step to step."""
-    return [leaf for state in optimizer.state.values() for leaf in tensors_in(state)]
+def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """What optimizers keep from step to step."""
+    return [leaf for o in optimizers for state in o.state.values() for leaf in tensors_in(state)]
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

@@ -190,14 +190,6 @@ def test_what_depends_on_values_cannot_be_traced(model, operator):
         counted(lambda: workload_of(model()))
 
 
-def test_a_step_of_ones_own_cannot_be_traced():
-    def build():
-        return replace(workload_of(nn.Linear(4, 3)), loss=None, train_step=lambda batch: None)
-
-    with pytest.raises(DryRunError, match="train_step of its own"):
-        counted(build)
-
-
 # -- the timeline -------------------------------------------------------------------------------
 
 

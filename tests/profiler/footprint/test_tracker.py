@@ -11,11 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
 
 from epochcast.profiler.footprint.tracker import OperatorTracker, measure_footprint
-from epochcast.profiler.loop import TrainingLoop, config_of
-from epochcast.profiler.workload import Workload
 
 FLOAT = 4  # bytes
 COUNTER = 4  # bytes of an optimizer's step counter, a float32 tensor
@@ -99,18 +96,6 @@ def test_matrix_work_without_a_formula_is_named(operation, names):
     with tracker:
         operation(torch.eye(3))
     assert set(tracker.uncounted) == names
-
-
-def test_a_step_of_ones_own_has_no_footprint():
-    model = nn.Linear(2, 2)
-    workload = Workload(
-        model=model,
-        train_data=TensorDataset(torch.randn(4, 2)),
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        train_step=lambda batch: None,
-    )
-    loop = TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
-    assert measure_footprint(loop, []) is None
 
 
 def test_what_an_unfinished_accumulation_left_changes_nothing():

@@ -14,14 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
 
+from epochcast.errors import DryRunError
 from epochcast.profiler.footprint.allocations import ModuleScopes
 from epochcast.profiler.footprint.cuda import attention, fake_device, kernels, recurrent
 from epochcast.profiler.footprint.cuda.watcher import CudaWatcher
-from epochcast.profiler.footprint.dry_run import NeedsRealValues, Simulation, eager, explaining
+from epochcast.profiler.footprint.dry_run import (
+    NEVER_UPDATED,
+    NeedsRealValues,
+    Simulation,
+    eager,
+    explaining,
+)
 from epochcast.profiler.footprint.tracker import (
     no_garbage_collection,
     optimizer_tensors,
@@ -30,11 +38,13 @@ from epochcast.profiler.footprint.tracker import (
 from epochcast.profiler.loop import (
     Drawn,
     TrainingLoop,
+    around_updates,
     config_of,
     draw_batches_of,
     evaluating,
     largest_eval_batch,
     samples_per_epoch,
+    until_all_updated,
 )
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.trial import build_afresh, require_full_batch
@@ -203,7 +213,7 @@ class _Followed(Simulation):
         model, blocks = self.workload.model, self.watcher.blocks
         with self.stand_ins.on(), self.watcher:
             loop = TrainingLoop(self.workload, replace(config, compiled=False), self._place)
-            blocks.watch(model.parameters(), "parameter")
+            blocks.watch(loop.parameters(), "parameter")
             blocks.watch(model.buffers(), "buffer")
             blocks.relabel(model.buffers(), "buffer")
         for path, module in model.named_modules():
@@ -219,7 +229,10 @@ class _Followed(Simulation):
 
     def _step(self, loop: TrainingLoop, batch: Any, step: int) -> None:
         """As ``TrainingLoop.micro_step`` does it: a batch lives until the step's end."""
-        blocks, parameters = self.watcher.blocks, list(loop.workload.model.parameters())
+        if loop.workload.train_step is not None:
+            self._own_step(loop, batch, step)
+            return
+        blocks, parameters = self.watcher.blocks, loop.parameters()
         for micro_step in range(loop.config.accumulation):
             self._begin("batch", step)
             given = loop.transfer(self.stand_ins.fresh(batch))
@@ -236,8 +249,32 @@ class _Followed(Simulation):
                 blocks.relabel(self._states(loop), "optimizer")
             del given
 
+    def _own_step(self, loop: TrainingLoop, batch: Any, step: int) -> None:
+        """Calls of the workload's own step until each optimizer was stepped; what comes before and
+        between updates, backward passes too, goes by the name of "forward"."""
+        blocks, parameters = self.watcher.blocks, loop.parameters()
+
+        def begin_update(_: object) -> None:
+            blocks.relabel([p.grad for p in parameters if p.grad is not None], "gradient")
+            self._begin("update", step)
+
+        def end_update(_: object) -> None:
+            blocks.relabel(self._states(loop), "optimizer")
+            self._begin("forward", step)
+
+        def call(_: object) -> None:
+            self._begin("batch", step)
+            given = loop.transfer(self.stand_ins.fresh(batch))
+            blocks.watch(tensors_in(given), "input")
+            self._begin("forward", step)
+            loop.workload.train_step(given)  # type: ignore[misc]
+
+        with around_updates(loop.optimizers, begin_update, end_update):
+            if not until_all_updated(loop, repeat(None), call):
+                raise DryRunError(NEVER_UPDATED)
+
     def _states(self, loop: TrainingLoop) -> list[torch.Tensor]:
-        states = optimizer_tensors(loop.optimizer)
+        states = optimizer_tensors(loop.optimizers)
         self.watcher.blocks.watch(states, "optimizer")
         return states
 

@@ -148,6 +148,17 @@ class Classifier(nn.Module):
         return self.head(self.body(self.embedding(x) + self.positions).mean(1))
 
 
+def mlp_by_itself():
+    work = mlp()
+
+    def train_step(batch):
+        functional.cross_entropy(work.model(batch[0]), batch[1]).backward()
+        work.optimizer.step()
+        work.optimizer.zero_grad()
+
+    return replace(work, loss=None, train_step=train_step)
+
+
 def classifier(batch, length, classes, *sizes):
     tokens, width, layers, heads, hidden, dropout = sizes
     model = Classifier(tokens, width, layers, heads, hidden, dropout, length, classes)
@@ -243,6 +254,7 @@ CASES = {
     **{name: _workload(partial(classifier, *sizes)) for name, sizes in CLASSIFIERS.items()},
     "mlp": _workload(mlp),
     "mlp on cpu": _workload(mlp, source="cpu"),
+    "mlp by itself": _workload(mlp_by_itself),
     "mlp accumulated": _workload(partial(mlp, accumulation=2)),
     "mlp fp16": _workload(partial(mlp, precision="fp16")),
     "mlp compiled": _workload(partial(mlp, compile=True)),

@@ -43,6 +43,15 @@ def test_parameters_states_and_inputs_of_a_perceptron(followed):
     assert total(sequence, "input") == 2 * (32 * 64 * floats + 32 * 8)
 
 
+def test_a_step_of_ones_own_allocates_what_the_same_one_made_here_does(followed):
+    own, ours = followed("mlp by itself"), followed("mlp")
+    kinds = set(ours.block_kinds) - {"activation", "other"}  # told apart by its backward pass
+    assert {k: total(own, k) for k in kinds} == {k: total(ours, k) for k in kinds}
+    assert sum(own.block_bytes) == sum(ours.block_bytes)
+    assert max(own.live_bytes()) == max(ours.live_bytes())
+    assert [m.moment for m in own.marks if m.step == 2] == ["batch", "forward", "update", "forward"]
+
+
 def test_a_mask_of_dropout_is_one_byte(followed):
     """Linear, ReLU, dropout and its mask, linear, log-softmax, loss and the sum of weights."""
     expected = 3 * 32 * 128 * 4 + 32 * 128 + 2 * 32 * 10 * 4 + 2 * 4

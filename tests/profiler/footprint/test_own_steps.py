@@ -1,0 +1,232 @@
+"""A step of the workload's own, counted: a real one and one of fake tensors are the same."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from counted_steps import workload_of
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from epochcast.errors import DryRunError
+from epochcast.profiler.device import HostTimer
+from epochcast.profiler.footprint.dry_run import simulate
+from epochcast.profiler.footprint.tracker import measure_footprint
+from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.workload import Workload
+
+
+def loop_of(workload):
+    return TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
+
+
+def really(workload, steps=2):
+    loop = loop_of(workload)
+    batches = itertools.chain.from_iterable(itertools.repeat(loop.train_loader()))
+    for batch in itertools.islice(batches, steps):
+        loop.micro_step(batch, HostTimer())
+    return measure_footprint(loop)
+
+
+def fake(build):
+    (found,) = simulate(build)
+    return found.footprint
+
+
+def layers():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def by_itself(model, optimizer, every=1):
+    calls = itertools.count(1)
+
+    def differentiate(batch):
+        loss = functional.cross_entropy(model(batch[0]), batch[1])
+        loss = loss / every if every > 1 else loss
+        loss.backward()
+
+    def train_step(batch):
+        differentiate(batch)
+        if next(calls) % every == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return workload_of(model, optimizer=optimizer, loss=None, train_step=train_step)
+
+
+# -- the law: who steps makes no difference --------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_step_of_ones_own_is_counted_like_the_same_one_made_here(every):
+    optimizer = torch.optim.Adam
+
+    def own():
+        model = layers()
+        return by_itself(model, optimizer(model.parameters(), lr=0.1), every)
+
+    def plain():
+        model = layers()
+        made = optimizer(model.parameters(), lr=0.1)
+        return workload_of(model, optimizer=made, accumulation=every)
+
+    found, ours = fake(own), fake(plain)
+    assert found == really(own(), steps=2 * every)
+    same = [
+        "flops", "bytes_moved", "operators", "parameters", "parameter_bytes", "gradient_bytes",
+        "optimizer_bytes", "static_bytes", "step_peak_bytes", "batch_elements",
+    ]  # fmt: skip
+    assert [getattr(found, n) for n in same] == [getattr(ours, n) for n in same]
+    assert found.update_operators == ours.update_operators // every  # of a call, in the mean
+    # the gradient of the loss is made before autograd is at work
+    assert 0 <= found.activation_bytes - ours.activation_bytes <= 4
+    assert 0 <= found.update_peak_bytes - ours.update_peak_bytes <= 4
+
+
+def networks():
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3))
+    return generator, nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def adversarial(together=True, every=1, read=lambda loss: loss.item()):
+    """The generator is updated in every so many calls, the critic in each."""
+    generator, critic = networks()
+    of_generator = torch.optim.Adam(generator.parameters())
+    of_critic = torch.optim.RMSprop(critic.parameters())
+    calls, losses = itertools.count(1), []
+
+    def train_step(batch):
+        made = generator(torch.randn_like(batch[0]))
+        of_critic.zero_grad()
+        loss = critic(made.detach()).mean() - critic(batch[0]).mean()
+        loss.backward()
+        of_critic.step()
+        if next(calls) % every == 0:
+            of_generator.zero_grad()
+            (-critic(made).mean()).backward()
+            of_generator.step()
+        losses.append(read(loss))
+        assert f"{losses[-1]:.3f} {sum(losses) / len(losses)}"
+
+    return Workload(
+        model=nn.ModuleList([generator, critic]) if together else generator,
+        train_data=TensorDataset(torch.randn(32, 3)),
+        optimizer=[of_generator, of_critic],
+        train_step=train_step,
+        batch_size=8,
+    )
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("together", [True, False])
+def test_two_networks_with_an_optimizer_each(together, every):
+    """Whether the model holds both or not, what the optimizers hold is counted."""
+    found = fake(lambda: adversarial(together, every))
+    assert found == really(adversarial(together, every), steps=4)
+    parameters = sum(p.numel() for network in networks() for p in network.parameters())
+    assert (found.parameters, found.gradient_bytes) == (parameters, 4 * parameters)
+
+
+def test_a_call_counts_in_the_mean_over_those_between_two_updates_of_each():
+    """The generator's backward pass goes through both networks; a third of it comes on a call."""
+    always, rarely = fake(adversarial), fake(lambda: adversarial(every=3))
+    never = fake(lambda: replace_optimizers(adversarial(every=10**9)))
+    mean = (always.flops + 2 * never.flops) // 3
+    assert rarely.flops == mean
+    assert rarely.step_peak_bytes == always.step_peak_bytes
+
+
+def replace_optimizers(workload):
+    workload.optimizer = workload.optimizers[1]
+    return workload
+
+
+def test_updates_are_timed_one_by_one():
+    loop = loop_of(adversarial())
+    batch = next(iter(loop.train_loader()))
+    assert len(loop.micro_step(batch, HostTimer())) == 2
+    assert loop.splits_update
+
+
+def test_a_step_that_is_given_a_closure_is_no_update_alone():
+    model = layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train_step(batch):
+        def closure():
+            loss = functional.cross_entropy(model(batch[0]), batch[1])
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    loop = loop_of(workload_of(model, optimizer=optimizer, loss=None, train_step=train_step))
+    assert loop.micro_step(next(iter(loop.train_loader())), HostTimer()) == []
+
+
+def test_a_step_without_any_optimizer():
+    def build():
+        model = layers()
+
+        def train_step(batch):
+            functional.cross_entropy(model(batch[0]), batch[1]).backward()
+            with torch.no_grad():
+                for p in model.parameters():
+                    p -= 0.1 * p.grad
+                    p.grad = None
+
+        workload = workload_of(model, loss=None, train_step=train_step)
+        workload.optimizer = None
+        return workload
+
+    found = fake(build)
+    assert found == really(build())
+    assert found.flops > 0
+    assert found.update_operators == 0
+
+
+# -- what cannot be said ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        float,
+        lambda loss: loss.item() > 0,
+        lambda loss: loss.item() if loss.item() else 0,
+        lambda loss: [1, 2, 3][loss.item()],
+        lambda loss: max(0.0, loss.item()),
+        lambda loss: int(loss.item()),
+        lambda loss: loss * loss.item(),
+        lambda loss: loss.detach().numpy(),
+        lambda loss: 1 if loss > 0 else 2,
+    ],
+)
+def test_a_number_that_is_read_may_be_noted_and_decide_nothing(read):
+    with pytest.raises(DryRunError, match=r"without values: test_own_steps\.py, line \d+"):
+        fake(lambda: adversarial(read=read))
+
+
+def test_an_item_that_is_known_is_itself():
+    def forward(model, batch):
+        return functional.cross_entropy(model(batch[0]), batch[1]) * torch.tensor(2.0).item()
+
+    assert fake(lambda: workload_of(layers(), loss=None, forward=forward)).flops > 0
+    assert torch.tensor(1.5).item() == 1.5
+
+
+def test_an_optimizer_that_is_never_stepped():
+    def build():
+        model = layers()
+        workload = by_itself(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        workload.optimizer = torch.optim.Adam(model.parameters())
+        return workload
+
+    with pytest.raises(DryRunError, match="64 calls train_step did not step every optimizer"):
+        fake(build)
+    assert really(build()) is None
