@@ -61,7 +61,7 @@ def test_8_bit_states_are_a_byte_and_a_scale() -> None:
 
 
 def test_the_rate_of_the_first_optimizer_is_kept() -> None:
-    assert workload(optimizer="adam").optimizer.param_groups[0]["lr"] == 0.1
+    assert workload(optimizer="adam").optimizers[0].param_groups[0]["lr"] == 0.1
 
 
 def test_checkpointed_blocks_keep_their_inputs_and_are_computed_again() -> None:
