@@ -66,12 +66,14 @@ class MemoryQuestion:
         confidence: with which it shall fit.
         used_bytes: of the device, by other processes.
         settings: of torch's caching allocator.
+        eager: kernels are loaded before they are used.
     """
 
     device: DeviceSpec
     confidence: float = 0.95
     used_bytes: int = 0
     settings: AllocatorSettings = field(default_factory=AllocatorSettings)
+    eager: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.confidence < 1.0:
@@ -90,6 +92,7 @@ class MemoryQuestion:
             settings=self.settings,
             used_bytes=self.used_bytes,
             confidence=self.confidence,
+            eager=self.eager,
             flops=followed.counted.footprint.flops,
             seconds=followed.seconds,
         )
@@ -374,7 +377,8 @@ class _Search:
         return between(a.sequence, b.sequence, (low, high), low) is not None
 
     def _needed(self, sequence: DeviceSequence) -> int:
-        return needed_bytes(sequence, self._question.settings, self._question.confidence)
+        q = self._question
+        return needed_bytes(sequence, q.settings, q.confidence, eager=q.eager)
 
 
 def largest_knob(
@@ -600,7 +604,11 @@ def question_of(
     """
     given = from_environment(os.environ) if allocator is None else parse_settings(allocator)
     return MemoryQuestion(
-        device=find_device(device), confidence=confidence, used_bytes=used_bytes, settings=given
+        device=find_device(device),
+        confidence=confidence,
+        used_bytes=used_bytes,
+        settings=given,
+        eager=os.environ.get("CUDA_MODULE_LOADING") == "EAGER",
     )
 
 

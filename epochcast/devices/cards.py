@@ -107,6 +107,8 @@ def _card(
 # 39 of the 69 networks of benchmarks/public_memory.py had 1,428 to 1,432 MiB beyond their replayed
 # reserve (GPUMemNet, arXiv:2602.17817, by nvidia-smi); one process of TianheWu/CoSeR#10 had 501
 A100_CONTEXTS = (501 * 2**20, 1429 * 2**20, 1429 * 2**20)
+# benchmarks/results/h200: perceptrons and float32, cuDNN, cudnn.benchmark, a stream for copies
+H200_CONTEXTS = tuple(mib * 2**20 for mib in (751, 767, 771, 821))
 _HTA = "kineto trace, facebookresearch/HolisticTraceAnalysis f4d0062, tests/data/"
 _OOM = "torch's message of exhausted memory, "
 
@@ -294,6 +296,7 @@ CATALOGUE = {
             4800,
             {"fp32": 67, "tf32": 494, "bf16": 989, "fp16": 989, "fp8": 1979},
             "NVIDIA H200 Tensor Core GPU datasheet (2024), SXM",
+            H200_CONTEXTS,
         ),
         _card(
             "rtx-5090",

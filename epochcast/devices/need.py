@@ -9,14 +9,17 @@ training has more in it than two steps of one shape. Where the CPU's operators w
 instead of the device's, other kernels keep other tensors, and it is much more.
 
 Outside the allocator: what a process has on the device beside it, in proportion to the
-multiprocessors (the driver keeps room for each one's threads). Measured on a T4 with cuBLAS and
-cuDNN; of others from public messages of exhausted memory: "this process has X in use" less
-"allocated by PyTorch" and "reserved but unallocated". 3.0 to 4.8 MiB for each multiprocessor. With
-kernels loaded eagerly, as before CUDA 11.7 or by CUDA_MODULE_LOADING=EAGER, a gigabyte more.
+multiprocessors (the driver keeps room for each one's threads), and cuBLAS' handles, of which the
+forward and the backward pass have one each. Measured on a T4 and an H200; of others from public
+messages of exhausted memory: "this process has X in use" less "allocated by PyTorch" and "reserved
+but unallocated". 3.0 to 4.9 MiB for each multiprocessor, and on compute capability 9 handles of 64
+MiB. Drivers and versions differ: all of it is spread by ``OUTSIDE_SD``. Where kernels are loaded
+eagerly (before CUDA 11.7, or by CUDA_MODULE_LOADING=EAGER), a gigabyte more.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,6 +34,7 @@ from epochcast.devices.replay import (
     blocks_in_use,
     replay,
     runs_in,
+    unknown_groups,
 )
 from epochcast.records import (
     DeviceNeed,
@@ -46,7 +50,7 @@ from epochcast.records import (
 )
 from epochcast.units import format_bytes
 
-VARIATIONS = 8  # replays, with unknown bytes at as many levels
+VARIATIONS = 16  # replays, with unknown bytes at as many levels
 REPLAY_SD = 0.02  # of log(real reserve / replayed): eight peaks on a T4, −3.1 to +3.7 %
 CPU_SD = 0.25  # where the CPU's operators were followed: dropout and attention keep other tensors
 NORMAL_LEVELS = 39  # points of the normal distribution that stand for it
@@ -63,7 +67,18 @@ OUTSIDE_SEEN = {
     "3DTopia/Phidias-Diffusion#8 (RTX 4090)": (504, 128),
     "NVlabs/Eagle#68 (L40)": (507, 142),
     "Wan-Video/Wan2.1#465 (RTX 5090)": (595, 170),
+    "benchmarks/results/h200, all libraries (H200), without its handles": (641, 132),
 }
+HANDLES = 2 * 64 * MIB  # of cuBLAS on compute capability 9: 66 and 64 MiB on that H200
+OUTSIDE_SD = 0.08  # of its logarithm between installations: two messages of RTX 4090 are 11 % apart
+OUTSIDE_LEVELS = 5  # points of the normal distribution that stand for it
+# MiB more with modules loaded eagerly: public_memory.py's A100 less CoSeR's; the H200, once cuBLAS
+# was used, and once cuDNN was, too
+EAGER_SEEN = (928, 1054, 1332)
+EAGER = (
+    "CUDA_MODULE_LOADING is EAGER here: all kernels are loaded, "
+    f"{min(EAGER_SEEN):,} to {max(EAGER_SEEN):,} MiB more; unset it to load those that are used"
+)
 NOT_IN_USE = "cached or fragmented"  # reserved, but in no use at the peak
 ROUNDING = "rounding"
 CONTEXT = "context and libraries"
@@ -76,6 +91,7 @@ def device_need(
     settings: AllocatorSettings | None = None,
     used_bytes: int = 0,
     confidence: float = 0.95,
+    eager: bool = False,
     flops: int = 0,
     seconds: float = 0.0,
 ) -> DeviceNeed:
@@ -87,6 +103,7 @@ def device_need(
         settings: of the allocator; torch's own if not given.
         used_bytes: of the device, by other processes.
         confidence: with which it shall fit.
+        eager: kernels are loaded before they are used.
         flops: of its forward and backward pass.
         seconds: that following it took.
 
@@ -95,7 +112,7 @@ def device_need(
     """
     plain = replay(sequence, settings, history=True)
     reserves, allocated = _varied(sequence, settings, plain)
-    outside = outside_bytes(sequence.device)
+    outside = outside_bytes(sequence.device, eager)
     draws = sorted(r + o for r in _scattered(reserves, _sd(sequence)) for o in outside)
     free = sequence.device.memory_bytes - used_bytes
     fitting = sum(draw <= free for draw in draws) / len(draws)
@@ -111,7 +128,7 @@ def device_need(
         needed_bytes=round(quantile(draws, confidence)),
         probability=fitting,
         source=sequence.source,
-        remarks=sequence.remarks,
+        remarks=(*sequence.remarks, *([EAGER] if eager else [])),
         flops=flops,
         seconds=seconds,
         unseen=_unseen(sequence),
@@ -123,7 +140,11 @@ def device_need(
 
 
 def needed_bytes(
-    sequence: DeviceSequence, settings: AllocatorSettings | None = None, confidence: float = 0.95
+    sequence: DeviceSequence,
+    settings: AllocatorSettings | None = None,
+    confidence: float = 0.95,
+    *,
+    eager: bool = False,
 ) -> int:
     """What must be there with a confidence, and nothing else of ``device_need``.
 
@@ -131,29 +152,38 @@ def needed_bytes(
         sequence: of allocations.
         settings: of the allocator.
         confidence: with which it shall fit.
+        eager: kernels are loaded before they are used.
     """
     reserves, _ = _varied(sequence, settings, replay(sequence, settings))
     scattered = _scattered(reserves, _sd(sequence))
-    return round(
-        quantile(
-            sorted(r + o for r in scattered for o in outside_bytes(sequence.device)), confidence
-        )
-    )
+    outside = outside_bytes(sequence.device, eager)
+    return round(quantile(sorted(r + o for r in scattered for o in outside), confidence))
 
 
-def outside_bytes(device: DeviceSpec) -> list[int]:
+def outside_bytes(device: DeviceSpec, eager: bool = False) -> list[int]:
     """Bytes that a process takes beside the allocator, equally likely ones.
 
     As measured on this card, or in proportion to its multiprocessors; of a device of which only the
     memory is known, as on any.
+
+    Args:
+        device: that is asked about.
+        eager: kernels are loaded before they are used.
     """
+    spread = _scattered(_seen(device), OUTSIDE_SD, OUTSIDE_LEVELS)
+    more = [mib * MIB for mib in EAGER_SEEN] if eager else [0]
+    return sorted(round(taken) + extra for taken in spread for extra in more)
+
+
+def _seen(device: DeviceSpec) -> list[float]:
     card = card_of(device)
     if card is not None and card.contexts:
-        return sorted(card.contexts)
+        return [*card.contexts]
     if card is None and device.name == format_bytes(device.memory_bytes):
-        return sorted(mib * MIB for mib, _ in OUTSIDE_SEEN.values())
-    each = sorted(mib / multiprocessors for mib, multiprocessors in OUTSIDE_SEEN.values())
-    return [round(mib * device.multiprocessors * MIB) for mib in each]
+        return [mib * MIB for mib, _ in OUTSIDE_SEEN.values()]
+    handles = HANDLES if device.capability[0] == 9 else 0
+    each = [mib / multiprocessors for mib, multiprocessors in OUTSIDE_SEEN.values()]
+    return [mib * device.multiprocessors * MIB + handles for mib in each]
 
 
 def quantile(ordered: Sequence[float], level: float) -> float:
@@ -170,19 +200,38 @@ def _varied(
     sequence: DeviceSequence, settings: AllocatorSettings | None, plain: Replayed
 ) -> tuple[list[int], list[int]]:
     """Reserved and allocated bytes of replays that differ in what is not known."""
-    levels = [(k + 0.5) / VARIATIONS for k in range(VARIATIONS)] if sequence.unknown else [0.0]
     varied = [
-        replay(sequence, settings, variation=Variation(level=level, seed=k + 1))
-        for k, level in enumerate(levels)
+        replay(sequence, settings, variation=Variation(levels=levels, seed=k + 1))
+        for k, levels in enumerate(_levels(sequence))
     ]
     found = varied if sequence.unknown else [*varied, plain]
     return [r.reserved_bytes for r in found], [r.allocated_bytes for r in found]
 
 
-def _scattered(values: Sequence[float], sd: float) -> list[float]:
-    """Each of some values times points of a lognormal distribution with median 1."""
+def _levels(sequence: DeviceSequence) -> list[tuple[float, ...]]:
+    """Where what is not known lies in each replay: a Latin hypercube (McKay et al. 1979).
+
+    Groups come out independently of each other: workspaces of layers that hardly differ fragment
+    what workspaces of one size share.
+    """
+    if not sequence.unknown:
+        return [(0.0,)]
+    rng = random.Random(1)
+    strata = [(k + 0.5) / VARIATIONS for k in range(VARIATIONS)]
+    groups = max(unknown_groups(sequence)) + 1
+    return [*zip(*(rng.sample(strata, VARIATIONS) for _ in range(groups)), strict=True)]
+
+
+def _scattered(values: Sequence[float], sd: float, points: int = NORMAL_LEVELS) -> list[float]:
+    """Each of some values times points of a lognormal distribution with median 1.
+
+    Args:
+        values: equally likely.
+        sd: of the logarithm.
+        points: that stand for the distribution.
+    """
     normal = NormalDist()
-    levels = [(k + 0.5) / NORMAL_LEVELS for k in range(NORMAL_LEVELS)]
+    levels = [(k + 0.5) / points for k in range(points)]
     factors = [exp(sd * normal.inv_cdf(level)) for level in levels]
     return sorted(value * factor for value in values for factor in factors)
 

@@ -35,11 +35,12 @@ class Variation:
     """One way in which what is not known may come out.
 
     Attributes:
-        level: where in its interval each unknown number of bytes lies, 0 to 1.
+        levels: where in their intervals unknown numbers of bytes lie, 0 to 1: one for each group
+            of ``unknown_groups``, or a single one for all.
         seed: of the order of segments' addresses; 0 has them rise.
     """
 
-    level: float = 0.0
+    levels: tuple[float, ...] = (0.0,)
     seed: int = 0
 
 
@@ -88,8 +89,9 @@ def replay(
     chosen = variation or Variation()
     address = _shuffled(chosen.seed) if chosen.seed else None
     allocator = CachingAllocator(capacity, settings, address=address)
-    sizes = _sizes(sequence, chosen.level)
-    moments = _momentary(sequence, chosen.level)
+    came_out = _outcomes(sequence, chosen.levels)
+    sizes = _sizes(sequence, came_out)
+    moments = _momentary(sequence, came_out)
     blocks: list[Block | None] = [None] * len(sizes)
     made = [0] * len(sizes)
     most = peak = requested = 0
@@ -169,7 +171,9 @@ def runs_in(
         settings: of the allocator.
     """
     try:
-        return replay(sequence, settings, capacity=capacity, variation=Variation(level=0.5)).retries
+        return replay(
+            sequence, settings, capacity=capacity, variation=Variation(levels=(0.5,))
+        ).retries
     except OutOfDeviceMemory:
         return None
 
@@ -224,28 +228,41 @@ def _order(sequence: DeviceSequence) -> list[int]:
     return [event for made, run in runs for event in (run if made else sorted(run))]
 
 
-def _sizes(sequence: DeviceSequence, level: float) -> Sequence[int]:
-    """Of all blocks, with those that are not known at a level of their intervals."""
-    if not level or not any(u.block for u in sequence.unknown):
+def unknown_groups(sequence: DeviceSequence) -> list[int]:
+    """The group of each unknown number of bytes, numbered as they appear: those of one operator
+    with one interval come out alike, as the same layer of a network does each time."""
+    numbers: dict[tuple[str, int, int], int] = {}
+    keys = [(u.operator, u.low_bytes, u.high_bytes) for u in sequence.unknown]
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def _outcomes(sequence: DeviceSequence, levels: Sequence[float]) -> list[int]:
+    """Bytes of each unknown number."""
+    groups = unknown_groups(sequence) if len(levels) > 1 else [0] * len(sequence.unknown)
+    return [
+        round(u.low_bytes + levels[group] * (u.high_bytes - u.low_bytes))
+        for u, group in zip(sequence.unknown, groups, strict=True)
+    ]
+
+
+def _sizes(sequence: DeviceSequence, came_out: Sequence[int]) -> Sequence[int]:
+    """Of all blocks, with those that were not known."""
+    if not any(u.block for u in sequence.unknown):
         return sequence.block_bytes
     sizes = [*sequence.block_bytes]
-    for u in sequence.unknown:
+    for u, size in zip(sequence.unknown, came_out, strict=True):
         if u.block:
-            sizes[u.block - 1] = max(1, _at(u, level))
+            sizes[u.block - 1] = max(1, size)
     return sizes
 
 
-def _momentary(sequence: DeviceSequence, level: float) -> dict[int, list[int]]:
+def _momentary(sequence: DeviceSequence, came_out: Sequence[int]) -> dict[int, list[int]]:
     """Position → bytes that an operator takes there for a moment."""
     found: dict[int, list[int]] = {}
-    for u in sequence.unknown:
-        if not u.block and (size := _at(u, level)):
+    for u, size in zip(sequence.unknown, came_out, strict=True):
+        if not u.block and size:
             found.setdefault(u.position, []).append(size)
     return found
-
-
-def _at(unknown: UnknownBytes, level: float) -> int:
-    return round(unknown.low_bytes + level * (unknown.high_bytes - unknown.low_bytes))
 
 
 def _shuffled(seed: int) -> Callable[[int], int]:

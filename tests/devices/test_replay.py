@@ -15,6 +15,7 @@ from epochcast.devices.replay import (
     replay,
     runs_in,
     step_reserve,
+    unknown_groups,
 )
 
 ROUNDED = 4096
@@ -47,7 +48,7 @@ def test_the_peak_names_the_blocks_in_use() -> None:
 
 def test_what_is_not_known_lies_in_its_interval() -> None:
     sequence = training(unknown=True)
-    least, most = (replay(sequence, variation=Variation(level=at)) for at in (0.0, 1.0))
+    least, most = (replay(sequence, variation=Variation(levels=(at,))) for at in (0.0, 1.0))
     assert replay(training()).allocated_bytes == least.allocated_bytes
     # taken for a moment before the gradient is made
     assert most.allocated_bytes == least.allocated_bytes + 64 * MIB - PARAMETER
@@ -57,8 +58,20 @@ def test_an_unknown_block_has_its_size_at_the_level() -> None:
     sequence = training(unknown=True)
     unknown = [*sequence.unknown]
     sized = replace(sequence, unknown=(replace(unknown[0], block=2, low_bytes=WORKSPACE),))
-    found = replay(sized, variation=Variation(level=1.0))
+    found = replay(sized, variation=Variation(levels=(1.0,)))
     assert found.sizes[1] == 64 * MIB
+
+
+def test_what_has_one_operator_and_one_interval_comes_out_alike() -> None:
+    sequence = training(unknown=True)
+    first, second = sequence.unknown
+    assert unknown_groups(sequence) == [0, 0]
+    other = replace(sequence, unknown=(first, replace(second, low_bytes=1)))
+    assert unknown_groups(other) == [0, 1]
+    low, high = ((a, b) for a, b in ((0.0, 1.0), (1.0, 0.0)))
+    peaks = [replay(other, variation=Variation(levels=levels)) for levels in (low, high)]
+    # the second step has the optimizer's state, so only there does it make the peak
+    assert peaks[0].allocated_bytes > peaks[1].allocated_bytes
 
 
 def test_the_order_of_addresses_changes_no_allocated_byte() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from epochcast.profiler.footprint.cuda import fake_device
 from epochcast.profiler.footprint.cuda.rule import Call, Kernel, Rule
+from epochcast.profiler.footprint.cuda.workspaces import TORCH
 
 aten = torch.ops.aten
 
@@ -30,6 +31,7 @@ _MASK_ALIGNMENT = 16  # elements, of efficient attention's bias
 _FLASH_ALIGNMENT = 8  # elements, to which flash attention pads heads
 # num_splits_heuristic: tiles of a head's queries and keys, and a device with two blocks each busy
 _QUERIES, _KEYS, _MOST_SPLITS, _BUSY = 64, 64, 128, 0.8 * 2
+_PLAN = 256  # bytes that a plan of cuDNN works in besides
 _libraries: dict[str, torch.library.Library] = {}
 
 
@@ -86,15 +88,18 @@ def _usual(attention: Attention) -> bool:
 
 
 def _can_use_cudnn(attention: Attention, capability: tuple[int, int]) -> bool:
-    """``can_use_cudnn_attention``."""
+    """``can_use_cudnn_attention``, with the cuDNN that torch's own wheels bring."""
     head, _, head_of_value = attention.heads
-    limit = 128 if (head, head_of_value) != (192, 128) else 192
+    limit = 256 if capability == (9, 0) and TORCH >= (2, 9) else 128
+    if capability[0] == 10 and (head, head_of_value) == (192, 128):
+        limit = 192
     queries, keys = attention.query.shape[-2], attention.key.shape[-2]
     return (
         _usual(attention)
         and capability >= (8, 0)
         and all(t.dtype in _HALF for t in attention.tensors)
-        and float(attention.dropout * 16).is_integer()
+        # since torch 2.12; an H200 took cuDNN with 0.1 in torch 2.11
+        and (TORCH < (2, 12) or float(attention.dropout * 16).is_integer())
         and head <= limit
         and head_of_value <= limit
         and head % 8 == head_of_value % 8 == 0
@@ -287,19 +292,22 @@ def safe_softmax(kernel: Kernel, call: Call) -> Any:
 
 
 def flash_forward(kernel: Kernel, call: Call) -> Any:
-    """``mha_fwd``: few queries without dropout are shared by blocks that divide the keys, each with
-    an output of its own in float32 (``set_params_splitkv``, ``num_splits_heuristic``)."""
+    """``mha_fwd``: few queries without dropout are shared by blocks that divide the keys."""
     out = kernel.watch(call.run(), call.func)
+    _shared_by_blocks(kernel, call, call.argument(3, "dropout_p", 0.0))
+    return out
+
+
+def _shared_by_blocks(kernel: Kernel, call: Call, dropout: float) -> None:
+    """Blocks that divide the keys have an output each in float32 (``set_params_splitkv``,
+    ``num_splits_heuristic``)."""
     query, key = call.args[:2]
     batch, heads, queries, head = query.shape
     tiles = batch * heads * -(-queries // _QUERIES)
-    if call.argument(3, "dropout_p", 0.0) == 0 and tiles < _BUSY * kernel.device.multiprocessors:
+    if dropout == 0 and tiles < _BUSY * kernel.device.multiprocessors:
         splits = min(-(-key.shape[2] // _KEYS), kernel.device.multiprocessors, _MOST_SPLITS)
         sums = 4 * splits * batch * heads * queries * (_rounded_head(head) + 1)
-        kernel.blocks.unsure(
-            0, sums, call.operator, "how many blocks share the keys of flash attention"
-        )
-    return out
+        kernel.blocks.unsure(0, sums, call.operator, "how many blocks share the keys of attention")
 
 
 def flash_backward(kernel: Kernel, call: Call) -> Any:
@@ -339,12 +347,22 @@ def efficient_backward(kernel: Kernel, call: Call) -> Any:
     return out
 
 
-def cudnn_attention(kernel: Kernel, call: Call) -> Any:
-    """cuDNN's plan says on the device how much it works in."""
+def cudnn_forward(kernel: Kernel, call: Call) -> Any:
+    """256 bytes on an H200 (cuDNN 9.19); with few queries as flash attention."""
     out = kernel.watch(call.run(), call.func)
-    tensors = [a for a in call.args if isinstance(a, Tensor) and a.dim() == 4]
-    sums = 4 * sum(tensor.numel() for tensor in tensors)
-    kernel.blocks.unsure(0, sums, call.operator, "cuDNN's plan for attention is made on the device")
+    kernel.blocks.scratch([_PLAN], call.operator)
+    _shared_by_blocks(kernel, call, call.argument(5, "dropout_p", 0.0))
+    return out
+
+
+def cudnn_backward(kernel: Kernel, call: Call) -> Any:
+    """The sums of softmax and dQ in float32, on an H200 (cuDNN 9.19) to the byte; other plans may
+    add up dK and dV likewise."""
+    out = kernel.watch(call.run(), call.func)
+    query, key, value = call.args[1:4]
+    low = 4 * (query.numel() + query.numel() // query.shape[-1]) + _PLAN
+    high = low + 4 * (key.numel() + value.numel())
+    kernel.blocks.unsure(low, high, call.operator, "cuDNN's plan is made on the device")
     return out
 
 
@@ -353,6 +371,6 @@ ATTENTION: dict[Any, Rule] = {
     aten._scaled_dot_product_flash_attention: flash_forward,
     aten._scaled_dot_product_flash_attention_backward: flash_backward,
     aten._scaled_dot_product_efficient_attention_backward: efficient_backward,
-    aten._scaled_dot_product_cudnn_attention: cudnn_attention,
-    aten._scaled_dot_product_cudnn_attention_backward: cudnn_attention,
+    aten._scaled_dot_product_cudnn_attention: cudnn_forward,
+    aten._scaled_dot_product_cudnn_attention_backward: cudnn_backward,
 }

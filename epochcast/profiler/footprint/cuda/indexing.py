@@ -48,7 +48,7 @@ def _scratch_of_sorted_put(kernel: Kernel, indices: Any, operator: str) -> None:
 
 def embedding_backward(kernel: Kernel, call: Call) -> Any:
     """Few tokens are added at once; many are sorted, and each run of equal ones is added."""
-    gradient, indices, _, padding, scale = call.args
+    gradient, indices, rows, padding, scale = call.args
     count = indices.numel()
     on_device = kernel.holds(gradient)
     if not on_device or (count <= _FEW_INDICES and not scale and padding < 0):
@@ -57,7 +57,7 @@ def embedding_backward(kernel: Kernel, call: Call) -> Any:
     ordered, origin = blocks.take(size, operator), blocks.take(size, operator)
     blocks.scratch([size, max(1, size)], operator)
     out = kernel.watch(call.run(), call.func)
-    segments = count // _SEGMENT + count
+    segments = count // _SEGMENT + min(count, rows)  # each row's last one may not be full
     partial = segments * gradient.shape[-1] * 4  # float32, whatever the gradient is
     blocks.scratch([size, _INDEX, size, size, _INDEX, _INDEX * segments, partial], operator)
     blocks.give(origin)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from epochcast.profiler.footprint.cuda.attention import Attention, choose_backend
+from epochcast.profiler.footprint.cuda.workspaces import TORCH
 
 T4, A100, RTX_3090, H100, BLACKWELL = (7, 5), (8, 0), (8, 6), (9, 0), (12, 0)
+BLACKWELL_100 = (10, 0)
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
@@ -50,10 +52,12 @@ DENSE_NOWHERE = torch.empty(2, 1, 128, 1, dtype=torch.bool, device="meta").expan
         (T4, attention(FP16, head=60), "math"),
         (T4, attention(FP32, head=63), "efficient"),
         (H100, attention(), "cudnn"),
-        (H100, attention(dropout=0.1), "flash"),  # cuDNN's dropout is a multiple of 1/16
+        (H100, attention(dropout=0.1), "flash" if TORCH >= (2, 12) else "cudnn"),  # not of 1/16
         (H100, attention(dropout=0.125), "cudnn"),
         (H100, attention(FP32), "efficient"),
-        (H100, attention(head=192), "flash"),
+        (H100, attention(head=192), "cudnn"),
+        (BLACKWELL_100, attention(head=192), "flash"),
+        (BLACKWELL_100, attention(head=192, head_of_value=128), "cudnn"),
         (H100, attention(head=192, head_of_value=128), "cudnn"),
         (BLACKWELL, attention(), "flash"),
     ],
