@@ -36,7 +36,7 @@ PRECISIONS = {
 }
 SI = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12, "p": 1e15}
 _CLOCK = re.compile(
-    r"(?:(?P<days>\d{1,5})(?:-| days?, ))?(?P<fields>\d{1,6}(?::\d\d){1,2})(?P<rest>\.\d+)?"
+    r"(?:(?P<days>\d{1,5})(?:-| days?,? ))?(?P<fields>\d{1,6}(?::\d\d){1,2})(?P<rest>\.\d+)?"
 )
 _WITH_UNIT = re.compile(r"[\d.]+(?:e[+-]?\d+)?[a-zµμ]+(?:[\d.]+[a-zµμ]+)*")
 _COUNTED = re.compile(r"([\d.]+)\s*([kmgbtp])")
@@ -156,7 +156,7 @@ def _own_seconds(text: str, cell: Cell) -> float:
 
 
 def parse_clock(text: str) -> float:
-    """Seconds in ``04:39``, ``0:10:31``, ``1-02:03:04`` (SLURM) or ``1 day, 2:03:04``.
+    """Seconds in ``04:39``, ``0:10:31``, ``1-02:03:04`` (SLURM), ``1 day, 2:03:04`` (Python).
 
     Raises:
         ValueError: it is none of them.

@@ -21,8 +21,15 @@ from dataclasses import dataclass, field, replace
 
 from epochcast.errors import UsageError
 from epochcast.importers.names import ROLES, TIME, Kind
-from epochcast.importers.roles import Meaning, count_scale, meaning_of, spelled, unit_in
-from epochcast.importers.rows import listed
+from epochcast.importers.roles import (
+    Meaning,
+    count_scale,
+    meaning_of,
+    spelled,
+    unit_in,
+    without_group,
+)
+from epochcast.importers.rows import as_typed, listed
 from epochcast.records import DeviceKind
 from epochcast.units import size_unit, spelled_unit, time_unit
 
@@ -143,7 +150,7 @@ def understand(names: Sequence[str], options: ImportOptions) -> list[Column]:
     _require_clear_batch(columns)
     columns = _with_micro("batch_size", "global_batch", columns)
     columns = _with_micro("step_seconds", "update_seconds", columns)
-    columns = _with_bare_time(columns)
+    columns = _with_peak(_with_best_time(_with_bare_time(columns)))
     _require_one_each(columns)
     _require_enough(columns, names, options)
     _require_unit_used(columns, options)
@@ -176,7 +183,7 @@ def _of_meaning(name: str, meaning: Meaning, own: Meaning | None, options: Impor
     if meaning.left_out:
         return Column(name=name, role=LEFT_OUT, why=meaning.left_out)
     if not meaning.role:
-        return Column(name=name, role=KNOB, knob=name)
+        return Column(name=name, role=KNOB, knob=without_group(name))
     kind: Kind = "time" if meaning.role == TIME else ROLES[meaning.role].kind
     column = Column(
         name=name,
@@ -245,7 +252,8 @@ def _require_clear_batch(columns: Sequence[Column]) -> None:
         if spelled(name) == ["train", "batch", "size"]:
             raise UsageError(
                 f"beside {', '.join(shared)}, {name!r} may be the batch of one forward pass, "
-                f"--map batch_size={name}, or of all of them together, --map global_batch={name}"
+                f"{as_typed('--map', 'batch_size', name)}, or of all of them together, "
+                f"{as_typed('--map', 'global_batch', name)}"
             )
 
 
@@ -287,6 +295,28 @@ def _with_bare_time(columns: Sequence[Column]) -> list[Column]:
     return [replace(c, role=LEFT_OUT, why=why) if c.role == TIME else c for c in columns]
 
 
+def _with_best_time(columns: Sequence[Column]) -> list[Column]:
+    """Two times since the start (Runtime, _runtime) are not needed beside those of epochs."""
+    whole = [c for c in columns if c.role == "elapsed_seconds"]
+    if len(whole) < 2 or {c.role for c in columns}.isdisjoint(SECONDS[:-1]):
+        return list(columns)
+    why = "there are times of epochs or steps"
+    return [replace(c, role=LEFT_OUT, why=why) if c in whole else c for c in columns]
+
+
+def _with_peak(columns: Sequence[Column]) -> list[Column]:
+    """Beside the largest (MaxMemAllocated) another of the same memory (MemAllocated) is not it."""
+    found = list(columns)
+    for role in ("peak_bytes", "device_bytes"):
+        mine = [c for c in found if c.role == role]
+        peak = [c for c in mine if not {"max", "maximum", "peak"}.isdisjoint(spelled(c.name))]
+        if len(peak) == 1 and not any(c.said for c in mine):
+            others = [c for c in mine if c not in peak]
+            why = "not the peak"
+            found = [replace(c, role=LEFT_OUT, why=why) if c in others else c for c in found]
+    return found
+
+
 def _require_one_each(columns: Sequence[Column]) -> None:
     seen: dict[object, Column] = {}
     for column in columns:
@@ -320,9 +350,9 @@ def _require_enough(
         times = [c.name for c in columns if c.why == "a time, but of what?"]
         time = min(times, key=len, default="COLUMN")
         raise UsageError(
-            f"no column is epoch_seconds or step_seconds; there are: {there}; say which with --map "
-            f"epoch_seconds={time}, step_seconds={time}, elapsed_seconds={time} (since the start) "
-            "or samples_per_second=COLUMN"
+            f"no column is epoch_seconds or step_seconds; there are: {there}; say which with "
+            f"{as_typed('--map', 'epoch_seconds', time)}, or step_seconds, or elapsed_seconds "
+            "(since the start), or --map samples_per_second=COLUMN"
         )
 
 

@@ -75,7 +75,7 @@ def read_curve(
         what = f"the file in {path}, which is a folder" if file.is_dir() else "another path"
         raise UsageError(f"there is no learning curve at {path}: give {what}")
     try:
-        table = read_file(file)
+        table = _without_summary(read_file(file))
         columns = _columns_of(table, metric)
         if unit == "step":
             columns = _of_steps(columns, steps_per_epoch)
@@ -113,6 +113,14 @@ class Columns:
     def counter(self) -> str | None:
         """What says when a check was."""
         return self.epoch or self.step
+
+
+def _without_summary(table: Table) -> Table:
+    """Without what the Hugging Face Trainer says of the whole training, and is of no epoch."""
+    rows = tuple(row for row in table.rows if "train_runtime" not in row.cells)
+    if len(rows) == len(table.rows):
+        return table
+    return Table(tuple(n for n in table.names if any(n in row.cells for row in rows)), rows)
 
 
 def _of_steps(columns: Columns, steps_per_epoch: int | None) -> Columns:

@@ -14,15 +14,41 @@ is no data parallelism: its devices do not share the samples, and are paid all t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from epochcast.importers.columns import Column
+from epochcast.importers.columns import KNOB, LEFT_OUT, Column
+from epochcast.importers.names import ALLOCATED, MAY_COUNT
 from epochcast.importers.roles import spelled
+from epochcast.importers.rows import as_typed
 
 DEVICE_ROLES = ("world_size", "data_parallel", "nodes", "devices_per_node", "model_parallel")
+LISTS_DEVICES = ALLOCATED | MAY_COUNT
 ALL_DEVICES = {"world", "total", "all", "processes"}  # words of a count that is of all nodes
+
+
+_COUNTED = re.compile(  # 8x A100; A100 x8, (×8); gres/gpu=8, gpu:a100:8
+    r"(?P<a>\d{1,4})\s*[x×*]\s*\D.*|.*[\s(][x×*]\s?(?P<b>\d{1,4})\)?"
+    r"|(?:.*[,/\s])?gpu(?::[a-z]\w*)?[:=](?P<c>\d{1,4})(?:,.*)?",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"(?:cuda:)?\d{1,3}(?:[,;\s]+(?:cuda:)?\d{1,3})+")
+
+
+def counted_in(text: str) -> int | None:
+    """How many devices a cell that names or lists them is of; None if it does not say."""
+    if _NUMBERED.fullmatch(text.strip("[]() ")):
+        return len(re.split(r"[,;\s]+", text.strip("[]() ")))
+    found = _COUNTED.fullmatch(text)
+    return int(found["a"] or found["b"] or found["c"]) if found else None
+
+
+def may_list_devices(column: Column) -> bool:
+    """Whether a column that is not read, or a knob, may say which devices a run had."""
+    is_free = column.role in (KNOB, LEFT_OUT) and not column.said
+    return is_free and not LISTS_DEVICES.isdisjoint(spelled(column.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +82,8 @@ def world_size(found: Mapping[str, Sequence[Said]]) -> int | None:
         name = known[0].column.name
         raise ValueError(
             f"is {known[0]} of each of the {nodes.count} nodes, or of all of them together? say "
-            f"--map devices_per_node={name} or --map world_size={name}"
+            f"{as_typed('--map', 'devices_per_node', name)} or "
+            f"{as_typed('--map', 'world_size', name)}"
         )
     if known:
         return _agreed(known[1:], known[0].count, known[:1])
@@ -65,7 +92,8 @@ def world_size(found: Mapping[str, Sequence[Said]]) -> int | None:
         other = "devices a node has" if said is nodes else "nodes there were"
         raise ValueError(
             f"{said} does not say how many {other}: name a column of it, or say how many devices "
-            f"there were with --devices, or --map world_size={said.column.name} where it is all"
+            "there were with --devices, or "
+            f"{as_typed('--map', 'world_size', said.column.name)} where it is all"
         )
     return None
 
@@ -76,8 +104,8 @@ def _require_whole_models(found: Sequence[Said]) -> None:
         raise ValueError(
             f"{', '.join(map(str, divided))}: one copy of the model on several devices is not "
             "known here, only copies that share the samples; take those devices for one with "
-            f"--ignore {divided[0].column.name} and the copies as --map world_size=COLUMN, or "
-            "leave these rows out"
+            f"{as_typed('--ignore', divided[0].column.name)} and the copies as --map "
+            "world_size=COLUMN, or leave these rows out"
         )
 
 

@@ -1,9 +1,12 @@
 """JSON to rows: documents one after another, or one document that holds a table somewhere.
 
 {"bs": 64, …} {"bs": 32, …}                     JSON Lines, pretty-printed or not
+{"val": {"loss": 0.9}} …                        the same, with a column val/loss
+[[1767225600.1, 1, 0.9], …]                     TensorBoard's: wall time, step, value
 [{"epoch": 1, …}, …]                            an array of rows
 {"val_loss": [0.9, …], …}                       the first of each list, …
 {"val_loss": {"0": 0.9, …}, …}                  as pandas writes a frame
+{"0": {"val_loss": 0.9, …}, …}                  the same, by rows
 {"columns": ["bs", …], "data": [[64, …], …]}    the same, split
 {"history": {"val_loss": [0.9, …]}, …}          the one member that is one of these
 {"log_history": [{…}, …], "epoch": 3.0, …}      the Hugging Face Trainer's state
@@ -12,9 +15,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from epochcast.importers.roles import meaning_of
 from epochcast.importers.rows import Malformed, Row, one_line
 from epochcast.records.validation import is_number, shown
 
@@ -61,7 +65,7 @@ def _documents(text: str) -> list[tuple[str, object]]:
 def _table(document: object) -> list[Row] | None:
     """The rows of a document that is a table or has one; None if it is a row itself."""
     if isinstance(document, list):
-        rows = _entries(document)
+        rows = _entries(map(_named, document))
         return _trainer_rows({}, rows) if any("train_runtime" in r.cells for r in rows) else rows
     if not isinstance(document, dict):
         return []
@@ -84,21 +88,39 @@ def _table(document: object) -> list[Row] | None:
 
 
 def _is_table(value: object) -> bool:
+    """Whether it is a table, or has one in it, such as ``{"config": {"history": {…}}}``."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(entry, dict) for entry in value)
-    return (
-        isinstance(value, dict) and bool(value) and all(isinstance(v, list) for v in value.values())
-    )
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(v, list) for v in value.values()) or any(map(_is_table, value.values()))
 
 
-def _entries(found: Sequence[object]) -> list[Row]:
+def _named(entry: object) -> object:
+    """A scalar as TensorBoard exports it; anything else as it is."""
+    is_scalar = isinstance(entry, list) and len(entry) == 3 and all(map(is_number, entry))
+    return dict(zip(("Wall time", "Step", "Value"), entry, strict=True)) if is_scalar else entry
+
+
+def _entries(found: Iterable[object]) -> list[Row]:
     return [_row(f"entry {n}", entry) for n, entry in enumerate(found, start=1)]
 
 
 def _row(location: str, entry: object) -> Row:
     if not isinstance(entry, dict):
         raise Malformed(f"{location}: expected a JSON object, but got {shown(entry)}")
-    return Row(location, {one_line(name): cell for name, cell in entry.items()})
+    return Row(location, {one_line(name): cell for name, cell in _flat(entry).items()})
+
+
+def _flat(entry: Mapping[str, object]) -> dict[str, object]:
+    """``{"val": {"loss": 0.9}}`` as ``{"val/loss": 0.9}``; the parts of a name as loggers do."""
+    found: dict[str, object] = {}
+    for name, cell in entry.items():
+        if isinstance(cell, dict) and cell:
+            found |= {f"{name}/{inner}": value for inner, value in _flat(cell).items()}
+        else:
+            found[name] = cell
+    return found
 
 
 def _split(names: Sequence[object], data: Sequence[object]) -> list[Row]:
@@ -122,19 +144,32 @@ def _transposed(lists: Mapping[str, Sequence[object]]) -> list[Row]:
     return _entries([dict(zip(lists, cells, strict=True)) for cells in columns])
 
 
-def _framed(columns: Mapping[str, Mapping[str, object]]) -> list[Row]:
-    index = dict.fromkeys(key for cells in columns.values() for key in cells)
-    return _entries([{name: cells.get(key) for name, cells in columns.items()} for key in index])
+def _framed(members: Mapping[str, Mapping[str, object]]) -> list[Row]:
+    """A frame of pandas, by columns or (``orient="index"``) by rows; else one row of objects."""
+    labels = dict.fromkeys(label for cells in members.values() for label in cells)
+    is_whole = all(len(cells) == len(labels) for cells in members.values())
+    within = sum(map(_says_something, labels)) - sum(map(_says_something, members))
+    if not all(map(str.isdecimal, labels)) and not is_whole and within > 0:
+        return _entries([members])
+    if all(map(str.isdecimal, members)) or within > 0:
+        return _entries(list(members.values()))
+    return _entries([{name: cells.get(at) for name, cells in members.items()} for at in labels])
+
+
+def _says_something(name: str) -> bool:
+    """Whether it is the name of a column, by its meaning, and no label of a row."""
+    found = meaning_of(name)
+    return bool(found.role or found.left_out)
 
 
 # The Hugging Face Trainer
 
 
 def _trainer_rows(state: Mapping[str, Any], log: Sequence[Row]) -> list[Row]:
-    """Without evaluations before the first step and after the last one.
+    """Without evaluations before the first step and after the summary of the training.
 
-    The Trainer writes a summary at the end of the training. What is logged for the same step after
-    it is the evaluation of the best checkpoint, which was reloaded.
+    What is logged for the last step after it is the evaluation of the best checkpoint, which was
+    reloaded.
     """
     rows, end = [], -1.0
     for row in log:
@@ -142,6 +177,7 @@ def _trainer_rows(state: Mapping[str, Any], log: Sequence[Row]) -> list[Row]:
         step = float(step) if is_number(step) else None
         if "train_runtime" in row.cells:
             end = step or 0.0
+            rows.append(row)
         elif step is None or (step > 0 and step > end):
             rows.append(_with_epoch(row, step, _epochs_by_step(state)))
     return rows

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from epochcast.importers.rows import Row
+from epochcast.importers.rows import Row, as_typed
 
 NEAR = 3.0  # differences; the first epoch holds what the start costs
 FEWEST, LONG = 3, 6  # epochs that show a pattern; that show one although the first took long
@@ -71,8 +71,8 @@ def is_since_start(found: Sequence[Series]) -> bool:
     first, *_, last = asked.seconds
     raise asked.row.wrong(
         f"it rises with every epoch, from {first:g} to {last:g} seconds: say whether these are the "
-        f"times of the epochs, --map epoch_seconds={asked.column}, or since the start, --map "
-        f"elapsed_seconds={asked.column}",
+        f"times of the epochs, {as_typed('--map', 'epoch_seconds', asked.column)}, or since the "
+        f"start, {as_typed('--map', 'elapsed_seconds', asked.column)}",
         asked.column,
     )
 
@@ -87,7 +87,8 @@ def _require_no_resume(found: Sequence[Series]) -> None:
             raise series.row.wrong(
                 f"they rise as times since the start do, and from epoch {epoch:g} on they begin "
                 "again, as after a resume: name a column run that tells the parts apart, or say "
-                f"that these are the times of the epochs, --map epoch_seconds={series.column}",
+                "that these are the times of the epochs, "
+                f"{as_typed('--map', 'epoch_seconds', series.column)}",
                 series.column,
             )
 

@@ -9,7 +9,6 @@ a micro-step of B samples on each of D devices takes B·D / (samples per second 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from epochcast.importers.cells import (
     parts_of,
 )
 from epochcast.importers.columns import KNOB, SECONDS, Column, ImportOptions
-from epochcast.importers.devices import DEVICE_ROLES, Said, world_size
+from epochcast.importers.devices import DEVICE_ROLES, Said, counted_in, may_list_devices, world_size
 from epochcast.importers.names import COUNTS, SEQUENCES
 from epochcast.importers.roles import spelled
 from epochcast.importers.rows import Cell, Row, is_empty
@@ -277,13 +276,16 @@ class RowReader:
         return samples or 0
 
     def _require_counted(self, config: RunConfig) -> None:
-        """Refuse devices that only a name counts: ``8x A100``."""
-        for column, name in self._values("device", parse_name):
-            found = re.fullmatch(r"(\d{1,4})\s*[x×*]\s*\D.*", name, re.IGNORECASE)
-            if found and int(found[1]) != config.world_size:
+        """Refuse devices that only a name or a list counts: ``8x A100``, ``gres/gpu=8``."""
+        for column in self.columns if self.options.devices is None else ():
+            if column.role != "device" and not may_list_devices(column):
+                continue
+            name = self.row.get(column.name, str) or ""
+            count = counted_in(name)
+            if count not in (None, config.world_size):
                 raise self.row.wrong(
-                    f"{name} are {found[1]} devices, but world_size is {config.world_size}: name a "
-                    "column num_gpus, or say how many they were with --devices",
+                    f"{name} are {count} devices, but world_size is {config.world_size}: name a "
+                    "column num_gpus, or say how many shared the samples with --devices",
                     column.name,
                 )
 

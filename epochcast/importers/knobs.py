@@ -3,6 +3,7 @@
 whole numbers beside the word gpus      4, 8                       how many? asked
 a fraction of its own in every row      0.812, 0.833, 0.851        a result? asked
 numbers where a device has a name       4                          how many, or which one? asked
+a kind where a device has a name        cuda:0                     asked
 another value from epoch to epoch       0.61, 0.66                 a result: refused
 no value in some rows of a workload                                refused
 """
@@ -12,24 +13,36 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from epochcast.importers.columns import KNOB, Column
 from epochcast.importers.entries import Entry
 from epochcast.importers.names import MAY_COUNT
 from epochcast.importers.roles import spelled
-from epochcast.importers.rows import Row
+from epochcast.importers.rows import Row, as_typed
 
+KIND = re.compile(r"(?:cuda|gpu|mps|xpu|tpu|xla|hip|npu)(?::\d+)?", re.IGNORECASE)
 MANY_ROWS, MANY_FIGURES = 3, 2  # from which on a column looks measured
 
 
-def require_names_of_devices(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+def require_names_of_devices(
+    rows: Sequence[Row], columns: Sequence[Column], device: str | None
+) -> None:
     """Ask what numbers mean in a column that may name a device, count devices or number them."""
     for column in columns:
         cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
-        if column.role == "device" and not column.said and all(map(str.isdigit, cells)):
+        if column.role != "device" or column.said:
+            continue
+        kind = next(filter(KIND.fullmatch, cells), None)
+        if kind and device is None:
             raise rows[0].wrong(
-                f"{cells[0]} is no name of a device: if it is how many there were, --map "
-                f"world_size={column.name}; if it is which one, --ignore {column.name}",
+                f"{kind} may be any device of its kind: say which it was with --device", column.name
+            )
+        if all(map(str.isdigit, cells)):
+            raise rows[0].wrong(
+                f"{cells[0]} is no name of a device: if it is how many there were, "
+                f"{as_typed('--map', 'world_size', column.name)}; if it is which one, "
+                f"{as_typed('--ignore', column.name)}",
                 column.name,
             )
 
@@ -43,25 +56,42 @@ def require_no_count_of_devices(rows: Sequence[Row], columns: Sequence[Column]) 
         cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
         if all(map(str.isdecimal, cells)) and set(cells) - {"0", "1"}:
             raise rows[0].wrong(
-                f"it may count devices: --map world_size={column.name} if these share the samples "
-                f"of a run, --map {column.name}={column.name} if it is something else that is "
-                f"known before a run, else --ignore {column.name}",
+                f"it may count devices: {as_typed('--map', 'world_size', column.name)} if these "
+                f"share the samples of a run, {as_typed('--map', column.name, column.name)} if it "
+                "is something else that is known before a run, else "
+                f"{as_typed('--ignore', column.name)}",
                 column.name,
             )
 
 
 def require_known_before(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    """Ask whether a column is a knob that has another fraction in every row, as results do."""
+    """Ask whether a column is a knob that has another value in every row, as results do.
+
+    That is another fraction, or in a log of steps a whole number that goes on rising.
+    """
+    steps = [_numbers(rows, column) for column in columns if column.role == "step"]
+    is_log = any(map(_rises, steps))
     for column in columns:
         if column.role == KNOB and not column.said and len(rows) >= MANY_ROWS:
             values = [row.cells.get(column.name) for row in rows]
-            if all(map(_is_measured, values)) and len(set(map(str, values))) == len(values):
+            is_result = all(map(_is_measured, values)) and len(set(map(str, values))) == len(values)
+            if is_result or (is_log and _rises(_numbers(rows, column))):
                 raise rows[0].wrong(
-                    "every row has another value, with a fraction, as a result has: leave it out "
-                    f"with --ignore {column.name}, or say that it is known before a run with --map "
-                    f"{column.name}={column.name}",
+                    "every row has another value, as a result or a count has: leave it out "
+                    f"with {as_typed('--ignore', column.name)}, or say that it is known before a "
+                    f"run with {as_typed('--map', column.name, column.name)}",
                     column.name,
                 )
+
+
+def _numbers(rows: Sequence[Row], column: Column) -> list[float]:
+    """Those of a column, or none where not all are whole."""
+    cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
+    return [float(cell) for cell in cells] if all(map(str.isdecimal, cells)) else []
+
+
+def _rises(values: Sequence[float]) -> bool:
+    return len(values) >= MANY_ROWS and all(a < b for a, b in pairwise(values))
 
 
 def _is_measured(cell: object) -> bool:
@@ -80,7 +110,9 @@ def require_same_knobs_everywhere(entries: Sequence[Entry], columns: Sequence[Co
         if odd is not None:
             column = next(c.name for c in columns if c.knob == odd)
             problem = f"the knob {odd!r} needs a value in every row of {entry.workload}, or in none"
-            raise entry.row.wrong(f"{problem}; --ignore {column} leaves it out", column)
+            raise entry.row.wrong(
+                f"{problem}; {as_typed('--ignore', column)} leaves it out", column
+            )
 
 
 def require_same_knobs_within_runs(entries: Sequence[Entry], columns: Sequence[Column]) -> None:
@@ -108,7 +140,9 @@ def _require_no_late_value(group: list[Entry], column: Column) -> None:
         late = entry.epoch is not None and first is not None and entry.epoch > first
         if before and late and value not in seen and (before.epoch or 0) < (entry.epoch or 0):
             problem = f"it changes from epoch {before.epoch} of a run to {entry.epoch}, so it is no"
-            raise entry.row.wrong(f"{problem} knob: --ignore {column.name}", column.name)
+            raise entry.row.wrong(
+                f"{problem} knob: {as_typed('--ignore', column.name)}", column.name
+            )
         seen.add(value)
         before = entry
 
@@ -125,8 +159,8 @@ def require_counts_of_steps(entries: Sequence[Entry], columns: Sequence[Column])
         before = seen.setdefault((entry.workload, entry.config.sizes), (batch, flops))
         if flops and before[1] == flops and before[0] != batch:
             raise entry.row.wrong(
-                f"the same at batch sizes {before[0]} and {batch}, so not of a step: --map "
-                f"flops_per_sample={column.name} if it is of one sample, else --ignore "
-                f"{column.name}",
+                f"the same at batch sizes {before[0]} and {batch}, so not of a step: "
+                f"{as_typed('--map', 'flops_per_sample', column.name)} if it is of one sample, "
+                f"else {as_typed('--ignore', column.name)}",
                 column.name,
             )

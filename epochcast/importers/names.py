@@ -1,7 +1,8 @@
 """The tables of words by which a column's name is read: roles, results, nouns of times and sizes.
 
     ROLES      what a column can mean, with the phrases that say it
-    RESULTS    known only afterwards, or without influence on what a step costs
+    WHY        a column is left out: known only afterwards, no influence on a step, of the job
+    GROUPED    names below that of a group: params.batch_size, metrics.epoch_time
     …          words that say nothing, nouns, things that are counted in a rate
 
 ``roles`` takes names apart and looks them up here.
@@ -154,34 +155,44 @@ ROLES: Mapping[str, Role] = {
     "update_operators": Role("operators of an update", "update operators", "count"),
     "static_bytes": Role("bytes always there", "static bytes", "count"),
 }
-RESULT = "a result"  # why a column is left out
+RESULT, OF_JOB = "a result", "of the job"  # why a column is left out
 TIME = "time"  # of a column that is called just that
 COUNTS = tuple(name for name, role in ROLES.items() if role.kind == "count")
 SEQUENCES = (  # knobs that say how many tokens a sample has
     "sequence length|seq length|seq len|seqlen|context|context length|ctx len|n ctx|block size"
     "|max seq length|max seq len|max length|tokens sample"
 )
-RESULTS = (  # known only afterwards, or without influence on what a step costs
+RESULTS = (  # known only afterwards
     "final|best|throughput|speed|mfu|hfu|util|utilization|utilisation|grad norm|gradient norm"
     "|temperature|watts|power|energy|kwh|joules|emissions|co 2|co2|cost|price|eta|remaining"
-    "|lr|learning rate|weight decay|momentum|seed|random seed|loss scale|status|state|exit code"
-    "|date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
-    "|user|url|note|notes|comment|comments|tags|epochs|num epochs|max epochs|num train epochs"
-    "|steps|max steps|total steps|samples seen"
-    "|converged|diverged|succeeded|ips|tps|score|scores|episode len|episode length|ep len"
-    "|total tokens|tokens total|num tokens|tokens processed|total samples|samples processed"
-    "|examples seen|wd|early stopped|stopped|nan|nans|exit|ok|retries|retry|failed|failures|oom"
-    "|crashed|errors|ckpt path|checkpoint path|rating|rank score|preemptions|preempted"
-    "|total flos|flos|tokens seen|progress|ram|rss|max rss|maxrss|job id|jobid|job name|alloc tres"
-    "|ntasks"
+    "|loss scale|status|state|exit code|samples seen|converged|diverged|succeeded|ips|tps|score"
+    "|scores|episode len|episode length|ep len|total tokens|tokens total|num tokens"
+    "|tokens processed|total samples|samples processed|examples seen|consumed samples"
+    "|consumed tokens|micro step|skipped|early stopped|stopped|nan|nans"
+    "|exit|ok|retries|retry|failed|failures|oom|crashed|errors|rating|rank score|preemptions"
+    "|preempted|total flos|flos|tokens seen|progress|ram|rss|max rss|maxrss"
+)
+WITHOUT_INFLUENCE = (  # known before, and a step takes as long whatever they are
+    "lr|learning rate|weight decay|wd|momentum|seed|random seed|epochs|num epochs|max epochs"
+    "|num train epochs|steps|max steps|total steps|beta 1|beta 2|beta1|beta2|betas|patience"
+    "|min delta|warmup|warmup steps|warmup ratio|warmup epochs|lr scheduler|lr scheduler type"
+    "|scheduler|label smoothing"
+)
+WRITTEN_DOWN = (  # of the job
+    "date|datetime|timestamp|created|started|finished|start time|end time|wall time|host|hostname"
+    "|user|url|note|notes|comment|comments|tags|ckpt path|checkpoint path|job id|jobid|job name"
+    "|gpu id|gpu ids|gpu index|device id|device ids|visible devices"
 )
 OF_THE_JOB = (  # whole names of what was written down of a run, and is no property of it
     "commit|git commit|git sha|git hash|sha|branch|version|index|idx|unnamed 0|unnamed|row"
     "|experiment|experiment name|experiment id|exp|exp name|exp id|name|id|uuid|uid|group|project"
     "|sweep|partition|qos|account|timelimit|time limit|total cpu|cpu time|cpu time raw|submit"
     "|eligible|node list|nodelist|rank|local rank|global rank|fold|log dir|output dir|path|file"
-    "|command|cmd|reason|tag|description|owner|start|end|began|ended|begin|stop"
+    "|command|cmd|reason|tag|description|owner|start|end|began|ended|begin|stop|wandb|artifact uri"
 )
+PHASES = frozenset(("mode", "phase", "split", "stage", "subset"))  # of a row: train, val
+ALLOCATED = frozenset(("tres", "gres"))  # what SLURM gave a job: billing=8,cpu=8,gres/gpu=4
+WHY = {RESULT: RESULTS, OF_JOB: WRITTEN_DOWN, "no influence on a step": WITHOUT_INFLUENCE}
 SILENCES = (
     "train training avg average mean median usage used in of perf performance timing timings"
     " profiler metrics stats system trainer"
@@ -196,6 +207,11 @@ SPREAD = frozenset(  # of times, and no time
 )
 MIDDLES = frozenset(("mean", "avg", "average", "median", "p50"))
 MICRO = re.compile("[\u00b5\u03bc]|\u039c(?=[sS])")  # the sign, and the letter it is written with
+GROUPED = re.compile(  # as mlflow and Weights & Biases write them
+    r"(?:(?P<before>params?|config|cfg|args|hparams|hp|hyper_?parameters)"
+    r"|(?P<after>metrics?|summary)|tags?)[./](?P<rest>[^./].*)",
+    re.IGNORECASE,
+)
 QUANTILE = re.compile(r"p\d{1,3}")
 NOT_TRAINING = frozenset(("eval", "evaluation", "val", "valid", "validation", "test", "infer"))
 SIZE_NOUNS = frozenset(("memory", "mem", "vram"))
@@ -220,6 +236,7 @@ PLURALS = frozenset(PLURAL_WORDS.split())
 ROLE_OF_THING = {word: role for role, words in THINGS.items() for word in words.split()}
 DEVICE_COUNTS = (
     "gpu gpus tpu tpus device devices accelerator accelerators world cards ranks chips ddp fsdp"
+    " ntasks"
 )
 MAY_COUNT = frozenset(DEVICE_COUNTS.split())  # devices, where nothing says what else it is
 BY_PHRASE: Mapping[Kind, Mapping[str, str]] = {

@@ -19,25 +19,28 @@ from itertools import pairwise
 
 from epochcast.importers.cells import SI
 from epochcast.importers.names import (
+    ALLOCATED,
     BINARY,
     BY_PHRASE,
     CLOCK_FORMAT,
     DEVICE_WORDS,
     FLOPS,
     FUSED,
+    GROUPED,
     KNOWN_WORDS,
     MICRO,
     MIDDLES,
     NOT_PEAK,
     NOT_TRAINING,
     OF_DEVICE,
+    OF_JOB,
     OF_MEMORY,
     OF_THE_JOB,
+    PHASES,
     PLURALS,
     QUANTILE,
     RATE,
     RESULT,
-    RESULTS,
     ROLE_OF_THING,
     ROLES,
     SI_WORDS,
@@ -50,6 +53,7 @@ from epochcast.importers.names import (
     TIME_NOUNS,
     TRAINER_STEPS,
     WHOLES,
+    WHY,
     Kind,
 )
 from epochcast.planning.direction import direction_of, has_phrase
@@ -81,6 +85,11 @@ def meaning_of(name: str) -> Meaning:
     """The role and the unit of a column, by its name."""
     if name in ROLES:
         return Meaning(role=name)
+    if group := GROUPED.fullmatch(name):
+        found = meaning_of(group["rest"])
+        if found.role or found.left_out or group["before"]:
+            return found
+        return Meaning(left_out=RESULT if group["after"] else OF_JOB)
     text, bracket = _bracketed(name)
     words, each = _without_device(_words(text))
     plain = " ".join(word for word in words if word != "per")
@@ -93,14 +102,21 @@ def meaning_of(name: str) -> Meaning:
             return replace(found, each=each or found.each)
     if RATE.search(name):
         return Meaning(left_out="a rate, but of what?")
-    if plain in OF_THE_JOB.split("|"):
-        return Meaning(left_out="of the job")
-    return Meaning(left_out=RESULT if _is_result(name, plain.split()) else "")
+    if plain in OF_THE_JOB.split("|") or plain in PHASES or not ALLOCATED.isdisjoint(words):
+        return Meaning(left_out=OF_JOB)
+    return Meaning(left_out=_why_no_knob(name, plain.split()))
 
 
-def _is_result(name: str, words: Sequence[str]) -> bool:
-    """Whether it is known only after a run, or does not decide what a step costs."""
-    return direction_of(name) is not None or has_phrase(words, RESULTS.split("|"))
+def _why_no_knob(name: str, words: Sequence[str]) -> str:
+    if direction_of(name) is not None:
+        return RESULT
+    return next((why for why, names in WHY.items() if has_phrase(words, names.split("|"))), "")
+
+
+def without_group(name: str) -> str:
+    """``width`` of ``params.width``: what a knob is called."""
+    group = GROUPED.fullmatch(name)
+    return group["rest"] if group else name
 
 
 # Taking a name apart

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -68,6 +69,11 @@ def listed(names: Sequence[str]) -> str:
     """Names of columns for an error that says which there are."""
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return (", ".join(name[:80] for name in names[:MOST_LISTED]) or "nothing") + more
+
+
+def as_typed(name: str, *values: str) -> str:
+    """An option as people paste it into a shell: ``--map 'world_size=GPUs used'``."""
+    return f"{name} {shlex.quote('='.join(values))}"
 
 
 def one_line(name: str) -> str:

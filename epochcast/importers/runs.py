@@ -46,9 +46,9 @@ from epochcast.importers.knobs import (
     require_same_knobs_everywhere,
     require_same_knobs_within_runs,
 )
-from epochcast.importers.names import RESULT
+from epochcast.importers.names import PHASES, RESULT
 from epochcast.importers.roles import spelled
-from epochcast.importers.rows import Malformed, Row, is_empty, one_line
+from epochcast.importers.rows import Malformed, Row, as_typed, is_empty, one_line
 from epochcast.importers.table import Table, decoded, read_text
 from epochcast.records import Footprint, Measurement, RunConfig, Warning_
 
@@ -137,7 +137,7 @@ def read(
         columns = _without_empty(understand(table.names, options), table)
         rows = _of_training(table, columns)
         ended = _that_ended(rows, columns)
-        require_names_of_devices(rows, columns)
+        require_names_of_devices(rows, columns, options.device)
         require_no_count_of_devices(rows, columns)
         require_known_before(rows, columns)
         entries = [RowReader(row, columns, options).entry() for row in ended]
@@ -164,13 +164,21 @@ def read(
 def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
     """Without rows of another kind, such as evaluations between the lines of the training.
 
-    They have no time, or other results than the first row that has one, and none of its own.
+    They say so (``mode``: val), or have no time, or other results than the first row that has one,
+    and none of its own. A row without a time in a table of runs is a mistake, and stays.
     """
     times = {c.name for c in columns if c.role in SECONDS}
     steps = _steps_of_jobs(table)
     results = {c.name for c in columns if c.why == RESULT}
-    timed = [row for row in table.rows if not times.isdisjoint(row.cells) and id(row) not in steps]
-    usual = results.intersection(timed[0].cells) if timed else set()
+    is_log = any(c.role in ("epoch", "step") for c in columns)
+    timed = [
+        row
+        for row in _in_training(table)
+        if any(not (is_log and is_empty(row.cells.get(name))) for name in times & set(row.cells))
+        and id(row) not in steps
+    ]
+    timed = timed or list(table.rows)
+    usual = results.intersection(timed[0].cells)
     of_others = [results.intersection(row.cells) for row in timed]
     return [
         row
@@ -179,19 +187,35 @@ def _of_training(table: Table, columns: Sequence[Column]) -> list[Row]:
     ]
 
 
+def _in_training(table: Table) -> Sequence[Row]:
+    """Rows whose mode, split or phase is training; all, where no row says so."""
+    for name in table.names:
+        if spelled(name)[-1:] and spelled(name)[-1] in PHASES:
+            said = [str(row.cells.get(name, "")).strip().lower() for row in table.rows]
+            if any(text.startswith("train") for text in said):
+                pairs = zip(table.rows, said, strict=True)
+                return [row for row, text in pairs if not text or text.startswith("train")]
+    return table.rows
+
+
 def _that_ended(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
-    """Without runs that failed, where only the time of the whole run is known.
+    """Without runs that failed and have no time, or where only that of the whole run is known.
 
     Raises:
         Malformed: none is left.
     """
-    roles = {c.role for c in columns}
     states = [c.name for c in columns if spelled(c.name) in (["state"], ["status"])]
-    if not states or not roles.isdisjoint({"epoch_seconds", "step_seconds", "run"}):
-        return list(rows)
-    kept = [row for row in rows if not any(_has_failed(row.cells.get(name)) for name in states)]
+    parts = [c.name for c in columns if c.role in ("epoch_seconds", "step_seconds")]
+    has_runs = any(c.role == "run" for c in columns)
+    kept = [
+        row
+        for row in rows
+        if not any(_has_failed(row.cells.get(name)) for name in states)
+        or any(not is_empty(row.cells.get(name)) for name in parts)
+        or (has_runs and not parts)
+    ]
     if rows and not kept:
-        raise rows[0].wrong("no run has come to its end", states[0])
+        raise rows[0].wrong("no run has come to its end, or has a time", states[0])
     return kept
 
 
@@ -263,10 +287,12 @@ def _notes(found: Sequence[Measurement], columns: Sequence[Column]) -> tuple[War
         notes.append(_note("one-time", count=str(single), runs=str(len(found))))
     batch = next((c.name for c in columns if c.role == "batch_size"), None)
     if batch and any(m.config.world_size > 1 for m in found) and not is_of_micro_batch(batch):
-        notes.append(_note("batch-of-one-device", column=batch))
+        advice = as_typed("--map", "global_batch", batch)
+        notes.append(_note("batch-of-one-device", column=batch, advice=advice))
     step = next((c for c in columns if c.role == "step_seconds"), None)
     if step and any(m.config.accumulation > 1 for m in found) and not is_of_micro_batch(step.name):
-        notes.append(_note("step-of-micro-batch", column=step.name))
+        advice = as_typed("--map", "update_seconds", step.name)
+        notes.append(_note("step-of-micro-batch", column=step.name, advice=advice))
     knobs = sorted({name for m in found for name, _ in m.config.sizes})
     sizes = {(m.workload, m.config.sizes) for m in found}
     if len(sizes) > len({m.workload for m in found}) and all(m.footprint is None for m in found):

@@ -34,10 +34,12 @@ from epochcast.importers.rows import Malformed, Row, is_empty, one_line
 DELIMITERS = ",;\t|"
 BLANKS = " "  # where there is no other delimiter, and every line has as many words
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-WITH_COMMA = re.compile(r"[+-]?(\d+),(\d+)(e[+-]?\d+)?", re.IGNORECASE)
+WITH_COMMA = re.compile(r"[+-]?(\d+),(\d+)(e[+-]?\d+)?\s*(?:%|[a-zµ]+)?", re.IGNORECASE)
 WITH_DOT = re.compile(r"[+-]?\d+\.\d+")
 MLFLOW = re.compile(r"\d{12,} [-+.\w]+ \d+")  # milliseconds since 1970, a value and a step
-STAMPED = re.compile(r"\s*\[[^\[\]{}\"]*\][ \t:]*[A-Za-z]")  # [2026-12-01 08:00] epoch 1, no JSON
+STAMPED = re.compile(
+    r"\s*(?:\[[^\[\]{}\"]*\][ \t:]*)+[A-Za-z]"
+)  # [2026-12-01 08:00] epoch 1, no JSON
 STAMP = re.compile(  # what a logger writes before the line, or a progress bar
     r"(?i:\s*(?:\[(?![^\]]*(?:ep|step|iter))[^\[\]{}]*\]\s*)*)"
     r"(?:\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?[\s:|-]*)?"
@@ -46,10 +48,13 @@ STAMP = re.compile(  # what a logger writes before the line, or a progress bar
 )
 RULE = re.compile(r"\s*:?-{2,}:?\s*")  # a cell of the line below the header of a table in Markdown
 PRINTED = re.compile(r"\s*\{\s*'")  # a dictionary as Python prints it, and no JSON
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf)"
+HOLDS_VALUE = re.compile(  # and is no name of a column: loss=0.9, 3.20it/s, 32
+    r"^(?:\W|\d)*$|(?:: +|=)[-+]?\d|^\d[\d.]*\w+/s$"
+)
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf)(?!\s+[a-z])"
 PAIR = re.compile(
-    rf"[\s,;|:\-\[\]]*([a-z][\w/@+.() ]*?)(?:\s*[:=]\s*|\s+)[\[(]?({NUMBER})((?:%|[mun]?s)?)"
-    r"(?:/\d+)?(?![\w.])",
+    rf"[\s,;|:/\-\[\]]*([a-z][\w/@+.() ]*?)(?:\s*[:=]\s*|\s+)[\[(]?({NUMBER})"
+    r"((?:%|[mun]?s|[KMGT]i?B)?)(?:/\s*\d+)?(?![\w.])",
     re.IGNORECASE,
 )
 END = re.compile(r"[\s,;|:\-\[\]]*")
@@ -145,7 +150,25 @@ def _csv_table(text: str, strict: bool) -> Table:
             row = Row(f"line {line}", {n: c for n, c in zip(names, cells, strict=False) if n}, part)
             _require_fit(row, cells, names, strict)
             rows.append(row)
-    return Table(named, tuple(_with_points(rows) if _delimiter(text, skipped) != "," else rows))
+    pointed = _with_points(rows) if _delimiter(text, skipped) != "," else rows
+    return _without_bounds(Table(named, tuple(pointed)))
+
+
+def _without_bounds(table: Table) -> Table:
+    """A chart of Weights & Biases without the bounds of each point, and of one run its name.
+
+    ``run - loss`` stands beside ``run - loss__MIN`` and ``run - loss__MAX``.
+    """
+    drawn = {name for name in table.names if f"{name}__MIN" in table.names}
+    bounds = {f"{name}{end}" for name in drawn for end in ("__MIN", "__MAX")}
+    runs = {name.rpartition(" - ")[0] for name in drawn}
+    run = f"{runs.pop()} - " if len(runs) == 1 else ""
+    names = {name: name.removeprefix(run) for name in table.names if name not in bounds}
+    rows = [
+        replace(row, cells={names[n]: cell for n, cell in row.cells.items() if n in names})
+        for row in table.rows
+    ]
+    return Table(tuple(names.values()), tuple(rows)) if drawn else table
 
 
 def _before_header(text: str) -> tuple[int, bool]:
@@ -185,7 +208,13 @@ def _require_fit(row: Row, cells: Sequence[str], names: Sequence[str], strict: b
 
 
 def _require_table(names: Sequence[str], lines: Iterable[str]) -> None:
-    """Refuse sentences: lines of words under one name."""
+    """Refuse a header of values, and sentences: lines of words under one name."""
+    values = [name for name in names if name and HOLDS_VALUE.search(name)]
+    if len(names) > 1 and 2 * len(values) >= len(names):
+        raise Malformed(
+            f"the first line has no names of columns but values, such as {values[0]!r}: write one "
+            "row for each epoch under a line with the names, e.g. epoch,epoch_s"
+        )
     if len(names) == 1 and any(re.search(r"[A-Za-z]\S* +\S", line) for line in lines):
         raise Malformed(
             "not a table: its lines are not divided by commas, semicolons, tabs or bars; write one "

@@ -157,7 +157,7 @@ def test_runs_that_failed_are_left_out_where_only_their_whole_time_is_known() ->
 
 def test_flops_that_do_not_follow_the_batch_are_asked() -> None:
     rows = "bs,step_ms,FLOPs (G)\n32,5,1.8\n64,9,1.8\n"
-    assert "--map flops_per_sample=FLOPs (G) if it is of one sample" in refused(rows)
+    assert "--map 'flops_per_sample=FLOPs (G)' if it is of one sample" in refused(rows)
     mapped = ImportOptions(
         workload="w",
         device="NVIDIA A100",

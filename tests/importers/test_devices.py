@@ -155,7 +155,7 @@ def test_the_one_time_of_all_epochs_holds_a_slow_start() -> None:
 )
 def test_what_may_count_devices_is_asked_and_no_knob(name: str) -> None:
     table = f"bs,step_ms,{name}\n32,50,4\n32,26,8\n"
-    with pytest.raises(StoreError, match=r"may count devices: --map world_size="):
+    with pytest.raises(StoreError, match=r"may count devices: --map '?world_size="):
         imported(table)
     counted = imported(table, replace(SAID, renamed={name: "world_size"})).measurements
     assert [m.config.world_size for m in counted] == [4, 8]

@@ -235,8 +235,8 @@ HEAD = "bs,width,epoch_seconds,peak_mib\n64,256,2.5,100\n"
         ('{"bs": true, "epoch_s": 1}', "line 1, column 'bs': expected a whole number"),
         ('{"bs": 1, "epoch_s": []}', "line 1, column 'epoch_s': expected positive numbers"),
         (
-            '{"bs": 1, "epoch_s": 1, "w": {"a": 1}}',
-            "line 1, column 'w': expected a number or a text",
+            '{"bs": 1, "epoch_s": 1, "w": {"a": [1], "b": 2}}',
+            "line 1, column 'w/a': expected a number or a text",
         ),
         (
             "bs,epoch_s,precision\n1,1,int8",

@@ -127,7 +127,6 @@ def test_times_of_one_run(name, said, line, start, steady) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "trainer_state.json",
         "keras_training.log",
         "lightning_metrics.csv",
         "timm_summary.csv",
@@ -143,6 +142,17 @@ def test_logs_without_a_clear_time_are_refused(name: str) -> None:
         imported(name)
     with pytest.raises(EpochcastError, match=r"no column is batch_size.*--batch-size"):
         imported(name, batch_size=None)
+
+
+def test_the_summary_of_the_trainer_is_the_time_of_its_training() -> None:
+    found = imported("trainer_state.json")
+    (m,) = found.measurements
+    assert m.step_seconds == (pytest.approx(1 / 1.308),)
+    line = "train_steps_per_second → throughput, updates/s: 1.308 updates/s"
+    assert line in map(column_line, found.columns)
+    assert {warning.code for warning in found.warnings} == {"other-rows", "one-time"}
+    with pytest.raises(EpochcastError, match=r"no column is batch_size.*--batch-size"):
+        imported("trainer_state.json", batch_size=None)
 
 
 def test_evaluations_between_the_lines_are_no_steps() -> None:

@@ -140,9 +140,9 @@ WARNINGS = {
     "since-start-steps": "the times in {column!r} only rise, so they are taken as times since the "
     "start, and the column of steps as optimizer steps; a micro-batch took {epochs}, … seconds",
     "batch-of-one-device": "{column!r} is taken as the batch of one device; if it is of all of "
-    "them together: --map global_batch={column}",
+    "them together: {advice}",
     "step-of-micro-batch": "{column!r} is taken as the time of one micro-batch; if it is of an "
-    "optimizer step, with all that is accumulated: --map update_seconds={column}",
+    "optimizer step, with all that is accumulated: {advice}",
     "no-counts": "the runs differ in model size ({knobs}), and no column counts what a step "
     "computes: with a column flops or params (or --footprints, where the workload can be run "
     "here), predictions of sizes that were not measured are much better",
