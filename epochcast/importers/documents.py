@@ -98,8 +98,9 @@ def _is_table(value: object) -> bool:
 
 def _named(entry: object) -> object:
     """A scalar as TensorBoard exports it; anything else as it is."""
-    is_scalar = isinstance(entry, list) and len(entry) == 3 and all(map(is_number, entry))
-    return dict(zip(("Wall time", "Step", "Value"), entry, strict=True)) if is_scalar else entry
+    if isinstance(entry, list) and len(entry) == 3 and all(map(is_number, entry)):
+        return dict(zip(("Wall time", "Step", "Value"), entry, strict=True))
+    return entry
 
 
 def _entries(found: Iterable[object]) -> list[Row]:

@@ -86,9 +86,9 @@ def meaning_of(name: str) -> Meaning:
     if name in ROLES:
         return Meaning(role=name)
     if group := GROUPED.fullmatch(name):
-        found = meaning_of(group["rest"])
-        if found.role or found.left_out or group["before"]:
-            return found
+        within = meaning_of(group["rest"])
+        if within.role or within.left_out or group["before"]:
+            return within
         return Meaning(left_out=RESULT if group["after"] else OF_JOB)
     text, bracket = _bracketed(name)
     words, each = _without_device(_words(text))
