@@ -28,7 +28,13 @@ MANY_ROWS, MANY_FIGURES = 3, 2  # from which on a column looks measured
 def require_names_of_devices(
     rows: Sequence[Row], columns: Sequence[Column], device: str | None
 ) -> None:
-    """Ask what numbers mean in a column that may name a device, count devices or number them."""
+    """Ask what numbers mean in a column that may name a device, count devices or number them.
+
+    Args:
+        rows: of the training.
+        columns: as they were read.
+        device: as the user says it, which goes before the column.
+    """
     for column in columns:
         cells = [str(row.cells.get(column.name, "")).strip() for row in rows]
         if column.role != "device" or column.said:
