@@ -1,11 +1,12 @@
 """Predicted beside measured: configurations that were probed, and runs that were followed.
 
-    predicted_against_measured   every configuration a point; the diagonal is a right prediction
-    step_time_by_batch_size      measured points over fitted curves with their P10–P90 bands
-    draw_comparison                    every followed run a point, by the epoch it had
+    draw_against_measured   every configuration a point; the diagonal is a right prediction
+    draw_by_batch_size      measured points over fitted curves with their P10–P90 bands
+    draw_comparison         every followed run a point, by the epoch it had
 
-One colour and marker is one model size. Axes are logarithmic: cost spans decades, and equal
-distances are equal ratios. A bar is P10–P90 and should cross the diagonal in 8 cases of 10.
+One colour, marker and kind of line is one model size. Axes are logarithmic: cost spans decades,
+and equal distances are equal ratios. A bar is P10–P90 and should cross the diagonal in 8 cases of
+10.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from epochcast.errors import UsageError
 from epochcast.records import Quantiles, RunConfig, Summary
 from epochcast.report.plots.pictures import (
     DASHED,
     INK,
+    PAGE,
     PALETTE,
     dress_axes,
     new_figure,
-    png,
     round_numbers,
+    set_title,
 )
-from epochcast.units import format_bytes, format_percent, format_seconds
+from epochcast.report.plots.probed import ProbedPrediction
+from epochcast.units import format_bytes, format_number_of, format_percent, format_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,31 +39,18 @@ if TYPE_CHECKING:
 
     from epochcast.costmodel.outcomes import Comparison
 
-Curve = tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]
+_T = TypeVar("_T")
 Subject = Literal["time", "memory"]
+WHAT: Mapping[Subject, str] = {"time": "time of one step", "memory": "peak of live tensors"}
 
+READ_AGAINST: Mapping[Subject, str] = {
+    "time": "On the diagonal the prediction is right.",
+    "memory": "Above the diagonal is safe; below it a run may run out of memory.",
+}
 _MARKERS = "osD^vPX"  # coprime with the palette: 42 combinations before one repeats
+_LINES = ("-", DASHED, "-.", ":")
 _LEGEND_ROWS = 14  # of more model sizes than this the rest is counted, not named
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbedPrediction:
-    """What a cost model says about a configuration that was measured.
-
-    Attributes:
-        measured_step_seconds: one steady micro-step.
-        predicted_step_seconds: the same, as predicted.
-        measured_peak_bytes: largest sum of live tensors; None where it was not tracked.
-        predicted_peak_bytes: the same, as predicted.
-    """
-
-    config: RunConfig
-    workload: str
-    measured_step_seconds: float
-    predicted_step_seconds: Quantiles
-    measured_peak_bytes: int | None = None
-    predicted_peak_bytes: Quantiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +62,59 @@ class Point:
     predicted: Quantiles
 
 
-def predicted_against_measured(
-    predictions: Sequence[ProbedPrediction], subject: Subject = "time"
-) -> bytes:
-    """A PNG: every configuration's prediction, with its P10–P90 bar, over its measurement.
+def probed_figures(
+    summaries: Sequence[Summary], predictions: Sequence[ProbedPrediction]
+) -> dict[str, tuple[Figure, str]]:
+    """All pictures of one workload on one device, by what they show, with how to read them.
 
     Args:
-        predictions: of one workload.
+        summaries: what was measured.
+        predictions: of the same; empty where there is no cost model.
+    """
+    drawn = {}
+    names: Mapping[Subject, str] = {"time": "step time", "memory": "peak memory"}
+    for subject, name in names.items():
+        if any(_measured(s, subject) for s in summaries):
+            words = "Points: measured. Lines and bands: predicted P50 and P10 to P90."
+            drawn[f"{name} by batch size"] = (
+                draw_by_batch_size(summaries, predictions, subject),
+                words,
+            )
+        if any(all(_pair(p, subject)) for p in predictions):
+            words = "Bars: P10 to P90. " + READ_AGAINST[subject]
+            drawn[f"{name}, predicted against measured"] = (
+                draw_against_measured(predictions, subject),
+                words,
+            )
+    return drawn
+
+
+def draw_against_measured(
+    predictions: Sequence[ProbedPrediction], subject: Subject = "time"
+) -> Figure:
+    """Every measured configuration's prediction, with its P10–P90 bar, over its measurement.
+
+    Args:
+        predictions: of one workload on one device.
         subject: seconds of a step, or bytes of its peak memory.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        ValueError: none of the predictions has a measured value above zero beside it.
+        UsageError: none of the predictions has a measured value above zero beside it.
     """
-    points = [point for point in _points(predictions, subject) if point.measured > 0]
+    points = [
+        Point(size_label(p.config), measured, predicted)
+        for p in predictions
+        for measured, predicted in [_pair(p, subject)]
+        if measured and predicted
+    ]
     if not points:
-        raise ValueError(f"no prediction of {subject} has a measurement beside it")
-    what = "step time" if subject == "time" else "peak tensor memory"
+        raise UsageError(f"no prediction of {subject} has a measurement beside it")
+    what = WHAT[subject]
     error = median(abs(p.predicted.p50 / p.measured - 1) for p in points)
-    title = f"{predictions[0].workload}: median error {format_percent(error)}"
-    return png(_against(points, subject, (f"measured {what}", f"predicted {what}"), title))
+    count = format_number_of(len(points), "configuration")
+    title = f"{predictions[0].workload}: median error {format_percent(error)} of {count}"
+    return _against(points, subject, (f"measured {what}", f"predicted {what}"), title)
 
 
 def draw_comparison(runs: Sequence[Comparison]) -> Figure:
@@ -130,60 +153,74 @@ def _against(
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         _set_ticks(axis, low, high, subject)
-    axes.set_title(title, loc="left")
+    set_title(axes, title)
     _add_legend(axes, loc="upper left")  # above the diagonal nothing is drawn
     return figure
 
 
-def step_time_by_batch_size(
-    summaries: Sequence[Summary], curves: Mapping[str, Curve] | None = None
-) -> bytes:
-    """A PNG: the measured step time over the batch size, and what was predicted for it.
+def draw_by_batch_size(
+    summaries: Sequence[Summary],
+    predictions: Sequence[ProbedPrediction] = (),
+    subject: Subject = "time",
+) -> Figure:
+    """What was measured over the batch size, and what was predicted for it.
 
     Args:
-        summaries: of one workload; those without a step time are left out.
-        curves: batch sizes, P10, P50 and P90 in seconds, by model size (its ``size_label``).
+        summaries: of one workload on one device; those without a measurement are left out.
+        predictions: of the same, for the curves and their bands.
+        subject: seconds of a step, or bytes of its peak memory.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        ValueError: no summary has a step time.
+        UsageError: nothing was measured.
     """
-    measured = [s for s in summaries if s.step_seconds]
-    if not measured:
-        raise ValueError("no summary has a step time")
-    curves = curves or {}
+    points = _by_size((s.config, _measured(s, subject)) for s in summaries)
+    curves = _by_size((p.config, _pair(p, subject)[1]) for p in predictions)
+    if not points:
+        raise UsageError(f"no configuration has a measured {WHAT[subject]}")
     figure, axes = _canvas(6.8, 4.2)
-    labels = {size_label(s.config) for s in measured} | set(curves)
-    for position, label in enumerate(sorted(labels, key=_natural)):
-        if label in curves:
-            _draw_curve(axes, curves[label], position)
-        _draw_steps(axes, [s for s in measured if size_label(s.config) == label], label, position)
-    sizes = [s.config.batch_size for s in measured] + [b for c in curves.values() for b in c[0]]
-    times = [s.step_seconds or 0.0 for s in measured] + [
-        second for curve in curves.values() for band in curve[1:] for second in band
-    ]
-    axes.set(xlabel="batch size (samples)", ylabel="time of one step")
-    axes.set(xlim=_limits(sizes), ylim=_limits(times))
-    _set_ticks(axes.yaxis, *_limits(times), "time")
-    _set_batch_ticks(axes.xaxis, {s.config.batch_size for s in measured})
+    for position, label in enumerate(sorted({*points, *curves}, key=_natural)):
+        _draw_curve(axes, curves.get(label, []), position)
+        measured = points.get(label, [])
+        at = [size for size, _ in measured]
+        axes.plot(at, [value for _, value in measured], **_look(label, position))
+    values = [value for line in points.values() for _, value in line]
+    values += [v for line in curves.values() for _, q in line for v in (q.p10, q.p90)]
+    probed = {size for line in points.values() for size, _ in line}
+    sizes = [*probed, *(size for line in curves.values() for size, _ in line)]
+    axes.set(xlabel="batch size (samples)", ylabel=WHAT[subject])
+    axes.set(xlim=_limits(sizes), ylim=_limits(values))
+    _set_ticks(axes.yaxis, *_limits(values), subject)
+    _set_batch_ticks(axes.xaxis, probed)
     note = "points: measured; lines: predicted P50, bands: P10–P90" if curves else "measured"
-    axes.set_title(f"{measured[0].workload}: {note}", loc="left")
+    set_title(axes, f"{summaries[0].workload}: {note}")
     _add_legend(axes, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return png(figure)
+    return figure
+
+
+def _measured(summary: Summary, subject: Subject) -> float | None:
+    return summary.step_seconds if subject == "time" else summary.peak_bytes
+
+
+def _pair(p: ProbedPrediction, subject: Subject) -> tuple[float | None, Quantiles | None]:
+    """What was measured, and what was predicted."""
+    if subject == "time":
+        return p.measured_step_seconds, p.predicted_step_seconds
+    return p.measured_peak_bytes, p.predicted_peak_bytes
+
+
+def _by_size(found: Iterable[tuple[RunConfig, _T | None]]) -> dict[str, list[tuple[int, _T]]]:
+    """Batch sizes in their order and what belongs to them, by model size."""
+    lines: dict[str, list[tuple[int, _T]]] = {}
+    for config, value in sorted(found, key=lambda pair: pair[0].batch_size):
+        if value:
+            lines.setdefault(size_label(config), []).append((config.batch_size, value))
+    return lines
 
 
 def size_label(config: RunConfig) -> str:
     """All of a configuration but its batch size: ``"width=512"``; empty if nothing else is set."""
     return replace(config, batch_size=1).label.removeprefix("batch_size=1").strip()
-
-
-def _points(predictions: Sequence[ProbedPrediction], subject: Subject) -> Iterable[Point]:
-    for p in predictions:
-        label = size_label(p.config)
-        if subject == "time":
-            yield Point(label, p.measured_step_seconds, p.predicted_step_seconds)
-        elif p.measured_peak_bytes is not None and p.predicted_peak_bytes is not None:
-            yield Point(label, p.measured_peak_bytes, p.predicted_peak_bytes)
 
 
 def _natural(label: str) -> list[tuple[float, str]]:
@@ -219,7 +256,7 @@ def _look(label: str, position: int) -> dict[str, Any]:
         "color": PALETTE[position % len(PALETTE)],
         "marker": _MARKERS[position % len(_MARKERS)],
         "markersize": 6,
-        "markeredgecolor": "white",
+        "markeredgecolor": PAGE,
         "markeredgewidth": 0.6,
         "linestyle": "none",
     }
@@ -234,16 +271,13 @@ def _draw_points(axes: Axes, points: Sequence[Point], label: str, position: int)
     )
 
 
-def _draw_curve(axes: Axes, curve: Curve, position: int) -> None:
-    batch_sizes, p10, p50, p90 = curve
+def _draw_curve(axes: Axes, curve: Sequence[tuple[int, Quantiles]], position: int) -> None:
+    sizes, shown = [size for size, _ in curve], [q for _, q in curve]
     color = PALETTE[position % len(PALETTE)]
-    axes.fill_between(batch_sizes, p10, p90, color=color, alpha=0.16, linewidth=0)
-    axes.plot(batch_sizes, p50, color=color, linewidth=1.6)
-
-
-def _draw_steps(axes: Axes, summaries: Sequence[Summary], label: str, position: int) -> None:
-    sizes = [s.config.batch_size for s in summaries]
-    axes.plot(sizes, [s.step_seconds or 0.0 for s in summaries], **_look(label, position))
+    low, high = [q.p10 for q in shown], [q.p90 for q in shown]
+    axes.fill_between(sizes, low, high, color=color, alpha=0.16, linewidth=0)
+    style = _LINES[position % len(_LINES)]
+    axes.plot(sizes, [q.p50 for q in shown], color=color, linewidth=1.6, linestyle=style)
 
 
 def _set_ticks(axis: Axis, low: float, high: float, subject: Subject) -> None:

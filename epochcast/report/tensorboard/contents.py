@@ -13,13 +13,14 @@ between its name and the size.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from epochcast.records import RunConfig, SizeValue, Summary
-from epochcast.report.plots import comparison
-from epochcast.report.plots.comparison import ProbedPrediction, size_label
+from epochcast.report.plots.comparison import probed_figures, size_label
+from epochcast.report.plots.pictures import png
+from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import events
 from epochcast.report.tensorboard.events import Entry
 from epochcast.report.tensorboard.index import slug, summary_id
@@ -82,8 +83,8 @@ def run_files(
         for summary in members:
             run = f"{name}/batch_size={summary.config.batch_size}"
             runs[run] += _session_entries(summary, knobs, trial=run)
-    for workload, chosen in _by_workload(predictions).items():
-        runs[slug(workload)] += _figure_entries(chosen, summaries)
+    for name, chosen in _by_workload(predictions).items():
+        runs[name] += _figure_entries(chosen, summaries)
     return {name: events.event_file(entries) for name, entries in runs.items() if entries}
 
 
@@ -120,10 +121,18 @@ def _series_name(summary: Summary, with_device: bool) -> str:
 
 
 def _by_workload(predictions: Sequence[ProbedPrediction]) -> dict[str, list[ProbedPrediction]]:
+    """By the name of the run that shows them; of several devices each has one."""
+    several = {w for w, count in Counter(_places(predictions)).items() if count > 1}
     groups: defaultdict[str, list[ProbedPrediction]] = defaultdict(list)
-    for prediction in predictions:
-        groups[prediction.workload].append(prediction)
+    for p in predictions:
+        name = slug(p.workload)
+        groups[f"{name}/{slug(p.device.label)}" if p.workload in several else name].append(p)
     return groups
+
+
+def _places(predictions: Sequence[ProbedPrediction]) -> Iterator[str]:
+    """Each workload as often as it has devices."""
+    return (workload for workload, _ in {(p.workload, p.device.key) for p in predictions})
 
 
 def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[Entry]:
@@ -204,38 +213,8 @@ def _as_type_of(column: Sequence[SizeValue], value: SizeValue) -> SizeValue:
 def _figure_entries(
     predictions: Sequence[ProbedPrediction], summaries: Sequence[Summary]
 ) -> Iterator[Entry]:
-    """The figures of one workload."""
-    yield events.image(
-        f"{FIGURE_GROUP}/step time, predicted against measured",
-        comparison.predicted_against_measured(predictions, "time"),
-        "Bars: P10 to P90. On the diagonal the prediction is right.",
-    )
-    if any(p.measured_peak_bytes and p.predicted_peak_bytes for p in predictions):
-        yield events.image(
-            f"{FIGURE_GROUP}/peak memory, predicted against measured",
-            comparison.predicted_against_measured(predictions, "memory"),
-            "Bars: P10 to P90. Above the diagonal is safe; below it a run may run out of memory.",
-        )
-    measured = [s for s in summaries if s.workload == predictions[0].workload and s.step_seconds]
-    if measured:
-        yield events.image(
-            f"{FIGURE_GROUP}/step time by batch size",
-            comparison.step_time_by_batch_size(measured, _curves(predictions)),
-            "Points: measured. Lines and bands: predicted P50 and P10 to P90.",
-        )
-
-
-def _curves(predictions: Sequence[ProbedPrediction]) -> dict[str, comparison.Curve]:
-    """Predicted seconds over the batch size, by model size."""
-    groups: defaultdict[str, list[ProbedPrediction]] = defaultdict(list)
-    for prediction in sorted(predictions, key=lambda p: p.config.batch_size):
-        groups[size_label(prediction.config)].append(prediction)
-    return {
-        label: (
-            [p.config.batch_size for p in group],
-            [p.predicted_step_seconds.p10 for p in group],
-            [p.predicted_step_seconds.p50 for p in group],
-            [p.predicted_step_seconds.p90 for p in group],
-        )
-        for label, group in groups.items()
-    }
+    """The figures of one workload on one device."""
+    here = (predictions[0].workload, predictions[0].device.key)
+    mine = [s for s in summaries if (s.workload, s.device.key) == here]
+    for name, (figure, description) in probed_figures(mine, predictions).items():
+        yield events.image(f"{FIGURE_GROUP}/{name}", png(figure), description)

@@ -27,18 +27,15 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.scatter import Calibrations
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
 from epochcast.records import Estimate, Summary
 from epochcast.report import require_packages
-from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.plots.probed import ProbedPrediction, predictions_of
 from epochcast.report.tensorboard.index import write_index
 from epochcast.report.text.estimate import estimate_markdown
 from epochcast.storage.query import Selection, model_of, selections
@@ -58,7 +55,7 @@ def publish(store: Store) -> None:
     found = selections(store.measurements())
     summaries = summarise(chain.from_iterable(s.measurements for s in found))
     models = list(_models(store, found))
-    predictions = [p for model in models for p in _predictions(model, summaries)]
+    predictions = [p for model in models for p in predictions_of(model, summaries)]
     texts = [estimate_markdown(_example(model)) for model in models]
     write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
 
@@ -74,25 +71,6 @@ def _models(store: Store, found: Iterable[Selection]) -> Iterator[CostModel]:
     for selection in sorted(found, key=lambda s: (s.newest.workload, s.newest.device.key)):
         with suppress(FitError):
             yield model_of(store, selection)
-
-
-def _predictions(model: CostModel, summaries: Sequence[Summary]) -> Iterator[ProbedPrediction]:
-    """What the model says of each configuration that was measured and is among its own."""
-    of_probes = replace(model, calibration=Calibrations())
-    for s in summaries:
-        variant = next((v for v in model.variants if s.config in v.configurations), None)
-        is_its_own = (s.workload, s.device) == (model.workload, model.device)
-        if variant is None or not is_its_own or s.step_seconds is None:
-            continue
-        at = ConfigurationCost(of_probes, variant, s.config)
-        yield ProbedPrediction(
-            config=s.config,
-            workload=s.workload,
-            measured_step_seconds=s.step_seconds,
-            predicted_step_seconds=at.step_scatter().quantiles(at.step()),
-            measured_peak_bytes=s.peak_bytes,
-            predicted_peak_bytes=peak.quantiles() if (peak := at.peak()) else None,
-        )
 
 
 def write_board(

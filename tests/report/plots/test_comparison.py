@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from matplotlib import image, rcParams
 
-from epochcast.errors import MissingDependency
+from epochcast.errors import MissingDependency, UsageError
 from epochcast.records import Device, Quantiles, RunConfig, Summary, make_sizes
 from epochcast.report.plots import comparison as plots
-from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.plots.pictures import png
+from epochcast.report.plots.probed import ProbedPrediction
 
 DEVICE = Device(kind="cpu", name="Xeon", memory_bytes=2**33, torch="2.13.0", threads=2)
 WHITE = 0.99
@@ -28,6 +29,7 @@ def predictions_of(widths: tuple[int, ...]) -> list[ProbedPrediction]:
         ProbedPrediction(
             config=RunConfig(batch_size=batch, sizes=make_sizes({"width": width})),
             workload="mnist-mlp",
+            device=DEVICE,
             measured_step_seconds=1e-6 * batch * width,
             predicted_step_seconds=_around(1e-6 * batch * width),
             measured_peak_bytes=batch * width * 100,
@@ -46,6 +48,7 @@ def summaries_of(widths: tuple[int, ...]) -> list[Summary]:
             device=DEVICE,
             status="ok",
             step_seconds=p.measured_step_seconds,
+            peak_bytes=p.measured_peak_bytes,
         )
         for p in predictions_of(widths)
     ]
@@ -64,28 +67,25 @@ def has_color(picture: np.ndarray, color: str) -> bool:  # type: ignore[type-arg
 
 @pytest.mark.parametrize("subject", ["time", "memory"])
 def test_every_model_size_has_its_colour(subject: plots.Subject, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    picture = pixels(
-        plots.predicted_against_measured(predictions_of((64, 512, 4096)), subject), tmp_path
-    )
+    drawn = plots.draw_against_measured(predictions_of((64, 512, 4096)), subject)
+    picture = pixels(png(drawn), tmp_path)
     blue, vermilion, green, purple = plots.PALETTE[:4]
     assert [has_color(picture, c) for c in (blue, vermilion, green, purple)] == [True] * 3 + [False]
 
 
 def test_measured_points_lie_over_curves_and_bands(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    curve = ([16, 256], [0.5e-3, 9e-3], [1e-3, 16e-3], [2e-3, 20e-3])
-    with_curve = pixels(
-        plots.step_time_by_batch_size(summaries_of((64,)), {"width=64": curve}), tmp_path
-    )
-    without = pixels(plots.step_time_by_batch_size(summaries_of((64,))), tmp_path)
+    measured, predicted = summaries_of((64,)), predictions_of((64,))
+    with_curve = pixels(png(plots.draw_by_batch_size(measured, predicted)), tmp_path)
+    without = pixels(png(plots.draw_by_batch_size(measured)), tmp_path)
     coloured = [(p.min(axis=-1) < WHITE).mean() for p in (with_curve, without)]
     assert coloured[0] > 1.5 * coloured[1]
     assert has_color(with_curve, plots.PALETTE[0])
 
 
 def test_it_is_a_png_of_a_legible_size() -> None:
-    png = plots.predicted_against_measured(predictions_of((64,)))
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", png[16:24])
+    content = png(plots.draw_against_measured(predictions_of((64,))))
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", content[16:24])
     assert 500 < width < 1200
     assert 400 < height < 1000
 
@@ -115,27 +115,42 @@ def test_sizes_are_ordered_by_number() -> None:
 
 @pytest.mark.parametrize("widths", [(64,), tuple(range(1, 41))])
 def test_one_and_many_sizes_can_be_drawn(widths: tuple[int, ...]) -> None:
-    assert plots.predicted_against_measured(predictions_of(widths))
-    assert plots.step_time_by_batch_size(summaries_of(widths))
+    figures = plots.probed_figures(summaries_of(widths), predictions_of(widths))
+    assert list(figures) == [
+        "step time by batch size",
+        "step time, predicted against measured",
+        "peak memory by batch size",
+        "peak memory, predicted against measured",
+    ]
+    for figure, _ in figures.values():
+        assert png(figure)
+
+
+def test_a_point_of_a_curve_is_no_measurement() -> None:
+    """Between probed batch sizes there is a prediction, and nothing to hold it to."""
+    some = predictions_of((64,))
+    more = replace(some[0], config=RunConfig(batch_size=48), measured_step_seconds=None)
+    title = plots.draw_against_measured([*some, more]).axes[0].get_title("left")
+    assert title == "mnist-mlp: median error 0.0 % of 3 configurations"
 
 
 def test_global_state_stays_as_it_is() -> None:
     before = dict(rcParams)
-    plots.predicted_against_measured(predictions_of((64, 512)))
+    png(plots.draw_against_measured(predictions_of((64, 512))))
     assert dict(rcParams) == before
 
 
 def test_nothing_to_draw_is_an_error() -> None:
     [first, *_] = predictions_of((64,))
-    with pytest.raises(ValueError, match="no prediction of time"):
-        plots.predicted_against_measured([])
-    with pytest.raises(ValueError, match="no prediction of memory"):
-        plots.predicted_against_measured([replace(first, measured_peak_bytes=None)], "memory")
-    with pytest.raises(ValueError, match="no summary has a step time"):
-        plots.step_time_by_batch_size([])
+    with pytest.raises(UsageError, match="no prediction of time"):
+        plots.draw_against_measured([])
+    with pytest.raises(UsageError, match="no prediction of memory"):
+        plots.draw_against_measured([replace(first, measured_peak_bytes=None)], "memory")
+    with pytest.raises(UsageError, match="no configuration has a measured time of one step"):
+        plots.draw_by_batch_size([])
 
 
 def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match=r"matplotlib is not installed; next: pip install"):
-        plots.predicted_against_measured(predictions_of((64,)))
+        plots.draw_against_measured(predictions_of((64,)))

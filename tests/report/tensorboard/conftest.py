@@ -8,7 +8,7 @@ import pytest
 from board_records import DEVICE, HOSTILE, make_summary
 
 from epochcast.records import Quantiles, RunConfig, Summary, make_sizes
-from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.plots.probed import ProbedPrediction
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def predictions(summaries: list[Summary]) -> list[ProbedPrediction]:
         ProbedPrediction(
             config=s.config,
             workload=s.workload,
+            device=s.device,
             measured_step_seconds=s.step_seconds,
             predicted_step_seconds=_around(1.1 * s.step_seconds),
             measured_peak_bytes=s.peak_bytes,

@@ -31,7 +31,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from torch.profiler import profile, record_function
 
 from epochcast.records import Quantiles
-from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard.following import BoardWatcher
 from epochcast.report.tensorboard.publish import write_board
 
@@ -113,6 +113,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ProbedPrediction(
             config=s.config,
             workload=s.workload,
+            device=s.device,
             measured_step_seconds=1e-3,
             predicted_step_seconds=Quantiles(
                 p05=0.8e-3, p10=0.9e-3, p50=1e-3, p90=1.2e-3, p95=1.3e-3

@@ -17,7 +17,7 @@ from tensorboard.util import tensor_util
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Summary, make_sizes
-from epochcast.report.plots.comparison import ProbedPrediction
+from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import publish
 from epochcast.report.tensorboard.contents import series_runs
 from epochcast.report.tensorboard.index import slug
@@ -92,9 +92,10 @@ def test_figures_and_text_are_shown(
     board = read(folder)
     tags = [tag for tag in board.GetAccumulator("mnist-mlp").Tags()["tensors"] if "figures" in tag]
     assert tags == [
-        "figures/step time, predicted against measured",
-        "figures/peak memory, predicted against measured",
         "figures/step time by batch size",
+        "figures/step time, predicted against measured",
+        "figures/peak memory by batch size",
+        "figures/peak memory, predicted against measured",
     ]
     for tag in tags:
         [event] = board.Tensors("mnist-mlp", tag)
