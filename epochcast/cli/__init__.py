@@ -6,6 +6,7 @@
     plan.py        plan; plan_request.py reads its options
     running.py     run
     watching.py    follow-log, tensorboard
+    reporting.py   report
     checking.py    check
     options.py     what the commands share
     settings.py    what a project says once, in a file
@@ -32,6 +33,7 @@ HOMES = {  # the file of each command, which is loaded when it is asked for; in 
     "predict": "predicting",
     "plan": "plan",
     "run": "running",
+    "report": "reporting",
     "tensorboard": "watching",
     "follow-log": "watching",
     "calibration": "predicting",

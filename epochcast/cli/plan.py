@@ -373,6 +373,11 @@ def plan(
     notes += _unused(found, options)
     if output:
         found.save(output)
+    if not model_file:
+        from epochcast.storage.asked import note_plan
+
+        with reading(store) as archive:
+            note_plan(archive, found)
     if plot:
         from epochcast.report.plots.pictures import save_picture
         from epochcast.report.plots.plan import draw_plan

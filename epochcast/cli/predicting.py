@@ -133,14 +133,16 @@ def predict(
     from epochcast.records import Warning_
     from epochcast.report.text.estimate import print_capacities, print_estimate, print_estimates
     from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.asked import note_questions
     from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
-    if model_file:
-        model, notes = CostModel.load(model_file), tuple[Warning_, ...]()
-        require_same(model, model_file, workload, device)
+    opened = None if model_file else reading(store)
+    if opened is None:
+        model, notes = CostModel.load(str(model_file)), tuple[Warning_, ...]()
+        require_same(model, str(model_file), workload, device)
     else:
-        with reading(store) as opened:
+        with opened:
             model, notes = fitted_model(opened, workload, device)
     memory, confidence = options["memory"], options["confidence"]
     capacities = [largest_batch(model, q, memory, confidence) for q in questions if memory]
@@ -149,6 +151,8 @@ def predict(
         priced = options["epochs"] or options["steps"]
         questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
+    if opened is not None and estimates:
+        note_questions(opened, model, questions)
     print_warnings(console(stderr=True), notes)
     if as_json:
         found = {"estimates": estimates, **({"capacities": capacities} if memory else {})}

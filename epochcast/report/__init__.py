@@ -1,4 +1,4 @@
-"""Records to people: words and tables on a terminal, pictures, and what TensorBoard shows.
+"""Records to people: words and tables on a terminal, pictures, a page, and what TensorBoard shows.
 
     text/         a sweep, measurements, dry runs, what is built in  ──▶  probing.py
                   CostModel, Estimate, earlier runs  ──▶  estimate.py      Plan ──▶ plan.py
@@ -7,6 +7,7 @@
                   layout.py: tables and sentences that fit a terminal
                   terminal.py: what may reach one
     plots/        plan.py, following.py, comparison.py: figures; pictures.py: figures to files
+    html/         a plan or a store ──▶ one page to hand on
     tensorboard/  a store or a run ──▶ event files, and a tab of our own
 
 Text is written to a rich ``Console`` or a function that the caller passes, so that a test can

@@ -3,6 +3,7 @@
     draw_against_measured   every configuration a point; the diagonal is a right prediction
     draw_by_batch_size      measured points over fitted curves with their P10–P90 bands
     draw_comparison         every followed run a point, by the epoch it had
+    draw_followed           every epoch of followed runs in the band that was predicted for it
 
 One colour, marker and kind of line is one model size. Axes are logarithmic: cost spans decades,
 and equal distances are equal ratios. A bar is P10–P90 and should cross the diagonal in 8 cases of
@@ -12,16 +13,21 @@ and equal distances are equal ratios. A bar is P10–P90 and should cross the di
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from epochcast.costmodel.outcomes import actual_seconds
 from epochcast.errors import UsageError
-from epochcast.records import Quantiles, RunConfig, Summary
+from epochcast.records import Quantiles, RunConfig, RunOutcome, Summary
 from epochcast.report.plots.pictures import (
+    BLUE,
     DASHED,
     INK,
+    ORANGE,
     PAGE,
     PALETTE,
     dress_axes,
@@ -50,6 +56,8 @@ READ_AGAINST: Mapping[Subject, str] = {
 _MARKERS = "osD^vPX"  # coprime with the palette: 42 combinations before one repeats
 _LINES = ("-", DASHED, "-.", ":")
 _LEGEND_ROWS = 14  # of more model sizes than this the rest is counted, not named
+_RUNS = 30  # of a picture: more are too narrow to tell apart
+_RATIOS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 _LADDER = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
@@ -138,6 +146,55 @@ def draw_comparison(runs: Sequence[Comparison]) -> Figure:
     plural = "" if len(shown) == 1 else "s"
     title = f"{what}, {len(shown)} run{plural}: {format_percent(inside)} between P10 and P90"
     return _against(points, "time", ("actual epoch", "predicted epoch"), title)
+
+
+def draw_followed(outcomes: Sequence[RunOutcome]) -> Figure:
+    """Epochs of followed runs over what was predicted for them, a column for each run.
+
+    Raises:
+        UsageError: no run has an epoch beside a prediction.
+        MissingDependency: matplotlib is not installed.
+    """
+    judged = [o for o in outcomes if actual_seconds(o) and o.predicted.epoch.p10 > 0]
+    shown = sorted(judged, key=lambda o: o.finished_at)[-_RUNS:]
+    if not shown:
+        raise UsageError("no followed run has a whole steady epoch to draw beside its prediction")
+    figure = new_figure(6.8, 3.4)
+    axes = figure.subplots()
+    axes.set(yscale="log")
+    dress_axes(axes)
+    for at, outcome in enumerate(shown):
+        _draw_outcome(axes, at, outcome, named=not at)
+    axes.axhline(1.0, color=INK, linewidth=1, linestyle=DASHED, zorder=1)
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    ticks = sorted({1.0, *_RATIOS[bisect(_RATIOS, low) : bisect(_RATIOS, high)]})
+    axes.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    ends = sorted({0, len(shown) - 1})
+    dates = [
+        f"{datetime.fromtimestamp(shown[at].finished_at, timezone.utc):%Y-%m-%d}" for at in ends
+    ]
+    axes.set_xticks(ends, labels=dates)
+    axes.set(xlim=(-0.7, len(shown) - 0.3), ylabel="epoch, actual over predicted P50")
+    last = f", the last {_RUNS}" if len(judged) > _RUNS else ""
+    set_title(
+        axes, f"{format_number_of(len(judged), 'followed run')}{last}, the newest on the right"
+    )
+    figure.legend(loc="outside lower left", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_outcome(axes: Axes, at: int, outcome: RunOutcome, named: bool) -> None:
+    """The predicted band of a run, each of its epochs, and their median."""
+    q, share = outcome.predicted.epoch, outcome.epoch_share
+    ends, labels = [at - 0.4, at + 0.4], ("predicted P10–P90", "epochs", "their median")
+    band, points, middle = labels if named else (None, None, None)
+    low, high = q.p10 / q.p50, q.p90 / q.p50
+    axes.fill_between(ends, low, high, color=BLUE, alpha=0.26, linewidth=0, label=band)
+    every = [seconds / share / q.p50 for seconds in outcome.epoch_seconds if seconds > 0]
+    across = [at - 0.25 + 0.5 * (k + 0.5) / len(every) for k in range(len(every))]
+    axes.plot(across, every, "o", color=INK, markersize=2.4, alpha=0.7, label=points)
+    axes.plot(ends, [median(every)] * 2, color=ORANGE, linewidth=2, label=middle)
 
 
 def _against(

@@ -33,15 +33,16 @@ from pathlib import Path
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
-from epochcast.records import Estimate, Summary
+from epochcast.records import Summary
 from epochcast.report import require_packages
 from epochcast.report.plots.probed import ProbedPrediction, predictions_of
 from epochcast.report.tensorboard.index import write_index
 from epochcast.report.text.estimate import estimate_markdown
+from epochcast.report.text.plan import plan_markdown
+from epochcast.storage.asked import answers, asked_about, example
 from epochcast.storage.query import Selection, model_of, selections
 from epochcast.storage.store import Store
 
-EXAMPLE_EPOCHS, EXAMPLE_STEPS = 10, 1000  # of the run priced in the text
 _OURS = re.compile(r"events\.out\.tfevents\.(\d{10}\.\d{9})\.\d+\.epochcast")
 _EMPTY_SECONDS = 600  # by then TensorBoard has advanced: it reloads every 5 s by default
 
@@ -56,14 +57,17 @@ def publish(store: Store) -> None:
     summaries = summarise(chain.from_iterable(s.measurements for s in found))
     models = list(_models(store, found))
     predictions = [p for model in models for p in predictions_of(model, summaries)]
-    texts = [estimate_markdown(_example(model)) for model in models]
+    texts = [_answer(store, model) for model in models]
     write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
 
 
-def _example(model: CostModel) -> Estimate:
-    """What a run would cost; one of steps where nobody has seen an epoch, or it has no end."""
-    in_steps = model.predict(steps=EXAMPLE_STEPS)
-    return model.predict(epochs=EXAMPLE_EPOCHS) if in_steps.has_epochs else in_steps
+def _answer(store: Store, model: CostModel) -> str:
+    """What was asked last, or what a run would cost, in Markdown."""
+    asked = asked_about(store, model)
+    if asked is not None and asked.plan is not None:
+        return plan_markdown(asked.plan)
+    answered = answers(model, asked.questions) if asked else ()
+    return "\n\n".join(map(estimate_markdown, answered or [example(model)]))
 
 
 def _models(store: Store, found: Iterable[Selection]) -> Iterator[CostModel]:

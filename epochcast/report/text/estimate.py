@@ -65,8 +65,16 @@ def print_model(console: Console, model: CostModel) -> None:
 def print_estimate(console: Console, estimate: Estimate) -> None:
     """One run in full: totals, every term, memory, money, and what it all rests on."""
     console.print(Text(_heading(estimate), style="bold"), soft_wrap=True)
-    console.print(Text(_epoch_line(estimate)), soft_wrap=True)
+    console.print(Text(epoch_line(estimate)), soft_wrap=True)
     console.print()
+    console.print(estimate_table(estimate))
+    console.print()
+    console.print(Text(probing_line(estimate)), soft_wrap=True)
+    print_warnings(console, estimate.warnings)
+
+
+def estimate_table(estimate: Estimate) -> Table:
+    """Every term of a run, its memory and money, as quantiles and shares."""
     table = plain_table()
     table.add_column("")
     for heading in ("P10", "P50", "P90", "share"):
@@ -81,16 +89,21 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
         table.add_row(label, *_seconds(term.seconds), format_percent(term.share))
     for label, cells in _further_rows(estimate):
         table.add_row(label, *cells)
-    console.print(table)
-    console.print()
-    console.print(Text(_probing_line(estimate)), soft_wrap=True)
-    print_warnings(console, estimate.warnings)
+    return table
 
 
 def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     """Several runs, a row each."""
     first = estimates[0]
     console.print(Text(f"{first.workload} on {first.device.label}", style="bold"))
+    console.print(estimates_table(estimates))
+    console.print(Text(probing_line(estimates[-1])), soft_wrap=True)
+    print_warnings(console, (w for e in estimates for w in e.warnings))
+
+
+def estimates_table(estimates: Sequence[Estimate]) -> Table:
+    """Several runs, a row each."""
+    first = estimates[0]
     totals = [e.total_seconds for e in estimates]
     cells = {
         "epochs" if first.steps is None else "steps": [
@@ -113,9 +126,7 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
         cells["cost P90"] = [format_money(c.p90) for c in costs]
-    console.print(columns(cells))
-    console.print(Text(_probing_line(estimates[-1])), soft_wrap=True)
-    print_warnings(console, (w for e in estimates for w in e.warnings))
+    return columns(cells)
 
 
 def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:
@@ -145,7 +156,7 @@ def estimate_markdown(estimate: Estimate) -> str:
     rows += _further_rows(estimate)
     lines = [f"**{_heading(estimate)}**", "", "| | P10 | P50 | P90 |", "|---|--:|--:|--:|"]
     lines += [f"| {label} | {' | '.join(cells[:3])} |" for label, cells in rows]
-    return "\n".join([*lines, "", _probing_line(estimate)])
+    return "\n".join([*lines, "", probing_line(estimate)])
 
 
 def _total_label(estimate: Estimate) -> str:
@@ -161,7 +172,8 @@ def _heading(estimate: Estimate) -> str:
     return f"{estimate.workload}  {estimate.config.label}  on {estimate.device.label}"
 
 
-def _epoch_line(estimate: Estimate) -> str:
+def epoch_line(estimate: Estimate) -> str:
+    """Samples and steps of an epoch, and what a step takes."""
     step = f"{format_seconds(estimate.step_seconds.p50)} a step{_what_rules(estimate)}"
     if not estimate.has_epochs:
         return step
@@ -215,7 +227,8 @@ def _phase_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
     return rows if len(rows) > 1 else []
 
 
-def _probing_line(estimate: Estimate) -> str:
+def probing_line(estimate: Estimate) -> str:
+    """What measuring took beside what the run takes."""
     if not estimate.probing_seconds:
         return f"Measured elsewhere; the run takes {format_seconds(estimate.total_seconds.p50)}."
     share = estimate.probing_seconds / estimate.total_seconds.p50
@@ -249,8 +262,13 @@ def print_compared(console: Console, compared: Compared) -> None:
     """Every run, the newest last; how many were inside; what the next prediction makes of them."""
     console.print(runs_table(compared.runs, console.width))
     console.print()
-    for line in (_inside_line(compared), *map(_correction_line, compared.corrections)):
+    for line in compared_lines(compared):
         console.print(Text(line), soft_wrap=True)
+
+
+def compared_lines(compared: Compared) -> list[str]:
+    """How many runs were inside their intervals, and what the next prediction makes of them."""
+    return [_inside_line(compared), *map(_correction_line, compared.corrections)]
 
 
 def print_how_to_follow(console: Console, asked: str, known: Sequence[str]) -> None:

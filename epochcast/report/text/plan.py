@@ -82,8 +82,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     say(console, limits_line(plan.budget))
     console.print()
     console.print(totals_table(plan))
-    _print_sentences(console, _reasons(plan, plan.chosen))
-    _print_sentences(console, [*_stop_lines(plan), *_outlook_lines(plan)])
+    _print_sentences(console, reasons(plan))
+    _print_sentences(console, stopping(plan))
     if len(plan.options) > 1:
         title = (
             f"Options; nothing beats those with * in time, cost, memory and {plan.unit}s at once"
@@ -93,6 +93,16 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_tables(console, _timeline_title(plan, moments[0].row_count), moments)
     notes = [f"note: {text}" for text in dict.fromkeys(map(warning_text, plan.warnings))]
     _print_sentences(console, notes, "yellow")
+
+
+def plan_markdown(plan: Plan) -> str:
+    """The answer as Markdown, for TensorBoard's text tab."""
+    table = totals_table(plan)
+    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+    lines = ["| | P10 | P50 | P90 |", "|---|--:|--:|--:|", *(f"| {' | '.join(r)} |" for r in rows)]
+    named = f"**{plan.workload}  on {plan.device.label}: {choice_line(plan)}**"
+    why = [f"* {line}" for line in (*reasons(plan), *stopping(plan))]
+    return "\n".join([named, "", limits_line(plan.budget), "", *lines, "", *why])
 
 
 def _print_sentences(console: Console, lines: Sequence[str], style: str = "") -> None:
@@ -157,8 +167,9 @@ def choice_line(plan: Plan) -> str:
     return f"Run {some}{epochs}{folds} with {chosen.config.label}"
 
 
-def _reasons(plan: Plan, chosen: Option) -> list[str]:
+def reasons(plan: Plan) -> list[str]:
     """Why it is as many epochs, what is left, what more would take, what to set."""
+    chosen = plan.chosen
     lines = _beside_target(chosen)
     if chosen.binding is not None:
         lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen, plan.unit)}.")
@@ -251,9 +262,10 @@ def _spacing(saves: Sequence[int], unit: CountUnit) -> str:
     return f"one after every {unit}" if gaps[-1] == 1 else f"one {about}every {usual:,} {unit}s"
 
 
-def _stop_lines(plan: Plan) -> list[str]:
+def stopping(plan: Plan) -> list[str]:
+    """When to end early, how likely that is, and what the learning curve promises."""
     lines = [f"Stop {rule_text(rule, plan.metric, plan.unit)}." for rule in plan.stop_rules]
-    return lines + _early_end_lines(plan)
+    return [*lines, *_early_end_lines(plan), *_outlook_lines(plan)]
 
 
 def _early_end_lines(plan: Plan) -> list[str]:

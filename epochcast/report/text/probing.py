@@ -149,14 +149,15 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
         }
         settings = "".join(f"  {name}={value}" for name, value in fixed.items())
         console.print(Text(f"{good[0].workload}{settings}", style="bold"))
-        console.print(_summary_table(good, console.width))
+        console.print(summary_table(good, console.width))
     for s in summaries:
         if s.status != "ok":
             line = f"{s.config.label}: {s.status}: {s.message} (log: {s.log})"
             console.print(Text(line, style="red"), soft_wrap=True)
 
 
-def _summary_table(summaries: Sequence[Summary], width: int) -> Table:
+def summary_table(summaries: Sequence[Summary], width: int) -> Table:
+    """A row for each configuration: its time, its memory, and what takes them."""
     knobs = _varying_knobs(s.config for s in summaries)
     cells = {
         "step": [maybe(format_seconds, s.step_seconds) for s in summaries],

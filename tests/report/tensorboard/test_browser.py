@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +23,6 @@ import sample_runs
 import torch
 from board_records import HOSTILE, make_summary
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -45,18 +43,6 @@ from pathlib import Path
 from epochcast.report.tensorboard import serve
 serve(Path(sys.argv[1]), port=0, on_ready=lambda url: print(url, flush=True))
 """
-
-# Chromium in a container: no sandbox, no GPU, none of its own calls home.
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1500,1000",
-)
 
 # Colours of the canvases on which Perfetto draws, as a set; text and grid alone have a handful.
 COLOURS = """
@@ -163,24 +149,6 @@ def url(board: Path) -> Iterator[str]:
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert "will become an error" not in errors
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A new browser with an empty profile."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    missing = [name for name, path in programs.items() if path is None]
-    if missing:
-        text = f"not installed: {', '.join(missing)}; apt-get install chromium chromium-driver"
-        pytest.fail(text) if os.environ.get("CI") == "true" else pytest.skip(text)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(programs["chromium"])
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
