@@ -75,13 +75,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def content(folder: Path) -> str:
     """The page about the plan, as the command writes it."""
-    places = [
-        "--store",
-        str(folder / ".epochcast/measurements.sqlite"),
-        "-o",
-        str(folder / "r.html"),
-    ]
-    result = CliRunner().invoke(cli, ["report", str(folder / "plan.json"), *places, "--json"])
+    store, file = folder / ".epochcast/measurements.sqlite", folder / "r.html"
+    options = ["--store", str(store), "-o", str(file), "--json"]
+    result = CliRunner().invoke(cli, ["report", str(folder / "plan.json"), *options])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["bytes"] == file.stat().st_size
