@@ -10,14 +10,16 @@ from epochcast.costmodel.lines import DOUBTFUL_LEFT
 from epochcast.records import Sizes, Warning_
 from epochcast.records.estimate import ENDLESS
 from epochcast.records.measurement import IMPORTED
-from epochcast.units import format_percent
+from epochcast.units import format_half_width, format_percent
 
 LEVELS_OF_A_POWER = 4  # a constant and a power go through any three that rise
 UNFORETOLD_SD = 0.15  # for each doubling: three times what is assumed
 FAR_DOUBLINGS = 1.0  # outside the probed range by more than this: said in words
+TOLERATED = 0.2  # half the 90 % interval of a later run: beyond, a deadline loses a fifth to it
 MEMORY_TIGHT = 0.95  # of the device: fragmentation takes a few per cent (pytorch allocator notes)
 IMPORT_MORE = {  # instead of advice to probe, of imported runs, which nobody can
     "one-round": "one-round-imported",
+    "rounds-differ": "rounds-differ-imported",
     "few-configurations": "few-configurations-imported",
     "far-extrapolation": "far-extrapolation-imported",
     "far-extrapolation-from-zero": "far-extrapolation-from-zero-imported",
@@ -117,6 +119,9 @@ def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
     found = []
     if variant.rounds == 1:
         found.append(Warning_(code="one-round"))
+    elif (width := variant.run.quantile(1.0, 0.95) - 1.0) > TOLERATED:
+        told = (("rounds", str(variant.rounds)), ("width", format_half_width(width)))
+        found.append(Warning_(code="rounds-differ", details=told))
     if len(variant.configurations) < 3:
         count = str(len(variant.configurations))
         found.append(Warning_(code="few-configurations", details=(("count", count),)))

@@ -37,6 +37,7 @@ from epochcast.costmodel.discrepancy import MIN_ROWS
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import Question, choose_variant, predict
+from epochcast.costmodel.remarks import TOLERATED
 from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.tails import tails_of
 from epochcast.devices.cards import device_like
@@ -59,7 +60,6 @@ from epochcast.units import format_half_width
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
 DEFAULT_UNTIL = 0.05
-TOLERATED = 0.2  # half the 90 % interval of a later run: beyond, a deadline loses a fifth to it
 HOPELESS = 0.05  # with so little confidence it would still have to fit to be tried
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
 SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")

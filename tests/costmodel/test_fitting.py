@@ -82,6 +82,14 @@ def test_rounds_give_the_scatter() -> None:
     assert EXACT.variants[0].run.sd == LEAST_RUN_SD
 
 
+@pytest.mark.parametrize(("sd", "told"), [(0.005, False), (0.3, True)])
+def test_rounds_that_differ_much_are_told_with_every_estimate(sd: float, told: bool) -> None:
+    sweep = truths.sweep(batch_sizes=(32, 64), widths=(256,), round_sd=sd)
+    warnings = {w.code: dict(w.details) for w in fit(sweep).predict(epochs=1).warnings}
+    assert ("rounds-differ" in warnings) == told
+    assert not told or warnings["rounds-differ"]["rounds"] == "3"
+
+
 @pytest.mark.parametrize("round_sd", [0.02, 0.2])
 def test_intervals_cover_runs_of_unseen_configurations(round_sd: float) -> None:
     """P10–P90 of a step holds a further run's in about 80 % of simulated sweeps, P5–P95 in 90 %."""

@@ -56,6 +56,8 @@ WARNINGS = {
     "{width}: more are made, {limit} at most (--rounds {rounds} makes none)",
     "rounds-differ": "{rounds} rounds differ so much that the 90 % interval of a later run is "
     "{width}; a quieter machine or more rounds narrow it",
+    "rounds-differ-imported": "{rounds} runs of one configuration differ so much that the 90 % "
+    "interval of a later run is {width}; runs on a quieter machine, or more of them, narrow it",
     "few-configurations": "only {count} configurations were probed: which form of model is right "
     "cannot be checked; probe more batch sizes",
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",
