@@ -28,8 +28,9 @@ from torch.utils._pytree import tree_leaves
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import DeviceTimer
-from epochcast.profiler.loop import PATIENT_SECONDS, PATIENT_STEPS, TrainingLoop, optimized
+from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.timing import Stepper
+from epochcast.profiler.updates import PATIENT_SECONDS, PATIENT_STEPS, optimized
 from epochcast.records import Warning_
 
 COMPARED = 3  # losses at each end: one batch may be an odd one
@@ -271,6 +272,8 @@ def whole_batches(loop: TrainingLoop) -> tuple[Warning_, ...]:
     the batch size in its second one, as sequences with their time first have.
     """
     asked = loop.config.batch_size
+    if loop.workload.batch_from_data:
+        return ()
     with torch.random.fork_rng(devices=()):
         batches = list(islice(iter(loop.train_loader(in_process=True)), 2))
     shapes = [x.shape for b in batches for x in tree_leaves(b) if isinstance(x, Tensor)]

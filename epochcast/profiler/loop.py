@@ -7,8 +7,8 @@
 This is the loop that every measurement is a measurement of, so it does what a careful plain
 PyTorch loop does and nothing else.
 
-Where batches differ in size (padded text, images of many sizes), ``draw`` finds two that stand for
-an epoch, and where a step fails, ``naming_layer`` says in which layer:
+Where batches differ in size (padded text, images of many sizes), ``draw_batches`` finds two that
+stand for an epoch:
 
     elements of each batch drawn     ▂▅▃▆▄▃▇▄▅ …      padding included, for it is computed too
     typical                          the one nearest to their mean: what a step costs
@@ -17,10 +17,8 @@ an epoch, and where a step fails, ``naming_layer`` says in which layer:
 
 from __future__ import annotations
 
-import inspect
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
@@ -34,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import DeviceTimer
+from epochcast.profiler.updates import around_updates, needs_closure, optimized
 from epochcast.profiler.workload import Workload
 from epochcast.records import RunConfig, Sizes
 
@@ -48,12 +47,8 @@ _WORKER_OPTIONS = (
     "pin_memory_device",
 )
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# How CPU and MPS allocators say it; CUDA raises torch.OutOfMemoryError.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
-PATIENT_STEPS = 64  # a step of its own may accumulate for so long before it updates
-PATIENT_SECONDS = 20.0  # or for so long
 ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
 
 
@@ -265,44 +260,57 @@ class TrainingLoop:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.config.precision])
 
-    def train_loader(self, *, in_process: bool = False) -> DataLoader[Any]:
+    def train_loader(self, *, in_process: bool = False) -> Passes:
         """Full batches only: the last partial batch is the cost model's business.
 
         Args:
             in_process: without worker processes and pinned memory, for a few batches.
         """
-        options = dict(self.workload.loader_options)
+        work, options = self.workload, dict(self.workload.loader_options)
         if in_process:
             options = {k: v for k, v in options.items() if k not in _WORKER_OPTIONS}
-        if "sampler" not in options and not isinstance(self.workload.train_data, IterableDataset):
-            options["shuffle"] = self.workload.shuffle
-        return self._loader(
-            self.workload.train_data, self.config.batch_size, {**options, "drop_last": True}
-        )
+        if not {"sampler", "batch_sampler"} & set(options) and not isinstance(
+            work.train_data, IterableDataset
+        ):
+            options["shuffle"] = work.shuffle
+        batch_size = self.config.batch_size
+        if work.batch_from_data:
+            options.pop("drop_last", None)
+            loader = self._loader(work.train_data, None, options)
+        else:
+            loader = self._loader(work.train_data, batch_size, {**options, "drop_last": True})
+        return Passes(loader, work.samples_per_epoch, work.samples_per_epoch // batch_size)
 
-    def eval_loader(self, *, in_process: bool = False) -> DataLoader[Any] | None:
+    def eval_loader(self, *, in_process: bool = False) -> Passes | None:
         """The evaluation data in order, all of it; None if the workload has none.
 
         Args:
             in_process: without worker processes and pinned memory, for a few batches.
         """
-        if self.workload.eval_data is None:
+        work = self.workload
+        if work.eval_data is None:
             return None
-        options = dict(self.workload.loader_options)
-        for name in ("sampler", "drop_last", *(_WORKER_OPTIONS if in_process else ())):
+        options = dict(work.loader_options)
+        for name in ("sampler", "batch_sampler", "drop_last"):
             options.pop(name, None)
-        return self._loader(self.workload.eval_data, self.config.evaluated_at_once, options)
+        for name in _WORKER_OPTIONS if in_process else ():
+            options.pop(name, None)
+        at_once = self.config.evaluated_at_once
+        loader = self._loader(work.eval_data, None if work.makes_eval_batches else at_once, options)
+        samples = work.samples_per_evaluation
+        return Passes(loader, samples, -(-samples // at_once))
 
     def _loader(
-        self, data: Dataset[Any], batch_size: int, options: dict[str, Any]
+        self, data: Dataset[Any], batch_size: int | None, options: dict[str, Any]
     ) -> DataLoader[Any]:
-        collate = self.workload.collate
-        return DataLoader(data, batch_size=batch_size, collate_fn=collate, **options)
+        if "batch_sampler" in options:  # which a loader wants to be told nothing else beside
+            return DataLoader(data, collate_fn=self.workload.collate, **options)
+        return DataLoader(data, batch_size=batch_size, collate_fn=self.workload.collate, **options)
 
     def partial_batch(self) -> Any | None:
         """A batch of the size of an epoch's last one; None if that is a full one or dropped."""
-        rest = samples_per_epoch(self.workload) % self.config.batch_size
-        if self.config.drop_last or not rest:
+        rest = self.workload.samples_per_epoch % self.config.batch_size
+        if self.config.drop_last or not rest or self.workload.batch_from_data:
             return None
         return self._first_samples(self.workload.train_data, rest)
 
@@ -311,8 +319,10 @@ class TrainingLoop:
         data = self.workload.eval_data
         if data is None:
             return []
+        if self.workload.makes_eval_batches:
+            return [next(iter(self.eval_loader(in_process=True) or ()))]
         at_once = self.config.evaluated_at_once
-        full, rest = divmod(len(data), at_once)  # type: ignore[arg-type]
+        full, rest = divmod(self.workload.samples_per_evaluation, at_once)
         sizes = ([at_once] if full else []) + ([rest] if rest else [])
         return [self._first_samples(data, size) for size in sizes]
 
@@ -328,6 +338,41 @@ class TrainingLoop:
                 self.workload.eval_step(batch)
             else:
                 self.loss(batch)
+
+
+class Passes:
+    """A loader that ends after an epoch's batches, whether its data has an end or not.
+
+    Args:
+        loader: makes the batches.
+        samples: of a pass.
+        batches: of a pass.
+    """
+
+    def __init__(self, loader: DataLoader[Any], samples: int, batches: int) -> None:
+        self.samples, self._loader, self._batches = samples, loader, batches
+        self.num_workers: int = loader.num_workers
+        self.prefetch_factor: int | None = loader.prefetch_factor
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """One pass.
+
+        Raises:
+            WorkloadError: there are fewer batches than was said.
+        """
+        drawn = 0
+        for batch in islice(self._loader, self._batches):
+            drawn += 1
+            yield batch
+        if drawn < self._batches - self.num_workers:  # each may drop a partial batch of its share
+            raise WorkloadError(
+                f"the data ended after {drawn:,} batches, but its epoch was said to have "
+                f"{self.samples:,} samples, which are {self._batches:,}: set samples= or "
+                "steps_per_epoch= right"
+            )
 
 
 def _each_of(data: Dataset[Any]) -> Iterator[Any]:
@@ -366,81 +411,8 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     return batch
 
 
-def optimized(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
-    """The parameters of optimizers."""
-    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
-
-
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer's step must be given a function that evaluates the loss."""
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
-
-
-def until_all_updated(
-    loop: TrainingLoop, batches: Iterable[Any], step: Callable[[Any], object]
-) -> bool:
-    """Step until every optimizer of a workload with a step of its own was stepped; whether it was.
-
-    Args:
-        loop: whose workload has a ``train_step``.
-        batches: endless.
-        step: makes a step of a batch.
-    """
-    waiting = {id(optimizer) for optimizer in loop.optimizers}
-    begun = time.perf_counter()
-    with around_updates(
-        loop.optimizers, before=lambda _: None, after=lambda o: waiting.discard(id(o))
-    ):
-        for batch in islice(batches, PATIENT_STEPS):
-            step(batch)
-            if not waiting or time.perf_counter() - begun > PATIENT_SECONDS:
-                break
-    return not waiting
-
-
-@contextmanager
-def around_updates(
-    optimizers: Iterable[torch.optim.Optimizer],
-    before: Callable[[torch.optim.Optimizer], object],
-    after: Callable[[torch.optim.Optimizer], object],
-) -> Iterator[None]:
-    """Within it, two functions are called around each step of some optimizers.
-
-    Not around one that is given a closure: it evaluates the loss, and is more than an update.
-
-    Args:
-        optimizers: those that are no optimizer of torch's are left alone.
-        before: called with the optimizer that is about to be stepped.
-        after: called with it when it has been.
-    """
-
-    def unless_closure(call: Callable[[torch.optim.Optimizer], object]) -> Callable[..., None]:
-        def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
-                call(optimizer)
-
-        return hook
-
-    of_torch = [o for o in optimizers if isinstance(o, torch.optim.Optimizer)]
-    with ExitStack() as stack:
-        for optimizer in of_torch:
-            for hooked in (
-                optimizer.register_step_pre_hook(unless_closure(before)),
-                optimizer.register_step_post_hook(unless_closure(after)),
-            ):
-                stack.callback(hooked.remove)
-        yield
-
-
 def _is_on(model: nn.Module, device: torch.device) -> bool:
     return all(t.device == device for t in chain(model.parameters(), model.buffers()))
-
-
-def samples_per_epoch(workload: Workload) -> int:
-    """Samples that one pass over the training loader draws."""
-    source: Sized = workload.loader_options.get("sampler") or workload.train_data  # type: ignore[assignment]
-    return len(source)
 
 
 def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunConfig:
@@ -450,7 +422,16 @@ def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunCo
         workload: built for these sizes.
         batch_size: None is the workload's own.
         sizes: its model-size knobs.
+
+    Raises:
+        WorkloadError: another batch size than that of the batches which the data makes.
     """
+    if workload.batch_from_data and batch_size not in (None, workload.batch_size):
+        raise WorkloadError(
+            f"the data makes its batches itself, of batch_size={workload.batch_size} samples, so "
+            f"none of {batch_size} can be probed: leave the batch size out, or make it a knob of "
+            "the workload function"
+        )
     return RunConfig(
         batch_size=batch_size or workload.batch_size,
         sizes=sizes,
@@ -526,62 +507,3 @@ def largest_eval_batch(loop: TrainingLoop) -> Any | None:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         return draw_batches(iter(loader), loop.config.evaluated_at_once).largest
-
-
-# -- what went wrong in a step ---------------------------------------------------------------------
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the device or the host had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY)
-
-
-@contextmanager
-def naming_layer(model: nn.Module) -> Iterator[None]:
-    """Within it, an error in a forward pass becomes an error that names the layer.
-
-    Raises:
-        WorkloadError: a layer refused its input.
-    """
-    entered: list[tuple[str, nn.Module, str]] = []
-    handles = []
-    for name, module in model.named_modules():
-        handles += _hooks(name, module, entered)
-    try:
-        yield
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if not entered or is_out_of_memory(error):
-            raise
-        raise WorkloadError(_describe(*entered[-1], error)) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hooks(name: str, module: nn.Module, entered: list[Any]) -> list[Any]:
-    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
-        entered.append((name, module, _shapes((args, kwargs))))
-
-    def leave(_: nn.Module, args: Any, output: Any) -> None:
-        while entered.pop()[1] is not module:  # layers within whose error the model has caught
-            continue
-
-    return [
-        module.register_forward_pre_hook(enter, with_kwargs=True),
-        module.register_forward_hook(leave),
-    ]
-
-
-def _describe(name: str, module: nn.Module, shapes: str, error: BaseException) -> str:
-    what = " ".join(repr(module).split())
-    described = what if len(what) <= 80 else type(module).__name__
-    where = f"layer {name!r}, {described}," if name else f"the model's own forward ({described})"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{where} failed on an input of shape {shapes}: {lines[0]}"
-
-
-def _shapes(args: Any) -> str:
-    shapes = [tuple(leaf.shape) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-    return ", ".join(map(str, shapes)) or "()"

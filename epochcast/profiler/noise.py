@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.loop import TrainingLoop, samples_per_epoch
+from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.protocol import Task
 from epochcast.profiler.timing import Stepper
 from epochcast.profiler.trial import ready
@@ -42,7 +42,7 @@ def measure_noise(task: Task) -> GradientNoise:
         raise WorkloadError(
             "a workload with a train_step of its own shows no gradients; give loss= or forward="
         )
-    samples = samples_per_epoch(loop.workload)
+    samples = loop.workload.samples_per_epoch
     count = min(MICRO_BATCHES, samples // batch_size)
     if count < 2:
         raise WorkloadError(

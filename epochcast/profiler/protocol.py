@@ -137,6 +137,7 @@ class CheckedWorkload:
     Attributes:
         config: None where the workload could not be built.
         problem: an error of the workload itself; probing it is pointless.
+        fixed_batch: whether no other batch size can be probed, because the data makes the batches.
         trouble: any other error of this one configuration; the sweep will record it.
         warnings: what is doubtful about how it trains.
     """
@@ -144,6 +145,7 @@ class CheckedWorkload:
     config: RunConfig | None = None
     samples: int = 0
     data: str = ""
+    fixed_batch: bool = False
     problem: str = ""
     trouble: str = ""
     warnings: tuple[Warning_, ...] = ()

@@ -338,6 +338,8 @@ def _batch_sizes(request: SweepRequest, checked: CheckedWorkload, log: Path) -> 
     """Those asked for, or around the workload's own; refused if there are none to be had."""
     own = checked.config.batch_size if checked.config else None
     batch_sizes = batch_sizes_around(request, own, checked.samples)
+    if checked.fixed_batch and own is not None and not request.batch_sizes:
+        batch_sizes = (own,)
     largest = max(batch_sizes, default=own)
     if largest is not None and checked.samples and largest > checked.samples:
         raise UsageError(

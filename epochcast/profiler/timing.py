@@ -264,7 +264,7 @@ def _whole_evaluations(
 
     Full batches alone say what an ordinary wait is; where there is one at most, none is known.
     """
-    full = len(loader.dataset) // loop.config.evaluated_at_once
+    full = loader.samples // loop.config.evaluated_at_once
     samples: list[float] = []
     restarts: list[float] = []
     begun = time.perf_counter()
@@ -289,7 +289,7 @@ def _long_evaluation(
             begun = time.perf_counter()
         elif _enough(len(moments) - ready, period, time.perf_counter() - begun, seconds):
             break
-    if len(moments) == len(loader) and len(loader.dataset) % loop.config.evaluated_at_once:
+    if len(moments) == len(loader) and loader.samples % loop.config.evaluated_at_once:
         moments.pop()
     steady = moments[ready:]
     return [timer.seconds(s, e) for s, e, _ in steady], [_restart([moments[0], *steady])]

@@ -33,15 +33,10 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
+from epochcast.profiler.failures import is_out_of_memory, naming_layer
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.learning import Losses, heard, train_first_steps, whole_batches
-from epochcast.profiler.loop import (
-    TrainingLoop,
-    config_of,
-    is_out_of_memory,
-    naming_layer,
-    samples_per_epoch,
-)
+from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import CheckedWorkload, Task, TrialSpec
 from epochcast.profiler.target import build, source_of
 from epochcast.profiler.workload import Workload, first_line
@@ -228,10 +223,9 @@ def build_afresh(spec: TrialSpec) -> Workload:
 
 
 def _about(workload: Workload) -> dict[str, Any]:
-    evaluation = workload.eval_data
     return {
-        "samples": samples_per_epoch(workload),
-        "eval_samples": 0 if evaluation is None else len(evaluation),  # type: ignore[arg-type]
+        "samples": workload.samples_per_epoch,
+        "eval_samples": workload.samples_per_evaluation,
         "data": workload.data_source,
     }
 
@@ -287,6 +281,7 @@ def check(task: Task) -> CheckedWorkload:
         config = config_of(workload, spec.batch_size, spec.sizes)
         about = _about(workload)
         about.pop("eval_samples")
+        about["fixed_batch"] = workload.batch_from_data
         require_full_batch(config, about["samples"])
         loop = TrainingLoop(workload, config, device)
         with nullcontext() if config.compiled else naming_layer(workload.model):

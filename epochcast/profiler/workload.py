@@ -32,12 +32,21 @@ if TYPE_CHECKING:
 
 DATA_ARGUMENT = "data"  # receives --data; every other keyword argument is a knob
 
+_COUNTS = (
+    "batch_size",
+    "accumulation",
+    "eval_batch_size",
+    "samples",
+    "steps_per_epoch",
+    "eval_samples",
+)
+
 _NOT_LOADER_OPTIONS = {  # they would be in conflict with an attribute; what to write instead
     "dataset": "train_data=",
     "batch_size": "batch_size=",
     "shuffle": "shuffle=",
     "collate_fn": "collate=",
-    "batch_sampler": "batch_size= and a sampler",
+    "batch_sampler": "batch_from_data=True beside it, or batch_size= and a sampler",
 }
 
 
@@ -48,7 +57,7 @@ class Workload:
     Attributes:
         model: moved to the device and put into training mode by the profiler.
         train_data: a data set with a length, which is the number of samples of an epoch. One that
-            can only be iterated comes in its own order.
+            can only be iterated comes in its own order; without a length it needs ``samples``.
         optimizer: built over the model's parameters; frozen parameters are simply left out. A list
             of several is stepped together after the backward pass, or one by one by a
             ``train_step``, which may also have none and update by itself.
@@ -63,6 +72,12 @@ class Workload:
         batch_size: the batch size the user trains with today.
         eval_batch_size: that of evaluation; by default the training batch size, whichever is
             probed.
+        samples: of an epoch, where ``train_data`` or its sampler does not say, or says otherwise.
+        steps_per_epoch: the same in batches of ``batch_size``, of data or a sampler without an end.
+        eval_samples: of an evaluation, where ``eval_data`` has no length.
+        batch_from_data: the data sets yield whole batches, of ``batch_size`` samples each, or a
+            ``batch_sampler`` of the loader's makes them. No other batch size can then be probed,
+            but for one that is a knob.
         collate: the loader's ``collate_fn``.
         loader_options: further arguments of ``torch.utils.data.DataLoader``, e.g. ``num_workers``,
             ``pin_memory``, ``persistent_workers``, ``sampler``, ``drop_last``.
@@ -93,6 +108,10 @@ class Workload:
     eval_step: Callable[[Any], object] | None = None
     batch_size: int = 32
     eval_batch_size: int | None = None
+    samples: int | None = None
+    steps_per_epoch: int | None = None
+    eval_samples: int | None = None
+    batch_from_data: bool = False
     collate: Callable[[list[Any]], Any] | None = None
     loader_options: Mapping[str, Any] = field(default_factory=dict)
     shuffle: bool = True
@@ -119,11 +138,10 @@ class Workload:
         self._check_loader_options()
         self._check_optimizers()
         self._check_schedulers()
-        for name in ("train_data", "eval_data"):
-            _check_data(name, getattr(self, name))
+        self._check_lengths()
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise WorkloadError(f"precision must be fp32, bf16 or fp16, but got {self.precision!r}")
-        for name in ("batch_size", "accumulation", "eval_batch_size"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise WorkloadError(f"{name} must be at least 1, but got {value}")
@@ -181,11 +199,64 @@ class Workload:
 
     def _check_loader_options(self) -> None:
         for name, instead in _NOT_LOADER_OPTIONS.items():
-            if name in self.loader_options:
+            if name in self.loader_options and not (
+                name == "batch_sampler" and self.batch_from_data
+            ):
                 raise WorkloadError(
                     f"{name!r} in loader_options is in the way of what is probed; "
                     f"give the Workload {instead} instead"
                 )
+
+    def _check_lengths(self) -> None:
+        """How many samples an epoch and an evaluation have is known, and once."""
+        if self.samples and self.steps_per_epoch:
+            raise WorkloadError("samples= and steps_per_epoch= say the same: give one of them")
+        _check_data("train_data", self.train_data)
+        _check_data("eval_data", self.eval_data)
+        given = self.samples or self.steps_per_epoch
+        source = self._drawn_from
+        if not given and not has_length(source):
+            what = type(source).__name__
+            raise WorkloadError(
+                f"train_data needs a length, the number of its samples, but {what} has none: give "
+                "samples=, those of an epoch, or steps_per_epoch=, its batches"
+            )
+        if self.eval_data is not None and not self.eval_samples and not has_length(self.eval_data):
+            raise WorkloadError(
+                f"eval_data needs a length, but got {type(self.eval_data).__name__} without "
+                "__len__: give eval_samples="
+            )
+
+    @property
+    def _drawn_from(self) -> Any:
+        """What says how long an epoch is: a sampler, or the data."""
+        options = self.loader_options
+        return options.get("batch_sampler") or options.get("sampler") or self.train_data
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that one pass over the training loader draws."""
+        if self.samples:
+            return self.samples
+        if self.steps_per_epoch:
+            return self.steps_per_epoch * self.batch_size
+        length = len(self._drawn_from)
+        return length * self.batch_size if self.batch_from_data else length
+
+    @property
+    def samples_per_evaluation(self) -> int:
+        """Samples of the evaluation data; 0 without any."""
+        if self.eval_data is None:
+            return 0
+        if self.eval_samples:
+            return self.eval_samples
+        length = len(self.eval_data)  # type: ignore[arg-type]
+        return length * self.batch_size if self.makes_eval_batches else length
+
+    @property
+    def makes_eval_batches(self) -> bool:
+        """Whether the evaluation data yields whole batches."""
+        return self.batch_from_data and "batch_sampler" not in self.loader_options
 
 
 def _as_tuple(given: Any) -> tuple[Any, ...]:
@@ -196,7 +267,7 @@ def _as_tuple(given: Any) -> tuple[Any, ...]:
 
 
 def _check_data(name: str, data: object) -> None:
-    """A data set with a length, and no loader: batches of other sizes are to be made of it.
+    """A data set, and no loader: batches of other sizes are to be made of it.
 
     Raises:
         WorkloadError: it is something else.
@@ -209,11 +280,20 @@ def _check_data(name: str, data: object) -> None:
             f"be varied; give {name}=loader.dataset, its batch_size= and collate=, and its other "
             "arguments in loader_options="
         )
-    if not hasattr(data, "__len__"):
+    if not hasattr(data, "__getitem__") and not hasattr(data, "__iter__"):
         raise WorkloadError(
-            f"{name} needs a length, the number of its samples, "
-            f"but got {type(data).__name__} without __len__"
+            f"{name} must be a data set, with __getitem__ and __len__ or with __iter__, "
+            f"but got {type(data).__name__}"
         )
+
+
+def has_length(data: object) -> bool:
+    """Whether ``len`` has an answer; that of some data sets raises."""
+    try:
+        len(data)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):
+        return False
+    return True
 
 
 WorkloadFunction = Callable[..., Workload]

@@ -16,7 +16,7 @@ from torch.utils.data import SequentialSampler, SubsetRandomSampler, TensorDatas
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import HostTimer
-from epochcast.profiler.loop import TrainingLoop, config_of, move, samples_per_epoch
+from epochcast.profiler.loop import TrainingLoop, config_of, move
 from epochcast.profiler.workload import Workload
 
 CPU = torch.device("cpu")
@@ -276,10 +276,10 @@ def test_probing_draws_full_batches_only(samples, batch_size, drop_last):
 @settings(deadline=None)
 def test_a_sampler_says_how_long_an_epoch_is(samples, drawn):
     workload = workload_of(samples=max(samples, drawn))
-    assert samples_per_epoch(workload) == max(samples, drawn)
+    assert workload.samples_per_epoch == max(samples, drawn)
     sampler = SequentialSampler(range(drawn))
     workload = workload_of(samples=max(samples, drawn), loader_options={"sampler": sampler})
-    assert samples_per_epoch(workload) == drawn
+    assert workload.samples_per_epoch == drawn
 
 
 def test_shuffle_and_order():
@@ -298,7 +298,7 @@ def test_the_users_collate_and_loader_options_are_used():
 @pytest.mark.parametrize(
     ("option", "instead"),
     [
-        ({"batch_sampler": [[0, 1]]}, "batch_size= and a sampler"),
+        ({"batch_sampler": [[0, 1]]}, "batch_from_data=True .* a sampler"),
         ({"batch_size": 4}, "batch_size="),
         ({"shuffle": False}, "shuffle="),
         ({"collate_fn": len}, "collate="),

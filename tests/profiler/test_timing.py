@@ -46,7 +46,7 @@ class Loader:
         self, world: World, length: int, restart=0.0, wait=0.0, samples=None, workers=0
     ) -> None:
         self.world, self.length, self.restart, self.wait = world, length, restart, wait
-        self.dataset = range(samples if samples is not None else length)
+        self.samples = samples if samples is not None else length
         self.num_workers, self.prefetch_factor = workers, 2 if workers else None
         self.passes = 0
 

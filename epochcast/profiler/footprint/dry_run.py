@@ -31,17 +31,14 @@ from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step, with_evaluation
 from epochcast.profiler.loop import (
-    PATIENT_STEPS,
     TrainingLoop,
     config_of,
     draw_batches_of,
     largest_eval_batch,
-    needs_closure,
-    samples_per_epoch,
-    until_all_updated,
 )
 from epochcast.profiler.protocol import Counted, TrialSpec
 from epochcast.profiler.trial import build_afresh, require_full_batch
+from epochcast.profiler.updates import PATIENT_STEPS, needs_closure, until_all_updated
 from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import Footprint, RunConfig
 
@@ -130,7 +127,7 @@ class Simulation:
     def count(self, batch_sizes: Sequence[int | None], timeline: bool) -> tuple[Counted, ...]:
         """Footprints of one step of each batch size that the data set can fill."""
         configs = [config_of(self.workload, batch_size, ()) for batch_size in batch_sizes]
-        samples = samples_per_epoch(self.workload)
+        samples = self.workload.samples_per_epoch
         filled = [config for config in configs if config.batch_size <= samples]
         return tuple(
             Counted(
@@ -143,7 +140,7 @@ class Simulation:
         )
 
     def _footprint(self, config: RunConfig, timeline: bool) -> Footprint:
-        require_full_batch(config, samples_per_epoch(self.workload))
+        require_full_batch(config, self.workload.samples_per_epoch)
         loop = TrainingLoop(self.workload, replace(config, compiled=False), _CPU)
         with self.needing_values():
             drawn = draw_batches_of(loop)
@@ -192,7 +189,7 @@ def _first_update(loop: TrainingLoop, batches: Iterable[Any]) -> None:
     """
     own = loop.workload.train_step
     if own is not None:
-        if not until_all_updated(loop, batches, own):
+        if not until_all_updated(loop.optimizers, batches, own):
             raise DryRunError(NEVER_UPDATED)
         return
     for batch in islice(batches, loop.config.accumulation):

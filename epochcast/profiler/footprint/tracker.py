@@ -39,14 +39,13 @@ from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is
 from epochcast.profiler.loop import (
     Drawn,
     TrainingLoop,
-    around_updates,
     draw_batches,
     draw_batches_of,
     elements,
     evaluating,
     largest_eval_batch,
-    until_all_updated,
 )
+from epochcast.profiler.updates import around_updates, until_all_updated
 from epochcast.records import Footprint
 from epochcast.records.footprint import BlockKind
 
@@ -129,7 +128,7 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
     )
     own = loop.workload.train_step
     if own is not None and not until_all_updated(
-        loop, map(loop.transfer, repeat(drawn.typical)), own
+        loop.optimizers, map(loop.transfer, repeat(drawn.typical)), own
     ):
         return None
     found = track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
@@ -310,7 +309,7 @@ class _TrackedOwnStep(_TrackedStep):
         self.note_gradients()
         self.memory.enter("forward")
         with around_updates(self.loop.optimizers, self._begin_update, self._end_update):
-            until_all_updated(self.loop, batches, self._call)
+            until_all_updated(self.loop.optimizers, batches, self._call)
         if not self.forward_ends:  # no backward pass
             self._end_forward()
         self.calls = len(self.batch_elements)

@@ -69,8 +69,8 @@ WARNINGS = {
     "noise-of-synthetic-data": "the gradient noise scale was measured on synthetic data, whose "
     "labels are random: give --data",
     "whole-batches": "a batch of {asked} holds {seen} rows: the data set seems to yield whole "
-    "batches, and the batch size counts those, not samples; yield samples one by one, or make "
-    "their number a knob and leave the batch size alone",
+    "batches, and the batch size counts those, not samples; yield samples one by one, or say "
+    "batch_from_data=True, with their number as batch_size=",
     "never-updated": "in {steps} steps train_step computed gradients, but no optimizer stepped: if "
     "it accumulates for longer all is well, else call optimizer.step() in it",
     "nothing-trained": "in {steps} steps train_step changed no parameter of the model and computed "

@@ -38,16 +38,14 @@ from epochcast.profiler.footprint.tracker import (
 from epochcast.profiler.loop import (
     Drawn,
     TrainingLoop,
-    around_updates,
     config_of,
     draw_batches_of,
     evaluating,
     largest_eval_batch,
-    samples_per_epoch,
-    until_all_updated,
 )
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.trial import build_afresh, require_full_batch
+from epochcast.profiler.updates import around_updates, until_all_updated
 from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import DeviceSequence, DeviceSpec, Moment, RunConfig, UnknownBytes
 from epochcast.records.device_memory import SequenceSource
@@ -176,7 +174,7 @@ class _Followed(Simulation):
             batch_size: None is the workload's own.
         """
         config = config_of(self.workload, batch_size, ())
-        require_full_batch(config, samples_per_epoch(self.workload))
+        require_full_batch(config, self.workload.samples_per_epoch)
         if config.compiled:
             self._remarks.append(
                 "torch.compile is asked for: its code fuses operators and plans its memory, so it "
@@ -270,7 +268,7 @@ class _Followed(Simulation):
             loop.workload.train_step(given)  # type: ignore[misc]
 
         with around_updates(loop.optimizers, begin_update, end_update):
-            if not until_all_updated(loop, repeat(None), call):
+            if not until_all_updated(loop.optimizers, repeat(None), call):
                 raise DryRunError(NEVER_UPDATED)
 
     def _states(self, loop: TrainingLoop) -> list[torch.Tensor]:

@@ -8,7 +8,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.loop import TrainingLoop, config_of, is_out_of_memory, naming_layer
+from epochcast.profiler.failures import is_out_of_memory, naming_layer
+from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.workload import Workload
 
 

@@ -1,0 +1,83 @@
+"""Updates by their optimizers: who makes them, when, and of what."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PATIENT_STEPS = 64  # a step of its own may accumulate for so long before it updates
+PATIENT_SECONDS = 20.0  # or for so long
+
+
+def optimized(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """The parameters of optimizers."""
+    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
+def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer's step must be given a function that evaluates the loss."""
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
+
+
+@contextmanager
+def around_updates(
+    optimizers: Iterable[torch.optim.Optimizer],
+    before: Callable[[torch.optim.Optimizer], object],
+    after: Callable[[torch.optim.Optimizer], object],
+) -> Iterator[None]:
+    """Within it, two functions are called around each step of some optimizers.
+
+    Not around one that is given a closure: it evaluates the loss, and is more than an update.
+
+    Args:
+        optimizers: those that are no optimizer of torch's are left alone.
+        before: called with the optimizer that is about to be stepped.
+        after: called with it when it has been.
+    """
+
+    def unless_closure(call: Callable[[torch.optim.Optimizer], object]) -> Callable[..., None]:
+        def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
+                call(optimizer)
+
+        return hook
+
+    of_torch = [o for o in optimizers if isinstance(o, torch.optim.Optimizer)]
+    with ExitStack() as stack:
+        for optimizer in of_torch:
+            for hooked in (
+                optimizer.register_step_pre_hook(unless_closure(before)),
+                optimizer.register_step_post_hook(unless_closure(after)),
+            ):
+                stack.callback(hooked.remove)
+        yield
+
+
+def until_all_updated(
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: Iterable[Any],
+    step: Callable[[Any], object],
+) -> bool:
+    """Make steps of a workload's own until each of its optimizers was stepped; whether it was.
+
+    Args:
+        optimizers: of the workload.
+        batches: endless.
+        step: makes a step of a batch.
+    """
+    waiting = {id(optimizer) for optimizer in optimizers}
+    begun = time.perf_counter()
+    with around_updates(optimizers, before=lambda _: None, after=lambda o: waiting.discard(id(o))):
+        for batch in islice(batches, PATIENT_STEPS):
+            step(batch)
+            if not waiting or time.perf_counter() - begun > PATIENT_SECONDS:
+                break
+    return not waiting
