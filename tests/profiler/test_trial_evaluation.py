@@ -125,7 +125,7 @@ def test_an_evaluation_that_cannot_be_counted_is_unknown_and_no_failure(spec: Tr
     from epochcast.profiler.workload import Workload
 
     def with_values() -> Workload:
-        return replace(build(spec), eval_step=lambda batch: batch[0].sum().item())
+        return replace(build(spec), eval_step=lambda batch: float(batch[0].sum()))
 
     (counted,) = simulate(with_values, [4])
     assert counted.footprint.count("eval_peak_bytes") is None
