@@ -48,7 +48,7 @@ _OF_SLURM = re.compile(  # sbatch --time: D-HH, D-HH:MM, D-HH:MM:SS and HH:MM:SS
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
 _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e-3}
-MAX_MONEY = 1e15
+MAX_MONEY, LEAST_MONEY = 1e15, 1e-6  # less is written with an exponent
 LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
@@ -310,7 +310,10 @@ def format_count(count: float, unit: str = "") -> str:
 
 def format_money(amount: float, currency: str = "$") -> str:
     """``"$12.40"``; amounts under ten cents keep two figures."""
-    if 0 < amount < 0.0995:
+    if LEAST_MONEY <= amount < 0.0995:
+        exponent = int(f"{amount:.1e}".partition("e")[2])
+        return f"{currency}{amount:.{1 - exponent}f}"
+    if 0 < amount < LEAST_MONEY:
         return f"{currency}{amount:.2g}"
     if amount > MAX_MONEY:
         return f"{currency}{amount:.3g}"

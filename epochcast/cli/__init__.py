@@ -17,6 +17,7 @@ Nothing but click is imported until a command runs: ``epochcast --help`` answers
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -97,10 +98,29 @@ class _Group(click.Group):
         except EpochcastError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(printable(f"epochcast: {error}"), err=True)
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            said = str(error) if command is None else in_option_names(str(error), command)
+            click.echo(printable(f"epochcast: {said}"), err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:  # it may quote an argument
             raise click.UsageError(printable(error.format_message()), error.ctx) from error
+
+
+def in_option_names(message: str, command: click.Command) -> str:
+    """A message of the library with the arguments that it names called as they are typed here.
+
+    Args:
+        message: ``"min_delta must be finite"``; a name without an underscore is one where it begins
+            the message, and else a word.
+        command: whose options have those names.
+    """
+    options = {o.name: o.opts[0] for o in command.params if isinstance(o, click.Option)}
+
+    def option(match: re.Match[str]) -> str:
+        name = match[0]
+        return options.get(name) or options.get(f"{name}s") or name
+
+    return re.sub(r"(?<![\w.])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from epochcast.cli.options import (
 )
 from epochcast.cli.plan_request import (
     budget_of,
+    epochs_of,
     plan_arguments,
     read_counting,
     read_mtbf,
@@ -142,7 +143,12 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     short_help="Turn limits into what to run, and when what happens.",
 )
 @click.argument("workload", required=False)
-@click.option("--epochs", type=POSITIVE, help="Train for so many epochs of the reference batch.")
+@click.option(
+    "--epochs",
+    type=_int_or("max"),
+    metavar="N|max",
+    help="Train for so many epochs of the reference batch, or for as many as the limits allow.",
+)
 @click.option(
     "--min-epochs", type=POSITIVE, help="Do not run for fewer epochs. Default: one epoch."
 )
@@ -358,7 +364,7 @@ def plan(
 
     \b
     epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
-    epochcast plan --deadline '2026-12-01 08:00' --batch-size 256 --mtbf 12h --eval-every auto
+    epochcast plan --epochs max --deadline '2026-12-01 08:00' --batch-size 256 --mtbf 12h
     epochcast plan --epochs 200 --stop patience=5 --curve runs/pilot.csv --json > plan.json
 
     Exit code 3 when nothing fits, with the nearest thing that would.
@@ -366,6 +372,7 @@ def plan(
     now = datetime.now()
     options["watts"] = _watts(options["watts"], workload, device, store)
     budget = budget_of(options, now)
+    options["epochs"] = epochs_of(options)
     model, notes = _model(workload, device, model_file, store)
     options["noise_scale"], more = _noise_scale(options, workload, device, store)
     notes += more

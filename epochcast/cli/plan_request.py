@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from datetime import datetime
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from epochcast.cli.options import single_knobs
 from epochcast.errors import UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from epochcast.records import Budget
     from epochcast.records.plan import CountedFrom
 
+MOST = "max"
 STOP_SETTING = {  # the number that ``--stop RULE=NUMBER`` gives
     "patience": "checks",
     "gl": "percent",
@@ -63,6 +64,26 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def epochs_of(options: dict[str, Any]) -> int | None:
+    """The epochs wanted; None for as many as the limits allow, or for steps.
+
+    Raises:
+        UsageError: nobody said how many, in epochs or in steps.
+    """
+    epochs: int | Literal["max"] | None = options["epochs"]
+    others = [options[name] for name in ("max_epochs", "steps", "min_steps")]
+    if epochs is None and all(other is None for other in others):
+        raise UsageError(
+            "how many epochs are wanted? give --epochs, e.g. --epochs 90; as many as the limits "
+            "allow are --epochs max"
+        )
+    if epochs != MOST:
+        return epochs
+    if options["steps"] is not None:
+        raise UsageError("a plan counts epochs or steps: leave --epochs out, or --steps")
+    return None
 
 
 def read_counting(text: str) -> tuple[CountedFrom, str | float | None]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
 
 SHOWN_LEVEL = 0.9  # P90 is the longest time that people see
+ALIKE = 1.05  # bytes of one option over those of another: less is no reason to choose either
 SHOWN = 8  # options in a plan, unless more than that are beaten by none
 
 
@@ -91,8 +92,10 @@ def plan(
             Cadences, curves and all that the plan counts are then in steps, of one batch size.
         min_steps: fewer are not worth running, as ``min_epochs``.
         batch_sizes: samples of one optimizer step, one or several to choose from; ``"free"`` for
-            whatever makes most progress per second; default: as probed last.
-        micro_batch: samples of one forward pass on one device; default: any that divides.
+            whatever makes most progress per second; default: all that were probed, in a plan of
+            steps the one probed last.
+        micro_batch: samples of one forward pass on one device; default: any that divides, and
+            is no smaller than all that were probed.
         devices: how many share the work, one number or several to choose from; default: as probed.
         bandwidth: bytes per second between devices, for averaging gradients.
         samples: training samples per epoch; default: as probed.
@@ -176,15 +179,16 @@ def _ranked(
     """What fits, the best first.
 
     Raises:
-        DoesNotFit: nothing does.
+        DoesNotFit: nothing does, of smaller micro-batches than were probed either.
     """
-    priced = price(job, candidates(job, request))
-    shortlisted = shortlist(priced, budget, request)
-    evaluations = [EvaluatedCandidate(priced, int(i), budget, request) for i in shortlisted]
-    fitting = [(a, option_of(a)) for a in evaluations if a.fits]
-    if not fitting:
-        raise nearest(evaluations)
-    return sorted(fitting, key=lambda found: request.objective.key(found[1]))
+    for unprobed in (False, True):
+        priced = price(job, candidates(job, request, unprobed))
+        shortlisted = shortlist(priced, budget, request)
+        evaluations = [EvaluatedCandidate(priced, int(i), budget, request) for i in shortlisted]
+        fitting = [(a, option_of(a)) for a in evaluations if a.fits]
+        if fitting:
+            return sorted(fitting, key=lambda found: request.objective.key(found[1]))
+    raise nearest(evaluations)
 
 
 def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:
@@ -322,7 +326,10 @@ def _between(times: float) -> int:
 
 
 def with_pareto(options: Sequence[Option]) -> tuple[Option, ...]:
-    """The options, with those marked that no other one beats in everything at once."""
+    """The options, with those marked that no other one beats in everything at once.
+
+    Time and money are those of as much progress: to run fewer epochs in less time is no merit.
+    """
     costs = [_costs(option) for option in options]
     return tuple(
         replace(option, pareto=not any(_dominates(other, mine) for other in costs))
@@ -339,15 +346,22 @@ def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
 
 
 def _costs(option: Option) -> tuple[float, ...]:
-    """Time, money (or device time), memory, and the progress still missing; less is better."""
+    """Time and money (or device time) per progress, progress missing, memory; less is better."""
+    reached = progress(option)
     device_time = option.seconds.p50 * option.config.world_size
     money = option.money.p50 if option.money else device_time
     memory = option.device_bytes.p50 if option.device_bytes else 0.0
-    return option.seconds.p50, money, memory, -progress(option)
+    return option.seconds.p50 / reached, money / reached, -reached, memory
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+    """Whether ``a`` is as good in everything and better in something; alike memory is the same."""
+    *costs_a, memory_a = a
+    *costs_b, memory_b = b
+    as_good = all(x <= y for x, y in zip(costs_a, costs_b, strict=True))
+    if costs_a == costs_b:
+        return memory_a < memory_b
+    return as_good and memory_a <= ALIKE * memory_b
 
 
 def _fitted(request: PlanRequest, epochs: int) -> list[FittedCurve]:

@@ -269,14 +269,21 @@ def reference_batch(job: Job, request: PlanRequest) -> int:
     return single[0] if len(single) == 1 else probed
 
 
-def candidates(job: Job, request: PlanRequest) -> Candidates:
-    """Every way to make the batch sizes asked for.
+def candidates(job: Job, request: PlanRequest, unprobed: bool = False) -> Candidates:
+    """Every way to make the batch sizes asked for, out of micro-batches as large as were probed.
+
+    Args:
+        job: knows what was probed.
+        request: asks for batches, a micro-batch and devices.
+        unprobed: whether micro-batches may be smaller than any that was probed, too.
 
     Raises:
         UsageError: there is none.
     """
     found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
     usable = found.global_batch <= job.samples
+    if not (unprobed or request.micro_batch):
+        usable &= _near_what_was_probed(job, found)
     if job.variant.is_of_script and request.micro_batch is None:
         usable &= found.accumulation == job.variant.accumulation  # it accumulates as it does
     if not usable.any():
@@ -288,6 +295,12 @@ def candidates(job: Job, request: PlanRequest) -> Candidates:
     chosen = found.pick(usable)
     _require_use_of_bandwidth(job, request, chosen)
     return chosen
+
+
+def _near_what_was_probed(job: Job, found: Candidates) -> NDArray[np.bool_]:
+    """Where the micro-batch is no smaller than all probed, or nothing is accumulated of it."""
+    least = min(c.batch_size for c in job.variant.configurations)
+    return np.asarray((found.batch_size >= least) | (found.accumulation == 1))
 
 
 def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates) -> None:
@@ -310,9 +323,9 @@ def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates
 
 
 def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
-    """The global batches asked for."""
+    """The global batches asked for; epochs of all that were probed compete if none is."""
     listed = request.batch_sizes if request.batch_sizes != "free" else ()
-    batches = listed or (reference_batch(job, request),)
+    batches = listed or _probed_batches(job, request)
     if max(batches) > job.samples:
         raise UsageError(
             f"a batch is at most the {job.samples:,} samples of an epoch, but got "
@@ -321,10 +334,20 @@ def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
     return batches
 
 
+def _probed_batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
+    """The reference, and what was probed beside it and is no more than an epoch."""
+    reference = reference_batch(job, request)
+    if request.unit == "step":  # of another batch it would be another step
+        return (reference,)
+    probed = {c.batch_size * c.accumulation * c.world_size for c in job.variant.configurations}
+    return tuple({reference, *(batch for batch in probed if batch <= job.samples)})
+
+
 def _asked(job: Job, request: PlanRequest) -> str:
     sizes = "free" if request.batch_sizes == "free" else ", ".join(map(str, request.batch_sizes))
     micro = f", micro-batch {request.micro_batch}" if request.micro_batch else ""
-    return f"batch size {sizes or reference_batch(job, request)}{micro}"
+    probed = ", ".join(map(str, sorted(_probed_batches(job, request))))
+    return f"batch size {sizes or probed}{micro}"
 
 
 def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:

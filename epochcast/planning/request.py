@@ -249,8 +249,7 @@ class PlanRequest:
             )
         if restart is not None and mtbf is None:
             raise UsageError(
-                "a restart comes after a failure, and none is expected: give mtbf_seconds too "
-                "(--mtbf)"
+                "a restart comes after a failure, and none is expected: give mtbf_seconds too"
             )
 
     def _require_rules(self) -> None:

@@ -25,7 +25,7 @@ from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store
 
 HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
-WORKED = "--eval-every 2 --save-every 5"
+WORKED = "--epochs max --eval-every 2 --save-every 5"
 
 
 @pytest.fixture
@@ -66,12 +66,13 @@ def test_a_plan_says_what_to_run(probed: Path) -> None:
         "--epochs 90 --deadline 5m --price-per-hour 2.50 --stop patience=5", "--budget", "$18"
     ).stdout
     for part in (
-        "imaginary  on Imaginary (cpu, 2 threads",
+        "imaginary  batch_size=256 depth=1 width=1024  on Imaginary (cpu, 2 threads",
         "Within 5m 00s and $18.00, with 90 % confidence.",
         "fit P10–P90",
         "256 = 128×2",
-        "with batch_size=256 depth=1 width=1024",
-        "The deadline binds; all 90 epochs would fit with a probability of",
+        " of 90 epochs: ",
+        " % chance of all 90; ",
+        "The deadline binds.",
         "One more epoch would take",
         "learning-rate schedule spans",
         "Stop at the 5th check in a row that does not improve val_loss.",
@@ -217,7 +218,7 @@ def test_the_ends_of_the_calendar_are_times_too(
     ]
     try:
         for more, code, says in lines:
-            stderr = run("", *more, code=code).stderr
+            stderr = run("--epochs max", *more, code=code).stderr
             assert says in stderr
             assert len(stderr.splitlines()) == 1
     finally:
@@ -325,11 +326,14 @@ def test_every_option_has_a_twin_in_the_library() -> None:
 @pytest.mark.parametrize(
     ("line", "message", "code"),
     [
-        ("", "nothing ends the run", 2),
-        ("--fixed-cost 5 --budget 6", "nothing ends the run", 2),
+        ("", "how many epochs are wanted? give --epochs, e.g. --epochs 90", 2),
+        ("--deadline 8h", "as many as the limits allow are --epochs max", 2),
+        ("--epochs max", "nothing ends the run", 2),
+        ("--epochs max --steps 5", "leave --epochs out, or --steps", 2),
+        ("--epochs max --fixed-cost 5 --budget 6", "nothing ends the run", 2),
         ("--deadline soon", "a duration is a number of seconds", 2),
         ("--deadline 2020-01-01", "has passed", 2),
-        ("--epochs 3 --budget $5", "needs price_per_hour", 2),
+        ("--epochs 3 --budget $5", "needs --price-per-hour", 2),
         ("--epochs 3 --energy 5kWh", "needs watts", 2),
         ("--epochs 3 --confidence 120%", "between 0 and 1", 2),
         ("--epochs 3 --batch-size free", "epochcast probe --noise-scale", 2),
@@ -338,29 +342,33 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --noise-scale much", "a number or 'measured'", 2),
         ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
         ("--epochs 3 --watts -1", "a power is a number of watts or like '300W'", 2),
-        ("--epochs 9000 --price-per-hour 1e308", "price_per_hour must be at most 1e+15", 2),
-        ("--epochs 3 --watts 1e306", "watts must be at most 1e+15, but got 1e+306", 2),
-        ("--epochs 3 --watts 9 --carbon-per-kwh 1e308", "carbon_per_kwh must be at most 1e+15", 2),
-        ("--epochs 3 --noise-scale -1", "noise_scale must be positive", 2),
+        ("--epochs 9000 --price-per-hour 1e308", "--price-per-hour must be at most 1e+15", 2),
+        ("--epochs 3 --watts 1e306", "--watts must be at most 1e+15, but got 1e+306", 2),
+        (
+            "--epochs 3 --watts 9 --carbon-per-kwh 1e308",
+            "--carbon-per-kwh must be at most 1e+15",
+            2,
+        ),
+        ("--epochs 3 --noise-scale -1", "--noise-scale must be positive", 2),
         ("--epochs 3 --curve absent.csv", "no learning curve at absent.csv", 2),
         ("--epochs 3 --samples lots", "--samples is a number", 2),
         ("--deadline 1h --counted-from start", "'start=2026-12-01 08:00', or run inside a job", 2),
         ("--epochs 3 --confidence 99.99%", "between 0.1 % and 99.9 %", 2),
-        ("--epochs 3 --folds 100000000", "folds must be at most the 60,000 samples", 2),
+        ("--epochs 3 --folds 100000000", "--folds must be at most the 60,000 samples", 2),
         ("--epochs 3 --batch-size 70000", "at most the 60,000 samples of an epoch", 2),
         ("--epochs 3 --samples 100", "at most the 100 samples of an epoch, but got 256", 2),
         ("--epochs 3 --samples inf", "--samples is a number", 2),
-        ("--epochs 3 --samples 1e300", "samples must be at most 1,000,000,000,000,000", 2),
-        ("--min-epochs 2000000 --deadline 1h", "min_epochs must be at most 1,000,000", 2),
-        ("--epochs 3 --seed -1", "seed must not be negative, but got -1", 2),
+        ("--epochs 3 --samples 1e300", "--samples must be at most 1,000,000,000,000,000", 2),
+        ("--epochs 3 --min-epochs 2000000", "--min-epochs must be at most 1,000,000", 2),
+        ("--epochs 3 --seed -1", "--seed must not be negative, but got -1", 2),
         ("--epochs 3 --output nodir/plan.json", "cannot write the plan to nodir/plan.json", 2),
         ("--epochs 3 --stop target=inf", "needs a finite number for value, but got inf", 2),
         ("--epochs 3 --stop gl=nan", "a finite number of at least 0 for percent, but got nan", 2),
         ("--epochs 3 --stop up=0", "a finite number of at least 1 for rises", 2),
-        ("--epochs 3 --min-delta nan", "min_delta must be finite, but got nan", 2),
+        ("--epochs 3 --min-delta nan", "--min-delta must be finite, but got nan", 2),
         (
             "--epochs 3 --stop patience=2 --min-delta inf",
-            "a finite number of at least 0 for min_delta",
+            "a finite number of at least 0 for --min-delta",
             2,
         ),
         (
@@ -381,7 +389,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 9 --mtbf 1e-300/h", "leave it out for a run that never", 2),
         ("--epochs 9 --mtbf 1e300/h", "must lie between 1 ms and 3,000 years", 2),
         ("--epochs 9 --mtbf 10ms", "as failures come every 10 ms, and from a save to the next", 2),
-        ("--deadline 8h --mtbf 10ms", "nothing fits: 1 epoch with", 3),
+        ("--epochs max --deadline 8h --mtbf 10ms", "nothing fits: 1 epoch with", 3),
         ("--epochs 9 --samples 1e14", "may take over 3,000 years: give fewer epochs", 2),
         ("--epochs 3 --counted-from total=1e300d", "at most 3,000 years, but got", 2),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
@@ -485,8 +493,8 @@ def test_a_plan_of_steps_says_steps(worked: Path) -> None:
     line = "--model model.json --steps 5000 --deadline 1h --eval-every 500 --save-every 0"
     text = run(f"{line} --stop futility=0.01 --curve pilot.csv").output
     for said in (
-        "Run 3,394 of 5,000 steps with batch_size=1",
-        "The deadline binds; all 5,000 steps would fit with a probability of 0.0 %.",
+        "Run 3,394 of 5,000 steps: 0.0 % chance of all 5,000; 1h 00m, at most 1h 00m",
+        "The deadline binds.",
         "One more step would take 1",
         "500 steps 8m 20s and an evaluation 8",
         "by step 3,394 is less likely than",

@@ -431,6 +431,46 @@ def test_pareto_options_are_beaten_by_none() -> None:
     assert [o.pareto for o in marked] == [True, False]
 
 
+def test_fewer_epochs_in_less_time_are_no_merit_and_alike_memory_is_none() -> None:
+    """Ten in 10 s beat nine in 9.5 s; ten in 9 s at a twentieth more memory beat ten in 10 s."""
+    whole = replace(plan(EXAMPLE, Budget(**HOUR_LONG), **CADENCE).chosen, epochs=10)
+    assert whole.device_bytes is not None
+    ten = replace(whole, seconds=Quantiles.exactly(10), device_bytes=Quantiles.exactly(100))
+    nine = replace(ten, epochs=9, seconds=Quantiles.exactly(9.5))
+    assert [o.pareto for o in with_pareto([ten, nine])] == [True, False]
+    small = replace(nine, device_bytes=Quantiles.exactly(80))
+    assert [o.pareto for o in with_pareto([ten, small])] == [True, True]
+    quick = replace(ten, seconds=Quantiles.exactly(9), device_bytes=Quantiles.exactly(104))
+    assert [o.pareto for o in with_pareto([ten, quick])] == [False, True]
+    alike = replace(ten, device_bytes=Quantiles.exactly(99))
+    assert [o.pareto for o in with_pareto([ten, alike])] == [False, True]
+
+
+def test_probed_batches_compete_out_of_micro_batches_that_were_probed() -> None:
+    """Of a batch that is smaller than all probed, only the whole; where memory asks, any."""
+    model = fit(truths.sweep())
+    probed = {c.batch_size for c in model.variants[0].configurations}
+    found = plan(model, Budget(), epochs=5)
+    assert {o.global_batch for o in found.options} <= probed
+    assert len({o.global_batch for o in found.options}) > 1
+    assert all(o.config.batch_size >= min(probed) for o in found.options)
+    small = plan(model, Budget(), epochs=5, batch_sizes=min(probed) // 2)
+    assert [o.config.batch_size for o in small.options] == [min(probed) // 2]
+    (steps,) = {o.global_batch for o in plan(model, Budget(), steps=5).options}
+    assert steps in probed
+
+
+def test_where_memory_asks_micro_batches_are_smaller_than_any_probed() -> None:
+    """10 MB and 1 MB a sample: 32 were probed, and 16 fit into 30 MB."""
+    configs = tuple(RunConfig(batch_size=b) for b in (32, 64))
+    model = known.model(epoch=640, configurations=configs)
+    memory = known.whole(known.per_sample(1e7, 1e6))
+    model = replace(model, variants=(replace(model.variants[0], device_bytes=memory),))
+    assert plan(model, Budget(), epochs=2).chosen.config.batch_size == 64
+    assert plan(model, Budget(memory=5e7), epochs=2).chosen.config.batch_size == 32
+    assert plan(model, Budget(memory=3e7), epochs=2).chosen.config.batch_size == 16
+
+
 def test_all_that_nothing_beats_is_kept_and_the_rest_as_long_as_there_is_room() -> None:
     """Twice the devices cost more and are faster, up to 64, where a step is mostly overhead."""
     model = fit(truths.sweep())

@@ -1,6 +1,6 @@
 """A plan for people: the answer first, then why, when to stop, what else could be run, and when.
 
-Run 55 of 200 epochs with …          what to run, within which limits
+Run 55 of 200 epochs: 30 % chance …  what to run, of which chance, time and money; within what
                 P10  P50  P90        what it takes
 The deadline binds; …                why not more, what is left, what to set
 Stop at the 5th check …              when to end early, what the learning curve promises
@@ -77,8 +77,8 @@ FITS = {
 
 def print_plan(console: Console, plan: Plan) -> None:
     """The whole plan: the choice, its reasons, its alternatives, its timeline."""
-    say(console, choice_line(plan), "bold")
-    say(console, f"{plan.workload}  on {plan.device.label}")
+    say(console, answer_line(plan), "bold")
+    say(console, f"{plan.workload}  {plan.chosen.config.label}  on {plan.device.label}")
     say(console, limits_line(plan.budget))
     console.print()
     console.print(totals_table(plan))
@@ -86,7 +86,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     _print_sentences(console, stopping(plan))
     if len(plan.options) > 1:
         title = (
-            f"Options; nothing beats those with * in time, cost, memory and {plan.unit}s at once"
+            f"Options; nothing beats those with * in speed, cost, memory and {plan.unit}s at once"
         )
         _print_tables(console, title, options_tables(plan, console.width))
     moments = timeline_tables(plan, console.width)
@@ -157,14 +157,35 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
+def answer_line(plan: Plan) -> str:
+    """``"Run 55 of 200 epochs: 30 % chance of all 200; 26.8 s, at most 39.9 s, $0.019"``."""
+    chosen = plan.chosen
+    cost = "" if chosen.money is None else f", {format_money(chosen.money.p50)}"
+    seconds = chosen.seconds
+    taken = f"{format_seconds(seconds.p50)}, at most {format_seconds(seconds.p90)}{cost}"
+    return f"{_run_line(plan)}: {_chance_text(chosen)}{taken}"
+
+
+def _chance_text(chosen: Option) -> str:
+    """Of all that was wanted, where a limit may keep a run from it."""
+    if not chosen.slack or chosen.target_epochs is None or chosen.target_probability is None:
+        return ""
+    chance = format_percent(chosen.target_probability)
+    return f"{chance} chance of all {chosen.target_epochs:,}; "
+
+
 def choice_line(plan: Plan) -> str:
     """``"Run 55 of 200 epochs with batch_size=32"``."""
+    return f"{_run_line(plan)} with {plan.chosen.config.label}"
+
+
+def _run_line(plan: Plan) -> str:
     chosen = plan.chosen
     folds = f" in each of {plan.folds} folds" if plan.folds > 1 else ""
     wanted = max(chosen.epochs, chosen.target_epochs or 0)
     epochs = format_number_of(wanted, plan.unit)
     some = f"{chosen.epochs:,} of " if chosen.epochs < wanted else ""
-    return f"Run {some}{epochs}{folds} with {chosen.config.label}"
+    return f"Run {some}{epochs}{folds}"
 
 
 def reasons(plan: Plan) -> list[str]:
@@ -172,8 +193,8 @@ def reasons(plan: Plan) -> list[str]:
     chosen = plan.chosen
     lines = _beside_target(chosen)
     if chosen.binding is not None:
-        lines.append(f"{BINDING[chosen.binding]} binds{_missed_target(chosen, plan.unit)}.")
-    elif chosen.slack:
+        lines.append(f"{BINDING[chosen.binding]} binds.")
+    elif chosen.slack and chosen.epochs != chosen.target_epochs:
         lines.append(f"All limits hold with a probability of {format_percent(chosen.probability)}.")
     if chosen.slack:
         left = _listed([f"{LIMIT_FORMS[name](left)} of {name}" for name, left in chosen.slack])
@@ -224,15 +245,6 @@ def _parts_line(plan: Plan) -> str:
 
 def _capital(text: str) -> str:
     return "A step" if text == "1 step" else text
-
-
-def _missed_target(chosen: Option, unit: CountUnit) -> str:
-    if chosen.target_epochs is None or chosen.target_probability is None:
-        return ""
-    if chosen.epochs >= chosen.target_epochs:
-        return ""
-    chance = format_percent(chosen.target_probability)
-    return f"; all {chosen.target_epochs:,} {unit}s would fit with a probability of {chance}"
 
 
 def _save_lines(plan: Plan) -> list[str]:
@@ -339,17 +351,16 @@ def options_tables(plan: Plan, width: int) -> list[Table]:
         "batch": [_batch(o) for o in options],
         f"{plan.unit}s": [f"{o.epochs:,}" for o in options],
         "time P50": [format_seconds(o.seconds.p50) for o in options],
-        "time P90": [format_seconds(o.seconds.p90) for o in options],
+        "P90": [format_seconds(o.seconds.p90) for o in options],
     }
     if options[0].money is not None:
         cells["cost P90"] = [format_money(o.money.p90) for o in options if o.money]
     cells["memory"] = [maybe(format_percent, o.memory_share) for o in options]
     cells |= _fits(options)
-    if plan.target_epochs is not None:
-        cells["target"] = [_target(o) for o in options]
+    cells |= _targets(options)
     if any((o.learning_rate_factor or 1.0) != 1.0 for o in options):
         cells["rate ×"] = [f"{o.learning_rate_factor:.3g}" for o in options]
-    if any(o.binding for o in options):
+    if len({o.binding for o in options}) > 1:
         cells["binds"] = [o.binding or "–" for o in options]
     if any(o.extrapolated for o in options):
         cells["extrapolated"] = [", ".join(o.extrapolated) or "–" for o in options]
@@ -382,10 +393,15 @@ def _epochs(count: float) -> str:
     return f"{count:,.0f}" if count < EXACT else format_count(count)
 
 
-def _target(option: Option) -> str:
-    if option.target_epochs is None or option.target_probability is None:
-        return "–"
-    return f"{option.target_epochs:,}: {format_percent(option.target_probability)}"
+def _targets(options: Sequence[Option]) -> dict[str, list[str]]:
+    """How likely all that was wanted fits; epochs of other batches may be worth another number."""
+    wanted = {o.target_epochs for o in options}
+    chances = [maybe(format_percent, o.target_probability) for o in options]
+    if not options[0].slack or wanted == {None}:
+        return {}
+    if len(wanted) == 1:
+        return {f"all {options[0].target_epochs:,}": chances}
+    return {"all": [f"{o.target_epochs:,}: {c}" for o, c in zip(options, chances, strict=True)]}
 
 
 def totals_table(plan: Plan) -> Table:
@@ -430,7 +446,7 @@ def _timeline_columns(plan: Plan) -> dict[str, Callable[[Checkpoint], str]]:
     forms: dict[str, Callable[[Checkpoint], str]] = {
         plan.unit: lambda c: f"{c.epoch:,}",
         "time P50": lambda c: format_seconds(c.seconds.p50),
-        "time P90": lambda c: format_seconds(c.seconds.p90),
+        "P90": lambda c: format_seconds(c.seconds.p90),
     }
     if priced:
         forms["cost P50"] = lambda c: maybe(format_money, c.money)

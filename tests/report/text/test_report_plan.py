@@ -85,9 +85,16 @@ def test_a_full_plan_says_everything() -> None:
 
 def test_the_answer_comes_first() -> None:
     lines = _text(FULL).splitlines()
-    assert lines[0].startswith(f"Run {FULL.chosen.epochs} of 90 epochs with batch_size=")
-    found = plan(MODEL, Budget(), epochs=3)
-    assert _text(found).startswith("Run 3 epochs with")
+    assert re.fullmatch(
+        rf"Run {FULL.chosen.epochs} of 90 epochs: [\d.]+ % chance of all 90; "
+        r"(\dm \d\ds), at most (\dm \d\ds), \$0\.\d\d",
+        lines[0],
+    )
+    assert "batch_size=" in lines[1]
+    unlimited = _text(plan(MODEL, Budget(), epochs=3)).splitlines()[0]
+    assert re.fullmatch(r"Run 3 epochs: [\d.]+ s, at most [\d.]+ s", unlimited)
+    limited = _text(plan(MODEL, Budget(deadline=3600), epochs=3)).splitlines()[0]
+    assert limited.startswith("Run 3 epochs: 100 % chance of all 3; ")
 
 
 @pytest.mark.parametrize("width", [60, 80, 112, 140])
@@ -117,8 +124,7 @@ def test_sentences_are_broken_between_words_on_a_terminal_alone() -> None:
 def test_a_maximum_beside_the_target_is_explained() -> None:
     beyond = _text(plan(MODEL, Budget(deadline=300), epochs=20, max_epochs=90))
     assert "Beyond the target of 20, what is left goes into up to 90 epochs." in beyond
-    assert re.match(r"Run [3-8]\d epochs with", beyond)
-    assert "would fit" not in beyond
+    assert re.match(r"Run [3-8]\d epochs: 100 % chance of all 20; ", beyond)
     below = _text(plan(MODEL, Budget(), epochs=90, max_epochs=20))
     assert "The maximum of 20 epochs ends the run before the target of 90." in below
 
@@ -138,6 +144,14 @@ def test_options_that_nothing_beats_come_first() -> None:
     options = [replace(FULL.chosen, pareto=beaten[rank]) for rank in beaten]
     (table,) = options_tables(replace(FULL, options=tuple(options)), 200)
     assert [cell.strip() for cell in table.columns[0].cells] == ["1", "3*", "5*", "2", "4"]
+
+
+def test_a_column_that_says_the_same_in_every_row_is_left_out() -> None:
+    """Which limit binds stands above, and what was wanted in the heading."""
+    (table,) = options_tables(FULL, 200)
+    headings = [str(column.header) for column in table.columns]
+    assert "all 90" in headings
+    assert len({o.binding for o in FULL.options}) > 1 or "binds" not in headings
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:
@@ -233,7 +247,7 @@ def test_another_batch_without_an_optimizer_says_what_to_give() -> None:
 def test_one_of_everything_is_singular() -> None:
     found = plan(MODEL, Budget(deadline=60.0), epochs=1)
     text = _text(replace(found, options=found.options[:1]))
-    assert "Run 1 epoch with" in text
+    assert "Run 1 epoch: 100 % chance of all 1; " in text
     assert "1 checkpoint," in text
 
 
