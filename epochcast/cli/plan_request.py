@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from epochcast.records import Budget
     from epochcast.records.plan import CountedFrom
 
-MOST = "max"
 STOP_SETTING = {  # the number that ``--stop RULE=NUMBER`` gives
     "patience": "checks",
     "gl": "percent",
@@ -79,7 +78,7 @@ def epochs_of(options: dict[str, Any]) -> int | None:
             "how many epochs are wanted? give --epochs, e.g. --epochs 90; as many as the limits "
             "allow are --epochs max"
         )
-    if epochs != MOST:
+    if not isinstance(epochs, str):
         return epochs
     if options["steps"] is not None:
         raise UsageError("a plan counts epochs or steps: leave --epochs out, or --steps")
