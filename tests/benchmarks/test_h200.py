@@ -1,7 +1,9 @@
 """What was recorded on an H200, replayed: dry runs made without it against what it allocated."""
 
+import json
 from pathlib import Path
 
+import memory_h200
 import pytest
 from gpu_parts import summary
 from gpu_parts.results import Folder, read_folder
@@ -28,3 +30,45 @@ def test_dry_runs_told_what_was_allocated(h200: Folder) -> None:
         peak = max(stage["allocated_bytes.all.peak"] for stage in measured[found["of"]])
         assert found["need"]["source"] == "device"
         assert found["need"]["allocated_bytes"]["p50"] == pytest.approx(peak, rel=0.02)
+
+
+# -- dry runs made without it ----------------------------------------------------------------------
+
+DOCUMENT = json.loads(memory_h200.RESULT.read_text("utf-8"))
+RUNS = {run["run"]: run for run in DOCUMENT["runs"]}
+TRIED = memory_h200.TRIED  # algorithms that take what is free for a moment: said, and not needed
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if name != TRIED])
+def test_what_a_dry_run_said_holds_what_was_measured(name: str) -> None:
+    measured, said = RUNS[name]["measured"], RUNS[name]["said"]
+    assert said["source"] == "device"
+    assert said["allocated"]["p50"] == pytest.approx(measured["allocated"], rel=0.005)
+    for quantity in memory_h200.QUANTITIES:
+        assert said[quantity]["p05"] <= measured[quantity] <= said[quantity]["p95"]
+
+
+def test_it_is_said_that_trials_of_algorithms_take_more() -> None:
+    assert [name for name, run in RUNS.items() if run["said"]["remarks"]] == [
+        TRIED,
+        f"{TRIED}, afterwards",
+    ]
+    (remark,) = RUNS[TRIED]["said"]["remarks"]
+    assert "cudnn.benchmark" in remark
+
+
+def test_batches_run_in_limited_memory_as_replayed() -> None:
+    assert [row["batch_size"] for row in DOCUMENT["limited"]] == [16, 32, 64, 128]
+    for row in DOCUMENT["limited"]:
+        assert (row["retries"] is not None) == row["ran"]
+
+
+def test_what_was_measured_is_what_was_recorded(h200: Folder) -> None:
+    for peaks in h200.of("snapshots", "peaks"):
+        if run := RUNS.get(peaks["scenario"]):
+            assert run["measured"] == memory_h200.peaks(peaks["stages"])
+
+
+def test_the_table_is_in_the_documents() -> None:
+    docs = RESULTS.parents[1] / "docs" / "memory.md"
+    assert memory_h200.table(DOCUMENT) in docs.read_text("utf-8")

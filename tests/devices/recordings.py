@@ -15,9 +15,15 @@ from typing import Any
 
 from epochcast.devices.allocator_settings import AllocatorSettings, parse_settings
 from epochcast.devices.blocks import Block, ExpandableSegment
-from epochcast.devices.caching_allocator import SMALL_REQUEST, CachingAllocator, round_size
+from epochcast.devices.caching_allocator import (
+    SMALL_REQUEST,
+    CachingAllocator,
+    OutOfDeviceMemory,
+    round_size,
+)
 
 BEYOND = 2**42  # bytes of addresses of an expandable segment, more than any device has
+GROWS = ("segment_alloc", "segment_map")
 ALIVE = ("active_allocated", "active_pending_free", "active_awaiting_free")
 
 
@@ -37,11 +43,13 @@ class Replay:
 
     Attributes:
         unlike: segments asked for at another moment or of another size than recorded.
+        exhausted: requests for which there was no memory, recorded or not.
         addresses: that were as recorded, and others.
     """
 
     allocator: CachingAllocator
     unlike: int = 0
+    exhausted: int = 0
     segments: int = 0
     same_addresses: int = 0
     other_addresses: int = 0
@@ -87,6 +95,11 @@ def initial_state(recording: Recording) -> _State:
             state.segments.pop(address)
         elif action == "segment_free":
             state.segments[address] = size, 0, size <= 2 * SMALL_REQUEST, False
+        elif action == "segment_map":
+            start = max(first for first in state.segments if first <= address)
+            mapped, *rest = state.segments.pop(start)
+            if mapped > size:
+                state.segments[start] = mapped - size, *rest
     return state
 
 
@@ -154,37 +167,48 @@ def _chain(
         block_at = block_at.previous
 
 
-def replay(recording: Recording, *, own_addresses: bool = False) -> Replay:
+def replay(
+    recording: Recording, *, own_addresses: bool = False, limit: int | None = None
+) -> Replay:
     """Run a history through the simulation.
 
     Args:
         recording: to replay.
         own_addresses: let the simulation invent the addresses of segments, as a dry run must.
+        limit: bytes that may be reserved; segments are then freed for want of memory, otherwise
+            because somebody emptied the cache.
     """
     expected: list[tuple[int, int]] = []  # address and size of segments recorded, not yet asked for
     allocator = CachingAllocator(
+        limit,
         settings=recording.settings,
         address=None if own_addresses else lambda _: expected[0][0] if expected else 2**50,
     )
     alive = adopt(allocator, initial_state(recording))
-    result = Replay(allocator)
+    result, before = Replay(allocator), ""
     known = len(allocator.log)
     for action, address, size, stream, *_ in recording.events:
-        if action == "segment_alloc":
+        if action in GROWS:
             expected.append((address, size))
         elif action == "segment_free":
             result.frees.append(size)
-        elif action == "alloc":
-            block = allocator.malloc(size, stream)
-            made = [n for _, n in allocator.log[known:]]
-            known = len(allocator.log)
+            if limit is None and before != action:
+                allocator.empty_cache()
+        elif action in ("alloc", "oom"):
+            try:
+                block = allocator.malloc(size, stream)
+            except OutOfDeviceMemory:
+                result.exhausted += 1
+            made = [n for grown, n in allocator.log[known:] if grown in GROWS]
             result.segments += len(made)
             result.unlike += made != [n for _, n in expected]
             expected.clear()
-            same = block.address == address
-            result.same_addresses += same
-            result.other_addresses += not same
-            alive[address] = block
+            if action == "alloc":
+                same = block.address == address
+                result.same_addresses += same
+                result.other_addresses += not same
+                alive[address] = block
         elif action == "free_requested":
             allocator.free(alive.pop(address))
+        known, before = len(allocator.log), action
     return result
