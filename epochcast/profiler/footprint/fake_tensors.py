@@ -44,6 +44,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.missing_rules import MISSING_RULES
 from epochcast.profiler.workload import Workload
 
 aten = torch.ops.aten
@@ -151,6 +152,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._scalar(args[0])
         if is_sparse_call(func, args):
             return SPARSE_RULES[func](*args, **kwargs)
+        if func in MISSING_RULES:
+            return MISSING_RULES[func](*args, **kwargs)
         out = func(*args, **kwargs)
         return AFTER[func](out, *args, **kwargs) if func in AFTER else out
 

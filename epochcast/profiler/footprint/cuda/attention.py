@@ -142,6 +142,7 @@ def _can_use_efficient(attention: Attention, capability: tuple[int, int]) -> boo
         and all(t.stride(-1) == 1 for t in last)
         and (5, 0) <= capability <= (12, 1)
         and all(t.dtype in types for t in attention.tensors)
+        and len({t.shape[-3] for t in attention.tensors}) == 1  # heads: none are shared
         and head == head_of_key
         and head % alignment == head_of_value % alignment == 0
         and aligned

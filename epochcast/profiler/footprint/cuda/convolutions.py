@@ -102,19 +102,20 @@ def _workspace(
     inputs, weight = operands[:2]
     if not kernel.holds(operands) or _is_native_depthwise(inputs, weight):
         return
-    low, high = 0, kernel.device.multiprocessors * _TILE
+    on_tensor_cores = _on_tensor_cores(inputs.dtype, kernel.device.capability)
+    low, high = 0, kernel.device.multiprocessors * _TILE if on_tensor_cores else 0
     if _format(inputs, weight) == torch.contiguous_format:
         high += _bytes(operands)
-        if groups == 1 and _wants_channels_last(inputs, weight, kernel.device.capability):
+        if on_tensor_cores and groups == 1 and _fills_them(inputs, weight):
             low = min(_bytes(least), high)
     kernel.blocks.unsure(low, high, call.operator, _REASON)
 
 
-def _wants_channels_last(inputs: Tensor, weight: Tensor, capability: tuple[int, int]) -> bool:
-    """Whether it is for tensor cores: its channels fill what they load, and it is no product of
-    matrices, which it would be of single elements."""
+def _fills_them(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether channels are as many as tensor cores load, and it is no product of matrices, which a
+    convolution with single elements is."""
     aligned = all(size * inputs.element_size() % _ALIGNED == 0 for size in weight.shape[:2])
-    return aligned and weight[0, 0].numel() > 1 and _on_tensor_cores(inputs.dtype, capability)
+    return aligned and weight[0, 0].numel() > 1
 
 
 def _on_tensor_cores(dtype: torch.dtype, capability: tuple[int, int]) -> bool:

@@ -17,7 +17,9 @@ _KIB = 1024
 _DEFAULT = 4096 * _KIB * 2 + 16 * _KIB * 8  # ":4096:2:16:8"
 _LARGE = 4096 * _KIB * 8  # ":4096:8"
 TORCH = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
-_OPERATORS = "mm addmm bmm baddbmm _addmm_activation addbmm addmv addr mv dot vdot _scaled_mm"
+_OPERATORS = (
+    "mm addmm bmm baddbmm _addmm_activation addbmm addmv addr mv dot vdot _scaled_mm _grouped_mm"
+)
 USES_CUBLAS = {getattr(aten, name) for name in _OPERATORS.split() if hasattr(aten, name)}
 
 

@@ -13,12 +13,14 @@ BLACKWELL_100 = (10, 0)
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
-def attention(dtype=BF16, head=64, tokens=128, keys=None, head_of_value=None, **settings):
-    def of(length, size):
-        return torch.empty(2, 4, length, size, dtype=dtype, device="meta")
+def attention(
+    dtype=BF16, head=64, tokens=128, keys=None, head_of_value=None, heads_of_keys=4, **settings
+):
+    def of(length, size, heads=heads_of_keys):
+        return torch.empty(2, heads, length, size, dtype=dtype, device="meta")
 
     return Attention(
-        query=of(tokens, head),
+        query=of(tokens, head, 4),
         key=of(keys or tokens, head),
         value=of(keys or tokens, head_of_value or head),
         **settings,
@@ -36,6 +38,8 @@ DENSE_NOWHERE = torch.empty(2, 1, 128, 1, dtype=torch.bool, device="meta").expan
         (A100, attention(FP16, dropout=0.1), "flash"),
         (A100, attention(FP32), "efficient"),
         (A100, attention(mask=MASK), "efficient"),
+        (A100, attention(heads_of_keys=2), "flash"),
+        (A100, attention(FP32, heads_of_keys=2), "math"),  # efficient attention shares no heads
         (A100, attention(mask=DENSE_NOWHERE), "math"),
         (A100, attention(head=320), "efficient"),
         (A100, attention(head=60), "flash"),  # padded to 64
