@@ -95,7 +95,8 @@ class CheckpointStore:
     def room(self) -> float:
         """How many fit into the limit at once; inf without a limit, or as long as none is known."""
         size = self.next_bytes()
-        return floor(self.limit * (1 + ROUNDING) / size) if size and self.limit < inf else inf
+        count = self.limit * (1 + ROUNDING) / max(size, 1.0) if size else inf
+        return floor(count) if count < inf else inf
 
     def content(self, number: int) -> Path:
         """Where the content of a checkpoint is written to, a file or a folder."""

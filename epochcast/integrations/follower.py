@@ -35,6 +35,7 @@ class Follower:
 
     Raises:
         StoreError: the plan cannot be read.
+        UsageError: the plan counts optimizer steps.
     """
 
     def __init__(
@@ -53,6 +54,12 @@ class Follower:
     ) -> None:
         super().__init__()  # the framework's own callback
         self.plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        if self.plan.unit == "step":
+            raise UsageError(
+                "this plan counts optimizer steps, and FollowPlan follows epochs: plan with --epochs "
+                "(and --samples where the data have no length), or follow it in a loop of your own "
+                "with ec.follow"
+            )
         self.folder = Path(folder)
         self._settings = Settings(
             folder=self.folder,
@@ -70,11 +77,6 @@ class Follower:
     def _new_session(
         self, write: Write, all_ranks_save: bool = False, per_update: bool = False
     ) -> Session:
-        if self.plan.unit == "step":
-            raise UsageError(
-                "this plan counts optimizer steps, and FollowPlan follows epochs: plan with "
-                "--epochs, or follow it in a loop of your own with ec.follow"
-            )
         policy = replace(
             self._settings.policy, all_ranks_save=all_ranks_save, per_update=per_update
         )

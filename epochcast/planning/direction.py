@@ -3,7 +3,7 @@
     val_accuracy     val accuracy        max       MulticlassF1Score   multiclass f # score   max
     val_mean_io_u    val mean io u       max       val_brier_score     val brier score        min
     recall_loss      recall loss         min       neg_log_loss        neg log loss           max
-    whatever         whatever            asked     1-accuracy          # accuracy             asked
+    whatever         whatever            asked     1-accuracy, -loss   # accuracy             asked
 
 A name is split into words, at capitals and digits too, and a number is ``#``. Whole words count
 and never parts of them. A loss of what rises falls (``recall_loss``). ``neg`` before a whole name
@@ -69,7 +69,8 @@ def mode_of(metric: str) -> Mode:
 def direction_of(metric: str) -> Mode | None:
     """The direction that a metric's name tells; None if it does not tell."""
     words = words_of(metric)
-    if has_phrase(words, MAY_TURN.split("|")) or (len(words) > 1 and words[0] == "#"):
+    is_turned = metric.lstrip().startswith("-") or (len(words) > 1 and words[0] == "#")
+    if is_turned or has_phrase(words, MAY_TURN.split("|")):
         return None
     falls, rises = has_phrase(words, _FALLS), has_phrase(words, _RISES)
     if falls and rises and not has_phrase(words, LOSS.split("|")):

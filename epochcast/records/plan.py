@@ -268,8 +268,8 @@ class UnitPrices:
         require_within(self, 0, LARGEST_CALIBRATION, "evaluation_calibration", "save_calibration")
         for name in ("startup", "first_steps", "epoch", "evaluation", "save"):
             seconds = getattr(self, name)
-            ok = seconds.p05 >= 0 and is_finite(seconds.p95)
-            require(ok, f"{name} must be finite and not negative, but got {seconds}")
+            ok = seconds.p05 >= 0 and seconds.p95 <= LONGEST
+            require(ok, f"{name} must lie between 0 and {LONGEST:g} s, but got {seconds}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

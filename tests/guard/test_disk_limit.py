@@ -51,6 +51,11 @@ def test_an_older_best_one_gives_way_where_there_is_none(tmp_path: Path) -> None
     assert store.best() is None
 
 
+def test_a_size_below_a_byte_is_no_division_without_end(tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path, keep=1, limit=700, expected=1e-308).room() == 700
+    assert CheckpointStore(tmp_path, keep=1, limit=1e308, expected=1e-308).room() > 1e307
+
+
 def test_one_that_is_larger_than_those_before_makes_them_go(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=0, limit=1000)
     for steps in (1, 2):

@@ -125,6 +125,19 @@ def test_a_bad_configuration_says_why(changes, message):
         RunConfig(**({"batch_size": 32} | changes))
 
 
+def test_a_price_beyond_all_plans_is_refused():
+    exactly = records.Quantiles.exactly
+    with pytest.raises(ValueError, match=r"epoch must lie between 0 and 1e\+\d+ s"):
+        records.UnitPrices(
+            startup=exactly(0),
+            first_steps=exactly(0),
+            epoch=exactly(1e308),
+            evaluation=exactly(0),
+            save=exactly(0),
+            epoch_noise=0.0,
+        )
+
+
 def test_a_data_set_has_samples():
     with pytest.raises(ValueError, match="samples must be positive, but got 0"):
         records.DatasetSpec(name="x", samples=0, shape=(), dtype="uint8", source="x")
