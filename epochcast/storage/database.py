@@ -357,7 +357,7 @@ def _parse_url(text: str) -> URL:
 
 def _file_address(path: Path, folder: Path | None, label: str) -> Address:
     path = path.absolute()
-    beside = path.parent if path.name == FILE_NAME else path.with_suffix(".files")
+    beside = path.parent if path.name == FILE_NAME else path.parent / f"{path.stem}.files"
     url = URL.create("sqlite", database=str(path))
     return Address(url=url, label=label, folder=(folder or beside).absolute(), path=path)
 

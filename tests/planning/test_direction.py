@@ -26,6 +26,7 @@ OPEN = (
     "whatever",
     "",
     "1-accuracy",
+    "-loss",
     "1 - iou",
     "score",
     "val_score",

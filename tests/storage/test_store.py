@@ -369,8 +369,9 @@ def test_a_record_without_optional_fields_is_read(store):
 
 
 def test_a_folder_where_a_file_is_expected(tmp_path):
-    with pytest.raises(StoreError, match=r"a file is expected.*did you mean .*measurements.sqlite"):
-        Store.open(str(tmp_path))
+    for folder in (str(tmp_path), "/", "sqlite:////"):
+        with pytest.raises(StoreError, match=r"a file is expected.*mean .*measurements.sqlite"):
+            Store.open(folder)
 
 
 def test_a_file_where_a_folder_is_expected(tmp_path):
