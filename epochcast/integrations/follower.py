@@ -56,9 +56,9 @@ class Follower:
         self.plan = plan if isinstance(plan, Plan) else Plan.load(plan)
         if self.plan.unit == "step":
             raise UsageError(
-                "this plan counts optimizer steps, and FollowPlan follows epochs: plan with --epochs "
-                "(and --samples where the data have no length), or follow it in a loop of your own "
-                "with ec.follow"
+                "this plan counts optimizer steps, and FollowPlan follows epochs: plan with "
+                "--epochs (and --samples where the data have no length), or follow it in a loop of "
+                "your own with ec.follow"
             )
         self.folder = Path(folder)
         self._settings = Settings(
