@@ -269,7 +269,7 @@ class UnitPrices:
         for name in ("startup", "first_steps", "epoch", "evaluation", "save"):
             seconds = getattr(self, name)
             ok = seconds.p05 >= 0 and seconds.p95 <= LONGEST
-            require(ok, f"{name} must lie between 0 and {LONGEST:g} s, but got {seconds}")
+            require(ok, f"{name} must be seconds between 0 and {LONGEST:g}, but got {seconds}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

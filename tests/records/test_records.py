@@ -127,7 +127,7 @@ def test_a_bad_configuration_says_why(changes, message):
 
 def test_a_price_beyond_all_plans_is_refused():
     exactly = records.Quantiles.exactly
-    with pytest.raises(ValueError, match=r"epoch must lie between 0 and 1e\+\d+ s"):
+    with pytest.raises(ValueError, match=r"epoch must be seconds between 0 and 1e\+\d+"):
         records.UnitPrices(
             startup=exactly(0),
             first_steps=exactly(0),
