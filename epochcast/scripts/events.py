@@ -271,6 +271,16 @@ class Save(_Event, frozen=True, kw_only=True, tag="save"):
     background: bool = False
 
 
+class SaveRenamed(_Event, frozen=True, kw_only=True, tag="save-renamed"):
+    """What was saved last was put in place under another name.
+
+    Attributes:
+        path: that it has now, absolute.
+    """
+
+    path: str
+
+
 class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
     """Memory at a moment; peaks are since the process began (torch's are never reset by us).
 
@@ -485,6 +495,7 @@ Event = (
     | Mode
     | NoGrad
     | Save
+    | SaveRenamed
     | Memory
     | Feature
     | Declared

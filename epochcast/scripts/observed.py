@@ -177,10 +177,36 @@ class _Observation:
         """Of a whole pass on one device, as its loader says or as was seen; None if unknown."""
         if self.trial.steps_per_epoch is not None:
             return self.trial.steps_per_epoch * self.accumulation
+        if self._left_after is not None:
+            return self._left_after
         if self.loader is not None and self.loader.batches is not None:
             return self.loader.batches
         whole = [p.batches for p in self.passes if p.exhausted]
         return max(whole) if whole and self.loader is not None else None
+
+    @cached_property
+    def _left_after(self) -> int | None:
+        """Batches of a pass that the script itself left before its end; None where it did not.
+
+        Where a pass beside it was ended by us at the same step, such as of a loader that is zipped
+        with it, that is why it was left.
+        """
+        followed = self.passes[:-1]  # after the last one the run may have been told to end
+        left = [p for p in followed if p.left and not self._is_cut_beside(p)]
+        if not left or len(left) < len(followed):
+            return None
+        return round(median(p.drawn[-1] - self.ahead(p) for p in left))
+
+    def _is_cut_beside(self, p: Pass) -> bool:
+        steps, at = self.timeline.steps_before, p.interval.ended
+        return any(
+            one.loader != p.loader
+            and one.ended is not None
+            and not (one.left or one.exhausted)
+            and one.began < at
+            and steps(one.ended) == steps(at)
+            for one in self.timeline.passes
+        )
 
     @cached_property
     def accumulation(self) -> int:
@@ -193,7 +219,7 @@ class _Observation:
         given = self._given("batch_size")
         if isinstance(given, int) and not isinstance(given, bool) and given > 0:
             return given
-        loader = self.loader
+        loader = self.loader or self.timeline.fetched
         if loader is None:
             return 1
         if loader.batch_size is None and loader.samples and loader.batches:
@@ -207,7 +233,7 @@ class _Observation:
     @cached_property
     def config(self) -> RunConfig:
         """How it runs. ``drop_last`` is as the loader says, if that agrees with its length."""
-        loader = self.loader
+        loader = self.loader or self.timeline.fetched
         features = {x.name: x.detail for x in of_kind(self.timeline.events, e.Feature)}
         dtype = features.get("autocast", "").removeprefix("torch.")
         known: dict[str, Any] = {

@@ -64,6 +64,7 @@ class Pass:
         ended: None where the end was not seen.
         batches: that were drawn.
         exhausted: whether the loader had no more.
+        left: whether the script left it before its end.
         first_batch_at: when it was there.
         trains: whether there was a backward during it.
         boundaries: of its steps.
@@ -76,6 +77,7 @@ class Pass:
     ended: float | None
     batches: int = 0
     exhausted: bool = False
+    left: bool = False
     first_batch_at: float | None = None
     trains: bool = False
     boundaries: tuple[Boundary, ...] = ()
@@ -182,6 +184,12 @@ class Timeline:
         return {loader.number: loader for loader in of_kind(self.events, e.Loader)}
 
     @cached_property
+    def fetched(self) -> e.Loader | None:
+        """The one of which single batches are taken for steps, if there is one."""
+        told = [x.detail for x in of_kind(self.events, e.Feature) if x.name == "fetched"]
+        return self.loaders.get(int(told[-1])) if told else None
+
+    @cached_property
     def main_loader(self) -> int | None:
         """The one that most steps were made with; None where they have none."""
         counts: Counter[int | None] = Counter()
@@ -255,6 +263,7 @@ class Timeline:
             ended=ended.at,
             batches=ended.batches,
             exhausted=ended.outcome == "exhausted",
+            left=ended.outcome == "abandoned",
             first_batch_at=ended.first_batch_at,
             trains=one.trains or ended.backwards > 0 or ended.steps > 0,
         )
@@ -324,6 +333,7 @@ class Timeline:
             for p in self.passes
             if not p.trains
             and p.batches
+            and not (self.fetched and p.loader == self.fetched.number)
             and self.first_step_began <= p.began < end
             and not self._steps_in(p.interval)  # else one of several that feed the same steps
         ]

@@ -242,6 +242,8 @@ class Tracker:
         elif isinstance(event, e.Save):
             self.saved = event
             self.pace = self.pace.interrupted()
+        elif isinstance(event, e.SaveRenamed) and self.saved is not None:
+            self.saved = msgspec.structs.replace(self.saved, path=event.path)
         elif isinstance(event, e.Mode):
             self._quiet = not event.training
             self.pace = self.pace.interrupted()

@@ -515,7 +515,7 @@ def test_the_commands_work_on_them(imported: Path) -> None:
     assert (
         "not in the total beyond what the epochs contained: start-up, evaluation" in result.stdout
     )
-    assert "Measured elsewhere; the run takes" in result.stdout
+    assert "No probe was needed; the run takes" in result.stdout
     document = json.loads(run("predict", "--epochs", "9", "--json").stdout)
     assert document["estimates"][0]["device_bytes"]["p50"] > 500 * 2**20
 

@@ -23,6 +23,7 @@ from epochcast.scripts.events import (
     Optimizer,
     PassEnded,
     Save,
+    SaveRenamed,
     Sources,
     Steps,
     TorchLoaded,
@@ -216,6 +217,13 @@ for batch in DataLoader(data, 12):  # 9: the evaluation inside counts for itself
     for other in DataLoader(data, 200):  # 10
         with torch.no_grad():
             model(other[0])
+
+for _ in range(6):  # 11: a batch at a time
+    plain(next(iter(DataLoader(data, 13))))
+
+import os
+torch.save(model.state_dict(), "best.pt.tmp")
+os.replace("best.pt.tmp", "best.pt")
 print("whole")
 """
 
@@ -282,6 +290,15 @@ def test_an_evaluation_inside_a_pass_leaves_its_time_alone(traps: Run) -> None:
     inner = passes_of(traps, 10)
     assert len(inner) == outer.batches == outer.steps
     assert all(event.steps == 0 for event in inner)
+
+
+def test_a_loader_of_which_single_batches_are_taken_is_told_once(traps: Run) -> None:
+    assert [f.detail for f in traps.of(Feature) if f.name == "fetched"] == ["11"]
+    assert [event.batches for event in passes_of(traps, 11)] == [1, 1, 1]
+
+
+def test_what_is_saved_under_another_name_is_known_by_its_last(traps: Run) -> None:
+    assert [event.path for event in traps.of(SaveRenamed)] == [str(traps.folder / "best.pt")]
 
 
 LOOP = """

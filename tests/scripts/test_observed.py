@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import Training
 
+from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.fitting import fit
 from epochcast.errors import PredictionError
 from epochcast.records import Frequency, Measurement, MemoryPeaks
@@ -334,3 +336,64 @@ def test_a_loader_that_feeds_the_same_steps_as_another_is_no_evaluation() -> Non
     assert both.step_seconds == pytest.approx(alone.step_seconds)
     assert both.eval_batch_seconds == pytest.approx(alone.eval_batch_seconds)
     assert both.epoch_fixed_seconds == pytest.approx(alone.epoch_fixed_seconds)
+
+
+def left(training: Training, passes: int, zipped: str = "") -> Measurement:
+    """As a script that leaves its loader after so many batches, in its first passes.
+
+    Args:
+        training: whose miniature is what it leaves after.
+        passes: that it leaves.
+        zipped: how a pass over another loader ended at the same step.
+    """
+    found: list[e.Event] = []
+    for event in training.events():
+        if isinstance(event, e.PassEnded) and event.loader == 0 and passes:
+            passes -= 1
+            event = msgspec.structs.replace(event, outcome="abandoned")
+            if zipped:
+                other = msgspec.structs.replace(event, loader=2, number=100 + passes)
+                found.append(e.PassBegan(at=event.at - 0.01, loader=2, number=100 + passes))
+                found.append(msgspec.structs.replace(other, outcome=zipped, steps=0, backwards=0))
+        found.append(event)
+    return measurement_of({7: found}, training.trial())
+
+
+@pytest.mark.parametrize(
+    ("passes", "zipped", "batches"),
+    [(3, "", 50), (3, "exhausted", 50), (3, "cut", 400), (1, "", 400)],
+)
+def test_an_epoch_is_as_long_as_the_script_stays(passes: int, zipped: str, batches: int) -> None:
+    m = left(Training(miniature=50), passes, zipped)
+    assert division_of(m.samples, m.config).micro_batches == batches
+
+
+def test_a_loader_of_which_single_batches_are_taken_is_no_evaluation() -> None:
+    training = Training(samples=6400, batch_size=16)
+    found = loop()
+    loader = training._loader(0, 6400, 400, 16)
+    fetches = [
+        x
+        for at in (1000.0, 1000.01, 1000.02)
+        for x in (
+            e.PassBegan(at=at, loader=0, number=round(at * 100)),
+            e.PassEnded(
+                at=at,
+                loader=0,
+                number=round(at * 100),
+                batches=1,
+                outcome="abandoned",
+                first_batch_at=at,
+                last_batch_at=at,
+                waited=0.0,
+                steps=0,
+                backwards=0,
+            ),
+        )
+    ]
+    told = e.Feature(at=1000.02, name="fetched", detail="0")
+    m = measurement_of({7: [loader, *fetches, told, *found]}, training.trial())
+    assert m.config.batch_size == 16
+    assert m.step_seconds == pytest.approx([0.01] * len(m.step_seconds))
+    assert m.eval_batch_seconds == pytest.approx([1.0, 1.0])
+    assert "no-epoch-seen" in {w.code for w in m.warnings}

@@ -230,7 +230,7 @@ def _phase_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
 def probing_line(estimate: Estimate) -> str:
     """What measuring took beside what the run takes."""
     if not estimate.probing_seconds:
-        return f"Measured elsewhere; the run takes {format_seconds(estimate.total_seconds.p50)}."
+        return f"No probe was needed; the run takes {format_seconds(estimate.total_seconds.p50)}."
     share = estimate.probing_seconds / estimate.total_seconds.p50
     line = (
         f"Measuring took {format_seconds(estimate.probing_seconds)}; "

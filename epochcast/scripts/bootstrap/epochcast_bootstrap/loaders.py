@@ -26,6 +26,10 @@ SETTLED = 3  # batches after which the clock of a pass starts: compiling, first 
 LEAST_STEPS = 3  # of optimizers in a pass that is cut
 MORE_EPOCHS = 5  # times as many are let pass where they are too short to tell anything
 PATIENCE = 2  # times its seconds a pass goes on where no step boundary comes
+FETCHES = (
+    3  # passes of one batch each, after which a loader is one that single batches are taken of
+)
+FETCH_STEPS = 10  # at most, from one of them to the next
 MARK = "_epochcast_pass"
 
 
@@ -38,6 +42,12 @@ class Seen:
         self.passes = 0
         self.epochs = 0  # passes that trained
         self.seconds = 0.0  # of them
+        self.fetches, self.fetched_at = 0, 0  # batches taken one at a time; steps at the last one
+
+    @property
+    def is_fetched(self):
+        """Whether it feeds steps by ``next(iter(loader))``: such passes are no news."""
+        return self.fetches >= FETCHES
 
 
 class Pass:
@@ -227,8 +237,23 @@ class Loaders:
         settings, most = self._watch.settings, max(self._seen.values(), key=lambda s: s.epochs)
         if most.epochs < settings["epochs"]:
             return False
-        enough = most.seconds >= settings["pass_seconds"] or self._watch.world_size > 1
-        return enough or most.epochs >= MORE_EPOCHS * settings["epochs"]
+        if most.epochs >= MORE_EPOCHS * settings["epochs"]:
+            return True
+        return self._all_say(most.epochs, most.seconds >= settings["pass_seconds"])
+
+    def _all_say(self, epochs, enough):
+        """Whether so many epochs are enough: processes that train together end after the same.
+
+        Args:
+            epochs: that were made.
+            enough: for this process.
+        """
+        if self._watch.world_size == 1:
+            return enough
+        if not self.is_on_one_machine():
+            return True  # other machines see no file of ours
+        path = os.path.join(self._watch.settings["folder"], f"epochs-{epochs}.agreed")
+        return bool(agree(path, int(enough)))
 
     def _begin(self, this, at):
         watch = self._watch
@@ -239,6 +264,8 @@ class Loaders:
         if self._open:
             self._open[-1].paused_at = at
         self._open.append(this)
+        if this.seen.is_fetched:
+            return
         watch.writer.event(
             "pass-began",
             soon=True,
@@ -349,6 +376,8 @@ class Loaders:
         if outcome == "abandoned" and this.batches == this.seen.length:
             outcome = "exhausted"  # who knows the length needs not ask once more
         self.last_trained = this if trained else None
+        if self._is_fetch(this, outcome, trained):
+            return
         watch.writer.event(
             "pass-ended",
             soon=True,
@@ -364,6 +393,19 @@ class Loaders:
             backwards=this.backwards,
         )
         watch.after_pass(trained)
+
+    def _is_fetch(self, this, outcome, trained):
+        """Whether a pass was one batch for the next step or two, as many before it were."""
+        seen, steps = this.seen, self._watch.steps.count
+        fed = seen.fetches == 0 or 0 < steps - seen.fetched_at <= FETCH_STEPS
+        if trained or outcome != "abandoned" or this.batches != 1 or not fed:
+            seen.fetches = 0
+            return False
+        known = seen.is_fetched
+        seen.fetches, seen.fetched_at = seen.fetches + 1, steps
+        if seen.is_fetched and not known:
+            self._watch.writer.event("feature", name="fetched", detail=str(seen.number))
+        return known
 
 
 def agree(path, wanted):

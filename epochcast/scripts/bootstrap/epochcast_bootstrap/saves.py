@@ -24,15 +24,38 @@ class Saves:
     def __init__(self, watch):
         self._watch = watch
         self._open = _Open()
+        self._last = ""  # path
 
     def hook(self, torch):
         """Watch torch, and what else saves once it is imported."""
         when = self._watch.waiting.when
         self.wrap(torch, "save", "torch", 1)
         self.wrap(torch.jit, "save", "jit", 1)
+        for name in ("rename", "replace"):
+            self._hook_rename(name)
         when("pickle", self._hook_pickle)
         when("safetensors.torch", self._hook_safetensors)
         when("torch.distributed.checkpoint.state_dict_saver", self._hook_dcp)
+
+    def _hook_rename(self, name):
+        """Watch a function of ``os``: what is saved under another name is put in place so."""
+        original, saves = getattr(os, name), self
+
+        @functools.wraps(original)
+        def rename(src, dst, **kwargs):
+            original(src, dst, **kwargs)
+            if saves._last:
+                saves._watch.guarded("rename", lambda: saves._renamed(src, dst))
+
+        setattr(os, name, rename)
+
+    def _renamed(self, src, dst):
+        before, after = (os.path.abspath(os.fsdecode(path)) for path in (src, dst))
+        inside = os.path.relpath(self._last, before)
+        if inside.startswith(os.pardir):
+            return
+        self._last = os.path.normpath(os.path.join(after, inside))
+        self._watch.writer.event("save-renamed", path=self._last)
 
     def _hook_safetensors(self, module):
         for name in ("save_file", "save_model"):
@@ -114,6 +137,7 @@ class Saves:
             return
         if path is None and this.inside is not None:
             path = os.path.dirname(this.inside)
+        self._last = path or self._last
         self._watch.writer.event(
             "save",
             began=this.began,
