@@ -461,7 +461,8 @@ class Ending(_Event, frozen=True, kw_only=True, tag="ending"):
 
     Attributes:
         why: ``epochs``: as many as wanted; ``steps``: of a loop; ``asked``: by the stop file.
-        attempt: the first to third time; the fourth ends the process at once.
+        attempt: the first to third time; the fourth ends the process at once. 0: a framework was
+            told to stop where its epoch ends, and the script goes on to its own end.
     """
 
     why: Literal["epochs", "steps", "asked"]

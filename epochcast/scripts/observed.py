@@ -20,7 +20,7 @@ difference; where there is no loader, an optimizer step is; without an optimizer
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import pairwise
@@ -366,13 +366,18 @@ class _Observation:
         first = self.timeline.first_step_began
         loaded = next((x.at for x in of_kind(self.timeline.events, e.TorchLoaded)), first)
         imports = max(0.0, min(loaded, first) - self.trial.started)
-        cut = [
-            (self._loader_length(p) - p.batches) * p.batch_seconds
-            for p in self.timeline.passes
-            if p.began < first and not p.trains and not p.exhausted
-        ]
+        before = [p for p in self.timeline.passes if p.began < first and not p.trains]
         build = max(0.0, first - self.trial.started - imports)
-        return {"import_seconds": imports, "build_seconds": build + sum(max(0.0, x) for x in cut)}
+        return {"import_seconds": imports, "build_seconds": build + self._left_out(before)}
+
+    def _left_out(self, passes: Iterable[Pass]) -> float:
+        """Seconds that passes would take beyond those of their miniatures."""
+        missing = (
+            (self._loader_length(p) - p.batches) * p.batch_seconds
+            for p in passes
+            if p.batches and not (p.exhausted or p.left)
+        )
+        return sum(max(0.0, seconds) for seconds in missing)
 
     def _loader_length(self, p: Pass) -> int:
         loader = self.timeline.loaders.get(p.loader)
@@ -382,8 +387,10 @@ class _Observation:
     def finish_seconds(self) -> float:
         """After the last epoch that was seen to its end, until every process was gone."""
         windows, passes = self.timeline.windows, self.passes
-        if self.timeline.ending is not None:
-            return max(0.0, self.trial.ended - self.timeline.ending)
+        ending = self.timeline.ending
+        if ending is not None:
+            after = [p for p in self.timeline.passes if p.began >= ending and not p.trains]
+            return max(0.0, self.trial.ended - ending) + self._left_out(after)
         last = passes[-1].interval.ended
         if windows and len(windows) == len(passes):
             last = max(last, windows[-1].ended)
@@ -509,7 +516,7 @@ class _Observation:
             steps=round(self._batches_trained / self.accumulation),
             evaluations=self.frequency(self.evaluations.occasions),
             saves=self.frequency(self.timeline.saves),
-            ended_itself=self.timeline.ending is None,
+            ended_itself=self.timeline.ended_itself,
         )
         return script, source_of_files(files, self.trial.folder)
 

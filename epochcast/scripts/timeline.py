@@ -304,6 +304,11 @@ class Timeline:
         """When a miniature was over; None where the script came to its own end."""
         return next((x.at for x in of_kind(self.events, e.Ending)), None)
 
+    @property
+    def ended_itself(self) -> bool:
+        """Whether the script came to its own end, after a framework was told to stop or not."""
+        return not any(x.attempt for x in of_kind(self.events, e.Ending))
+
     @cached_property
     def windows(self) -> list[Interval]:
         """Of each training pass, until the next one begins; the last only if its end was seen."""

@@ -1,4 +1,4 @@
-"""Lightning, Trainer and Keras under the bootstrap: one process, each trains two epochs in it."""
+"""Lightning, Trainer and Keras under the bootstrap: each is stopped after two epochs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bootstrap_runs import Run, run
 
 from epochcast.scripts.events import (
     Declared,
+    Ending,
     Failed,
     Loader,
     Optimizer,
@@ -18,11 +19,16 @@ from epochcast.scripts.events import (
 )
 
 SCRIPT = """
-import os, logging, warnings
+import gc, os, logging, warnings
 import numpy, torch, keras, lightning, transformers
 from torch.utils.data import DataLoader, TensorDataset
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
+watch = next(one for one in gc.get_objects() if type(one).__name__ == "Watch")
+def as_in_another_script():
+    watch.ending.by_framework = False
+    for seen in watch.loaders._seen.values():
+        seen.epochs = 0
 inputs = torch.randn(8_000, 4)
 answers = inputs.sum(1, keepdim=True)
 
@@ -41,9 +47,10 @@ data = TensorDataset(inputs, answers)
 stop = lightning.pytorch.callbacks.EarlyStopping("held_out", patience=9)  # needs its metric
 best = lightning.pytorch.callbacks.ModelCheckpoint("lightning", monitor="held_out")
 lightning.Trainer(
-    max_epochs=2, accelerator="cpu", accumulate_grad_batches=2, callbacks=[stop, best],
+    max_epochs=9, accelerator="cpu", accumulate_grad_batches=2, callbacks=[stop, best],
     logger=False, enable_progress_bar=False, enable_model_summary=False,
 ).fit(Module(), DataLoader(data, 4, shuffle=True), DataLoader(data, 4))
+as_in_another_script()
 
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
@@ -60,18 +67,21 @@ class Net(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(found, labels), "logits": found}
 
 arguments = transformers.TrainingArguments(
-    "transformers", num_train_epochs=2, per_device_train_batch_size=4, report_to=[],
+    "transformers", num_train_epochs=9, per_device_train_batch_size=4, report_to=[],
     per_device_eval_batch_size=8, gradient_accumulation_steps=2, eval_strategy="epoch",
     save_strategy="epoch", use_cpu=True, disable_tqdm=True,
 )
 transformers.Trainer(Net(), arguments, train_dataset=Rows(), eval_dataset=Rows()).train()
+as_in_another_script()
 
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 model.compile(optimizer=keras.optimizers.RMSprop(gradient_accumulation_steps=2), loss="mse")
 held_out = (inputs.numpy(), answers.numpy())
-model.fit(*held_out, batch_size=4, epochs=2, validation_data=held_out, verbose=0)
+model.fit(*held_out, batch_size=4, epochs=9, validation_data=held_out, verbose=0)
 model.save("model.keras")
 print("whole", flush=True)
+model.fit(*held_out, batch_size=8, epochs=9, verbose=0)
+print("never", flush=True)
 """
 LIGHTNING, TRANSFORMERS, KERAS = "lightning", "transformers", "keras"
 FRAMEWORKS = (LIGHTNING, TRANSFORMERS, KERAS)
@@ -81,7 +91,7 @@ FRAMEWORKS = (LIGHTNING, TRANSFORMERS, KERAS)
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     if not all(find_spec(package) for package in FRAMEWORKS):
         pytest.skip("needs Lightning, transformers and Keras")
-    settings = {"epochs": 99, "pass_seconds": 0.2, "evaluation_seconds": 0.1}
+    settings = {"epochs": 2, "pass_seconds": 0.2, "evaluation_seconds": 0.1}
     folder = tmp_path_factory.mktemp("frameworks")
     return run(folder, SCRIPT, settings, {"KERAS_BACKEND": "torch"})
 
@@ -97,6 +107,18 @@ def test_they_train_to_their_end(trained: Run) -> None:
     assert trained.code == 0, trained.errors
     assert trained.output.splitlines()[-1] == "whole"
     assert not trained.of(Failed)
+
+
+def test_they_are_stopped_after_their_evaluation_and_ended_where_they_train_again(
+    trained: Run,
+) -> None:
+    endings = trained.of(Ending)
+    assert [event.attempt for event in endings] == [0, 0, 0, 1]
+    for framework, ending in zip(FRAMEWORKS, endings, strict=False):
+        assert (
+            max(event.at for event in passes(trained, framework) if event.batches > 2) < ending.at
+        )
+    assert trained.of(Save)[-1].began > endings[2].at  # what a script does at its own end is seen
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -119,9 +141,9 @@ def test_accumulation_ends_on_a_step(trained: Run, framework: str) -> None:
 
 
 def test_they_declare_what_they_will_do(trained: Run) -> None:
-    first, second, third = trained.of(Declared)
+    first, second, third, _ = trained.of(Declared)
     assert [event.framework for event in (first, second, third)] == list(FRAMEWORKS)
-    assert {event.epochs for event in (first, second, third)} == {2}
+    assert {event.epochs for event in (first, second, third)} == {9}
     assert (first.accumulate, first.evaluation_epochs) == (2, 1.0)
     assert (second.accumulate, second.evaluation_epochs, second.save_epochs) == (2, 1.0, 1.0)
     assert (third.batches, third.evaluation_epochs) == (2_000, 1)

@@ -397,3 +397,21 @@ def test_a_loader_of_which_single_batches_are_taken_is_no_evaluation() -> None:
     assert m.step_seconds == pytest.approx([0.01] * len(m.step_seconds))
     assert m.eval_batch_seconds == pytest.approx([1.0, 1.0])
     assert "no-epoch-seen" in {w.code for w in m.warnings}
+
+
+def test_what_comes_after_a_framework_was_stopped_is_the_end_at_its_whole_length() -> None:
+    """A last evaluation of 10 of 25 batches was seen, and a save."""
+    training = Training()
+    *found, _, ending = training.events()  # no further pass begins
+    training.at -= training.finish
+    training.found = [*found, msgspec.structs.replace(ending, attempt=0)]
+    training._evaluate()
+    training._save()
+    training.at += training.finish
+    m = measurement_of({7: training.found}, training.trial())
+    whole = training.evaluation_seconds() + training.save + training.finish
+    assert m.finish_seconds == pytest.approx(whole)
+    assert m.epoch_fixed_seconds == pytest.approx(measured(Training()).epoch_fixed_seconds)
+    assert m.script is not None
+    assert m.script.ended_itself
+    assert m.script.evaluations == m.script.saves == Frequency(per_epoch=1.0)

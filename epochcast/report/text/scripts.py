@@ -90,5 +90,8 @@ def assumed_lines(good: Sequence[Measurement]) -> list[str]:
     if passes > 1:
         lines.append("later epochs are like the second, and so are their evaluations and saves")
     if not all(m.script.ended_itself for m in good if m.script is not None):
-        lines.append("nothing else is done after the last epoch than was done when the probe ended")
+        lines.append(
+            "nothing is done after the last epoch that the probe did not see ({epochs} in the "
+            "command shows it)"
+        )
     return lines

@@ -25,6 +25,7 @@ class Ending:
     def __init__(self, writer):
         self._writer = writer
         self.why = ""
+        self.by_framework = False  # it stops by itself, and the script goes on to its own end
         self._attempts = 0
 
     def finish(self, why):
@@ -44,6 +45,12 @@ class Ending:
         if threading.current_thread() is threading.main_thread():
             raise Finished(0)
         raise SystemExit(0)
+
+    def stop(self):
+        """A framework is told to stop where its epoch ends; once."""
+        if not self.by_framework:
+            self.by_framework = True
+            self._writer.event("ending", why="epochs", attempt=0)
 
     def _at_once(self):
         self._writer.event("ended", why="killed-itself", error="")

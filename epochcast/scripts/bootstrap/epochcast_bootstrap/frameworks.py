@@ -1,4 +1,9 @@
-"""Lightning, Trainer, Keras and accelerate: what they declare, and how they end an epoch early."""
+"""Lightning, Trainer, Keras and accelerate: what they declare, and how they end early.
+
+After the last wanted epoch each is told to stop in its own way, as by early stopping: what a script
+does after its training (a last evaluation, an export) is then seen. Where it trains on, such as in
+a second ``fit``, it is ended there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ def wait_for_frameworks(watch):
     for package in LIGHTNING:
         lightning = Lightning(watch, package)
         when(f"{package}.loops.training_epoch_loop", lightning.hook_epoch)
+        when(f"{package}.loops.fit_loop", lightning.hook_epochs)
         when(f"{package}.trainer.trainer", lightning.hook_trainer)
     when("transformers.trainer", functools.partial(_hook_transformers, watch))
     when("transformers.trainer_callback", functools.partial(_hook_callbacks, watch))
@@ -71,6 +77,20 @@ class Lightning:
                 watch.stage = former
 
         trainer._run = _run
+
+    def hook_epochs(self, module):
+        """Watch the loop over epochs."""
+        loop, watch = module._FitLoop, self._watch
+        original = loop.on_advance_end
+
+        @functools.wraps(original)
+        def on_advance_end(self):
+            original(self)
+            if watch.guarded("lightning", watch.stops_now):
+                self.trainer.should_stop = True
+                watch.ending.stop()
+
+        loop.on_advance_end = on_advance_end
 
     def hook_epoch(self, module):
         """Watch the loop of an epoch."""
@@ -179,6 +199,23 @@ def _hook_transformers(watch, module):
         return original(self, *args, **kwargs)
 
     trainer.train = train
+    _hook_end_of_epoch(watch, trainer)
+
+
+def _hook_end_of_epoch(watch, trainer):
+    """A stop that is asked for at the end of an epoch comes after its evaluation and its save."""
+    original = getattr(trainer, "_maybe_log_save_evaluate", None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        if self.control.should_training_stop and watch.guarded("transformers", watch.stops_now):
+            watch.ending.stop()
+        return found
+
+    trainer._maybe_log_save_evaluate = _maybe_log_save_evaluate
 
 
 def _declare_transformers(watch, args):
@@ -213,7 +250,16 @@ def _hook_callbacks(watch, module):
             control.should_training_stop = control.should_save = True
         return control
 
-    handler.on_step_end = on_step_end
+    end = handler.on_epoch_end
+
+    @functools.wraps(end)
+    def on_epoch_end(self, args, state, control):
+        control = end(self, args, state, control)
+        if watch.guarded("transformers", watch.stops_now):
+            control.should_training_stop = True
+        return control
+
+    handler.on_step_end, handler.on_epoch_end = on_step_end, on_epoch_end
 
 
 def _hook_accelerate(watch, module):
@@ -243,7 +289,17 @@ def _hook_keras(watch, module):
             watch.guarded("keras", lambda: _declare_keras(watch, self.params, asked[-1]))
         return begin(self, *args, **kwargs)
 
+    end = callbacks.on_epoch_end
+
+    @functools.wraps(end)
+    def on_epoch_end(self, *args, **kwargs):
+        end(self, *args, **kwargs)
+        if watch.guarded("keras", watch.stops_now):
+            self._model.stop_training = True
+            watch.ending.stop()
+
     module.TorchTrainer.fit, callbacks.on_train_begin = counted_fit, on_train_begin
+    callbacks.on_epoch_end = on_epoch_end
 
 
 def _declare_keras(watch, params, validation_freq):

@@ -232,7 +232,12 @@ class Loaders:
         return not this.refused
 
     def _is_one_too_many(self, this):
-        if not self._watch.miniature or this.batches or not this.seen.epochs:
+        first = not this.batches and this.seen.epochs
+        return self._watch.miniature and first and self.has_enough()
+
+    def has_enough(self):
+        """Whether as many miniature epochs were made as are wanted."""
+        if not self._seen:
             return False
         settings, most = self._watch.settings, max(self._seen.values(), key=lambda s: s.epochs)
         if most.epochs < settings["epochs"]:

@@ -195,6 +195,10 @@ class Watch:
         self.guarded("sources", self.tell_sources)
         self.ending.finish(why)
 
+    def stops_now(self):
+        """Whether a framework whose epoch ends shall stop: then the script's own end is seen."""
+        return self.miniature and not self.ending.why and self.loaders.has_enough()
+
     def finish_later(self, why):
         """End the script at the next step: a thread that only loads cannot."""
         self._later = why
@@ -204,8 +208,8 @@ class Watch:
         if self.tracing is not None:
             self.guarded("trace", self.tracing.after_step)
         if self.miniature:
-            if self._later or self.ending.why:
-                self.finish(self._later or self.ending.why)
+            if self._later or self.ending.why or self.ending.by_framework:
+                self.finish(self._later or self.ending.why or "epochs")
             if self.guarded("loop", self._is_loop_over):
                 self.finish("steps")
         elif self.settings["stop_file"]:
