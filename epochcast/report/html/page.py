@@ -6,7 +6,7 @@ answer ─ picture ─ why so, what to set ─ options, moments ─ what was mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from epochcast.records import Estimate, Plan, Quantiles, Warning_
 from epochcast.records.documents import write_atomic
 from epochcast.report.html.contents import Contents
 from epochcast.report.html.elements import Markup, bullets, element, paragraphs, section, table
-from epochcast.report.plots.comparison import draw_comparison, draw_followed, probed_figures
+from epochcast.report.plots.comparison import followed_pictures, probed_pictures
 from epochcast.report.plots.following import draw_run
-from epochcast.report.plots.pictures import inline_svg, picture_colours
+from epochcast.report.plots.pictures import Picture, inline_svg, picture_colours
 from epochcast.report.plots.plan import draw_plan
 from epochcast.report.text.estimate import (
     compared_lines,
@@ -220,6 +220,13 @@ def _figure(svg: str, caption: str) -> Markup:
     return element("figure", Markup(svg), element("figcaption", caption))
 
 
+def _drawn(pictures: Iterable[Picture]) -> list[Markup]:
+    return [
+        _figure(inline_svg(p.draw(), p.name), f"{p.name[0].upper()}{p.name[1:]}. {p.caption}")
+        for p in pictures
+    ]
+
+
 def _why(contents: Contents) -> Markup:
     plan = contents.plan
     if plan is None:
@@ -253,11 +260,7 @@ def _measured(contents: Contents) -> Markup:
     if not contents.measurements:
         missing = f"Not in the store that this page was made with: {contents.missing}."
         return section("What was measured", paragraphs([missing]))
-    pictures = probed_figures(contents.summaries, contents.predictions)
-    drawn = [
-        _figure(inline_svg(picture, name), f"{name[0].upper()}{name[1:]}. {words}")
-        for name, (picture, words) in pictures.items()
-    ]
+    drawn = _drawn(probed_pictures(contents.summaries, contents.predictions))
     good = [s for s in contents.summaries if s.status == "ok"]
     failures = [
         f"{s.config.label}: {STATUS[s.status]}: {s.message}"
@@ -293,14 +296,7 @@ def _earlier(contents: Contents) -> Markup:
     if not compared.runs:
         line = "No run has been followed yet: how right predictions are here was never seen."
         return section("How right earlier predictions were", paragraphs([line]))
-    drawn = []
-    if compared.judged:
-        below = "Each column is a run: its epochs as points, in the band that was predicted for it."
-        drawn.append(_figure(inline_svg(draw_followed(contents.outcomes), "followed runs"), below))
-        svg = inline_svg(draw_comparison(compared.judged), "predicted against actual epochs")
-        drawn.append(
-            _figure(svg, "Epochs of followed runs; on the diagonal a prediction is right.")
-        )
+    drawn = _drawn(followed_pictures(contents.outcomes))
     return section(
         "How right earlier predictions were",
         paragraphs(compared_lines(compared)),

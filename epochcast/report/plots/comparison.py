@@ -17,10 +17,11 @@ from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from epochcast.costmodel.outcomes import actual_seconds
+from epochcast.costmodel.outcomes import Comparison, actual_seconds, comparison
 from epochcast.errors import UsageError
 from epochcast.records import Quantiles, RunConfig, RunOutcome, Summary
 from epochcast.report.plots.pictures import (
@@ -30,6 +31,7 @@ from epochcast.report.plots.pictures import (
     ORANGE,
     PAGE,
     PALETTE,
+    Picture,
     dress_axes,
     new_figure,
     round_numbers,
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-
-    from epochcast.costmodel.outcomes import Comparison
 
 _T = TypeVar("_T")
 Subject = Literal["time", "memory"]
@@ -70,31 +70,40 @@ class Point:
     predicted: Quantiles
 
 
-def probed_figures(
+def probed_pictures(
     summaries: Sequence[Summary], predictions: Sequence[ProbedPrediction]
-) -> dict[str, tuple[Figure, str]]:
-    """All pictures of one workload on one device, by what they show, with how to read them.
+) -> list[Picture]:
+    """All pictures of one workload on one device.
 
     Args:
         summaries: what was measured.
         predictions: of the same; empty where there is no cost model.
     """
-    drawn = {}
+    found = []
     names: Mapping[Subject, str] = {"time": "step time", "memory": "peak memory"}
     for subject, name in names.items():
         if any(_measured(s, subject) for s in summaries):
             words = "Points: measured. Lines and bands: predicted P50 and P10 to P90."
-            drawn[f"{name} by batch size"] = (
-                draw_by_batch_size(summaries, predictions, subject),
-                words,
-            )
+            draw = partial(draw_by_batch_size, summaries, predictions, subject)
+            found.append(Picture(f"{name} by batch size", words, draw))
         if any(all(_pair(p, subject)) for p in predictions):
-            words = "Bars: P10 to P90. " + READ_AGAINST[subject]
-            drawn[f"{name}, predicted against measured"] = (
-                draw_against_measured(predictions, subject),
-                words,
-            )
-    return drawn
+            words = f"Bars: P10 to P90. {READ_AGAINST[subject]}"
+            draw = partial(draw_against_measured, predictions, subject)
+            found.append(Picture(f"{name}, predicted against measured", words, draw))
+    return found
+
+
+def followed_pictures(outcomes: Sequence[RunOutcome]) -> list[Picture]:
+    """All pictures of followed runs; none where no run had a whole steady epoch."""
+    if not any(actual_seconds(o) and o.predicted.epoch.p10 > 0 for o in outcomes):
+        return []
+    columns = "A column is a run: its epochs as points, in the band that was predicted for it."
+    points = "A point is a run. On the diagonal the prediction is right; bars: P10 to P90."
+    runs = [comparison(outcome) for outcome in outcomes]
+    return [
+        Picture("followed runs", columns, partial(draw_followed, outcomes)),
+        Picture("epochs, predicted against actual", points, partial(draw_comparison, runs)),
+    ]
 
 
 def draw_against_measured(

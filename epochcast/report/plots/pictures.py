@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +54,20 @@ TITLE_SIZE, LEFT_OF_AXES = 10, 0.9  # points; inches, of ticks and their label
 CHARACTERS = 12  # of a title in an inch
 DASHED = (0, (5, 3))
 TIME_UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure that is drawn when somebody looks at it.
+
+    Attributes:
+        name: what it shows.
+        caption: how to read it.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -133,22 +149,27 @@ def require_format(path: str | Path) -> None:
         raise UsageError(f"a picture is a file ending in .png or .svg, but got {path}")
 
 
-def inline_svg(figure: Figure, label: str) -> str:
-    """A figure as an ``svg`` element, whose colours are those of ``picture_colours``.
+def inline_svg(figure: Figure, label: str, dark: bool | None = None) -> str:
+    """A figure as an ``svg`` element, for a page or by itself.
 
     Args:
         figure: what is drawn.
         label: what it shows, for those who do not see it.
+        dark: whether it stands in front of a dark page; None leaves that to the page, whose style
+            sheet has ``picture_colours``.
     """
     drawn = _content(figure, "svg").decode()
     drawn = drawn[drawn.index("<svg") :]
-    for colour in ON_DARK:
-        drawn = drawn.replace(colour.lower(), f"var({_variable(colour)})")
+    style = f"fill: {INK.lower()}; stroke-linejoin: round; stroke-linecap: butt"
+    drawn = drawn.replace("<svg", f'<svg class="picture" role="img" style="{style}"', 1)
+    for colour, shade in ON_DARK.items():
+        shown = f"var({_variable(colour)})" if dark is None else shade if dark else colour
+        drawn = drawn.replace(colour.lower(), shown)
     # rules would hold on the whole page; groups have the same names in every picture of it
     drawn = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", drawn, count=1, flags=re.DOTALL)
     drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
     drawn = re.sub(r"font-family: [^\"]*?sans-serif", f"font-family: {FONTS}", drawn)
-    return drawn.replace("<svg", f'<svg class="picture" role="img" aria-label="{escape(label)}"', 1)
+    return drawn.replace("<svg", f'<svg aria-label="{escape(printable(label))}"', 1)
 
 
 def picture_colours(dark: bool = False) -> str:

@@ -2,7 +2,8 @@
 
 a store      ──publish.py──▶ index.py, contents.py ──▶ files in the log folder
 a run        ──following.py──▶ an event file for each process        events.py: their format
-TensorBoard  ──plugin.py──▶ our tab, and the traces in it            serve(): starts it
+TensorBoard  ──plugin.py──▶ our tab, its pictures (drawings.py)      serve(): starts it
+                            and traces, two on one scale (spans.py)
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from epochcast.records import RunConfig, SizeValue, Summary
-from epochcast.report.plots.comparison import probed_figures, size_label
+from epochcast.report.plots.comparison import probed_pictures, size_label
 from epochcast.report.plots.pictures import png
 from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import events
@@ -78,14 +78,28 @@ def run_files(
     runs: defaultdict[str, list[Entry]] = defaultdict(list)
     runs[TOP_RUN] += _top_entries(summaries, text)
     knobs = shown_knobs(summaries)
+    trials = trial_names(summaries)
     for name, members in series_runs(summaries).items():
         runs[name] += _curve_entries(members)
         for summary in members:
             run = f"{name}/batch_size={summary.config.batch_size}"
-            runs[run] += _session_entries(summary, knobs, trial=run)
+            runs[run] += _session_entries(summary, knobs, trial=trials[summary_id(summary)])
     for name, chosen in _by_workload(predictions).items():
         runs[name] += _figure_entries(chosen, summaries)
     return {name: events.event_file(entries) for name, entries in runs.items() if entries}
+
+
+def trial_names(summaries: Sequence[Summary]) -> dict[str, str]:
+    """Of each configuration the batch size, then what differs: TensorBoard cuts long names."""
+    varying = [name for name, values in shown_knobs(summaries).items() if len(values) > 1]
+    names: dict[str, str] = {}
+    for summary in summaries:
+        knobs = all_knobs(summary)
+        parts = [f"{k}={knobs[k]}" for k in reversed(varying) if k in knobs and k != "batch_size"]
+        name = " ".join([str(summary.config.batch_size), *parts])
+        key = summary_id(summary)
+        names[key] = f"{name} {key[:6]}" if name in names.values() else name
+    return names
 
 
 def series_runs(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
@@ -216,5 +230,5 @@ def _figure_entries(
     """The figures of one workload on one device."""
     here = (predictions[0].workload, predictions[0].device.key)
     mine = [s for s in summaries if (s.workload, s.device.key) == here]
-    for name, (figure, description) in probed_figures(mine, predictions).items():
-        yield events.image(f"{FIGURE_GROUP}/{name}", png(figure), description)
+    for picture in probed_pictures(mine, predictions):
+        yield events.image(f"{FIGURE_GROUP}/{picture.name}", png(picture.draw()), picture.caption)

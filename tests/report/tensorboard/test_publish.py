@@ -9,12 +9,15 @@ import pytest
 import truths
 
 from epochcast.api.probe import run_sweep
+from epochcast.costmodel.prediction import Question
 from epochcast.errors import StoreError
+from epochcast.planning.planner import plan
 from epochcast.profiler.request import SweepRequest
-from epochcast.records import RunConfig, Warning_
+from epochcast.records import Budget, RunConfig, Warning_
 from epochcast.report.tensorboard import publish
 from epochcast.report.tensorboard.index import read_index
-from epochcast.storage.query import select
+from epochcast.storage.asked import note_plan, note_questions
+from epochcast.storage.query import fitted_model, select
 from epochcast.storage.store import Store
 
 
@@ -51,7 +54,7 @@ def test_a_configuration_that_crashed_last_removes_no_other(
         store.add(truths.measure(32, 13, status="crashed", message="unlucky", **last))
         publish.publish(store)
         used = select(store).measurements
-    ((summaries, predictions, text),) = written
+    ((summaries, predictions, text, _),) = written
     assert [s.config.label for s in summaries if s.status != "ok"] == [
         "batch_size=32 depth=1 width=13"
     ]
@@ -89,8 +92,27 @@ def test_a_script_without_epochs_is_shown_in_steps(
     with Store.open(folder=tmp_path) as store:
         store.add_all(replace(m, **unseen) for m in truths.sweep())  # type: ignore[arg-type]
         publish.publish(store)
-    ((_, _, text),) = written
+    ((_, _, text, _),) = written
     assert "total, 1,000 steps " in text
+
+
+def test_the_text_is_what_was_asked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    monkeypatch.setattr(publish, "write_board", lambda _, *contents: written.append(contents[2]))
+    with Store.open(folder=tmp_path) as store:
+        store.add_all(truths.sweep())
+        model, _ = fitted_model(store)
+        publish.publish(store)
+        note_questions(store, model, [Question(epochs=7), Question(epochs=8, batch_size=96)])
+        publish.publish(store)
+        note_plan(store, plan(model, Budget(deadline=100), epochs=9))
+        publish.publish(store)
+    example, questions, planned = written
+    assert "total, 10 epochs" in example
+    assert "total, 7 epochs" in questions
+    assert "batch_size=96" in questions
+    assert "Within 1m 40s, with 90 % confidence." in planned
+    assert "| total time |" in planned
 
 
 def test_a_store_where_some_configurations_have_a_knob_is_shown(tmp_path: Path) -> None:

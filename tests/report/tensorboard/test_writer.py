@@ -19,7 +19,7 @@ from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Summary, make_sizes
 from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import publish
-from epochcast.report.tensorboard.contents import series_runs
+from epochcast.report.tensorboard.contents import series_runs, trial_names
 from epochcast.report.tensorboard.index import slug
 from epochcast.report.tensorboard.publish import write_board
 
@@ -76,6 +76,14 @@ def test_every_configuration_is_a_row_of_the_hparams_table(
         "configuration/peak tensor memory (MiB)",
         "configuration/device memory (MiB)",
     }
+
+
+def test_the_beginning_of_a_trials_name_tells(summaries: list[Summary]) -> None:
+    """TensorBoard shows some 14 letters of it."""
+    names = list(trial_names(summaries).values())
+    assert names == [f"{b} width={w}" for w in (256, 512) for b in (32, 64, 128)]
+    alike = replace(summaries[0], device=replace(summaries[0].device, memory_bytes=1))
+    assert len(set(trial_names([*summaries, alike]).values())) == 7
 
 
 def _hparams(board: EventMultiplexer, run: str, tag: str):  # type: ignore[no-untyped-def]

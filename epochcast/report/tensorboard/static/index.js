@@ -1,8 +1,10 @@
 /**
- * The tab "Epochcast": a table of probed configurations above one or two traces.
+ * The tab "Epochcast": a table of probed configurations and pictures above one or two traces.
  *
  *   ┌ header: count, filter ───────────────────────────┐
  *   │ table: click a title to sort; Open, Compare, Save │
+ *   │ pictures: measured, predicted, followed; put away │
+ *   │ while traces are open                             │
  *   ├──────────────────────┬───────────────────────────┤
  *   │ Perfetto: opened     │ Perfetto: compared        │
  *   └──────────────────────┴───────────────────────────┘
@@ -17,10 +19,17 @@ const EXPAND_PROCESSES = {id: 'dev.perfetto.ExpandTracksByRegex', args: ['^(?!Sp
 const BASE = new URL('../', import.meta.url);
 
 const state = {
-  table: {columns: [], rows: [], problems: [], perfetto: {available: true, message: ''}},
+  table: {
+    columns: [],
+    rows: [],
+    problems: [],
+    pictures: [],
+    perfetto: {available: true, message: ''},
+  },
   sort: {key: null, descending: false},
   workload: '',
   panes: [], // the rows whose traces are open: at most two, left and right
+  dark: false,
 };
 const parts = {}; // the elements that change
 
@@ -52,8 +61,11 @@ function addStylesheet() {
 /** As dark as TensorBoard around us, which marks its body; it is of the same origin. */
 function followTheme() {
   const outside = window.parent.document.body;
-  const apply = () =>
-    document.documentElement.classList.toggle('dark', outside.classList.contains('dark-mode'));
+  const apply = () => {
+    state.dark = outside.classList.contains('dark-mode');
+    document.documentElement.classList.toggle('dark', state.dark);
+    if (parts.pictures) drawPictures();
+  };
   apply();
   new MutationObserver(apply).observe(outside, {attributeFilter: ['class']});
 }
@@ -65,20 +77,21 @@ function buildPage() {
     onchange: () => {
       state.workload = parts.workload.value;
       drawTable();
+      drawPictures();
     },
   });
   parts.notices = element('ul', {class: 'notices'});
   parts.list = element('div', {class: 'list'});
+  parts.pictures = element('div', {class: 'pictures'});
   parts.traces = element('div', {class: 'traces'});
   document.body.append(
     element('header', {}, [
       element('h1', {text: 'Probed configurations'}),
       parts.count,
-      element('label', {for: 'workload', text: 'Workload'}),
-      parts.workload,
+      element('label', {}, ['Workload ', parts.workload]),
     ]),
     parts.notices,
-    parts.list,
+    element('div', {class: 'board'}, [parts.list, parts.pictures]),
     parts.traces,
   );
 }
@@ -101,6 +114,7 @@ async function refresh() {
   drawNotices([...state.table.problems, state.table.perfetto.message].filter(Boolean));
   drawFilter();
   drawTable();
+  drawPictures();
 }
 
 function drawNotices(notices) {
@@ -108,7 +122,8 @@ function drawNotices(notices) {
 }
 
 function drawFilter() {
-  const names = [...new Set(state.table.rows.map((row) => row.workload))].sort();
+  const shown = [...state.table.rows, ...state.table.pictures];
+  const names = [...new Set(shown.map((one) => one.workload))].sort();
   if (!names.includes(state.workload)) state.workload = '';
   const options = ['', ...names].map((name) =>
     element('option', {value: name, text: name || 'all', selected: name === state.workload}),
@@ -121,6 +136,7 @@ function drawTable() {
   const failed = rows.filter((row) => row.status !== 'ok').length;
   const plural = rows.length === 1 ? '' : 's';
   parts.count.textContent = `${rows.length} configuration${plural}, ${failed} failed`;
+  if (rows.length === 0 && state.table.pictures.length > 0) return parts.list.replaceChildren();
   if (rows.length === 0) {
     const text = 'No configuration yet. Run: epochcast probe mnist-mlp --batch-sizes 32,64,128';
     return parts.list.replaceChildren(element('p', {class: 'empty', text}));
@@ -131,6 +147,24 @@ function drawTable() {
   ]);
   table.tHead.rows[0].append(element('th', {text: 'Trace'}));
   parts.list.replaceChildren(table);
+}
+
+/** A picture that has not changed keeps its element, and its place under the reader's eyes. */
+function drawPictures() {
+  const shown = state.table.pictures.filter((p) => !state.workload || p.workload === state.workload);
+  const known = new Map([...parts.pictures.children].map((node) => [node.dataset.source, node]));
+  const drawn = shown.map((picture) => {
+    const source = new URL(`${picture.source}${state.dark ? '?dark' : ''}`, BASE).href;
+    return known.get(source) ?? drawPicture(picture, source);
+  });
+  parts.pictures.replaceChildren(...drawn);
+}
+
+function drawPicture({title, caption}, source) {
+  return element('figure', {'data-source': source}, [
+    element('img', {src: source, alt: title, loading: 'lazy'}),
+    element('figcaption', {}, [element('strong', {text: title}), ` ${caption}`]),
+  ]);
 }
 
 function shownRows() {
@@ -182,7 +216,7 @@ function drawCell(column, row) {
 }
 
 function drawActions(row) {
-  if (row.trace === null) return element('td', {class: 'none', text: 'none'});
+  if (row.trace === null) return element('td', {class: 'none', text: row.untraced});
   const drawable = state.table.perfetto.available;
   const name = `${row.workload} ${row.label}`;
   const action = (text, title, onclick, disabled) =>
@@ -200,15 +234,35 @@ function drawActions(row) {
   ]);
 }
 
-function openTrace(row, position) {
+async function openTrace(row, position) {
   state.panes[position] = row;
-  parts.traces.children[position]?.remove();
-  parts.traces.insertBefore(drawPane(row), parts.traces.children[position] ?? null);
+  const panes = (state.panes = [...state.panes]);
+  const spans = panes.length < 2 ? [] : await Promise.all(panes.map(spanOf));
+  if (panes !== state.panes) return; // another was opened or closed meanwhile
+  parts.traces.replaceChildren(...panes.map((open, i) => drawPane(open, sameScale(spans, i))));
   drawPanesChanged();
 }
 
+/** From when to when a trace goes, in nanoseconds; null where nobody knows. */
+async function spanOf(row) {
+  const response = await fetch(new URL(row.span, BASE), {cache: 'no-cache'});
+  if (!response.ok) return null;
+  const {start, end} = await response.json();
+  return {start: BigInt(start), end: BigInt(end)};
+}
+
+/** What to show of a trace beside another: as long as the shorter one is, so that scales are equal. */
+function sameScale(spans, position) {
+  if (spans.length < 2 || spans.includes(null)) return {};
+  const lengths = spans.map((span) => span.end - span.start);
+  const length = lengths[0] < lengths[1] ? lengths[0] : lengths[1];
+  const {start} = spans[position];
+  return {visStart: String(start), visEnd: String(start + length)};
+}
+
 function closeTrace(pane) {
-  state.panes.splice([...parts.traces.children].indexOf(pane), 1);
+  const position = [...parts.traces.children].indexOf(pane);
+  state.panes = state.panes.filter((_, i) => i !== position);
   pane.remove();
   drawPanesChanged();
 }
@@ -218,7 +272,7 @@ function drawPanesChanged() {
   drawTable();
 }
 
-function drawPane(row) {
+function drawPane(row, window) {
   const name = `${row.workload} ${row.label}`;
   const close = {type: 'button', text: 'Close', title: `Close the trace of ${name}`};
   const pane = element('section', {class: 'pane'}, [
@@ -226,18 +280,19 @@ function drawPane(row) {
       element('span', {text: name, title: name}),
       element('button', {...close, onclick: () => closeTrace(pane)}),
     ]),
-    element('iframe', {title: `Trace of ${name}`, src: perfettoUrl(row)}),
+    element('iframe', {title: `Trace of ${name}`, src: perfettoUrl(row, window)}),
   ]);
   return pane;
 }
 
 /** Perfetto reads its settings after "#!/"; embedded, it has no analytics and takes no files. */
-function perfettoUrl(row) {
+function perfettoUrl(row, window) {
   const url = new URL('perfetto/index.html', BASE);
   const settings = {
     url: new URL(row.trace, BASE).href,
     mode: 'embedded',
     hideSidebar: 'true',
+    ...window,
     startupCommands: JSON.stringify([EXPAND_PROCESSES]),
   };
   const fields = Object.entries(settings).map(([key, value]) => `${key}=${encodeURIComponent(value)}`);
