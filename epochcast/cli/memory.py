@@ -13,7 +13,9 @@ from epochcast.errors import UsageError
 if TYPE_CHECKING:
     from epochcast.api.memory import MemoryQuestion
     from epochcast.profiler.request import SweepRequest
-    from epochcast.records import DeviceNeed
+    from epochcast.records import DeviceNeed, Share
+
+    Answer = tuple[Sequence[DeviceNeed], dict[str, Any]]  # needs, and the document's contents
 
 ASSUMED = "24GiB"  # where a what-if names no device
 ASSUMED_REMARK = f"no --device was given: a card of {ASSUMED} is assumed"
@@ -103,34 +105,30 @@ def answer(workload: str, request: SweepRequest, options: dict[str, Any], as_jso
     device = options["device"] or options["fit"] or ASSUMED
     question = question_of(device, options["confidence"], options["used"], options["allocator"])
     if options["what_ifs"]:
-        found = _compare(workload, request, question, options, as_json)
+        needs, contents = _compare(workload, request, question, options, as_json)
     elif options["fit"]:
-        found = _fit(workload, request, question, as_json)
+        needs, contents = _fit(workload, request, question, as_json)
     else:
-        found = _need(workload, request, question, as_json)
-    if options["world_size"] and not as_json:
-        _share(found, options["world_size"])
+        needs, contents = _need(workload, request, question, as_json)
+    if options["world_size"]:
+        contents["each_of_several_devices"] = _share(needs, options["world_size"], as_json)
+    if as_json:
+        print_json(**contents)
     if options["plot"]:
-        _draw(workload, found, options["plot"])
+        _draw(workload, needs, options["plot"])
 
 
-def _need(
-    workload: str, request: SweepRequest, question: MemoryQuestion, as_json: bool
-) -> Sequence[DeviceNeed]:
+def _need(workload: str, request: SweepRequest, question: MemoryQuestion, as_json: bool) -> Answer:
     from epochcast.api.memory import device_needs
     from epochcast.report.text.memory import print_needs
 
     needs = device_needs(request, question)
-    if as_json:
-        print_json(needs=needs)
-    else:
+    if not as_json:
         print_needs(console(), workload, needs)
-    return needs
+    return needs, {"needs": needs}
 
 
-def _fit(
-    workload: str, request: SweepRequest, question: MemoryQuestion, as_json: bool
-) -> Sequence[DeviceNeed]:
+def _fit(workload: str, request: SweepRequest, question: MemoryQuestion, as_json: bool) -> Answer:
     from epochcast.api.memory import largest_values
     from epochcast.report.text.memory import print_largest, print_needs
 
@@ -140,13 +138,10 @@ def _fit(
         if not as_json:
             print_largest(console(), [value])
     needs = [value.need for value in found[:1] if value.need is not None]
-    if as_json:
-        print_json(largest=found)
-        return needs
-    if needs:
+    if needs and not as_json:
         console().print()
         print_needs(console(), workload, needs)
-    return needs
+    return needs, {"largest": found}
 
 
 def _compare(
@@ -155,7 +150,7 @@ def _compare(
     question: MemoryQuestion,
     options: dict[str, Any],
     as_json: bool,
-) -> Sequence[DeviceNeed]:
+) -> Answer:
     from epochcast.api.memory import alternatives
     from epochcast.report.text.layout import say
     from epochcast.report.text.memory import device_heading, print_alternatives
@@ -163,21 +158,24 @@ def _compare(
     found = alternatives(request, question, options["what_ifs"])
     needs = [a.need for a in found[:1] if a.need is not None]
     if as_json:
-        print_json(alternatives=found)
-        return needs
+        return needs, {"alternatives": found}
     if not (options["device"] or options["fit"]):
         say(console(), f"note: {ASSUMED_REMARK}", "yellow")
     console().print(device_heading(workload, needs[0]), soft_wrap=True)
     print_alternatives(console(), found)
-    return needs
+    return needs, {"alternatives": found}
 
 
-def _share(needs: Sequence[DeviceNeed], devices: int) -> None:
+def _share(needs: Sequence[DeviceNeed], devices: int, as_json: bool) -> Sequence[Sequence[Share]]:
+    """By formulas, for each configuration that was answered."""
     from epochcast.devices.sharding import by_formulas
     from epochcast.report.text.memory import print_shared
 
-    for need in needs:
-        print_shared(console(), need, devices, by_formulas(need, devices))
+    shared = [by_formulas(need, devices) for need in needs]
+    if not as_json:
+        for need, shares in zip(needs, shared, strict=True):
+            print_shared(console(), need, devices, shares)
+    return shared
 
 
 def _draw(workload: str, needs: Sequence[DeviceNeed], path: str) -> None:

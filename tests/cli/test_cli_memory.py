@@ -21,7 +21,9 @@ def answered(tmp_path_factory) -> tuple[dict, Path]:
     pytest.importorskip("matplotlib")
     picture = tmp_path_factory.mktemp("memory") / "memory.png"
     arguments = ["mnist-mlp", "--batch-size", "64", "--set", "width=64", "--device", "rtx-3090"]
-    result = run(*arguments, "--used", "1GiB", "--plot", str(picture), "--json")
+    result = run(
+        *arguments, "--used", "1GiB", "--plot", str(picture), "--world-size", "8", "--json"
+    )
     return json.loads(result.stdout), picture
 
 
@@ -41,6 +43,14 @@ def test_a_document_has_everything(answered) -> None:
 def test_parameters_are_counted_to_the_byte(answered) -> None:
     kinds = {share["name"]: share["bytes"] for share in answered[0]["needs"][0]["kinds"]}
     assert kinds["parameters"] == 4 * (784 * 64 + 64 + 64 * 10 + 10)
+
+
+def test_what_each_of_several_devices_needs_is_in_it(answered) -> None:
+    """ZeRO-1 keeps an eighth of the states, and buckets of all gradients as DDP does."""
+    (shares,) = answered[0]["each_of_several_devices"]
+    needs = {share["name"]: share["bytes"] for share in shares}
+    kinds = {share["name"]: share["bytes"] for share in answered[0]["needs"][0]["kinds"]}
+    assert needs["DDP"] - needs["ZeRO-1"] == round(kinds["optimizer states"] * 7 / 8)
 
 
 def test_a_picture_is_written(answered) -> None:
