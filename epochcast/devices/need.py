@@ -28,6 +28,7 @@ from statistics import NormalDist
 
 from epochcast.devices.allocator_settings import MIB, AllocatorSettings
 from epochcast.devices.cards import card_of
+from epochcast.devices.growth import growth
 from epochcast.devices.replay import (
     Replayed,
     Variation,
@@ -128,7 +129,7 @@ def device_need(
         needed_bytes=round(quantile(draws, confidence)),
         probability=fitting,
         source=sequence.source,
-        remarks=(*sequence.remarks, *([EAGER] if eager else [])),
+        remarks=(*sequence.remarks, *growth(sequence), *([EAGER] if eager else [])),
         flops=flops,
         seconds=seconds,
         unseen=_unseen(sequence),
