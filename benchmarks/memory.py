@@ -34,7 +34,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import memory_models  # noqa: E402
 from comparison.memory_tools import DEEPSPEED_BYTES_PER_PARAMETER, accelerate_bytes  # noqa: E402
 
-from epochcast.api.memory import MemoryQuestion, device_needs  # noqa: E402
+from epochcast.api.following import MemoryQuestion  # noqa: E402
+from epochcast.api.memory import device_needs  # noqa: E402
 from epochcast.devices.cards import find_device  # noqa: E402
 from epochcast.profiler.request import SweepRequest  # noqa: E402
 

@@ -27,7 +27,8 @@ from gpu_parts.results import Folder, read_folder  # noqa: E402
 from gpu_parts.snapshots import LIMITED_BYTES, SCENARIOS, Recorded  # noqa: E402
 
 import epochcast as ec  # noqa: E402
-from epochcast.api.memory import Followed, follow, kept_workers, question_of  # noqa: E402
+from epochcast.api.following import Followed, follow, kept_workers  # noqa: E402
+from epochcast.api.memory import question_of  # noqa: E402
 from epochcast.devices.replay import runs_in  # noqa: E402
 from epochcast.profiler.builtin import cifar10_resnet  # noqa: E402
 from epochcast.profiler.process import Workers  # noqa: E402

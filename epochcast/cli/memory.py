@@ -11,7 +11,7 @@ from epochcast.cli.options import BYTES, KNOB, PICTURE, SHARE, Command, console,
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.api.memory import MemoryQuestion
+    from epochcast.api.following import MemoryQuestion
     from epochcast.profiler.request import SweepRequest
     from epochcast.records import DeviceNeed, Share
 
@@ -129,7 +129,7 @@ def _need(workload: str, request: SweepRequest, question: MemoryQuestion, as_jso
 
 
 def _fit(workload: str, request: SweepRequest, question: MemoryQuestion, as_json: bool) -> Answer:
-    from epochcast.api.memory import largest_values
+    from epochcast.api.largest import largest_values
     from epochcast.report.text.memory import print_largest, print_needs
 
     found = []

@@ -6,7 +6,7 @@ import pytest
 from sequences import MIB, training
 from strategies import make_measurement
 
-from epochcast.api import memory
+from epochcast.api import following, largest, memory
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler.protocol import Counted
 from epochcast.profiler.request import SweepRequest
@@ -35,7 +35,7 @@ class Trainings:
         else:
             scale = (sizes["width"] / 512) ** 2
         return tuple(
-            memory.Followed(
+            following.Followed(
                 counted=self.counted(b, sizes, accumulation),
                 sequence=training(max(1, round(b * scale)), device=device),
                 seconds=0.1,
@@ -54,9 +54,9 @@ class Trainings:
 @pytest.fixture
 def trainings(monkeypatch):
     made = Trainings()
-    monkeypatch.setattr(memory, "follow", made.follow)
+    monkeypatch.setattr(largest, "follow", made.follow)
     monkeypatch.setattr(
-        memory, "count_footprints", lambda request, **_: [made.follow(request, T4)[0].counted]
+        following, "count_footprints", lambda request, **_: [made.follow(request, T4)[0].counted]
     )
     return made
 
@@ -72,7 +72,7 @@ def question(mib, **changes):
         multiprocessors=108,
         threads_per_multiprocessor=2048,
     )
-    return memory.MemoryQuestion(device=device, **changes)
+    return following.MemoryQuestion(device=device, **changes)
 
 
 REQUEST = SweepRequest(target="mnist-mlp")
@@ -80,7 +80,7 @@ REQUEST = SweepRequest(target="mnist-mlp")
 
 @pytest.mark.parametrize("mib", [750, 900, 1201])
 def test_the_largest_batch_is_followed_and_so_is_the_next(trainings, mib) -> None:
-    found = memory.largest_batch(REQUEST, question(mib))
+    found = largest.largest_batch(REQUEST, question(mib))
     assert found.value is not None
     assert found.need is not None
     assert found.above is not None
@@ -91,7 +91,7 @@ def test_the_largest_batch_is_followed_and_so_is_the_next(trainings, mib) -> Non
 
 def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
     """Below 32 samples the events are others: lines are drawn above."""
-    follow = memory.follow
+    follow = largest.follow
 
     def otherwise(request, device, workers=None):
         return tuple(
@@ -101,8 +101,8 @@ def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
             for f in follow(request, device, workers)
         )
 
-    monkeypatch.setattr(memory, "follow", otherwise)
-    found = memory.largest_batch(REQUEST, question(900))
+    monkeypatch.setattr(largest, "follow", otherwise)
+    found = largest.largest_batch(REQUEST, question(900))
     assert found.need is not None
     assert found.above is not None
     assert found.need.fits
@@ -111,7 +111,7 @@ def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
 
 def test_large_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
     """From 64 samples on each takes a quarter more, so the lines of small ones lead too far."""
-    follow, asked = memory.follow, []
+    follow, asked = largest.follow, []
 
     def otherwise(request, device, workers=None):
         asked.extend(request.batch_sizes or ())
@@ -124,9 +124,9 @@ def test_large_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
         )
 
     monkeypatch.setitem(globals(), "SAMPLES", 4000)
-    found = memory.largest_batch(REQUEST, question(9_000))
-    monkeypatch.setattr(memory, "follow", otherwise)
-    fewer = memory.largest_batch(REQUEST, question(9_000))
+    found = largest.largest_batch(REQUEST, question(9_000))
+    monkeypatch.setattr(largest, "follow", otherwise)
+    fewer = largest.largest_batch(REQUEST, question(9_000))
     assert found.value is not None
     assert fewer.value is not None
     assert abs(1.25 * fewer.value - found.value) < 3
@@ -135,7 +135,7 @@ def test_large_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
 
 
 def test_the_data_set_may_end_it(trainings) -> None:
-    found = memory.largest_batch(REQUEST, question(10_000))
+    found = largest.largest_batch(REQUEST, question(10_000))
     assert found.value == SAMPLES
     assert found.above is None
     assert found.why_ended == "the training data has 400 samples"
@@ -143,19 +143,19 @@ def test_the_data_set_may_end_it(trainings) -> None:
 
 
 def test_nothing_fits(trainings) -> None:
-    found = memory.largest_batch(REQUEST, question(100))
+    found = largest.largest_batch(REQUEST, question(100))
     assert (found.value, found.need) == (None, None)
     assert found.above is not None
 
 
 def test_what_others_use_is_not_there(trainings) -> None:
-    whole = memory.largest_batch(REQUEST, question(1000)).value
-    less = memory.largest_batch(REQUEST, question(1500, used_bytes=500 * MIB)).value
+    whole = largest.largest_batch(REQUEST, question(1000)).value
+    less = largest.largest_batch(REQUEST, question(1500, used_bytes=500 * MIB)).value
     assert whole == less
 
 
 def test_the_largest_value_of_a_knob(trainings) -> None:
-    found = memory.largest_knob(REQUEST, question(1000), None, "width", 512)
+    found = largest.largest_knob(REQUEST, question(1000), None, "width", 512)
     assert found.step == 64
     assert found.value is not None
     assert found.need is not None
@@ -167,7 +167,7 @@ def test_the_largest_value_of_a_knob(trainings) -> None:
 
 
 def test_all_largest_values(trainings) -> None:
-    batch, width = memory.largest_values(REQUEST, question(1000))
+    batch, width = largest.largest_values(REQUEST, question(1000))
     assert (batch.name, width.name) == ("batch_size", "width")
 
 
@@ -233,11 +233,11 @@ def test_counting_and_following_go_together(monkeypatch) -> None:
             raise WorkloadError("it cannot be followed")
         return tuple(training(b) for b in batch_sizes)
 
-    monkeypatch.setattr(memory, "count_footprints", count)
-    monkeypatch.setattr(memory, "cuda_sequences", follow)
+    monkeypatch.setattr(following, "count_footprints", count)
+    monkeypatch.setattr(following, "cuda_sequences", follow)
     request = replace(REQUEST, batch_sizes=(16, 999), sizes={"width": (512,)})
-    (found,) = memory.follow(request, T4, None)
+    (found,) = following.follow(request, T4, None)
     assert found.counted.config.batch_size == 16
     assert asked == [[16, 999], [16]]
     with pytest.raises(UsageError, match="no knob"):
-        memory.follow(replace(request, sizes={"nope": (3,)}), T4, None)
+        following.follow(replace(request, sizes={"nope": (3,)}), T4, None)
