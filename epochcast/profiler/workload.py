@@ -125,6 +125,46 @@ class Workload:
     after_update: Callable[[nn.Module], object] | None = None
     data_source: str = "the workload's own"
 
+    @classmethod
+    def from_trainer(cls, trainer: Any) -> Workload:
+        """What a Trainer of transformers would train, which is not started.
+
+        Model, loss, optimizer, scheduler, clipping, precision, accumulation, loaders and collator
+        are taken over; callbacks, logging and metrics are not.
+
+        Args:
+            trainer: a ``transformers.Trainer``, or one that derives from it.
+
+        Raises:
+            WorkloadError: what it does cannot be taken over; says what.
+        """
+        from epochcast.profiler.lifting.transformers import taken_from
+
+        return cls(**taken_from(trainer))
+
+    @classmethod
+    def from_lightning(
+        cls, module: Any, datamodule: Any = None, trainer: Any = None, samples: int | None = None
+    ) -> Workload:
+        """What Lightning's automatic optimization would train of a module.
+
+        Optimizer, scheduler, steps, loaders and collator are taken over, with a Trainer also
+        precision, accumulation, clipping and limits; callbacks and logging are not.
+
+        Args:
+            module: a ``LightningModule``.
+            datamodule: a ``LightningDataModule``, or the training loader; None takes the module's
+                own loaders.
+            trainer: the ``lightning.Trainer`` with its settings; it is not started.
+            samples: of an epoch, where the data has no length.
+
+        Raises:
+            WorkloadError: what it does, as manual optimization, cannot be taken over; says what.
+        """
+        from epochcast.profiler.lifting.lightning import taken_from
+
+        return cls(**taken_from(module, datamodule, trainer, samples))
+
     def __post_init__(self) -> None:
         steps = [name for name in ("loss", "forward", "train_step") if getattr(self, name)]
         if len(steps) != 1:
