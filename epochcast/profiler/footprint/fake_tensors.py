@@ -16,6 +16,9 @@ Sparse gradients have entries, of which torch's own rules for fake tensors give 
 
 The largest gradient that is possible, and the exact one where no token repeats.
 
+A mask that comes with the batch, such as that of the nodes of a graph which train, is known: it
+picks as many as the real one would.
+
 Where torch's rules for fake tensors say something else than its CPU kernels return, ``AFTER`` has
 what the kernel would. The sizes are those of torch 2.13; the tests compare them with the kernels of
 the torch that is installed.
@@ -40,7 +43,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 from torch.utils._foreach_utils import _foreach_supported_types
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 from epochcast.profiler.footprint.allocations import operands
@@ -150,6 +153,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._infinities.add(args[1].untyped_storage()._cdata)
         if func is aten._local_scalar_dense.default:
             return self._scalar(args[0])
+        if func in INDEXING:
+            args = (args[0], _with_known_masks(args[1]), *args[2:])
         if is_sparse_call(func, args):
             return SPARSE_RULES[func](*args, **kwargs)
         if func in MISSING_RULES:
@@ -178,7 +183,10 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             flat = storages[storage._cdata]
             whole = flat[: flat.numel() // tensor.element_size() * tensor.element_size()]
             layout = tensor.shape, tensor.stride(), tensor.storage_offset()
-            return whole.view(tensor.dtype).as_strided(*layout)
+            made = whole.view(tensor.dtype).as_strided(*layout)
+            if tensor.dtype == torch.bool:
+                made.picks = _picks(tensor)  # type: ignore[attr-defined]
+            return made
 
         with self._mode:
             return tree_map_only(Tensor, copy, batch)
@@ -253,6 +261,35 @@ def make_fake(workload: Workload, fake: Callable[[Tensor], Tensor]) -> None:
         state = {fake(key): value for key, value in optimizer.state.items()}
         optimizer.state.clear()
         optimizer.state.update(tree_map_only(Tensor, fake, state))
+
+
+# -- masks of the batch ---------------------------------------------------------------------------
+
+INDEXING = (
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+    aten._unsafe_index_put.default,
+)
+
+
+def _with_known_masks(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Positions in place of masks whose values are known, as many as they would pick."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        picks = getattr(index, "picks", None)
+        if index is None or picks is None:
+            found.append(index)
+        else:
+            found += [torch.empty(picks, dtype=torch.int64) for _ in range(index.dim())]
+    return found
+
+
+def _picks(mask: Tensor) -> int | None:
+    """How many a mask picks; None where it has no values."""
+    with _disable_current_modes():
+        return None if isinstance(mask, FakeTensor) else int(mask.sum())
 
 
 # -- sparse gradients -----------------------------------------------------------------------------
