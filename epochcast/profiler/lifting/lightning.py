@@ -19,6 +19,7 @@ from epochcast.errors import WorkloadError
 from epochcast.profiler.lifting.loaders import evaluation_of, made_of, overridden
 from epochcast.profiler.workload import has_length
 
+PACKAGES = ("lightning", "pytorch_lightning")
 _HOOKS = {  # of a module: what it says of a step, and where that goes in a Workload
     "backward": "train_step=",
     "optimizer_step": "train_step=",
@@ -56,8 +57,8 @@ def taken_from(
     for part in (source, module):
         _set_up(part, stand_in)
     train, validation = _loaders(source)
-    stand_in.loader = train
     data = made_of(train, "train_dataloader") | settings | _length(train, trainer, samples)
+    stand_in.num_training_batches = _batches(train, data)
     optimizer, scheduler = _optimization(module)
     _silence(module)
     batches = _Batches(module, source)
@@ -90,7 +91,7 @@ def _refuse_others(module: Any, trainer: Any) -> None:
             "its optimizers as optimizer=[…]"
         )
     for hook, instead in _HOOKS.items():
-        if overridden(module, hook, "lightning"):
+        if overridden(module, hook, *PACKAGES):
             raise WorkloadError(
                 f"{name} has a {hook} of its own, which cannot be taken over: write the Workload "
                 f"by hand, with what it does in {instead}"
@@ -143,16 +144,11 @@ class _Trainer:
 
     def __init__(self, trainer: Any, source: Any) -> None:
         self.datamodule = source
-        self.loader: Any = None
+        self.num_training_batches: int | float = float("inf")  # of an epoch
         self.loggers: list[Any] = []
         self.max_epochs = getattr(trainer, "max_epochs", None) or 1
         self.max_steps = getattr(trainer, "max_steps", -1)
         self.accumulate_grad_batches = getattr(trainer, "accumulate_grad_batches", 1)
-
-    @property
-    def num_training_batches(self) -> int | float:
-        """Of an epoch."""
-        return len(self.loader) if has_length(self.loader) else float("inf")
 
     @property
     def estimated_stepping_batches(self) -> int | float:
@@ -184,9 +180,9 @@ def _loaders(source: Any) -> tuple[Any, Any]:
     """To train on, and to validate on; None where there is none."""
     if not hasattr(source, "train_dataloader"):
         return source, None
-    if not overridden(source, "train_dataloader", "lightning"):
+    if not overridden(source, "train_dataloader", *PACKAGES):
         raise WorkloadError(f"{type(source).__name__} has no train_dataloader: give a datamodule")
-    validates = overridden(source, "val_dataloader", "lightning")
+    validates = overridden(source, "val_dataloader", *PACKAGES)
     return source.train_dataloader(), source.val_dataloader() if validates else None
 
 
@@ -201,6 +197,15 @@ def _length(loader: Any, trainer: Any, samples: int | None) -> dict[str, Any]:
     if isinstance(limit, float) and limit < 1 and has_length(loader):
         return {"steps_per_epoch": max(1, int(limit * len(loader)))}
     return {}
+
+
+def _batches(loader: Any, data: Mapping[str, Any]) -> int | float:
+    """Of an epoch."""
+    if "steps_per_epoch" in data:
+        return int(data["steps_per_epoch"])
+    if "samples" in data:
+        return max(1, int(data["samples"] // data["batch_size"]))
+    return len(loader) if has_length(loader) else float("inf")
 
 
 def _optimization(module: Any) -> tuple[Any, Any]:
@@ -232,9 +237,9 @@ def _each_step(scheduler: Any) -> Any:
 
 def _after_update(module: Any, optimizer: Any) -> Any:
     """The hooks around an update: one before it, hung on the optimizer, and one after it."""
-    if overridden(module, "on_before_optimizer_step", "lightning"):
+    if overridden(module, "on_before_optimizer_step", *PACKAGES):
         optimizer.register_step_pre_hook(lambda o, *_: module.on_before_optimizer_step(o))
-    if overridden(module, "on_before_zero_grad", "lightning"):
+    if overridden(module, "on_before_zero_grad", *PACKAGES):
         return lambda _: module.on_before_zero_grad(optimizer)
     return None
 
@@ -251,7 +256,7 @@ class _Batches:
         self._module = module
         self._hooks = []
         for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
-            owners = [part for part in (source, module) if overridden(part, name, "lightning")]
+            owners = [part for part in (source, module) if overridden(part, name, *PACKAGES)]
             self._hooks += [getattr(part, name) for part in owners[:1]]
         self._takes_index = {
             name: len(inspect.signature(getattr(module, name)).parameters) > 1
@@ -277,7 +282,7 @@ class _Batches:
 def _evaluation(module: Any, loader: Any, trainer: Any, batches: _Batches) -> dict[str, Any]:
     """The validation, where there is one."""
     limit = getattr(trainer, "limit_val_batches", 1.0)
-    if loader is None or not overridden(module, "validation_step", "lightning") or not limit:
+    if loader is None or not overridden(module, "validation_step", *PACKAGES) or not limit:
         return {}
     if isinstance(loader, list | tuple):
         if len(loader) != 1:

@@ -107,14 +107,14 @@ def _is_endless(sampler: object) -> bool:
     return isinstance(sampler, torch.utils.data.dataloader._InfiniteConstantSampler)
 
 
-def overridden(thing: object, name: str, package: str) -> bool:
+def overridden(thing: object, name: str, *packages: str) -> bool:
     """Whether a method is another than that of the framework.
 
     Args:
         thing: of a class that derives from one of the framework's.
         name: of the method.
-        package: whose modules begin like this; pytorch_lightning is lightning.
+        packages: the framework's.
     """
     method = getattr(type(thing), name, None)
     where = getattr(method, "__module__", "") or ""
-    return method is not None and package not in where.split(".")[0]
+    return method is not None and where.split(".")[0] not in packages
