@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.lifting import has_length
 from epochcast.records import Precision, Sizes, SizeValue, make_sizes
 
 if TYPE_CHECKING:
@@ -325,15 +326,6 @@ def _check_data(name: str, data: object) -> None:
             f"{name} must be a data set, with __getitem__ and __len__ or with __iter__, "
             f"but got {type(data).__name__}"
         )
-
-
-def has_length(data: object) -> bool:
-    """Whether ``len`` has an answer; that of some data sets raises."""
-    try:
-        len(data)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
-        return False
-    return True
 
 
 WorkloadFunction = Callable[..., Workload]

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.lifting import has_length
 from epochcast.profiler.lifting.loaders import evaluation_of, made_of, overridden
-from epochcast.profiler.workload import has_length
 
 PACKAGES = ("lightning", "pytorch_lightning")
 _HOOKS = {  # of a module: what it says of a step, and where that goes in a Workload

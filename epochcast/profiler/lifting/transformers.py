@@ -20,8 +20,8 @@ from typing import Any
 from torch.utils.data import ConcatDataset
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.lifting import has_length
 from epochcast.profiler.lifting.loaders import evaluation_of, made_of, overridden
-from epochcast.profiler.workload import has_length
 
 _BY_HAND = "write the Workload by hand for it"
 _METHODS = ("training_step", "_inner_training_loop", "_clip_grad_norm", "optimizer_step")
