@@ -126,7 +126,9 @@ def test_an_epoch_has_the_batches_that_it_is_said_to_have(name):
     assert whole_batches(loop) == ()
 
 
-@pytest.mark.parametrize("given", [{"eval_data": Stream(10), "eval_samples": 10}, {}], ids=str)
+@pytest.mark.parametrize(
+    "given", [{"eval_data": Stream(10), "eval_samples": 10}, {}], ids=["stream", "batches"]
+)
 def test_evaluations_of_streams_and_of_whole_batches(given):
     whole = {"eval_data": Batches(), "batch_from_data": True}
     workload = workload_of(Batches() if not given else Stream(), samples=24, **(given or whole))
