@@ -270,14 +270,11 @@ def _format_small_seconds(seconds: float) -> str:
 
 
 def format_span(low: float, high: float) -> str:
-    """Two durations in the unit of the longer one: ``"54.1–57.2 s"``, ``"10.9–12.7 min"``."""
-    for unit in ("d", "h", "min", "s", "ms"):
-        if 1.5 * _SECONDS[unit] <= high < math.inf:
-            break
-    else:
-        unit = "µs" if high < 1 else "s"
-    scale = _SECONDS["us" if unit == "µs" else unit]
-    return f"{_three_figures(low / scale)}–{_three_figures(high / scale)} {unit}"
+    """Two durations, a unit of both said once: ``"54.1–57.2 s"``, ``"851 ms–1.46 s"``."""
+    first, second = format_seconds(low), format_seconds(high)
+    number, _, unit = first.partition(" ")
+    shared = unit and second.endswith(f" {unit}") and second.count(" ") == 1
+    return f"{number if shared else first}–{second}"
 
 
 def format_bytes(count: float) -> str:

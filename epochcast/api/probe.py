@@ -51,6 +51,8 @@ def probe(
     until: float | None = None,
     data: str | None = None,
     fresh: bool = False,
+    note: str = "",
+    progress: bool = True,
     noise_scale: bool = False,
     traces: bool = True,
     store: str | None = None,
@@ -76,6 +78,8 @@ def probe(
         until: half the relative width of the answer's 90 % interval at which to stop choosing.
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
+        note: to keep with the measurements.
+        progress: show how it goes, in a terminal by a bar and in a notebook by lines.
         noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
@@ -85,6 +89,7 @@ def probe(
         WorkloadError: the workload does not run.
         StoreError: the store cannot be used.
     """
+    from epochcast.report.text.progress import shown_here
     from epochcast.storage.store import Store
 
     request = SweepRequest(
@@ -101,11 +106,12 @@ def probe(
         until=until,
         data=data,
         fresh=fresh,
+        note=note,
         noise_scale=noise_scale,
         traces=traces,
     )
-    with Store.open(store, create="late") as archive:
-        return run_sweep(request, archive).measurements
+    with Store.open(store, create="late") as archive, shown_here(progress) as shown:
+        return run_sweep(request, archive, shown).measurements
 
 
 def probe_script(
@@ -124,6 +130,8 @@ def probe_script(
     samples: int | None = None,
     traces: bool = False,
     fresh: bool = False,
+    note: str = "",
+    progress: bool = True,
     isolation: Isolation = "auto",
     store: str | None = None,
 ) -> tuple[Measurement, ...]:
@@ -146,6 +154,8 @@ def probe_script(
         samples: of an epoch, likewise.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
         fresh: forget stored measurements of these configurations first.
+        note: to keep with the measurements.
+        progress: show how it goes, in a terminal by a bar and in a notebook by lines.
         isolation: undo what the script writes by an overlay of the folder where the system has it
             (``"auto"``, ``"overlay"``), by a ``"journal"`` of files, or ``"none"``.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
@@ -155,6 +165,7 @@ def probe_script(
         ScriptFailed: a ``WorkloadError``: the command does not train or cannot be watched.
         StoreError: the store cannot be used.
     """
+    from epochcast.report.text.progress import shown_here
     from epochcast.scripts.command import Template
     from epochcast.scripts.request import ScriptRequest
     from epochcast.storage.store import Store
@@ -179,10 +190,11 @@ def probe_script(
         samples=samples,
         traces=traces,
         fresh=fresh,
+        note=note,
         isolation=isolation,
     )
-    with Store.open(store, create="late") as archive:
-        return run_script_sweep(request, archive).measurements
+    with Store.open(store, create="late") as archive, shown_here(progress) as shown:
+        return run_script_sweep(request, archive, shown).measurements
 
 
 def dry_run(

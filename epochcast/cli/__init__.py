@@ -3,6 +3,7 @@
     probing.py     probe, dry-run, and what is built in: workloads, datasets
     probes.py      probes list, show, export, import, …; devices
     predicting.py  fit, predict, calibration
+    comparing.py   compare
     plan.py        plan; plan_request.py reads its options
     running.py     run
     watching.py    follow-log, tensorboard
@@ -32,6 +33,7 @@ from epochcast.report.text.terminal import printable, tolerate
 HOMES = {  # the file of each command, which is loaded when it is asked for; in the order of work
     "probe": "probing",
     "predict": "predicting",
+    "compare": "comparing",
     "plan": "plan",
     "run": "running",
     "report": "reporting",

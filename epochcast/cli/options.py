@@ -199,6 +199,15 @@ def model_options(command: Command) -> Command:
     return device_option(command)
 
 
+def note_option(command: Command) -> Command:
+    return click.option(
+        "--note",
+        metavar="TEXT",
+        default="",
+        help="Keep this note with what is measured; `probes list` and `report` show it.",
+    )(command)
+
+
 def json_option(command: Command) -> Command:
     return click.option(
         "--json", "as_json", is_flag=True, help="Write one JSON document to stdout."

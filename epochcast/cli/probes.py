@@ -36,12 +36,16 @@ def probes() -> None:
     """List, show, remove, export and import measurements."""
 
 
-@probes.command("list")
+@probes.command("list", short_help="List what was measured, a row for each configuration.")
 @click.argument("workload", required=False)
 @store_option
 @json_option
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
-    """List the stored measurements, one line each, and which of them predictions rest on."""
+    """List what was measured, a row for each configuration; --json has every measurement.
+
+    A key is that of the newest one. Predictions rest on those that are used; the others are of
+    older code or data.
+    """
     from epochcast.profiler.target import canonical
     from epochcast.report.text.probing import print_measurements
     from epochcast.storage.query import selections

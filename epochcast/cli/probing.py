@@ -26,6 +26,7 @@ from epochcast.cli.options import (
     eval_batch_option,
     json_option,
     knobs_by_name,
+    note_option,
     precision_option,
     print_json,
     read_knob_or_range,
@@ -154,6 +155,7 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
     "(auto), by a journal of files, or not at all.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
+@note_option
 @store_option
 @json_option
 def probe(workload: str | None, as_json: bool, store: str | None, **options: Any) -> None:
@@ -183,12 +185,8 @@ def probe(workload: str | None, as_json: bool, store: str | None, **options: Any
     require_options(ctx, OF_SCRIPTS, "is of a command, which comes after --")
     from epochcast.api import probe as api
     from epochcast.costmodel.summary import summarise
-    from epochcast.report.text.probing import (
-        BarProgress,
-        PlainProgress,
-        print_probed,
-        print_summaries,
-    )
+    from epochcast.report.text.probing import print_probed, print_summaries
+    from epochcast.report.text.progress import BarProgress, PlainProgress
     from epochcast.storage.store import Store
 
     request = _request(workload, options)
@@ -249,6 +247,7 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         until=options["until"],
         data=options["data"],
         fresh=options["fresh"],
+        note=options["note"],
         noise_scale=options["noise_scale"],
         traces=options["traces"] is not False,
         **_given(limits),

@@ -62,11 +62,10 @@ def probe_script(
     from epochcast.api.probe import run_script_sweep
     from epochcast.costmodel.summary import summarise
     from epochcast.report.text.probing import (
-        BarProgress,
-        PlainProgress,
         print_probed,
         print_summaries,
     )
+    from epochcast.report.text.progress import BarProgress, PlainProgress
     from epochcast.report.text.scripts import print_seen
     from epochcast.scripts.trial import ScriptFailed
     from epochcast.storage.store import Store
@@ -136,6 +135,7 @@ def _request(command: tuple[str, ...], options: Mapping[str, Any]) -> ScriptRequ
         samples=options["samples"],
         traces=bool(options["traces"]),
         fresh=options["fresh"],
+        note=options["note"],
         **{name: value for name, value in named.items() if value is not None},
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.options import DURATION, WithCommand, document, say, store_option
+from epochcast.cli.options import DURATION, WithCommand, document, note_option, say, store_option
 from epochcast.cli.probing import VARIABLE
 from epochcast.errors import EpochcastError, UsageError
 
@@ -75,6 +75,7 @@ LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
     show_default=True,
     help="Keep the log and what TensorBoard shows in this folder.",
 )
+@note_option
 @store_option
 @click.option("--no-store", is_flag=True, help="Let later predictions learn nothing from this run.")
 @click.option(
@@ -134,6 +135,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
         workload=options["name"] or workload_name(command),
         folder=Path(options["folder"]),
         environment=environment,
+        note=options["note"],
         plan=None if plan is None else replace(plan, budget=budget),
         budget=budget,
         epochs=options["epochs"],

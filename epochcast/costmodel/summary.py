@@ -23,8 +23,10 @@ from epochcast.costmodel.tails import (
     ordinary_samples,
     tails_of,
 )
-from epochcast.records import Measurement, RunConfig, Summary
+from epochcast.records import Measurement, RunConfig, Summary, Warning_
+from epochcast.units import format_number_of, format_percent
 
+NOISY = 0.1  # half the range over visits; on a quiet machine it is a tenth of that
 BLOCKS = 9  # of a series: enough for a spread
 
 
@@ -288,6 +290,7 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
     good = [trial for trial in trials if trial.status == "ok"]
     latest = trials[-1]
     probe_seconds = sum(trial.probe_seconds for trial in trials)
+    note = next((trial.note for trial in reversed(trials) if trial.note), "")
     if not good:
         return Summary(
             workload=latest.workload,
@@ -297,6 +300,7 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
             message=latest.message,
             probe_seconds=probe_seconds,
             log=latest.log,
+            note=note,
         )
     steps = [ordinary_step_seconds(v) * (1.0 + slow.of(v).share) for v in good]
     step = median(steps)
@@ -327,7 +331,23 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
         probe_seconds=probe_seconds,
         trace=next((v.trace for v in reversed(trials) if v.trace), None),
         log=latest.log,
+        note=note,
     )
+
+
+def noisy(summaries: Sequence[Summary]) -> tuple[Warning_, ...]:
+    """That visits of the same configuration differ much: of which most, and by how much."""
+    spread = [s for s in summaries if (s.step_spread or 0.0) > NOISY]
+    if not spread:
+        return ()
+    most = max(spread, key=lambda s: s.step_spread or 0.0)
+    details = {
+        "config": most.config.label,
+        "spread": format_percent(most.step_spread or 0.0),
+        "count": f"{len(spread)} of {format_number_of(len(summaries), 'configuration')}",
+        "limit": format_percent(NOISY),
+    }
+    return (Warning_(code="noisy", details=tuple(details.items())),)
 
 
 def _run_bytes(trial: Measurement) -> int:

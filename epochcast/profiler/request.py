@@ -102,6 +102,7 @@ class SweepRequest:
         timeout_seconds: for one trial; then its process is ended.
         data: folder of local data.
         fresh: forget stored measurements of the same configurations first.
+        note: what a person says of these measurements.
         noise_scale: whether to take gradients at two batch sizes, once for each model size.
         traces: whether to write a torch.profiler trace of each configuration.
         seed: of the order of trials.
@@ -125,6 +126,7 @@ class SweepRequest:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     data: str | None = None
     fresh: bool = False
+    note: str = ""
     noise_scale: bool = False
     traces: bool = True
     seed: int = 0

@@ -141,6 +141,8 @@ class Asked(Protocol):
     def max_seconds(self) -> float | None: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def note(self) -> str: ...
 
 
 class Spec(Protocol):
@@ -225,6 +227,7 @@ class Rounds(ABC, Generic[_Spec]):
     def keep(self, measurement: Measurement, seconds: float) -> Measurement:
         """Store the result of a trial that took so long, and tell of it."""
         self._longest_trial = max(self._longest_trial, seconds)
+        measurement = replace(measurement, note=self.asked.note)
         if measurement.status != "ok":
             self.failed.add(measurement.request)
             measurement = replace(measurement, probe_seconds=seconds)

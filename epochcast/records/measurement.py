@@ -169,6 +169,7 @@ class Measurement:
         log: the worker's log file.
         created_at: when the trial ended, ISO 8601 in UTC.
         warnings: why what was measured may not be what a run takes.
+        note: what a person said of it.
     """
 
     schema: int = SCHEMA
@@ -212,6 +213,7 @@ class Measurement:
     log: str | None = None
     created_at: str = ""
     warnings: tuple[Warning_, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")
@@ -417,6 +419,7 @@ class Summary:
         peak_bytes: largest sum of live tensors; None where it was not tracked.
         device_bytes: the most that training, evaluation or saving took of the device.
         probe_seconds: wall-clock time of all trials, failed ones included.
+        note: what a person said of the latest trial of which anything was said.
     """
 
     workload: str
@@ -443,3 +446,4 @@ class Summary:
     probe_seconds: float = 0.0
     trace: str | None = None
     log: str | None = None
+    note: str = ""

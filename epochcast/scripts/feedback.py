@@ -86,7 +86,7 @@ def measured_run(
     except NothingSeen:
         return None
     finish = finished.ended - finished.watch.trained_until
-    return replace(measured, probe_seconds=0.0, finish_seconds=max(0.0, finish))
+    return replace(measured, probe_seconds=0.0, finish_seconds=max(0.0, finish), note=run.note)
 
 
 def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOutcome | None:

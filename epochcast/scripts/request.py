@@ -79,6 +79,7 @@ class ScriptRequest:
         samples: of an epoch, likewise.
         traces: whether to write a torch.profiler trace of each configuration.
         fresh: forget stored measurements of the same configurations first.
+        note: what a person says of these measurements.
         isolation: how what it writes is undone: by an overlay of the folder where the system
             allows it, by a journal alone, or not at all.
         seed: of the order of trials.
@@ -100,6 +101,7 @@ class ScriptRequest:
     samples: int | None = None
     traces: bool = False
     fresh: bool = False
+    note: str = ""
     isolation: Isolation = "auto"
     seed: int = 0
 

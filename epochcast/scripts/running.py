@@ -56,6 +56,7 @@ class Run:
         signal: by which it is to be asked, e.g. ``"SIGUSR1"``; None finds out what it handles.
         ends_at_limit: whether it is ended when a limit is used up.
         before: seconds that limits count already.
+        note: what a person says of the run.
     """
 
     arguments: tuple[str, ...]
@@ -70,6 +71,7 @@ class Run:
     signal: str | None = None
     ends_at_limit: bool = False
     before: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

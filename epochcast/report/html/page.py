@@ -24,11 +24,11 @@ from epochcast.report.text.estimate import (
     compared_lines,
     epoch_line,
     estimate_table,
-    estimates_table,
+    estimates_cells,
     probing_line,
     runs_table,
 )
-from epochcast.report.text.layout import plain_table
+from epochcast.report.text.layout import columns, plain_table
 from epochcast.report.text.plan import (
     choice_line,
     limits_line,
@@ -38,7 +38,7 @@ from epochcast.report.text.plan import (
     timeline_tables,
     totals_table,
 )
-from epochcast.report.text.probing import summary_table
+from epochcast.report.text.probing import summary_cells
 from epochcast.report.text.warnings import warning_text
 from epochcast.units import (
     format_bytes,
@@ -142,7 +142,7 @@ def _answer(contents: Contents) -> Markup:
         return _estimate_answer(contents.estimates[0], contents.is_example)
     if contents.estimates:
         lines = paragraphs([probing_line(contents.estimates[-1])])
-        return section("The answer", table(estimates_table(contents.estimates)), lines)
+        return section("The answer", table(columns(estimates_cells(contents.estimates))), lines)
     return section("The answer", paragraphs([f"There is none yet: {contents.missing}."]))
 
 
@@ -271,7 +271,7 @@ def _measured(contents: Contents) -> Markup:
         "What was measured",
         paragraphs(_measured_lines(contents)),
         element("div", *drawn, class_="pictures"),
-        table(summary_table(good, WIDE), "Configurations that were probed") if good else "",
+        table(columns(summary_cells(good)), "Configurations that were probed") if good else "",
         bullets(failures, class_="notes"),
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochcast.records import Capacity, Estimate, Quantiles
-from epochcast.report.text.layout import columns, maybe, plain_table
+from epochcast.report.text.layout import maybe, plain_table, print_columns, varying_knobs
 from epochcast.report.text.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
@@ -95,14 +95,16 @@ def estimate_table(estimate: Estimate) -> Table:
 def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     """Several runs, a row each."""
     first = estimates[0]
-    console.print(Text(f"{first.workload} on {first.device.label}", style="bold"))
-    console.print(estimates_table(estimates))
+    knobs = varying_knobs(e.config for e in estimates)
+    fixed = "".join(f"  {k}={v}" for k, v in first.config.sizes if k not in knobs)
+    console.print(Text(f"{first.workload}{fixed}  on {first.device.label}", style="bold"))
+    print_columns(console, estimates_cells(estimates), keys=2 + len(knobs))
     console.print(Text(probing_line(estimates[-1])), soft_wrap=True)
     print_warnings(console, (w for e in estimates for w in e.warnings))
 
 
-def estimates_table(estimates: Sequence[Estimate]) -> Table:
-    """Several runs, a row each."""
+def estimates_cells(estimates: Sequence[Estimate]) -> dict[str, list[str]]:
+    """Columns of several runs, a row each."""
     first = estimates[0]
     totals = [e.total_seconds for e in estimates]
     cells = {
@@ -112,7 +114,7 @@ def estimates_table(estimates: Sequence[Estimate]) -> Table:
         "batch": [str(e.config.batch_size) for e in estimates],
         **{
             k: [str(dict(e.config.sizes).get(k, "–")) for e in estimates]
-            for k, _ in first.config.sizes
+            for k in varying_knobs(e.config for e in estimates)
         },
         "one epoch": [format_seconds(e.epoch_seconds.p50) for e in estimates],
         "total P10": [format_seconds(t.p10) for t in totals],
@@ -126,7 +128,7 @@ def estimates_table(estimates: Sequence[Estimate]) -> Table:
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
         cells["cost P90"] = [format_money(c.p90) for c in costs]
-    return columns(cells)
+    return cells
 
 
 def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:

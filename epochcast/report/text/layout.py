@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -20,6 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from epochcast.report.text.terminal import printable
+
+if TYPE_CHECKING:
+    from epochcast.records import RunConfig
 
 GAP = 2  # columns of a terminal between those of a table
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -84,9 +87,30 @@ def fitting(
     return [columns({n: cells[n] for n in (*names[:keys], *group)}, left) for group in groups]
 
 
+def print_columns(
+    console: Console, cells: Mapping[str, Sequence[str]], keys: int = 1, left: Collection[str] = ()
+) -> None:
+    """Print columns by heading, below each other what is too wide for the terminal.
+
+    Args:
+        console: where to print.
+        cells, keys, left: as of ``fitting``.
+    """
+    for position, table in enumerate(fitting(cells, console.width, keys, left)):
+        if position:
+            console.print()
+        console.print(table)
+
+
 def _width(cells: Mapping[str, Sequence[str]], names: Sequence[str]) -> int:
     widest = [max(map(cell_len, (name, *cells[name]))) for name in names]
     return sum(widest) + GAP * (len(names) - 1)
+
+
+def varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
+    """Knobs that take several values; the others would fill columns with one number."""
+    rows = [dict(config.sizes) for config in configs]
+    return [k for k in rows[0] if len({row.get(k) for row in rows}) > 1]
 
 
 def maybe(form: Callable[[float], str], value: float | None) -> str:

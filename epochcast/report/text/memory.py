@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from epochcast.records import Alternative, DeviceNeed, LargestValue, LiveTensor, Quantiles, Share
-from epochcast.report.text.layout import columns, fitting, maybe, say
+from epochcast.report.text.layout import fitting, maybe, print_columns, say
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 LARGEST = 6  # modules and operators that are listed
@@ -90,13 +90,13 @@ def _print_one(console: Console, need: DeviceNeed) -> None:
     console.print()
     say(console, f"The peak comes in the {need.moment}:")
     console.print()
-    console.print(_share_table("filled by", need.kinds, need.device_bytes.p50))
+    _print_shares(console, "filled by", need.kinds, need.device_bytes.p50)
     in_use = need.allocated_bytes.p50
     for heading, shares in (("modules", need.modules), ("operators", need.operators)):
         named = [Share(name=s.name or NAMELESS[heading], bytes=s.bytes) for s in shares[:LARGEST]]
         if named:
             console.print()
-            console.print(_share_table(f"in use, by {heading[:-1]}", named, in_use))
+            _print_shares(console, f"in use, by {heading[:-1]}", named, in_use)
     if need.tensors:
         console.print()
         console.print(Text("The largest tensors in use:"))
@@ -155,15 +155,13 @@ def _fits_text(need: DeviceNeed) -> str:
     return f"{text}; it fits with {format_percent(need.probability)}"
 
 
-def _share_table(heading: str, shares: Sequence[Share], total: float) -> object:
-    return columns(
-        {
-            heading: [s.name for s in shares],
-            "bytes": [format_bytes(s.bytes) for s in shares],
-            "share": [format_percent(s.bytes / total) if total else "–" for s in shares],
-        },
-        left=(heading,),
-    )
+def _print_shares(console: Console, heading: str, shares: Sequence[Share], total: float) -> None:
+    cells = {
+        heading: [s.name for s in shares],
+        "bytes": [format_bytes(s.bytes) for s in shares],
+        "share": [format_percent(s.bytes / total) if total else "–" for s in shares],
+    }
+    print_columns(console, cells, left=(heading,))
 
 
 def _print_remarks(console: Console, needs: Sequence[DeviceNeed]) -> None:
@@ -191,7 +189,7 @@ def print_shared(console: Console, need: DeviceNeed, devices: int, shares: Seque
         "needs": [format_bytes(s.bytes) for s in shares],
         "fits": ["yes" if s.bytes <= need.free_bytes else "no" for s in shares],
     }
-    console.print(columns(cells, left=(heading,)))
+    print_columns(console, cells, left=(heading,))
     say(console, "note: nothing of this was followed; NCCL's buffers come on top", "yellow")
 
 
@@ -238,7 +236,7 @@ def print_alternatives(console: Console, found: Sequence[Alternative]) -> None:
     }
     if batches:
         cells["largest batch"] = [maybe(lambda b: f"{b:.0f}", a.largest_batch) for a in rows]
-    console.print(columns(cells, left=("what if",)))
+    print_columns(console, cells, left=("what if",))
     for alternative in found:
         if alternative.problem:
             line = f"note: {changes_text(alternative)} cannot be counted: {alternative.problem}"

@@ -1,6 +1,5 @@
-"""Measurements for people: a sweep as it runs, what it found, what is stored, counted, built in.
+"""Measurements for people: what a sweep found, what is stored, counted, built in.
 
-[3/12] batch_size=64 width=512: 8.16 ms a step             a line for each trial, or a bar
 batch  width     step      ±  samples/s  …                 a row for each configuration
 width=512: gradient noise scale 1,024 samples, from 32 …   where gradients were taken
 batch  parameters  FLOPs  moved  operators  …  peak        a row for each dry run
@@ -14,16 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from epochcast.costmodel.summary import step_seconds
+from epochcast.costmodel.summary import group_by_config, noisy, summarise
 from epochcast.errors import UsageError
 from epochcast.planning.batch import noise_scale
 from epochcast.records import (
     DatasetSpec,
-    Device,
     Footprint,
     GradientNoise,
     Measurement,
@@ -32,7 +28,7 @@ from epochcast.records import (
     Timeline,
     Warning_,
 )
-from epochcast.report.text.layout import columns, maybe, plain_table
+from epochcast.report.text.layout import maybe, plain_table, print_columns, say, varying_knobs
 from epochcast.report.text.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
@@ -50,94 +46,6 @@ if TYPE_CHECKING:
 LARGEST = 6  # rows of the tables of what is alive at the peak
 
 CountedRow = tuple[RunConfig, Footprint]
-WIDE = 100  # columns of a terminal from which the table of a sweep is shown in full
-
-
-class PlainProgress:
-    """One line per trial, for logs and pipes."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.total = self.count = 0
-
-    def begin(self, trials: int | None, done: int, device: Device | None, data: str) -> None:
-        """Print a line that says what is about to be measured, and on what.
-
-        Args:
-            trials, done, device, data: as of ``Observer.begin``; where ``trials`` is None, lines
-                are numbered without a total.
-        """
-        self.total = trials or 0
-        self.console.print(Text(_opening(trials, done, device, data)), soft_wrap=True)
-
-    def phase(self, label: str, phase: str) -> None:
-        return
-
-    def finished(self, measurement: Measurement) -> None:
-        self.count += 1
-        of = f"/{self.total}" if self.count <= self.total else ""  # more rounds were added
-        line = f"[{self.count}{of}] {_trial_line(measurement)}"
-        self.console.print(Text(line), soft_wrap=True)
-
-    def warn(self, warning: Warning_) -> None:
-        print_warnings(self.console, [warning])
-
-    def close(self) -> None:
-        return
-
-
-class BarProgress(PlainProgress):
-    """A bar with the time left, for terminals."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._bar = Progress(
-            TextColumn("probing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=None)
-
-    def begin(self, trials: int | None, done: int, device: Device | None, data: str) -> None:
-        """Print the line, then start the bar below it.
-
-        Args:
-            trials, done, device, data: as of ``Observer.begin``; where ``trials`` is None, the bar
-                has no end.
-        """
-        super().begin(trials, done, device, data)
-        self._bar.update(self._task, total=trials)  # None: a bar that only moves
-        self._bar.start()
-
-    def phase(self, label: str, phase: str) -> None:
-        self._bar.update(self._task, description=f"{label}: {phase}")
-
-    def finished(self, measurement: Measurement) -> None:
-        self._bar.advance(self._task)
-        self.count += 1
-        if measurement.status != "ok":
-            self.console.print(Text(_trial_line(measurement), style="red"), soft_wrap=True)
-
-    def close(self) -> None:
-        self._bar.stop()
-
-
-def _opening(trials: int | None, done: int, device: Device | None, data: str) -> str:
-    todo = "Choosing what to measure" if trials is None else f"{trials} trials to make"
-    continued = f" ({done} more are in the store already)" if done else ""
-    source = f", {data} data" if data else ""
-    where = f"; on {device.label}" if device else ""
-    return f"{todo}{continued}{where}{source}"
-
-
-def _trial_line(m: Measurement) -> str:
-    if m.status != "ok":
-        return f"{m.config.label}: {m.status}: {m.message} (log: {m.log})"
-    return f"{m.config.label}: {format_seconds(step_seconds(m))} a step"
 
 
 def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
@@ -145,21 +53,25 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
     good = [s for s in summaries if s.status == "ok"]
     if good:
         fixed = {
-            k: v for k, v in good[0].config.sizes if k not in _varying_knobs(s.config for s in good)
+            k: v for k, v in good[0].config.sizes if k not in varying_knobs(s.config for s in good)
         }
         settings = "".join(f"  {name}={value}" for name, value in fixed.items())
         console.print(Text(f"{good[0].workload}{settings}", style="bold"))
-        console.print(summary_table(good, console.width))
+        knobs = varying_knobs(s.config for s in good)
+        print_columns(console, summary_cells(good), keys=1 + len(knobs))
+        print_warnings(console, noisy(good))
     for s in summaries:
         if s.status != "ok":
             line = f"{s.config.label}: {s.status}: {s.message} (log: {s.log})"
             console.print(Text(line, style="red"), soft_wrap=True)
 
 
-def summary_table(summaries: Sequence[Summary], width: int) -> Table:
-    """A row for each configuration: its time, its memory, and what takes them."""
-    knobs = _varying_knobs(s.config for s in summaries)
-    cells = {
+def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
+    """Columns of a row for each configuration: its time, its memory, and what takes them."""
+    knobs = varying_knobs(s.config for s in summaries)
+    return {
+        "batch": [str(s.config.batch_size) for s in summaries],
+        **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
         "step": [maybe(format_seconds, s.step_seconds) for s in summaries],
         "±": [maybe(format_percent, s.step_spread) for s in summaries],
         "samples/s": [maybe(format_count, s.samples_per_second) for s in summaries],
@@ -167,23 +79,9 @@ def summary_table(summaries: Sequence[Summary], width: int) -> Table:
         "update": [maybe(format_percent, s.update_share) for s in summaries],
         "tensors": [maybe(format_bytes, s.peak_bytes) for s in summaries],
         "memory": [maybe(format_bytes, s.device_bytes) for s in summaries],
+        "evaluation": [maybe(format_seconds, s.eval_seconds) for s in summaries],
+        "save": [maybe(format_seconds, s.save_seconds) for s in summaries],
     }
-    if width >= WIDE:
-        cells["evaluation"] = [maybe(format_seconds, s.eval_seconds) for s in summaries]
-        cells["save"] = [maybe(format_seconds, s.save_seconds) for s in summaries]
-    return columns(
-        {
-            "batch": [str(s.config.batch_size) for s in summaries],
-            **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
-            **cells,
-        }
-    )
-
-
-def _varying_knobs(configs: Iterable[RunConfig]) -> list[str]:
-    """Knobs that take several values; the others would fill columns with one number."""
-    rows = [dict(config.sizes) for config in configs]
-    return [k for k in rows[0] if len({row.get(k) for row in rows}) > 1]
 
 
 def print_probed(
@@ -227,36 +125,73 @@ def _why_stopped(result: SweepResult, until: float | None) -> str:
 def print_measurements(
     console: Console, measurements: Sequence[Measurement], used: Collection[str]
 ) -> None:
-    """One line per measurement.
+    """A row for each configuration, below its workload and device.
 
     Args:
         console: where to print.
-        measurements: in the order to list them.
+        measurements: in any order.
         used: the keys of those that predictions rest on; the others are of older code or data.
     """
-    table = plain_table()
-    headings = ("key", "workload", "round", "status", "used", "step", "configuration", "device")
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading in ("key", "status"))
+    groups: dict[tuple[str, str], list[Measurement]] = {}
     for m in measurements:
-        step = format_seconds(step_seconds(m)) if m.status == "ok" else "–"
-        about = m.config.label, m.device.label
-        is_used = "yes" if m.key in used else "no"
-        table.add_row(m.key[:8], m.workload, str(m.round), m.status, is_used, step, *about)
-    console.print(table)
+        groups.setdefault((m.workload, m.device.label), []).append(m)
+    for position, ((workload, device), group) in enumerate(groups.items()):
+        if position:
+            console.print()
+        rows = _stored_rows(group, used)
+        knobs = varying_knobs(m.config for m in group)
+        fixed = {f"{k}={v}" for k, v in group[0].config.sizes if k not in knobs}
+        settings = "".join(f"  {text}" for text in sorted(fixed))
+        say(console, f"{workload}{settings}  on {device}", "bold")
+        cells = {
+            "key": [newest.key[:8] for newest, _, _ in rows],
+            "configuration": [_label_without(s.config, fixed) for _, s, _ in rows],
+            "visits": [_visits(s, of) for _, s, of in rows],
+            "used": ["yes" if newest.key in used else "no" for newest, _, _ in rows],
+            "step": [maybe(format_seconds, s.step_seconds) for _, s, _ in rows],
+            "±": [maybe(format_percent, s.step_spread) for _, s, _ in rows],
+        }
+        if any(s.note for _, s, _ in rows):
+            cells["note"] = [s.note for _, s, _ in rows]
+        print_columns(console, cells, keys=2, left=("key", "configuration", "note"))
+
+
+def _stored_rows(
+    group: Sequence[Measurement], used: Collection[str]
+) -> list[tuple[Measurement, Summary, int]]:
+    """Of each configuration the newest trial, their summary, and how many there are."""
+    rows = []
+    for is_used in (True, False):
+        some = [m for m in group if (m.key in used) == is_used]
+        for trials in group_by_config(some).values():
+            newest = max(trials, key=lambda m: (m.status == "ok", m.created_at))
+            rows.append((newest, summarise(trials)[0], len(trials)))
+    return rows
+
+
+def _label_without(config: RunConfig, fixed: Collection[str]) -> str:
+    return " ".join(word for word in config.label.split(" ") if word not in fixed)
+
+
+def _visits(summary: Summary, trials: int) -> str:
+    """How many succeeded, and how the others ended."""
+    if summary.trials == trials:
+        return str(trials)
+    last = "" if summary.status == "ok" else f", {summary.status}"
+    return f"{summary.trials} of {trials}{last}"
 
 
 def print_devices(console: Console, found: Sequence[ProbedDevice]) -> None:
     """A row for each device that was probed."""
     cells = {
         "id": [d.id for d in found],
+        "device": [d.device.label for d in found],
         "trials": [f"{d.trials:,}" for d in found],
         "memory": [maybe(format_bytes, d.device.memory_bytes or None) for d in found],
         "last": [d.last[:16].replace("T", " ") for d in found],
-        "device": [d.device.label for d in found],
         "workloads": [", ".join(d.workloads) for d in found],
     }
-    console.print(columns(cells, left=("id", "last", "device", "workloads")))
+    print_columns(console, cells, left=("id", "last", "device", "workloads"))
 
 
 def print_imported(
@@ -348,7 +283,7 @@ def print_footprints(console: Console, workload: str, rows: Sequence[CountedRow]
     if len(rows) == 1:
         _print_one(console, *rows[0])
     else:
-        console.print(columns(_cells(rows)))
+        print_columns(console, _cells(rows), keys=1 + len(rows[0][0].sizes))
     for name, count in _uncounted(footprint for _, footprint in rows):
         line = f"note: {name} ran {count:,} times; it has no FLOP formula and is not in the FLOPs"
         console.print(Text(line, style="yellow"), soft_wrap=True)
@@ -435,7 +370,7 @@ def _print_peak(console: Console, footprint: Footprint, timeline: Timeline) -> N
             "bytes": [format_bytes(size) for _, size in largest],
             "share": [format_percent(size / footprint.peak_bytes) for _, size in largest],
         }
-        console.print(columns(cells))
+        print_columns(console, cells)
 
 
 def _peak(timeline: Timeline) -> tuple[int, set[int]]:

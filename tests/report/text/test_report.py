@@ -20,7 +20,8 @@ from epochcast.report.text.estimate import (
     print_estimate,
     print_estimates,
 )
-from epochcast.report.text.probing import BarProgress, PlainProgress, print_probed, print_summaries
+from epochcast.report.text.probing import print_measurements, print_probed, print_summaries
+from epochcast.report.text.progress import BarProgress, PlainProgress
 from epochcast.report.text.warnings import WARNINGS, print_warnings
 
 NOTE_MAKERS = {"note", "_note", "notice", "_notice"}
@@ -82,11 +83,41 @@ def test_the_table_of_a_sweep_fits_eighty_columns() -> None:
     console = _console(80)
     print_summaries(console, summarise(truths.sweep()))
     lines = _text(console).splitlines()
-    assert len(lines) == 2 + 12
+    assert len(lines) == 2 + 12 + 1 + 13  # evaluation and save follow below
     assert max(map(len, lines)) <= 80
     assert lines[0] == "imaginary  depth=1"
     assert lines[1].split()[:3] == ["batch", "width", "step"]
     assert lines[2].split()[:2] == ["32", "256"]
+
+
+def test_a_noisy_machine_is_said_to_be_with_what_helps() -> None:
+    """Visits of 10 and 20 ms differ by ± 33 %, those of the quiet by none."""
+    loud = [truths.measure(64, 256, round_=r, factor=f) for r, f in enumerate((1.0, 2.0))]
+    quiet = [truths.measure(32, 256, round_=r) for r in range(2)]
+    console = _console(80)
+    print_summaries(console, summarise([*loud, *quiet]))
+    text = " ".join(_text(console).split())
+    assert "visits of 1 of 2 configurations differ by more than ± 10 %" in text
+    assert "batch_size=64 depth=1 width=256 by ± 33 %; what helps: close other programs" in text
+    print_summaries(console := _console(80), summarise(quiet))
+    assert "noisy" not in _text(console)
+
+
+def test_stored_measurements_are_a_row_for_each_configuration() -> None:
+    """A visit that failed is counted; one visit has no spread; notes are shown where there are."""
+    measured = [replace(m, note="after the fix") for m in truths.sweep((32,), (256, 512), rounds=2)]
+    failed = replace(truths.measure(64, 512, status="oom"), created_at="2026-01-01T00:00:00")
+    console = _console(100)
+    print_measurements(console, [*measured, failed], [m.key for m in measured])
+    title, heading, *rows = _text(console).splitlines()
+    assert title.startswith("imaginary  depth=1  on Imaginary")
+    assert heading.split()[:4] == ["key", "configuration", "visits", "used"]
+    assert [row.split()[1:5] for row in rows[:2]] == [
+        ["batch_size=32", f"width={w}", "2", "yes"] for w in (256, 512)
+    ]
+    assert all(row.endswith("after the fix") for row in rows[:2])
+    assert rows[2].split()[1:6] == ["batch_size=64", "width=512", "0", "of", "1,"]
+    assert rows[2].split()[6:] == ["oom", "no", "–", "–"]
 
 
 def test_failed_configurations_are_listed_with_message_and_log() -> None:

@@ -1,0 +1,128 @@
+"""``epochcast compare``: two runs side by side, and how likely one is to be the faster.
+
+"batch-size=32,device=cpu"  ──▶  a prediction by the store     plan.json  ──▶  what it chose
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epochcast.cli.options import (
+    console,
+    json_option,
+    print_json,
+    reading,
+    store_option,
+    without_collecting,
+)
+from epochcast.errors import UsageError
+from epochcast.units import format_number_of
+
+if TYPE_CHECKING:
+    from epochcast.costmodel.side_by_side import Side
+
+WORDS = ("workload", "device", "store", "precision")  # as they are; else numbers are numbers
+COUNTS = ("batch_size", "accumulation", "workers", "samples", "eval_batch_size")
+EXPECTED = "a plan's file, or NAME=VALUE[,NAME=VALUE…] like batch-size=64,device=cuda"
+
+
+@click.command(short_help="Show two runs side by side, and which is faster.")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--epochs", type=click.FloatRange(min=0, min_open=True), help="Price so many epochs of both."
+)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Price so many optimizer steps instead of epochs."
+)
+@click.option(
+    "--price-per-hour", type=click.FloatRange(min=0), help="One device costs this much an hour."
+)
+@store_option
+@json_option
+@without_collecting()
+def compare(
+    a: str,
+    b: str,
+    epochs: float | None,
+    steps: int | None,
+    price_per_hour: float | None,
+    store: str | None,
+    as_json: bool,
+) -> None:
+    """Show run A beside run B, with the probability that A is faster.
+
+    \b
+    epochcast compare batch-size=32 batch-size=128,precision=bf16 --epochs 90
+    epochcast compare device=cpu device=cuda --epochs 90
+    epochcast compare store=old.sqlite store=new.sqlite --epochs 90
+    epochcast compare slow.json fast.json
+
+    A and B are plans, by their files, or what differs from what was probed last: workload, device,
+    store, precision, workers, batch-size, accumulation, samples, eval-batch-size, or a knob.
+    """
+    from epochcast.costmodel.side_by_side import probability_below
+    from epochcast.report.text.side_by_side import print_sides
+
+    common = {"epochs": epochs, "steps": steps, "price_per_hour": price_per_hour}
+    sides = [_side(text, common, store) for text in (a, b)]
+    faster = probability_below(sides[0].seconds, sides[1].seconds)
+    if as_json:
+        print_json(sides=sides, probability_faster=faster)
+    else:
+        print_sides(console(), sides[0], sides[1], faster)
+
+
+def _side(text: str, common: Mapping[str, Any], store: str | None) -> Side:
+    if "=" not in text:
+        return _planned(text)
+    if (common["epochs"] is None) == (common["steps"] is None):
+        raise UsageError("how long are the runs? give --epochs, e.g. --epochs 90, or --steps")
+    return _predicted(text, common, store)
+
+
+def _planned(file: str) -> Side:
+    from epochcast.costmodel.side_by_side import side_of_plan
+    from epochcast.errors import StoreError
+    from epochcast.records import Plan
+
+    try:
+        plan = Plan.load(file)
+    except StoreError as error:
+        raise UsageError(f"expected {EXPECTED}; but {error}") from error
+    return side_of_plan(file, plan, format_number_of(plan.chosen.epochs, plan.unit))
+
+
+def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
+    from epochcast.costmodel.prediction import Question, predict
+    from epochcast.costmodel.side_by_side import side_of_estimate
+    from epochcast.storage.query import fitted_model
+
+    named = _read(text)
+    where = {name: named.pop(name, None) for name in ("workload", "device")}
+    precision, counts = named.pop("precision", None), {n: named.pop(n, None) for n in COUNTS}
+    with reading(named.pop("store", store)) as archive:
+        model, _ = fitted_model(archive, **where)
+    question = Question(sizes=named, precision=precision, **counts, **common)
+    found = predict(model, question)
+    unit, number = ("epoch", found.epochs) if found.steps is None else ("step", found.steps)
+    whole = number == round(number)
+    length = format_number_of(round(number), unit) if whole else f"{number:g} {unit}s"
+    return side_of_estimate(text, found, length)
+
+
+def _read(text: str) -> dict[str, Any]:
+    """``"batch-size=32,device=cpu"``."""
+    from epochcast.records import parse_size_value
+
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"expected {EXPECTED}, but got {text[:60]!r}")
+        name = name if name in found else name.replace("-", "_")
+        found[name] = value if name in WORDS else parse_size_value(value)
+    return found

@@ -1,0 +1,74 @@
+"""``epochcast compare``: each kind of thing beside another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import truths
+from click.testing import CliRunner, Result
+
+from epochcast.cli import cli
+from epochcast.storage.store import Store
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("compared")
+    for name, batches in ((".epochcast/measurements.sqlite", (32, 64, 128)), ("other", (16, 32))):
+        with Store.open(str(where / name)) as store:
+            store.add_all(truths.sweep(batches, rounds=2, round_sd=0.02))
+    return where
+
+
+@pytest.fixture(autouse=True)
+def there(probed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(probed)
+
+
+def run(line: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, ["compare", *line.split()], prog_name="epochcast")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_two_configurations_and_their_probability() -> None:
+    found = json.loads(run("batch-size=32 batch-size=128,width=256 --epochs 3 --json").stdout)
+    assert found["probability_faster"] < 0.05
+    assert [side["length"] for side in found["sides"]] == ["3 epochs"] * 2
+    text = run("batch-size=32 batch-size=128,width=256 --epochs 3").stdout
+    assert text.startswith("B is faster with a probability of ")
+    assert max(map(len, text.splitlines()[3:])) <= 80
+
+
+def test_equal_runs_of_two_stores_are_told_from_each_other_by_nobody() -> None:
+    text = run("batch-size=32 store=other,batch-size=32 --steps 100").stdout
+    assert text.startswith("Neither is faster: A is with a probability of 5")
+
+
+def test_two_plans() -> None:
+    for name, batch in (("slow", 32), ("fast", 128)):
+        plan = ["plan", "--epochs", "3", "--batch-size", str(batch), "-o", f"{name}.json"]
+        assert CliRunner().invoke(cli, plan).exit_code == 0
+    text = run("slow.json fast.json").stdout
+    assert "A: 3 epochs of imaginary  batch_size=32" in text
+    assert "total P50" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("batch-size=32 batch-size=64", "how long are the runs? give --epochs"),
+        ("absent.json batch-size=64 --epochs 1", "expected a plan's file, or NAME=VALUE"),
+        ("batch-size= batch-size=64 --epochs 1", "expected a plan's file, or NAME=VALUE"),
+        ("height=3 batch-size=64 --epochs 1", "no knob 'height'"),
+        ("device=cuda batch-size=64 --epochs 1", "not probed on 'cuda'"),
+        ("batch-size=x batch-size=64 --epochs 1", "must be a whole number"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(line: str, message: str) -> None:
+    failed = CliRunner().invoke(cli, ["compare", *line.split()], prog_name="epochcast")
+    assert failed.exit_code in (1, 2)
+    assert message in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
