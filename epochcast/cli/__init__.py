@@ -10,6 +10,7 @@
     reporting.py   report
     checking.py    check
     options.py     what the commands share
+    completing.py  what a shell completes after a Tab
     settings.py    what a project says once, in a file
 
 Nothing but click is imported until a command runs: ``epochcast --help`` answers at once, and
@@ -67,6 +68,8 @@ class _Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """With a word on what a mistyped command may have meant."""
+        if ctx.resilient_parsing:  # a shell completes
+            return super().resolve_command(ctx, args)
         if args and args[0] not in HOMES and not args[0].startswith("-"):
             from difflib import get_close_matches
 
@@ -131,7 +134,9 @@ def main() -> None:
     cli(prog_name="epochcast")
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
 @click.version_option(__version__)
 def cli(debug: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from epochcast.cli.options import (
+    POSITIVE,
+    Grouped,
     Parsed,
     accumulation_option,
     compile_option,
@@ -20,6 +22,7 @@ from epochcast.cli.options import (
     set_option,
     single_knobs,
     workers_option,
+    workload_argument,
 )
 from epochcast.units import parse_share
 
@@ -27,9 +30,27 @@ WORSE = 3  # the exit code of a plan that does not fit, too
 LIMIT = Parsed("+SHARE", parse_share)
 
 
-@click.command(short_help="Hold training steps to a committed baseline, in CI.")
-@click.argument("workload", required=False)
-@click.option("--batch-size", type=click.IntRange(min=1), help="Count this micro-batch.")
+GROUPS = {  # of the help: heading, and the parameters below it
+    "Configuration (default: as the workload has it)": (
+        "batch_size",
+        "knobs",
+        "accumulation",
+        "precision",
+        "compile",
+        "drop_last",
+        "workers",
+        "eval_batch_size",
+    ),
+    "Baseline": ("baseline", "update", "memory", "work", "time"),
+    "Output": ("as_json", "help"),
+}
+
+
+@click.command(
+    cls=Grouped, groups=GROUPS, short_help="Hold training steps to a committed baseline, in CI."
+)
+@workload_argument(required=False)
+@click.option("--batch-size", type=POSITIVE, help="Count this micro-batch.")
 @set_option
 @accumulation_option
 @precision_option
@@ -65,7 +86,7 @@ LIMIT = Parsed("+SHARE", parse_share)
     "--max-time",
     "time",
     type=LIMIT,
-    help="Time the step, too, and let it become so much slower, '+5%'.",
+    help="Time the step, too, and let it become so much slower, '+5%'. Default: it is not timed.",
 )
 @json_option
 def check(

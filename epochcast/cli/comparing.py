@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.options import (
+    AMOUNT,
+    POSITIVE,
+    POSITIVE_AMOUNT,
     console,
     json_option,
     print_json,
@@ -33,13 +36,17 @@ EXPECTED = "a plan's file, or NAME=VALUE[,NAME=VALUE…] like batch-size=64,devi
 @click.argument("a")
 @click.argument("b")
 @click.option(
-    "--epochs", type=click.FloatRange(min=0, min_open=True), help="Price so many epochs of both."
+    "--epochs",
+    type=POSITIVE_AMOUNT,
+    help="Price so many epochs of both. Default: those of the plans.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Price so many optimizer steps instead of epochs."
+    "--steps", type=POSITIVE, help="Price so many optimizer steps instead. Default: epochs."
 )
 @click.option(
-    "--price-per-hour", type=click.FloatRange(min=0), help="One device costs this much an hour."
+    "--price-per-hour",
+    type=AMOUNT,
+    help="One device costs this much an hour. Default: no cost is said.",
 )
 @store_option
 @json_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epochcast.cli.completing import of_cards
 from epochcast.cli.options import BYTES, KNOB, PICTURE, SHARE, Command, console, print_json
 from epochcast.errors import UsageError
 
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
 ASSUMED = "24GiB"  # where a what-if names no device
 ASSUMED_REMARK = f"no --device was given: a card of {ASSUMED} is assumed"
+SEVERAL = click.IntRange(min=2)
+SEVERAL.name = "n"  # as the help shows it
 OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--device",
         metavar="CARD|SIZE",
+        shell_complete=of_cards,
         help="Say what it needs on this card, e.g. a100-40gb, or on any of this memory, e.g. "
         "24GiB; it need not be here.",
     ),
     click.option(
         "--fit",
         metavar="CARD|SIZE",
+        shell_complete=of_cards,
         help="Find the largest batch that fits there, and the largest value of each knob.",
     ),
     click.option(
@@ -42,21 +47,27 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--confidence",
         type=SHARE,
-        default=0.95,
+        default="95%",
         show_default=True,
         help="It must fit with this probability.",
     ),
-    click.option("--used", type=BYTES, default=0, help="Leave so much of the device to others."),
+    click.option(
+        "--used",
+        type=BYTES,
+        default="0 B",
+        show_default=True,
+        help="Leave so much of the device to others.",
+    ),
     click.option(
         "--world-size",
-        type=click.IntRange(min=2),
+        type=SEVERAL,
         help="Show what each of so many devices needs by the formulas of DDP, ZeRO and FSDP.",
     ),
     click.option(
         "--allocator",
         metavar="SETTINGS",
-        help="Take torch's allocator to have these settings, as in PYTORCH_CUDA_ALLOC_CONF; by "
-        "default those of the environment.",
+        help="Take torch's allocator to have these settings, as in PYTORCH_CUDA_ALLOC_CONF. "
+        "Default: those of the environment.",
     ),
     click.option(
         "--plot", type=PICTURE, help="Draw memory along a step into this file, a .png or .svg."

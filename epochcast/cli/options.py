@@ -11,13 +11,14 @@ from __future__ import annotations
 import gc
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from epochcast import units
+from epochcast.cli.completing import of_devices, of_knobs, of_workloads
 from epochcast.errors import UsageError
 from epochcast.report.text.terminal import printable
 
@@ -34,7 +35,35 @@ QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
 Command = Callable[..., Any]
 
 
-class WithCommand(click.Command):
+class Grouped(click.Command):
+    """A command whose help lists its options under headings.
+
+    Args:
+        arguments: of ``click.Command``.
+        groups: headings, and the parameters below each by their names; ``"help"`` is --help.
+        settings: of ``click.Command``.
+    """
+
+    def __init__(
+        self, *arguments: Any, groups: Mapping[str, Sequence[str]] | None = None, **settings: Any
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self.groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not self.groups:
+            super().format_options(ctx, formatter)
+            return
+        records = {
+            "help" if "--help" in p.opts else p.name: p.get_help_record(ctx)
+            for p in self.get_params(ctx)
+        }
+        for heading, names in self.groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names if (record := records.get(name))])
+
+
+class WithCommand(Grouped):
     """A command whose arguments end at ``--``; what follows is another command, word for word."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -171,20 +200,30 @@ SHARE = Parsed("SHARE", read_inner_share)
 BYTES = Parsed("SIZE", units.parse_bytes)
 DURATION = Parsed("DURATION", units.parse_seconds)
 PICTURE = Parsed("FILE", read_picture)
+POSITIVE, COUNT = click.IntRange(min=1), click.IntRange(min=0)
+AMOUNT, POSITIVE_AMOUNT = click.FloatRange(min=0), click.FloatRange(min=0, min_open=True)
+POSITIVE.name = COUNT.name = "n"  # as the help shows them
+AMOUNT.name = POSITIVE_AMOUNT.name = "x"
+
+
+def workload_argument(required: bool) -> Callable[[Command], Command]:
+    return click.argument("workload", required=required, shell_complete=of_workloads)
 
 
 def store_option(command: Command) -> Command:
     return click.option(
         "--store",
         metavar="URL",
-        help="Use the store at this path or database URL; by default .epochcast/ right here.",
+        help="Use the store at this path or database URL. Default: .epochcast/ right here.",
     )(command)
 
 
 def device_option(command: Command) -> Command:
     return click.option(
         "--device",
-        help="Use what was probed on this device: its id (`epochcast devices`), kind or name.",
+        shell_complete=of_devices,
+        help="Use what was probed on this device: its id (`epochcast devices`), kind or name. "
+        "Default: where it was probed last.",
     )(command)
 
 
@@ -194,7 +233,7 @@ def model_options(command: Command) -> Command:
         "--model",
         "model_file",
         type=click.Path(),
-        help="Use the model that `fit -o` wrote to this file.",
+        help="Use the model that `fit -o` wrote to this file. Default: that of the store.",
     )(command)
     return device_option(command)
 
@@ -204,7 +243,7 @@ def note_option(command: Command) -> Command:
         "--note",
         metavar="TEXT",
         default="",
-        help="Keep this note with what is measured; `probes list` and `report` show it.",
+        help="Keep this note with what is measured; `probes list` shows it. Default: none.",
     )(command)
 
 
@@ -217,7 +256,7 @@ def json_option(command: Command) -> Command:
 def accumulation_option(command: Command) -> Command:
     return click.option(
         "--accumulation",
-        type=click.IntRange(min=1),
+        type=POSITIVE,
         help="Accumulate so many micro-batches in each optimizer step.",
     )(command)
 
@@ -247,15 +286,13 @@ def drop_last_option(command: Command) -> Command:
 
 
 def workers_option(command: Command) -> Command:
-    return click.option(
-        "--workers", type=click.IntRange(min=0), help="Load data with so many processes."
-    )(command)
+    return click.option("--workers", type=COUNT, help="Load data with so many processes.")(command)
 
 
 def eval_batch_option(command: Command) -> Command:
     return click.option(
         "--eval-batch-size",
-        type=click.IntRange(min=1),
+        type=POSITIVE,
         help="Evaluate batches of so many samples.",
     )(command)
 
@@ -264,13 +301,13 @@ def data_option(command: Command) -> Command:
     return click.option(
         "--data",
         type=click.Path(exists=True),
-        help="Read data from this folder, instead of making synthetic data.",
+        help="Read data from this folder. Default: make synthetic data.",
     )(command)
 
 
 def plot_option(command: Command) -> Command:
     return click.option(
-        "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg."
+        "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg. Default: none."
     )(command)
 
 
@@ -280,6 +317,7 @@ def set_option(command: Command) -> Command:
         "knobs",
         type=KNOB,
         multiple=True,
+        shell_complete=of_knobs,
         help="Give a model-size knob these values; repeatable.",
     )(command)
 

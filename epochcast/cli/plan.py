@@ -10,8 +10,13 @@ import click
 
 from epochcast import units
 from epochcast.cli.options import (
+    AMOUNT,
+    COUNT,
     DURATION,
     INT_LIST,
+    POSITIVE,
+    POSITIVE_AMOUNT,
+    Grouped,
     Parsed,
     console,
     json_option,
@@ -24,6 +29,7 @@ from epochcast.cli.options import (
     single_knobs,
     store_option,
     without_collecting,
+    workload_argument,
 )
 from epochcast.cli.plan_request import (
     budget_of,
@@ -54,7 +60,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "workers",
         "objective",
     ),
-    "Limits": (
+    "Limits (default: none)": (
         "deadline",
         "counted_from",
         "money",
@@ -67,7 +73,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "disk",
         "confidence",
     ),
-    "Batch and devices": (
+    "Batch and devices (default: as probed)": (
         "batch_sizes",
         "micro_batch",
         "devices",
@@ -89,19 +95,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
     "Cost model": ("store", "device", "model_file", "seed"),
     "Output": ("output", "plot", "as_json", "help"),
 }
-
-
-class _Grouped(click.Command):
-    """A command whose help lists its options under the headings of ``GROUPS``."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records = {
-            "help" if "--help" in p.opts else p.name: p.get_help_record(ctx)
-            for p in self.get_params(ctx)
-        }
-        for heading, names in GROUPS.items():
-            with formatter.section(heading):
-                formatter.write_dl([record for name in names if (record := records.get(name))])
 
 
 def _int_or(*words: str, several: bool = False) -> Parsed:
@@ -131,18 +124,14 @@ ENERGY, SHARE = Parsed("ENERGY", units.parse_energy), Parsed("SHARE", units.pars
 STOP = Parsed("RULE=NUMBER", read_stop)
 MTBF = Parsed("DURATION|RATE", read_mtbf)
 COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
-POSITIVE, COUNT = click.IntRange(min=1), click.IntRange(min=0)
-AMOUNT, POSITIVE_AMOUNT = click.FloatRange(min=0), click.FloatRange(min=0, min_open=True)
-POSITIVE.name = COUNT.name = "n"  # as the help shows them
-AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 
 
 @click.command(
-    cls=_Grouped,
-    context_settings={"max_content_width": 120},
+    cls=Grouped,
+    groups=GROUPS,
     short_help="Turn limits into what to run, and when what happens.",
 )
-@click.argument("workload", required=False)
+@workload_argument(required=False)
 @click.option(
     "--epochs",
     type=_int_or("max"),
@@ -155,7 +144,7 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 @click.option(
     "--max-epochs",
     type=POSITIVE,
-    help="Spend what the limits leave beyond --epochs on more, up to here.",
+    help="Spend what the limits leave beyond --epochs on more, up to here. Default: --epochs.",
 )
 @click.option(
     "--steps",
@@ -164,18 +153,26 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     help="Train for so many optimizer steps instead of epochs, or for as many as the limits "
     "allow. All that the plan counts is then in steps.",
 )
-@click.option("--min-steps", type=POSITIVE, help="Do not run for fewer optimizer steps.")
+@click.option(
+    "--min-steps", type=POSITIVE, help="Do not run for fewer optimizer steps. Default: one."
+)
 @click.option(
     "--samples",
     metavar="N|FACTOR",
-    help="Train on so many samples, 60000, or on 10x as many as probed.",
+    help="Train on so many samples, 60000, or on 10x as many as probed. Default: 1x.",
 )
-@click.option("--folds", type=POSITIVE, default=1, help="Run so many folds of cross-validation.")
+@click.option(
+    "--folds",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    help="Run so many folds of cross-validation.",
+)
 @set_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Train in a precision that was probed.",
+    help="Train in a precision that was probed. Default: as probed last.",
 )
 @click.option(
     "--workers", type=COUNT, help="Load data with so many workers. Default: as probed last."
@@ -225,7 +222,7 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
 @click.option(
     "--confidence",
     type=SHARE,
-    default=0.9,
+    default="90%",
     show_default=True,
     help="All limits hold together with this probability, '90%'.",
 )
@@ -274,8 +271,8 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "stops",
     type=STOP,
     multiple=True,
-    help="Stop early by a rule: patience=5, gl, pq, up, target, divergence or futility. "
-    "Can be given several times.",
+    help="Stop early by a rule: patience=5, gl, pq, up, target, divergence or futility; "
+    "repeatable. Default: none.",
 )
 @click.option(
     "--metric",
@@ -294,6 +291,7 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "--min-delta",
     type=AMOUNT,
     default=0.0,
+    show_default=True,
     help="Count only improvements of the metric by more than this.",
 )
 @click.option(
@@ -301,13 +299,13 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     "curves",
     type=click.Path(),
     multiple=True,
-    help="Read the learning curve of a pilot from a CSV, JSON or event file. Can be "
-    "given several times.",
+    help="Read the learning curve of a pilot from a CSV, JSON or event file; repeatable. "
+    "Default: none.",
 )
 @click.option(
     "--steps-per-epoch",
     type=POSITIVE,
-    help="Curves that count steps alone have so many in an epoch.",
+    help="Curves that count steps alone have so many in an epoch. Default: none do.",
 )
 @click.option(
     "--save-every",
@@ -338,13 +336,23 @@ AMOUNT.name = POSITIVE_AMOUNT.name = "x"
     help="Training goes on so long after a failure. Default: the start-up and first steps.",
 )
 @click.option(
-    "--seed", type=int, metavar="N", default=0, help="Begin the random draws with this number."
+    "--seed",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Begin the random draws with this number.",
 )
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), help="Write the plan to a JSON file."
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False),
+    help="Write the plan to a JSON file. Default: none.",
 )
 @click.option(
-    "--plot", type=click.Path(dir_okay=False), help="Draw the plan into a .png or .svg file."
+    "--plot",
+    type=click.Path(dir_okay=False),
+    help="Draw the plan into a .png or .svg file. Default: none.",
 )
 @model_options
 @store_option
@@ -364,8 +372,8 @@ def plan(
 
     \b
     epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
-    epochcast plan --epochs max --deadline '2026-12-01 08:00' --batch-size 256 --mtbf 12h
-    epochcast plan --epochs 200 --stop patience=5 --curve runs/pilot.csv --json > plan.json
+    epochcast plan --epochs max --deadline '2026-12-01 08:00' --mtbf 12h
+    epochcast plan --epochs 200 --stop patience=5 --curve pilot.csv -o plan.json
 
     Exit code 3 when nothing fits, with the nearest thing that would.
     """

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epochcast.cli.completing import of_devices
 from epochcast.cli.options import (
+    AMOUNT,
     BYTES,
     INT_LIST,
     NUMBER_LIST,
+    POSITIVE,
     SHARE,
+    Grouped,
     accumulation_option,
     compile_option,
     console,
@@ -31,6 +35,7 @@ from epochcast.cli.options import (
     store_option,
     without_collecting,
     workers_option,
+    workload_argument,
 )
 from epochcast.errors import UsageError
 
@@ -38,11 +43,34 @@ if TYPE_CHECKING:
     from epochcast.costmodel.prediction import Question
 
 
+GROUPS = {  # of the help of predict: heading, and the parameters below it
+    "Question": ("epochs", "steps", "memory", "confidence", "price_per_hour"),
+    "Configuration (default: as probed last)": (
+        "batch_sizes",
+        "knobs",
+        "samples",
+        "accumulation",
+        "precision",
+        "compile",
+        "drop_last",
+        "workers",
+        "eval_batch_size",
+        "eval_every",
+        "save_every",
+    ),
+    "Cost model": ("store", "device", "model_file"),
+    "Output": ("as_json", "help"),
+}
+
+
 @click.command(short_help="Fit the cost model and explain it; `predict` fits, too.")
-@click.argument("workload", required=False)
+@workload_argument(required=False)
 @device_option
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), help="Write the model to this file, as JSON."
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False),
+    help="Write the model to this file, as JSON. Default: none.",
 )
 @store_option
 @json_option
@@ -65,8 +93,8 @@ def fit(
         print_model(console(), model)
 
 
-@click.command(short_help="Price a training run: time, memory, money.")
-@click.argument("workload", required=False)
+@click.command(cls=Grouped, groups=GROUPS, short_help="Price a training run: time, memory, money.")
+@workload_argument(required=False)
 @click.option(
     "--epochs",
     type=NUMBER_LIST,
@@ -81,7 +109,7 @@ def fit(
     help="Take micro-batches of this many samples; several numbers give a row each.",
 )
 @set_option
-@click.option("--samples", type=click.IntRange(min=1), help="An epoch has this many samples.")
+@click.option("--samples", type=POSITIVE, help="An epoch has this many samples.")
 @accumulation_option
 @precision_option
 @compile_option
@@ -90,13 +118,13 @@ def fit(
 @eval_batch_option
 @click.option(
     "--eval-every",
-    type=click.FloatRange(min=0),
-    help="Evaluate after so many epochs; 0 never does. By default 1, or as the script does.",
+    type=AMOUNT,
+    help="Evaluate after so many epochs; 0 never does. Default: 1, or as the script does.",
 )
 @click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
-    help="Save after so many epochs; 0 never does. By default 1, or as the script does.",
+    type=AMOUNT,
+    help="Save after so many epochs; 0 never does. Default: 1, or as the script does.",
 )
 @click.option(
     "--memory", type=BYTES, help="Find the largest batch that fits into this much, e.g. 24GiB."
@@ -104,12 +132,14 @@ def fit(
 @click.option(
     "--confidence",
     type=SHARE,
-    default=0.95,
+    default="95%",
     show_default=True,
     help="The largest batch must fit with this probability.",
 )
 @click.option(
-    "--price-per-hour", type=click.FloatRange(min=0), help="One device costs this much an hour."
+    "--price-per-hour",
+    type=AMOUNT,
+    help="One device costs this much an hour. Default: no cost is said.",
 )
 @model_options
 @store_option
@@ -194,13 +224,16 @@ def _questions(options: dict[str, Any]) -> list[Question]:
 
 
 @click.command(short_help="Show predicted against actual over followed runs.")
-@click.argument("workload", required=False)
+@workload_argument(required=False)
 @click.option(
     "--device",
-    help="Show the runs on this device: its id (`epochcast devices`), kind or name.",
+    shell_complete=of_devices,
+    help="Show the runs on this device: its id (`epochcast devices`), kind or name. Default: all.",
 )
 @plot_option
-@click.option("--forget", metavar="RUN", help="Remove what this run took; it was a broken one.")
+@click.option(
+    "--forget", metavar="RUN", help="Remove what this run took; it was a broken one. Default: none."
+)
 @store_option
 @json_option
 def calibration(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.options import (
+    POSITIVE,
+    Grouped,
     Parsed,
     console,
     json_option,
@@ -20,6 +22,7 @@ from epochcast.cli.options import (
     say,
     say_count,
     store_option,
+    workload_argument,
 )
 from epochcast.errors import UsageError
 
@@ -37,7 +40,7 @@ def probes() -> None:
 
 
 @probes.command("list", short_help="List what was measured, a row for each configuration.")
-@click.argument("workload", required=False)
+@workload_argument(required=False)
 @store_option
 @json_option
 def list_(workload: str | None, store: str | None, as_json: bool) -> None:
@@ -100,7 +103,7 @@ def export(file: Any, store: str | None, as_json: bool) -> None:
 
 
 @click.command(short_help="List the devices that were probed, and their ids.")
-@click.argument("workload", required=False)
+@workload_argument(required=False)
 @store_option
 @json_option
 def devices(workload: str | None, store: str | None, as_json: bool) -> None:
@@ -130,7 +133,26 @@ def _read_mapping(text: str) -> dict[str, str]:
 MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 
 
-@probes.command("import")
+IMPORT_GROUPS = {  # of the help of import: heading, and the parameters below it
+    "What the file does not say (default: its columns do)": (
+        "workload",
+        "device",
+        "device_kind",
+        "samples",
+        "eval_samples",
+        "batch_size",
+        "devices",
+        "maps",
+        "ignore",
+        "unit",
+        "memory_unit",
+        "footprints",
+    ),
+    "Store and output": ("store", "as_json", "help"),
+}
+
+
+@probes.command("import", cls=Grouped, groups=IMPORT_GROUPS)
 @click.argument("file", type=click.File("rb"))
 @click.option(
     "--workload", help="The runs are of this workload; if it can be probed, columns are its knobs."
@@ -141,20 +163,14 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
     type=click.Choice(["cpu", "cuda", "mps"]),
     help="The device is of this kind; needed if its name does not tell.",
 )
-@click.option(
-    "--samples", type=click.IntRange(min=1), help="An epoch has this many training samples."
-)
-@click.option(
-    "--eval-samples", type=click.IntRange(min=1), help="An evaluation has this many samples."
-)
+@click.option("--samples", type=POSITIVE, help="An epoch has this many training samples.")
+@click.option("--eval-samples", type=POSITIVE, help="An evaluation has this many samples.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Take this as the batch size of every run, that of one forward pass on one device.",
 )
-@click.option(
-    "--devices", type=click.IntRange(min=1), help="Take this as the number of devices of every run."
-)
+@click.option("--devices", type=POSITIVE, help="Take this as the number of devices of every run.")
 @click.option(
     "--map", "maps", type=MAPPING, multiple=True, help="Say what a column means; repeatable."
 )
@@ -167,7 +183,7 @@ MAPPING = Parsed(MAPPING_NAME, _read_mapping)
 @click.option(
     "--unit",
     type=click.Choice(["us", "ms", "s", "min", "h"]),
-    help="Times are in this unit where their column does not say; by default s.",
+    help="Times are in this unit where their column does not say. Default: s.",
 )
 @click.option(
     "--memory-unit",

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from epochcast.cli.completing import of_knobs, of_words
 from epochcast.cli.memory import answer, is_about_a_device, memory_options
 from epochcast.cli.options import (
     DURATION,
     INT_LIST,
     INTERRUPTED,
     KNOB_NAME,
+    POSITIVE,
     QUESTION,
     SHARE,
+    Grouped,
     Parsed,
     WithCommand,
     accumulation_option,
@@ -35,6 +38,7 @@ from epochcast.cli.options import (
     set_option,
     store_option,
     workers_option,
+    workload_argument,
 )
 from epochcast.errors import StoreError, UsageError
 
@@ -65,20 +69,79 @@ def _check_knob(text: str) -> str:
 KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
 
 
-@click.command(cls=WithCommand)
-@click.argument("workload", required=False)
+GROUPS = {  # of the help of probe: heading, and the parameters below it
+    "Configurations (default: as the workload has it)": (
+        "batch_sizes",
+        "knobs",
+        "accumulation",
+        "precision",
+        "compile",
+        "drop_last",
+        "workers",
+        "eval_batch_size",
+        "data",
+    ),
+    "Measuring": (
+        "device",
+        "threads",
+        "asked",
+        "until",
+        "rounds",
+        "seconds",
+        "max_seconds",
+        "timeout",
+        "noise_scale",
+        "traces",
+        "fresh",
+    ),
+    "Of a command, which comes after --": (
+        "variables",
+        "name",
+        "epochs",
+        "steps_per_epoch",
+        "samples",
+        "isolation",
+    ),
+    "Store and output": ("store", "note", "as_json", "help"),
+}
+DRY_GROUPS = {  # of dry-run
+    "Configurations (default: as the workload has it)": (
+        "batch_sizes",
+        "knobs",
+        "accumulation",
+        "precision",
+        "eval_batch_size",
+        "data",
+    ),
+    "Of a device, which need not be here (default: none)": (
+        "device",
+        "fit",
+        "what_ifs",
+        "confidence",
+        "used",
+        "world_size",
+        "allocator",
+        "plot",
+    ),
+    "Store and output": ("timeline", "store", "as_json", "help"),
+}
+
+
+@click.command(cls=WithCommand, groups=GROUPS)
+@workload_argument(required=False)
 @click.option(
-    "--batch-sizes",
     "--batch-size",
+    "--batch-sizes",
     "batch_sizes",
     type=INT_LIST,
-    help="Measure these micro-batches; by default a few around the workload's own.",
+    help="Measure these micro-batches. Default: a few around the workload's own.",
 )
 @click.option(
     "--set",
     "knobs",
     type=KNOB_TEXT,
     multiple=True,
+    shell_complete=of_knobs,
     help="Give a model-size knob these values, or a range to choose some from. Of a command: put "
     "each of them where it has {NAME}.",
 )
@@ -86,25 +149,39 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
     "--for",
     "asked",
     type=QUESTION,
-    help="Choose what to measure so that the answer to this question is sharp.",
+    help="Choose what to measure so that the answer to this question is sharp. Default: measure "
+    "every combination.",
 )
-@click.option("--until", type=SHARE, help="Measure until the answer is this sharp; 5% by default.")
+@click.option("--until", type=SHARE, help="Measure until the answer is this sharp. Default: 5%.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
+    shell_complete=of_words("auto", "cpu", "cuda", "mps"),
     help="Measure on this device: cpu, cuda, cuda:1 or mps.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Let torch use this many CPU threads.")
+@click.option(
+    "--threads", type=POSITIVE, help="Let torch use this many CPU threads. Default: its own choice."
+)
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
-    help="Measure each configuration so many times, each in a fresh process; by default 3, and up "
-    "to 6 where those differ much.",
+    type=POSITIVE,
+    help="Measure each configuration so many times, each in a fresh process. Default: 3, and up to "
+    "6 where those differ much.",
 )
-@click.option("--seconds", type=DURATION, help="Time steady steps of each trial for so long.")
-@click.option("--max-seconds", type=DURATION, help="End the whole sweep within this time.")
-@click.option("--timeout", type=DURATION, help="Give up a trial that takes longer than this.")
+@click.option(
+    "--seconds",
+    type=DURATION,
+    help="Time steady steps of each trial for so long. Default: 1s; each epoch of a command 4s.",
+)
+@click.option(
+    "--max-seconds",
+    type=DURATION,
+    help="End the whole sweep within this time. Default: when all is measured.",
+)
+@click.option(
+    "--timeout", type=DURATION, help="Give up a trial that takes longer than this. Default: 10m."
+)
 @data_option
 @accumulation_option
 @precision_option
@@ -135,24 +212,24 @@ KNOB_TEXT = Parsed(f"{KNOB_NAME}|LOW..HIGH", _check_knob)
 @click.option("--name", help="Give the script this name. Default: its file or module.")
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
-    help="Let the command run so many miniature epochs, 3 by default; {epochs} in it is that.",
+    type=POSITIVE,
+    help="Let the command run so many miniature epochs; {epochs} in it is that. Default: 3.",
 )
 @click.option(
     "--steps-per-epoch",
-    type=click.IntRange(min=1),
-    help="An epoch of the command has so many optimizer steps, where no data loader tells.",
+    type=POSITIVE,
+    help="An epoch of the command has so many optimizer steps. Default: as its loader tells.",
 )
 @click.option(
     "--samples",
-    type=click.IntRange(min=1),
-    help="An epoch of the command has so many samples, where no data loader tells.",
+    type=POSITIVE,
+    help="An epoch of the command has so many samples. Default: as its loader tells.",
 )
 @click.option(
     "--isolation",
     type=click.Choice(["auto", "overlay", "journal", "none"]),
     help="Take back what the command writes by an overlay of its folder, where the system has it "
-    "(auto), by a journal of files, or not at all.",
+    "(auto), by a journal of files, or not at all. Default: auto.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @note_option
@@ -259,8 +336,13 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-@click.command("dry-run", short_help="Count a training step without running it.")
-@click.argument("workload")
+@click.command(
+    "dry-run",
+    cls=Grouped,
+    groups=DRY_GROUPS,
+    short_help="Count a training step without running it.",
+)
+@workload_argument(required=True)
 @click.option(
     "--batch-size",
     "--batch-sizes",

@@ -20,11 +20,12 @@ from epochcast.units import format_bytes
     show_default=True,
     help="Write the page to this file.",
 )
-@click.option("--workload", help="Write about this workload; by default about what was asked last.")
+@click.option("--workload", help="Write about this workload. Default: the one asked about last.")
 @click.option(
     "--log",
     type=click.Path(dir_okay=False),
-    help="Show the run that wrote this log beside its prediction, 'epochcast-run/log.jsonl'.",
+    help="Show the run that wrote this log beside its prediction, 'epochcast-run/log.jsonl'. "
+    "Default: none.",
 )
 @device_option
 @store_option

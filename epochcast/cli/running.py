@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.options import DURATION, WithCommand, document, note_option, say, store_option
+from epochcast.cli.options import (
+    DURATION,
+    POSITIVE,
+    WithCommand,
+    document,
+    note_option,
+    say,
+    store_option,
+)
 from epochcast.cli.probing import VARIABLE
 from epochcast.errors import EpochcastError, UsageError
 
@@ -52,13 +60,13 @@ LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Take the run to have so many epochs. Default: the plan's, or what the script says.",
 )
 @click.option(
     "--steps-per-epoch",
-    type=click.IntRange(min=1),
-    help="Count so many optimizer steps as an epoch, where no data loader says how long one is.",
+    type=POSITIVE,
+    help="Count so many optimizer steps as an epoch. Default: as its data loader says.",
 )
 @click.option("--name", help="Give the script this name. Default: its file or module.")
 @click.option(

@@ -107,7 +107,7 @@ def _print_document(events: Sequence[RunEvent]) -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="Listen on this port; by default on 6006 or the next free one.",
+    help="Listen on this port. Default: 6006 or the next free one.",
 )
 @click.option(
     "--host",

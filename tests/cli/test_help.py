@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import click
 import pytest
@@ -83,10 +86,60 @@ def test_a_mistyped_command_is_answered_with_what_it_may_have_meant() -> None:
     assert found.exit_code == 2
     assert "no such command 'predct'; did you mean 'predict'?" in found.output
     nothing = CliRunner().invoke(cli, ["xyzzy"])
-    assert "no such command 'xyzzy'; there are: probe, predict, plan" in nothing.output
+    assert "no such command 'xyzzy'; there are: probe, predict, compare, plan" in nothing.output
 
 
 @pytest.mark.parametrize("name", ["probe", "predict", "plan", "dry-run"])
 def test_one_batch_size_or_several_is_one_option(name: str) -> None:
     (option,) = (p for p in COMMANDS[name].params if "--batch-sizes" in p.opts)
     assert {"--batch-size", "--batch-sizes"} <= set(option.opts)
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if getattr(c, "groups", None)])
+def test_every_option_is_under_one_heading_of_the_help(name: str) -> None:
+    command = COMMANDS[name]
+    groups = command.groups  # type: ignore[attr-defined]
+    options = {p.name for p in command.params if isinstance(p, click.Option)}
+    assert sorted(n for names in groups.values() for n in names) == sorted(options | {"help"})
+    text = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="epochcast").stdout
+    assert [heading for heading in groups if f"\n{heading}:\n" in text] == list(groups)
+
+
+NEEDS_NO_DEFAULT = {"epochs", "steps", "memory", "deadline"}  # a question has them or has not
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_holds_without_it(name: str) -> None:
+    """In its own text or in its heading; a flag is off, and what is repeatable is not there."""
+    command = COMMANDS[name]
+    context = click.Context(command)
+    groups = getattr(command, "groups", {}).items()
+    headed = {n for heading, names in groups for n in names if "default" in heading}
+    for option in command.params:
+        if not isinstance(option, click.Option) or option.name in headed | NEEDS_NO_DEFAULT:
+            continue
+        record = option.get_help_record(context)
+        assert record, option.name
+        switch = option.is_flag and not option.secondary_opts
+        assert switch or option.multiple or "default" in record[1].lower(), option.opts
+
+
+GOLDEN = Path(__file__).with_name("help.txt")
+
+
+def test_every_help_text_is_as_it_was_last_looked_at() -> None:
+    """``UPDATE_HELP=1 pytest tests/cli/test_help.py`` writes them anew, to be read as a diff."""
+    settings = {**cli.context_settings, "terminal_width": 80}
+    whole = click.Context(cli, info_name="epochcast", **settings)
+    texts = {"": cli.get_help(whole)}
+    for name, command in COMMANDS.items():
+        texts[name] = command.get_help(click.Context(command, whole, info_name=name))
+    release = ".".join(version("click").split(".")[:2])
+    found = "\n\n".join([f"click {release}", *texts.values()]) + "\n"
+    if os.environ.get("UPDATE_HELP"):
+        GOLDEN.write_text(found, encoding="utf-8")
+    golden = GOLDEN.read_text(encoding="utf-8")
+    if golden.splitlines()[0] != f"click {release}":
+        pytest.skip("another release of click lays out help otherwise")
+    assert found == golden
+    assert max(map(len, found.splitlines())) <= 80
