@@ -140,8 +140,8 @@ def test_long_epochs_and_much_money_fit() -> None:
     line = row(slow)
     assert len(line) <= WIDTH
     assert line == (
-        "104/200  11m 20s (11.2–11.8 min)  ×0.99  19h 27m → 37h 47m  $48.60 → $94.40  99 %  "
-        "1.169*    saved"
+        "104/200  11m 20s (11m 09s–11m 51s)  ×0.99  19h 27m → 37h 47m  $48.60 → $94.40  99 %  "
+        "1.169*  saved"
     )
 
 
@@ -169,7 +169,7 @@ def test_the_opening_says_what_is_followed() -> None:
     assert text == (
         "Following the plan of digits-mlp: 57 epochs with batch_size=32 width=512. Within 1h 00m "
         "and $3.00, with 90 % confidence. In eight cases of ten an epoch takes 53.4–56.6 s, the "
-        "whole run 53.6–56.9 min."
+        "whole run 53m 36s–56m 55s."
     )
     assert "Process 2 follows the plan of" in told(sample_runs.started(2, 10))[0]
 
@@ -212,7 +212,7 @@ def test_the_end_names_what_binds() -> None:
 def test_a_finished_run_in_words() -> None:
     assert summary_lines(sample_runs.resumed()) == [
         "Stopped after epoch 16 of 57: it was asked to by SIGTERM.",
-        "Time 32m 42s of 1h 00m; money $1.36 of $3.00; planned for 57 epochs: 53.6–56.9 min.",
+        "Time 32m 42s of 1h 00m; money $1.36 of $3.00; planned for 57 epochs: 53m 36s–56m 55s.",
         "An epoch took 55.1 s (median of 16); predicted: 53.4–56.6 s.",
         "An evaluation took 2 s (median of 9); predicted: 1.94–2.06 s.",
         "A save took 3 s (median of 3); predicted: 2.91–3.09 s.",
