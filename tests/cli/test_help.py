@@ -37,6 +37,8 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 
 
 COMMANDS = dict(_commands(cli, ""))
+ROOT = click.Context(cli, info_name="epochcast", terminal_width=80, **cli.context_settings)
+CONTEXTS = {name: click.Context(c, ROOT, info_name=name) for name, c in COMMANDS.items()}
 
 
 def test_every_command_has_a_home() -> None:
@@ -77,8 +79,7 @@ def test_a_noun_phrase_is_no_sentence(text: str) -> None:
 
 
 def test_the_list_of_commands_is_whole_in_eighty_columns() -> None:
-    context = click.Context(cli, terminal_width=80)
-    assert "..." not in cli.get_help(context).partition("Commands:")[2]
+    assert "..." not in cli.get_help(ROOT).partition("Commands:")[2]
 
 
 def test_a_mistyped_command_is_answered_with_what_it_may_have_meant() -> None:
@@ -112,13 +113,12 @@ NEEDS_NO_DEFAULT = {"epochs", "steps", "memory", "deadline"}  # a question has t
 def test_every_option_says_what_holds_without_it(name: str) -> None:
     """In its own text or in its heading; a flag is off, and what is repeatable is not there."""
     command = COMMANDS[name]
-    context = click.Context(command)
     groups = getattr(command, "groups", {}).items()
     headed = {n for heading, names in groups for n in names if "default" in heading}
     for option in command.params:
         if not isinstance(option, click.Option) or option.name in headed | NEEDS_NO_DEFAULT:
             continue
-        record = option.get_help_record(context)
+        record = option.get_help_record(CONTEXTS[name])
         assert record, option.name
         switch = option.is_flag and not option.secondary_opts
         assert switch or option.multiple or "default" in record[1].lower(), option.opts
@@ -129,13 +129,9 @@ GOLDEN = Path(__file__).with_name("help.txt")
 
 def test_every_help_text_is_as_it_was_last_looked_at() -> None:
     """``UPDATE_HELP=1 pytest tests/cli/test_help.py`` writes them anew, to be read as a diff."""
-    settings = {**cli.context_settings, "terminal_width": 80}
-    whole = click.Context(cli, info_name="epochcast", **settings)
-    texts = {"": cli.get_help(whole)}
-    for name, command in COMMANDS.items():
-        texts[name] = command.get_help(click.Context(command, whole, info_name=name))
+    texts = [cli.get_help(ROOT), *(c.get_help(CONTEXTS[name]) for name, c in COMMANDS.items())]
     release = ".".join(version("click").split(".")[:2])
-    found = "\n\n".join([f"click {release}", *texts.values()]) + "\n"
+    found = "\n\n".join([f"click {release}", *texts]) + "\n"
     if os.environ.get("UPDATE_HELP"):
         GOLDEN.write_text(found, encoding="utf-8")
     golden = GOLDEN.read_text(encoding="utf-8")
