@@ -108,7 +108,18 @@ class _Group(click.Group):
             click.echo(printable(f"epochcast: {said}"), err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:  # it may quote an argument
-            raise click.UsageError(printable(error.format_message()), error.ctx) from error
+            click.echo(printable(f"epochcast: {_one_line(error)}"), err=True)
+            ctx.exit(error.exit_code)
+
+
+def _one_line(error: click.UsageError) -> str:
+    """What click says of an argument, with the option's name first and where to read on last."""
+    said = error.format_message()
+    if type(error) is click.BadParameter and error.param is not None:
+        said = f"{error.param.opts[0]}: {error.message}"
+    said = said[0].lower() + said[1:].rstrip(".").replace("\n", " ")
+    path = error.ctx.command_path if error.ctx else "epochcast"
+    return f"{said} ({path} --help)"
 
 
 def in_option_names(message: str, command: click.Command) -> str:

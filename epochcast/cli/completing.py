@@ -18,6 +18,7 @@ from epochcast.errors import EpochcastError
 if TYPE_CHECKING:
     from epochcast.records import Measurement
 
+Names = Callable[[click.Context], Iterable[str]]
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 BUILTIN_NAMES = (  # their own module imports torch
@@ -29,39 +30,46 @@ BUILTIN_NAMES = (  # their own module imports torch
 )
 
 
-def of_workloads(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """Those built in, those probed, and Python files here, which a function's name follows."""
-    files = [f"{path}:" for path in Path().glob("*.py")]
-    return _matching([*BUILTIN_NAMES, *(m.workload for m in _stored(ctx)), *files], begun)
-
-
-def of_knobs(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """``"width="`` of what was probed of the workload, or of anything."""
-    workload = ctx.params.get("workload") or next(iter(ctx.args), None)  # as the option ends it
-    found = [m for m in _stored(ctx) if workload in (None, m.workload)]
-    return _matching([f"{knob}=" for m in found for knob, _ in m.config.sizes], begun)
-
-
-def of_devices(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """Ids and kinds of those that were probed on."""
-    devices = {m.device.key: m.device for m in _stored(ctx)}.values()
-    return _matching([name for d in devices for name in (d.id, d.kind)], begun)
-
-
-def of_cards(ctx: click.Context, _: click.Parameter, begun: str) -> list[str]:
-    """Those of the catalogue."""
-    from epochcast.devices.cards import CATALOGUE
-
-    return _matching(CATALOGUE, begun)
+def _completing(names: Names) -> Complete:
+    """What click asks for: those of the names that begin as the word does."""
+    return lambda ctx, parameter, begun: [
+        name for name in dict.fromkeys(names(ctx)) if name.startswith(begun)
+    ]
 
 
 def of_words(*words: str) -> Complete:
     """Always the same."""
-    return lambda ctx, parameter, begun: _matching(words, begun)
+    return _completing(lambda ctx: words)
 
 
-def _matching(names: Iterable[str], begun: str) -> list[str]:
-    return [name for name in dict.fromkeys(names) if name.startswith(begun)]
+@_completing
+def of_workloads(ctx: click.Context) -> list[str]:
+    """Those built in, those probed, and Python files here, which a function's name follows."""
+    files = [f"{path}:" for path in Path().glob("*.py")]
+    return [*BUILTIN_NAMES, *(m.workload for m in _stored(ctx)), *files]
+
+
+@_completing
+def of_knobs(ctx: click.Context) -> list[str]:
+    """``"width="`` of what was probed of the workload, or of anything."""
+    workload = ctx.params.get("workload") or next(iter(ctx.args), None)  # as the option ends it
+    found = [m for m in _stored(ctx) if workload in (None, m.workload)]
+    return [f"{knob}=" for m in found for knob, _ in m.config.sizes]
+
+
+@_completing
+def of_devices(ctx: click.Context) -> list[str]:
+    """Ids and kinds of those that were probed on."""
+    devices = {m.device.key: m.device for m in _stored(ctx)}.values()
+    return [name for d in devices for name in (d.id, d.kind)]
+
+
+@_completing
+def of_cards(ctx: click.Context) -> Iterable[str]:
+    """Those of the catalogue."""
+    from epochcast.devices.cards import CATALOGUE
+
+    return CATALOGUE
 
 
 def _stored(ctx: click.Context) -> tuple[Measurement, ...]:

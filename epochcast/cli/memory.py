@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.completing import of_cards
-from epochcast.cli.options import BYTES, KNOB, PICTURE, SHARE, Command, console, print_json
+from epochcast.cli.options import (
+    BYTES,
+    KNOB,
+    PICTURE,
+    SHARE,
+    Command,
+    console,
+    print_json,
+    whole_number,
+)
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +29,6 @@ if TYPE_CHECKING:
 
 ASSUMED = "24GiB"  # where a what-if names no device
 ASSUMED_REMARK = f"no --device was given: a card of {ASSUMED} is assumed"
-SEVERAL = click.IntRange(min=2)
-SEVERAL.name = "n"  # as the help shows it
 OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--device",
@@ -60,7 +67,7 @@ OPTIONS: tuple[Callable[[Command], Command], ...] = (
     ),
     click.option(
         "--world-size",
-        type=SEVERAL,
+        type=whole_number(2),
         help="Show what each of so many devices needs by the formulas of DDP, ZeRO and FSDP.",
     ),
     click.option(

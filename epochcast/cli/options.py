@@ -12,7 +12,7 @@ import gc
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from epochcast.storage.store import Store
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+MOST_DIGITS = 300  # of a number, which no count has
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 KNOB_NAME = "NAME=VALUE[,VALUE…]"
 QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
@@ -200,10 +201,36 @@ SHARE = Parsed("SHARE", read_inner_share)
 BYTES = Parsed("SIZE", units.parse_bytes)
 DURATION = Parsed("DURATION", units.parse_seconds)
 PICTURE = Parsed("FILE", read_picture)
-POSITIVE, COUNT = click.IntRange(min=1), click.IntRange(min=0)
-AMOUNT, POSITIVE_AMOUNT = click.FloatRange(min=0), click.FloatRange(min=0, min_open=True)
-POSITIVE.name = COUNT.name = "n"  # as the help shows them
-AMOUNT.name = POSITIVE_AMOUNT.name = "x"
+
+
+def whole_number(least: int) -> Parsed:
+    """A type for counts of at least ``least``."""
+
+    def read(text: str) -> int:
+        with suppress(ValueError):
+            if len(text) <= MOST_DIGITS and int(text) >= least:
+                return int(text)
+        raise UsageError(f"expected a whole number of at least {least}, but got {text[:60]!r}")
+
+    return Parsed("N", read)
+
+
+def number(above_zero: bool = False) -> Parsed:
+    """A type for finite amounts, of 0 or more, or of more than 0."""
+
+    def read(text: str) -> float:
+        with suppress(ValueError):
+            value = float(text)
+            if value > 0 or (value == 0 and not above_zero):
+                return value
+        which = "above 0" if above_zero else "of at least 0"
+        raise UsageError(f"expected a number {which}, but got {text[:60]!r}")
+
+    return Parsed("X", read)
+
+
+POSITIVE, COUNT = whole_number(1), whole_number(0)
+AMOUNT, POSITIVE_AMOUNT = number(), number(above_zero=True)
 
 
 def workload_argument(required: bool) -> Callable[[Command], Command]:

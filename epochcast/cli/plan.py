@@ -14,6 +14,7 @@ from epochcast.cli.options import (
     COUNT,
     DURATION,
     INT_LIST,
+    MOST_DIGITS,
     POSITIVE,
     POSITIVE_AMOUNT,
     Grouped,
@@ -21,6 +22,7 @@ from epochcast.cli.options import (
     console,
     json_option,
     model_options,
+    plot_option,
     print_json,
     read_int_list,
     reading,
@@ -118,7 +120,7 @@ def _read_bytes(text: str) -> float:
     return float(units.parse_bytes(text))  # limits of a budget are floating-point numbers
 
 
-MOST_DIGITS, SHOWN = 300, 60  # of a number, which no count has; of a text in an error
+SHOWN = 60  # of a text in an error
 MONEY, BYTES = Parsed("AMOUNT", units.parse_money), Parsed("SIZE", _read_bytes)
 ENERGY, SHARE = Parsed("ENERGY", units.parse_energy), Parsed("SHARE", units.parse_share)
 STOP = Parsed("RULE=NUMBER", read_stop)
@@ -349,11 +351,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     type=click.Path(dir_okay=False),
     help="Write the plan to a JSON file. Default: none.",
 )
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False),
-    help="Draw the plan into a .png or .svg file. Default: none.",
-)
+@plot_option
 @model_options
 @store_option
 @json_option

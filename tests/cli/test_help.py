@@ -90,6 +90,23 @@ def test_a_mistyped_command_is_answered_with_what_it_may_have_meant() -> None:
     assert "no such command 'xyzzy'; there are: probe, predict, compare, plan" in nothing.output
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("plan --epochs 2.5", "--epochs: expected a whole number or max, but got '2.5'"),
+        ("probe mnist-mlp --rounds 0", "--rounds: expected a whole number of at least 1, but got"),
+        ("predict --epochs 3 --eval-every x", "--eval-every: expected a number of at least 0"),
+        ("predict --epoch 3", "no such option '--epoch'. Did you mean '--epochs'?"),
+        ("dry-run", "missing argument 'WORKLOAD' (epochcast dry-run --help)"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(line: str, said: str) -> None:
+    found = CliRunner().invoke(cli, line.split(), prog_name="epochcast")
+    assert found.exit_code == 2
+    assert len(found.stderr.splitlines()) == 1
+    assert found.stderr.startswith(f"epochcast: {said}")
+
+
 @pytest.mark.parametrize("name", ["probe", "predict", "plan", "dry-run"])
 def test_one_batch_size_or_several_is_one_option(name: str) -> None:
     (option,) = (p for p in COMMANDS[name].params if "--batch-sizes" in p.opts)

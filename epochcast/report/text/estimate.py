@@ -14,7 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from epochcast.records import Capacity, Estimate, Quantiles
-from epochcast.report.text.layout import maybe, plain_table, print_columns, varying_knobs
+from epochcast.report.text.layout import (
+    maybe,
+    plain_table,
+    print_columns,
+    say,
+    varying_knobs,
+)
 from epochcast.report.text.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
@@ -59,17 +65,17 @@ def print_model(console: Console, model: CostModel) -> None:
         f"From round to round, steps differ by {format_percent(run.sd)} "
         f"({run.dof:.0f} degrees of freedom)."
     )
-    console.print(Text(line), soft_wrap=True)
+    say(console, line)
 
 
 def print_estimate(console: Console, estimate: Estimate) -> None:
     """One run in full: totals, every term, memory, money, and what it all rests on."""
-    console.print(Text(_heading(estimate), style="bold"), soft_wrap=True)
-    console.print(Text(epoch_line(estimate)), soft_wrap=True)
+    say(console, _heading(estimate), "bold")
+    say(console, epoch_line(estimate))
     console.print()
     console.print(estimate_table(estimate))
     console.print()
-    console.print(Text(probing_line(estimate)), soft_wrap=True)
+    say(console, probing_line(estimate))
     print_warnings(console, estimate.warnings)
 
 
@@ -99,7 +105,7 @@ def print_estimates(console: Console, estimates: Sequence[Estimate]) -> None:
     fixed = "".join(f"  {k}={v}" for k, v in first.config.sizes if k not in knobs)
     console.print(Text(f"{first.workload}{fixed}  on {first.device.label}", style="bold"))
     print_columns(console, estimates_cells(estimates), keys=2 + len(knobs))
-    console.print(Text(probing_line(estimates[-1])), soft_wrap=True)
+    say(console, probing_line(estimates[-1]))
     print_warnings(console, (w for e in estimates for w in e.warnings))
 
 
@@ -141,8 +147,8 @@ def print_capacities(console: Console, capacities: Iterable[Capacity]) -> None:
         )
         if found.limited_by == "samples":
             line += ", the whole data set"
-        console.print(Text(line, style="bold"), soft_wrap=True)
-        console.print(Text(f"for {found.config.label}"), soft_wrap=True)
+        say(console, line, "bold")
+        say(console, f"for {found.config.label}")
         if found.extrapolated:
             names = ", ".join(found.extrapolated)
             console.print(Text(f"note: outside the probed range: {names}", style="yellow"))
@@ -179,7 +185,7 @@ def epoch_line(estimate: Estimate) -> str:
     step = f"{format_seconds(estimate.step_seconds.p50)} a step{_what_rules(estimate)}"
     if not estimate.has_epochs:
         return step
-    steps = f"{estimate.steps_per_epoch:,} optimizer steps an epoch"
+    steps = f"{format_number_of(estimate.steps_per_epoch, 'optimizer step')} an epoch"
     return f"{estimate.samples:,} samples, {steps}, {step}"
 
 
@@ -265,7 +271,7 @@ def print_compared(console: Console, compared: Compared) -> None:
     console.print(runs_table(compared.runs, console.width))
     console.print()
     for line in compared_lines(compared):
-        console.print(Text(line), soft_wrap=True)
+        say(console, line)
 
 
 def compared_lines(compared: Compared) -> list[str]:

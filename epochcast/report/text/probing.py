@@ -63,7 +63,7 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
     for s in summaries:
         if s.status != "ok":
             line = f"{s.config.label}: {s.status}: {s.message} (log: {s.log})"
-            console.print(Text(line, style="red"), soft_wrap=True)
+            say(console, line, "red")
 
 
 def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
@@ -103,7 +103,7 @@ def print_probed(
     took = f"{trials} trials took {format_seconds(result.seconds)}"
     why = _why_stopped(result, until)
     line = f"{took if trials else 'Nothing was left to measure'}{why}."
-    console.print(Text(line), soft_wrap=True)
+    say(console, line)
     if result.stopped != "nothing-succeeded":
         console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
 
@@ -206,7 +206,7 @@ def print_imported(
     """
     for read in columns:
         console.print(Text(column_line(read)), soft_wrap=True)
-    console.print(Text(f"imported {len(measurements)} measurements"), soft_wrap=True)
+    say(console, f"imported {len(measurements)} measurements")
 
 
 def column_line(read: ReadColumn) -> str:
@@ -227,7 +227,7 @@ def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:
     """The gradient noise scale of each model size where gradients were taken."""
     for m in measurements:
         if m.gradient_noise is not None:
-            console.print(Text(f"{_size(m)}: {noise_text(m.gradient_noise)}"), soft_wrap=True)
+            say(console, f"{_size(m)}: {noise_text(m.gradient_noise)}")
     if any(m.data == "synthetic" for m in measurements if m.gradient_noise is not None):
         print_warnings(console, [Warning_(code="noise-of-synthetic-data")])
 
@@ -286,7 +286,7 @@ def print_footprints(console: Console, workload: str, rows: Sequence[CountedRow]
         print_columns(console, _cells(rows), keys=1 + len(rows[0][0].sizes))
     for name, count in _uncounted(footprint for _, footprint in rows):
         line = f"note: {name} ran {count:,} times; it has no FLOP formula and is not in the FLOPs"
-        console.print(Text(line, style="yellow"), soft_wrap=True)
+        say(console, line, "yellow")
 
 
 def _uncounted(footprints: Iterable[Footprint]) -> list[tuple[str, int]]:
@@ -316,7 +316,7 @@ def _cells(rows: Sequence[CountedRow]) -> dict[str, list[str]]:
 
 
 def _print_one(console: Console, config: RunConfig, f: Footprint) -> None:
-    console.print(Text(config.label), soft_wrap=True)
+    say(console, config.label)
     console.print()
     for label, text in _facts(f):
         console.print(Text(f"{label:24} {text}"), soft_wrap=True)
@@ -361,7 +361,7 @@ def _print_peak(console: Console, footprint: Footprint, timeline: Timeline) -> N
     console.print()
     line = f"{_whose_peak(footprint)} {format_bytes(footprint.peak_bytes)}"
     line += f", {_phase(timeline, moment)}:"
-    console.print(Text(line), soft_wrap=True)
+    say(console, line)
     for heading, sizes in (("alive, by kind", kinds), ("alive, by module", modules)):
         console.print()
         largest = sizes.most_common(LARGEST)
@@ -417,7 +417,7 @@ def print_timeline(console: Console, rows: Sequence[CountedRow]) -> None:
         if timeline is None:
             continue
         console.print()
-        console.print(Text(config.label, style="bold"), soft_wrap=True)
+        say(console, config.label, "bold")
         for event, live in zip(timeline.events, timeline.live_bytes(), strict=True):
             console.print(Text(_event_line(timeline, event, live)), soft_wrap=True)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.text import Text
 
 from epochcast.records import Warning_
+from epochcast.report.text.layout import say
 
 WARNINGS = {
     "extrapolation": "{name} lies outside the probed range, by a factor of {factor}: "
@@ -248,4 +248,4 @@ def warning_text(warning: Warning_) -> str:
 def print_warnings(console: Console, warnings: Iterable[Warning_]) -> None:
     """Each warning once, one line each."""
     for text in dict.fromkeys(warning_text(w) for w in warnings):
-        console.print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
+        say(console, f"note: {text}", "yellow")
