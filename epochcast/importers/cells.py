@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import get_args
 
@@ -39,6 +40,7 @@ _CLOCK = re.compile(
     r"(?:(?P<days>\d{1,5})(?:-| days?,? ))?(?P<fields>\d{1,6}(?::\d\d){1,2})(?P<rest>\.\d+)?"
 )
 _WITH_UNIT = re.compile(r"[\d.]+(?:e[+-]?\d+)?[a-zµμ]+(?:[\d.]+[a-zµμ]+)*")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:?\d\d)?")
 _COUNTED = re.compile(r"([\d.]+)\s*([kmgbtp])")
 
 
@@ -127,6 +129,23 @@ def parse_times(cell: Cell, scale: float) -> tuple[float, ...]:
     return tuple(_seconds(part, scale) for part in parts)
 
 
+def parse_elapsed(cell: Cell, scale: float) -> tuple[float, ...]:
+    """Seconds since the start, which may be 0; of a moment, since 1970 (in UTC if it says none).
+
+    Args:
+        cell: as written.
+        scale: seconds in the unit of numbers that have none themselves.
+
+    Raises:
+        ValueError: it is no time.
+    """
+    text = str(cell).strip()
+    if _MOMENT.fullmatch(text):
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00").replace(",", "."))
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp(),)
+    return (0.0,) if re.fullmatch(r"[0:]+(\.0*)?s?", text) else parse_times(cell, scale)
+
+
 def _is_one_duration(parts: Sequence[Cell]) -> bool:
     """Whether parts are those of ``1h 30m``, each with a smaller unit than the one before."""
     if not all(isinstance(part, str) and _WITH_UNIT.fullmatch(part.lower()) for part in parts):
@@ -173,7 +192,9 @@ def parse_clock(text: str) -> float:
 
 
 def says_its_unit(cell: Cell) -> bool:
-    """Whether a value has a unit in its own cell: ``10.5s``, ``04:39``, ``512MiB``."""
+    """Whether a value has a unit in its own cell: ``10.5s``, ``04:39``, ``512MiB``, a moment."""
+    if _MOMENT.fullmatch(str(cell).strip()):
+        return True
     parts = parts_of(cell)
     return bool(parts) and all(
         isinstance(part, str) and bool(_CLOCK.fullmatch(part) or _WITH_UNIT.fullmatch(part.lower()))

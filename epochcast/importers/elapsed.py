@@ -110,8 +110,8 @@ def _is_doubtful(series: Series) -> bool:
 def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
     """The time of each epoch, and whether the first is the first of the run.
 
-    Where epochs are left out, each of those between takes as much. Of a clock's times (seconds
-    since 1970, as in TensorBoard's ``Wall time``) nobody knows when the run began.
+    Where epochs are left out, each of those between takes as much. A time of 0 is the start. Of a
+    clock's times (seconds since 1970, as in TensorBoard's ``Wall time``) nobody knows it.
 
     Raises:
         Malformed: times fall, or the epochs that they are of are not known.
@@ -132,6 +132,8 @@ def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
             )
     epochs = [b - a for a, b in pairwise(numbers)]
     each = [step / count for step, count in zip(series.steps, epochs, strict=True)]
+    if series.seconds[0] == 0 and each:  # the start itself
+        return tuple(each), numbers[0] <= 1
     if not is_clock and (numbers[0] <= 1 or not each):
         return (series.seconds[0] / (numbers[0] or 1), *each), numbers[0] <= 1
     return tuple(each), False

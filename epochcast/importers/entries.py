@@ -22,6 +22,7 @@ from epochcast.importers.cells import (
     parse_bytes_cell,
     parse_count,
     parse_counted,
+    parse_elapsed,
     parse_knob,
     parse_name,
     parse_passes,
@@ -188,8 +189,9 @@ class RowReader:
 
     def _times(self, role: str) -> tuple[float, ...]:
         found: list[float] = []
+        times = parse_elapsed if role == "elapsed_seconds" else parse_times
         for column in self._filled(role):
-            read = partial(_rates if column.inverse else parse_times, scale=column.scale or 1.0)
+            read = partial(_rates if column.inverse else times, scale=column.scale or 1.0)
             found += self.row.get(column.name, read) or ()
         return tuple(found)
 

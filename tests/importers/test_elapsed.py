@@ -107,3 +107,22 @@ def test_times_that_begin_again_after_a_resume_are_asked(resumed: tuple[float, .
 def test_epochs_that_rise_a_little_and_fall_are_epochs() -> None:
     for times in ((60.0, 61.0, 62.0, 59.0, 60.5, 61.5), (90.0, 60.0, 61.0, 62.5, 63.0, 58.0)):
         assert steady(read(times)) == pytest.approx(times[1:])
+
+
+def test_a_time_of_0_is_the_start() -> None:
+    found = read((0, 90, 148, 207), "elapsed", epochs=(0, 1, 2, 3))
+    assert steady(found) == pytest.approx((58, 59))
+    assert found.measurements[0].warmup_seconds[0] > 59
+
+
+def test_moments_are_times_of_a_clock() -> None:
+    rows = ("2026-01-01T23:59:00Z", "2026-01-02 00:00:00", "2026-01-02 00:00:59.500")
+    text = "".join(f"50,{n},{moment}\n" for n, moment in enumerate(rows))
+
+    def imported(name: str, **said) -> runs.Imported:
+        options = ImportOptions(workload="cnn", device="A100", samples=50, **said)
+        return runs.read(f"bs,epoch,{name}\n{text}", options)
+
+    assert steady(imported("at", renamed={"at": "elapsed_seconds"})) == (60.0, 59.5)
+    with pytest.raises(EpochcastError, match="expected a positive number, but got '2026-01-01T"):
+        imported("epoch_time")
