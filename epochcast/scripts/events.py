@@ -305,12 +305,13 @@ class Memory(_Event, frozen=True, kw_only=True, tag="memory"):
 
 
 class Feature(_Event, frozen=True, kw_only=True, tag="feature"):
-    """Something that the script uses, said once for each name and detail.
+    """Something that the script uses or does, mostly said once for each name and detail.
 
     Attributes:
         name: ``grad-scaler``, ``autocast``, ``compile``, ``lightning``, ``transformers``,
-            ``keras``, ``accelerate``, ``ddp``, ``fsdp``, ``endless-next``, …
-        detail: e.g. the data type of autocast, the version of the framework.
+            ``keras``, ``accelerate``, ``ddp``, ``fsdp``, ``endless-next``; ``fetched``: a loader of
+            which single batches are taken; ``trained``, each time a framework has trained; …
+        detail: e.g. the data type of autocast, the version of the framework, a loader's number.
     """
 
     name: str

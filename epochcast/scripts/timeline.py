@@ -301,8 +301,15 @@ class Timeline:
 
     @cached_property
     def ending(self) -> float | None:
-        """When a miniature was over; None where the script came to its own end."""
-        return next((x.at for x in of_kind(self.events, e.Ending)), None)
+        """When a miniature was over, or a framework's training; None where neither was seen."""
+        told = next((x.at for x in of_kind(self.events, e.Ending)), None)
+        return self._trained_at if told is None else told
+
+    @property
+    def _trained_at(self) -> float | None:
+        """When a framework said that its training is over, and none followed."""
+        said = [x.at for x in of_kind(self.events, e.Feature) if x.name == "trained"]
+        return said[-1] if said and self._moments and said[-1] >= self._moments[-1] else None
 
     @property
     def ended_itself(self) -> bool:

@@ -341,6 +341,8 @@ class Tracker:
             return
         kinds = e.Steps | e.PassEnded | e.Save | e.NoGrad | e.Mode | e.Backwards
         ended = max(x.at for x in self._window if isinstance(x, kinds))
+        said = [x.at for x in self._lasting if isinstance(x, e.Feature) and x.name == "trained"]
+        ended = min([ended, *(at for at in said if at >= self.last_at)])
         whole = self._is_whole()
         self._new.append(self._seen(max(ended, self.last_at), whole))
         self._number += whole

@@ -415,3 +415,19 @@ def test_what_comes_after_a_framework_was_stopped_is_the_end_at_its_whole_length
     assert m.script is not None
     assert m.script.ended_itself
     assert m.script.evaluations == m.script.saves == Frequency(per_epoch=1.0)
+
+
+def test_what_a_script_does_when_its_framework_has_trained_is_no_part_of_an_epoch() -> None:
+    training = Training(miniature=10**9, eval_miniature=10**9)  # a whole run
+    alone = measured(training)
+    *found, _, ending = training.events()
+    training.at -= training.finish
+    training.found = [*found, e.Feature(at=ending.at, name="trained")]
+    training._evaluate()
+    training._save()
+    m = measurement_of({7: training.found}, training.trial())
+    assert m.eval_batch_seconds == pytest.approx(alone.eval_batch_seconds)
+    assert m.script is not None
+    assert m.script.evaluations == m.script.saves == Frequency(per_epoch=1.0)
+    assert m.script.ended_itself
+    assert m.finish_seconds == pytest.approx(training.evaluation_seconds() + training.save)

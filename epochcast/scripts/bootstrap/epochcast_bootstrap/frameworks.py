@@ -43,6 +43,26 @@ def version_of(name):
     return str(getattr(sys.modules.get(name), "__version__", ""))
 
 
+def _hook_end(watch, kind, name):
+    """Say when a framework's training is over: what a script evaluates or saves then is its own.
+
+    Args:
+        watch: what this is part of.
+        kind: class that has the method.
+        name: of what is called at that moment.
+    """
+    original = getattr(kind, name, None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def ends(self, *args, **kwargs):
+        watch.guarded("end", lambda: watch.writer.event("feature", name="trained", detail=""))
+        return original(self, *args, **kwargs)
+
+    setattr(kind, name, ends)
+
+
 class Lightning:
     """Ends an epoch by Lightning's own count: it refuses a loader that ends early.
 
@@ -91,6 +111,7 @@ class Lightning:
                 watch.ending.stop()
 
         loop.on_advance_end = on_advance_end
+        _hook_end(watch, loop, "on_run_end")
 
     def hook_epoch(self, module):
         """Watch the loop of an epoch."""
@@ -260,6 +281,7 @@ def _hook_callbacks(watch, module):
         return control
 
     handler.on_step_end, handler.on_epoch_end = on_step_end, on_epoch_end
+    _hook_end(watch, handler, "on_train_end")
 
 
 def _hook_accelerate(watch, module):
@@ -300,6 +322,7 @@ def _hook_keras(watch, module):
 
     module.TorchTrainer.fit, callbacks.on_train_begin = counted_fit, on_train_begin
     callbacks.on_epoch_end = on_epoch_end
+    _hook_end(watch, callbacks, "on_train_end")
 
 
 def _declare_keras(watch, params, validation_freq):
