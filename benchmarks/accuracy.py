@@ -3,11 +3,12 @@
     measure    probe grids of configurations in rounds     ──▶ results/accuracy-cpu.jsonl.gz
     count      dry runs and other tools' memory formulas   ──▶ results/accuracy-cpu-counts.json
     evaluate   fit on few, predict the rest, compare       ──▶ results/accuracy-cpu.json,
-                                                               docs/accuracy.md, docs/accuracy.png
+                                                               docs/accuracy.md
+    draw       the figure, by what was written             ──▶ docs/accuracy.png
 
-    python benchmarks/accuracy.py [measure|count|evaluate] [--quick]     from the repository root
+    python benchmarks/accuracy.py [measure|count|evaluate|draw] [--quick]   from the repository root
 
-Without a step all three follow each other. Evaluating runs no step and needs not the machine that
+Without a step all four follow each other. Evaluating runs no step and needs not the machine that
 measured. ``--quick`` measures two workloads in two minutes, into a folder of its own.
 """
 
@@ -23,7 +24,7 @@ from comparison import recording
 from comparison.grids import GRIDS, Grid
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = ("measure", "count", "evaluate")
+STEPS = ("measure", "count", "evaluate", "draw")
 ROUNDS = 4  # two to fit on, two to be compared with
 
 
@@ -40,6 +41,7 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     grids = _quick(GRIDS) if options.quick else GRIDS
     trials, counts = results / "accuracy-cpu.jsonl.gz", results / "accuracy-cpu-counts.json"
+    result = results / "accuracy-cpu.json"
     command = "python benchmarks/accuracy.py " + " ".join(sys.argv[1:])
     if options.step in (None, "measure"):
         from comparison import measuring
@@ -54,7 +56,11 @@ def main() -> None:
     if options.step in (None, "evaluate"):
         from comparison import evaluation
 
-        evaluation.evaluate(trials, counts, results / "accuracy-cpu.json", docs)
+        evaluation.evaluate(trials, counts, result, docs)
+    if options.step in (None, "draw"):
+        from comparison import report
+
+        (docs / "accuracy.png").write_bytes(report.figure(report.stored_scores(result)))
 
 
 def _quick(grids: tuple[Grid, ...]) -> tuple[Grid, ...]:

@@ -4,9 +4,9 @@
                                 on CIFAR-10, three epochs each, on an A100
     count      dry runs of public_cnn.py, the same network   ──▶ results/a100-counts.json
     evaluate   import, fit on few, predict the others        ──▶ results/a100.json, docs/accuracy.md
-                                                                  docs/a100.png
+    draw       the figure, by what was written               ──▶ docs/a100.png
 
-    python benchmarks/public_a100.py [count|evaluate]        from the repository root
+    python benchmarks/public_a100.py [count|evaluate|draw]   from the repository root
 
 The times are those of ``runs.csv`` of github.com/amacharla15/Hardware-Aware-Training-Time-\
 Throughput-Prediction, commit ae4832f (Keras, TensorFlow 2.20, an "NVIDIA A100 80GB PCIe"), rounded
@@ -107,7 +107,12 @@ def evaluate() -> None:
     text = _text(known, by_split, draws)
     print(text)
     report.insert(DOCS / "accuracy.md", text, MARK)
+
+
+def draw() -> None:
+    """The figure of what was evaluated."""
     panels = [(STEP, split) for split in SPLITS]
+    scores = report.stored_scores(RESULT)
     (DOCS / "a100.png").write_bytes(report.figure(scores, panels))
 
 
@@ -295,4 +300,4 @@ def _text(
 
 
 if __name__ == "__main__":
-    steps.run(__doc__, count, evaluate)
+    steps.run(__doc__, count, evaluate, draw)

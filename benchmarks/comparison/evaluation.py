@@ -58,7 +58,7 @@ def evaluate(trials: Path, counts: Path, result: Path, docs: Path) -> None:
         trials: the recording of ``measure``.
         counts: what ``count`` wrote.
         result: file for scores and cases.
-        docs: folder with the document that the tables and the figure belong to.
+        docs: folder with the document that the tables belong to.
     """
     about, measurements = recording.read(trials)
     counted = msgspec.json.decode(counts.read_bytes(), type=list[Counts])
@@ -74,7 +74,6 @@ def evaluate(trials: Path, counts: Path, result: Path, docs: Path) -> None:
     text = report.text(about, measurements, cases, exact_dry_runs(measurements, counted))
     print(text)
     report.insert(docs / "accuracy.md", text)
-    (docs / "accuracy.png").write_bytes(report.figure(scores))
 
 
 def exact_dry_runs(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import floor, log10
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from comparison.cases import DEVICE, EPOCHCAST, NOISE, PEAK, QUANTITIES, STEP, Case
 from comparison.scoreboard import Score, ahead, all_scores, is_other, score_of
@@ -217,36 +221,67 @@ def figure(scores: Sequence[Score], panels: Sequence[tuple[str, str]] = PANELS) 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(11, 7.6), dpi=120, layout="constrained", facecolor="white")
+    made = Figure(figsize=(11, 8.2), dpi=120, layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     for axes, key in zip(made.subplots(len(panels) // 2, 2).flat, panels, strict=True):
-        _panel(axes, key, [score for score in scores if score.where == key])
+        alike = [score for score in scores if score.where in panels and score.quantity == key[0]]
+        _panel(axes, [score for score in alike if score.where == key], _ends(alike))
     made.suptitle(
-        "Relative error: dot median, line to P90; grey: the same measured again (P50–P90)"
+        "Relative error of predictions. Marker: median; line: to P90; "
+        "orange diamonds: epochcast.\nGrey: how far the same measured again is off, P50 to P90.",
+        fontsize=11,
     )
     buffer = io.BytesIO()
     made.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _panel(axes: Any, where: tuple[str, str], chosen: Sequence[Score]) -> None:
+def stored_scores(result: Path) -> list[Score]:
+    """The scores that a benchmark has written."""
+    return msgspec.convert(json.loads(result.read_text())["tables"], list[Score])
+
+
+def _ends(scores: Sequence[Score]) -> tuple[float, float]:
+    """A decade below the smallest median that can be told from none, and a round number above all.
+
+    All panels of one quantity have the same ends, so that they can be compared.
+    """
+    least = min(s.median for s in scores if s.median > LEVEL)
+    most = 1.05 * max(1.0, *(s.p90 for s in scores))
+    decade = 10 ** floor(log10(most))
+    return 10 ** floor(log10(least)), next(n * decade for n in (1, 2, 5, 10) if n * decade >= most)
+
+
+def _panel(axes: Any, chosen: Sequence[Score], ends: tuple[float, float]) -> None:
     shown = [score for score in chosen if score.method != NOISE][::-1]
-    floor = next((score for score in chosen if score.method == NOISE), None)
-    left = 1e-3 if where[0] == STEP else LEVEL
-    if floor:
-        axes.axvspan(max(left, floor.median), max(left, floor.p90), color=FLOOR, zorder=0)
+    noise = next((score for score in chosen if score.method == NOISE), None)
+    first, last = ends
+    if min(score.median for score in shown) < first:  # zero is a place of its own, left of the rest
+        axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+        axes.set_xlim(0, last)
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(first, last)
+    if noise:
+        axes.axvspan(noise.median, noise.p90, color=FLOOR, zorder=0)
     for height, score in enumerate(shown):
-        color = OUR_COLOR if score.method.startswith(EPOCHCAST) else OTHER_COLOR
-        middle, high = max(left, score.median), max(left, score.p90)
-        axes.plot([middle, high], [height, height], color=color, linewidth=1.6)
-        axes.plot([middle], [height], "o", color=color, markersize=6, clip_on=False)
-        if high == left:
-            axes.annotate("exact", (left, height), (8, -3), textcoords="offset points", color=INK)
-    axes.set(xscale="log", ylim=(-0.6, len(shown) - 0.4), axisbelow=True)
-    axes.set_xlim(left, max([1.0, *(2 * score.p90 for score in shown)]))
-    axes.set_yticks(range(len(shown)), [named(score, shown[-1]) for score in shown])
-    axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")
+        ours = score.method.startswith(EPOCHCAST)
+        color, marker = (OUR_COLOR, "D") if ours else (OTHER_COLOR, "o")
+        axes.plot([score.median, score.p90], [height, height], color=color, linewidth=1.6)
+        axes.plot([score.median], [height], marker, color=color, markersize=6, clip_on=False)
+        if score.p90 <= LEVEL:
+            axes.annotate("exact", (0, height), (8, -3), textcoords="offset points", color=INK)
+    axes.set(ylim=(-0.6, len(shown) - 0.4), axisbelow=True)
+    axes.set_yticks(range(len(shown)), [_row_name(score, shown[-1]) for score in shown])
+    axes.xaxis.set_major_formatter(lambda x, _: f"{100 * x:,g} %" if x else "0")
+    axes.minorticks_off()
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)
-    axes.set_title(f"{TITLES[where[0]]}: {where[1]}", loc="left", fontsize=10)
+    title = f"{TITLES[chosen[0].quantity]}: {chosen[0].split}, {shown[-1].count:,} cases"
+    axes.set_title(title, loc="left", fontsize=10, x=-0.3)
+
+
+def _row_name(score: Score, ours: Score) -> str:
+    fewer = "" if score.count == ours.count else f"\n(answers {score.count:,} of {ours.count:,})"
+    return score.method + fewer

@@ -30,6 +30,7 @@ from epochcast.report.plots.pictures import (
     count_epochs,
     dress_axes,
     new_figure,
+    set_title,
     time_unit,
 )
 from epochcast.report.text.following import of_segments, summary_lines
@@ -79,7 +80,7 @@ def draw_run(events: Sequence[RunEvent]) -> Figure:
     last = max([*ends, start.end_epochs if start else 0])
     counted = f"segments of {format_number_of(segment, 'step')}" if segment else "epochs"
     panels[-1].set(xlabel=counted, xlim=(0, max(1, last) * 1.02))
-    panels[0].set_title(_title(run, start), loc="left", fontsize=10)
+    set_title(panels[0], *_title(run, start))
     return figure
 
 
@@ -90,9 +91,9 @@ def _name_segments(axes: Axes) -> None:
         line.set_label(of_segments(str(line.get_label())))
 
 
-def _title(run: Sequence[RunEvent], start: RunStarted | None) -> str:
-    name = f"{start.workload}: {start.config.label}\n" if start else ""
-    return name + summary_lines(run)[0]
+def _title(run: Sequence[RunEvent], start: RunStarted | None) -> list[str]:
+    name = [f"{start.workload}: {start.config.label}"] if start else []
+    return [*name, summary_lines(run)[0]]
 
 
 def _draw_epochs(axes: Axes, epochs: Sequence[EpochDone]) -> None:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 
 from epochcast.errors import UsageError
 from epochcast.records import DeviceNeed, MemoryCurve
-from epochcast.report.plots.pictures import DASHED, GRID, INK, PALETTE, dress_axes, new_figure
+from epochcast.report.plots.pictures import (
+    DASHED,
+    GRID,
+    INK,
+    PAGE,
+    PALETTE,
+    dress_axes,
+    new_figure,
+    set_title,
+)
 from epochcast.units import format_bytes, format_percent
 
 if TYPE_CHECKING:
@@ -69,7 +78,7 @@ def draw_memory(need: DeviceNeed, title: str) -> Figure:
     _draw_lines(axes, need, curve, scale, top)
     _draw_moments(axes, curve)
     axes.set_ylabel(unit)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    set_title(axes, title)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
     return figure
 
@@ -87,7 +96,8 @@ def _draw_layers(axes: Axes, curve: MemoryCurve, scale: float) -> None:
         above = [b + row[column] / scale for b, row in zip(below, curve.live, strict=True)]
         label = f"{kind}, {format_bytes(most)}"
         colour = COLOURS.get(kind, GRID)
-        axes.fill_between(points, below, above, step="mid", color=colour, label=label, linewidth=0)
+        layer = axes.fill_between(points, below, above, step="mid", color=colour, label=label)
+        layer.set(edgecolor=PAGE, linewidth=0.4)  # those of the same lightness stay apart in grey
         below = above
     axes.set_xlim(0, max(1, len(points) - 1))
 

@@ -18,19 +18,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochcast.planning.limits import meter_of
-from epochcast.records import Checkpoint, Plan
+from epochcast.records import Checkpoint, Plan, Quantiles
 from epochcast.report.plots.pictures import (
     BLUE,
     DASHED,
     GREEN,
     INK,
     ORANGE,
+    PAGE,
     count_epochs,
     dress_axes,
     new_figure,
+    set_title,
     time_unit,
 )
-from epochcast.report.text.layout import filled
 from epochcast.report.text.plan import LIMIT_FORMS, choice_line, limits_line
 from epochcast.units import format_percent, format_seconds
 
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIZE = (7.6, 4.8)
-TITLE = 96  # characters in a line of it
 HEADROOM = 1.06  # above the end of the fan, and above the limits near it
 NEAR = 1.6  # times the P90 of the end: limits and tails further away are not drawn
 LINE = 0.052  # height of a line of text, as a share of the axes
+COLUMN = 0.34  # width of the name of a limit, as a share of the axes
+QUANTILES = ("p05", "p10", "p50", "p90", "p95")
 MARKS = 150  # of one kind that can be told apart
 POINTS = 400  # of the fan's outline
 LIMIT_LABELS = {"deadline": "deadline", "money": "budget", "energy": "energy"}
@@ -60,7 +62,7 @@ def draw_plan(plan: Plan) -> Figure:
     heights = [12, max(1, len(rows))]
     fan, strip = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": heights})
     _draw_fan(fan, plan, scale)
-    _draw_limits_and_labels(fan, plan, scale)
+    _label_end(fan, plan.timeline[-1].seconds, _draw_limits(fan, plan, scale))
     _draw_strip(strip, rows)
     _dress(fan, strip, plan, unit)
     return figure
@@ -145,36 +147,67 @@ def limit_times(plan: Plan) -> dict[str, float]:
     }
 
 
-def _draw_limits_and_labels(axes: Axes, plan: Plan, scale: float) -> None:
-    """The limits that the run comes near; their names, and the run's end, beside the axes."""
+def _draw_limits(axes: Axes, plan: Plan, scale: float) -> float:
+    """The limits that the run comes near, each with its name on its line; seconds up to the top."""
     end = plan.timeline[-1].seconds
     highest = NEAR * end.p90
     near = {text: t for text, t in limit_times(plan).items() if t <= highest}
     top = HEADROOM * max(min(end.p95, highest), *near.values(), 0.0)
-    for seconds in near.values():
-        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
     axes.set_ylim(0, top / scale)
-    labels = [(t / top, text, INK) for text, t in near.items()]
-    for name in ("p05", "p10", "p50", "p90", "p95"):
-        seconds = getattr(end, name)
-        labels.append((seconds / top, f"{name.upper()} {format_seconds(seconds)}", BLUE))
-    labels.sort()
-    for height, (_, text, color) in zip(_apart([at for at, *_ in labels]), labels, strict=True):
+    columns: list[float] = []  # the height of the last name in each, from the left
+    for text, seconds in sorted(near.items(), key=lambda pair: pair[1]):
+        axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
+        height = seconds / top
+        column = next((c for c, below in enumerate(columns) if height - below > LINE), len(columns))
+        columns[column : column + 1] = [height]
         axes.annotate(
-            text, (1.01, height), xycoords="axes fraction", va="center", color=color, fontsize=9
+            text,
+            (0.015 + COLUMN * column, height),
+            xycoords="axes fraction",
+            va="center",
+            color=INK,
+            fontsize=9,
+            bbox={"color": PAGE, "pad": 1.5},
+            zorder=4,
+        )
+    return top
+
+
+def _label_end(axes: Axes, end: Quantiles, top: float) -> None:
+    """The quantiles of the run's end beside the axes, each led to where it lies."""
+    heights = [getattr(end, name) / top for name in QUANTILES]
+    for name, at, moved in zip(QUANTILES, heights, _apart(heights), strict=True):
+        axes.annotate(
+            f"{name.upper()} {format_seconds(getattr(end, name))}",
+            (1.0, at),
+            xytext=(1.045, moved),
+            xycoords="axes fraction",
+            va="center",
+            color=BLUE,
+            fontsize=9,
+            arrowprops={
+                "relpos": (0, 0.5),
+                "arrowstyle": "-",
+                "color": BLUE,
+                "linewidth": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 0,
+            },
         )
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Heights in ascending order, moved until there is a line of text between each two."""
+    """Ascending heights, moved until there is a line of text between each two, within the axes."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + LINE) if moved else height)
-    highest = 1.0
-    for position in reversed(range(len(moved))):
-        moved[position] = min(moved[position], highest)
-        highest = moved[position] - LINE
-    return moved
+    pushed = moved[-1] - heights[-1]
+    lowest = [LINE * position for position in range(len(moved))]
+    highest = [1.0 - height for height in reversed(lowest)]
+    return [
+        min(max(at - pushed / 2, low), high)
+        for at, low, high in zip(moved, lowest, highest, strict=True)
+    ]
 
 
 def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
@@ -182,7 +215,7 @@ def _dress(fan: Axes, strip: Axes, plan: Plan, unit: str) -> None:
     fan.set(ylabel=f"{unit} since the run began{fold}")
     choice = choice_line(plan)
     title = (f"{plan.workload}: {choice[0].lower()}{choice[1:]}", limits_line(plan.budget))
-    fan.set_title("\n".join(filled(text, TITLE) for text in title), loc="left", fontsize=10)
+    set_title(fan, *title)
     strip.set(xlabel=f"{plan.unit}s", xlim=(0, plan.chosen.epochs * 1.02))
     for axes in (fan, strip):
         dress_axes(axes)

@@ -72,12 +72,36 @@ def test_limits_lie_where_they_are_used_up() -> None:
 
 
 def test_labels_never_overlap() -> None:
+    """Those of quantiles are led to where they lie; those of limits lie on their lines."""
     fan, _ = plot_plan.draw_plan(FOUND).axes
-    heights = sorted(text.xy[1] for text in fan.texts)
-    assert len(heights) > 5
-    gaps = [b - a for a, b in pairwise(heights)]
-    assert min(gaps) >= plot_plan.LINE - 1e-9
-    assert plot_plan._apart([0.99, 0.995]) == pytest.approx([1 - plot_plan.LINE, 1.0])
+    top = fan.get_ylim()[1] * 60
+    quantiles = [text for text in fan.texts if text.get_text().startswith("P")]
+    moved = sorted(text.get_position()[1] for text in quantiles)
+    assert len(moved) == 5
+    assert min(b - a for a, b in pairwise(moved)) >= plot_plan.LINE - 1e-9
+    for text in quantiles:
+        seconds = getattr(FOUND.timeline[-1].seconds, text.get_text()[:3].lower())
+        assert text.xy == (1.0, pytest.approx(seconds / top))
+    limits = plot_plan.limit_times(FOUND)
+    named = {t.get_text(): t.get_position() for t in fan.texts if t.get_text() in limits}
+    assert len(named) == 3
+    for text, (_, height) in named.items():
+        assert height == pytest.approx(limits[text] / top)
+
+
+def test_limits_close_to_each_other_stand_side_by_side() -> None:
+    budget = Budget(deadline=300, money=0.209, price_per_hour=2.5)
+    fan, _ = plot_plan.draw_plan(plan(MODEL, budget, epochs=90)).axes
+    left = [t.get_position()[0] for t in fan.texts if not t.get_text().startswith("P")]
+    assert len(set(left)) == 2
+
+
+@pytest.mark.parametrize("heights", [[0.0, 0.01, 0.5, 0.99, 1.0], [0.0] * 5, [1.0] * 5, [0.2, 0.9]])
+def test_moved_labels_stay_beside_the_axes(heights: list[float]) -> None:
+    moved = plot_plan._apart(heights)
+    assert min(b - a for a, b in pairwise(moved)) >= plot_plan.LINE - 1e-9
+    assert moved[0] >= -1e-9
+    assert moved[-1] <= 1 + 1e-9
 
 
 def test_thousands_of_moments_are_a_bar() -> None:
