@@ -412,13 +412,14 @@ def dry_run(
 def _keep_footprints(target: str, counted: Sequence[Counted], store: str | None) -> None:
     from epochcast.profiler.request import with_outer_timelines
     from epochcast.profiler.target import source_of
+    from epochcast.storage.store import Store
 
     try:
-        archive = reading(store)
+        archive = reading(None) if store is None else Store.open(store)
     except StoreError:
         if store is not None:
             raise
-        return  # nothing was probed here: no store is made for counts alone
+        return  # nothing was probed here, and no store was named
     with archive:
         for data in {c.data for c in counted}:
             found = {c.config: c.footprint for c in counted if c.data == data}

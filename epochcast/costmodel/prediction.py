@@ -29,6 +29,7 @@ from epochcast.costmodel.remarks import (
     cut_batch,
     endless_epoch,
     is_imported,
+    never_evaluates,
     words,
 )
 from epochcast.costmodel.scatter import Amount
@@ -162,6 +163,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
             *cut_batch(asked, config.batch_size),
             *([] if question.steps else endless_epoch(at, question.samples)),
             *configuration_warnings(parameters, at),
+            *never_evaluates(parameters, at.variant),
         ),
     )
 
@@ -245,7 +247,7 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
         count = (
             f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}"
         )
-        instead = f"run: {count}, or probe it"
+        instead = f"probe it, or where its step can be traced run: {count}"
         if is_imported(parameters):
             instead = f"import runs with others, or where it can be run here: {count}"
         raise PredictionError(

@@ -43,6 +43,13 @@ def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
     return [Warning_(code="endless-epoch", details=(("samples", f"{at.samples():,}"),))]
 
 
+def never_evaluates(parameters: Parameters, variant: Variant) -> list[Warning_]:
+    """That a workload has nothing to evaluate; of scripts and logs others say what is known."""
+    if variant.evaluation is not None or variant.is_of_script or is_imported(parameters):
+        return []
+    return [Warning_(code="never-evaluates")]
+
+
 def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
     """What people are told of any figure about a configuration, in an estimate and in a plan."""
     found = [

@@ -168,10 +168,17 @@ class TrainingLoop:
             loss = self.loss(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = type(loss).__name__
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else got
+            advice = ""
+            if isinstance(loss, Tensor):
+                got = f"a tensor of shape {tuple(loss.shape)}"
+                advice = "; take its .mean()"
+            elif isinstance(loss, Mapping) and "loss" in loss:
+                advice = "; return its ['loss']"
+            elif isinstance(loss, tuple | list | Mapping):
+                advice = "; return the loss alone"
             raise WorkloadError(
                 f"{'loss' if self.workload.loss else 'forward'} must return the loss as a tensor "
-                f"of one number, still attached to its graph, but returned {got}"
+                f"of one number, still attached to its graph, but returned {got}{advice}"
             )
         if self.hear is not None:
             self.hear(loss)

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from epochcast.errors import WorkloadError
+from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.failures import is_out_of_memory, naming_layer
+from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.workload import Workload
 
@@ -175,3 +176,52 @@ def test_what_is_no_loss_is_named(returns, got):
     loop = TrainingLoop(workload, config_of(workload, None, ()), torch.device("cpu"))
     with pytest.raises(WorkloadError, match=f"forward must return the loss.*{got}"):
         loop.backward([torch.ones(2, 3)])
+
+
+# -- what a step returns, and a dry run of one that is wrong --------------------------------------
+
+
+def returning(result):
+    """A workload whose forward returns something of a vector of losses."""
+    model = nn.Linear(3, 2)
+
+    def forward(model, batch):
+        return result(model(batch[0]).square().sum(1))
+
+    return Workload(
+        model=model,
+        train_data=TensorDataset(torch.ones(8, 3)),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        forward=forward,
+        batch_size=4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("result", "advice"),
+    [
+        (lambda x: x, r"a tensor of shape \(4,\); take its \.mean\(\)$"),
+        (lambda x: {"loss": x.mean()}, r"dict; return its \['loss'\]$"),
+        (lambda x: (x.mean(), 1), "tuple; return the loss alone$"),
+        (lambda x: {"total": x.mean()}, "dict; return the loss alone$"),
+        (lambda x: x.mean().item(), "returned float$"),
+    ],
+)
+def test_what_is_no_loss_is_told_from_one(result, advice):
+    work = returning(result)
+    loop = TrainingLoop(work, config_of(work, None, ()), torch.device("cpu"))
+    with pytest.raises(WorkloadError, match=f"^forward must return the loss .* {advice}"):
+        loop.backward(next(iter(loop.train_loader())))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda x: x @ torch.ones(5), r"^the step fails: test_failures\.py, line \d+: Runtime"),
+        (lambda x: x[x > 0].sum(), "^cannot be traced without values: .*; a mask picks as many"),
+        (lambda x: x.sum() if x[0] > 0 else x, "^cannot be .* a number decides what is done"),
+    ],
+)
+def test_a_dry_run_tells_a_step_that_is_wrong_from_one_that_asks_for_values(result, message):
+    with pytest.raises(DryRunError, match=message):
+        simulate(lambda: returning(result))

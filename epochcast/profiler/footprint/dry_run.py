@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
@@ -47,6 +48,17 @@ NEVER_UPDATED = (
     "those that it steps, several in a list, and none if it updates by itself"
 )
 _CPU = torch.device("cpu")
+# In errors of torch that come of fake tensors, and would not come of real ones.
+_OF_FAKES = (
+    "FakeTensor",
+    "fake tensor",
+    "Meta",
+    "meta tensor",
+    "data pointer",
+    "storage",
+    "numpy",
+    "not known here",
+)
 _NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
 
 
@@ -224,9 +236,21 @@ def explaining() -> Iterator[None]:
     except WorkloadError:
         raise
     except Exception as error:
-        raise DryRunError(
-            f"cannot be traced without values: {_where(error)}{first_line(error)}"
-        ) from error
+        raise DryRunError(_explained(error)) from error
+
+
+def _explained(error: Exception) -> str:
+    """Whether the step wants values or is wrong, where, and what to do."""
+    said = f"{_where(error)}{first_line(error)}"
+    if isinstance(error, DynamicOutputShapeException):
+        return (
+            f"cannot be traced without values: {said}; a mask picks as many as its values say: "
+            "multiply by it, use torch.where, let it come with the batch, or probe"
+        )
+    if isinstance(error, DataDependentOutputException):
+        return f"cannot be traced without values: {said}; a number decides what is done: probe it"
+    own = type(error).__module__ == "builtins" and not any(w in str(error) for w in _OF_FAKES)
+    return f"the step fails: {said}" if own else f"cannot be traced without values: {said}"
 
 
 def _where(error: BaseException) -> str:

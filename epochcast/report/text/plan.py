@@ -276,7 +276,9 @@ def _spacing(saves: Sequence[int], unit: CountUnit) -> str:
 
 def stopping(plan: Plan) -> list[str]:
     """When to end early, how likely that is, and what the learning curve promises."""
-    lines = [f"Stop {rule_text(rule, plan.metric, plan.unit)}." for rule in plan.stop_rules]
+    never = any(warning.code == "no-checks" for warning in plan.warnings)
+    but = ", which is never: nothing is evaluated" if never else ""
+    lines = [f"Stop {rule_text(rule, plan.metric, plan.unit)}{but}." for rule in plan.stop_rules]
     return [*lines, *_early_end_lines(plan), *_outlook_lines(plan)]
 
 

@@ -126,7 +126,10 @@ WARNINGS = {
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "
     "promises an improvement; add --stop patience=5",
-    "no-checks": "the stop rules never look: no evaluation is planned, or none was measured",
+    "never-evaluates": "the run never evaluates: the workload has no eval_data, with which an "
+    "evaluation after each epoch is priced",
+    "no-checks": "the stop rules never look: no evaluation is planned, or none was measured; "
+    "give the workload eval_data=, or the plan an --eval-every that comes before its end",
     "short-segments": "the evaluations and saves have no larger common divisor than {steps} steps, "
     "so that what follows this plan looks at it every {seconds}: give cadences that divide each "
     "other",
