@@ -270,7 +270,8 @@ def note_option(command: Command) -> Command:
         "--note",
         metavar="TEXT",
         default="",
-        help="Keep this note with what is measured; `probes list` shows it. Default: none.",
+        help="Keep this note with what is measured; `probes list` and `report` show it. "
+        "Default: none.",
     )(command)
 
 

@@ -307,13 +307,19 @@ def test_another_request_is_measured_anew(folder, changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}, {"threads": 2}]
+    "changes",
+    [{"steady_seconds": 9.0}, {"seed": 4}, {"device": "auto"}, {"threads": 2}, {"note": "again"}],
 )
 def test_how_it_is_measured_does_not_make_it_another_request(folder, changes):
     done = swept(request_of(), machine_of(folder)).measurements
     machine = machine_of(folder, stored=done)
     swept(request_of(**changes), machine)
     assert machine.measured() == []
+
+
+def test_a_note_is_kept_with_every_measurement(folder):
+    made = swept(request_of(note="cooler fan"), machine_of(folder)).measurements
+    assert {m.note for m in made} == {"cooler fan"}
 
 
 def test_fresh_forgets_these_configurations_and_no_others(folder):

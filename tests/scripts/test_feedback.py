@@ -37,11 +37,12 @@ def finished(**parts: object) -> Finished:
 
 def test_a_run_predicts_itself(tmp_path: Path) -> None:
     with Store.open(str(tmp_path / "store.sqlite")) as store:
-        taught = teach(RUN, finished(), store)
+        taught = teach(replace(RUN, note="night run"), finished(), store)
         assert taught is not None
         (stored,) = store.measurements("train.py")
     training = whole(epochs=4)
     assert stored == taught
+    assert stored.note == "night run"
     assert (stored.config.batch_size, stored.samples) == (16, training.samples)
     assert stored.probe_seconds == 0  # nothing was spent on probing
     estimate = ec.fit([stored]).predict(epochs=9, batch_size=16)

@@ -69,6 +69,7 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
 def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
     """Columns of a row for each configuration: its time, its memory, and what takes them."""
     knobs = varying_knobs(s.config for s in summaries)
+    notes = {"note": [s.note for s in summaries]} if any(s.note for s in summaries) else {}
     return {
         "batch": [str(s.config.batch_size) for s in summaries],
         **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
@@ -81,6 +82,7 @@ def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
         "memory": [maybe(format_bytes, s.device_bytes) for s in summaries],
         "evaluation": [maybe(format_seconds, s.eval_seconds) for s in summaries],
         "save": [maybe(format_seconds, s.save_seconds) for s in summaries],
+        **notes,
     }
 
 
