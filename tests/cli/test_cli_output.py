@@ -11,6 +11,7 @@ import pytest
 import sample_runs
 import truths
 from click.testing import CliRunner
+from rich.cells import cell_len
 
 from epochcast import cli
 from epochcast.guard.log import LogWriter
@@ -112,3 +113,29 @@ def test_every_command_can_write_where_letters_are_few(
         written += stream.buffer.getvalue()  # type: ignore[attr-defined]
     assert written
     assert "--json" in command or "export" in command or written.decode(encoding).strip()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict --epochs 90",
+        "predict --epochs 1,90 --batch-size 32,64 --price-per-hour 2",
+        "plan --epochs 90 --deadline 5m --price-per-hour 2 --stop patience=3",
+        "compare batch-size=32 batch-size=64 --epochs 9",
+        "probes list",
+        "devices",
+        "datasets",
+        "workloads",
+        "fit",
+    ],
+)
+def test_nothing_is_cut_or_wider_than_a_terminal_of_eighty_columns(
+    command: str, usual: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(usual[0])
+    for name, value in {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    found = CliRunner().invoke(cli.cli, command.split(" "), prog_name="epochcast")
+    assert found.exit_code == 0, found.output
+    assert "…" not in found.output
+    assert max(map(cell_len, found.output.splitlines())) <= 80

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -55,11 +55,20 @@ def plain_table() -> Table:
     return Table(box=None, pad_edge=False, header_style="bold")
 
 
-def columns(cells: Mapping[str, Sequence[str]], left: Collection[str] = ()) -> Table:
-    """A plain table of columns by heading; right-aligned, but for those in ``left``."""
+def columns(
+    cells: Mapping[str, Sequence[str]], left: Collection[str] = (), folded: str = ""
+) -> Table:
+    """A plain table of columns by heading.
+
+    Args:
+        cells: the columns by heading, all of one length.
+        left: headings of the columns that are aligned to the left, and not to the right.
+        folded: the heading of one whose text is broken between words where it is too wide.
+    """
     table = plain_table()
     for heading in cells:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+        side: Literal["left", "right"] = "left" if heading in left else "right"
+        table.add_column(heading, justify=side, no_wrap=heading != folded)
     for row in zip(*cells.values(), strict=True):
         table.add_row(*row)
     return table
@@ -84,7 +93,14 @@ def fitting(
         if groups[-1] and _width(cells, [*names[:keys], *groups[-1], name]) > width:
             groups.append([])
         groups[-1].append(name)
-    return [columns({n: cells[n] for n in (*names[:keys], *group)}, left) for group in groups]
+    return [
+        columns(
+            {n: cells[n] for n in (*names[:keys], *group)},
+            left,
+            folded=group[0] if len(group) == 1 and group[0] in left else "",
+        )
+        for group in groups
+    ]
 
 
 def print_columns(

@@ -28,7 +28,7 @@ from epochcast.records import (
     Timeline,
     Warning_,
 )
-from epochcast.report.text.layout import maybe, plain_table, print_columns, say, varying_knobs
+from epochcast.report.text.layout import maybe, print_columns, say, varying_knobs
 from epochcast.report.text.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
@@ -52,11 +52,8 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
     """The table of time and memory per configuration, and what failed."""
     good = [s for s in summaries if s.status == "ok"]
     if good:
-        fixed = {
-            k: v for k, v in good[0].config.sizes if k not in varying_knobs(s.config for s in good)
-        }
-        settings = "".join(f"  {name}={value}" for name, value in fixed.items())
-        console.print(Text(f"{good[0].workload}{settings}", style="bold"))
+        fixed = _fixed(s.config for s in good)
+        console.print(Text("  ".join([good[0].workload, *fixed]), style="bold"))
         knobs = varying_knobs(s.config for s in good)
         print_columns(console, summary_cells(good), keys=1 + len(knobs))
         print_warnings(console, noisy(good))
@@ -141,10 +138,8 @@ def print_measurements(
         if position:
             console.print()
         rows = _stored_rows(group, used)
-        knobs = varying_knobs(m.config for m in group)
-        fixed = {f"{k}={v}" for k, v in group[0].config.sizes if k not in knobs}
-        settings = "".join(f"  {text}" for text in sorted(fixed))
-        say(console, f"{workload}{settings}  on {device}", "bold")
+        fixed = _fixed(m.config for m in group)
+        say(console, "  ".join([workload, *fixed, f"on {device}"]), "bold")
         cells = {
             "key": [newest.key[:8] for newest, _, _ in rows],
             "configuration": [_label_without(s.config, fixed) for _, s, _ in rows],
@@ -254,20 +249,23 @@ def print_workloads(console: Console, workloads: Iterable[Mapping[str, Any]]) ->
     """The built-in workloads with their knobs."""
     for workload in workloads:
         knobs = " ".join(f"{k}={v}" for k, v in workload["knobs"].items())
-        console.print(Text(f"{workload['name']:16} {knobs}", style="bold"))
-        console.print(Text(f"{'':16} {workload['description']}"))
+        say(console, f"{workload['name']}  {knobs}", "bold")
+        say(console, f"  {workload['description'].replace('``', '')}")
 
 
 def print_datasets(console: Console, datasets: Iterable[DatasetSpec]) -> None:
     """The catalogue of data sets."""
-    table = plain_table()
-    for heading in ("name", "samples", "evaluation", "shape", "type", "classes", "source"):
-        table.add_column(heading)
-    for d in datasets:
-        shape = "×".join(map(str, d.shape)) or "varies"
-        evaluation, classes = f"{d.eval_samples:,}", f"{d.classes:,}" if d.classes else "–"
-        table.add_row(d.name, f"{d.samples:,}", evaluation, shape, d.dtype, classes, d.source)
-    console.print(table)
+    found = list(datasets)
+    cells = {
+        "name": [d.name for d in found],
+        "samples": [f"{d.samples:,}" for d in found],
+        "evaluation": [f"{d.eval_samples:,}" for d in found],
+        "shape": ["×".join(map(str, d.shape)) or "varies" for d in found],
+        "type": [d.dtype for d in found],
+        "classes": [f"{d.classes:,}" if d.classes else "–" for d in found],
+        "source": [d.source for d in found],
+    }
+    print_columns(console, cells, left=("name", "source"))
 
 
 # -- dry runs -------------------------------------------------------------------------------------
@@ -281,11 +279,13 @@ def print_footprints(console: Console, workload: str, rows: Sequence[CountedRow]
         workload: the heading.
         rows: at least one; a single one is shown with what is alive at its peak.
     """
-    console.print(Text(workload, style="bold"))
+    fixed = [] if len(rows) == 1 else _fixed(config for config, _ in rows)
+    console.print(Text("  ".join([workload, *fixed]), style="bold"))
     if len(rows) == 1:
         _print_one(console, *rows[0])
     else:
-        print_columns(console, _cells(rows), keys=1 + len(rows[0][0].sizes))
+        knobs = varying_knobs(config for config, _ in rows)
+        print_columns(console, _cells(rows, knobs), keys=1 + len(knobs))
     for name, count in _uncounted(footprint for _, footprint in rows):
         line = f"note: {name} ran {count:,} times; it has no FLOP formula and is not in the FLOPs"
         say(console, line, "yellow")
@@ -298,8 +298,14 @@ def _uncounted(footprints: Iterable[Footprint]) -> list[tuple[str, int]]:
     return sorted(counts.items())
 
 
-def _cells(rows: Sequence[CountedRow]) -> dict[str, list[str]]:
-    knobs = [name for name, _ in rows[0][0].sizes]
+def _fixed(configs: Iterable[RunConfig]) -> list[str]:
+    """``"depth=2"``: the knobs that have one value."""
+    found = list(configs)
+    varying = varying_knobs(found)
+    return [f"{name}={value}" for name, value in found[0].sizes if name not in varying]
+
+
+def _cells(rows: Sequence[CountedRow], knobs: Sequence[str]) -> dict[str, list[str]]:
     values: dict[str, Callable[[Footprint], str]] = {
         "parameters": lambda f: format_count(f.parameters),
         "FLOPs": lambda f: format_count(f.flops),
