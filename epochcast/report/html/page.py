@@ -159,6 +159,9 @@ def _plan_answer(plan: Plan) -> Markup:
     tiles.append(
         _tile_of("All limits hold", chance, f"asked: {format_percent(plan.budget.confidence)}")
     )
+    if chosen.epochs < (chosen.target_epochs or 0) and chosen.target_probability is not None:
+        wanted = format_number_of(chosen.target_epochs or 0, plan.unit)
+        tiles.append(_tile_of(f"All {wanted}", format_percent(chosen.target_probability), "chance"))
     return section(
         f"{choice_line(plan)}.",
         paragraphs([limits_line(plan.budget)]),

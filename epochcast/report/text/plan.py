@@ -100,7 +100,8 @@ def plan_markdown(plan: Plan) -> str:
     table = totals_table(plan)
     rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
     lines = ["| | P10 | P50 | P90 |", "|---|--:|--:|--:|", *(f"| {' | '.join(r)} |" for r in rows)]
-    named = f"**{plan.workload}  on {plan.device.label}: {choice_line(plan)}**"
+    about = f"{plan.workload}  {plan.chosen.config.label}  on {plan.device.label}"
+    named = f"**{about}: {answer_line(plan)}**"
     why = [f"* {line}" for line in (*reasons(plan), *stopping(plan))]
     return "\n".join([named, "", limits_line(plan.budget), "", *lines, "", *why])
 
