@@ -75,7 +75,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "disk",
         "confidence",
     ),
-    "Batch and devices (default: as probed)": (
+    "Batch and devices": (
         "batch_sizes",
         "micro_batch",
         "devices",
@@ -235,29 +235,39 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     type=_int_or("free", several=True),
     metavar="N,N,…|free",
     help="Take so many samples in an optimizer step, choose among several sizes, or "
-    "choose any: 'free' needs --noise-scale.",
+    "choose any: 'free' needs --noise-scale. Default: choose among those probed.",
 )
 @click.option(
-    "--micro-batch", type=POSITIVE, help="Take so many samples in a forward pass of one device."
+    "--micro-batch",
+    type=POSITIVE,
+    help="Take so many samples in a forward pass of one device. Default: any as large as probed.",
 )
 @click.option(
-    "--devices", type=INT_LIST, help="Share the work among so many devices, one number or several."
+    "--devices",
+    type=INT_LIST,
+    help="Share the work among so many devices, one number or several. Default: as probed.",
 )
-@click.option("--bandwidth", type=BYTES, help="Devices exchange so many bytes a second, '25GB'.")
+@click.option(
+    "--bandwidth",
+    type=BYTES,
+    help="Devices exchange so many bytes a second, '25GB'. Default: it takes no time.",
+)
 @click.option(
     "--noise-scale",
     metavar="SAMPLES|measured",
-    help="The gradient has this noise scale; 'measured' takes that of `probe --noise-scale`.",
+    help="The gradient has this noise scale; 'measured' takes that of `probe --noise-scale`. "
+    "Default: epochs of any batch are worth the same.",
 )
 @click.option(
     "--reference-batch",
     type=POSITIVE,
-    help="Epochs and learning rate are known for this batch size.",
+    help="Epochs and learning rate are known for this batch size. Default: --batch-size if it is "
+    "one, else as probed last.",
 )
 @click.option(
     "--optimizer",
     type=click.Choice(list(OPTIMIZERS)),
-    help="Scale the learning rate with the batch for this optimizer.",
+    help="Scale the learning rate with the batch for this optimizer. Default: do not.",
 )
 @click.option(
     "--eval-every",
