@@ -262,7 +262,13 @@ def _without_said(columns: Sequence[Column], options: ImportOptions) -> list[Col
     said = {"batch_size"} if options.batch_size is not None else set()
     said |= set(DEVICES) if options.devices is not None else set()
     why = "an option says it"
-    return [replace(c, role=LEFT_OUT, why=why) if c.role in said else c for c in columns]
+    others = {
+        name
+        for name in ("workload", "device", "samples", "eval_samples")
+        if getattr(options, name) is not None
+    }
+    read = [replace(c, why=why) if c.role in others else c for c in columns]
+    return [replace(c, role=LEFT_OUT, why=why) if c.role in said else c for c in read]
 
 
 def _with_micro(role: str, whole: str, columns: Sequence[Column]) -> list[Column]:

@@ -107,7 +107,9 @@ ROLES: Mapping[str, Role] = {
     "compiled": Role("compiled", "compiled|compile|torch compile"),
     "drop_last": Role("drops the last batch", "drop last"),
     "device": Role(
-        "device", "device|device name|gpu|gpu name|gpu type|device type|accelerator|hardware"
+        "device",
+        "device|device name|gpu|gpu name|gpu type|gpu model|device type|device model|accelerator"
+        "|accelerator name|accelerator type|hardware",
     ),
     "run": Role("run", "run|run id|run name|trial|repeat|repetition|round"),
     "epoch": Role("epoch", "epoch|epoch number|epoch index"),
@@ -164,7 +166,7 @@ SEQUENCES = (  # knobs that say how many tokens a sample has
 )
 RESULTS = (  # known only afterwards
     "final|best|throughput|speed|mfu|hfu|util|utilization|utilisation|grad norm|gradient norm"
-    "|temperature|watts|power|energy|kwh|joules|emissions|co 2|co2|cost|price|eta|remaining"
+    "|temp|temperature|watts|power|energy|kwh|joules|emissions|co 2|co2|cost|price|eta|remaining"
     "|loss scale|status|state|exit code|samples seen|converged|diverged|succeeded|ips|tps|score"
     "|scores|episode len|episode length|ep len|total tokens|tokens total|num tokens"
     "|tokens processed|total samples|samples processed|examples seen|consumed samples"
@@ -189,6 +191,8 @@ OF_THE_JOB = (  # whole names of what was written down of a run, and is no prope
     "|sweep|partition|qos|account|timelimit|time limit|total cpu|cpu time|cpu time raw|submit"
     "|eligible|node list|nodelist|rank|local rank|global rank|fold|log dir|output dir|path|file"
     "|command|cmd|reason|tag|description|owner|start|end|began|ended|begin|stop|wandb|artifact uri"
+    "|machine|machine name|server|cluster|node name|nodename|torch|pytorch|cuda|cudnn|python|driver"
+    "|torch version|pytorch version|cuda version|cudnn version|python version|driver version"
 )
 PHASES = frozenset(("mode", "phase", "split", "stage", "subset"))  # of a row: train, val
 ALLOCATED = frozenset(("tres", "gres"))  # what SLURM gave a job: billing=8,cpu=8,gres/gpu=4

@@ -212,3 +212,12 @@ def test_commas_of_decimals_with_a_unit(tmp_path) -> None:
     assert m.step_seconds == (pytest.approx(0.015),)
     (m,) = imported("bs,epoch_time\n64,0 days 00:01:20.5\n").measurements  # as pandas writes it
     assert m.step_seconds == (pytest.approx(0.805),)
+
+
+def test_what_an_option_says_goes_before_a_column_and_the_import_says_so() -> None:
+    found = imported("bs,epoch_s,GPU model,machine,torch,gpu_temp\n32,3,V100,node1,2.1.0,70\n")
+    (m,) = found.measurements
+    assert (m.device.name, m.config.sizes) == ("NVIDIA A100", ())
+    assert "GPU model → device (an option says it): V100" in lines(found)
+    (m,) = imported("bs,epoch_s,GPU model\n32,3,V100\n", device=None).measurements
+    assert m.device.name == "V100"

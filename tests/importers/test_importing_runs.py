@@ -507,7 +507,7 @@ def test_a_grid_of_real_runs_prices_what_was_never_run(imported: Path) -> None:
 
 
 def test_the_commands_work_on_them(imported: Path) -> None:
-    assert len(run("probes", "list").stdout.splitlines()) == 2 * len(TRAIN) + 1
+    assert len(run("probes", "list").stdout.splitlines()) == len(TRAIN) + 2
     assert "leave-one-out error" in run("fit").stdout
     result = run("predict", "--epochs", "90", "--batch-size", "96", "--set", "width=192")
     assert "cnn  batch_size=96 depth=8 width=192  on A100 (cuda, torch unknown)" in result.stdout
