@@ -55,9 +55,11 @@ def alternatives(
         WorkloadError: what is cannot be built.
     """
     with kept_workers() as workers:
-        config = count_all(request, workers)[0].config
-        base = replace(request, batch_sizes=(config.batch_size,))
+        own = request.batch_sizes or [count_all(request, workers)[0].config.batch_size]
+        base = replace(request, batch_sizes=(next(iter(own)),))
         found = [_alternative(base, question, workers, ())]
+        assert found[0].need is not None, "what is has an answer, or there was an error"
+        config = found[0].need.config
         for name, value in [(name, value) for name, values in what_ifs for value in values]:
             changes = ((name, str(value)),)
             try:

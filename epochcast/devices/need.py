@@ -182,9 +182,9 @@ def _seen(device: DeviceSpec) -> list[float]:
         return [*card.contexts]
     if card is None and device.name == format_bytes(device.memory_bytes):
         return [mib * MIB for mib, _ in OUTSIDE_SEEN.values()]
-    handles = HANDLES if device.capability[0] == 9 else 0
+    handles = {9: (HANDLES,), 10: (0, HANDLES)}.get(device.capability[0], (0,))  # 10: not known
     each = [mib / multiprocessors for mib, multiprocessors in OUTSIDE_SEEN.values()]
-    return [mib * device.multiprocessors * MIB + handles for mib in each]
+    return [mib * device.multiprocessors * MIB + taken for mib in each for taken in handles]
 
 
 def quantile(ordered: Sequence[float], level: float) -> float:

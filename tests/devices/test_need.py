@@ -69,6 +69,13 @@ def test_handles_of_cublas_are_large_on_compute_capability_9() -> None:
     assert 0.05 < len(within) / len(outside_bytes(h100)) < 0.5
 
 
+def test_those_of_compute_capability_10_may_be() -> None:
+    b200 = find_device("b200")
+    without = replace(b200, name="without", capability=(12, 0))
+    assert outside_bytes(b200)[0] == outside_bytes(without)[0]
+    assert outside_bytes(b200)[-1] > outside_bytes(without)[-1] + 100 * MIB
+
+
 def test_a_device_of_which_only_the_memory_is_known_has_any_context() -> None:
     found = outside_bytes(find_device("24GiB"))
     assert found[0] < 116 * MIB < 641 * MIB < found[-1]
