@@ -5,7 +5,8 @@
 Sources: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (``select_sdp_backend``, the checks
 of each backend), attention.cpp (``scaled_dot_product_attention``, ``preprocess_mask``,
 ``_scaled_dot_product_attention_math``, ``_safe_softmax``), cuda/flash_attn/flash_api.cpp
-(``mha_bwd``), cuda/attention_backward.cu (``_efficient_attention_backward``).
+(``mha_bwd``), cuda/attention_backward.cu (``_efficient_attention_backward``),
+cuda/mem_eff_attention/kernel_backward.h (``GradQTempStorage``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _FLASH_ALIGNMENT = 8  # elements, to which flash attention pads heads
 # num_splits_heuristic: tiles of a head's queries and keys, and a device with two blocks each busy
 _QUERIES, _KEYS, _MOST_SPLITS, _BUSY = 64, 64, 128, 0.8 * 2
 _PLAN = 256  # bytes that a plan of cuDNN works in besides
+_LOCK = 64  # bytes of GradQTempStorage before its sums
 _libraries: dict[str, torch.library.Library] = {}
 
 
@@ -331,20 +333,30 @@ def _rounded_head(head: int) -> int:
 
 
 def efficient_backward(kernel: Kernel, call: Call) -> Any:
-    """``_efficient_attention_backward``: delta, and sums in float32 where gradients are not."""
+    """``_efficient_attention_backward``: delta, and sums in float32 where gradients are not.
+
+    In float32 delta is the sum of a product, copied into another order, and the gradient of the
+    query is added up in a workspace with a lock for each head: on an H200 to the byte.
+    """
     out = kernel.watch(call.run(), call.func)
-    query, key, value = call.args[1:4]
+    gradient, query, key, value = call.args[:4]
     batch, heads, queries, _ = query.shape
-    delta = 4 * batch * heads * (-(-queries // 32) * 32)
-    kernel.blocks.scratch([delta], call.operator)
+    blocks, operator = kernel.blocks, call.operator
     if query.dtype in _HALF:
+        delta = 4 * batch * heads * (-(-queries // 32) * 32)
+        blocks.scratch([delta], operator)
         sums = 4 * (query.numel() + key.numel() + value.numel())
-        kernel.blocks.unsure(
-            0,
-            delta + sums,
-            call.operator,
-            "the fused kernel adds gradients up in float32 or in place",
-        )
+        reason = "the fused kernel adds gradients up in float32 or in place"
+        blocks.unsure(0, delta + sums, operator, reason)
+        return out
+    rows = 4 * batch * heads * queries
+    product, sums, delta = (
+        blocks.take(size, operator) for size in (4 * gradient.numel(), rows, rows)
+    )
+    blocks.give(sums)
+    blocks.give(product)
+    blocks.scratch([4 * query.numel() + _LOCK * batch * heads], operator)
+    blocks.give(delta)
     return out
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from epochcast.profiler.footprint.cuda.rule import Call, Kernel
+
 aten = torch.ops.aten
 
 _WHOLE = ("_fused_rms_norm", "mish_backward", "silu_backward")
@@ -65,3 +67,10 @@ def dropout(inputs: Tensor, p: float, train: bool) -> Tensor:
         return inputs.mul(torch.zeros((), dtype=inputs.dtype, device=inputs.device))
     out: Tensor = aten.native_dropout(inputs, p, train)[0]
     return out
+
+
+def native_dropout(kernel: Kernel, call: Call) -> Any:
+    """The mask is made before the result (cuda/Dropout.cu, ``dropout_cuda``)."""
+    out = call.run()
+    kernel.watch(out[1], call.func)
+    return kernel.watch(out, call.func)

@@ -190,6 +190,22 @@ def test_the_norms_of_a_list_have_a_partial_result_for_each_chunk():
     assert sequence.live_bytes()[-1] == 0
 
 
+def test_efficient_attention_goes_back_in_float32_as_on_an_h200():
+    """64 × 6 heads of 256 tokens × 64, after the three gradients."""
+    q = tensor(64, 6, 256, 64)
+    rows, seed = tensor(64, 6, 256), tensor(dtype=torch.long)
+    func = aten._scaled_dot_product_efficient_attention_backward.default
+    args = (q, q, q, q, None, q, rows, seed, seed, 0.1, [True, True, True, False], True)
+    taken, sequence = run(func, *args)
+    assert taken == [25_165_824, 393_216, 393_216, 25_190_400]
+    assert not sequence.unknown
+
+
+def test_a_mask_of_dropout_comes_before_its_result():
+    _, sequence = run(aten.native_dropout.default, tensor(64, 384), 0.1, True)
+    assert sequence.block_bytes == (64 * 384, 4 * 64 * 384)
+
+
 # -- attention of cuDNN ---------------------------------------------------------------------------
 
 
