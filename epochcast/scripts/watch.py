@@ -110,6 +110,7 @@ class Watch:
         self.forecast = Forecast.of_plan(self.plan.prices)
         self.samples = Samples()
         self.asked: float | None = None
+        self._unaskable = False  # that this was said
         self.trained_until = watched.began
         self._schedule = Schedule.of_plan(self.plan)
         self._started = False
@@ -414,11 +415,14 @@ class Watch:
             now: when.
             way: in words; empty where it cannot be asked.
         """
-        self.asked = now
+        if not way and self._unaskable:
+            return []
         left = format_seconds(max(0.0, self.account.left(now)))
         details = {"left": left, "limit": self._limit()}
-        if not way:
+        if not way:  # yet: it is tried again
+            self._unaskable = True
             return self._notices([notice("cannot-be-asked", **details)], now)
+        self.asked = now
         return self._notices([notice("asked-to-leave", way=way, **details)], now)
 
     def _limit(self) -> str:

@@ -329,10 +329,12 @@ def test_a_lead_that_was_given_is_kept_to() -> None:
 
 def test_asked_once_and_told_how() -> None:
     _, watch = asked_at(whole(epochs=30), 60.0)
+    assert "knows no way" in Narrator(400).lines(watch.ask(FIRST_PASS + 56, "")[0])[0]
+    assert not watch.ask(FIRST_PASS + 57, "")  # said once, and tried again: a handler may come
+    assert watch.asks_at(FIRST_PASS + 57) <= FIRST_PASS + 57
     told = watch.ask(FIRST_PASS + 57, "SIGTERM")
     assert watch.asks_at(FIRST_PASS + 58) == float("inf")
     assert "by SIGTERM, 3 s before the deadline" in Narrator(200).lines(told[0])[0]
-    assert "knows no way" in Narrator(400).lines(watch.ask(FIRST_PASS + 57, "")[0])[0]
     assert not watch.passed(FIRST_PASS + 59, ends=False)
     assert watch.passed(FIRST_PASS + 60, ends=False)
     assert not watch.passed(FIRST_PASS + 61, ends=False)

@@ -234,7 +234,8 @@ WARNINGS = {
     "number of epochs must be known: --epochs{steps_per_epoch}",
     "asked-to-leave": "asked to save and leave, by {way}, {left} before {limit} is used up",
     "cannot-be-asked": "{limit} is used up in {left}, and the script knows no way to be asked to "
-    "save and leave: it handles neither SIGTERM nor SIGUSR1, and is not in Lightning or Trainer",
+    "save and leave: it handles neither SIGTERM nor SIGUSR1, and is not in Lightning or Trainer "
+    "(yet: it is tried again)",
     "limit-passed": "{limit} is used up, and the command still runs: it is left to itself",
     "limit-ends": "{limit} is used up, and the command still runs: it is ended now, as was asked",
     "signal-passed-on": "{name} was passed on to the command",
