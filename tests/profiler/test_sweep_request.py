@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import request_of
+from scripted import machine_of, request_of, swept
 
 from epochcast.errors import UsageError
 from epochcast.profiler.request import Range, batch_sizes_around
@@ -65,3 +67,10 @@ def test_candidates_are_around_the_own_batch_size_and_hold_the_question():
     assert batch_sizes_around(among, 32, 100) == (8, 16, 32, 64)
     asked = request_of(batch_sizes=None, asked={"batch_size": 50})
     assert batch_sizes_around(asked, 32, 100) == (8, 16, 32, 50, 64)
+
+
+def test_data_that_makes_its_batches_is_probed_at_their_size_alone(tmp_path):
+    machine = machine_of(tmp_path)
+    machine.checked = replace(machine.checked, fixed_batch=True)
+    measured = swept(request_of(batch_sizes=None, rounds=1), machine).measurements
+    assert {m.config.batch_size for m in measured} == {machine.checked.config.batch_size}

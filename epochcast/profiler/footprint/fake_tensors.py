@@ -160,6 +160,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func in MISSING_RULES:
             return MISSING_RULES[func](*args, **kwargs)
         out = func(*args, **kwargs)
+        if func is aten._to_copy.default and hasattr(args[0], "picks"):
+            out.picks = args[0].picks  # moved to the device
         return AFTER[func](out, *args, **kwargs) if func in AFTER else out
 
     def fake(self, tensor: Tensor) -> Tensor:

@@ -355,7 +355,11 @@ def test_the_command_line(tmp_path, monkeypatch):
         "addmm.default  0",
     ):
         assert part in one.stdout
-    two = run(cli, ["dry-run", "digits-mlp", "--batch-size", "8,16", "--set", "width=32,64"])
+    store = ["--store", "new.sqlite"]  # made for the counts, since it was named
+    asked = ["dry-run", "digits-mlp", "--batch-size", "8,16", "--set", "width=32,64"]
+    two = run(cli, [*asked, *store])
+    assert (tmp_path / "new.sqlite").is_file()
+    assert not (tmp_path / ".epochcast").exists()
     assert [line.split()[:3] for line in two.stdout.splitlines()[2:]] == [
         ["8", "2", "32"],
         ["16", "2", "32"],
