@@ -7,6 +7,7 @@
     loader       max(compute, B·load)                          a loader that works beside it
     attention    B·(L + L²)                                    context length
     launch       max(launch, B·w²)                             a floor, hard
+    dispatch     the slower of a host (launches + B·load) and a device (FLOPs + bytes), hard or soft
     alignment    w rounded up to 8, 64 or 128                  tensor cores
     algorithm    another algorithm beyond a size of the problem
     patch        tokens n = (224/p)², B·(n + n²)               a knob that makes it cheaper
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, inf, log
 from typing import Literal
 
 import numpy as np
@@ -202,6 +203,21 @@ def launch_floor(draw: Draw) -> Truth:
     return _dense(lambda b, w: c * max(crossing, b * (w / 128) ** 2))
 
 
+def dispatch(draw: Draw) -> Truth:
+    """A host launches kernels and loads samples ahead of a device: launch-bound below, device-bound
+    above, with p = 2 or 4 between, or a corner."""
+    launch, load = draw.between(5e-3, 2e-2), draw.between(1e-6, 2e-5)
+    balance, p = draw.between(8, 40), draw.one_of((2, 4, inf))
+    counts = _dense(lambda b, w: 0.0)
+    flop = draw.sample() / 4 / counts.flops(1, 128)
+
+    def seconds(b: float, w: float) -> float:
+        device = flop * (counts.flops(b, w) + balance * counts.bytes_moved(b, w))
+        return float(np.linalg.norm([launch + load * b, device], p))
+
+    return _dense(seconds)
+
+
 def alignment(draw: Draw) -> Truth:
     """Widths are rounded up; sizes that are not aligned pay for more."""
     launch, c, to = draw.launch(), draw.sample() / 4, draw.one_of((8, 64, 128))
@@ -317,6 +333,7 @@ KINDS: Mapping[str, Kind] = {
         draw=attention, knob="context", values=(128, 256, 512, 1024), scales=(1.0, 2.0)
     ),
     "launch": Kind(draw=launch_floor),
+    "dispatch": Kind(draw=dispatch),
     "alignment": Kind(
         draw=alignment, values=(72, 136, 264, 520), scales=(0.8, 1.0, 1.3, 1.7), precision="bf16"
     ),

@@ -31,11 +31,13 @@ from epochcast.costmodel.features import (
     Array,
     Form,
     VariableTable,
+    are_counted,
     matrix,
     oriented,
     powers_of,
     raised,
     tabulate,
+    usual_share,
 )
 from epochcast.costmodel.lines import (
     GROWN,
@@ -70,6 +72,7 @@ LEAST_DISTANCE = 0.25  # doublings
 LEAST_STEP = 0.1  # doublings
 SPOKEN = 3.0  # times as likely
 ASSUMED_LEVELS = 2.0  # ν₀
+SHARE_NOISE = 0.01  # λ of times: a term that takes all of one is as usual as an error of 1 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,7 @@ class _Data:
     axes: tuple[str, ...]
     units: tuple[float, ...]
     noise_sd: float
+    ridge: float = 0.0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -185,11 +189,14 @@ def fit_surface(
         axes=known,
         units=tuple(unit_of(table[axis]) for axis in known),
         noise_sd=noise_sd,
+        ridge=SHARE_NOISE if sd_between and len(y) > 1 else 0.0,
     )
     forms = _forms(candidates, data)
     if len(data) < MIN_ROWS:
-        weighed = [(_fit(forms[0], data), 1.0)]
-        chosen = f"{forms[0].name} (too few configurations to choose)"
+        some = forms if len(data.varied()) > 1 else forms[:1]
+        weighed = [(_fit(form, data), form.prior) for form in some]
+        names = ", ".join(form.name for form in some)
+        chosen = f"{names} (too few configurations to choose)"
     else:
         weighed, chosen = _weighed([_with_left_out(_fit(form, data), data) for form in forms])
     weighed = [(fit.with_correction(data), weight) for fit, weight in weighed]
@@ -325,7 +332,10 @@ def _fit(form: Form, data: _Data, like: _Fit | None = None) -> _Fit:
 
 def _problem(form: Form, data: _Data) -> tuple[Array, Array, Shape]:
     """X, V and how the columns join."""
-    shape = Shape(form.columns, form.exponent, powers_of(form.features, form.free))
+    powers = powers_of(form.features, form.free)
+    known = data.ridge and are_counted(form.features)
+    ridge = data.ridge / np.array(list(map(usual_share, form.features))) if known else None
+    shape = Shape(form.columns, form.exponent, powers, ridge)
     return matrix(form.features, data.table), data.variables(form.free), shape
 
 

@@ -320,7 +320,7 @@ def _assumed(Z: Array, r: Array, spare: int) -> Discrepancy:
     """With hardly a row to spare little is learned: what neighbours differ by, by assumption."""
     sd, dof = max(UNKNOWN_SD, float(np.abs(r).max(initial=0.0))), UNKNOWN_DOF
     squares, residual = float(r @ r), NOTHING
-    if len(r) == MIN_ROWS - 1:
+    if len(r) == MIN_ROWS - 1 and (np.ptp(Z, axis=0) > 0).sum() <= 1:
         sd, dof = sqrt((FEW_DOF * FEW_SD**2 + squares) / (FEW_DOF + spare)), FEW_DOF + spare
         residual = Scatter(sd=sqrt(squares / spare), dof=spare) if spare else NOTHING
     R = kernel(Z, Z, UNKNOWN_LENGTH) + UNKNOWN_NUGGET * np.eye(len(r))

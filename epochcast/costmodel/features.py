@@ -57,6 +57,8 @@ UNSURE = 0.5  # of one that is right for some workloads only
 SELDOM = 0.05  # of one that a few measurements may look like, but ought to show
 DOUBTED = 0.1  # of one that must be seen to be believed, or is asked for its disagreement
 
+SMALLER_PART = 0.3  # of a time, by assumption
+
 CONSTANT: Feature = ()
 BATCH: Feature = (("batch_size", 1.0),)
 DISPATCHED: tuple[Feature, ...] = ((("operators", 1.0),),)
@@ -67,6 +69,7 @@ BESIDE_FLOPS: tuple[Feature, ...] = (
     (("batch_elements", 1.0),),  # and what of them is transferred and padded
     (("parameters", 1.0),),
 )
+BESIDE_WORK = BESIDE_FLOPS[1:]
 WORK: tuple[Feature, ...] = ((("aligned_flops", 1.0),), *BESIDE_FLOPS)
 UNALIGNED_WORK: tuple[Feature, ...] = ((("flops", 1.0),), *BESIDE_FLOPS)
 WORKED = ((("flops", 1.0),), (("aligned_flops", 1.0),))
@@ -161,6 +164,17 @@ def work_classes(names: Iterable[str]) -> frozenset[str]:
 def names_of(features: Iterable[Feature]) -> set[str]:
     """The variables that are in them."""
     return {name for feature in features for name, _ in feature}
+
+
+def are_counted(features: Iterable[Feature]) -> bool:
+    """Whether they know more of a configuration than its batch size and its knobs."""
+    return any(name in COUNTS or name.startswith(CLASS_PREFIX) for name in names_of(features))
+
+
+def usual_share(feature: Feature) -> float:
+    """Of a time that a term of it may have, beforehand: what is beside FLOPs, traffic and launches
+    mostly is the smaller part."""
+    return SMALLER_PART if feature in BESIDE_WORK else 1.0
 
 
 def tabulate(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:

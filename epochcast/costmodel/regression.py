@@ -8,10 +8,12 @@ g        groups of columns of X: what the host does, what the device does, …
 T        powers of V that are in each column of X already            (k, m)
 β        coefficients, not negative                                  (k,)
 q        what those powers are multiplied with, not negative         (m,)
+λ        prior of β: relative error that is as usual as a share of 1     (k,)
 h        planes, h_g = Σ_j∈g β_j X_j Π_f V_f^(T_jf (q_f − 1))        (groups, n)
 p        exponent: how the planes join
 
-ŷ = ( Σ_g h_g^p )^(1/p)      minimising Σ (ŷᵢ/yᵢ − 1)² + prior(q),  β, q ≥ 0
+ŷ = ( Σ_g h_g^p )^(1/p)      minimising Σ (ŷᵢ/yᵢ − 1)² + Σ (λ_j β_j max_i X_ij/yᵢ)² + prior(q),
+                             β, q ≥ 0
 
 p = 1    one after the other, as a CPU works: non-negative least squares (Lawson & Hanson 1974,
          ch. 23)
@@ -22,6 +24,10 @@ p = ∞    the larger one, as memory peaks at one moment or another: a maximum o
 A soft maximum and free powers are fitted by Gauss–Newton steps that keep β, q ≥ 0 (as Branch,
 Coleman & Li 1999 do in scipy.optimize.least_squares). A knob with two or three
 values leaves its power open; so a weak prior prefers those that the form came with (q = 1).
+
+Two terms that rise together, as FLOPs and bytes moved do, are not told apart by a few rows: least
+squares gives all to one of them. With λ both have a part (ridge regression; Hoerl & Kennard 1970,
+"Biased estimation for nonorthogonal problems").
 
 ``PhysicalRegressor`` is that, as a scikit-learn estimator; ``solve`` and ``evaluate`` are what it
 does, without its checks, for those who fit thousands of times (averaging.py).
@@ -63,11 +69,13 @@ class Shape:
         groups: columns of X that belong to each group.
         exponent: p, at least 1; ``inf`` for a maximum.
         powers: T, (k, m); m is 0 where no power is free.
+        ridge: λ; None where nothing is known beforehand.
     """
 
     groups: Groups
     exponent: float
     powers: Array
+    ridge: Array | None = None
 
     @property
     def free(self) -> int:
@@ -93,9 +101,9 @@ def solve(X: Array, V: Array, y: Array, shape: Shape, start: Solution | None = N
         start: an earlier fit, of nearly the same rows; otherwise several starts are tried.
     """
     if not shape.free and (shape.exponent == 1 or len(shape.groups) == 1):
-        return Solution(_relative_nnls(X, y), np.zeros(0))
+        return Solution(_relative_nnls(X, y, shape.ridge), np.zeros(0))
     if shape.exponent == inf:
-        return Solution(_fit_maximum(X, y, shape.groups), np.zeros(0))
+        return Solution(_fit_maximum(X, y, shape), np.zeros(0))
     problem = _Problem(X, V, y, shape)
     starts = _starts(X, V, y, shape) if start is None else [start]
     fits = [problem.descend(problem.inward(s)) for s in starts]
@@ -244,12 +252,15 @@ class _Problem:
         return float(residuals @ residuals), columns, whole
 
     def _residuals(self, theta: Array, whole: Array) -> Array:
-        """1 − ŷ/y, and then what the prior of each power asks for."""
+        """1 − ŷ/y, and then what the priors of each power and of each coefficient ask for."""
         prior = (1 - theta[self.k :]) * POWER_NOISE / POWER_SD
-        return np.concatenate([1 - whole, prior])
+        parts = [1 - whole, prior]
+        if self.shape.ridge is not None:
+            parts.append(-self.shape.ridge * theta[: self.k])
+        return np.concatenate(parts)
 
     def _jacobian(self, theta: Array, columns: Array, whole: Array) -> Array:
-        """∂(ŷ/y)/∂θ, X_g (h_g / ŷ)^(p − 1) and the terms times logs; the prior's below it."""
+        """∂(ŷ/y)/∂θ, X_g (h_g / ŷ)^(p − 1) and the terms times logs; the priors' below it."""
         if self.shape.exponent != 1:
             columns = columns.copy()
             safe = np.maximum(whole, SMALLEST)
@@ -258,7 +269,10 @@ class _Problem:
                 columns[:, group] *= (plane / safe)[:, None] ** (self.shape.exponent - 1)
         slopes = ((columns * theta[: self.k]) @ self._powers) * self.logs
         prior = np.eye(self.shape.free, len(theta), self.k) * POWER_NOISE / POWER_SD
-        return np.vstack([np.hstack([columns, slopes]), prior])
+        rows = [np.hstack([columns, slopes]), prior]
+        if self.shape.ridge is not None:
+            rows.append(np.eye(self.k, len(theta)) * self.shape.ridge[:, None])
+        return np.vstack(rows)
 
     def _inside(self, theta: Array) -> Array:
         """No variable to more than the highest power that is believed."""
@@ -273,12 +287,12 @@ def _starts(X: Array, V: Array, y: Array, shape: Shape) -> list[Solution]:
     q = _slopes(X, V, y, shape)
     if shape.free:
         X = X * np.exp(np.log(V) @ ((q - 1) * shape.powers).T)
-    starts = [_relative_nnls(X, y)]
+    starts = [_relative_nnls(X, y, shape.ridge)]
     order = np.argsort(y, kind="stable")
     for small in sorted({min(2, len(y) - 1), len(y) // 2}) if len(shape.groups) > 1 else ():
         start = np.zeros(X.shape[1])
         for group, rows in zip(shape.groups, (order[:small], order[small:]), strict=False):
-            start[list(group)] = _relative_nnls(X[rows][:, list(group)], y[rows])
+            start[list(group)] = _fit_group(X[rows], y[rows], group, shape)
         starts.append(start)
     return [Solution(start, q) for start in starts]
 
@@ -307,17 +321,17 @@ def log_slopes(V: Array, y: Array) -> tuple[Array, Array]:
     return np.asarray(slopes), np.sqrt(squares * np.diag(inverse))
 
 
-def _fit_maximum(X: Array, y: Array, groups: Groups) -> Array:
+def _fit_maximum(X: Array, y: Array, shape: Shape) -> Array:
     """Refit each group to the rows it rules, until the division of rows is stable."""
-    beta = np.zeros(X.shape[1])
+    beta, groups = np.zeros(X.shape[1]), shape.groups
     for group in groups:
-        beta[list(group)] = _relative_nnls(X[:, list(group)], y)
+        beta[list(group)] = _fit_group(X, y, group, shape)
     owner = _first_division(X, beta, groups)
     for _ in range(MAX_ALTERNATIONS):
         for index, group in enumerate(groups):
             mine = owner == index
             if mine.any():
-                beta[list(group)] = _relative_nnls(X[mine][:, list(group)], y[mine])
+                beta[list(group)] = _fit_group(X[mine], y[mine], group, shape)
         ruled = np.argmax([X[:, list(g)] @ beta[list(g)] for g in groups], axis=0)
         if np.array_equal(ruled, owner):
             break
@@ -332,11 +346,20 @@ def _first_division(X: Array, beta: Array, groups: Groups) -> Array:
     return np.asarray(order * len(groups) // len(X))
 
 
-def _relative_nnls(X: Array, y: Array) -> Array:
-    """β ≥ 0 that minimises Σ (Xβ/y − 1)², with columns scaled to one for conditioning."""
+def _fit_group(X: Array, y: Array, group: Sequence[int], shape: Shape) -> Array:
+    """β of one group alone."""
+    columns = list(group)
+    return _relative_nnls(X[:, columns], y, None if shape.ridge is None else shape.ridge[columns])
+
+
+def _relative_nnls(X: Array, y: Array, ridge: Array | None = None) -> Array:
+    """β ≥ 0 that minimises Σ (Xβ/y − 1)² + Σ (λβ)², with columns scaled to one, for which β is."""
     relative = X / y[:, None]
     scale = _column_scale(relative)
-    return np.asarray(_nnls(relative / scale, np.ones(len(y))) / scale)
+    A, b = relative / scale, np.ones(len(y))
+    if ridge is not None:
+        A, b = np.vstack([A, np.diag(ridge)]), np.concatenate([b, np.zeros(len(ridge))])
+    return np.asarray(_nnls(A, b) / scale)
 
 
 def _nnls(A: Array, b: Array) -> Array:
