@@ -31,7 +31,6 @@ from epochcast.costmodel.features import (
     Array,
     Form,
     VariableTable,
-    are_counted,
     matrix,
     oriented,
     powers_of,
@@ -72,7 +71,6 @@ LEAST_DISTANCE = 0.25  # doublings
 LEAST_STEP = 0.1  # doublings
 SPOKEN = 3.0  # times as likely
 ASSUMED_LEVELS = 2.0  # ν₀
-SHARE_NOISE = 0.01  # λ of times: a term that takes all of one is as usual as an error of 1 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +82,6 @@ class _Data:
     axes: tuple[str, ...]
     units: tuple[float, ...]
     noise_sd: float
-    ridge: float = 0.0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -189,11 +186,11 @@ def fit_surface(
         axes=known,
         units=tuple(unit_of(table[axis]) for axis in known),
         noise_sd=noise_sd,
-        ridge=SHARE_NOISE if sd_between and len(y) > 1 else 0.0,
     )
     forms = _forms(candidates, data)
     if len(data) < MIN_ROWS:
-        some = forms if len(data.varied()) > 1 else forms[:1]
+        shared = [form for form in forms if form.ridge] if len(data.varied()) > 1 else []
+        some = shared or forms[:1]
         weighed = [(_fit(form, data), form.prior) for form in some]
         names = ", ".join(form.name for form in some)
         chosen = f"{names} (too few configurations to choose)"
@@ -333,8 +330,9 @@ def _fit(form: Form, data: _Data, like: _Fit | None = None) -> _Fit:
 def _problem(form: Form, data: _Data) -> tuple[Array, Array, Shape]:
     """X, V and how the columns join."""
     powers = powers_of(form.features, form.free)
-    known = data.ridge and are_counted(form.features)
-    ridge = data.ridge / np.array(list(map(usual_share, form.features))) if known else None
+    ridge = None
+    if form.ridge and len(data) > 1:  # of one row work is taken for all
+        ridge = form.ridge / np.array([usual_share(feature) for feature in form.features])
     shape = Shape(form.columns, form.exponent, powers, ridge)
     return matrix(form.features, data.table), data.variables(form.free), shape
 

@@ -57,6 +57,7 @@ UNSURE = 0.5  # of one that is right for some workloads only
 SELDOM = 0.05  # of one that a few measurements may look like, but ought to show
 DOUBTED = 0.1  # of one that must be seen to be believed, or is asked for its disagreement
 
+SHARE_NOISE = 0.01  # λ: a term that takes all of a time is as usual as an error of 1 %
 SMALLER_PART = 0.3  # of a time, by assumption
 
 CONSTANT: Feature = ()
@@ -166,11 +167,6 @@ def names_of(features: Iterable[Feature]) -> set[str]:
     return {name for feature in features for name, _ in feature}
 
 
-def are_counted(features: Iterable[Feature]) -> bool:
-    """Whether they know more of a configuration than its batch size and its knobs."""
-    return any(name in COUNTS or name.startswith(CLASS_PREFIX) for name in names_of(features))
-
-
 def usual_share(feature: Feature) -> float:
     """Of a time that a term of it may have, beforehand: what is beside FLOPs, traffic and launches
     mostly is the smaller part."""
@@ -250,6 +246,7 @@ class Form:
         free: variables whose powers are fitted; features hold what they are multiples of.
         rounded: variables that take the place of others, which are equal where sizes are round.
         least: configurations that it needs to be told from others.
+        ridge: λ of regression.py, of a term that may be all there is; 0 for no prior.
     """
 
     name: str
@@ -259,6 +256,7 @@ class Form:
     free: tuple[str, ...] = ()
     rounded: tuple[tuple[str, str], ...] = ()
     least: int = 0
+    ridge: float = 0.0
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -319,7 +317,8 @@ def time_forms(
             *wasteful_forms(floors[-1:], knobs),
         ]
     likely, other = (sums, floors) if kind == "cpu" else (floors, sums)
-    return [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
+    found = [*likely, *(replace(form, prior=UNLIKELY) for form in other)]
+    return found if kind == "cpu" else [replace(form, ridge=SHARE_NOISE) for form in found]
 
 
 def free_forms(knobs: Sequence[str]) -> list[Form]:

@@ -24,12 +24,14 @@ import numpy as np
 from epochcast.costmodel import lines
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import (
+    CLASS_PREFIX,
+    COUNTS,
     KNOB_PREFIX,
     Array,
     Feature,
     VariableTable,
-    are_counted,
     matrix,
+    names_of,
     powers_of,
 )
 from epochcast.costmodel.scatter import KNOWN_DOF, Scatter
@@ -140,7 +142,8 @@ class FittedForm:
     @property
     def is_counted(self) -> bool:
         """Whether it knows more of a configuration than its batch size and its knobs."""
-        return are_counted(self.features)
+        names = names_of(self.features)
+        return any(n in COUNTS or n.startswith(CLASS_PREFIX) for n in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
