@@ -20,6 +20,7 @@ from epochcast.cli.options import (
     Grouped,
     Parsed,
     console,
+    gpus_per_node_option,
     json_option,
     model_options,
     plot_option,
@@ -79,6 +80,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "batch_sizes",
         "micro_batch",
         "devices",
+        "gpus_per_node",
         "bandwidth",
         "noise_scale",
         "reference_batch",
@@ -244,9 +246,13 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 )
 @click.option(
     "--devices",
+    "--world-size",
+    "--world-sizes",
+    "devices",
     type=INT_LIST,
     help="Share the work among so many devices, one number or several. Default: as probed.",
 )
+@gpus_per_node_option
 @click.option(
     "--bandwidth",
     type=BYTES,

@@ -23,6 +23,7 @@ from epochcast.cli.options import (
     device_option,
     drop_last_option,
     eval_batch_option,
+    gpus_per_node_option,
     json_option,
     knobs_by_name,
     model_options,
@@ -116,6 +117,14 @@ def fit(
 @drop_last_option
 @workers_option
 @eval_batch_option
+@click.option(
+    "--world-size",
+    "--world-sizes",
+    "world_sizes",
+    type=INT_LIST,
+    help="Share the work among so many devices; several numbers give a row each.",
+)
+@gpus_per_node_option
 @click.option(
     "--eval-every",
     type=AMOUNT,
@@ -214,11 +223,16 @@ def _questions(options: dict[str, Any]) -> list[Question]:
             sizes=dict(zip(knobs, values, strict=True)),
             compiled=options["compile"],
             price_per_hour=options["price_per_hour"],
+            world_size=world_size,
+            devices_per_node=options["gpus_per_node"],
             **{counted: count},
             **{name: options[name] for name in shared},
         )
-        for *values, batch_size, count in product(
-            *knobs.values(), options["batch_sizes"] or (None,), options[counted] or (1,)
+        for *values, batch_size, world_size, count in product(
+            *knobs.values(),
+            options["batch_sizes"] or (None,),
+            options["world_sizes"] or (None,),
+            options[counted] or (1,),
         )
     ]
 

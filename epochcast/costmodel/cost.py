@@ -22,8 +22,10 @@ from epochcast.costmodel.kernels import check_against
 from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
 from epochcast.costmodel.memory import PEAKS, RESERVE, Envelope, Layer, Layers, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
+from epochcast.costmodel.scaling import Scaling, World
 from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
 from epochcast.costmodel.surface import Surface
+from epochcast.costmodel.worlds import family, grown, world_of
 from epochcast.records import (
     SCHEMA,
     Device,
@@ -79,6 +81,8 @@ class Variant:
         single_times: those of them that are known by one time, a slow start perhaps included.
         lent: configurations of variants that differ in words alone, whose shapes are borrowed.
         lenders: the words of these.
+        nodes: machines that the devices are spread over.
+        scaling: how steps grow with the devices, where variants differ in nothing else.
     """
 
     precision: Precision
@@ -126,6 +130,8 @@ class Variant:
     saves: Frequency | None = None
     lent: tuple[RunConfig, ...] = ()
     lenders: tuple[Sizes, ...] = ()
+    nodes: int = 1
+    scaling: Scaling | None = None
 
     @property
     def known(self) -> list[RunConfig]:
@@ -135,6 +141,11 @@ class Variant:
     def values_of(self, knob: str) -> set[float]:
         """The values of a numeric knob that were measured, counted or borrowed."""
         return {float(dict(config.sizes)[knob]) for config in self.known}
+
+    @property
+    def world(self) -> World:
+        """The devices it was measured on."""
+        return World(self.world_size, self.nodes)
 
     @property
     def is_of_script(self) -> bool:
@@ -354,9 +365,31 @@ class ConfigurationCost:
         return factor * loading.loader_seconds(self.variables, self.config.workers, self.scaling)
 
     def update(self) -> float:
-        """Seconds of one optimizer update."""
-        surface, factor = self.variant.update, self.calibration.epoch.factor
-        return factor * surface.value(self.variables) if surface else 0.0
+        """Seconds of one optimizer update, with what other devices than the variant's add."""
+        factor = self.calibration.epoch.factor
+        if self.grown is None:
+            return factor * self.own_update()
+        return factor * self.grown.median - self.config.accumulation * self.micro_step()
+
+    def own_update(self) -> float:
+        """The same on the variant's devices, as probes alone say it."""
+        surface = self.variant.update
+        return surface.value(self.variables) if surface else 0.0
+
+    @cached_property
+    def grown(self) -> Amount | None:
+        """An optimizer step on the devices asked for, uncalibrated; None on those of the variant,
+        or where others were not measured."""
+        scaling, kind = self.variant.scaling, family(self.variant.typical)
+        if scaling is None or world_of(self.config) == self.variant.world:
+            return None
+        alike = [v for v in self.parameters.variants if family(v.typical) == kind]
+        fewest = min(alike, key=lambda variant: variant.world)
+        config = replace(self.config, world_size=fewest.world_size, nodes=fewest.nodes)
+        at = ConfigurationCost(self.parameters, fewest, config, self.footprint)
+        own = Amount(at.step() / self.calibration.epoch.factor, at.probed_step_scatter())
+        parameters = self.variables.get("parameters", 0.0)
+        return grown(scaling, self.config, own, fewest.world, payload=parameters)
 
     def step(self) -> float:
         """Seconds of a full micro-step with its share of an update."""
@@ -455,6 +488,8 @@ class ConfigurationCost:
     def probed_step_scatter(self) -> Scatter:
         """Run-level scatter of a micro-step: rounds, choice of model, counts never seen."""
         loading = self.variant.loading
+        if self.grown is not None:
+            return self.variant.run + self.grown.scatter
         if loading is None or not self._apart:
             return self.run_scatter(self.variant.micro_step)
         sd = loading.sd_log(self.variables, self.config.workers)
@@ -669,4 +704,7 @@ class ConfigurationCost:
         found = [(name.removeprefix(f.KNOB_PREFIX), distance) for name, distance in named]
         if self.config.workers != self.variant.workers:
             found.append(("workers", doublings(self.config.workers, self.variant.workers)))
+        scaling = self.variant.scaling
+        if scaling and (far := scaling.doublings(world_of(self.config))):
+            found.append(("devices", far))
         return found

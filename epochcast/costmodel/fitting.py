@@ -33,6 +33,7 @@ from epochcast.costmodel.scatter import (
 )
 from epochcast.costmodel.surface import Surface
 from epochcast.costmodel.tails import tails_of
+from epochcast.costmodel.worlds import family, scaling_of
 from epochcast.errors import FitError
 from epochcast.records import (
     DeviceKind,
@@ -159,13 +160,28 @@ def _variants(
     rows = [_rows(trials, footprints) for trials in groups]
     kin = [_kin(trials[-1].config) for trials in groups]
     found = []
-    for own, family in zip(rows, kin, strict=True):
-        others = [r for r, k in zip(rows, kin, strict=True) if k == family and r is not own]
+    for own, like in zip(rows, kin, strict=True):
+        others = [r for r, k in zip(rows, kin, strict=True) if k == like and r is not own]
         some = [other for other in others if own.lacks(other)][:MOST_LENDERS]
         if not own.has_counts:
             some = [other.without_counts() for other in some]
         found.append(_variant(replace(own, lenders=tuple(some)) if some else own))
-    return tuple(found)
+    return _with_worlds(found, groups)
+
+
+def _with_worlds(
+    variants: Sequence[Variant], groups: Sequence[Sequence[Measurement]]
+) -> tuple[Variant, ...]:
+    """The variants with what those say of each other that differ in their devices alone."""
+    families = [family(trials[-1].config) for trials in groups]
+    known = {
+        kind: scaling_of([g for g, own in zip(groups, families, strict=True) if own == kind])
+        for kind in dict.fromkeys(families)
+    }
+    return tuple(
+        replace(variant, scaling=known[kind])
+        for variant, kind in zip(variants, families, strict=True)
+    )
 
 
 def _kin(c: RunConfig) -> tuple[object, ...]:
@@ -177,7 +193,7 @@ def _kin(c: RunConfig) -> tuple[object, ...]:
 def _way(c: RunConfig) -> tuple[object, ...]:
     """What must be equal for two configurations to have comparable counts."""
     names = tuple(name for name, _ in c.sizes)
-    ways = (c.precision, c.compiled, c.world_size, c.accumulation > 1)
+    ways = (c.precision, c.compiled, c.world_size, c.nodes, c.accumulation > 1)
     return (*ways, names, f.categories(c.sizes))
 
 
@@ -319,6 +335,7 @@ def _variant(rows: Rows) -> Variant:
         compiled=newest.config.compiled,
         workers=newest.config.workers,
         world_size=newest.config.world_size,
+        nodes=newest.config.nodes,
         drop_last=newest.config.drop_last,
         accumulation=newest.config.accumulation,
         categories=f.categories(newest.config.sizes),

@@ -37,6 +37,8 @@ class CostModel(Parameters):
         samples: int | None = None,
         accumulation: int | None = None,
         workers: int | None = None,
+        world_size: int | None = None,
+        devices_per_node: int | None = None,
         eval_batch_size: int | None = None,
         footprint: Footprint | None = None,
         eval_every: float | None = None,
@@ -53,6 +55,9 @@ class CostModel(Parameters):
             samples: training samples per epoch, if not as probed.
             accumulation: micro-batches per optimizer step, if not as probed.
             workers: data-loader processes, if not as probed.
+            world_size: devices that share the work, if not as probed.
+            devices_per_node: of one machine; by default as many as any that was measured has, or
+                all are in one where no two machines were measured.
             eval_batch_size: samples of an evaluation batch, if not as probed.
             footprint: of this configuration, from ``ec.dry_run``; then its counts are exact.
             eval_every: epochs between evaluations; 0 never evaluates. By default 1, or as a script
@@ -71,6 +76,8 @@ class CostModel(Parameters):
             samples=samples,
             accumulation=accumulation,
             workers=workers,
+            world_size=world_size,
+            devices_per_node=devices_per_node,
             eval_batch_size=eval_batch_size,
             footprint=footprint,
             eval_every=eval_every,

@@ -32,7 +32,9 @@ from epochcast.costmodel.remarks import (
     never_evaluates,
     words,
 )
+from epochcast.costmodel.scaling import World
 from epochcast.costmodel.scatter import Amount
+from epochcast.costmodel.worlds import nodes_of
 from epochcast.errors import PredictionError
 from epochcast.records import (
     Capacity,
@@ -70,13 +72,16 @@ class Question:
     compiled: bool | None = None
     drop_last: bool | None = None
     workers: int | None = None
+    world_size: int | None = None
+    devices_per_node: int | None = None
     sizes: Mapping[str, SizeValue] = field(default_factory=dict)
     footprint: Footprint | None = None
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise PredictionError("give either epochs or steps")
-        for name in ("steps", "batch_size", "samples", "accumulation", "eval_batch_size"):
+        whole = ("steps", "batch_size", "samples", "accumulation", "eval_batch_size")
+        for name in (*whole, "world_size", "devices_per_node"):
             value = getattr(self, name)
             if value is not None and not (is_integer(value) and 0 < value <= LARGEST):
                 raise PredictionError(
@@ -266,6 +271,8 @@ def choose_variant(parameters: Parameters, question: Question) -> Variant:
     if question.accumulation is not None:
         accumulates = question.accumulation > 1
         fitting.sort(key=lambda v: (v.accumulation > 1) != accumulates)
+    if question.world_size is not None:
+        fitting = _of_worlds(parameters, fitting, question)
     workers = question.workers
     if workers is not None:  # as probed, or else from the nearest number of workers
         able = [v for v in fitting if v.workers == workers or v.loading is not None]
@@ -282,6 +289,41 @@ def choose_variant(parameters: Parameters, question: Question) -> Variant:
         f"{'import such runs' if is_imported(parameters) else 'probe it so'}, or ask for one of: "
         + "; ".join(_describe(variant) for variant in parameters.variants)
     )
+
+
+def _of_worlds(
+    parameters: Parameters, fitting: Sequence[Variant], question: Question
+) -> list[Variant]:
+    """Those that may say what so many devices take: measured on them first, else on several worlds.
+
+    Args:
+        parameters: of the cost model; a refusal names its workload.
+        fitting: variants, most recent first.
+        question: whose number of devices is given.
+
+    Raises:
+        PredictionError: all were measured on one other number of devices.
+    """
+    asked = [world_asked(variant, question) for variant in fitting]
+    found = [v for v, w in zip(fitting, asked, strict=True) if w == v.world]
+    found += [v for v in fitting if v.scaling is not None and v not in found]
+    if fitting and not found:
+        probed = fitting[0].world_size
+        raise PredictionError(
+            f"{parameters.workload} was measured on {probed} device{'s' * (probed > 1)} only, "
+            f"which tells nothing of {question.world_size}; measure another number of them: import "
+            f"such runs, or epochcast probe -- torchrun --nproc-per-node {2 * probed} …"
+        )
+    return found
+
+
+def world_asked(variant: Variant, question: Question) -> World:
+    """The devices that a question means, and their nodes."""
+    devices, each = question.world_size, question.devices_per_node
+    if devices is None or (devices == variant.world_size and each is None):
+        return variant.world
+    known = variant.scaling.probed if variant.scaling else (variant.world,)
+    return World(devices, nodes_of(devices, each, known))
 
 
 def _answers(variant: Variant, question: Question) -> bool:
@@ -345,6 +387,7 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
             allowed = _allowed(parameters, variant, name)
             raise PredictionError(f"knob {name!r} takes {allowed}, but got {value!r}")
         sizes[name] = value
+    world = world_asked(variant, question)
     return RunConfig(
         batch_size=question.batch_size or variant.typical.batch_size,
         sizes=make_sizes(sizes),
@@ -353,7 +396,8 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
         compiled=variant.compiled,
         workers=variant.workers if question.workers is None else question.workers,
         eval_batch_size=question.eval_batch_size or variant.typical.eval_batch_size,
-        world_size=variant.world_size,
+        world_size=world.devices,
+        nodes=world.nodes,
         drop_last=variant.drop_last,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from epochcast.costmodel import features as f
 from epochcast.costmodel.cost import ConfigurationCost, Parameters, Variant
 from epochcast.costmodel.lines import DOUBTFUL_LEFT
+from epochcast.costmodel.worlds import world_of
 from epochcast.records import Sizes, Warning_
 from epochcast.records.estimate import ENDLESS
 from epochcast.records.measurement import IMPORTED
@@ -56,6 +57,7 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
         *([Warning_(code="other-kernels")] if at.other_kernels else ()),
         *_extrapolation_warnings(at),
         *_borrowed_warnings(at),
+        *_world_warnings(at),
         *at.variant.doubts,
         *_sparse_data_warnings(at.variant),
         *_memory_warnings(parameters, at),
@@ -104,6 +106,22 @@ def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
         details = (("name", name), ("sd", format_percent(sd, 0)))
         return [Warning_(code="levels-unforetold", details=details)]
     return []
+
+
+def _world_warnings(at: ConfigurationCost) -> list[Warning_]:
+    """Where devices average over links that were never measured, or none were averaged at all."""
+    scaling, world = at.variant.scaling, world_of(at.config)
+    if scaling is None or world == at.variant.world:
+        return []
+    found = []
+    details = (("devices", world.label),)
+    if scaling.is_unseen(world):
+        code = "unprobed-nodes" if world.nodes > 1 else "unprobed-node"
+        found.append(Warning_(code=code, details=details))
+    elif world not in scaling.probed:
+        known = ", ".join(w.label for w in scaling.probed)
+        found.append(Warning_(code="unprobed-world", details=(*details, ("probed", known))))
+    return found
 
 
 def _borrowed_warnings(at: ConfigurationCost) -> list[Warning_]:

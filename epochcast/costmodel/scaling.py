@@ -65,6 +65,7 @@ SYNC_DRIFT, STEP_DRIFT = 0.2, 0.02
 ROUNDS = 6  # of Student's weights
 PROPOSED, DRAWS, PROPOSAL_DOF = 2000, 400, 8.0
 FEWEST_DOF = 3.0
+SMALL = 1e-6  # step of a finite difference, in prior standard deviations
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +79,13 @@ class World:
         if not 1 <= self.nodes <= self.devices:
             raise FitError(f"{self.devices} devices cannot be spread over {self.nodes} nodes")
 
+    @property
+    def label(self) -> str:
+        """``"8 devices on 2 nodes"``."""
+        return f"{self.devices} device{'s' * (self.devices > 1)}" + (
+            f" on {self.nodes} nodes" if self.nodes > 1 else ""
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -86,7 +94,7 @@ class Observed:
     Attributes:
         configuration: what is equal in worlds whose compute is: batch size and model.
         seconds: of the step, with all its micro-steps.
-        payload: bytes of gradients, relative to whatever all are relative to.
+        payload: how much is averaged, in bytes or parameters, in the same unit for all.
     """
 
     configuration: str
@@ -132,6 +140,7 @@ class Scaling:
             world's N, of every configuration's compute, and of its N.
         noise: of the log of one step's time; ``noise_dof`` tells how well that is known.
         probed: the worlds that were measured.
+        typical_payload: what α is of.
     """
 
     configurations: tuple[str, ...]
@@ -140,6 +149,7 @@ class Scaling:
     noise: float
     noise_dof: float
     probed: tuple[World, ...]
+    typical_payload: float = 1.0
 
     def draws(
         self,
@@ -148,7 +158,7 @@ class Scaling:
         configuration: str = "",
         compute: Compute | None = None,
         accumulation: int = 1,
-        payload: float = 1.0,
+        payload: float | None = None,
     ) -> Array:
         """Draws of an optimizer step's seconds in a world, noise of a run included.
 
@@ -157,7 +167,7 @@ class Scaling:
             configuration: one that was measured, or another, of which ``compute`` tells.
             compute: of a micro-step on one device, where the configuration was not measured.
             accumulation: micro-steps of an update.
-            payload: as observations have it.
+            payload: as observations have it; by default what is typical of them.
 
         Raises:
             FitError: neither was the configuration measured, nor is its compute given.
@@ -183,7 +193,7 @@ class Scaling:
             devices=np.array([float(world.devices)]),
             nodes=np.array([float(world.nodes)]),
             accumulation=np.array([float(accumulation)]),
-            payload=np.array([payload]),
+            payload=np.array([(payload or self.typical_payload) / self.typical_payload]),
             log_compute=np.array([log(compute.seconds)]),
         )
         logs = _log_step(at, table, worlds=1)[:, 0]
@@ -238,7 +248,8 @@ def fit_scaling(
     known = computes_of(observed) if computes is None else dict(computes)
     names = tuple(known)
     worlds = tuple(sorted({x.world for x in observed}))
-    table = _table(observed, known, worlds)
+    typical = float(np.exp(np.mean(np.log([x.payload for x in observed]))))
+    table = _table(observed, known, worlds, typical)
     y = np.log([x.seconds for x in observed])
     mean, sd = _priors(list(known.values()), worlds)
 
@@ -246,8 +257,12 @@ def fit_scaling(
         left = weights * (_log_step(at, table, len(worlds)) - y)
         return np.concatenate([left, (at - mean) / sd], axis=-1)
 
+    def slopes(at: Array, weights: Array) -> Array:
+        moved = residuals(at + np.diag(SMALL * sd), weights) - residuals(at, weights)
+        return np.asarray((moved / (SMALL * sd)[:, None]).T)
+
     def solved(start: Array, weights: Array) -> Any:
-        return least_squares(residuals, start, x_scale=sd, max_nfev=60, args=(weights,))
+        return least_squares(residuals, start, slopes, x_scale=sd, max_nfev=60, args=(weights,))
 
     weights, variance, freedom = np.full(len(y), 1 / NOISE), NOISE**2, NOISE_DOF
     starts = (mean + shift * (np.arange(len(mean)) == 0) for shift in (0.0, -2.0, 1.5))
@@ -268,6 +283,7 @@ def fit_scaling(
         noise=float(np.sqrt(variance)),
         noise_dof=freedom,
         probed=worlds,
+        typical_payload=typical,
     )
 
 
@@ -292,8 +308,19 @@ def _sampled(mode: Array, jacobian: Array, residuals: Callable[[Array], Array]) 
 
 
 def _table(
-    observed: Sequence[Observed], computes: Mapping[str, Compute], worlds: Sequence[World]
+    observed: Sequence[Observed],
+    computes: Mapping[str, Compute],
+    worlds: Sequence[World],
+    typical: float,
 ) -> _Table:
+    """Observations as columns.
+
+    Args:
+        observed: all of them.
+        computes: of every configuration.
+        worlds: in the order of their parameters.
+        typical: the payload that others are relative to.
+    """
     of = np.array([list(computes).index(x.configuration) for x in observed])
     logs = np.log([c.seconds for c in computes.values()])
     return _Table(
@@ -302,7 +329,7 @@ def _table(
         devices=np.array([float(x.world.devices) for x in observed]),
         nodes=np.array([float(x.world.nodes) for x in observed]),
         accumulation=np.array([float(x.accumulation) for x in observed]),
-        payload=np.array([x.payload for x in observed]),
+        payload=np.array([x.payload / typical for x in observed]),
         log_compute=logs[of],
     )
 

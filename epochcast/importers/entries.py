@@ -235,7 +235,15 @@ class RowReader:
         ran = {role: self._value(role, parse) for role, parse in CONFIG.items()}
         known: dict[str, Any] = {role: value for role, value in ran.items() if value is not None}
         sizes = {column.knob: value for column, value in self._values(KNOB, parse_knob)}
-        return RunConfig(sizes=make_sizes(sizes), **(known | self._batches()))
+        batches = self._batches()
+        nodes = self._nodes(batches.get("world_size", 1))
+        return RunConfig(sizes=make_sizes(sizes), nodes=nodes, **(known | batches))
+
+    def _nodes(self, devices: int) -> int:
+        """Machines that the devices of a row are on; one where it does not say."""
+        each = self._value("devices_per_node", parse_whole)
+        nodes = self._value("nodes", parse_whole) or (-(-devices // each) if each else 1)
+        return min(nodes, devices)
 
     def _batches(self) -> dict[str, int]:
         """The batch of a micro-step, accumulation and devices; two of them give the third."""

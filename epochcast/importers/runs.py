@@ -55,7 +55,7 @@ from epochcast.records import Footprint, Measurement, RunConfig, Warning_
 Count = Callable[[RunConfig], Footprint | None]
 Run = list[Entry]
 SHOWN = 40  # characters of a first value
-SHARED = ("accumulation", "world_size")
+SHARED = ("accumulation", "world_size", "nodes")
 STATES = "fail timeout cancel out_of_me oom node_fail boot_fail preempt deadline running pending"
 MORE_STATES = "crash kill error abort suspend stopped requeue"
 FAILED = (*STATES.split(), *MORE_STATES.split())  # how that of a run without an end begins

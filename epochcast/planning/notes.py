@@ -32,7 +32,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     if request.unit == "epoch":
         found += endless_epoch(chosen.cost, request.samples)
     probed = job.variant.world_size
-    if chosen.config.world_size != probed:
+    if chosen.config.world_size != probed and job.variant.scaling is None:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
         if request.bandwidth is None:
             found.append(_note("assumed-devices", **details))

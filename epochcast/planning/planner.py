@@ -56,6 +56,7 @@ def plan(
     batch_sizes: int | Sequence[int] | Literal["free"] | None = None,
     micro_batch: int | None = None,
     devices: int | Sequence[int] | None = None,
+    devices_per_node: int | None = None,
     bandwidth: float | None = None,
     samples: int | None = None,
     folds: int = 1,
@@ -97,6 +98,8 @@ def plan(
         micro_batch: samples of one forward pass on one device; default: any that divides, and
             is no smaller than all that were probed.
         devices: how many share the work, one number or several to choose from; default: as probed.
+        devices_per_node: of one machine; by default as many as any that was measured has, or all
+            are in one where no two machines were measured.
         bandwidth: bytes per second between devices, for averaging gradients.
         samples: training samples per epoch; default: as probed.
         folds: of cross-validation; they multiply the run.
@@ -138,6 +141,7 @@ def plan(
         batch_sizes=batch_sizes,
         micro_batch=micro_batch,
         devices=devices,
+        devices_per_node=devices_per_node,
         bandwidth=bandwidth,
         samples=samples,
         folds=folds,
@@ -295,6 +299,7 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
         samples=samples,
         eval_samples=eval_samples,
         bandwidth=request.bandwidth,
+        devices_per_node=request.devices_per_node,
         own_evaluations=request.evaluate is None and request.unit == "epoch",
         own_saves=request.save is None and request.unit == "epoch",
     )

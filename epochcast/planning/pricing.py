@@ -8,9 +8,11 @@
 The equation is that of ``costmodel.epoch``: asked with the values of surfaces for all candidates
 at once, and for the few that matter of a ``ConfigurationCost``, which knows what was counted in
 exactly that configuration.
-Devices beyond those probed are taken to be as fast as one; averaging gradients over D of them is
-priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes · parameters / bandwidth,
-or nothing where the bandwidth is not given. Evaluation and saves are done by one device.
+Where several numbers of devices were measured, others are priced by what these say of the growth of
+a step (``costmodel.scaling``). Where one was, others are taken to be as fast; averaging gradients
+over D of them is priced as a ring (Patarasuk & Yuan 2009): t_reduce = 2·(D − 1)/D · 4 bytes ·
+parameters / bandwidth, or nothing where the bandwidth is not given. Evaluation and saves are done
+by one device.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.remarks import MEMORY_TIGHT
 from epochcast.costmodel.scatter import Amount
 from epochcast.costmodel.surface import Surface, join
+from epochcast.costmodel.worlds import nodes_of
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
 from epochcast.planning.limits import Meter
 from epochcast.planning.request import PlanRequest
 from epochcast.records import Budget, Frequency, RunConfig
 
+LOOKED_UP = 6  # batch sizes at which the growth with the devices is computed
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
 
 
@@ -73,8 +77,16 @@ class Job:
     samples: int
     eval_samples: int
     bandwidth: float | None = None
+    devices_per_node: int | None = None
     own_evaluations: bool = False
     own_saves: bool = False
+
+    def nodes(self, devices: int) -> int:
+        """The machines that so many devices are on."""
+        scaling, own = self.variant.scaling, self.variant.world
+        if devices == own.devices and self.devices_per_node is None:
+            return own.nodes
+        return nodes_of(devices, self.devices_per_node, scaling.probed if scaling else (own,))
 
     @property
     def apart(self) -> bool:
@@ -102,7 +114,8 @@ class PriceList:
             self.job.config,
             batch_size=int(self.candidates.batch_size[i]),
             accumulation=int(self.candidates.accumulation[i]),
-            world_size=int(self.candidates.devices[i]),
+            world_size=(devices := int(self.candidates.devices[i])),
+            nodes=self.job.nodes(devices),
         )
 
     def cost(self, i: int) -> ConfigurationCost:
@@ -133,7 +146,7 @@ def _at_once(amount: Amount, often: Frequency | None, division: Division[int]) -
 
 def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
     """Averaging gradients in a ring after a step, where that was not measured with it."""
-    if job.bandwidth is None or devices == job.variant.world_size:
+    if job.bandwidth is None or devices == job.variant.world_size or job.variant.scaling:
         return 0.0
     sent = 2 * (devices - 1) / devices * GRADIENT_BYTES * variables.get("parameters", 0.0)
     return sent / job.bandwidth
@@ -161,6 +174,7 @@ def price(job: Job, candidates: Candidates) -> PriceList:
     partial_sizes, of_partial = np.unique(np.maximum(division.partial, 1), return_inverse=True)
     partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
     update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
+    update = update + _growth(job, candidates)
     training = division.full_seconds(_micro_step(job, table)[of], update)
     training = training + division.partial_seconds(partial)
     at_once = job.config.eval_batch_size or sizes
@@ -205,6 +219,34 @@ def _values(surface: Surface | None, table: VariableTable, unknown: float = 0.0)
     if surface is None:
         return np.full(len(table["batch_size"]), unknown)
     return surface.values(table)
+
+
+def _growth(job: Job, candidates: Candidates) -> Array:
+    """What an update takes more on other devices than the variant's, where several were measured.
+
+    Looked up at a few batch sizes: it changes slowly between them.
+    """
+    found = np.zeros(len(candidates.batch_size))
+    if job.variant.scaling is None:
+        return found
+    lowest, highest = candidates.batch_size.min(), candidates.batch_size.max()
+    sizes = np.unique(np.geomspace(lowest, highest, LOOKED_UP).round().astype(np.int64))
+    for devices in np.unique(candidates.devices):
+        of = candidates.devices == devices
+        config = replace(
+            job.config,
+            accumulation=1,
+            world_size=int(devices),
+            nodes=job.nodes(int(devices)),
+        )
+        costs = [
+            ConfigurationCost(job.model, job.variant, replace(config, batch_size=int(size)))
+            for size in sizes
+        ]
+        factor = job.model.calibration.epoch.factor
+        more = [cost.update() / factor - cost.own_update() for cost in costs]
+        found[of] = np.interp(np.log(candidates.batch_size[of]), np.log(sizes), more)
+    return found
 
 
 def _all_reduce_seconds(job: Job, candidates: Candidates, table: VariableTable) -> Array:
@@ -306,6 +348,12 @@ def _near_what_was_probed(job: Job, found: Candidates) -> NDArray[np.bool_]:
 def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates) -> None:
     """Refuse a bandwidth where no gradients are averaged, or where that was measured."""
     probed = job.variant.world_size
+    if job.bandwidth is not None and job.variant.scaling is not None:
+        raise UsageError(
+            "averaging gradients was measured, on "
+            f"{', '.join(str(w.devices) for w in job.variant.scaling.probed)} devices: leave the "
+            "bandwidth out"
+        )
     if job.bandwidth is None or not np.isin(chosen.devices, (1, probed)).all():
         return
     asked = _devices(job, request)

@@ -109,6 +109,7 @@ SETTINGS: Mapping[str, Bounds] = {
     "batch_sizes": Bounds(10**9, words=("free",)),
     "micro_batch": Bounds(10**9),
     "devices": Bounds(10**6),
+    "devices_per_node": Bounds(10**6),
     "bandwidth": Bounds(whole=False),
     "samples": Bounds(10**15),
     "folds": Bounds(),
@@ -150,6 +151,7 @@ class PlanRequest:
     batch_sizes: tuple[int, ...] | Literal["free"] = ()
     micro_batch: int | None = None
     devices: tuple[int, ...] = ()
+    devices_per_node: int | None = None
     bandwidth: float | None = None
     samples: int | None = None
     folds: int = 1

@@ -75,6 +75,7 @@ class RunConfig:
         compiled: whether the model runs under ``torch.compile``.
         workers: data-loader worker processes.
         world_size: devices that share the work.
+        nodes: machines that these devices are spread over.
         drop_last: whether the loader drops the last partial batch.
         eval_batch_size: samples of an evaluation batch; None evaluates at the batch size.
     """
@@ -86,13 +87,18 @@ class RunConfig:
     compiled: bool = False
     workers: int = 0
     world_size: int = 1
+    nodes: int = 1
     drop_last: bool = False
     eval_batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "world_size", "eval_batch_size"):
+        for name in ("batch_size", "accumulation", "world_size", "nodes", "eval_batch_size"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} must be at least 1, but got {value}")
+        require(
+            self.nodes <= self.world_size,
+            f"{self.world_size} devices cannot be spread over {self.nodes} nodes",
+        )
         require(self.workers >= 0, f"workers must be at least 0, but got {self.workers}")
         names = tuple(name for name, _ in self.sizes)
         require(names == tuple(sorted(set(names))), "sizes must be sorted by name: use make_sizes")

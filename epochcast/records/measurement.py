@@ -385,7 +385,7 @@ def _checked_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     known = [f.name for f in fields(RunConfig) if f.name not in ("batch_size", "sizes")]
     unknown = ", ".join(str(name) for name in config if name not in known)
     require(not unknown, f"config has {', '.join(known)}, but got {unknown}")
-    counts = ("accumulation", "workers", "world_size")
+    counts = ("accumulation", "workers", "world_size", "nodes")
     return {k: whole(k, v) if k in counts else plain(v) for k, v in config.items()}
 
 

@@ -122,6 +122,7 @@ def estimates_cells(estimates: Sequence[Estimate]) -> dict[str, list[str]]:
             k: [str(dict(e.config.sizes).get(k, "–")) for e in estimates]
             for k in varying_knobs(e.config for e in estimates)
         },
+        "devices": [str(e.config.world_size) for e in estimates],
         "one epoch": [format_seconds(e.epoch_seconds.p50) for e in estimates],
         "total P10": [format_seconds(t.p10) for t in totals],
         "P50": [format_seconds(t.p50) for t in totals],
@@ -130,6 +131,8 @@ def estimates_cells(estimates: Sequence[Estimate]) -> dict[str, list[str]]:
     }
     if not all(e.has_epochs for e in estimates):
         del cells["one epoch"]
+    if len({e.config.world_size for e in estimates}) == 1:
+        del cells["devices"]
     costs = [e.cost for e in estimates if e.cost is not None]
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]

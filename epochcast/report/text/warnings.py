@@ -89,6 +89,12 @@ WARNINGS = {
     "no-such-size": "{sizes} is left out: {why}",
     "too-large": "{count} configurations are left out: their tensors alone are more than the "
     "device's memory",
+    "unprobed-world": "{devices} were not measured, but {probed}: a step is as the law of growth "
+    "says that was fitted to these",
+    "unprobed-nodes": "no devices on several nodes were measured, so averaging gradients between "
+    "them is known by what is usual alone: the interval is wide; measure two nodes",
+    "unprobed-node": "no devices of one node were measured together, so averaging gradients "
+    "between them is known by what is usual alone: the interval is wide; measure two of them",
     "assumed-devices": "{devices} devices were not probed ({probed} was): each is taken to be as "
     "fast as the one probed, and averaging gradients to cost nothing; give --bandwidth",
     "assumed-ring": "{devices} devices were not probed ({probed} was): each is taken to be as fast "
