@@ -55,6 +55,8 @@ GROUPS = {  # of the help of predict: heading, and the parameters below it
         "compile",
         "drop_last",
         "workers",
+        "world_sizes",
+        "gpus_per_node",
         "eval_batch_size",
         "eval_every",
         "save_every",
