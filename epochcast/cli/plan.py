@@ -97,7 +97,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
     ),
     "Saving and failures": ("save", "keep", "mtbf_seconds", "restart_seconds"),
     "Cost model": ("store", "device", "model_file", "seed"),
-    "Output": ("output", "plot", "as_json", "help"),
+    "Output": ("output", "emit", "plot", "as_json", "help"),
 }
 
 
@@ -370,6 +370,12 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 @plot_option
 @model_options
 @store_option
+@click.option(
+    "--emit",
+    type=click.Choice(["slurm", "skypilot", "kubernetes", "json"]),
+    help="Give what to ask this scheduler for, with the command that follows the plan. "
+    "Default: the plan itself.",
+)
 @json_option
 @without_collecting()
 def plan(
@@ -380,6 +386,7 @@ def plan(
     as_json: bool,
     plot: str | None,
     output: str | None,
+    emit: str | None,
     **options: Any,
 ) -> None:
     """Turn limits into what to run: configuration, epochs, and when to evaluate, save and stop.
@@ -391,6 +398,8 @@ def plan(
 
     Exit code 3 when nothing fits, with the nearest thing that would.
     """
+    if emit and as_json:
+        raise UsageError("--emit and --json both say what to print; give one")
     now = datetime.now()
     options["watts"] = _watts(options["watts"], workload, device, store)
     budget = budget_of(options, now)
@@ -412,7 +421,18 @@ def plan(
         from epochcast.report.plots.plan import draw_plan
 
         save_picture(draw_plan(found), plot)
-    _show(found, notes, as_json)
+    if emit:
+        _emit(found, notes, emit, output)
+    else:
+        _show(found, notes, as_json)
+
+
+def _emit(found: Plan, notes: Sequence[Warning_], emit: str, output: str | None) -> None:
+    from epochcast.report.schedulers import EMITTED, job_of
+    from epochcast.report.text.warnings import print_warnings
+
+    print_warnings(console(stderr=True), [*notes, *found.warnings])
+    click.echo(EMITTED[emit](job_of(found, output or "plan.json")), nl=False)
 
 
 def _planned(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bool) -> Plan:
