@@ -328,6 +328,7 @@ def eval_batch_option(command: Command) -> Command:
 def gpus_per_node_option(command: Command) -> Command:
     return click.option(
         "--gpus-per-node",
+        "devices_per_node",
         type=click.IntRange(min=1),
         help="A machine has so many devices. Default: as many as any that was measured has; all "
         "are in one where no two machines were.",

@@ -80,7 +80,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "batch_sizes",
         "micro_batch",
         "devices",
-        "gpus_per_node",
+        "devices_per_node",
         "bandwidth",
         "noise_scale",
         "reference_batch",

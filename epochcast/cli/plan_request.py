@@ -181,6 +181,7 @@ NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
     "seed",
     "batch_sizes",
     "devices",
+    "devices_per_node",
     "optimizer",
     "objective",
     "evaluate",
@@ -194,7 +195,6 @@ def plan_arguments(options: dict[str, Any], probed: int) -> dict[str, Any]:
     """What to plan for; ``probed`` is the number of samples that the cost model knows."""
     return {name: options[name] for name in NAMED_ALIKE} | {
         "samples": _samples(options["samples"], probed),
-        "devices_per_node": options["gpus_per_node"],
         "sizes": single_knobs(options["knobs"]),
         "rules": _rules(options),
         "curves": _curves(options),

@@ -56,7 +56,7 @@ GROUPS = {  # of the help of predict: heading, and the parameters below it
         "drop_last",
         "workers",
         "world_sizes",
-        "gpus_per_node",
+        "devices_per_node",
         "eval_batch_size",
         "eval_every",
         "save_every",
@@ -226,7 +226,7 @@ def _questions(options: dict[str, Any]) -> list[Question]:
             compiled=options["compile"],
             price_per_hour=options["price_per_hour"],
             world_size=world_size,
-            devices_per_node=options["gpus_per_node"],
+            devices_per_node=options["devices_per_node"],
             **{counted: count},
             **{name: options[name] for name in shared},
         )

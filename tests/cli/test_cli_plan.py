@@ -302,6 +302,7 @@ TWINS = {  # fields of Budget and PlanRequest that options call otherwise
 AROUND = {  # the plan, and how its files are read
     "as_json",
     "device",
+    "emit",
     "model_file",
     "output",
     "plot",
