@@ -284,12 +284,13 @@ def _measured_lines(contents: Contents) -> Iterator[str]:
     failed = sum(m.status != "ok" for m in trials)
     days = sorted({m.created_at[:10] for m in trials})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    took = format_seconds(sum(s.probe_seconds for s in contents.summaries))
     yield (
         f"{format_number_of(len(trials), 'trial')} of "
         f"{format_number_of(len(contents.summaries), 'configuration')} on {contents.device.label}, "
-        f"{when}; they took {took}. {failed or 'None'} of them failed."
+        f"{when}. {failed or 'None'} of them failed."
     )
+    if contents.plan is not None:
+        yield f"Measuring took {format_seconds(contents.plan.probing_seconds)}."
     if contents.missing:
         yield f"No cost model: {contents.missing}."
 

@@ -213,8 +213,8 @@ def _against(
     figure, axes = _canvas(5.4, 5.2)
     low, high = _limits(v for p in points for v in (p.measured, p.predicted.p10, p.predicted.p90))
     axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle=DASHED, zorder=1)
-    for position, label in enumerate(sorted({p.label for p in points}, key=_natural)):
-        _draw_points(axes, [p for p in points if p.label == label], label, position)
+    for position, (label, shown) in enumerate(_names({p.label for p in points}).items()):
+        _draw_points(axes, [p for p in points if p.label == label], shown, position)
     axes.set(xlabel=names[0], ylabel=f"{names[1]} (P50; bar: P10–P90)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
@@ -245,11 +245,11 @@ def draw_by_batch_size(
     if not points:
         raise UsageError(f"no configuration has a measured {WHAT[subject]}")
     figure, axes = _canvas(6.8, 4.2)
-    for position, label in enumerate(sorted({*points, *curves}, key=_natural)):
+    for position, (label, shown) in enumerate(_names({*points, *curves}).items()):
         _draw_curve(axes, curves.get(label, []), position)
         measured = points.get(label, [])
         at = [size for size, _ in measured]
-        axes.plot(at, [value for _, value in measured], **_look(label, position))
+        axes.plot(at, [value for _, value in measured], **_look(shown, position))
     values = [value for line in points.values() for _, value in line]
     values += [v for line in curves.values() for _, q in line for v in (q.p10, q.p90)]
     probed = {size for line in points.values() for size, _ in line}
@@ -287,6 +287,13 @@ def _by_size(found: Iterable[tuple[RunConfig, _T | None]]) -> dict[str, list[tup
 def size_label(config: RunConfig) -> str:
     """All of a configuration but its batch size: ``"width=512"``; empty if nothing else is set."""
     return replace(config, batch_size=1).label.removeprefix("batch_size=1").strip()
+
+
+def _names(labels: set[str]) -> dict[str, str]:
+    """In the order in which to draw them, without what all of them have in common."""
+    parts = {label: label.split() for label in sorted(labels, key=_natural)}
+    common = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
+    return {label: " ".join(w for w in words if w not in common) for label, words in parts.items()}
 
 
 def _natural(label: str) -> list[tuple[float, str]]:

@@ -107,6 +107,12 @@ def test_ticks_are_few_and_inside(low: float, high: float, base: float) -> None:
     assert ticks == sorted(set(ticks))
 
 
+def test_a_legend_names_what_differs() -> None:
+    labels = {"context=256 width=192 workers=2", "context=256 width=64", "context=256 width=512"}
+    assert list(plots._names(labels).values()) == ["width=64", "width=192 workers=2", "width=512"]
+    assert list(plots._names({"width=64"}).values()) == ["width=64"]
+
+
 def test_sizes_are_ordered_by_number() -> None:
     labels = ["width=1024", "width=64", "", "depth=2 width=8", "width=512"]
     ordered = sorted(labels, key=plots._natural)
