@@ -127,7 +127,7 @@ def in_option_names(message: str, command: click.Command) -> str:
 
     Args:
         message: ``"min_delta must be finite"``; a name without an underscore is one where it begins
-            the message, and else a word.
+            the message, and else a word. A name in quotes was written by the user.
         command: whose options have those names.
     """
     options = {o.name: o.opts[0] for o in command.params if isinstance(o, click.Option)}
@@ -136,7 +136,7 @@ def in_option_names(message: str, command: click.Command) -> str:
         name = match[0]
         return options.get(name) or options.get(f"{name}s") or name
 
-    return re.sub(r"(?<![\w.])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
+    return re.sub(r"(?<![\w.'])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
 
 
 def main() -> None:

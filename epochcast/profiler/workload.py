@@ -44,7 +44,7 @@ _COUNTS = (
 
 _NOT_LOADER_OPTIONS = {  # they would be in conflict with an attribute; what to write instead
     "dataset": "train_data=",
-    "batch_size": "batch_size=",
+    "batch_size": "batch_size= (and batch_from_data=True where the data set makes whole batches)",
     "shuffle": "shuffle=",
     "collate_fn": "collate=",
     "batch_sampler": "batch_from_data=True beside it, or batch_size= and a sampler",

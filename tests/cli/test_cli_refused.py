@@ -9,7 +9,8 @@ import pytest
 import truths
 from click.testing import CliRunner
 
-from epochcast.cli import cli
+from epochcast.cli import cli, in_option_names
+from epochcast.cli.probing import probe
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler import sweep as sweeps
 from epochcast.profiler.request import Prepared, SweepRequest
@@ -80,3 +81,9 @@ def test_an_empty_store_is_as_good_as_none(here: Path) -> None:
     assert code("predict", "--epochs", "9") == 1
     Store.open().close()
     assert code("predict", "--epochs", "9") == 1
+
+
+def test_a_name_in_quotes_is_the_users_own_and_no_option() -> None:
+    said = "batch_size must be 1, but got 'batch_size' in loader_options"
+    assert in_option_names(said, probe).startswith("--batch-size must be 1")
+    assert in_option_names(said, probe).endswith("'batch_size' in loader_options")

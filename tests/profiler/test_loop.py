@@ -299,7 +299,7 @@ def test_the_users_collate_and_loader_options_are_used():
     ("option", "instead"),
     [
         ({"batch_sampler": [[0, 1]]}, "batch_from_data=True .* a sampler"),
-        ({"batch_size": 4}, "batch_size="),
+        ({"batch_size": None}, r"batch_size= \(and batch_from_data=True where .*\)"),
         ({"shuffle": False}, "shuffle="),
         ({"collate_fn": len}, "collate="),
         ({"dataset": []}, "train_data="),
