@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from epochcast.cli.memory import answer, is_about_a_device, memory_options
 from epochcast.cli.options import (
     DURATION,
     INT_LIST,
-    INTERRUPTED,
     KNOB_NAME,
     POSITIVE,
     QUESTION,
@@ -40,6 +38,7 @@ from epochcast.cli.options import (
     workers_option,
     workload_argument,
 )
+from epochcast.cli.sweeping import sweep_and_print
 from epochcast.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -261,39 +260,15 @@ def probe(workload: str | None, as_json: bool, store: str | None, **options: Any
         )
     require_options(ctx, OF_SCRIPTS, "is of a command, which comes after --")
     from epochcast.api import probe as api
-    from epochcast.costmodel.summary import summarise
-    from epochcast.report.text.probing import print_probed, print_summaries
-    from epochcast.report.text.progress import BarProgress, PlainProgress
-    from epochcast.storage.store import Store
 
     request = _request(workload, options)
-    stderr = console(stderr=True)
-    progress = BarProgress(stderr) if stderr.is_terminal else PlainProgress(stderr)
-    with Store.open(store, create="late") as archive:
-        try:
-            result = api.run_sweep(request, archive, progress)
-        except KeyboardInterrupt:
-            progress.close()
-            stderr.print(f"stopped after {progress.count} trials; the same command continues")
-            sys.exit(INTERRUPTED)
-        finally:
-            progress.close()
-        summaries = summarise(result.measurements)
-        if as_json:
-            print_json(
-                stopped=result.stopped,
-                seconds=result.seconds,
-                half_width=result.half_width,
-                rounds=result.rounds,
-                summaries=summaries,
-                measurements=result.measurements,
-            )
-        else:
-            print_summaries(console(), summaries)
-            _print_noise(result.measurements)
-            print_probed(console(), progress.count, result, request.until)
-    if not result.succeeded:
-        sys.exit(1)
+    sweep_and_print(
+        store,
+        as_json,
+        lambda archive, progress: api.run_sweep(request, archive, progress),
+        _print_noise,
+        request.until,
+    )
 
 
 def _print_noise(measurements: Sequence[Measurement]) -> None:

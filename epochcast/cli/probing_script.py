@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.options import (
-    INTERRUPTED,
     console,
     knobs_by_name,
-    print_json,
     read_knob_or_range,
     require_options,
 )
+from epochcast.cli.sweeping import sweep_and_print
 from epochcast.errors import UsageError
 from epochcast.profiler.request import Range
 
@@ -60,15 +58,8 @@ def probe_script(
         ScriptFailed: the command does not train.
     """
     from epochcast.api.probe import run_script_sweep
-    from epochcast.costmodel.summary import summarise
-    from epochcast.report.text.probing import (
-        print_probed,
-        print_summaries,
-    )
-    from epochcast.report.text.progress import BarProgress, PlainProgress
     from epochcast.report.text.scripts import print_seen
     from epochcast.scripts.trial import ScriptFailed
-    from epochcast.storage.store import Store
 
     if workload is not None:
         raise UsageError(
@@ -80,38 +71,17 @@ def probe_script(
         ctx, ("batch_sizes",), "is of a workload: write --set batch_size=16,32 and {batch_size}"
     )
     request = _request(command, ctx.params)
-    stderr = console(stderr=True)
-    progress = BarProgress(stderr) if stderr.is_terminal else PlainProgress(stderr)
-    with Store.open(store, create="late") as archive:
-        try:
-            result = run_script_sweep(request, archive, progress)
-        except KeyboardInterrupt:
-            progress.close()
-            stderr.print(f"stopped after {progress.count} trials; the same command continues")
-            sys.exit(INTERRUPTED)
-        except ScriptFailed as error:
-            progress.close()
-            for line in error.lines:
-                stderr.print(f"  {line}", soft_wrap=True)
-            raise
-        finally:
-            progress.close()
-        summaries = summarise(result.measurements)
-        if as_json:
-            print_json(
-                stopped=result.stopped,
-                seconds=result.seconds,
-                half_width=result.half_width,
-                rounds=result.rounds,
-                summaries=summaries,
-                measurements=result.measurements,
-            )
-        else:
-            print_summaries(console(), summaries)
-            print_seen(console(), result.measurements)
-            print_probed(console(), progress.count, result)
-    if not result.succeeded:
-        sys.exit(1)
+    try:
+        sweep_and_print(
+            store,
+            as_json,
+            lambda archive, progress: run_script_sweep(request, archive, progress),
+            lambda measurements: print_seen(console(), measurements),
+        )
+    except ScriptFailed as error:
+        for line in error.lines:
+            console(stderr=True).print(f"  {line}", soft_wrap=True)
+        raise
 
 
 def _request(command: tuple[str, ...], options: Mapping[str, Any]) -> ScriptRequest:

@@ -153,7 +153,7 @@ def require_program(filled: Filled, folder: Path) -> None:
     if shutil.which(where, path=path) is None:
         raise UsageError(
             f"there is no program {program!r} that can be started; write the command as you do, "
-            "after --: epochcast probe -- python train.py"
+            "after --, like -- python train.py"
         )
 
 
