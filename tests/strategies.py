@@ -204,6 +204,7 @@ run_configs = _record(
     batch_size=positive,
     accumulation=st.integers(1, 64),
     world_size=st.integers(1, 64),
+    nodes=st.just(1),  # never more than devices
     eval_batch_size=st.none() | positive,
 )
 devices = _record(Device)
