@@ -46,7 +46,7 @@ from epochcast.records import (
     Sizes,
     Warning_,
 )
-from epochcast.records.measurement import ONE_TIME_ONLY
+from epochcast.records.measurement import ONE_TIME_ONLY, share_a_number
 
 MOST_LENDERS = 3  # the most recent ones: each is fitted by itself
 SAME_MODEL = 1.001  # more parameters, as counts are rounded in tables, are another model's
@@ -107,6 +107,8 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
                 f"a cost model belongs to one {name}, but got {len(values)}: "
                 f"{', '.join(sorted(values))}; select one"
             )
+    if problem := share_a_number(good):
+        raise FitError(problem)
     _require_one_data_set(good)
     _require_one_model_each(good)
 

@@ -330,6 +330,18 @@ class Measurement:
         )
 
 
+def share_a_number(measurements: Iterable[Measurement]) -> str:
+    """Two different runs, measured elsewhere, that have one number: which; empty if there are none.
+
+    One of them would replace the other, or pass for the same run.
+    """
+    known: dict[str, Measurement] = {}
+    for m in measurements:
+        if not m.request and known.setdefault(m.key, m) != m:
+            return f"two runs of {m.config.label} are both run {m.round}: give each its own run="
+    return ""
+
+
 def _from_epochs(seconds: Sequence[float], steps: float, includes_first: bool) -> dict[str, Any]:
     """The first epoch's surcharge apart; each of the others as one sample of so many steps."""
     _require_times("epoch_seconds", seconds)

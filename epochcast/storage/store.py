@@ -22,6 +22,7 @@ from sqlalchemy import Column, Connection, Table, delete, func, insert, select
 
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
+from epochcast.records.measurement import share_a_number
 from epochcast.storage.database import (
     FOOTPRINTS,
     MEASUREMENTS,
@@ -123,9 +124,13 @@ class Store:
         """Save measurements durably, all or none; those with the same keys are replaced.
 
         Raises:
-            StoreError: they could not be saved; the store is as it was before.
+            StoreError: they could not be saved, or two of them have one key; the store is as it
+                was before.
         """
-        rows = {measurement.key: _row(measurement) for measurement in measurements}
+        known = tuple(measurements)
+        if problem := share_a_number(known):
+            raise StoreError(problem)
+        rows = {measurement.key: _row(measurement) for measurement in known}
         with self._written().write() as connection:
             for row in rows.values():
                 _replace(connection, MEASUREMENTS, MEASUREMENTS.c.key, row)
