@@ -94,11 +94,12 @@ def divided(samples: Sequence[float], period: int = 1, steps_per_sample: int = 1
     limit = slow_beyond(x)
     slow = x > limit
     ordinary = float(x[~slow].mean())
-    steps, least = len(x) * per_sample, (limit / ordinary - 1.0) * per_sample
+    steps = len(x) * per_sample
+    least = (limit / ordinary - 1.0) * per_sample if ordinary > 0 else inf
     if not slow.any():
         return Series(ordinary=ordinary, steps=steps, least=least)
     places = np.flatnonzero(slow)
-    first = np.diff(places, prepend=-len(x)) > GAP + 1
+    first = np.diff(places, prepend=places[0] - GAP - 2) > GAP + 1
     event = np.cumsum(first) - 1
     return Series(
         ordinary=ordinary,

@@ -228,3 +228,12 @@ def test_a_row_of_a_table_says_what_the_model_learned() -> None:
     ]
     (row,) = summary.summarise(sweep)
     assert row.step_seconds == pytest.approx((1e-3 + 64e-5) * 1.09)
+
+
+def test_a_slow_sample_may_be_the_first_of_three() -> None:
+    one = divided([5.0, 1.0, 1.0])
+    assert (one.lengths, one.thirds) == ((1,), (0,))
+
+
+def test_durations_of_nothing_divide_nothing() -> None:
+    assert divided([0.0, 0.0, 0.0, 0.0]).ordinary == 0.0

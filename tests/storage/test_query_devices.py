@@ -128,7 +128,8 @@ def test_devices_are_listed_by_their_ids(store: Store, tmp_path: Path) -> None:
     ]
     where = ["--store", str(tmp_path / "measurements.sqlite")]
     lines = CliRunner().invoke(cli, ["devices", *where]).stdout.splitlines()
-    assert lines[1].split()[:2] == [TWO.id, "36"]
+    assert lines[1].split()[0] == TWO.id
+    assert "36" in lines[1].split()
     assert "1 thread, torch" in lines[2]
     nothing = CliRunner().invoke(cli, ["devices", "third", *where])
     assert nothing.stderr == "no measurements of 'third'\n"
