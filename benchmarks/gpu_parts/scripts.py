@@ -34,8 +34,9 @@ DRY = Style(
     name="mixed precision",
     arguments="amp.py --samples 64 --batch-size 8 --width 4 --workers 0 --epochs {epochs}",
     epochs=1,
+    probe=("--rounds", "1", "--seconds", "0.2"),
 )
-LIMIT, DRY_LIMIT = 25.0, 15.0  # seconds of a run; its epochs take far longer
+LIMIT, DRY_LIMIT = 25.0, 9.0  # seconds of a run; its epochs take far longer
 ENDLESS = 10**4  # epochs
 TOLD = 3000  # characters of what a command printed, the last ones
 
