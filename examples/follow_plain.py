@@ -28,15 +28,16 @@ def main(path: str) -> None:
     training = DataLoader(work.train_data, batch_size=config.batch_size, shuffle=True)
     validation = DataLoader(work.eval_data, batch_size=256)
 
-    state = {"model": work.model, "optimizer": work.optimizer}
+    (optimizer,) = work.optimizers
+    state = {"model": work.model, "optimizer": optimizer}
     with ec.follow(plan, state=state, folder="digits-plain") as run:
         for _ in run.epochs():
             work.model.train()
             for inputs, targets in run.batches(training):
                 loss = cross_entropy(work.model(inputs), targets)
-                work.optimizer.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                work.optimizer.step()
+                optimizer.step()
             if run.due("evaluate"):
                 run.report(train_loss=loss.item(), val_loss=evaluate(work, validation))
     print(run.summary())

@@ -39,10 +39,11 @@ def main(epochs: int, path: str) -> None:
 
 def step(work: ec.Workload, batch: Any) -> float:
     inputs, targets = batch
+    (optimizer,) = work.optimizers
     loss = cross_entropy(work.model(inputs), targets)
-    work.optimizer.zero_grad()
+    optimizer.zero_grad()
     loss.backward()
-    work.optimizer.step()
+    optimizer.step()
     return float(loss.item())
 
 
