@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ from epochcast.units import format_number_of
 
 if TYPE_CHECKING:
     from epochcast.costmodel.side_by_side import Side
+    from epochcast.records import Plan
 
 WORDS = ("workload", "device", "store", "precision")  # as they are; else numbers are numbers
 COUNTS = ("batch_size", "accumulation", "workers", "samples", "eval_batch_size")
@@ -38,7 +40,7 @@ EXPECTED = "a plan's file, or NAME=VALUE[,NAME=VALUE…] like batch-size=64,devi
 @click.option(
     "--epochs",
     type=POSITIVE_AMOUNT,
-    help="Price so many epochs of both. Default: those of the plans.",
+    help="Price so many epochs of both. Default: those of the plan.",
 )
 @click.option(
     "--steps", type=POSITIVE, help="Price so many optimizer steps instead. Default: epochs."
@@ -75,6 +77,14 @@ def compare(
     from epochcast.report.text.side_by_side import print_sides
 
     common = {"epochs": epochs, "steps": steps, "price_per_hour": price_per_hour}
+    plans = {text: _loaded(text) for text in (a, b) if _is_plan(text)}
+    if plans and (given := [name for name, value in common.items() if value is not None]):
+        name, file = given[0].replace("_", "-"), next(iter(plans))
+        raise UsageError(f"--{name} is for predictions; {file} is a plan, which has its own")
+    if len({a, b} - plans.keys()) == len(plans) == 1:  # the prediction is as long as the plan
+        (plan,) = plans.values()
+        common["steps" if plan.unit == "step" else "epochs"] = plan.chosen.epochs
+        common["price_per_hour"] = plan.budget.price_per_hour
     sides = [_side(text, common, store) for text in (a, b)]
     faster = probability_below(sides[0].seconds, sides[1].seconds)
     if as_json:
@@ -83,23 +93,33 @@ def compare(
         print_sides(console(), sides[0], sides[1], faster)
 
 
+def _is_plan(text: str) -> bool:
+    """A file may have an equals sign in its name."""
+    return "=" not in text or Path(text).is_file()
+
+
 def _side(text: str, common: Mapping[str, Any], store: str | None) -> Side:
-    if "=" not in text:
+    if _is_plan(text):
         return _planned(text)
     if (common["epochs"] is None) == (common["steps"] is None):
         raise UsageError("how long are the runs? give --epochs, e.g. --epochs 90, or --steps")
     return _predicted(text, common, store)
 
 
-def _planned(file: str) -> Side:
-    from epochcast.costmodel.side_by_side import side_of_plan
+def _loaded(file: str) -> Plan:
     from epochcast.errors import StoreError
     from epochcast.records import Plan
 
     try:
-        plan = Plan.load(file)
+        return Plan.load(file)
     except StoreError as error:
         raise UsageError(f"expected {EXPECTED}; but {error}") from error
+
+
+def _planned(file: str) -> Side:
+    from epochcast.costmodel.side_by_side import side_of_plan
+
+    plan = _loaded(file)
     return side_of_plan(file, plan, format_number_of(plan.chosen.epochs, plan.unit))
 
 
@@ -111,6 +131,11 @@ def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
     named = _read(text)
     where = {name: named.pop(name, None) for name in ("workload", "device")}
     precision, counts = named.pop("precision", None), {n: named.pop(n, None) for n in COUNTS}
+    for name, count in counts.items():
+        least = 0 if name == "workers" else 1
+        if count is not None and not (isinstance(count, int) and count >= least):
+            shown = name.replace("_", "-")
+            raise UsageError(f"{shown} is a whole number, at least {least}, but got {count!r}")
     with reading(named.pop("store", store)) as archive:
         model, _ = fitted_model(archive, **where)
     question = Question(sizes=named, precision=precision, **counts, **common)
@@ -130,6 +155,8 @@ def _read(text: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise UsageError(f"expected {EXPECTED}, but got {text[:60]!r}")
-        name = name if name in found else name.replace("-", "_")
+        name = name.replace("-", "_")
+        if name in found:
+            raise UsageError(f"{part.strip()!r} says {name} a second time in {text[:60]!r}")
         found[name] = value if name in WORDS else parse_size_value(value)
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, log
 from statistics import NormalDist
 
-from epochcast.records import Estimate, Plan, Quantiles
+from epochcast.records import Estimate, Plan, Quantiles, Warning_
 
 PARTS = 400  # equally likely ones, of each quantity: a probability is then known within 0.3 %
 _SCORES = tuple(NormalDist().inv_cdf(level) for level in (0.05, 0.1, 0.5, 0.9, 0.95))
@@ -30,6 +30,7 @@ class Side:
         seconds: of the whole run.
         epoch_seconds: of training alone; None of a run that is counted in steps.
         device_bytes, money: None where unknown.
+        warnings: of the prediction, or of the plan's choice.
     """
 
     asked: str
@@ -41,6 +42,7 @@ class Side:
     epoch_seconds: Quantiles | None
     device_bytes: Quantiles | None
     money: Quantiles | None
+    warnings: tuple[Warning_, ...] = ()
 
 
 def side_of_estimate(asked: str, found: Estimate, length: str) -> Side:
@@ -61,6 +63,7 @@ def side_of_estimate(asked: str, found: Estimate, length: str) -> Side:
         epoch_seconds=found.epoch_seconds if found.has_epochs else None,
         device_bytes=found.device_bytes,
         money=found.cost,
+        warnings=found.warnings,
     )
 
 

@@ -56,15 +56,34 @@ def test_two_plans() -> None:
     assert "total P50" in text
 
 
+def test_a_prediction_beside_a_plan_is_as_long_as_the_plan() -> None:
+    """It was 10 epochs beside 90, and the shorter run was called the faster."""
+    plan = ["plan", "--epochs", "7", "--batch-size", "32", "-o", "lr=0.1.json"]
+    assert CliRunner().invoke(cli, plan).exit_code == 0
+    found = json.loads(run("lr=0.1.json batch-size=32 --json").stdout)
+    assert [side["length"] for side in found["sides"]] == ["7 epochs"] * 2
+    assert 0.2 < found["probability_faster"] < 0.8
+    refused = run("lr=0.1.json batch-size=32 --epochs 3", code=2).stderr
+    assert "--epochs is for predictions; lr=0.1.json is a plan, which has its own" in refused
+
+
+def test_what_a_prediction_warns_of_is_said_here_too() -> None:
+    text = run("batch-size=32 batch-size=30000,width=256 --epochs 3").stdout
+    assert "note: " in text
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("workers=-1 workers=0 --epochs 9", "workers is a whole number, at least 0, but got -1"),
+        ("workers=abc workers=0 --epochs 9", "workers is a whole number, at least 0"),
+        ("batch-size=1,batch-size=2 batch-size=3 --epochs 9", "says batch_size a second time"),
         ("batch-size=32 batch-size=64", "how long are the runs? give --epochs"),
         ("absent.json batch-size=64 --epochs 1", "expected a plan's file, or NAME=VALUE"),
         ("batch-size= batch-size=64 --epochs 1", "expected a plan's file, or NAME=VALUE"),
         ("height=3 batch-size=64 --epochs 1", "no knob 'height'"),
         ("device=cuda batch-size=64 --epochs 1", "not probed on 'cuda'"),
-        ("batch-size=x batch-size=64 --epochs 1", "must be a whole number"),
+        ("batch-size=x batch-size=64 --epochs 1", "batch-size is a whole number, at least 1"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(line: str, message: str) -> None:

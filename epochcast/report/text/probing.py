@@ -34,6 +34,7 @@ from epochcast.units import (
     format_bytes,
     format_count,
     format_half_width,
+    format_number_of,
     format_percent,
     format_seconds,
 )
@@ -99,7 +100,7 @@ def print_probed(
         line = "No trial was made: --max-seconds left no time for one; give more, or leave it out."
         console.print(Text(line))
         return
-    took = f"{trials} trials took {format_seconds(result.seconds)}"
+    took = f"{format_number_of(trials, 'trial')} took {format_seconds(result.seconds)}"
     why = _why_stopped(result, until)
     line = f"{took if trials else 'Nothing was left to measure'}{why}."
     say(console, line)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epochcast.report.text.layout import maybe, print_columns, say
+from epochcast.report.text.warnings import print_warnings
 from epochcast.units import format_bytes, format_money, format_percent, format_seconds
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
         faster: the probability that A is.
     """
     say(console, _answer(a, b, faster), "bold")
+    if a.length != b.length:
+        say(console, f"A makes {a.length} and B {b.length}: their totals are not of equal runs.")
     for name, side in (("A", a), ("B", b)):
         run = f"{side.length} of {side.workload}  {side.label}  on {side.device}"
         say(console, f"{name}: {run}")
@@ -44,6 +47,7 @@ def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
     print_columns(
         console, dict(zip(headings, zip(*shown, strict=True), strict=True)), keys=1, left=("",)
     )
+    print_warnings(console, {w: None for side in (a, b) for w in side.warnings})
 
 
 def _row(
@@ -51,7 +55,7 @@ def _row(
 ) -> tuple[str, str, str, str]:
     """One quantity of both, and how they compare."""
     x, y = (None if q is None else float(getattr(q, level)) for q in (a, b))
-    ratio = "–" if not x or y is None else f"{y / x:.2f}"
+    ratio = "–" if not x or y is None else f"{y / x:.3g}"
     return name, maybe(form, x), maybe(form, y), ratio
 
 
