@@ -59,6 +59,6 @@ def sweep_and_print(
         else:
             print_summaries(console(), summaries)
             show(result.measurements)
-            print_probed(console(), progress.count, result, until)
+            print_probed(console(), progress.count, result, until, store)
     if not result.succeeded:
         sys.exit(1)

@@ -8,6 +8,7 @@ the peak: in which phase, what is alive then               of a single one, by k
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,11 @@ def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
 
 
 def print_probed(
-    console: Console, trials: int, result: SweepResult, until: float | None = None
+    console: Console,
+    trials: int,
+    result: SweepResult,
+    until: float | None = None,
+    store: str | None = None,
 ) -> None:
     """What the sweep cost, why it stopped, and what to do next.
 
@@ -94,6 +99,7 @@ def print_probed(
         trials: made by this sweep; what the store had before does not count.
         result: of the sweep.
         until: the half-width of the interval that was asked for, as a share; None where none was.
+        store: that was named; a URL, which may hold a password, is not repeated.
     """
     console.print()
     if not trials and result.stopped not in ("complete", "sharp", "max-rounds"):
@@ -105,7 +111,10 @@ def print_probed(
     line = f"{took if trials else 'Nothing was left to measure'}{why}."
     say(console, line)
     if result.stopped != "nothing-succeeded":
-        console.print(Text("Next: epochcast predict --epochs 90, and epochcast tensorboard"))
+        place = "" if store is None or "://" in store else f" --store {shlex.quote(store)}"
+        again = ", with the same --store" if store and not place else ""
+        next_ = f"epochcast predict --epochs 90{place}, and epochcast tensorboard{place}{again}"
+        console.print(Text(f"Next: {next_}"))
 
 
 def _why_stopped(result: SweepResult, until: float | None) -> str:

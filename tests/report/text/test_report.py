@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import truths
 from rich.console import Console
 
@@ -213,6 +214,24 @@ def test_what_a_sweep_cost_and_why_it_ended() -> None:
     assert "Next:" not in said(0, "max-seconds")
     assert "the 90 % interval is ±4.2 %, under 5.0 %." in said(9, "sharp", 0.042)
     assert "after the last round: the 90 % interval is ±27 %" in said(9, "max-rounds", 0.27)
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        (None, "predict --epochs 90, and epochcast tensorboard\n"),
+        ("my store", "predict --epochs 90 --store 'my store', and epochcast tensorboard --store"),
+        ("postgresql+psycopg://u:secret@h/d", "tensorboard, with the same --store"),
+    ],
+)
+def test_what_is_next_asks_the_store_that_was_filled(store: str | None, told: str) -> None:
+    console = _console(200)
+    result = SweepResult(measurements=(), seconds=3.0, stopped="complete")
+    print_probed(console, 1, result, None, store)
+    text = _text(console)
+    assert "1 trial took 3 s." in text
+    assert told in text
+    assert "secret" not in text
 
 
 def test_what_rules_a_step_is_said_where_loading_matters() -> None:
