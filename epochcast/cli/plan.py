@@ -400,6 +400,8 @@ def plan(
     """
     if emit and as_json:
         raise UsageError("--emit and --json both say what to print; give one")
+    if emit and not output:
+        raise UsageError("--emit names the plan's file in its command: give it, -o plan.json")
     now = datetime.now()
     options["watts"] = _watts(options["watts"], workload, device, store)
     budget = budget_of(options, now)
@@ -422,17 +424,17 @@ def plan(
 
         save_picture(draw_plan(found), plot)
     if emit:
-        _emit(found, notes, emit, output)
+        _emit(found, notes, emit, str(output))
     else:
         _show(found, notes, as_json)
 
 
-def _emit(found: Plan, notes: Sequence[Warning_], emit: str, output: str | None) -> None:
+def _emit(found: Plan, notes: Sequence[Warning_], emit: str, output: str) -> None:
     from epochcast.report.schedulers import EMITTED, job_of
     from epochcast.report.text.warnings import print_warnings
 
     print_warnings(console(stderr=True), [*notes, *found.warnings])
-    click.echo(EMITTED[emit](job_of(found, output or "plan.json")), nl=False)
+    click.echo(EMITTED[emit](job_of(found, output)), nl=False)
 
 
 def _planned(model: CostModel, budget: Budget, options: dict[str, Any], as_json: bool) -> Plan:

@@ -295,6 +295,13 @@ def test_a_score_is_planned_upside_down(probed: Path) -> None:
     assert "not probed on 'cuda'" in run(f"{line} --device cuda", code=2).stderr
 
 
+def test_more_epochs_may_fit_than_were_looked_for(probed: Path) -> None:
+    """100 k stood there as if it were known."""
+    text = run("--epochs 3 --deadline 100000d").stdout
+    (told,) = (line for line in text.splitlines() if line.startswith("epochs that fit"))
+    assert told.count("≥ 100 k") == 3
+
+
 TWINS = {  # fields of Budget and PlanRequest that options call otherwise
     "knobs": "sizes",
     "stops": "rules",
@@ -331,6 +338,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs max", "nothing ends the run", 2),
         ("--epochs max --steps 5", "leave --epochs out, or --steps", 2),
         ("--epochs max --fixed-cost 5 --budget 6", "nothing ends the run", 2),
+        ("--epochs 3 --emit slurm", "its command: give it, -o plan.json", 2),
         ("--deadline soon", "a duration is a number of seconds", 2),
         ("--deadline 2020-01-01", "has passed", 2),
         ("--epochs 3 --budget $5", "needs --price-per-hour", 2),

@@ -197,7 +197,7 @@ def _what_rules(estimate: Estimate) -> str:
     compute, loader = estimate.compute_seconds, estimate.loader_seconds
     if compute is None or loader is None or loader < WORTH_A_WORD * compute:
         return ""
-    parts = f"computing {format_seconds(compute)}, loading {format_seconds(loader)}"
+    parts = f"of it computing {format_seconds(compute)}, loading {format_seconds(loader)}"
     if estimate.config.workers == 0:
         return f" ({parts}, one after the other: --workers would overlap them)"
     return f" ({parts}: {'loading' if loader > compute else 'computing'} rules)"

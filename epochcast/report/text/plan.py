@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from epochcast.planning.request import LONGEST_STEPS, MAX_SEARCHED_EPOCHS
 from epochcast.records import (
     Budget,
     Checkpoint,
@@ -413,13 +414,18 @@ def totals_table(plan: Plan) -> Table:
     table.add_column("")
     for heading in ("P10", "P50", "P90"):
         table.add_column(heading, justify="right", no_wrap=True)
+    searched = MAX_SEARCHED_EPOCHS if plan.unit == "epoch" else LONGEST_STEPS
+
+    def counted(number: float) -> str:  # where the search ends, more may fit
+        return ("≥ " if number >= searched else "") + _epochs(number)
+
     rows: list[tuple[str, Any, Quantiles | None]] = [
         ("total time", format_seconds, chosen.seconds),
         ("cost", format_money, chosen.money),
         ("energy", format_energy, chosen.energy_joules),
         ("carbon", _carbon, chosen.carbon_grams),
         (f"memory{_of_all(plan.device)}", format_bytes, chosen.device_bytes),
-        (f"{plan.unit}s that fit", _epochs, chosen.affordable_epochs if chosen.slack else None),
+        (f"{plan.unit}s that fit", counted, chosen.affordable_epochs if chosen.slack else None),
     ]
     for label, form, q in rows:
         if q is not None:
