@@ -79,9 +79,9 @@ PARTS = (
             Scenario(name="mnist-mlp", seconds=60.0, dry=True),
             Scenario(name="char-gpt", seconds=70.0),
             Scenario(name="cifar10-resnet", seconds=70.0),
-            Scenario(name="char-gpt-bf16", seconds=40.0),
-            Scenario(name="char-gpt-fp16", seconds=40.0),
-            Scenario(name="char-gpt-compiled", seconds=75.0),
+            Scenario(name="char-gpt-bf16", seconds=60.0),
+            Scenario(name="char-gpt-fp16", seconds=60.0),
+            Scenario(name="char-gpt-compiled", seconds=150.0),
             Scenario(name="cifar10-resnet-bf16", seconds=40.0),
         ),
     ),
@@ -140,16 +140,18 @@ PARTS = (
 def chosen(names: Sequence[str] | None) -> list[Part]:
     """The parts of some names, each with the scenarios asked for; shares add up to 1.
 
+    Where names are given, a part's share is that of the seconds which its scenarios may take.
+
     Args:
         names: of parts, or ``PART/SCENARIO``; None for all.
     """
-    parts = list(PARTS)
-    if names is not None:
-        parts = [
-            replace(part, scenarios=kept)
-            for part in PARTS
-            if (kept := tuple(s for s in part.scenarios if _is_asked(part, s, names)))
-        ]
+    if names is None:
+        return list(PARTS)
+    parts = [
+        replace(part, scenarios=kept, share=sum(scenario.seconds for scenario in kept))
+        for part in PARTS
+        if (kept := tuple(s for s in part.scenarios if _is_asked(part, s, names)))
+    ]
     total = sum(part.share for part in parts)
     return [replace(part, share=part.share / total) for part in parts]
 
