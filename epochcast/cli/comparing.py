@@ -74,7 +74,7 @@ def compare(
     store, precision, workers, batch-size, accumulation, samples, eval-batch-size, or a knob.
     """
     from epochcast.costmodel.side_by_side import probability_below
-    from epochcast.report.text.side_by_side import print_sides
+    from epochcast.report.text.estimate import print_sides
 
     common = {"epochs": epochs, "steps": steps, "price_per_hour": price_per_hour}
     plans = {text: _loaded(text) for text in (a, b) if _is_plan(text)}

@@ -126,7 +126,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
         UsageError: there is no command, or an option makes no sense.
     """
     from epochcast.guard.segments import in_segments
-    from epochcast.profiler.process_age import process_age
+    from epochcast.profiler.machine import process_age
     from epochcast.records import Plan
     from epochcast.scripts.command import Filled, require_program, workload_name
     from epochcast.scripts.running import Run

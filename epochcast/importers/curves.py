@@ -27,14 +27,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf, isfinite, isinf, nan
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from epochcast.errors import UsageError
 from epochcast.importers.cells import parse_number
 from epochcast.importers.documents import HALF_A_ROUNDING
 from epochcast.importers.rows import Row, listed
 from epochcast.importers.table import Table, read_file
-from epochcast.importers.within_epochs import Placed, by_steps
 from epochcast.planning.request import LONGEST_STEPS
 from epochcast.records import CountUnit, LearningCurve
 
@@ -46,6 +45,7 @@ STEP = ("step", "steps", "global step", "trainer global step", "iteration", "ite
 MAX_EPOCHS = 1_000_000  # of a run that can be planned; more are steps, or a slip of the pen
 
 Check = tuple[Row, float]  # of the metric
+Placed = tuple[float, Row]  # epochs done, and what was logged then
 
 
 def read_curve(
@@ -322,8 +322,52 @@ def _placed(rows: Sequence[Row], columns: Columns, steps_per_epoch: int | None) 
     each = steps_per_epoch or 1 if columns.unit == "step" and columns.epoch else 1
     moved = [((epoch + first) * each, row) for epoch, row in known if epoch + first > 0]
     if columns.epoch is not None and columns.unit == "epoch" and from_zero:
-        moved = by_steps(moved, columns.metric, columns.step)
+        moved = _within_epochs(moved, columns)
     return sorted(moved, key=lambda pair: pair[0])
+
+
+def _within_epochs(placed: Sequence[Placed], columns: Columns) -> list[Placed]:
+    """Rows at parts of epochs where an epoch has checks at several steps; else as they are.
+
+        epoch   0    0    0     1    1    1      Lightning logs the number of the epoch with each of
+        step   49   99  149   199  249  299      three checks: they are at 0.33, 0.67, 1, 1.33, …
+
+    The last check of an epoch is at its end: the steps from one to the next are those of an epoch,
+    and those of the last epoch, which a run may have left early, are measured by the others.
+    """
+    known = [(epoch, row.get(columns.step, parse_number), row) for epoch, row in placed]
+    checks = [
+        (epoch, at)
+        for epoch, at, row in known
+        if at is not None and row.get(columns.metric, parse_number) is not None
+    ]
+    ends: dict[float, float] = {}
+    for epoch, at in sorted(set(checks)):
+        ends[epoch] = max(at, ends.get(epoch, at))
+    whole = all(epoch == int(epoch) for epoch, _ in placed)
+    rises = all(a < b for a, b in pairwise(ends.values())) and all(map(isfinite, ends.values()))
+    if len(ends) < 2 or len(set(checks)) == len(ends) or not (whole and rises):
+        return list(placed)
+    each = _steps_of_an_epoch(ends)
+    return [(e if at is None else _place(e, at, ends, each), row) for e, at, row in known]
+
+
+def _steps_of_an_epoch(ends: dict[float, float]) -> float:
+    spans = [(b - a) / (f - e) for (e, a), (f, b) in pairwise(ends.items())]
+    if len(spans) > 1:
+        return median(spans[:-1])
+    epoch, end = next(iter(ends.items()))
+    return max(spans[0], end / epoch)  # of two epochs: the second may have been left early
+
+
+def _place(epoch: float, at: float, ends: dict[float, float], each: float) -> float:
+    """Epochs done at a step of an epoch, the end of the one before known or not."""
+    before, end = ends.get(epoch - 1), ends.get(epoch)
+    if before is not None:
+        done = epoch - 1 + (at - before) / each
+    else:
+        done = epoch - ((end if end is not None else at) - at) / each
+    return round(min(max(done, epoch - 1), epoch), 9)
 
 
 def _unrounded(placed: Sequence[Placed], columns: Columns) -> list[Placed]:

@@ -26,7 +26,7 @@ from epochcast.guard.limits import Allocation, Clock
 from epochcast.guard.log import LogWriter, read_log
 from epochcast.guard.ranks import Alone, Ranks, Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
-from epochcast.profiler.process_age import process_age
+from epochcast.profiler.machine import process_age
 from epochcast.records import Device, Plan, RunEvent, RunStarted, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import IO, cast
 
 import psutil
@@ -65,10 +64,14 @@ class WorkerProcess:
 
     Args:
         log: file that takes what the process and the user's code print.
+
+    Attributes:
+        usable: whether the last task, if there was any, was answered without a problem.
     """
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.usable = True
         self._scratch = tempfile.mkdtemp(prefix="epochcast-")
         package = str(Path(__file__).parents[2])
         with log.open("ab") as sink:
@@ -89,12 +92,7 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     def ask(
@@ -112,6 +110,7 @@ class WorkerProcess:
             WorkerDied: the process ended first.
             EpochcastError: the worker says that the task cannot be done.
         """
+        self.usable = False
         self._send(task)
         deadline = time.monotonic() + timeout
         while True:
@@ -119,6 +118,7 @@ class WorkerProcess:
             if reply.kind == "failed":
                 raise named(reply.error)(reply.text)
             if reply.kind != "phase":
+                self.usable = not reply.problem
                 return reply
             on_phase(reply.text)
 
@@ -197,34 +197,7 @@ class Workers:
 class KeptWorker(WorkerProcess):
     """One that goes on to the next task until one fails; ``KeptWorkers`` ends it."""
 
-    usable = True
-
-    def ask(
-        self, task: Task, timeout: float, on_phase: Callable[[str], None] = lambda phase: None
-    ) -> Reply:
-        """As ``WorkerProcess.ask``; whatever is not an answer leaves it unusable.
-
-        Args:
-            task: what to do.
-            timeout: seconds for the whole task.
-            on_phase: called with the name of each phase the task reports.
-
-        Raises:
-            WorkerTimeout: no answer in time.
-            WorkerDied: the process ended first.
-            EpochcastError: the worker says that the task cannot be done.
-        """
-        self.usable = False
-        reply = super().ask(task, timeout, on_phase)
-        self.usable = not reply.problem
-        return reply
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self.usable:
             self.kill()
 
@@ -248,19 +221,14 @@ class KeptWorkers(Workers):
             EpochcastError: the system refuses a log file or a process.
         """
         kept = self._kept.get(name)
-        if not (isinstance(kept, KeptWorker) and kept.usable):
+        if kept is None or not kept.usable:
             kept = self._kept[name] = super().start(name)
         return kept
 
     def __enter__(self) -> KeptWorkers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._kept.values():
             worker.kill()
 

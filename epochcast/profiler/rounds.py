@@ -62,36 +62,23 @@ class Observer(Protocol):
             device: that is measured; None where that is not known yet.
             data: where the training data comes from.
         """
+        return
 
     def phase(self, label: str, phase: str) -> None:
         """A phase of what is done with a configuration begins."""
+        return
 
     def finished(self, measurement: Measurement) -> None:
         """A trial has ended, well or not."""
+        return
 
     def warn(self, warning: Warning_) -> None:
         """Something happened that the sweep survives."""
+        return
 
 
-class SilentObserver:
+class SilentObserver(Observer):
     """Ignores everything."""
-
-    def begin(self, trials: int | None, done: int, device: Device | None, data: str) -> None:
-        """Say nothing.
-
-        Args:
-            trials, done, device, data: as of ``Observer.begin``; none is looked at.
-        """
-        return
-
-    def phase(self, label: str, phase: str) -> None:
-        return
-
-    def finished(self, measurement: Measurement) -> None:
-        return
-
-    def warn(self, warning: Warning_) -> None:
-        return
 
 
 class Ending(NamedTuple):

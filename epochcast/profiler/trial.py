@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,12 +28,13 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
+from torch.utils._pytree import tree_leaves
 
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import timing
-from epochcast.profiler.failures import is_out_of_memory, naming_layer
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.learning import Losses, heard, train_first_steps, whole_batches
 from epochcast.profiler.loop import TrainingLoop, config_of
@@ -194,6 +195,66 @@ def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:
         end = timer.mark()
         first.append(timer.seconds(start, end))
     return [*first, *timing.warm_up(stepper, end)]
+
+
+# How CPU and MPS allocators say it; CUDA raises torch.OutOfMemoryError.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that the device or the host had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(t in str(error) for t in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def naming_layer(model: nn.Module) -> Iterator[None]:
+    """Within it, an error in a forward pass becomes an error that names the layer.
+
+    Raises:
+        WorkloadError: a layer refused its input.
+    """
+    entered: list[tuple[str, nn.Module, str]] = []
+    handles = []
+    for name, module in model.named_modules():
+        handles += _hooks(name, module, entered)
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if not entered or is_out_of_memory(error):
+            raise
+        raise WorkloadError(_describe(*entered[-1], error)) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooks(name: str, module: nn.Module, entered: list[Any]) -> list[Any]:
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        entered.append((name, module, _shapes((args, kwargs))))
+
+    def leave(_: nn.Module, args: Any, output: Any) -> None:
+        while entered.pop()[1] is not module:  # layers within whose error the model has caught
+            continue
+
+    return [
+        module.register_forward_pre_hook(enter, with_kwargs=True),
+        module.register_forward_hook(leave),
+    ]
+
+
+def _describe(name: str, module: nn.Module, shapes: str, error: BaseException) -> str:
+    what = " ".join(repr(module).split())
+    described = what if len(what) <= 80 else type(module).__name__
+    where = f"layer {name!r}, {described}," if name else f"the model's own forward ({described})"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{where} failed on an input of shape {shapes}: {lines[0]}"
+
+
+def _shapes(args: Any) -> str:
+    shapes = [tuple(leaf.shape) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
+    return ", ".join(map(str, shapes)) or "()"
 
 
 def ready(spec: TrialSpec) -> timing.Stepper:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import IO
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
-from epochcast.profiler.process_age import process_age
+from epochcast.profiler.machine import process_age
 from epochcast.profiler.protocol import Description, Reply, Task
 from epochcast.records import from_json, to_json
 

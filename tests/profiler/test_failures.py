@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from epochcast.errors import DryRunError, WorkloadError
-from epochcast.profiler.failures import is_out_of_memory, naming_layer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.trial import is_out_of_memory, naming_layer
 from epochcast.profiler.workload import Workload
 
 

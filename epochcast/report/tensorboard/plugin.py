@@ -52,9 +52,9 @@ from epochcast.report.tensorboard.index import (
     find_indexes,
     read_index,
     slug,
+    span_of,
     summary_id,
 )
-from epochcast.report.tensorboard.spans import span_of
 from epochcast.units import format_bytes, format_count, format_percent, format_seconds
 
 _STATIC = Path(__file__).parent / "static"

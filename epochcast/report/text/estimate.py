@@ -2,6 +2,7 @@
 
 print_model      the form that each quantity took        print_capacities  the largest batch
 print_estimate   one run in full, or several in a table  print_compared    predicted against actual
+print_sides      two runs side by side
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from epochcast.units import (
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.outcomes import Comparison
+    from epochcast.costmodel.side_by_side import Side
     from epochcast.storage.query import Compared, Correction
 
 WORTH_A_WORD = 0.1  # of the time to compute
@@ -294,6 +296,63 @@ def print_how_to_follow(console: Console, asked: str, known: Sequence[str]) -> N
     others = f" (of {', '.join(known)} there are)" if known else ""
     text = FOLLOW.format(nothing=nothing.capitalize() if not asked else nothing + others)
     console.print(Text(text[0].upper() + text[1:]), soft_wrap=True)
+
+
+EVEN = 0.55  # a probability that tells neither from the other
+
+
+def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
+    """The answer, what A and B are, and their numbers.
+
+    Args:
+        console: where to print.
+        a, b: the runs.
+        faster: the probability that A is.
+    """
+    say(console, _answer(a, b, faster), "bold")
+    if a.length != b.length:
+        say(console, f"A makes {a.length} and B {b.length}: their totals are not of equal runs.")
+    for name, side in (("A", a), ("B", b)):
+        run = f"{side.length} of {side.workload}  {side.label}  on {side.device}"
+        say(console, f"{name}: {run}")
+    console.print()
+    rows = [
+        ("one epoch P50", a.epoch_seconds, b.epoch_seconds, format_seconds, "p50"),
+        *(
+            (f"total {level.upper()}", a.seconds, b.seconds, format_seconds, level)
+            for level in ("p10", "p50", "p90")
+        ),
+        ("memory P90", a.device_bytes, b.device_bytes, format_bytes, "p90"),
+        ("cost P50", a.money, b.money, format_money, "p50"),
+    ]
+    shown = [_row(*row) for row in rows if row[1] is not None or row[2] is not None]
+    headings = ("", "A", "B", "B / A")
+    print_columns(
+        console, dict(zip(headings, zip(*shown, strict=True), strict=True)), keys=1, left=("",)
+    )
+    print_warnings(console, {w: None for side in (a, b) for w in side.warnings})
+
+
+def _row(
+    name: str, a: Quantiles | None, b: Quantiles | None, form: Callable[[float], str], level: str
+) -> tuple[str, str, str, str]:
+    """One quantity of both, and how they compare."""
+    x, y = (None if q is None else float(getattr(q, level)) for q in (a, b))
+    ratio = "–" if not x or y is None else f"{y / x:.3g}"
+    return name, maybe(form, x), maybe(form, y), ratio
+
+
+def _answer(a: Side, b: Side, faster: float) -> str:
+    """``"A is faster with a probability of 97 %, B takes 1.31 times as long (P50)"``."""
+    (first, one), (second, other) = (("A", a), ("B", b)) if faster >= 0.5 else (("B", b), ("A", a))
+    sure = format_percent(max(faster, 1 - faster))
+    times = other.seconds.p50 / one.seconds.p50
+    if max(faster, 1 - faster) < EVEN:
+        return f"Neither is faster: A is with a probability of {format_percent(faster)}"
+    return (
+        f"{first} is faster with a probability of {sure}, as runs apart; "
+        f"{second} takes {times:.2f} times as long (P50)"
+    )
 
 
 def runs_table(runs: Sequence[Comparison], width: int) -> Table:

@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from epochcast.profiler import process_age as module
-from epochcast.profiler.process_age import process_age
+from epochcast.profiler import machine as module
+from epochcast.profiler.machine import process_age
 
-AGE = "from epochcast.profiler.process_age import process_age; print(process_age())"
+AGE = "from epochcast.profiler.machine import process_age; print(process_age())"
 linux = pytest.mark.skipif(not module.STAT.exists(), reason="there are no ticks to read")
 
 
