@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 OLDEST := build/oldest
 OLDEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) $(shell command -v python3.10) $(PYTHON))
-OLDEST_PACKAGES := click matplotlib msgspec numpy psutil 'psycopg[binary]' rich scikit-learn scipy sqlalchemy tensorboard viztracer
+OLDEST_PACKAGES := click matplotlib msgspec numpy psutil 'psycopg[binary]' rich scikit-learn scipy tensorboard viztracer
 OLDEST_TESTS := $(addprefix tests/,records importers storage test_units.py \
   costmodel/test_regression.py costmodel/test_features.py costmodel/test_prediction.py costmodel/test_scatter.py \
   planning/test_planner.py planning/test_cadence.py)

@@ -155,8 +155,9 @@ def test_torch_is_imported_in_few_places(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
-def test_sqlalchemy_is_imported_by_the_storage_alone(path: Path) -> None:
-    assert "sqlalchemy" not in packages(path) or folder_of(module_of(path)) == "storage"
+def test_databases_are_opened_by_the_storage_alone(path: Path) -> None:
+    drivers = {"sqlite3", "psycopg"} & packages(path)
+    assert not drivers or folder_of(module_of(path)) == "storage"
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

@@ -82,4 +82,4 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, epochcast; print(sorted({m.partition('.')[0] for m in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout
-    assert not any(f"'{name}'" in loaded for name in ("torch", "numpy", "sqlalchemy", "click"))
+    assert not any(f"'{name}'" in loaded for name in ("torch", "numpy", "sqlite3", "click"))

@@ -18,7 +18,7 @@ FRAMES = MappingProxyType({"TORCH_SYMBOLIZE_MODE": "dladdr", "TORCH_DISABLE_ADDR
 EAGER = MappingProxyType({"CUDA_MODULE_LOADING": "EAGER"})
 
 TORCH = ("torch", "psutil")
-PACKAGE = (*TORCH, "click", "msgspec", "numpy", "rich", "scipy", "sklearn", "sqlalchemy")
+PACKAGE = (*TORCH, "click", "msgspec", "numpy", "rich", "scipy", "sklearn")
 TORCH_ALONE = "device"  # the part that runs without the package's dependencies
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -46,10 +46,15 @@ from epochcast.storage.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The measurements that answer a question, and what to say about the choice."""
+    """The measurements that answer a question, and what to say about the choice.
+
+    Attributes:
+        standing_for: of measurements that stand for others like them, how many there are, by key.
+    """
 
     measurements: tuple[Measurement, ...]
     warnings: tuple[Warning_, ...] = ()
+    standing_for: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def newest(self) -> Measurement:
@@ -59,19 +64,29 @@ class Selection:
     @property
     def trials(self) -> int:
         """How many succeeded."""
-        return sum(m.status == "ok" for m in self.measurements)
+        return sum(self.standing_for.get(m.key, 1) for m in self.measurements if m.status == "ok")
 
 
-def selections(measurements: Iterable[Measurement]) -> tuple[Selection, ...]:
+def selections(
+    measurements: Iterable[Measurement], standing_for: Mapping[str, int] | None = None
+) -> tuple[Selection, ...]:
     """The rule of which measurements count: of each workload on each device, one selection.
 
     It has what was measured of the newest code and data that succeeded, and the failures of that
     code, which may not know their data. The last selection holds the newest success of all.
+
+    Args:
+        measurements: all, or of those alike in workload, device, code, data and status the newest.
+        standing_for: in that case, how many each of them stands for, by its key.
     """
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for m in measurements:
         groups.setdefault((m.workload, m.device.key), []).append(m)
-    wholes = (Selection(measurements=tuple(group)) for group in reversed(groups.values()))
+    counts = standing_for or {}
+    wholes = (
+        Selection(measurements=tuple(group), standing_for=counts)
+        for group in reversed(groups.values())
+    )
     found = map(_of_newest_origin, wholes)
     return tuple(sorted(found, key=lambda s: (s.newest.status == "ok", s.newest.created_at)))
 
@@ -83,7 +98,7 @@ def _of_newest_origin(group: Selection) -> Selection:
         for m in group.measurements
         if m.source == newest.source and (m.data == newest.data or m.status != "ok")
     ]
-    return Selection(measurements=tuple(kept))
+    return replace(group, measurements=tuple(kept))
 
 
 def select(store: Store, workload: str | None = None, device: str | None = None) -> Selection:
@@ -102,22 +117,27 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             ``PredictionError``.
     """
     target = canonical(workload) if workload else None
-    found = selections(store.measurements(target))
-    if not found:
-        raise _nothing_stored(store, target)
-    name = found[-1].newest.workload
-    mine = [s for s in found if s.newest.workload == name]
-    fitting = [s for s in mine if _is_on(s, device)]
+    stored = store.workloads()
+    name = target or (stored[-1] if stored else "")
+    if name not in stored:
+        raise _nothing_stored(store, target, stored)
+    counts = {m.key: (m, trials) for m, trials in store.newest(name)}
+    found = selections(
+        (m for m, _ in counts.values()), {key: trials for key, (_, trials) in counts.items()}
+    )
+    fitting = [s for s in found if _is_on(s, device)]
     if not fitting:
-        devices = {s.newest.device.id: s.newest.device.label for s in mine}
+        devices = {s.newest.device.id: s.newest.device.label for s in found}
         known = ", ".join(f"{id_}: {label}" for id_, label in devices.items())
         raise PredictionError(
             f"{name} was not probed on {device!r}, only on {known}; "
             f"give one of their ids, or probe there: epochcast probe {name}"
             + _on_torch_device(device)
         )
-    chosen = _most_measured(fitting)
-    return replace(chosen, warnings=tuple(_choices(found, chosen, workload)))
+    device_key = _most_measured(fitting).newest.device.key
+    (chosen,) = selections(store.measurements(name, device_key=device_key))
+    others = () if workload else tuple(other for other in stored if other != name)
+    return replace(chosen, warnings=tuple(_choices(found, chosen, others)))
 
 
 def _on_torch_device(device: str | None) -> str:
@@ -146,18 +166,22 @@ def _is_on(selection: Selection, device: str | None) -> bool:
 
 
 def _choices(
-    found: Sequence[Selection], chosen: Selection, asked: str | None
+    found: Sequence[Selection], chosen: Selection, workloads: Sequence[str]
 ) -> Iterator[Warning_]:
-    """What was chosen where there was a choice, and whether the code has changed since."""
+    """What was chosen where there was a choice, and whether the code has changed since.
+
+    Args:
+        found: of the workload, on every device.
+        chosen: of them.
+        workloads: that could have been chosen, too.
+    """
     newest = chosen.newest
-    workloads = {s.newest.workload for s in found}
-    if asked is None and len(workloads) > 1:
-        names = ", ".join(sorted(workloads - {newest.workload}))
-        yield _note("chose-workload", workload=newest.workload, others=names)
+    if workloads:
+        yield _note("chose-workload", workload=newest.workload, others=", ".join(sorted(workloads)))
     others = [
         f"{s.newest.device.id} ({s.newest.device.unlike(newest.device)}; {_trials(s.trials)})"
         for s in found
-        if s.newest.workload == newest.workload and s.newest.device.key != newest.device.key
+        if s.newest.device.key != newest.device.key
     ]
     if others:
         device = f"{newest.device.label}, {_trials(chosen.trials)}"
@@ -215,12 +239,11 @@ def _note(code: str, **details: str) -> Warning_:
     return Warning_(code=code, details=tuple(details.items()))
 
 
-def _nothing_stored(store: Store, workload: str | None) -> EpochcastError:
+def _nothing_stored(store: Store, workload: str | None, stored: Sequence[str]) -> EpochcastError:
     """An empty store is as good as none, which is a ``StoreError``, too."""
-    stored = sorted({m.workload for m in store.measurements()})
     command = f"epochcast probe {workload or 'mnist-mlp'} --batch-sizes 32,64,128,256"
     if stored:
-        names = ", ".join(stored)
+        names = ", ".join(sorted(stored))
         return PredictionError(f"no measurements of {workload!r}, only of {names}; run: {command}")
     return StoreError(f"no measurements yet in {store.label}; run: {command}")
 

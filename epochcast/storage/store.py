@@ -6,7 +6,7 @@
                    epochcast_models       (fitted models as JSON, by what they rest on) ──▶ predict
                    epochcast_meta         (the schema of these tables)
 
-database.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server.
+tables.py makes these tables. The same code runs on a SQLite file and on a PostgreSQL server.
 """
 
 from __future__ import annotations
@@ -18,28 +18,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
-from sqlalchemy import Column, Connection, Table, delete, func, insert, select
-
 from epochcast.errors import StoreError
 from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
 from epochcast.records.measurement import share_a_number
-from epochcast.storage.database import (
-    FOOTPRINTS,
-    MEASUREMENTS,
-    MODELS,
-    OUTCOMES,
-    Address,
-    Database,
-    check_file,
+from epochcast.storage.address import Address, check_file, locate, make_folders
+from epochcast.storage.database import Connection, Database
+from epochcast.storage.tables import (
     empty_database,
-    locate,
-    make_folders,
     nothing_yet,
     prepare_tables,
+    require_current,
 )
 
 _Record = TypeVar("_Record")
+_Result = TypeVar("_Result")
+Row = Mapping[str, Any]  # values by their columns
 
+_MEASUREMENTS = ("epochcast_measurements", "key")  # a table, and its column that names a record
+_FOOTPRINTS = ("epochcast_footprints", "key")
+_OUTCOMES = ("epochcast_outcomes", "run")
+_MODELS = ("epochcast_models", "key")
 KEPT_MODELS = 20  # cached fits; each new measurement makes the older ones useless
 
 
@@ -94,13 +92,21 @@ class Store:
         """Whether it has been made; one that is made late is not, until something is stored."""
         return self._make is None
 
-    def _written(self) -> Database:
-        """The database to write to, made if it was to be made late."""
+    def _write(self, work: Callable[[Connection], _Result]) -> _Result:
+        """Write all that ``work`` does, or nothing; a store that is to be made late is made."""
         if self._make is not None:
             made, self._make = self._make(), None
             self._database.close()
             self._database = made
-        return self._database
+
+        def checked(connection: Connection) -> _Result:
+            require_current(connection, self.label)
+            return work(connection)
+
+        return self._database.write(checked)
+
+    def _select(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._database.read(lambda connection: connection.execute(sql, values).fetchall())
 
     def close(self) -> None:
         """Close the connections; the store can no longer be used."""
@@ -131,12 +137,14 @@ class Store:
         if problem := share_a_number(known):
             raise StoreError(problem)
         rows = {measurement.key: _row(measurement) for measurement in known}
-        with self._written().write() as connection:
-            for row in rows.values():
-                _replace(connection, MEASUREMENTS, MEASUREMENTS.c.key, row)
+        self._write(lambda connection: _replace(connection, _MEASUREMENTS, rows.values()))
 
     def measurements(
-        self, workload: str | None = None, source: str | None = None, status: str | None = None
+        self,
+        workload: str | None = None,
+        source: str | None = None,
+        status: str | None = None,
+        device_key: str | None = None,
     ) -> tuple[Measurement, ...]:
         """All measurements that match, in the order they were added.
 
@@ -144,13 +152,47 @@ class Store:
             workload: its name, as measurements have it; None for all.
             source: fingerprint of its code; None for all versions.
             status: ``"ok"``, ``"oom"``, ``"timeout"`` or ``"crashed"``; None for all.
+            device_key: of the device; None for all.
 
         Raises:
             StoreError: the store cannot be read, or holds a record of a newer schema.
         """
         wanted = {"workload": workload, "source": source, "status": status}
-        rows = self._documents(MEASUREMENTS, MEASUREMENTS.c.key, wanted)
+        rows = self._documents(_MEASUREMENTS, wanted | {"device_key": device_key})
         return tuple(self._decode(key, document) for key, document in rows)
+
+    def newest(self, workload: str) -> list[tuple[Measurement, int]]:
+        """Of each device, version of the code, data and status the newest one, and how many.
+
+        What is to be read of a workload can be decided by these, the oldest first.
+        """
+        rows = self._select(
+            "SELECT m.key, m.document, g.trials FROM epochcast_measurements m JOIN ("
+            " SELECT id, count(*) OVER (PARTITION BY device_key, source, data, status) AS trials,"
+            " row_number() OVER (PARTITION BY device_key, source, data, status"
+            " ORDER BY created_at DESC, id) AS place"
+            " FROM epochcast_measurements WHERE workload = ?"
+            ") g ON g.id = m.id WHERE g.place = 1 ORDER BY m.id",
+            workload,
+        )
+        return [(self._decode(key, document), trials) for key, document, trials in rows]
+
+    def workloads(self) -> tuple[str, ...]:
+        """The names of all workloads that were measured, the one measured last, well, at the end.
+
+        Each name is looked up in the index behind the one before, so that a million measurements
+        of a thousand workloads take a thousand steps.
+        """
+        names = self._select(
+            "WITH RECURSIVE names(name) AS (SELECT min(workload) FROM epochcast_measurements"
+            " UNION ALL SELECT (SELECT min(workload) FROM epochcast_measurements"
+            " WHERE workload > names.name) FROM names WHERE names.name IS NOT NULL)"
+            " SELECT name FROM names WHERE name IS NOT NULL"
+        )
+        order = "SELECT workload FROM epochcast_measurements {} ORDER BY created_at DESC LIMIT 1"
+        newest = self._select(order.format("WHERE status = 'ok'")) or self._select(order.format(""))
+        last = [name for (name,) in newest]
+        return (*(name for (name,) in names if name not in last), *last)
 
     def get(self, key_prefix: str) -> Measurement:
         """The one measurement whose key starts with ``key_prefix``.
@@ -159,9 +201,8 @@ class Store:
             StoreError: none does, or several do.
         """
         key = self.whole_key(key_prefix)
-        query = select(MEASUREMENTS.c.document).where(MEASUREMENTS.c.key == key)
-        with self._database.read() as connection:
-            return self._decode(key, connection.scalars(query).one())
+        found = self._select("SELECT document FROM epochcast_measurements WHERE key = ?", key)
+        return self._decode(key, found[0][0])
 
     def whole_key(self, key_prefix: str) -> str:
         """The one key that starts with ``key_prefix``, even if its record cannot be read.
@@ -169,10 +210,12 @@ class Store:
         Raises:
             StoreError: none does, or several do.
         """
-        column = MEASUREMENTS.c.key
-        query = select(column).where(column.startswith(key_prefix, autoescape=True))
-        with self._database.read() as connection:
-            keys = connection.scalars(query.order_by(MEASUREMENTS.c.id)).all()
+        found = self._select(
+            "SELECT key FROM epochcast_measurements WHERE substr(key, 1, ?) = ? ORDER BY id",
+            len(key_prefix),
+            key_prefix,
+        )
+        keys = [key for (key,) in found]
         if not keys:
             raise StoreError(f"no measurement in {self.label} has a key like {key_prefix!r}")
         if len(keys) > 1:
@@ -185,18 +228,17 @@ class Store:
 
     def remove(self, keys: Iterable[str]) -> int:
         """Remove measurements by their whole keys, all at once; how many there were."""
-        with self._written().write() as connection:
-            return sum(
-                connection.execute(delete(MEASUREMENTS).where(MEASUREMENTS.c.key == key)).rowcount
-                for key in keys
-            )
+        delete, known = "DELETE FROM epochcast_measurements WHERE key = ?", tuple(keys)
+
+        def remove(connection: Connection) -> int:
+            return sum(int(connection.execute(delete, (key,)).rowcount) for key in known)
+
+        return self._write(remove)
 
     def export(self, stream: TextIO) -> int:
         """Write every measurement as a line of JSON, as it is stored; how many there are."""
-        query = select(MEASUREMENTS.c.document).order_by(MEASUREMENTS.c.id)
-        with self._database.read() as connection:
-            documents = connection.scalars(query).all()
-        stream.writelines(f"{document}\n" for document in documents)
+        documents = self._select("SELECT document FROM epochcast_measurements ORDER BY id")
+        stream.writelines(f"{document}\n" for (document,) in documents)
         return len(documents)
 
     def import_(self, stream: Iterable[str]) -> int:
@@ -227,16 +269,17 @@ class Store:
         Raises:
             StoreError: they could not be saved; the store is as it was before.
         """
-        with self._written().write() as connection:
-            for config, footprint in footprints.items():
-                row = {
-                    "key": _footprint_key(workload, source, data, config),
-                    "workload": workload,
-                    "source": source,
-                    "data": data,
-                    "document": to_json((config, footprint)),
-                }
-                _replace(connection, FOOTPRINTS, FOOTPRINTS.c.key, row)
+        rows = [
+            {
+                "key": _footprint_key(workload, source, data, config),
+                "workload": workload,
+                "source": source,
+                "data": data,
+                "document": to_json((config, footprint)),
+            }
+            for config, footprint in footprints.items()
+        ]
+        self._write(lambda connection: _replace(connection, _FOOTPRINTS, rows))
 
     def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
         """What was counted in dry runs of one version of a workload's code on the same data.
@@ -250,7 +293,7 @@ class Store:
             StoreError: the store cannot be read.
         """
         wanted = {"workload": workload, "source": source, "data": data}
-        rows = self._documents(FOOTPRINTS, FOOTPRINTS.c.key, wanted)
+        rows = self._documents(_FOOTPRINTS, wanted)
         return dict(from_json(document, tuple[RunConfig, Footprint]) for _, document in rows)
 
     def add_outcome(self, outcome: RunOutcome) -> None:
@@ -259,15 +302,8 @@ class Store:
         Raises:
             StoreError: it could not be saved; the store is as it was before.
         """
-        row = {
-            "run": outcome.run,
-            "workload": outcome.workload,
-            "source": outcome.source,
-            "device_key": outcome.device.key,
-            "document": to_json(outcome),
-        }
-        with self._written().write() as connection:
-            _replace(connection, OUTCOMES, OUTCOMES.c.run, row)
+        rows = [_outcome_row(outcome)]
+        self._write(lambda connection: _replace(connection, _OUTCOMES, rows))
 
     def outcomes(
         self, workload: str | None = None, device_key: str | None = None
@@ -278,38 +314,43 @@ class Store:
             StoreError: the store cannot be read, or holds a record of a newer schema.
         """
         wanted = {"workload": workload, "device_key": device_key}
-        rows = self._documents(OUTCOMES, OUTCOMES.c.run, wanted)
+        rows = self._documents(_OUTCOMES, wanted)
         return tuple(self._decode_outcome(run, document) for run, document in rows)
 
     def remove_outcome(self, run: str) -> bool:
         """Forget what a run took; whether there was anything to forget."""
-        with self._written().write() as connection:
-            found = connection.execute(delete(OUTCOMES).where(OUTCOMES.c.run == run))
-            return found.rowcount > 0
+        delete = "DELETE FROM epochcast_outcomes WHERE run = ?"
+        return bool(self._write(lambda connection: connection.execute(delete, (run,)).rowcount))
 
     def cached_model(self, key: str) -> str | None:
         """The document cached under ``key``; None if there is none."""
-        with self._database.read() as connection:
-            return connection.scalar(select(MODELS.c.document).where(MODELS.c.key == key))
+        found = self._select("SELECT document FROM epochcast_models WHERE key = ?", key)
+        return found[0][0] if found else None
 
     def cache_model(self, key: str, document: str) -> bool:
         """Cache a fitted model's document; False where the store cannot be written."""
+
+        def cache(connection: Connection) -> None:
+            _replace(connection, _MODELS, [{"key": key, "document": document}])
+            newest = connection.execute("SELECT max(id) FROM epochcast_models").fetchone()[0]
+            old = (newest - KEPT_MODELS,)
+            connection.execute("DELETE FROM epochcast_models WHERE id <= ?", old)
+
         try:
-            with self._written().write() as connection:
-                _replace(connection, MODELS, MODELS.c.key, {"key": key, "document": document})
-                _forget_old_models(connection)
+            self._write(cache)
         except StoreError:
             return False
         return True
 
     def _documents(
-        self, table: Table, key: Column[Any], wanted: Mapping[str, str | None]
-    ) -> list[tuple[str, str]]:
+        self, table: tuple[str, str], wanted: Mapping[str, str | None]
+    ) -> list[tuple[Any, ...]]:
         """Keys and documents of the rows whose columns have the values wanted, the oldest first."""
-        where = [table.c[name] == value for name, value in wanted.items() if value is not None]
-        query = select(key, table.c.document).where(*where).order_by(table.c.id)
-        with self._database.read() as connection:
-            return [(name, document) for name, document in connection.execute(query)]
+        name, key = table
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "1 = 1"
+        sql = f"SELECT {key}, document FROM {name} WHERE {where} ORDER BY id"
+        return self._select(sql, *given.values())
 
     def _decode(self, key: str, document: str) -> Measurement:
         remedy = f"probes remove {key}"
@@ -341,11 +382,12 @@ def _made(address: Address, create: bool) -> Database:
     return database
 
 
-def _row(measurement: Measurement) -> dict[str, Any]:
+def _row(measurement: Measurement) -> Row:
     return {
         "key": measurement.key,
         "workload": measurement.workload,
         "source": measurement.source,
+        "data": measurement.data,
         "device_key": measurement.device.key,
         "status": measurement.status,
         "round": measurement.round,
@@ -355,12 +397,27 @@ def _row(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _replace(
-    connection: Connection, table: Table, key: Column[Any], row: Mapping[str, Any]
-) -> None:
-    """Insert a row under a new id, in place of the one with the same key."""
-    connection.execute(delete(table).where(key == row[key.name]))
-    connection.execute(insert(table).values(row))
+def _outcome_row(outcome: RunOutcome) -> Row:
+    return {
+        "run": outcome.run,
+        "workload": outcome.workload,
+        "source": outcome.source,
+        "device_key": outcome.device.key,
+        "document": to_json(outcome),
+    }
+
+
+def _replace(connection: Connection, table: tuple[str, str], rows: Iterable[Row]) -> None:
+    """Insert rows under new ids, in place of those with the same keys."""
+    known = tuple(rows)
+    if not known:
+        return
+    name, key = table
+    columns, places = ", ".join(known[0]), ", ".join("?" * len(known[0]))
+    connection.executemany(f"DELETE FROM {name} WHERE {key} = ?", [(row[key],) for row in known])
+    connection.executemany(
+        f"INSERT INTO {name} ({columns}) VALUES ({places})", [tuple(row.values()) for row in known]
+    )
 
 
 def _parse_lines(stream: Iterable[str]) -> list[Measurement]:
@@ -385,8 +442,3 @@ def _parse_line(number: int, text: str) -> Measurement:
 
 def _footprint_key(workload: str, source: str, data: str, config: RunConfig) -> str:
     return hashlib.sha256(repr((workload, source, data, config)).encode()).hexdigest()[:16]
-
-
-def _forget_old_models(connection: Connection) -> None:
-    newest = connection.scalar(select(func.max(MODELS.c.id))) or 0
-    connection.execute(delete(MODELS).where(MODELS.c.id <= newest - KEPT_MODELS))

@@ -325,7 +325,7 @@ def test_nothing_heavy_is_loaded(probed: Path, arguments: list[str]) -> None:
     loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert loaded.isdisjoint(HEAVY)
     if arguments == ["--help"]:
-        assert loaded.isdisjoint({"numpy", "sqlalchemy", "rich", "msgspec"})
+        assert loaded.isdisjoint({"numpy", "sqlite3", "rich", "msgspec"})
 
 
 def test_the_checkout_runs_without_being_installed(here: Path) -> None:

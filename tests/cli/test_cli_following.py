@@ -19,7 +19,7 @@ from epochcast.cli.watching import growing, print_lines
 from epochcast.guard.log import LogReader, LogWriter, decode_event
 from epochcast.records import EpochDone, RunEvent
 
-HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas", "sqlalchemy")
+HEAVY = ("torch", "tensorboard", "sklearn", "scipy", "matplotlib", "pandas")
 EVENTS = sample_runs.drifting()
 
 

@@ -18,8 +18,9 @@ from strategies import CPU, make_measurement, make_outcome
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.records import SCHEMA, RunConfig, Timeline
-from epochcast.storage import database as tables
-from epochcast.storage.database import APPLICATION_ID, Database, _set_up_sqlite, locate
+from epochcast.storage import tables
+from epochcast.storage.address import APPLICATION_ID, locate
+from epochcast.storage.database import Database
 from epochcast.storage.store import KEPT_MODELS, Store
 
 # In a process of its own: open the store in argv[1], add argv[2] measurements of the workload
@@ -361,8 +362,9 @@ def test_a_record_without_optional_fields_is_read(store):
     )
     execute(
         file_of(store),
-        "INSERT INTO epochcast_measurements (key, workload, source, device_key, status, round, "
-        f"created_at, schema, document) VALUES ('k', 'old', '', 'd', 'ok', 0, '', 1, '{document}')",
+        "INSERT INTO epochcast_measurements (key, workload, source, data, device_key, status, round, "
+        "created_at, schema, document) "
+        f"VALUES ('k', 'old', '', '', 'd', 'ok', 0, '', 1, '{document}')",
     )
     (measurement,) = store.measurements(workload="old")
     assert (measurement.config.batch_size, measurement.step_seconds) == (8, (0.5,))
@@ -489,8 +491,8 @@ def test_a_full_disk_loses_nothing(tmp_path):
 def test_a_full_disk_does_not_fail_a_prediction(store):
     small = Database(locate(folder=store.folder))
     (pages,) = execute(file_of(store), "PRAGMA page_count")[0]
-    with small.read() as connection:  # the limit belongs to this connection, which is used again
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    # the limit belongs to this connection, which is used again
+    small.read(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}"))
     limited = Store(small, locate(folder=store.folder))
     assert limited.cache_model("key", "x" * 100_000) is False
     with pytest.raises(StoreError, match="free some space") as caught:
@@ -541,33 +543,20 @@ def test_a_kill_while_the_store_is_made(tmp_path):
             store.add(make_measurement())
 
 
-def test_what_was_acknowledged_survives_a_power_cut():
+def test_what_was_acknowledged_survives_a_power_cut(store):
     """SQLite's EXTRA and FULL wait for the disk, NORMAL and OFF do not; FULL is 2."""
-    connection = sqlite3.connect(":memory:")
-    connection.execute("PRAGMA synchronous = OFF")
-    _set_up_sqlite(connection, None)
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    connection.close()
-
-
-def test_every_connection_waits_for_the_disk(store):
     database = Database(locate(str(file_of(store))))
-    with database.write() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    row = database.write(lambda c: c.execute("PRAGMA synchronous").fetchone())
+    assert row == (2,)
+    database.close()
 
 
 def test_the_file_is_marked_as_ours(store):
     assert execute(file_of(store), "PRAGMA application_id") == [(APPLICATION_ID,)]
     found = execute(file_of(store), "SELECT name FROM sqlite_master WHERE type = 'table'")
     ours = {name for (name,) in found if not str(name).startswith("sqlite_")}
-    tables_of_ours = (
-        tables.META,
-        tables.MEASUREMENTS,
-        tables.MODELS,
-        tables.FOOTPRINTS,
-        tables.OUTCOMES,
-    )
-    assert ours == {table.name for table in tables_of_ours}
+    kinds = ("meta", "measurements", "models", "footprints", "outcomes")
+    assert ours == {f"epochcast_{kind}" for kind in kinds}
 
 
 def test_a_name_that_is_not_unicode_is_a_clear_error(store):

@@ -19,7 +19,8 @@ import pytest
 from strategies import make_measurement
 
 from epochcast.errors import StoreError
-from epochcast.storage.database import Database, locate
+from epochcast.storage.address import locate
+from epochcast.storage.database import Database
 from epochcast.storage.store import Store
 
 PASSWORD = "s3cr3t-word"
@@ -165,10 +166,13 @@ def test_sweeps_at_once_share_a_new_store_and_its_keys(url, tmp_path):
 def test_a_writer_that_does_not_end(url, tmp_path):
     with Store.open(url, folder=tmp_path) as store:
         impatient = Store(Database(locate(url), busy_seconds=0.01), locate(url, tmp_path))
-        with store._database.write():
+
+        def while_writing(_connection: object) -> None:
             with pytest.raises(StoreError, match="another process kept it busy"):
                 impatient.add(make_measurement())
             assert impatient.measurements() == ()
+
+        store._database.write(while_writing)
         impatient.add(make_measurement())
         impatient.close()
         assert len(store.measurements()) == 1
@@ -198,7 +202,7 @@ def test_nothing_is_made_for_reading(url, socket_folder, tmp_path):
 def test_other_tables_are_left_alone(url, socket_folder, tmp_path):
     import psycopg
 
-    name = locate(url).url.database
+    name = url.partition("?")[0].rpartition("/")[2]
     with psycopg.connect(host=str(socket_folder), user=server_user(), dbname=name) as connection:
         connection.execute("CREATE TABLE runs (id integer)")
         connection.execute("INSERT INTO runs VALUES (7)")
