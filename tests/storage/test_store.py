@@ -362,8 +362,8 @@ def test_a_record_without_optional_fields_is_read(store):
     )
     execute(
         file_of(store),
-        "INSERT INTO epochcast_measurements (key, workload, source, data, device_key, status, round, "
-        "created_at, schema, document) "
+        "INSERT INTO epochcast_measurements (key, workload, source, data, device_key, status, "
+        "round, created_at, schema, document) "
         f"VALUES ('k', 'old', '', '', 'd', 'ok', 0, '', 1, '{document}')",
     )
     (measurement,) = store.measurements(workload="old")
