@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from epochcast.errors import MissingDependency, StoreError
 from epochcast.storage.address import APPLICATION_ID, Address
+from epochcast.units import format_seconds
 
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
@@ -133,10 +134,11 @@ class Database:
                 if not (self._reached and self._is_passing(error)):
                     raise StoreError(why) from error
                 if pause is None:
-                    waited = f"no answer after {tried} tries in {sum(self._pauses):.0f} s"
+                    waited = f"no answer to {tried} tries in {format_seconds(sum(self._pauses))}"
                     raise StoreError(f"{why}; {waited}; what was saved before is kept") from error
             if tried == 1:  # a connection that a restart cut while it was idle is no news
-                _log.warning("%s; trying again for up to %.0f s", why, sum(self._pauses))
+                longest = format_seconds(sum(self._pauses))
+                _log.warning("%s; trying again for up to %s", why, longest)
             time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 

@@ -1,6 +1,6 @@
 """What may reach a terminal: text that moves no cursor, in letters that its encoding has.
 
-knob names, messages, metrics ──printable──▶ no escape sequences, no control characters
+knob names, messages, metrics ──printable──▶ no escape sequences, no control characters, no passwords
 sys.stdout, sys.stderr ────tolerate──▶ "90 % ± 5 %" to ASCII as "90 % +- 5 %", never an error
 """
 
@@ -11,6 +11,8 @@ import sys
 import unicodedata
 from io import TextIOWrapper
 from typing import TextIO
+
+from epochcast.storage.address import masked
 
 SUBSTITUTE = "?"
 # What our texts are written with, where the encoding lacks it; other letters lose their accents.
@@ -40,8 +42,10 @@ _ASCII = "epochcast_ascii"
 def printable(text: str, keep: str = "\n\t") -> str:
     """A text whose control characters, escape sequences and direction marks do nothing.
 
-    What is in ``keep`` stays; other white space becomes a blank, all else a question mark.
+    What is in ``keep`` stays; other white space becomes a blank, all else a question mark. Nor does
+    the password of a URL reach a terminal, whoever repeats what was typed.
     """
+    text = masked(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else _harmless(c) for c in text)
