@@ -1,6 +1,6 @@
 """What may reach a terminal: text that moves no cursor, in letters that its encoding has.
 
-knob names, messages, metrics ──printable──▶ no escape sequences, no control characters, no passwords
+knob names, messages, metrics ──printable──▶ no escape sequences, no controls, no passwords
 sys.stdout, sys.stderr ────tolerate──▶ "90 % ± 5 %" to ASCII as "90 % +- 5 %", never an error
 """
 
