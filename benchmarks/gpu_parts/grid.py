@@ -6,7 +6,7 @@ from typing import Any
 
 from comparison import evaluation, scoreboard
 from comparison.grids import Grid
-from comparison.splits import BATCH_SIZES, LARGEST
+from comparison.splits import BATCH_SIZES, SPLITS
 
 import epochcast as ec
 from epochcast.records.documents import to_builtins
@@ -16,7 +16,13 @@ from gpu_parts.probes import as_documents
 ROUNDS = 3  # two to fit on, one to be compared with
 SECONDS, DRY_SECONDS = 0.2, 0.02  # timed in each visit
 MEASURING_SHARE = 0.8  # of the time
-GRID = Grid(target="mnist-mlp", batch_sizes=(64, 256, 512, 2048), knob="width", values=(512, 2048))
+GRID = Grid(  # computing decides there, where images of an MLP would measure their loader
+    target="char-gpt",
+    batch_sizes=(8, 16, 32, 64, 128),
+    knob="width",
+    values=(192, 384, 768),
+    fixed={"layers": 6, "heads": 6, "context": 256},
+)
 DRY_GRID = Grid(target="digits-mlp", batch_sizes=(16, 32, 64), knob="width", values=(16,))
 
 
@@ -35,7 +41,7 @@ def run(here: Situation) -> None:
         store=str(here.work / "store-accuracy" / "store.sqlite"),
     )
     here.emit("measurements", measurements=as_documents(measurements))
-    names = (BATCH_SIZES,) if here.dry else (BATCH_SIZES, LARGEST)
+    names = (BATCH_SIZES,) if here.dry else SPLITS
     cases = evaluation.all_cases(measurements, names=names)
     here.emit("tables", rows=[plain(to_builtins(score)) for score in scoreboard.all_scores(cases)])
 
