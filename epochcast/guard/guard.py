@@ -92,6 +92,7 @@ class Guard:
         self._clock, self._folder, self._write = clock or SystemClock(), folder, write
         self._alone, self._decides = self.ranks.size == 1, self.ranks.rank == 0
         self._bus = EventBus(watchers if self._decides else ())
+        self._asked = False
         self._controller = Controller.of_plan(self.plan, self.policy)
         self._ledger_failed = False
         now, wall = self._clock.monotonic(), self._clock.wall()
@@ -242,6 +243,7 @@ class Guard:
         fitting = (self._stop_at - now) / bound
         apart = max(1, int(min(AGREE_SECONDS / bound, fitting, 1e6)))
         short = StopReason.BUDGET if fitting < 1 else None
+        short = StopReason.SIGNAL if self._asked else short
         reason, self._until_agreement = agree(self.ranks, self.signals, short, apart)
         if reason is not None:
             seconds = self.state.epoch.training(now)
@@ -342,6 +344,13 @@ class Guard:
         self.state = self.state.stopped(reason)
         self.save()
         self._note(self._clock.monotonic(), durable=True)
+
+    def ask_to_leave(self) -> None:
+        """The next step is the last, as after a signal, but the process goes on to its own end.
+
+        Processes that train together have to be asked before the same step.
+        """
+        self._asked, self._note_at, self._until_agreement = True, self._clock.monotonic(), 1
 
     def close(self, failed: bool = False) -> None:
         """The loop was left.

@@ -28,6 +28,13 @@ SAVE_SPEED = 50e6  # bytes a second, written and flushed to a slow disk
 QUICKER = 0.97  # that an epoch may end than its steps say
 NOTICED_SECONDS = 2.5  # until all processes of a framework have seen the request, and agreed
 STEPS = 2.0  # of the slowest of late, until the script looks
+STOPS = {  # by the feature that tells of it; the first one that is seen counts
+    "epochcast": "its own guard's stop",
+    "lightning": "Lightning's own stop",
+    "transformers": "Trainer's own stop",
+    "keras": "Keras's own stop",
+}
+EVALUATING = ("lightning", "transformers", "keras")  # once more, and saving, when stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +48,7 @@ class Asking:
         planned: prices; 0 where there is no plan.
         startup: seconds until the first step.
         processes: that train together.
-        evaluates: whether the script evaluates and saves once more when it was stopped, as those
-            of Lightning and Trainer do.
+        way: whose own stop it is, of ``STOPS``; None for a signal.
     """
 
     tracker: Tracker
@@ -51,7 +57,7 @@ class Asking:
     planned: UnitPrices
     startup: float
     processes: int
-    evaluates: bool
+    way: str | None
 
     @property
     def lead(self) -> float:
@@ -59,7 +65,8 @@ class Asking:
         step = STEPS * self.tracker.pace.slowest
         leave = LEAVE_SECONDS + LEAVE_SHARE * self.startup
         leave += LAUNCHER_SECONDS if self.processes > 1 else 0.0
-        more = NOTICED_SECONDS + self.evaluation + self.save if self.evaluates else 0.0
+        more = NOTICED_SECONDS if self.way else 0.0
+        more += self.evaluation + self.save if self.way in EVALUATING else 0.0
         return self.tracker.gap_within + step + self.save + leave + more
 
     @property

@@ -44,7 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         trace: file for a torch.profiler trace of a few steps; none where empty.
         trace_steps: that are traced, in the second training pass (a loop: after ten steps).
         stop_file: in mode ``watch``: once it is there the script is asked to stop in the way that
-            its framework has, Lightning or Trainer; others are not (send them a signal).
+            the guard of a followed plan has, or Lightning, Trainer or Keras; others are not (send
+            them a signal).
     """
 
     folder: str

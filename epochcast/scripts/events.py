@@ -309,7 +309,8 @@ class Feature(_Event, frozen=True, kw_only=True, tag="feature"):
 
     Attributes:
         name: ``grad-scaler``, ``autocast``, ``compile``, ``lightning``, ``transformers``,
-            ``keras``, ``accelerate``, ``ddp``, ``fsdp``, ``endless-next``; ``fetched``: a loader of
+            ``keras``, ``accelerate``, ``epochcast`` (it follows a plan), ``ddp``, ``fsdp``,
+            ``endless-next``; ``fetched``: a loader of
             which single batches are taken; ``trained``, each time a framework has trained; …
         detail: e.g. the data type of autocast, the version of the framework, a loader's number.
     """

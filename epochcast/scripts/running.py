@@ -28,6 +28,7 @@ from epochcast.guard.limits import Allocation
 from epochcast.guard.run_folder import hold, release
 from epochcast.records import Budget, Plan
 from epochcast.scripts import events as e
+from epochcast.scripts.asking import STOPS
 from epochcast.scripts.border import BOOTSTRAP, VARIABLE, EventReader, Settings, write_settings
 from epochcast.scripts.relay import Relay
 from epochcast.scripts.watch import Watch, Watched
@@ -37,7 +38,6 @@ SIGNALLED = 128  # plus the signal's number: what a shell says of a process that
 KEPT_EPOCHS, KEPT_STEPS = 3, 20_000  # of which the measurement is made
 MOST_BYTES = 4_000_000  # of events of one process on the disk
 GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL, after the limit
-FRAMEWORKS = {"lightning": "Lightning's own stop", "transformers": "Trainer's own stop"}
 SOFTLY = ("SIGTERM", "SIGUSR1")  # signals by which scripts are asked to save, the usual one first
 
 
@@ -245,13 +245,12 @@ class _Running:
 
     def _ask(self) -> str:
         """Ask the script to save and leave, in the way that it understands; which way that was."""
-        framework = next((name for name in FRAMEWORKS if self.watch.uses(name)), None)
-        training = self.watch.training
-        if framework is not None and self._run.signal is None:
+        stop, training = self.watch.stop, self.watch.training
+        if stop is not None and self._run.signal is None:
             if len(training) < self.watch.plan.chosen.config.world_size:
                 return ""  # some are on other machines: to stop here alone would hang all
             self._stop_file.touch()
-            return FRAMEWORKS[framework]
+            return STOPS[stop]
         for name in (self._run.signal,) if self._run.signal else SOFTLY:
             listening = [pid for pid in training if handles(pid, signal.Signals[name])]
             for pid in listening:

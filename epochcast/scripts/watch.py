@@ -38,7 +38,7 @@ from epochcast.records import (
     Warning_,
 )
 from epochcast.scripts import events as e
-from epochcast.scripts.asking import Asking
+from epochcast.scripts.asking import STOPS, Asking
 from epochcast.scripts.tracker import EpochSeen, Tracker, work_left
 from epochcast.scripts.unplanned import (
     config_seen,
@@ -51,7 +51,6 @@ from epochcast.scripts.unplanned import (
 from epochcast.units import format_seconds, format_span
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
-STOPPED_BY_FRAMEWORK = ("lightning", "transformers")
 FIRST_WORD = 5.0  # seconds of training, before the first word on the time that is left
 LATER_WORD = 2.0  # times the time of the last word, where no epoch has ended since
 LEADER_WAITS = 2.0  # seconds for the process of rank 0 to show itself
@@ -139,10 +138,12 @@ class Watch:
         every = self._trackers.items()
         return tuple(pid for pid, one in every if one.steps and one.ended is None)
 
-    def uses(self, feature: str) -> bool:
-        """Whether the script uses a framework: ``"lightning"``, ``"transformers"``, …"""
+    @property
+    def stop(self) -> str | None:
+        """Whose own stop makes the script leave, of ``STOPS``; None where none of them trains."""
         every = (event for one in self._trackers.values() for event in one.lasting)
-        return any(isinstance(x, e.Feature) and x.name == feature for x in every)
+        seen = {event.name for event in every if isinstance(event, e.Feature)}
+        return next((name for name in STOPS if name in seen), None)
 
     def _choose_leader(self, now: float) -> Tracker | None:
         if self._leader is not None:
@@ -404,7 +405,7 @@ class Watch:
             planned=self.plan.prices,
             startup=tracker.first_at - self.watched.began,
             processes=self.plan.chosen.config.world_size,
-            evaluates=any(map(self.uses, STOPPED_BY_FRAMEWORK)),
+            way=self.stop,
         )
         return asking.at(now, now + left, self.watched.lead)
 

@@ -467,3 +467,17 @@ def test_money_binds_like_time(tmp_path: Path) -> None:
     end = run.listener.events[-1]
     assert end.limit == "money"
     assert end.spent_money <= 1
+
+
+def test_who_asks_it_to_leave_is_heard_at_the_next_step(tmp_path: Path) -> None:
+    """It saves and stops as after a signal, wherever it stands; no process is ended for that."""
+    run = Rehearsal(make_plan(epochs=10), tmp_path)
+    run.guard.start()
+    run.guard.begin_epoch()
+    assert [run.guard.step() for _ in range(3)] == [False] * 3
+    run.guard.ask_to_leave()
+    assert run.guard.step()
+    assert run.guard.reason is StopReason.SIGNAL
+    assert run.guard.position.step == 4
+    assert run.guard.checkpoints.last() is not None
+    assert run.guard.signals.received is None

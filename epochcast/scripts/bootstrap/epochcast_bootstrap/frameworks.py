@@ -1,4 +1,4 @@
-"""Lightning, Trainer, Keras and accelerate: what they declare, and how they end early.
+"""Lightning, Trainer, Keras, accelerate: what they declare, how they end early; ``ec.follow``, too.
 
 After the last wanted epoch each is told to stop in its own way, as by early stopping: what a script
 does after its training (a last evaluation, an export) is then seen. Where it trains on, such as in
@@ -25,6 +25,7 @@ def wait_for_frameworks(watch):
     when("transformers.trainer_callback", functools.partial(_hook_callbacks, watch))
     when("transformers.modeling_utils", lambda m: _wrap_class(saves, m.PreTrainedModel))
     when("accelerate.accelerator", functools.partial(_hook_accelerate, watch))
+    when("epochcast.guard.guard", functools.partial(_hook_guard, watch))
     when("keras.src.optimizers.base_optimizer", watch.steps.hook_keras)
     when("keras.src.backend.torch.trainer", functools.partial(_hook_keras, watch))
     when("keras.src.models.model", functools.partial(_hook_keras_saves, watch))
@@ -128,7 +129,7 @@ class Lightning:
                 watch.loaders.framework_cuts = False
             if last is not None:
                 watch.guarded("lightning", lambda: lightning._after(self, last))
-            if watch.asked_to_stop and self.trainer.should_stop and not lightning._saved:
+            if watch.is_asked() and self.trainer.should_stop and not lightning._saved:
                 watch.guarded("lightning", lambda: lightning._save(self.trainer))
             return result
 
@@ -137,9 +138,8 @@ class Lightning:
     def _before(self, loop, fetcher):
         """The pass that ends with the next batch, None while it goes on."""
         trainer, watch = loop.trainer, self._watch
-        if watch.asked_to_stop and not trainer.should_stop:
+        if watch.is_asked() and not trainer.should_stop:
             trainer.should_stop = True
-            watch.writer.once("ending", why="asked", attempt=1)
         if self._interval is not None:
             trainer.val_check_batch, self._interval = self._interval, None
         this = watch.loaders.current
@@ -266,8 +266,7 @@ def _hook_callbacks(watch, module):
     @functools.wraps(original)
     def on_step_end(self, args, state, control):
         control = original(self, args, state, control)
-        if watch.asked_to_stop:
-            watch.writer.once("ending", why="asked", attempt=1)
+        if watch.is_asked():
             control.should_training_stop = control.should_save = True
         return control
 
@@ -282,6 +281,31 @@ def _hook_callbacks(watch, module):
 
     handler.on_step_end, handler.on_epoch_end = on_step_end, on_epoch_end
     _hook_end(watch, handler, "on_train_end")
+
+
+def _hook_guard(watch, module):
+    """A script that follows a plan itself, by a loop or in a framework: its guard is asked."""
+    start, step, close = module.Guard.start, module.Guard.step, module.Guard.close
+
+    @functools.wraps(start)
+    def counted_start(self):
+        watch.followed += 1
+        watch.writer.once("feature", name="epochcast", detail=version_of("epochcast"))
+        return start(self)
+
+    @functools.wraps(step)
+    def asked_step(self):
+        if watch.is_asked(by_guard=True):
+            self.ask_to_leave()
+        return step(self)
+
+    @functools.wraps(close)
+    def counted_close(self, *args, **kwargs):
+        watch.followed -= 1
+        return close(self, *args, **kwargs)
+
+    module.Guard.start, module.Guard.step = counted_start, asked_step
+    module.Guard.close = counted_close
 
 
 def _hook_accelerate(watch, module):
@@ -311,7 +335,13 @@ def _hook_keras(watch, module):
             watch.guarded("keras", lambda: _declare_keras(watch, self.params, asked[-1]))
         return begin(self, *args, **kwargs)
 
-    end = callbacks.on_epoch_end
+    step, end = callbacks.on_train_batch_end, callbacks.on_epoch_end
+
+    @functools.wraps(step)
+    def on_train_batch_end(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if watch.is_asked():
+            self._model.stop_training = True
 
     @functools.wraps(end)
     def on_epoch_end(self, *args, **kwargs):
@@ -321,7 +351,7 @@ def _hook_keras(watch, module):
             watch.ending.stop()
 
     module.TorchTrainer.fit, callbacks.on_train_begin = counted_fit, on_train_begin
-    callbacks.on_epoch_end = on_epoch_end
+    callbacks.on_train_batch_end, callbacks.on_epoch_end = on_train_batch_end, on_epoch_end
     _hook_end(watch, callbacks, "on_train_end")
 
 

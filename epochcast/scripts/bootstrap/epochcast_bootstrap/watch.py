@@ -62,7 +62,8 @@ class Watch:
         self.torch = None
         self.world_size = number_of("WORLD_SIZE", 1) or 1
         self.stage = str  # of Lightning, "" elsewhere
-        self.asked_to_stop, self._stop_at, self._steps_then = False, None, 0
+        self.followed = 0  # guards of ours under way in the script
+        self._stop_at, self._steps_then = None, 0
         self._torch_began = None
         self._later = ""
         self._loop_began = None
@@ -253,7 +254,18 @@ class Watch:
             if os.path.exists(self.settings["stop_file"]):
                 self._stop_at = self._agreed_stop((self.steps.count - self._steps_then) / passed)
             self._looked_for_stop, self._steps_then = now(), self.steps.count
-        self.asked_to_stop = self._stop_at is not None and self.steps.count >= self._stop_at
+
+    def is_asked(self, by_guard=False):
+        """Whether whoever trains is to stop now; who follows a plan is asked, and no other.
+
+        Args:
+            by_guard: whether it is our own guard that wants to know.
+        """
+        due = self._stop_at is not None and self.steps.count >= self._stop_at
+        if not due or by_guard != bool(self.followed):
+            return False
+        self.guarded("asked", lambda: self.writer.once("ending", why="asked", attempt=1))
+        return True
 
     def _agreed_stop(self, speed):
         """The step at which all processes stop: those that train together must stop together.
