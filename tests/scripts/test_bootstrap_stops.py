@@ -27,12 +27,14 @@ with run:
             model(batch).mean().backward()
             optimizer.step()
         run.report(val_loss=1.0)
-print(run.reason.value, 0 < run.position.steps < 1e5, len(os.listdir("epochcast-run/checkpoints")) > 0)
+saved = os.listdir("epochcast-run/checkpoints") != []
+print(run.reason.value, 0 < run.position.steps < 1e5, saved)
 
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
 model.compile(optimizer="sgd", loss="mse")
 x = data.tensors[0].numpy()
-found = model.fit(x, x[:, :1], batch_size=4, epochs=10**6, validation_data=(x, x[:, :1]), verbose=0)
+held_out = (x, x[:, :1])
+found = model.fit(*held_out, batch_size=4, epochs=10**6, validation_data=held_out, verbose=0)
 print(len(found.history["val_loss"]))
 """
 
