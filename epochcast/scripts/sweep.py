@@ -197,15 +197,17 @@ class ScriptSweep(Rounds[ScriptSpec]):
     def settle_evaluation(self) -> None:
         """Tell an evaluation at the training's batch size from one that happens to be as large.
 
-        Where any configuration evaluates at another batch size, none follows the training's.
+        Where any configuration evaluates at another batch size, none follows the training's. A
+        trial that was too short for an evaluation has that of its configuration.
         """
-        good = [m for m in self.stored() if m.status == "ok" and m.eval_samples]
-        if all(m.config.eval_batch_size is None for m in good):
+        good = [m for m in self.stored() if m.status == "ok"]
+        seen = {m.request: m.config.eval_batch_size for m in good if m.eval_samples}
+        if not any(seen.values()):
             return
         for m in good:
-            if m.config.eval_batch_size is None:
-                config = replace(m.config, eval_batch_size=m.config.batch_size)
-                self.store.add(replace(m, config=config))
+            own = seen[m.request] or m.config.batch_size if m.request in seen else None
+            if m.config.eval_batch_size != own:
+                self.store.add(replace(m, config=replace(m.config, eval_batch_size=own)))
 
     # -- traces -----------------------------------------------------------------------------------
 

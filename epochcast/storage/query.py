@@ -23,6 +23,7 @@ from typing import get_args
 
 from epochcast import __version__
 from epochcast.costmodel.cost import ConfigurationCost
+from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
@@ -41,6 +42,7 @@ from epochcast.records import (
     from_json,
     to_json,
 )
+from epochcast.records.estimate import ENDLESS
 from epochcast.storage.store import Store
 
 
@@ -98,7 +100,27 @@ def _of_newest_origin(group: Selection) -> Selection:
         for m in group.measurements
         if m.source == newest.source and (m.data == newest.data or m.status != "ok")
     ]
-    return replace(group, measurements=tuple(kept))
+    return replace(group, measurements=_of_one_length(kept))
+
+
+def _of_one_length(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """Where the data of a script has no length, what some trials saw of it counts for all.
+
+    So many batches were counted, of which the last may have been smaller: the fewest samples that
+    make as many everywhere are taken; where none do, these are different data.
+    """
+    good = [m for m in measurements if m.status == "ok" and m.script is not None]
+    known = [m for m in good if m.samples < ENDLESS]
+    if not known or len({m.samples for m in good}) == 1:
+        return tuple(measurements)
+    fewest = min(m.samples for m in known)
+    if any(_batches(m.samples, m.config) != _batches(fewest, m.config) for m in known):
+        return tuple(measurements)
+    return tuple(replace(m, samples=fewest) if m in good else m for m in measurements)
+
+
+def _batches(samples: int, config: RunConfig) -> int:
+    return division_of(samples, config).micro_batches
 
 
 def select(store: Store, workload: str | None = None, device: str | None = None) -> Selection:

@@ -195,6 +195,24 @@ def test_an_evaluation_of_its_own_batch_size_never_follows_the_training(
     assert len(store.measurements()) == 8
 
 
+def test_a_trial_too_short_for_an_evaluation_is_of_the_same_configuration(
+    request_: ScriptRequest, store: Store, tmp_path: Path
+) -> None:
+    starts = Starts(tmp_path)
+
+    def start(*arguments: Any, **others: Any) -> Outcome:
+        outcome = starts(*arguments, **others)
+        m = outcome.measurement
+        if others["round_"]:
+            return outcome
+        short = replace(m.config, eval_batch_size=None)
+        return replace(outcome, measurement=replace(m, eval_samples=0, config=short))
+
+    result = sweep_script(request_, store, start=start)
+    assert {m.config.eval_batch_size for m in result.measurements} == {32}
+    assert {m.eval_samples > 0 for m in result.measurements} == {True, False}
+
+
 def test_another_name_is_another_workload(
     request_: ScriptRequest, store: Store, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ from strategies import make_outcome
 
 from epochcast.errors import PredictionError
 from epochcast.planning.planner import plan
-from epochcast.records import RunConfig, make_sizes
+from epochcast.records import RunConfig, Script, make_sizes
+from epochcast.records.estimate import ENDLESS
 from epochcast.storage.query import fitted_model, select
 from epochcast.storage.store import Store
 
@@ -100,3 +101,24 @@ def test_a_finished_run_makes_the_cached_fit_stale_and_corrects_the_next_one(sto
 def test_another_device_is_refused_with_what_to_do(store: Store) -> None:
     with pytest.raises(PredictionError, match=r"not probed on 'cuda', only on \w{6}: Imaginary"):
         select(store, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("counts", "fewest"),
+    [
+        ({16: 4816, 32: 4832}, 4816),  # 301 and 151 batches, the last one of each not full
+        ({16: 4816, 32: ENDLESS * 32}, 4816),  # of which one trial saw no end
+        ({16: 4816, 32: 9632}, None),  # other data
+        ({16: ENDLESS * 16, 32: ENDLESS * 32}, None),
+    ],
+)
+def test_what_trials_of_a_script_saw_of_data_without_a_length_counts_for_all(
+    tmp_path: Path, counts: dict[int, int], fewest: int | None
+) -> None:
+    script = Script(arguments=("python", "train.py"), files=(), passes=3, steps=9)
+    with Store.open(folder=tmp_path / "other") as store:
+        for batch_size, samples in counts.items():
+            m = truths.measure(batch_size, 8)
+            store.add(replace(m, samples=samples, script=script))
+        found = select(store).measurements
+    assert {m.samples for m in found} == ({fewest} if fewest else set(counts.values()))

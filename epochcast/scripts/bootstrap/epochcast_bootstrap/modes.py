@@ -92,7 +92,7 @@ class Modes:
     def _tell_region(self):
         watch = self._watch
         if not watch.steps.inside:  # optimizers step without gradients
-            self.regions += 1
+            self.regions += watch.is_long(now() - self._began)
             watch.guarded(
                 "no-grad", lambda: watch.writer.event("no-grad", soon=True, began=self._began)
             )

@@ -221,6 +221,11 @@ class Watch:
         this = self.loaders.stepping()
         return this is None or this.refused or self.steps.count - this.step_count > FORGOTTEN
 
+    def is_long(self, seconds):
+        """Whether something lasted longer than a step of a loop, as evaluations do."""
+        steps = self._loop_steps - SETTLED_STEPS
+        return steps <= 0 or seconds > (now() - self._loop_began) / steps
+
     def _is_loop_over(self):
         if not self._is_loop():
             return False
