@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import venv
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,8 +41,32 @@ class Run:
         return [step for block in blocks for step in block.steps]
 
 
+def bare_python(folder: Path) -> str:
+    """The Python of a virtual environment that has torch, what torch needs, and nothing of ours."""
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    wanted, found = ["torch"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:  # of another system
+            continue
+        found.add(name)
+        needed = [re.split(r"[^\w.-]", line)[0] for line in package.requires or () if ";" not in line]
+        wanted += [other for other in needed if other not in found]
+        for top in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(str(package.locate_file(top)))
+    return str(folder / "bin" / "python")
+
+
 def start(
-    folder: Path, script: str, settings: dict[str, Any], environment: dict[str, str] | None = None
+    folder: Path,
+    script: str,
+    settings: dict[str, Any],
+    environment: dict[str, str] | None = None,
+    python: str = sys.executable,
 ) -> subprocess.Popen[str]:
     """Start ``train.py`` in ``folder/work``; it reports to ``folder/reports``."""
     reports, work = folder / "reports", folder / "work"
@@ -49,7 +76,7 @@ def start(
     (work / "train.py").write_text(script)
     ours = {VARIABLE: str(folder / "settings.json"), "PYTHONPATH": str(BOOTSTRAP)}
     return subprocess.Popen(
-        [sys.executable, "train.py"],
+        [python, "train.py"],
         cwd=work,
         env=os.environ | ours | {"OMP_NUM_THREADS": "1"} | (environment or {}),
         stdout=subprocess.PIPE,

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from bootstrap_runs import Run, finish, run, start
+from bootstrap_runs import Run, bare_python, finish, run, start
 
 from epochcast.scripts.events import (
     Began,
@@ -34,8 +34,9 @@ from epochcast.scripts.events import (
 from epochcast.scripts.side_effects import put_back
 
 PLAIN = """
-import torch, sys
+import importlib.util, torch
 from torch.utils.data import DataLoader, TensorDataset
+assert not any(map(importlib.util.find_spec, ("epochcast", "msgspec", "psutil", "sqlalchemy")))
 inputs = torch.randn(40_000, 4)
 data = TensorDataset(inputs, inputs.sum(1, keepdim=True))
 training, held_out = DataLoader(data, batch_size=4, shuffle=True), DataLoader(data, batch_size=8)
@@ -61,11 +62,12 @@ SHORT = {"epochs": 2, "pass_seconds": 0.2, "evaluation_seconds": 0.1}
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of another Python than ours, which has torch alone."""
     folder = tmp_path_factory.mktemp("plain")
     (folder / "work").mkdir()
     (folder / "work" / "model.pt").write_text("the best one so far")
     trace = {"trace": str(folder / "trace.json.gz"), "journal": True}
-    return run(folder, PLAIN, SHORT | trace)
+    return finish(folder, start(folder, PLAIN, SHORT | trace, python=bare_python(folder / "venv")))
 
 
 def test_a_plain_loop_ends_in_silence_after_the_wanted_epochs(plain: Run) -> None:
