@@ -253,8 +253,10 @@ def _throw_away(root: Path, layers: Path | None) -> None:
     for folder in filter(None, (layers, root)):
         for parent, names, _ in os.walk(folder):
             for name in names:  # the file system's own folder in an overlay has no permissions
+                path = os.path.join(parent, name)
                 with suppress(OSError):
-                    os.chmod(os.path.join(parent, name), 0o700, follow_symlinks=False)
+                    if not os.path.islink(path):
+                        os.chmod(path, 0o700)
         shutil.rmtree(folder, ignore_errors=True)
 
 

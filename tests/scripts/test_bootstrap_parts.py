@@ -413,3 +413,19 @@ def test_memory_and_name_of_a_card(part: Callable[[str], ModuleType]) -> None:
     describe = part("watch").Watch.describe_device
     assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cuda")) == ("a card", 9)
     assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cpu")) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "compiling"),
+    [
+        (SimpleNamespace(is_compiling=lambda: True), True),
+        (SimpleNamespace(is_compiling=lambda: False), False),
+        (SimpleNamespace(), False),  # torch 2.1
+        (None, False),
+    ],
+)
+def test_whether_torch_only_traces_is_asked_of_those_that_know(
+    part: Callable[[str], ModuleType], compiler: object, compiling: bool
+) -> None:
+    watch = SimpleNamespace(torch=SimpleNamespace(compiler=compiler))
+    assert part("watch").Watch.is_compiling(watch) is compiling

@@ -175,6 +175,7 @@ def test_a_place_is_gone_afterwards_and_so_is_its_ticket(tmp_path: Path) -> None
     with working_place(folder, tickets, overlay=True) as place:
         assert place.events.is_dir()
         assert list(tickets.glob(f"{PREFIX}*.json"))
+        (place.temporary / "shared").symlink_to(folder)
         layers = place.layers
         assert layers is None or layers.is_dir()
     assert not place.root.exists()

@@ -28,6 +28,7 @@ COPY_MOST = 1 << 30  # bytes of a file that is copied, where it cannot be moved 
 NO_FILES = ("/dev/", "/proc/", "/sys/")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 READERS = {  # programs that are asked something
+    "fc-list",
     "file",
     "getconf",
     "hostname",

@@ -57,6 +57,7 @@ def variables(folder):
         "WANDB_DATA_DIR": os.path.join(folder, "wandb-data"),
         "WANDB_SILENT": os.environ.get("WANDB_SILENT", "true"),
         "MLFLOW_TRACKING_URI": f"file:{folder}/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # since 3.7 or so it asks for that
         "COMET_MODE": "offline",
         "COMET_START_ONLINE": "0",
         "COMET_OFFLINE_DIRECTORY": folder,

@@ -160,8 +160,8 @@ class Watch:
 
     def is_compiling(self):
         """Whether torch only traces what is being called."""
-        compiler = getattr(self.torch, "compiler", None)
-        return compiler is not None and compiler.is_compiling()
+        known = getattr(getattr(self.torch, "compiler", None), "is_compiling", None)  # since 2.3
+        return known is not None and known()
 
     def synchronize(self):
         """Wait for the device, where there is one in use; whether that was done."""
