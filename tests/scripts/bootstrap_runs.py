@@ -53,8 +53,9 @@ def bare_python(folder: Path) -> str:
         except PackageNotFoundError:  # of another system
             continue
         found.add(name)
-        needed = [re.split(r"[^\w.-]", line)[0] for line in package.requires or () if ";" not in line]
-        wanted += [other for other in needed if other not in found]
+        needed = [line for line in package.requires or () if "extra ==" not in line]
+        names = [re.split(r"[^\w.-]", line)[0] for line in needed]
+        wanted += [name for name in names if name not in found]
         for top in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
             if not (packages / top).exists():
                 (packages / top).symlink_to(str(package.locate_file(top)))
