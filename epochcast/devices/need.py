@@ -10,11 +10,11 @@ instead of the device's, other kernels keep other tensors, and it is much more.
 
 Outside the allocator: what a process has on the device beside it, in proportion to the
 multiprocessors (the driver keeps room for each one's threads), and cuBLAS' handles, of which the
-forward and the backward pass have one each. Measured on a T4 and an H200; of others from public
-messages of exhausted memory: "this process has X in use" less "allocated by PyTorch" and "reserved
-but unallocated". 3.0 to 4.9 MiB for each multiprocessor, and on compute capability 9 handles of 64
-MiB. Drivers and versions differ: all of it is spread by ``OUTSIDE_SD``. Where kernels are loaded
-eagerly (before CUDA 11.7, or by CUDA_MODULE_LOADING=EAGER), a gigabyte more.
+forward and the backward pass have one each. Measured on a T4, an H200 and an H100; of others from
+public messages of exhausted memory: "this process has X in use" less "allocated by PyTorch" and
+"reserved but unallocated". 3.0 to 4.9 MiB for each multiprocessor, and on compute capability 9
+handles of 64 MiB. Drivers and versions differ: all of it is spread by ``OUTSIDE_SD``. Where kernels
+are loaded eagerly (before CUDA 11.7, or by CUDA_MODULE_LOADING=EAGER), a gigabyte more.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from math import exp
 from statistics import NormalDist
 
 from epochcast.devices.allocator_settings import MIB, AllocatorSettings
-from epochcast.devices.cards import card_of
-from epochcast.devices.growth import growth
+from epochcast.devices.cards import contexts_of
+from epochcast.devices.later_steps import growth, with_third_step
 from epochcast.devices.replay import (
     Replayed,
     Variation,
@@ -111,6 +111,7 @@ def device_need(
     Raises:
         OutOfDeviceMemory: never; the device of a replay has no end.
     """
+    followed, sequence = sequence, with_third_step(sequence)
     plain = replay(sequence, settings, history=True)
     reserves, allocated = _varied(sequence, settings, plain)
     outside = outside_bytes(sequence.device, eager)
@@ -129,10 +130,10 @@ def device_need(
         needed_bytes=round(quantile(draws, confidence)),
         probability=fitting,
         source=sequence.source,
-        remarks=(*sequence.remarks, *growth(sequence), *([EAGER] if eager else [])),
+        remarks=(*sequence.remarks, *growth(followed), *([EAGER] if eager else [])),
         flops=flops,
         seconds=seconds,
-        unseen=_unseen(sequence),
+        unseen=_unseen(followed),
     )
     if not need.fits:
         room = max(0, free - round(need.outside_bytes.p50))
@@ -155,6 +156,7 @@ def needed_bytes(
         confidence: with which it shall fit.
         eager: kernels are loaded before they are used.
     """
+    sequence = with_third_step(sequence)
     reserves, _ = _varied(sequence, settings, replay(sequence, settings))
     scattered = _scattered(reserves, _sd(sequence))
     outside = outside_bytes(sequence.device, eager)
@@ -164,7 +166,7 @@ def needed_bytes(
 def outside_bytes(device: DeviceSpec, eager: bool = False) -> list[int]:
     """Bytes that a process takes beside the allocator, equally likely ones.
 
-    As measured on this card, or in proportion to its multiprocessors; of a device of which only the
+    As seen on this chip, or in proportion to its multiprocessors; of a device of which only the
     memory is known, as on any.
 
     Args:
@@ -177,11 +179,10 @@ def outside_bytes(device: DeviceSpec, eager: bool = False) -> list[int]:
 
 
 def _seen(device: DeviceSpec) -> list[float]:
-    card = card_of(device)
-    if card is not None and card.contexts:
-        return [*card.contexts]
-    if card is None and device.name == format_bytes(device.memory_bytes):
+    if device.name == format_bytes(device.memory_bytes):
         return [mib * MIB for mib, _ in OUTSIDE_SEEN.values()]
+    if contexts := contexts_of(device):
+        return [*contexts]
     handles = {9: (HANDLES,), 10: (0, HANDLES)}.get(device.capability[0], (0,))  # 10: not known
     each = [mib / multiprocessors for mib, multiprocessors in OUTSIDE_SEEN.values()]
     return [mib * device.multiprocessors * MIB + taken for mib in each for taken in handles]

@@ -69,7 +69,7 @@ def question(mib, **changes):
         name="some",
         memory_bytes=mib * MIB,
         capability=(8, 0),
-        multiprocessors=108,
+        multiprocessors=104,
         threads_per_multiprocessor=2048,
     )
     return following.MemoryQuestion(device=device, **changes)

@@ -1,9 +1,9 @@
-"""What was recorded on an H200, replayed: dry runs made without it against what it allocated."""
+"""What an H200 and an H100 recorded, replayed: dry runs made without them, beside it."""
 
 import json
 from pathlib import Path
 
-import memory_h200
+import memory_hopper
 import pytest
 from gpu_parts import summary
 from gpu_parts.results import Folder, read_folder
@@ -34,9 +34,9 @@ def test_dry_runs_told_what_was_allocated(h200: Folder) -> None:
 
 # -- dry runs made without it ----------------------------------------------------------------------
 
-DOCUMENT = json.loads(memory_h200.RESULT.read_text("utf-8"))
+DOCUMENT = json.loads(memory_hopper.RESULT.read_text("utf-8"))
 RUNS = {run["run"]: run for run in DOCUMENT["runs"]}
-TRIED = memory_h200.TRIED  # algorithms that take what is free for a moment: said, and not needed
+TRIED = memory_hopper.TRIED  # algorithms that take what is free for a moment: said, and not needed
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name != TRIED])
@@ -44,7 +44,7 @@ def test_what_a_dry_run_said_holds_what_was_measured(name: str) -> None:
     measured, said = RUNS[name]["measured"], RUNS[name]["said"]
     assert said["source"] == "device"
     assert said["allocated"]["p50"] == pytest.approx(measured["allocated"], rel=0.005)
-    for quantity in memory_h200.QUANTITIES:
+    for quantity in memory_hopper.QUANTITIES:
         assert said[quantity]["p05"] <= measured[quantity] <= said[quantity]["p95"]
 
 
@@ -66,9 +66,38 @@ def test_batches_run_in_limited_memory_as_replayed() -> None:
 def test_what_was_measured_is_what_was_recorded(h200: Folder) -> None:
     for peaks in h200.of("snapshots", "peaks"):
         if run := RUNS.get(peaks["scenario"]):
-            assert run["measured"] == memory_h200.peaks(peaks["stages"])
+            assert run["measured"] == memory_hopper.peaks(peaks["stages"])
+
+
+# -- what probes measured --------------------------------------------------------------------------
+
+PROBES = {probe["run"]: probe for probe in DOCUMENT["probes"]}
+KEPT_BY_2_11 = 2**20  # bytes, of cuBLASLt: torch 2.11 measured, and 2.13 counted
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_what_a_dry_run_said_holds_what_a_probe_measured(name: str) -> None:
+    measured, said = PROBES[name]["measured"], PROBES[name]["said"]
+    assert said["source"] == "device"
+    for quantity in ("reserved", "outside", "device"):
+        assert said[quantity]["p05"] <= measured[quantity] <= said[quantity]["p95"]
+    allocated = measured["allocated"] - KEPT_BY_2_11
+    assert said["allocated"]["p05"] <= allocated <= said["allocated"]["p95"]
+    low, high = said["evaluation"]
+    assert low * 0.98 <= measured["evaluation"] <= high * 1.02
+
+
+def test_the_third_step_of_a_gpt_is_told_to_the_byte() -> None:
+    probe = PROBES["h100 char-gpt, 32 × 768, bf16"]
+    assert probe["said"]["reserved"]["p50"] == probe["measured"]["reserved"]
+
+
+def test_what_probes_measured_is_what_was_recorded() -> None:
+    for card in memory_hopper.CARDS:
+        for m in memory_hopper.measurements(read_folder(RESULTS / card)):
+            assert PROBES[memory_hopper.name_of(card, m)]["measured"] == memory_hopper.probed(m)
 
 
 def test_the_table_is_in_the_documents() -> None:
     docs = RESULTS.parents[1] / "docs" / "memory.md"
-    assert memory_h200.table(DOCUMENT) in docs.read_text("utf-8")
+    assert memory_hopper.table(DOCUMENT) in docs.read_text("utf-8")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from epochcast.devices.cards import CATALOGUE, card_of, device_like, find_device
+from epochcast.devices.cards import CATALOGUE, contexts_of, device_like, find_device
 from epochcast.errors import UsageError
 
 LABELS = {"t4": 16, "rtx-2080-ti": 11, "a30": 24, "a10": 24, "l4": 24, "l40": 48, "l40s": 48}
@@ -48,7 +48,6 @@ def test_any_other_device_is_its_memory() -> None:
     device = find_device("24GiB")
     assert device.memory_bytes == 24 * 2**30
     assert device.name == "24 GiB"
-    assert card_of(device) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_a_device_that_nobody_knows_is_taken_for_an_a100() -> None:
     assert device_like("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 5 * 2**30).capability == (8, 0)
 
 
-def test_a_card_of_the_catalogue_is_known_by_its_device() -> None:
-    card = card_of(find_device("t4"))
-    assert card is not None
-    assert card.contexts == (141_426_688,)
+def test_cards_of_one_chip_share_what_was_seen_outside() -> None:
+    assert contexts_of(find_device("t4")) == (141_426_688,)
+    assert contexts_of(find_device("h100")) == contexts_of(find_device("h200")) != ()
+    assert contexts_of(find_device("rtx-3060")) == ()

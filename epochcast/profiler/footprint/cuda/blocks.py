@@ -61,14 +61,15 @@ class DeviceBlocks(Allocations):
             self.give(block)
 
     def keep(self, name: str, size: int, operator: str) -> int | None:
-        """Allocate what a library takes once for good; its block, None if it was there.
+        """Allocate what a library takes once for good; its block, None if it was there, or is
+        nothing.
 
         Args:
             name: of what is taken.
-            size: bytes, more than none.
+            size: bytes.
             operator: that needs it first.
         """
-        if name in self._kept:
+        if name in self._kept or not size:
             return None
         self._kept.add(name)
         return self.take(size, operator, "workspace")

@@ -26,7 +26,11 @@ from epochcast.profiler.footprint.allocations import operands
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
-from epochcast.profiler.footprint.cuda.workspaces import USES_CUBLAS, cublas_workspace_bytes
+from epochcast.profiler.footprint.cuda.workspaces import (
+    USES_CUBLAS,
+    cublas_workspace_bytes,
+    cublaslt_workspace_bytes,
+)
 from epochcast.profiler.footprint.fake_tensors import remembered
 from epochcast.records import DeviceSpec
 from epochcast.records.footprint import BlockKind
@@ -84,9 +88,10 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.watch(out, func)
         if func._overloadpacket in USES_CUBLAS and self.holds(args):
             # a handle's workspace comes with its first product, after the result, and stays
-            name, size = CUBLAS[self.in_backward], cublas_workspace_bytes(self.device.capability)
-            if size:
-                self.blocks.keep(name, size, str(func))
+            name = CUBLAS[self.in_backward]
+            self.blocks.keep(name, cublas_workspace_bytes(self.device.capability), str(func))
+            beside = cublaslt_workspace_bytes(func._overloadpacket, args)
+            self.blocks.keep(f"{name}, Lt", beside, str(func))
         for memo in self._remembered:
             memo.clear()
         return out

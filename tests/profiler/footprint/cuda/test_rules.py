@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.cuda import workspaces
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.reductions import reduction_scratch
 from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
-from epochcast.profiler.footprint.cuda.workspaces import cublas_workspace_bytes
+from epochcast.profiler.footprint.cuda.workspaces import (
+    cublas_workspace_bytes,
+    cublaslt_workspace_bytes,
+)
 from epochcast.records import DeviceSpec
 
 aten = torch.ops.aten
@@ -63,6 +67,17 @@ def tensor(*shape, dtype=torch.float32):
 def test_a_workspace_of_cublas(capability, expected, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     assert cublas_workspace_bytes(capability) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "bias", "expected"),
+    [((2, 11), 1, MIB), ((2, 11), 2, 0), ((2, 6), 1, 0), ((2, 13), 1, 0)],
+)
+def test_a_bias_has_a_workspace_of_its_own_in_some_releases(version, bias, expected, monkeypatch):
+    monkeypatch.setattr(workspaces, "TORCH", version)
+    args = (tensor(*(8,) * bias), tensor(4, 4), tensor(4, 8))
+    assert cublaslt_workspace_bytes(aten.addmm, args) == expected
+    assert cublaslt_workspace_bytes(aten.mm, args[1:]) == 0
 
 
 def test_the_environment_decides_on_the_workspace(monkeypatch):
@@ -263,6 +278,17 @@ def test_a_strided_one_may_write_its_output_in_place():
     x, w = tensor(256, 64, 32, 32), tensor(128, 64, 3, 3)
     (unknown,) = convolved(x, w, stride=2).unknown
     assert unknown.low_bytes == 4 * (x.numel() + w.numel()) <= 67_403_792  # an H200's
+
+
+@pytest.mark.parametrize(("channels", "unrolled"), [(16, 9), (32, 9), (64, 1)])
+def test_few_channels_may_be_unrolled_going_back(channels, unrolled):
+    """512 × 16 × 32 × 32 by 3 × 3: an H100 took up to 560 MiB for a tensor of 32."""
+    x, w = tensor(512, channels, 32, 32), tensor(64, channels, 3, 3)
+    (forward,) = convolved(x, w).unknown
+    copies = 4 * (x.numel() + x.numel() * 64 // channels)
+    assert forward.high_bytes == copies + 4 * w.numel() + TILES
+    for gradient in convolved(x, w, backward=True).unknown:
+        assert gradient.high_bytes == unrolled * copies + 4 * w.numel() + TILES
 
 
 @pytest.mark.parametrize(
