@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     )
     from epochcast.storage.query import fitted_model
     from epochcast.storage.store import Store
+    from epochcast.storage.transfer import transfer
 
 __version__ = "0.2.0"
 
@@ -128,6 +129,7 @@ _HOMES = {
     "read_curve": "importers.curves",
     "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
+    "transfer": "storage.transfer",
 }
 
 __all__ = [
@@ -187,6 +189,7 @@ __all__ = [
     "read_curve",
     "stopping_epoch",
     "summarise",
+    "transfer",
 ]
 
 

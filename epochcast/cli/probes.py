@@ -1,4 +1,4 @@
-"""``epochcast probes``: list, show, remove and export what the store has, and import more.
+"""``epochcast probes``: list, show, remove, export and push what the store has, get more.
 
 An import is what export wrote, or a table of runs that were timed elsewhere.
 """
@@ -13,6 +13,7 @@ import click
 
 from epochcast.cli.options import (
     POSITIVE,
+    Command,
     Grouped,
     Parsed,
     console,
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from epochcast.importers.columns import ImportOptions
     from epochcast.importers.runs import Count
     from epochcast.records import Footprint, RunConfig
+    from epochcast.storage.transfer import Moved
 
 MAPPING_NAME = "MEANING=COLUMN[,…]"
 
 
 @click.group()
 def probes() -> None:
-    """List, show, remove, export and import measurements."""
+    """List, show, remove, export, import, push and pull measurements."""
 
 
 @probes.command("list", short_help="List what was measured, a row for each configuration.")
@@ -100,6 +102,90 @@ def export(file: Any, store: str | None, as_json: bool) -> None:
     with reading(store) as opened:
         count = opened.export(file)
     say_count("exported", count, as_json)
+
+
+def _move_options(command: Command) -> Command:
+    command = click.option("--workload", help="Move this workload's alone. Default: all.")(command)
+    command = click.option(
+        "--device",
+        help="Move what this device measured alone: an id (`epochcast devices`), kind or name. "
+        "Default: all.",
+    )(command)
+    return json_option(store_option(command))
+
+
+@probes.command()
+@click.argument("url")
+@_move_options
+def push(
+    url: str, workload: str | None, device: str | None, store: str | None, as_json: bool
+) -> None:
+    """Copy measurements into the store at URL, each once.
+
+    What is there already stays; of what was measured again the newer counts. What dry runs counted
+    and followed runs took goes along; logs, traces and fitted models do not. Interrupted, the same
+    command goes on.
+    """
+    from epochcast.storage.store import Store
+    from epochcast.storage.transfer import transfer
+
+    with reading(store) as mine, Store.open(url) as other:
+        _say_moved(
+            "pushed", mine.label, other.label, transfer(mine, other, workload, device), as_json
+        )
+
+
+@probes.command()
+@click.argument("url")
+@_move_options
+def pull(
+    url: str, workload: str | None, device: str | None, store: str | None, as_json: bool
+) -> None:
+    """Copy measurements from the store at URL, each once.
+
+    What is here already stays; of what was measured again the newer counts. What dry runs counted
+    and followed runs took goes along; logs, traces and fitted models do not. Interrupted, the same
+    command goes on.
+    """
+    from epochcast.storage.store import Store
+    from epochcast.storage.transfer import transfer
+
+    with reading(url) as other, Store.open(store, create="late") as mine:
+        _say_moved(
+            "pulled", other.label, mine.label, transfer(other, mine, workload, device), as_json
+        )
+
+
+def _say_moved(done: str, source: str, target: str, moved: Moved, as_json: bool) -> None:
+    """What was moved, and what was not.
+
+    Args:
+        done: the past participle.
+        source: label of the store that it came from.
+        target: of the one that it went to.
+        moved: what was.
+        as_json: whether to write a JSON document to stdout, instead of lines to stderr.
+    """
+    from epochcast.units import format_number_of
+
+    if as_json:
+        print_json(source=source, target=target, moved=moved)
+        return
+    measured = format_number_of(moved.measurements, "measurement")
+    counted = format_number_of(moved.footprints, "dry run")
+    ran = format_number_of(moved.outcomes, "followed run")
+    say(f"{done} {measured}, {counted} and {ran} from {source} to {target}", err=True)
+    notes = (
+        (moved.present, "were there already"),
+        (moved.renewed, "were in place of older ones"),
+        (moved.older, "stay behind: there are newer ones"),
+        (moved.damaged, "stay behind: they are damaged"),
+    )
+    said = [f"{count:,} {words}" for count, words in notes if count]
+    if said:
+        say("; ".join(said), err=True)
+    if moved.measurements:
+        say("logs and traces stay where they are", err=True)
 
 
 @click.command(short_help="List the devices that were probed, and their ids.")

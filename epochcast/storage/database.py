@@ -30,7 +30,7 @@ from epochcast.units import format_seconds
 
 BUSY_SECONDS = 30  # a writer holds the lock for milliseconds, so this outlasts a stalled disk
 CONNECT_SECONDS = 10  # libpq's own default is to wait for ever
-PAUSES = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, *(10.0,) * 29)  # seconds: five minutes in all
+PAUSES = (0.0, 0.1, 0.4, 0.5, 1.0, 3.0, 5.0, *(10.0,) * 29)  # seconds: five minutes in all
 KEEPALIVE = {  # a server whose machine is gone is noticed after a minute, not after two hours
     "keepalives_idle": 30,
     "keepalives_interval": 10,

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
 from epochcast.errors import StoreError
-from epochcast.records import Footprint, Measurement, RunConfig, RunOutcome, from_json, to_json
+from epochcast.records import (
+    Device,
+    Footprint,
+    Measurement,
+    RunConfig,
+    RunOutcome,
+    from_json,
+    to_json,
+)
 from epochcast.records.measurement import share_a_number
 from epochcast.storage.address import Address, check_file, locate, make_folders
 from epochcast.storage.database import Connection, Database
@@ -137,7 +145,7 @@ class Store:
         if problem := share_a_number(known):
             raise StoreError(problem)
         rows = {measurement.key: _row(measurement) for measurement in known}
-        self._write(lambda connection: _replace(connection, _MEASUREMENTS, rows.values()))
+        self._write(lambda connection: replace_rows(connection, _MEASUREMENTS, rows.values()))
 
     def measurements(
         self,
@@ -193,6 +201,17 @@ class Store:
         newest = self._select(order.format("WHERE status = 'ok'")) or self._select(order.format(""))
         last = [name for (name,) in newest]
         return (*(name for (name,) in names if name not in last), *last)
+
+    def devices(self, workload: str | None = None) -> tuple[Device, ...]:
+        """The devices that a workload, or any, was measured on."""
+        where, values = ("WHERE workload = ?", (workload,)) if workload else ("", ())
+        rows = self._select(
+            "SELECT key, document FROM epochcast_measurements WHERE id IN"
+            f" (SELECT max(id) FROM epochcast_measurements {where} GROUP BY device_key)"
+            " ORDER BY id",
+            *values,
+        )
+        return tuple(self._decode(key, document).device for key, document in rows)
 
     def get(self, key_prefix: str) -> Measurement:
         """The one measurement whose key starts with ``key_prefix``.
@@ -279,7 +298,7 @@ class Store:
             }
             for config, footprint in footprints.items()
         ]
-        self._write(lambda connection: _replace(connection, _FOOTPRINTS, rows))
+        self._write(lambda connection: replace_rows(connection, _FOOTPRINTS, rows))
 
     def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
         """What was counted in dry runs of one version of a workload's code on the same data.
@@ -303,7 +322,7 @@ class Store:
             StoreError: it could not be saved; the store is as it was before.
         """
         rows = [_outcome_row(outcome)]
-        self._write(lambda connection: _replace(connection, _OUTCOMES, rows))
+        self._write(lambda connection: replace_rows(connection, _OUTCOMES, rows))
 
     def outcomes(
         self, workload: str | None = None, device_key: str | None = None
@@ -331,7 +350,7 @@ class Store:
         """Cache a fitted model's document; False where the store cannot be written."""
 
         def cache(connection: Connection) -> None:
-            _replace(connection, _MODELS, [{"key": key, "document": document}])
+            replace_rows(connection, _MODELS, [{"key": key, "document": document}])
             newest = connection.execute("SELECT max(id) FROM epochcast_models").fetchone()[0]
             old = (newest - KEPT_MODELS,)
             connection.execute("DELETE FROM epochcast_models WHERE id <= ?", old)
@@ -407,8 +426,14 @@ def _outcome_row(outcome: RunOutcome) -> Row:
     }
 
 
-def _replace(connection: Connection, table: tuple[str, str], rows: Iterable[Row]) -> None:
-    """Insert rows under new ids, in place of those with the same keys."""
+def replace_rows(connection: Connection, table: tuple[str, str], rows: Iterable[Row]) -> None:
+    """Insert rows under new ids, in place of those with the same keys.
+
+    Args:
+        connection: that may write.
+        table: and its column that names a record.
+        rows: all of the same columns.
+    """
     known = tuple(rows)
     if not known:
         return

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from epochcast.cli import HOMES, cli
 
 IMPERATIVE = re.compile(
-    r"(Accumulate|Begin|Choose|Compare|Compile|Compute|Count|Do|Draw|Drop|End|Evaluate|Fill|Find|Fit|Forget"
-    r"|Give|Go|Keep|Leave|Let|List|Listen|Load|Measure|Open|Price|Read|Record|Remove|Run|Save|Say"
+    r"(Accumulate|Begin|Choose|Compare|Compile|Compute|Copy|Count|Do|Draw|Drop|End|Evaluate|Fill|Find|Fit|Forget"
+    r"|Give|Go|Keep|Leave|Let|List|Listen|Load|Measure|Move|Open|Price|Read|Record|Remove|Run|Save|Say"
     r"|Scale|Share|Show|Spend|Stop|Take|Time|Train|Turn|Use|Write) "
 )
 STATEMENT = re.compile(  # whose verb is not that of "the device that was probed"

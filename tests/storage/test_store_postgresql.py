@@ -1,166 +1,90 @@
-"""The same store on a real PostgreSQL server, private to this test and reached by a socket only."""
+"""What only a server can do to a store: many writers, kills, restarts, roles."""
 
 from __future__ import annotations
 
-import getpass
-import importlib.util
-import io
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+import logging
+import re
+import threading
 from pathlib import Path
 
 import pytest
+import truths
 from strategies import make_measurement
 
 from epochcast.errors import StoreError
+from epochcast.planning.planner import plan
 from epochcast.storage.address import locate
 from epochcast.storage.database import Database
+from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store
 
-PASSWORD = "s3cr3t-word"
-
-ADDER = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from pathlib import Path
-from epochcast.storage.store import Store
-from strategies import make_measurement
-with Store.open(sys.argv[1], folder=Path(sys.argv[2])) as store:
-    for i in range(20):
-        store.add(make_measurement(round=i, workload="shared"))
-        store.add(make_measurement(round=i, workload=sys.argv[3]))
-"""
+SWEEPS = 8
+DOCUMENT = Path(__file__).parents[2] / "docs" / "teams.md"
 
 
-def server_programs() -> Path | None:
-    """The folder of initdb and postgres; Debian keeps them out of PATH."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next((folder for folder in folders if (folder / "postgres").exists()), None)
+def sweep(url: str, folder: Path, name: str, trials: int, started: threading.Barrier) -> None:
+    with Store.open(url, folder=folder) as store:
+        started.wait()
+        for round_ in range(trials):
+            store.add(make_measurement(workload=name, round=round_))
+            store.add(make_measurement(workload="shared", round=round_))
 
 
-def lacking(what: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must test PostgreSQL, but lacks {what}")
-    pytest.skip(f"needs {what}")
-
-
-def server_user() -> str:
-    return "postgres" if os.getuid() == 0 else getpass.getuser()  # root may not run a server
-
-
-@pytest.fixture(scope="module")
-def socket_folder() -> Iterator[Path]:
-    """A running server, by the folder of its socket (short: a path may have 107 bytes)."""
-    programs = server_programs()
-    if programs is None:
-        lacking("a PostgreSQL server: apt-get install postgresql")
-    if importlib.util.find_spec("psycopg") is None:
-        lacking("psycopg: pip install 'epochcast[postgresql]'")
-    assert programs is not None
-    folder = Path(tempfile.mkdtemp(prefix="epochcast-pg-"))
-    if os.getuid() == 0:
-        shutil.chown(folder, server_user())
-    try:
-        yield from serve(programs, folder)
-    finally:
-        shutil.rmtree(folder)
-
-
-def serve(programs: Path, folder: Path) -> Iterator[Path]:
-    as_user = {"user": server_user()} if os.getuid() == 0 else {}
-    options = {"check": True, "capture_output": True, "cwd": folder, **as_user}
-    data = str(folder / "data")
-    subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "-N"], **options)
-    settings = f"-F -k {folder} -c listen_addresses=''"
-    start = [programs / "pg_ctl", "-D", data, "-o", settings, "-l", folder / "log", "-w", "start"]
-    subprocess.run(start, **(options | {"capture_output": False}))
-    pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-    try:
-        yield folder
-    finally:
-        os.kill(pid, signal.SIGINT)  # PostgreSQL's fast shutdown
-        subprocess.run(
-            [programs / "pg_ctl", "-D", data, "-w", "stop"], **options | {"check": False}
-        )
-
-
-def url_of(socket_folder: Path, name: str, scheme: str = "postgresql+psycopg") -> str:
-    return f"{scheme}://{server_user()}:{PASSWORD}@/{name}?host={socket_folder}"
-
-
-@pytest.fixture
-def url(socket_folder, request) -> str:
-    """The URL of a database of its own for each test."""
-    name = request.node.name.split("[")[0].lower()[:60]
-    with admin(socket_folder) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return url_of(socket_folder, name)
-
-
-def admin(socket_folder: Path):
-    import psycopg
-
-    return psycopg.connect(
-        host=str(socket_folder), user=server_user(), dbname="postgres", autocommit=True
-    )
-
-
-def test_the_whole_life_of_a_store(url, tmp_path):
-    first, second = make_measurement(32), make_measurement(64, message="é \x00 \u2028")
-    again = replace(first, step_seconds=(0.5,))
-    with Store.open(url, folder=tmp_path) as store:
-        assert store.folder == tmp_path
-        for measurement in (first, second, again):
-            store.add(measurement)
-    with Store.open(url, folder=tmp_path, create=False) as store:
-        assert store.measurements() == (second, again)
-        assert store.measurements(workload="nothing") == ()
-        assert store.get(second.key[:12]) == second
-        assert store.remove([second.key, "nothing"]) == 1
-        assert store.measurements(status="ok") == (again,)
-
-
-def test_export_and_import_are_all_or_nothing(url, tmp_path):
-    with Store.open(url, folder=tmp_path) as store:
-        store.add(make_measurement())
-        stream = io.StringIO()
-        assert store.export(stream) == 1
-        line = stream.getvalue()
-        assert store.import_(io.StringIO(line)) == 1
-        huge = line.replace('"round":0', f'"round":{2**40}')
-        other = line.replace('"round":0', '"round":1')
-        for bad in ("{\n", huge):
-            with pytest.raises(StoreError):
-                store.import_(io.StringIO(other + bad))
-        assert store.measurements() == (make_measurement(),)
-
-
-def test_the_last_model_cached_is_read(url, tmp_path):
-    with Store.open(url, folder=tmp_path) as store:
-        assert store.cached_model("key") is None
-        assert store.cache_model("key", "one")
-        assert store.cache_model("key", "two")
-        assert store.cached_model("key") == "two"
-
-
-def test_sweeps_at_once_share_a_new_store_and_its_keys(url, tmp_path):
-    names = ("first", "second", "third")
-    command = [sys.executable, "-c", ADDER, url, str(tmp_path)]
-    adders = [
-        subprocess.Popen([*command, name], stderr=subprocess.PIPE, text=True) for name in names
+def sweeps_at_once(url: str, folder: Path, trials: int) -> tuple[list[threading.Thread], list[str]]:
+    """Eight sweeps of connections of their own, all with an open store when this returns."""
+    names = [f"sweep {i}" for i in range(SWEEPS)]
+    started = threading.Barrier(SWEEPS + 1)
+    threads = [
+        threading.Thread(target=sweep, args=(url, folder, name, trials, started)) for name in names
     ]
-    outputs = [adder.communicate() for adder in adders]
-    assert [adder.returncode for adder in adders] == [0, 0, 0], outputs
-    with Store.open(url, folder=tmp_path, create=False) as store:
+    for thread in threads:
+        thread.start()
+    started.wait()
+    return threads, names
+
+
+def assert_all_once(url: str, folder: Path, names: list[str], trials: int) -> None:
+    with Store.open(url, folder=folder, create=False) as store:
         for name in ("shared", *names):
-            assert len(store.measurements(workload=name)) == 20
+            found = [m.round for m in store.measurements(workload=name)]
+            assert sorted(found) == list(range(trials))
+
+
+def test_eight_sweeps_make_a_store_and_fill_it_at_once(url, tmp_path):
+    threads, names = sweeps_at_once(url, tmp_path, 10)
+    for thread in threads:
+        thread.join()
+    assert_all_once(url, tmp_path, names, 10)
+
+
+def test_a_server_that_is_killed_and_restarted_costs_nothing(server, url, tmp_path, caplog):
+    impatient = Database(locate(url), pauses=(0.0, 0.01))
+    impatient.read(lambda connection: connection.execute("SELECT 1"))
+    with caplog.at_level(logging.WARNING):
+        threads, names = sweeps_at_once(url, tmp_path, 60)
+        server.kill()
+        with pytest.raises(StoreError, match=r"no answer to 2 tries in .* saved before is kept"):
+            impatient.read(lambda connection: connection.execute("SELECT 1"))
+        with pytest.raises(StoreError, match="connection"):  # a store is opened at once or not
+            Store.open(url, folder=tmp_path)
+        server.start()
+        for thread in threads:
+            thread.join()
+    assert_all_once(url, tmp_path, names, 60)
+    assert "trying again for up to 5m" in caplog.text
+    assert server.password not in caplog.text
+
+
+def test_a_connection_that_was_cut_while_idle_is_no_news(server, url, tmp_path, caplog):
+    with Store.open(url, folder=tmp_path) as store:
+        store.add(make_measurement(32))
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        store.add(make_measurement(64))
+        assert len(store.measurements()) == 2
+    assert caplog.text == ""
 
 
 def test_a_writer_that_does_not_end(url, tmp_path):
@@ -178,44 +102,68 @@ def test_a_writer_that_does_not_end(url, tmp_path):
         assert len(store.measurements()) == 1
 
 
-def test_a_restarted_connection_is_replaced(url, socket_folder, tmp_path):
+def test_a_round_that_no_column_holds_changes_nothing(url, tmp_path):
     with Store.open(url, folder=tmp_path) as store:
-        store.add(make_measurement(32))
-        with admin(socket_folder) as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
-        store.add(make_measurement(64))
-        assert len(store.measurements()) == 2
-
-
-def test_nothing_is_made_for_reading(url, socket_folder, tmp_path):
-    with pytest.raises(StoreError, match="no measurements yet in postgresql") as caught:
-        Store.open(url, folder=tmp_path / "new", create=False)
-    assert PASSWORD not in str(caught.value)
-    assert not (tmp_path / "new").exists()
-    with Store.open(url.replace("postgresql+psycopg", "postgres"), folder=tmp_path) as store:
+        with pytest.raises(StoreError):
+            store.add_all([make_measurement(), make_measurement(64, round=2**40)])
         assert store.measurements() == ()
 
 
-def test_other_tables_are_left_alone(url, socket_folder, tmp_path):
-    import psycopg
+def test_the_roles_of_the_documentation(server, schema, url, tmp_path):
+    """The SQL of docs/teams.md, as it stands there but for names that this server has not."""
+    with Store.open(url, folder=tmp_path) as store:
+        store.add_all(truths.sweep())
+    blocks = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    sql = "".join(blocks)
+    roles = re.findall(r"CREATE ROLE (\w+)", sql)
+    sql = sql.replace("SCHEMA team", f"SCHEMA {schema}")
+    for role in roles:
+        sql = re.sub(rf"\b{role}\b", f"{role}_{schema}", sql)
+    server.execute(sql)
+    reader, writer = (f"{role}_{schema}" for role in roles)
 
-    name = url.partition("?")[0].rpartition("/")[2]
-    with psycopg.connect(host=str(socket_folder), user=server_user(), dbname=name) as connection:
-        connection.execute("CREATE TABLE runs (id integer)")
-        connection.execute("INSERT INTO runs VALUES (7)")
+    with Store.open(server.url(schema, user=reader), folder=tmp_path / "r", create=False) as store:
+        model, _ = fitted_model(store)
+        assert plan(model, epochs=3, batch_sizes=(64,)).prices.epoch.p50 > 0
+        with pytest.raises(StoreError, match=r"permission denied.*docs/teams.md"):
+            store.add(make_measurement())
+    with Store.open(server.url(schema, user=reader), folder=tmp_path / "r") as store:
+        assert len(store.measurements()) == 36  # opened to write, and no DDL
+    with Store.open(server.url(schema, user=writer), folder=tmp_path / "w") as store:
+        store.add(make_measurement())
+        assert store.remove([make_measurement().key]) == 1
+        assert store.cache_model("key", "model")
+    with pytest.raises(StoreError, match="must be owner"):
+        Database(locate(server.url(schema, user=writer))).write(
+            lambda connection: connection.execute("DROP TABLE epochcast_models")
+        )
+
+
+def test_nothing_is_made_for_reading(server, url, tmp_path):
+    with pytest.raises(StoreError, match="no measurements yet in postgresql") as caught:
+        Store.open(url, folder=tmp_path / "new", create=False)
+    assert server.password not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    for scheme in ("postgres", "postgresql+psycopg"):
+        with Store.open(url.replace("postgresql", scheme, 1), folder=tmp_path) as store:
+            assert store.measurements() == ()
+            assert store.label == url.replace(f":{server.password}", "")
+
+
+def test_other_tables_are_left_alone(server, schema, url, tmp_path):
+    server.execute(f"CREATE TABLE {schema}.runs AS SELECT 7 AS id")
     with Store.open(url, folder=tmp_path) as store:
         store.add(make_measurement())
-    with psycopg.connect(host=str(socket_folder), user=server_user(), dbname=name) as connection:
-        assert connection.execute("SELECT id FROM runs").fetchall() == [(7,)]
+    assert server.execute(f"SELECT id FROM {schema}.runs") == [(7,)]
 
 
-@pytest.mark.parametrize("host", ["", "127.0.0.1:1"])
-def test_a_failed_connection_is_one_line_without_the_password(socket_folder, tmp_path, host):
-    where = f"{host}/epochcast" if host else f"/nosuch?host={socket_folder}"
-    with pytest.raises(StoreError) as caught:
-        Store.open(f"postgresql://{server_user()}:{PASSWORD}@{where}", folder=tmp_path)
-    assert PASSWORD not in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_a_question_is_answered_by_indexes(url, tmp_path):
+    """However many rows there are of other workloads and devices."""
+    with Store.open(url, folder=tmp_path) as store:
+        rows = store._select(
+            "EXPLAIN SELECT document FROM epochcast_measurements WHERE workload = ? "
+            "AND device_key = ?",
+            "mnist-mlp",
+            "d",
+        )
+    assert "epochcast_by_device" in str(rows)
