@@ -9,6 +9,7 @@ import truths
 from strategies import CPU
 
 from epochcast.profiler.adaptive import chosen_rounds
+from epochcast.profiler.process import Workers
 from epochcast.profiler.protocol import CheckedWorkload, Counted, Description, Reply
 from epochcast.profiler.request import SweepRequest
 from epochcast.profiler.rounds import SilentObserver
@@ -187,7 +188,7 @@ def swept(request, machine, observer=None, chooser=None):
         machine.archive,
         observer,
         rounds=partial(chosen_rounds, chooser=chooser) if chooser else None,
-        start_worker=machine.start,
+        workers=Workers(machine.archive.folder, machine.start),
         clock=lambda: machine.now,
     )
 

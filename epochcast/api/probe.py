@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import EpochcastError, MissingDependency
+from epochcast.profiler.cluster import ClusterRequest
 from epochcast.profiler.request import (
     DEFAULT_STEADY_SECONDS,
     DEFAULT_TIMEOUT_SECONDS,
@@ -25,8 +26,8 @@ from epochcast.profiler.request import (
     SweepRequest,
     count_footprints,
 )
-from epochcast.profiler.rounds import Observer, SweepResult
-from epochcast.profiler.sweep import sweep
+from epochcast.profiler.rounds import Ending, Observer, SweepResult
+from epochcast.profiler.sweep import Sweep, sweep
 from epochcast.profiler.target import target_of
 from epochcast.records import Footprint, Measurement, SizeValue
 from epochcast.scripts.request import DEFAULT_EPOCHS, DEFAULT_PASS_SECONDS, Isolation
@@ -56,6 +57,7 @@ def probe(
     noise_scale: bool = False,
     traces: bool = True,
     store: str | None = None,
+    on: str | ClusterRequest | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure a workload in short training steps; what the store has already is not repeated.
 
@@ -83,6 +85,8 @@ def probe(
         noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
         traces: write a torch.profiler trace of each configuration for TensorBoard.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
+        on: make the trials on a Ray cluster: ``"ray"`` (one of our own on this machine),
+            ``"ray://head:10001"``, or an ``ec.ClusterRequest``, which says what each one holds.
 
     Raises:
         UsageError: no such workload, knob or device.
@@ -111,7 +115,7 @@ def probe(
         traces=traces,
     )
     with Store.open(store, create="late") as archive, shown_here(progress) as shown:
-        return run_sweep(request, archive, shown).measurements
+        return run_sweep(request, archive, shown, _cluster(on)).measurements
 
 
 def probe_script(
@@ -134,6 +138,7 @@ def probe_script(
     progress: bool = True,
     isolation: Isolation = "auto",
     store: str | None = None,
+    on: str | ClusterRequest | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure a training script as it is; what the store has already is not repeated.
 
@@ -159,6 +164,8 @@ def probe_script(
         isolation: undo what the script writes by an overlay of the folder where the system has it
             (``"auto"``, ``"overlay"``), by a ``"journal"`` of files, or ``"none"``.
         store: path or URL of the store; default ``.epochcast/`` in the working directory.
+        on: make the trials on a Ray cluster: ``"ray"`` (one of our own on this machine),
+            ``"ray://head:10001"``, or an ``ec.ClusterRequest``, which says what each one holds.
 
     Raises:
         UsageError: a value without a place in the command, or a place without a value.
@@ -194,7 +201,11 @@ def probe_script(
         isolation=isolation,
     )
     with Store.open(store, create="late") as archive, shown_here(progress) as shown:
-        return run_script_sweep(request, archive, shown).measurements
+        return run_script_sweep(request, archive, shown, _cluster(on)).measurements
+
+
+def _cluster(on: str | ClusterRequest | None) -> ClusterRequest | None:
+    return ClusterRequest(address=on) if isinstance(on, str) else on
 
 
 def dry_run(
@@ -232,13 +243,19 @@ def dry_run(
     return count_footprints(request, timeline=timeline)[0].footprint
 
 
-def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = None) -> SweepResult:
+def run_sweep(
+    request: SweepRequest,
+    store: Store,
+    observer: Observer | None = None,
+    on: ClusterRequest | None = None,
+) -> SweepResult:
     """A sweep into a store, and TensorBoard's view of the store brought up to date.
 
     Args:
         request: what to measure; it may leave the choice of configurations to the sweep.
         store: takes the measurements.
         observer: receives the progress of the sweep.
+        on: a cluster to make the trials on, instead of this machine.
 
     Raises:
         UsageError: no such workload, knob or device.
@@ -248,14 +265,26 @@ def run_sweep(request: SweepRequest, store: Store, observer: Observer | None = N
     """
     from epochcast.profiler.adaptive import chooser_for, chosen_rounds, enough_rounds
 
-    rounds = enough_rounds
-    if request.chooses:
-        rounds = partial(chosen_rounds, chooser=chooser_for(request))
-    return _then_shown(store, lambda: sweep(request, store, observer, rounds=rounds))
+    def rounds() -> Callable[[Sweep], Ending]:
+        return (
+            partial(chosen_rounds, chooser=chooser_for(request))
+            if request.chooses
+            else enough_rounds
+        )
+
+    if on is None:
+        return _then_shown(store, lambda: sweep(request, store, observer, rounds=rounds()))
+    from epochcast.profiler.remote import sweep_on
+
+    cluster = on
+    return _then_shown(store, lambda: sweep_on(cluster, request, store, observer, rounds=rounds))
 
 
 def run_script_sweep(
-    request: ScriptRequest, store: Store, observer: Observer | None = None
+    request: ScriptRequest,
+    store: Store,
+    observer: Observer | None = None,
+    on: ClusterRequest | None = None,
 ) -> SweepResult:
     """The same of a script.
 
@@ -263,6 +292,7 @@ def run_script_sweep(
         request: what to measure.
         store: takes the measurements.
         observer: receives the progress of the sweep.
+        on: a cluster to make the trials on, instead of this machine.
 
     Raises:
         ScriptFailed: the command does not train or cannot be watched.
@@ -271,7 +301,16 @@ def run_script_sweep(
     from epochcast.profiler.adaptive import enough_rounds
     from epochcast.scripts.sweep import sweep_script
 
-    return _then_shown(store, lambda: sweep_script(request, store, observer, rounds=enough_rounds))
+    if on is None:
+        return _then_shown(
+            store, lambda: sweep_script(request, store, observer, rounds=enough_rounds)
+        )
+    from epochcast.scripts.remote import sweep_script_on
+
+    cluster = on
+    return _then_shown(
+        store, lambda: sweep_script_on(cluster, request, store, observer, rounds=enough_rounds)
+    )
 
 
 def _then_shown(store: Store, measure: Callable[[], SweepResult]) -> SweepResult:

@@ -21,9 +21,8 @@ This is the only module of the profiler that uses the cost model.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from math import exp, log
 from statistics import fmean, median
 from typing import Any
@@ -44,7 +43,6 @@ from epochcast.devices.cards import device_like
 from epochcast.devices.need import needed_bytes
 from epochcast.errors import EpochcastError
 from epochcast.profiler.footprint.cuda.trace import cuda_sequences
-from epochcast.profiler.process import WorkerProcess
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.request import (
     MAX_ROUNDS,
@@ -73,11 +71,13 @@ class Choice:
 
     Attributes:
         trial: position of a candidate.
+        wait: choose again when a trial that is under way has ended.
         next_round: go on in a fresh process.
         stop: why to stop; empty to go on.
     """
 
     trial: int | None = None
+    wait: bool = False
     next_round: bool = False
     stop: str = ""
 
@@ -97,6 +97,10 @@ class State:
     failed: frozenset[int]
     out_of_memory: frozenset[int]
     seconds: Mapping[int, float]
+
+    def is_over(self, candidate: int, round_: int) -> bool:
+        """Whether its trial of a round has ended, well or not."""
+        return candidate in self.failed or round_ in self.measured.get(candidate, ())
 
     @property
     def taken(self) -> list[int]:
@@ -132,18 +136,29 @@ class Chooser:
         self._footprints = footprints
         self._rows = [f.variables(config, footprints.get(config)) for config in candidates]
 
-    def next(self, measurements: Sequence[Measurement], round_: int) -> Choice:
-        """What to do next in the process of this round."""
+    def next(
+        self, measurements: Sequence[Measurement], round_: int, begun: Collection[int] = ()
+    ) -> Choice:
+        """What to do next in this round.
+
+        Args:
+            measurements: so far.
+            round_: pass over the configurations.
+            begun: candidates whose trials of this round have begun, and may be under way.
+        """
         if any(m.round > round_ for m in measurements):  # over: no later process is part of it
             return Choice(next_round=True)
         state = self._state(measurements)
-        if len(state.measured) < FIRST:
-            more = spread(self._rows, 1, self._excluding(state))
+        under_way = {i for i in begun if not state.is_over(i, round_)}
+        if len(under_way.union(state.measured)) < FIRST:
+            more = spread(self._rows, 1, [*self._excluding(state), *under_way])
             if more:
                 return Choice(trial=more[0])
-        again = [i for i, rounds in state.measured.items() if round_ not in rounds]
+        again = [i for i in state.measured if i not in under_way and not state.is_over(i, round_)]
         if again:
             return Choice(trial=random.Random(f"{self.seed}/{round_}/{len(again)}").choice(again))
+        if under_way:
+            return Choice(wait=True)
         if not state.measured:
             return Choice(stop="nothing-succeeded")
         return self._after_round(measurements, state, round_)
@@ -283,25 +298,28 @@ def chosen_rounds(sweep: Sweep, chooser: Chooser) -> Ending:
     specs = [c.spec for c in candidates]
     round_, stop = 0, ""
     while not stop:
-        with sweep.workers.start(f"round-{round_}") as worker:
-            choice = _trials(sweep, chooser, specs, worker, round_)
+        choice = _trials(sweep, chooser, specs, round_)
         stop, round_ = choice.stop, round_ + choice.next_round
     return Ending(stop, chooser.half_width)
 
 
-def _trials(
-    sweep: Sweep, chooser: Chooser, specs: Sequence[TrialSpec], worker: WorkerProcess, round_: int
-) -> Choice:
-    """Trials in one process, until another is needed; the choice that ended them."""
-    for number in count():
-        choice = chooser.next(sweep.stored(specs), round_)
-        if choice.trial is None:
-            return choice
-        if sweep.out_of_time:
-            return Choice(stop="max-seconds")
-        if sweep.make_trial(worker, specs[choice.trial], round_, number).status != "ok":
-            break
-    return Choice()
+def _trials(sweep: Sweep, chooser: Chooser, specs: Sequence[TrialSpec], round_: int) -> Choice:
+    """Trials of one round, until another is needed; the choice that ended them."""
+    choice, begun = Choice(), set[int]()
+
+    def chosen() -> Iterator[TrialSpec | None]:
+        nonlocal choice
+        while True:
+            choice = chooser.next(sweep.stored(specs), round_, begun)
+            if choice.trial is not None:
+                begun.add(choice.trial)
+                yield specs[choice.trial]
+            elif choice.wait:
+                yield None
+            else:
+                return
+
+    return choice if sweep.make_trials(chosen(), round_) else Choice(stop="max-seconds")
 
 
 def find_candidates(sweep: Sweep) -> list[Candidate]:

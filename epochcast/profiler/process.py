@@ -1,5 +1,8 @@
 """The sweep's side of a worker process: start it, ask it, notice its death, end all it began.
 
+    sweep ── tasks ──▶ Workers.ask_each ──▶ a WorkerProcess, then the next ──▶ answers
+                       RayWorkers.ask_each (on_ray.py): the same, on the nodes of a cluster
+
 Used by the sweep without torch. No shell is involved, and no text of the user's reaches a command
 line: a task travels as JSON through a pipe.
 """
@@ -15,14 +18,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 import psutil
 
 from epochcast.errors import EpochcastError, WorkloadError, named
-from epochcast.profiler.protocol import Reply, Task
+from epochcast.profiler.protocol import Answer, Reply, Task
 from epochcast.records import from_json, to_json
 
 # Arguments: the package's folder and the worker's scratch folder; the user's code sees neither. The
@@ -57,6 +63,24 @@ class WorkerDied(Exception):
         if self.exit_code < 0:
             return f"the worker process was ended by {signal.Signals(-self.exit_code).name}"
         return f"the worker process ended with exit code {self.exit_code}"
+
+
+class Worker(Protocol):
+    """What answers tasks, one at a time, here or elsewhere. A context manager: leaving ends it."""
+
+    @property
+    def log(self) -> Path: ...
+    def ask(
+        self, task: Task, timeout: float, on_phase: Callable[[str], None] = lambda phase: None
+    ) -> Reply:
+        """Run a task and wait for its answer.
+
+        Args:
+            task, timeout, on_phase: as of ``WorkerProcess.ask``.
+        """
+
+    def __enter__(self) -> Worker: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class WorkerProcess:
@@ -169,29 +193,87 @@ class WorkerProcess:
 
 
 class Workers:
-    """Starts worker processes, each with a log of its own.
+    """Where tasks are done: in worker processes on this machine, each with a log of its own.
 
     Args:
         logs: folder of the logs.
         start_worker: starts a worker process that logs to a file.
     """
 
-    def __init__(self, logs: Path, start_worker: Callable[[Path], WorkerProcess]) -> None:
+    def __init__(
+        self, logs: Path, start_worker: Callable[[Path], WorkerProcess] = WorkerProcess
+    ) -> None:
         self.logs = logs
         self.start_worker = start_worker
 
-    def start(self, name: str) -> WorkerProcess:
+    def ask_each(
+        self,
+        name: str,
+        tasks: Iterable[Task | None],
+        timeout: float,
+        on_phase: Callable[[Task, str], None],
+    ) -> Iterator[Answer]:
+        """Do tasks, one after the other in one process; after a failure in the next.
+
+        A task is taken when it can begin, so what is taken may depend on the answers so far.
+
+        Args:
+            name: what the workers are for.
+            tasks: in order; None where the next one waits for an answer, which here has come.
+            timeout: seconds for each.
+            on_phase: called with a task and the name of each phase that it reports.
+        """
+        left = (task for task in tasks if task is not None)
+        task = next(left, None)
+        while task is not None:
+            with self.start(name) as worker:
+                for number in count():
+                    task = replace(task, trial=number, log=str(worker.log))
+                    answer = answer_of(worker, task, timeout, partial(on_phase, task))
+                    yield answer
+                    task = next(left, None)
+                    if task is None or not answer.is_good:
+                        break
+
+    def start(self, name: str) -> Worker:
         """A fresh worker; ``name`` is what it is for, as its log is called.
 
         Raises:
             EpochcastError: the system refuses a log file or a process.
         """
-        number = len(list(self.logs.glob(f"{name}*.log")))
-        log = self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
         try:
-            return self.start_worker(log)
+            return self.start_worker(self.new_log(name))
         except OSError as error:  # no space for the log, no memory for a process
             raise EpochcastError(f"cannot start a worker process: {error}") from error
+
+    def new_log(self, name: str) -> Path:
+        """A path that no log has."""
+        number = len(list(self.logs.glob(f"{name}*.log")))
+        return self.logs / (f"{name}-{number}.log" if number else f"{name}.log")
+
+
+def answer_of(
+    worker: Worker, task: Task, timeout: float, on_phase: Callable[[str], None]
+) -> Answer:
+    """Ask a worker; whatever comes of it is an answer.
+
+    Args:
+        worker: a process that has not failed.
+        task, timeout, on_phase: as of ``WorkerProcess.ask``.
+    """
+    kills = out_of_memory_kills()
+    try:
+        return Answer(task=task, reply=worker.ask(task, timeout, on_phase))
+    except WorkerTimeout:
+        return Answer(task=task, status="timeout", message=f"no result after {timeout:.0f} s")
+    except WorkerDied as error:
+        code, why = error.exit_code, error.reason
+        if code == -signal.SIGKILL and out_of_memory_kills() > kills:
+            why = f"{why}: the system ran out of memory"
+            return Answer(task=task, status="oom", message=why, exit_code=code)
+        return Answer(task=task, status="crashed", message=why, exit_code=code)
+    except EpochcastError as error:
+        return Answer(task=task, message=str(error), error=type(error).__name__)
 
 
 class KeptWorker(WorkerProcess):
@@ -212,9 +294,9 @@ class KeptWorkers(Workers):
 
     def __init__(self, logs: Path) -> None:
         super().__init__(logs, KeptWorker)
-        self._kept: dict[str, WorkerProcess] = {}
+        self._kept: dict[str, KeptWorker] = {}
 
-    def start(self, name: str) -> WorkerProcess:
+    def start(self, name: str) -> Worker:
         """The worker of that name, a fresh one where it failed.
 
         Raises:
@@ -222,7 +304,7 @@ class KeptWorkers(Workers):
         """
         kept = self._kept.get(name)
         if kept is None or not kept.usable:
-            kept = self._kept[name] = super().start(name)
+            kept = self._kept[name] = cast("KeptWorker", super().start(name))
         return kept
 
     def __enter__(self) -> KeptWorkers:
@@ -233,7 +315,7 @@ class KeptWorkers(Workers):
             worker.kill()
 
 
-def ask_or_refuse(worker: WorkerProcess, task: Task, timeout: float) -> Reply:
+def ask_or_refuse(worker: Worker, task: Task, timeout: float) -> Reply:
     """Ask what cannot be gone on without.
 
     Args:

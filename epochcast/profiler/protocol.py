@@ -24,6 +24,7 @@ from epochcast.records import (
     RunConfig,
     Sizes,
     SizeValue,
+    Status,
     Warning_,
 )
 from epochcast.records.device_memory import SequenceSource
@@ -193,3 +194,32 @@ class Reply:
     counted: tuple[Counted, ...] = ()
     sequences: tuple[DeviceSequence, ...] = ()
     problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of a task.
+
+    Attributes:
+        task: as the worker was given it.
+        reply: None where there is none.
+        status: ``"timeout"``, ``"crashed"`` or ``"oom"`` where the worker died of it.
+        message: why there is no reply.
+        exit_code: of a worker that died; negative for a signal.
+        error: where the worker says that the task cannot be done, the name of the error's class.
+        node: of a cluster, where it was done; empty on this machine.
+    """
+
+    task: Task
+    reply: Reply | None = None
+    status: Status = "ok"
+    message: str = ""
+    exit_code: int = 0
+    error: str = ""
+    node: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the worker can go on to another task."""
+        measured = self.reply.measured if self.reply else None
+        return self.reply is not None and (measured is None or measured.status == "ok")

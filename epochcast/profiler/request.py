@@ -20,6 +20,7 @@ from pathlib import Path
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.process import (
+    Worker,
     WorkerDied,
     WorkerProcess,
     Workers,
@@ -312,7 +313,7 @@ def resolved(request: SweepRequest, device: Device) -> SweepRequest:
     return replace(request, device=name, threads=device.threads)
 
 
-def describe(request: SweepRequest, worker: WorkerProcess) -> Description:
+def describe(request: SweepRequest, worker: Worker) -> Description:
     """What the workload function says of itself, compared with what is asked for.
 
     Raises:
@@ -328,7 +329,7 @@ def describe(request: SweepRequest, worker: WorkerProcess) -> Description:
     return known
 
 
-def _check(worker: WorkerProcess, spec: TrialSpec, request: SweepRequest) -> CheckedWorkload:
+def _check(worker: Worker, spec: TrialSpec, request: SweepRequest) -> CheckedWorkload:
     """A first step. If it hangs or kills its process, the sweep will find out which ones do."""
     reply = Reply(kind="checked")
     with suppress(WorkerTimeout, WorkerDied):
@@ -363,7 +364,7 @@ def count_footprints(
     request: SweepRequest,
     *,
     timeline: bool = False,
-    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
+    start_worker: Callable[[Path], Worker] = WorkerProcess,
 ) -> tuple[Counted, ...]:
     """Footprints of every configuration that a request names, without running one.
 
@@ -387,7 +388,7 @@ def count_footprints(
 
 
 def dry_runs(
-    worker: WorkerProcess, specs: Iterable[TrialSpec], timeout: float, *, timeline: bool
+    worker: Worker, specs: Iterable[TrialSpec], timeout: float, *, timeline: bool
 ) -> Iterator[tuple[list[TrialSpec], Reply]]:
     """Dry runs of one model size after another: each model is built once for all batch sizes.
 

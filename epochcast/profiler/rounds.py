@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -141,6 +141,7 @@ class Spec(Protocol):
 
 
 _Spec = TypeVar("_Spec", bound=Spec)
+_Item = TypeVar("_Item")
 
 
 class Rounds(ABC, Generic[_Spec]):
@@ -155,6 +156,7 @@ class Rounds(ABC, Generic[_Spec]):
 
     Attributes:
         failed: requests that gave no measurement in this sweep.
+        late: whether there was something that there was no time for.
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class Rounds(ABC, Generic[_Spec]):
         self.observer = observer
         self.clock = clock
         self.failed: set[str] = set()
+        self.late = False
         self._longest_trial = 0.0
         self._warned: set[str] = set()
 
@@ -196,6 +199,14 @@ class Rounds(ABC, Generic[_Spec]):
         """Whether another trial, as long as the longest so far, would end too late."""
         limit = self.asked.max_seconds
         return limit is not None and self.clock() + self._longest_trial > limit
+
+    def in_time(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Those of them that there is time for when they are taken."""
+        for item in items:
+            if self.out_of_time:
+                self.late = True
+                return
+            yield item
 
     def done(self, rounds: range) -> set[tuple[str, int]]:
         """Trials of these rounds not to be made again, as request and round.

@@ -20,23 +20,14 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
-from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
-from epochcast.errors import EpochcastError, StoreError
-from epochcast.profiler.process import (
-    WorkerDied,
-    WorkerProcess,
-    Workers,
-    WorkerTimeout,
-    out_of_memory_kills,
-)
-from epochcast.profiler.protocol import Reply, Task, TrialSpec
+from epochcast.errors import EpochcastError, StoreError, named
+from epochcast.profiler.process import Workers, answer_of
+from epochcast.profiler.protocol import Answer, Reply, Task, TrialSpec
 from epochcast.profiler.request import Prepared, SweepRequest, prepare
 from epochcast.profiler.rounds import (
     Ending,
@@ -47,11 +38,9 @@ from epochcast.profiler.rounds import (
     SweepStore,
     every_round,
 )
-from epochcast.records import Measurement, Status
+from epochcast.records import Measurement
 
 MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
-
-_Item = TypeVar("_Item")
 
 
 def sweep(
@@ -60,7 +49,7 @@ def sweep(
     observer: Observer | None = None,
     *,
     rounds: Callable[[Sweep], Ending] | None = None,
-    start_worker: Callable[[Path], WorkerProcess] = WorkerProcess,
+    workers: Workers | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SweepResult:
     """Probe what a request asks for. Killed at any moment, the same request continues.
@@ -71,7 +60,7 @@ def sweep(
         observer: receives the progress of the sweep.
         rounds: makes the trials and says why it stopped; by default all of them, in every round
             asked for.
-        start_worker: starts a worker process that logs to a file.
+        workers: where tasks are done; by default in worker processes on this machine.
         clock: monotonic seconds.
 
     Raises:
@@ -80,7 +69,7 @@ def sweep(
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
-    workers = Workers(store.folder, start_worker)
+    workers = workers or Workers(store.folder)
     running = Sweep(
         prepared=_prepare(request, store, workers),
         store=store,
@@ -181,82 +170,47 @@ class Sweep(Rounds[TrialSpec]):
         key = prepared.device.key
         return tuple(m for m in found if m.request in requests and m.device.key == key)
 
-    def make_trials(self, order: Iterable[TrialSpec], round_: int) -> bool:
-        def make(worker: WorkerProcess, spec: TrialSpec, number: int) -> bool:
-            return self.make_trial(worker, spec, round_, number).status == "ok"
+    def make_trials(self, order: Iterable[TrialSpec | None], round_: int) -> bool:
+        """As of ``Rounds``; None waits for a trial that is under way, where several are at once."""
+        begun: dict[str, float] = {}
 
-        return self._in_workers(f"round-{round_}", order, make)
+        def tasks() -> Iterator[Task | None]:
+            for spec in self.in_time(order):
+                if spec is None:
+                    yield None
+                    continue
+                begun[spec.request] = self.clock()
+                yield Task(kind="trial", spec=spec, round=round_, folder=str(self.store.folder))
 
-    def _in_workers(
-        self, name: str, items: Iterable[_Item], do: Callable[[WorkerProcess, _Item, int], bool]
-    ) -> bool:
-        """Do something with each of several; whether there was time for all.
+        for answer in self._answers(f"round-{round_}", tasks()):
+            self._keep_trial(answer, self.clock() - begun[answer.task.spec.request])
+        return not self.late
 
-        Args:
-            name: what the workers are for.
-            items: in order.
-            do: with a worker, an item and the number of those before it in that worker; False
-                where the worker must be replaced.
-        """
-        left = deque(items)
-        while left:
-            with self.workers.start(name) as worker:
-                for number in count():
-                    if not left:
-                        return True
-                    if self.out_of_time:
-                        return False
-                    if not do(worker, left.popleft(), number):
-                        break
-        return True
+    def _answers(self, name: str, tasks: Iterable[Task | None]) -> Iterator[Answer]:
+        def tell(task: Task, phase: str) -> None:
+            self.observer.phase(task.spec.config.label, phase)
 
-    def make_trial(
-        self, worker: WorkerProcess, spec: TrialSpec, round_: int, number: int
-    ) -> Measurement:
-        """Measure one configuration in a worker; store the result and tell of it.
+        return self.workers.ask_each(name, tasks, self.request.timeout_seconds, tell)
 
-        Args:
-            worker: a process that has not failed.
-            spec: the configuration.
-            round_: pass over all configurations.
-            number: of trials that the process has made before.
-        """
-        task = Task(
-            kind="trial",
-            spec=spec,
-            round=round_,
-            trial=number,
-            folder=str(self.store.folder),
-            log=str(worker.log),
-        )
-        begun = self.clock()
-        measurement = self._measure(worker, task)
+    def _keep_trial(self, answer: Answer, seconds: float) -> None:
+        """Store what came of a trial that took so long, and tell of it."""
+        if answer.error:
+            raise named(answer.error)(answer.message)
+        measurement = answer.reply.measured if answer.reply else self._failure(answer)
+        if measurement is None:
+            raise EpochcastError("the worker process answered without a measurement")
         if measurement.status == "ok":
             measurement = self._with_doubts(measurement)
-        return self.keep(measurement, self.clock() - begun)
+        self.keep(measurement, seconds)
 
     def _with_doubts(self, measurement: Measurement) -> Measurement:
         """What the check found doubtful holds for each trial, and for what it will teach."""
         doubts = (*self.prepared.checked.warnings, *measurement.warnings)
         return replace(measurement, warnings=tuple({w.code: w for w in doubts}.values()))
 
-    def _measure(self, worker: WorkerProcess, task: Task) -> Measurement:
-        limit, label = self.request.timeout_seconds, task.spec.config.label
-        kills = out_of_memory_kills()
-        try:
-            reply = worker.ask(task, limit, lambda phase: self.observer.phase(label, phase))
-        except WorkerTimeout:
-            return self._failure(task, "timeout", f"no result after {limit:.0f} s")
-        except WorkerDied as error:
-            if error.exit_code == -9 and out_of_memory_kills() > kills:
-                return self._failure(task, "oom", f"{error.reason}: the system ran out of memory")
-            return self._failure(task, "crashed", error.reason)
-        if reply.measured is None:
-            raise EpochcastError("the worker process answered without a measurement")
-        return reply.measured
-
-    def _failure(self, task: Task, status: Status, message: str) -> Measurement:
+    def _failure(self, answer: Answer) -> Measurement:
         """The record of a trial whose process could not write one itself."""
+        task = answer.task
         prepared = self.prepared
         return Measurement(
             workload=self.request.target,
@@ -264,13 +218,14 @@ class Sweep(Rounds[TrialSpec]):
             request=task.spec.request,
             config=prepared.config(task.spec),
             device=prepared.device,
-            status=status,
-            message=message,
+            status=answer.status,
+            message=answer.message,
             round=task.round,
             trial=task.trial,
             samples=prepared.checked.samples,
             data=prepared.checked.data,
             log=task.log or None,
+            node=answer.node,
             created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         )
 
@@ -291,31 +246,36 @@ class Sweep(Rounds[TrialSpec]):
         for spec, measurement in smallest.values():
             with self.workers.start("noise") as worker:
                 task = Task(kind="noise", spec=spec, log=str(worker.log))
-                reply = self._ask_for_more(worker, task, "gradient noise", "no-noise-scale")
+                self.observer.phase(spec.config.label, "gradient noise")
+                limit = self.request.timeout_seconds
+                answer = answer_of(worker, task, limit, lambda phase: None)
+            reply = self._reply_or_note(answer, "no-noise-scale")
             if reply is not None:
                 self.store.add(replace(measurement, gradient_noise=reply.noise))
 
     def take_traces(self) -> bool:
         """A trace of each measured configuration that has none; whether there was time for all."""
         root = self.store.log_folder
-
-        def trace(worker: WorkerProcess, pair: tuple[TrialSpec, Measurement], _: int) -> bool:
-            spec, measurement = pair
-            name = f"{slug(spec.config.label)}-{spec.request[:6]}"
-            folder = root / slug(self.request.target) / name
-            task = Task(kind="trace", spec=spec, folder=str(folder))
-            reply = self._ask_for_more(worker, task, "trace", "no-trace")
-            if reply is not None:
-                path = Path(reply.text).relative_to(root).as_posix()
-                self.store.add(replace(measurement, trace=path))
-            return reply is not None
-
-        missing = [
-            (spec, m)
+        missing = {
+            spec.request: (spec, m)
             for spec, m in self._measured()
             if m.trace is None or not (root / m.trace).is_file()
-        ]
-        return self._in_workers("traces", missing, trace)
+        }
+
+        def tasks() -> Iterator[Task]:
+            for spec, _ in self.in_time(missing.values()):
+                self.observer.phase(spec.config.label, "trace")
+                name = f"{slug(spec.config.label)}-{spec.request[:6]}"
+                folder = root / slug(self.request.target) / name
+                yield Task(kind="trace", spec=spec, folder=str(folder))
+
+        for answer in self._answers("traces", tasks()):
+            reply = self._reply_or_note(answer, "no-trace")
+            if reply is not None:
+                _, measurement = missing[answer.task.spec.request]
+                path = Path(reply.text).relative_to(root).as_posix()
+                self.store.add(replace(measurement, trace=path))
+        return not self.late
 
     def _measured(self) -> list[tuple[TrialSpec, Measurement]]:
         """The configurations that were measured, with the latest good measurement of each."""
@@ -323,18 +283,11 @@ class Sweep(Rounds[TrialSpec]):
         specs = self.prepared.specs
         return [(spec, latest[spec.request]) for spec in specs if spec.request in latest]
 
-    def _ask_for_more(
-        self, worker: WorkerProcess, task: Task, phase: str, code: str
-    ) -> Reply | None:
-        """The answer to a task that a sweep survives without; None, and a warning, if it failed."""
-        label = task.spec.config.label
-        self.observer.phase(label, phase)
-        try:
-            return worker.ask(task, self.request.timeout_seconds)
-        except (WorkerTimeout, WorkerDied, EpochcastError) as error:
-            why = error.reason if isinstance(error, WorkerDied) else str(error) or "timeout"
-            self.note(code, config=label, why=why)
-            return None
+    def _reply_or_note(self, answer: Answer, code: str) -> Reply | None:
+        """The reply to a task that a sweep survives without; None, and a warning, if it failed."""
+        if answer.reply is None:
+            self.note(code, config=answer.task.spec.config.label, why=answer.message)
+        return answer.reply
 
 
 def slug(text: str) -> str:

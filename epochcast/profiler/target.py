@@ -83,7 +83,7 @@ def source_of(target: str) -> str:
     elif where.endswith(".py"):
         files = [Path(where)]
     else:
-        files = _files_of_module(where)
+        files = module_files(where)
     if not files:
         return ""
     digest = hashlib.sha256()
@@ -112,7 +112,7 @@ def source_of_files(files: Iterable[str], folder: Path = Path()) -> str:
     return digest.hexdigest()[:12] if names else ""
 
 
-def _files_of_module(name: str) -> list[Path]:
+def module_files(name: str) -> list[Path]:
     """The file of a module, imported or not: found by its path, so that nothing is executed."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     if loaded:

@@ -167,6 +167,7 @@ class Measurement:
         gradient_noise: how much single gradients differ, where it was asked for.
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
+        node: of a cluster, where it was made: an address; empty on this machine.
         created_at: when the trial ended, ISO 8601 in UTC.
         warnings: why what was measured may not be what a run takes.
         note: what a person said of it.
@@ -211,6 +212,7 @@ class Measurement:
     gradient_noise: GradientNoise | None = None
     trace: str | None = None
     log: str | None = None
+    node: str = ""
     created_at: str = ""
     warnings: tuple[Warning_, ...] = ()
     note: str = ""

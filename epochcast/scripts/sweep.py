@@ -10,11 +10,13 @@ Measurements count as long as the files that the script consists of are as they 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from epochcast.errors import StoreError
 from epochcast.profiler.rounds import (
@@ -37,6 +39,47 @@ from epochcast.scripts.trial import Outcome, ScriptFailed, run_trial
 Start = Callable[..., Outcome]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A trial to be made.
+
+    Attributes:
+        spec: the configuration.
+        round: pass over all configurations.
+        log: takes the command's output.
+        device: that a trial without any word of its own was made on, as far as is known.
+        trace: file that takes a trace; the times of such a trial are no measurement.
+    """
+
+    spec: ScriptSpec
+    round: int
+    log: Path
+    device: Device | None = None
+    trace: Path | None = None
+
+
+class Elsewhere(Protocol):
+    """Makes trials on other machines than this."""
+
+    @property
+    def device(self) -> Device:
+        """That they are made on."""
+
+    def outcomes(
+        self,
+        request: ScriptRequest,
+        calls: Iterable[Call],
+        report: Callable[[ScriptSpec, str], None],
+    ) -> Iterator[tuple[Call, Outcome]]:
+        """What came of each, as they end.
+
+        Args:
+            request: what all have in common.
+            calls: each taken when it can begin.
+            report: called with what goes on.
+        """
+
+
 def sweep_script(
     request: ScriptRequest,
     store: SweepStore,
@@ -44,6 +87,7 @@ def sweep_script(
     *,
     rounds: Callable[[Rounds[ScriptSpec]], Ending] = every_round,
     start: Start = run_trial,
+    elsewhere: Elsewhere | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SweepResult:
     """Probe a script. Killed at any moment, the same request continues.
@@ -53,7 +97,8 @@ def sweep_script(
         store: where measurements go; what it has already is not measured again.
         observer: receives the progress of the sweep.
         rounds: makes the trials and says why it stopped.
-        start: makes one trial.
+        start: makes one trial on this machine.
+        elsewhere: makes trials on others instead.
         clock: monotonic seconds.
 
     Raises:
@@ -66,6 +111,7 @@ def sweep_script(
         store=store,
         observer=observer or SilentObserver(),
         start=start,
+        elsewhere=elsewhere,
         clock=lambda: clock() - begun,
     )
     running.recover()
@@ -90,7 +136,8 @@ class ScriptSweep(Rounds[ScriptSpec]):
         request: what to measure.
         store: takes each trial the moment it ends.
         observer: receives the progress of the sweep.
-        start: makes one trial.
+        start: makes one trial on this machine.
+        elsewhere: makes trials on others instead.
         clock: seconds since the sweep began.
     """
 
@@ -101,6 +148,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
         store: SweepStore,
         observer: Observer,
         start: Start,
+        elsewhere: Elsewhere | None,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(
@@ -108,6 +156,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
         )
         self.request = request
         self._start = start
+        self._elsewhere = elsewhere
         self._device: Device | None = None
         self._logs: Path | None = None
 
@@ -126,6 +175,10 @@ class ScriptSweep(Rounds[ScriptSpec]):
         requests = {spec.request for spec in (self.specs if specs is None else specs)}
         found = [m for m in self.store.measurements(self.request.workload) if m.request in requests]
         good = [m for m in found if m.status == "ok" and self._is_current(m)]
+        if self._elsewhere is not None:
+            machine = self._elsewhere.device.machine
+            found = [m for m in found if m.device.machine == machine]
+            good = [m for m in good if m.device.machine == machine]
         newest = self._device or (good[-1].device if good else None)
         if newest is not None:
             good = [m for m in good if m.device.key == newest.key]
@@ -142,36 +195,40 @@ class ScriptSweep(Rounds[ScriptSpec]):
     # -- trials -----------------------------------------------------------------------------------
 
     def make_trials(self, order: Iterable[ScriptSpec], round_: int) -> bool:
-        for spec in order:
-            if self.out_of_time:
-                return False
-            self._make_trial(spec, round_)
-        return True
+        begun: dict[str, float] = {}
 
-    def _make_trial(self, spec: ScriptSpec, round_: int) -> None:
-        begun = self.clock()
-        outcome = self._run(spec, round_, log=self._log(f"round-{round_}"))
-        found = outcome.measurement
-        if found.status == "ok":
-            self._device = found.device
-        elif not outcome.is_finding and not any(m.status == "ok" for m in self.stored()):
-            raise self._refusal(found)
-        self.keep(found, self.clock() - begun)
+        def calls() -> Iterator[Call]:
+            for spec in self.in_time(order):
+                begun[spec.request] = self.clock()
+                log = self._log(f"round-{round_}")
+                yield Call(spec=spec, round=round_, log=log, device=self._device)
 
-    def _run(
-        self, spec: ScriptSpec, round_: int, *, log: Path, trace: Path | None = None
-    ) -> Outcome:
-        def report(phase: str) -> None:
+        for call, outcome in self._outcomes(calls()):
+            found = outcome.measurement
+            if found.status == "ok":
+                self._device = found.device
+            elif not outcome.is_finding and not any(m.status == "ok" for m in self.stored()):
+                raise self._refusal(found)
+            self.keep(found, self.clock() - begun[call.spec.request])
+        return not self.late
+
+    def _outcomes(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Outcome]]:
+        def report(spec: ScriptSpec, phase: str) -> None:
             self.observer.phase(spec.label, phase)
 
+        if self._elsewhere is not None:
+            return self._elsewhere.outcomes(self.request, calls, report)
+        return ((call, self._made_here(call, partial(report, call.spec))) for call in calls)
+
+    def _made_here(self, call: Call, report: Callable[[str], None]) -> Outcome:
         return self._start(
             self.request,
-            spec,
-            round_=round_,
+            call.spec,
+            round_=call.round,
             folder=self.store.folder,
-            log=log,
-            device=self._device,
-            trace=trace,
+            log=call.log,
+            device=call.device,
+            trace=call.trace,
             report=report,
             warn=self.observer.warn,
         )
@@ -192,7 +249,9 @@ class ScriptSweep(Rounds[ScriptSpec]):
                     "name another store with --store"
                 ) from error
         names = (f"{name}-{number}.log" for number in count())
-        return next(path for path in map(self._logs.joinpath, names) if not path.exists())
+        log = next(path for path in map(self._logs.joinpath, names) if not path.exists())
+        log.touch()  # others may be under way
+        return log
 
     def settle_evaluation(self) -> None:
         """Tell an evaluation at the training's batch size from one that happens to be as large.
@@ -215,22 +274,26 @@ class ScriptSweep(Rounds[ScriptSpec]):
         """A trace of each measured configuration that has none; whether there was time for all."""
         root = self.store.log_folder
         latest = {m.request: m for m in self.stored() if m.status == "ok"}
-        for spec in self.specs:
-            m = latest.get(spec.request)
-            if m is None or (m.trace is not None and (root / m.trace).is_file()):
-                continue
-            if self.out_of_time:
-                return False
-            self._trace(spec, m, root)
-        return True
 
-    def _trace(self, spec: ScriptSpec, m: Measurement, root: Path) -> None:
-        name = f"{slug(m.config.label)}-{spec.request[:6]}"
-        path = root / slug(self.request.workload) / name / "trace.json.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        outcome = self._run(spec, 0, log=self._log("traces"), trace=path)
-        if outcome.traced:
-            self.store.add(replace(m, trace=path.relative_to(root).as_posix()))
-            return
-        why = outcome.measurement.message or "no step was traced"
-        self.note("no-trace", config=spec.label, why=why)
+        def calls() -> Iterator[Call]:
+            known = (spec for spec in self.specs if spec.request in latest)
+            missing = (spec for spec in known if not _has_trace(latest[spec.request], root))
+            for spec in self.in_time(missing):
+                name = f"{slug(latest[spec.request].config.label)}-{spec.request[:6]}"
+                path = root / slug(self.request.workload) / name / "trace.json.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                log = self._log("traces")
+                yield Call(spec=spec, round=0, log=log, device=self._device, trace=path)
+
+        for call, outcome in self._outcomes(calls()):
+            if outcome.traced and call.trace is not None:
+                trace = call.trace.relative_to(root).as_posix()
+                self.store.add(replace(latest[call.spec.request], trace=trace))
+            else:
+                why = outcome.measurement.message or "no step was traced"
+                self.note("no-trace", config=call.spec.label, why=why)
+        return not self.late
+
+
+def _has_trace(m: Measurement, root: Path) -> bool:
+    return m.trace is not None and (root / m.trace).is_file()

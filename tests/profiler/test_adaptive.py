@@ -192,7 +192,7 @@ class Script:
     def begin(self, candidates, footprints):
         self.candidates, self.footprints = tuple(candidates), dict(footprints)
 
-    def next(self, measurements, round_):
+    def next(self, measurements, round_, begun=()):
         self.known.append((len(measurements), round_))
         return self.choices.pop(0) if self.choices else Choice(stop="sharp")
 

@@ -8,6 +8,7 @@ import pytest
 from scripted import KNOBS, TRIAL_SECONDS, Machine, Memory, Noting, request_of
 
 from epochcast.profiler.adaptive import TOLERATED, enough_rounds, later_run_half_width
+from epochcast.profiler.process import Workers
 from epochcast.profiler.request import DEFAULT_ROUNDS, MAX_ROUNDS
 from epochcast.profiler.sweep import sweep
 from epochcast.units import format_half_width
@@ -43,7 +44,7 @@ def probed(folder, factors, rounds=None, archive=None, off=None, **changes):
         machine.archive,
         observer,
         rounds=enough_rounds,
-        start_worker=machine.start,
+        workers=Workers(machine.archive.folder, machine.start),
         clock=lambda: machine.now,
     )
     return machine, result, [(w.code, dict(w.details)) for w in observer.warnings]

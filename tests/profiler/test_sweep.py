@@ -144,7 +144,7 @@ def test_only_out_of_memory_is_final(folder, name, again):
 
 def test_killed_by_the_system_for_want_of_memory(folder, monkeypatch):
     kills = iter(range(100))
-    monkeypatch.setattr("epochcast.profiler.sweep.out_of_memory_kills", lambda: next(kills))
+    monkeypatch.setattr("epochcast.profiler.process.out_of_memory_kills", lambda: next(kills))
     machine = machine_of(folder, outcomes={("trial", 16): WorkerDied(-9)})
     result = swept(request_of(rounds=2), machine)
     (failed,) = [m for m in result.measurements if m.status != "ok"]
@@ -409,7 +409,7 @@ def test_each_measured_configuration_is_traced_once(folder):
     ("failure", "why"),
     [
         (WorkerDied(-11), "the worker process was ended by SIGSEGV"),
-        (WorkerTimeout(), "timeout"),
+        (WorkerTimeout(), "no result after 600 s"),
         (EpochcastError("ValueError: mine"), "ValueError: mine"),
     ],
 )

@@ -49,7 +49,7 @@ class PlainProgress:
             trials, done, device, data: as of ``Observer.begin``; where ``trials`` is None, lines
                 are numbered without a total.
         """
-        self.total = trials or 0
+        self.total += trials or 0  # of several kinds of device each begins
         self.console.print(Text(_opening(trials, done, device, data)), soft_wrap=True)
 
     def phase(self, label: str, phase: str) -> None:
@@ -92,7 +92,7 @@ class BarProgress(PlainProgress):
                 has no end.
         """
         super().begin(trials, done, device, data)
-        self._bar.update(self._task, total=trials)  # None: a bar that only moves
+        self._bar.update(self._task, total=self.total or None)  # None: a bar that only moves
         self._bar.start()
 
     def phase(self, label: str, phase: str) -> None:

@@ -52,6 +52,12 @@ WARNINGS = {
     "one-round-strays": "the configurations of the one round stray so far from any smooth form "
     "that the 90 % interval of a later run is {width}; how much rounds differ is not known: probe "
     "with --rounds 3",
+    "made-again": "{count} attempt(s) at a trial were lost, and it was made again on {node}; lost "
+    "on {lost}",
+    "nodes-silent": "left out, because they did not answer in time: {nodes}; other work may hold "
+    "their devices",
+    "chose-nodes": "the cluster has several kinds of device: this measures {device}; --nodes each "
+    "measures {others} too",
     "more-rounds": "{rounds} rounds differ so much that the 90 % interval of a later run is "
     "{width}: more are made, {limit} at most (--rounds {rounds} makes none)",
     "rounds-differ": "{rounds} rounds differ so much that the 90 % interval of a later run is "
