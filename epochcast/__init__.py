@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         Target,
         stopping_epoch,
     )
+    from epochcast.profiler.cluster import ClusterRequest
     from epochcast.profiler.request import Range
     from epochcast.profiler.workload import Workload
     from epochcast.records import (
@@ -79,6 +80,7 @@ _HOMES = {
     "Budget": "records",
     "Capacity": "records",
     "Cheapest": "planning.request",
+    "ClusterRequest": "profiler.cluster",
     "CostModel": "costmodel.model",
     "DatasetSpec": "records",
     "Device": "records",
@@ -138,6 +140,7 @@ __all__ = [
     "Budget",
     "Capacity",
     "Cheapest",
+    "ClusterRequest",
     "CostModel",
     "DatasetSpec",
     "Device",

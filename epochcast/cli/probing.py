@@ -38,7 +38,7 @@ from epochcast.cli.options import (
     workers_option,
     workload_argument,
 )
-from epochcast.cli.sweeping import sweep_and_print
+from epochcast.cli.sweeping import cluster_of, cluster_options, sweep_and_print
 from epochcast.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ GROUPS = {  # of the help of probe: heading, and the parameters below it
         "traces",
         "fresh",
     ),
+    "On a cluster (default: this machine)": ("on", "gpus", "cpus", "resources", "nodes"),
     "Of a command, which comes after --": (
         "variables",
         "name",
@@ -230,6 +231,7 @@ DRY_GROUPS = {  # of dry-run
     help="Take back what the command writes by an overlay of its folder, where the system has it "
     "(auto), by a journal of files, or not at all. Default: auto.",
 )
+@cluster_options
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @note_option
 @store_option
@@ -261,11 +263,11 @@ def probe(workload: str | None, as_json: bool, store: str | None, **options: Any
     require_options(ctx, OF_SCRIPTS, "is of a command, which comes after --")
     from epochcast.api import probe as api
 
-    request = _request(workload, options)
+    request, on = _request(workload, options), cluster_of(ctx)
     sweep_and_print(
         store,
         as_json,
-        lambda archive, progress: api.run_sweep(request, archive, progress),
+        lambda archive, progress: api.run_sweep(request, archive, progress, on),
         _print_noise,
         request.until,
     )

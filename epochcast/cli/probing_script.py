@@ -14,7 +14,7 @@ from epochcast.cli.options import (
     read_knob_or_range,
     require_options,
 )
-from epochcast.cli.sweeping import sweep_and_print
+from epochcast.cli.sweeping import cluster_of, sweep_and_print
 from epochcast.errors import UsageError
 from epochcast.profiler.request import Range
 
@@ -70,12 +70,12 @@ def probe_script(
     require_options(
         ctx, ("batch_sizes",), "is of a workload: write --set batch_size=16,32 and {batch_size}"
     )
-    request = _request(command, ctx.params)
+    request, on = _request(command, ctx.params), cluster_of(ctx)
     try:
         sweep_and_print(
             store,
             as_json,
-            lambda archive, progress: run_script_sweep(request, archive, progress),
+            lambda archive, progress: run_script_sweep(request, archive, progress, on),
             lambda measurements: print_seen(console(), measurements),
         )
     except ScriptFailed as error:

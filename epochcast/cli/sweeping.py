@@ -3,15 +3,103 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from epochcast.cli.options import INTERRUPTED, console, print_json
+import click
+
+from epochcast.cli.options import (
+    INTERRUPTED,
+    POSITIVE,
+    Parsed,
+    console,
+    print_json,
+    require_options,
+)
+from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
+    from epochcast.profiler.cluster import ClusterRequest
     from epochcast.profiler.rounds import Observer, SweepResult
     from epochcast.records import Measurement
     from epochcast.storage.store import Store
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+OF_CLUSTERS = ("gpus", "cpus", "resources", "nodes")
+
+
+def _read_resource(text: str) -> tuple[str, float]:
+    """``"accelerator_type:H100=0.001"``."""
+    name, equals, amount = text.rpartition("=")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = 0.0
+    if not name or not equals or number <= 0:
+        raise UsageError(f"expected NAME=NUMBER, above 0, but got {text!r}")
+    return name, number
+
+
+def cluster_options(command: _Command) -> _Command:
+    """Where a sweep is made, and what each of its trials holds there."""
+    for option in (
+        click.option(
+            "--on",
+            metavar="RAY",
+            help="Measure on a Ray cluster: on one that is started here (ray), or one that "
+            "is there (ray://HOST:10001, HOST:PORT, auto). Default: without Ray.",
+        ),
+        click.option(
+            "--gpus-per-probe",
+            "gpus",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Give each trial so many GPUs of its own. Default: 1 where a node has any.",
+        ),
+        click.option(
+            "--cpus-per-probe",
+            "cpus",
+            type=POSITIVE,
+            help="Give each trial so many cores of its own. Default: 1.",
+        ),
+        click.option(
+            "--resource",
+            "resources",
+            type=Parsed("NAME=NUMBER", _read_resource),
+            multiple=True,
+            help="Give each trial so much of a resource that nodes have, as "
+            "accelerator_type:H100=0.001 for that GPU.",
+        ),
+        click.option(
+            "--nodes",
+            type=click.Choice(["one", "alike", "each"]),
+            help="Use one node, all whose devices are like its own, or one of each kind of device. "
+            "Default: one.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def cluster_of(ctx: click.Context) -> ClusterRequest | None:
+    """The cluster that was asked for, if any was.
+
+    Raises:
+        UsageError: an option of clusters without one.
+    """
+    from epochcast.profiler.cluster import ClusterRequest
+
+    options: Mapping[str, Any] = ctx.params
+    if options["on"] is None:
+        require_options(ctx, OF_CLUSTERS, "is of a cluster: say which by --on")
+        return None
+    given = {name: options[name] for name in ("gpus", "cpus", "nodes")}
+    return ClusterRequest(
+        address=options["on"],
+        resources=dict(options["resources"]),
+        **{name: value for name, value in given.items() if value is not None},
+    )
 
 
 def sweep_and_print(

@@ -91,7 +91,12 @@ class Shipment:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One that can make so many trials at once."""
+    """One that can make so many trials at once.
+
+    Attributes:
+        id: Ray's.
+        address: for people; where several nodes are on one machine, with the beginning of the id.
+    """
 
     id: str
     address: str
@@ -225,9 +230,8 @@ class Cluster:
         for node in alive:
             has = node["Resources"]
             slots = min(int(has.get(name, 0) // amount) for name, amount in self.needed.items())
-            address = node["NodeManagerAddress"]
             if slots:
-                found.append(Node(id=node["NodeID"], address=address, slots=slots))
+                found.append(Node(id=node["NodeID"], address=_address(node, alive), slots=slots))
         if not found:
             there = "; ".join(
                 f"{x['NodeManagerAddress']}: {_amounts(x['Resources'])}" for x in alive
@@ -280,6 +284,12 @@ class Cluster:
         for ref in late:
             ray.cancel(ref, force=True)
         return found
+
+
+def _address(node: Mapping[str, Any], nodes: Iterable[Mapping[str, Any]]) -> str:
+    address = str(node["NodeManagerAddress"])
+    is_shared = sum(other["NodeManagerAddress"] == address for other in nodes) > 1
+    return f"{address}#{node['NodeID'][:6]}" if is_shared else address
 
 
 def _amounts(resources: Mapping[str, float]) -> str:
