@@ -52,6 +52,7 @@ from epochcast.profiler.rounds import Observer, SilentObserver, SweepResult, Swe
 from epochcast.profiler.sweep import Sweep, sweep
 from epochcast.profiler.target import module_files
 from epochcast.records import Measurement, Status, Warning_, from_json, to_json
+from epochcast.units import format_seconds
 
 LOG_BYTES = 1 << 20  # of the end of a log, which come back from a node
 ENDED_FROM_OUTSIDE = (-9, -15)  # SIGKILL, not for want of memory, and SIGTERM
@@ -265,7 +266,13 @@ def made_again(ran: Ran) -> list[Warning_]:
 
 
 def keep_log(log: Path, text: str, ran: Ran) -> None:
-    """Write what a node's worker printed, below where it ran and what was lost."""
+    """Write what a node's worker printed, below where it ran and what was lost.
+
+    Args:
+        log: to write.
+        text: that was printed.
+        ran: how it went.
+    """
     head = [f"epochcast: lost on {why}" for why in ran.lost] + [f"epochcast: on node {ran.node}"]
     log.write_text("\n".join([*head, text]), encoding="utf-8")
 
@@ -326,7 +333,8 @@ def pools_of(
     described = {node: description for node, text in said.items() if (description := _said(text))}
     silent = [node.address for node in nodes if node not in described]
     if not described:
-        raise EpochcastError(f"no node answered within {timeout:.0f} s: {', '.join(silent)}")
+        waited = format_seconds(timeout)
+        raise EpochcastError(f"no node answered within {waited}: {', '.join(silent)}")
     if silent:
         observer.warn(Warning_(code="nodes-silent", details=(("nodes", ", ".join(silent)),)))
     groups: dict[str, list[Node]] = {}
