@@ -335,7 +335,6 @@ OWN_FORMATS = {
     "planning/request.py": "quotes what was given",
     "planning/shortfall.py": "advice with all the digits that it takes to be enough",
     "profiler/process.py": "quotes what was given",
-    "profiler/process.py": "quotes what was given",
     "report/text/plan.py": "quotes the setting of a rule",
 }
 
