@@ -49,6 +49,7 @@ from epochcast.costmodel.lines import (
 from epochcast.costmodel.regression import Shape, Solution, evaluate, log_slopes, solve
 from epochcast.costmodel.scatter import Scatter
 from epochcast.costmodel.surface import (
+    HIDDEN_SD,
     INSIDE,
     SMALLEST,
     TIME_SD_PER_DOUBLING,
@@ -69,6 +70,7 @@ MAX_CHECKS, LEAST_CHECKS = 24, 3  # levels left out, of all axes; and of each on
 MINOR = 0.03  # forms of less weight have no say in that
 LEAST_DISTANCE = 0.25  # doublings
 LEAST_STEP = 0.1  # doublings
+SHOWN = 0.35  # of log y over log batch, from where on the batch shows
 SPOKEN = 3.0  # times as likely
 ASSUMED_LEVELS = 2.0  # ν₀
 
@@ -203,7 +205,10 @@ def fit_surface(
         low=tuple(float(table[axis].min()) for axis in known),
         high=tuple(float(table[axis].max()) for axis in known),
         units=data.units if any(data.units) else (),
-        outside_sds=tuple(sd_per_doubling / _step(data, axis) for axis in known),
+        outside_sds=tuple(
+            max(sd_per_doubling / _step(data, axis), HIDDEN_SD * _hidden(data, axis) * bool(sd_between))
+            for axis in known
+        ),
         sd_between=sd_between,
         chosen=chosen,
     )
@@ -243,6 +248,20 @@ def _step(data: _Data, axis: str) -> float:
     if len(levels) < 2:
         return 1.0
     return float(np.clip(np.ptp(levels) / (len(levels) - 1), LEAST_STEP, 1.0))
+
+
+def _hidden(data: _Data, axis: str) -> float:
+    """From 0 to 1, how surely what grows with the batch does not show: the two largest take the same
+    time, e.g. that of launches, and right beyond them it may begin to be in proportion."""
+    levels = np.unique(data.along(axis))
+    if axis != "batch_size" or len(levels) < 2:
+        return 0.0
+    low, high = (data.rows(data.along(axis) == level) for level in levels[-2:])
+    grown = float(np.log(high.y).mean() - np.log(low.y).mean())
+    if len(low) != len(high):  # of other models
+        return 0.0
+    elasticity = grown / float(np.log(2.0) * (levels[-1] - levels[-2]))
+    return min(1.0, max(0.0, 1.0 - elasticity / SHOWN))
 
 
 def _falling(data: _Data) -> set[str]:

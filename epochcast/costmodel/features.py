@@ -272,6 +272,16 @@ class Form:
         )
 
 
+# An affine time in disguise, or attention over the batch: four batch sizes tell them apart.
+BATCH_POWER = Form(
+    name="power of the batch",
+    groups=((CONSTANT, BATCH),),
+    prior=UNSURE,
+    free=("batch_size",),
+    least=4,
+)
+
+
 def time_forms(
     knobs: Sequence[str], kind: DeviceKind, *, has_counts: bool, aligned: bool = True
 ) -> list[Form]:
@@ -327,7 +337,7 @@ def free_forms(knobs: Sequence[str]) -> list[Form]:
     The last is log-linear regression with a constant, e.g. of launches.
     """
     if not knobs:
-        return []
+        return [BATCH_POWER]
     together = tuple((knob, 1.0) for knob in knobs)
     scales = tuple(dict.fromkeys((CONSTANT, *(((knob, 1.0),) for knob in knobs), together)))
     even = knob_monomials(knobs, (2, 4), 4)  # of an image's side, of a context

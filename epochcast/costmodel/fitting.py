@@ -24,9 +24,11 @@ from epochcast.costmodel.pooling import Known, pooled_surface
 from epochcast.costmodel.rows import Footprints, Rows
 from epochcast.costmodel.scatter import (
     Amount,
+    Expected,
     RoundScatter,
     Scatter,
     constant_scatter,
+    expected_scatter,
     of_one_round,
     round_pace,
     round_scatter,
@@ -295,14 +297,22 @@ def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
     step = slow.including(summary.ordinary_step_seconds)
     logs = [{m.round: log(t) for m in g if (t := step(m))} for g in groups.values()]
     newest = trials[-1]
+    found, expected = round_scatter(logs), _expected(trials)
+    run = found.among(expected) if found else of_one_round(expected)
     return Rows(
         groups=groups,
         counted=_counted(groups, footprints, newest.device.kind),
-        run=round_scatter(logs, newest.device.kind),
-        pace=round_pace(logs),
+        run=run,
+        pace=round_pace(logs, run),
         kind=newest.device.kind,
         axes=["batch_size", *f.numeric_knobs(newest.config.sizes)],
     )
+
+
+def _expected(trials: Sequence[Measurement]) -> Expected:
+    """How far runs differ, by the kind of device and the share of a step that waits for data."""
+    shares = [summary.waiting_share(m) or 0.0 for m in trials]
+    return expected_scatter(trials[-1].device.kind, median(shares))
 
 
 def _variant(rows: Rows) -> Variant:
@@ -320,7 +330,7 @@ def _variant(rows: Rows) -> Variant:
     found: list[RoundScatter] = []
 
     def told(residual: Scatter) -> Scatter:
-        found.append(of_one_round(run, residual))
+        found.append(of_one_round(_expected(trials), residual))
         return found[-1].own
 
     once = told if run.rounds == 1 else None

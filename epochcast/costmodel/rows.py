@@ -190,9 +190,7 @@ class Rows:
             {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
             for trials in self.groups.values()
         ]
-        if not any(len(rounds) > 1 for rounds in logs):
-            return RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
-        return round_scatter(logs, self.kind)
+        return round_scatter(logs) or RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
 
     def layer(
         self, value: Value, candidates: Sequence[f.Form], *, fragments: bool = False

@@ -41,14 +41,11 @@ from statistics import NormalDist, fmean, variance
 
 from epochcast.records import DeviceKind, Quantiles, Warning_
 
-# Run-level scatter to assume where only one round was measured, as a standard deviation of the
-# log: two rounds of CPU medians differ by 20 % in the median, and 0.20/√2 = 0.14; public A100
-# logs repeat within 0.5 % (both in docs/method.md, "Assumed scatter").
-ASSUMED_SD: Mapping[DeviceKind, float] = {"cpu": 0.14, "cuda": 0.01, "mps": 0.03}
 LEAST_RUN_SD = 0.003  # runs of the quietest device differ by so much, equal as rounded logs may be
 SHARED_DOF = 1.0  # a prior worth one more round
-ONCE_DOF = 1.0  # what is assumed of one round, worth one residual of the fit
-MISFIT = 0.1  # of residuals larger than what is assumed: the model's own, by assumption
+MISFIT = 0.1  # of residuals larger than what is expected: the model's own, by assumption
+GRID = 60  # standard deviations that a posterior is reckoned at
+MOST_RUN_SD = 3.0  # the largest of them
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
 SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")
@@ -134,6 +131,12 @@ class RoundScatter:
     rounds: int
     one_source: bool = False
 
+    def among(self, expected: Expected) -> RoundScatter:
+        """Both parts, as rounds and what is expected of the device together say."""
+        part = expected.half
+        shared, own = (x if x.sd <= LEAST_RUN_SD else part.given(x) for x in (self.shared, self.own))
+        return replace(self, shared=shared, own=own)
+
     def of_a_later_run(self) -> Scatter:
         """A later run around the mean of these rounds: its own draw, and the mean's error."""
         stretch = sqrt(1 + 1 / self.rounds)
@@ -146,63 +149,148 @@ class RoundScatter:
         return found if found.sd >= LEAST_RUN_SD else Scatter(sd=LEAST_RUN_SD)
 
 
-def round_scatter(logs: Sequence[Mapping[int, float]], kind: DeviceKind) -> RoundScatter:
-    """Run-level scatter from log values by configuration and round.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """How far runs differ, before any is seen: log σ is normal around log ``sd``, but with another
+    standard deviation above it than below.
+
+    Two runs, or the three points of a line, tell σ so badly that Student's interval is of no use (t
+    is 6.3 at one degree of freedom). What σ may be at all says most then: a posterior on a grid, and
+    the scaled inverse-χ² whose logarithm has the same mean and variance (Smyth 2004, "Linear models
+    and empirical Bayes methods", section 6.2).
+
+    Attributes:
+        below, above: of log σ; a large one says nothing.
+    """
+
+    sd: float
+    below: float
+    above: float
+
+    @property
+    def half(self) -> Expected:
+        """Of each of two parts that are alike."""
+        return replace(self, sd=self.sd / sqrt(2))
+
+    def given(self, found: Scatter) -> Scatter:
+        """What is believed where so much was found; of no degrees of freedom what is expected."""
+        low, high = log(LEAST_RUN_SD / 2), log(MOST_RUN_SD)
+        logs = [low + (high - low) * i / (GRID - 1) for i in range(GRID)]
+        likely = [self._log_likely(x, found) for x in logs]
+        weights = [exp(x - max(likely)) for x in likely]
+        mean = 2 * fsum(w * x for w, x in zip(weights, logs, strict=True)) / fsum(weights)
+        squares = (w * (2 * x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
+        return _of_log_variance(mean, fsum(squares) / fsum(weights))
+
+    def _log_likely(self, log_sd: float, found: Scatter) -> float:
+        away = log_sd - log(self.sd)
+        prior = (away / (self.above if away > 0 else self.below)) ** 2 / 2
+        return -prior - found.dof * (log_sd + (found.sd / exp(log_sd)) ** 2 / 2)
+
+
+def _of_log_variance(mean: float, variance: float) -> Scatter:
+    """With log σ² of this mean and variance: ψ'(ν/2) is the variance, and the mean is
+    log(s²·ν/2) − ψ(ν/2). Both by their asymptotic series (Abramowitz & Stegun 6.3.18 and 6.4.12),
+    whose next term is fitted at ν = 1 and 2: within 1 %."""
+    x = (1 + sqrt(1 + 2 * variance)) / (2 * variance) + 0.06
+    return Scatter(sd=exp((mean - 1 / (2 * x) - 1 / (12 * x * x + 0.9)) / 2), dof=2 * x)
+
+
+# Medians of two rounds of CPU trials differ by 20 % in the median; public A100 logs repeat within
+# 0.5 %, steps of an H200 that wait for a loader by 50 % (docs/method.md, "Expected scatter").
+EXPECTED: Mapping[DeviceKind, Expected] = {
+    "cpu": Expected(sd=0.18, below=1.5, above=0.7),
+    "cuda": Expected(sd=0.05, below=2.0, above=1.2),
+    "mps": Expected(sd=0.10, below=2.0, above=1.0),
+}
+
+
+def expected_scatter(kind: DeviceKind, waiting: float) -> Expected:
+    """Of steps of which a share waits for data, which a host makes: that share strays as it does.
+
+    Args:
+        kind: of device that computes.
+        waiting: share of a step.
+    """
+    device, host = EXPECTED[kind], EXPECTED["cpu"]
+    if kind == "cpu":
+        return host
+    return Expected(
+        sd=hypot((1 - waiting) * device.sd, waiting * host.sd),
+        below=(1 - waiting) * device.below + waiting * host.below,
+        above=(1 - waiting) * device.above + waiting * host.above,
+    )
+
+
+def round_scatter(logs: Sequence[Mapping[int, float]]) -> RoundScatter | None:
+    """Run-level scatter from log values by configuration and round; None where none has two.
 
     Args:
         logs: for each configuration, round → log of its value.
-        kind: of device; decides what is assumed where no configuration has two rounds.
     """
     deviations: dict[int, list[float]] = {}
-    freedom = 0
+    freedom = repeated = 0
     for rounds in logs:
         if len(rounds) < 2:
             continue
         mean = fmean(rounds.values())
         stretch = sqrt(len(rounds) / (len(rounds) - 1))  # a deviation from one's own mean is small
-        freedom += len(rounds) - 1
+        freedom, repeated = freedom + len(rounds) - 1, repeated + 1
         for round_, value in rounds.items():
             deviations.setdefault(round_, []).append((value - mean) * stretch)
-    if not freedom:
-        assumed = Scatter(sd=ASSUMED_SD[kind] / sqrt(2), dof=ASSUMED_DOF)
-        return RoundScatter(shared=assumed, own=assumed, rounds=1)
-    return _components(list(deviations.values()), freedom)
+    if repeated > 1:
+        return _components(list(deviations.values()), freedom)
+    return _of_one_configuration(list(deviations.values())) if repeated else None
 
 
-def of_one_round(assumed: RoundScatter, residual: Scatter) -> RoundScatter:
+def _of_one_configuration(rounds: Sequence[Sequence[float]]) -> RoundScatter:
+    """Nothing tells the two parts apart: each is half."""
+    squares = fmean(d * d for deviations in rounds for d in deviations)
+    part = Scatter(sd=sqrt(squares / 2), dof=len(rounds) - 1)
+    return RoundScatter(shared=part, own=part, rounds=len(rounds), one_source=True)
+
+
+def of_one_round(expected: Expected, residual: Scatter = NOTHING) -> RoundScatter:
     """Run-level scatter where only one round was measured, from what a fit to it leaves.
 
     Residuals hold each trial's own part, not the shared one, and what the model misses beside it.
     Small ones bound what trials scatter; of large ones a part is taken for the model's.
 
     Args:
-        assumed: for the kind of device, its two parts alike.
-        residual: of the fit, and its degrees of freedom.
+        expected: of the device, before.
+        residual: of the fit, and its degrees of freedom; none where it says nothing.
     """
-    prior, left = assumed.own.sd**2, residual.sd**2
-    told = left if left < prior else left - MISFIT * (left - prior)
-    dof = ONCE_DOF + residual.dof
-    of_prior = Scatter(sd=sqrt(ONCE_DOF * prior / dof), dof=ASSUMED_DOF)
-    part = of_prior + Scatter(sd=sqrt(residual.dof * told / dof), dof=max(1.0, residual.dof))
+    likely, left = expected.half.sd**2, residual.sd**2
+    told = left if left < likely else left - MISFIT * (left - likely)
+    dof = 0.0 if residual is NOTHING else residual.dof
+    part = expected.half.given(Scatter(sd=sqrt(told), dof=dof))
     return RoundScatter(shared=part, own=part, rounds=1, one_source=True)
 
 
-def round_pace(logs: Sequence[Mapping[int, float]]) -> dict[int, float]:
+def round_pace(logs: Sequence[Mapping[int, float]], run: RoundScatter) -> dict[int, float]:
     """How slow each round was, as a factor whose geometric mean over rounds is 1.
 
     Where every configuration was in every round this changes no comparison. Where some were not, it
     keeps a slow round from looking like a slow configuration: the two-way model
-    log y_cr = μ_c + u_r, fitted by alternating means (backfitting; Breiman & Friedman 1985).
+    log y_cr = μ_c + u_r + ε_cr, u_r as likely as the scatter says, fitted by alternating means
+    (backfitting; Breiman & Friedman 1985). So a difference that one configuration shows is taken for
+    the round's by half.
 
     Args:
         logs: for each configuration, round → log of its value.
+        run: how far rounds and trials scatter.
     """
     rounds = sorted({round_ for rounds in logs for round_ in rounds})
     pace = dict.fromkeys(rounds, 0.0)
-    for _ in range(MAX_BACKFITS):
-        levels = [fmean(v - pace[r] for r, v in rounds_.items()) for rounds_ in logs]
-        pairs = list(zip(levels, logs, strict=True))
-        new = {r: fmean(x[r] - level for level, x in pairs if r in x) for r in rounds}
+    some = [repeated for repeated in logs if len(repeated) > 1]
+    ridge = (run.own.sd / run.shared.sd) ** 2 if run.shared.sd else 0.0
+    for _ in range(MAX_BACKFITS if some else 0):
+        levels = [fmean(v - pace[r] for r, v in repeated.items()) for repeated in some]
+        pairs = list(zip(levels, some, strict=True))
+        new = dict(pace)
+        for r in rounds:
+            left = [x[r] - level for level, x in pairs if r in x]
+            new[r] = sum(left) / (len(left) + ridge) if left else 0.0
         centre = fmean(new.values())
         new = {r: u - centre for r, u in new.items()}
         moved = max(abs(new[r] - pace[r]) for r in rounds)
@@ -236,7 +324,7 @@ def _components(rounds: Sequence[Sequence[float]], freedom: int) -> RoundScatter
 def _shared_variance(rounds: Sequence[Sequence[float]]) -> float:
     """Variance of round means beyond what averaging over configurations leaves (one-way ANOVA)."""
     within = [variance(deviations) for deviations in rounds if len(deviations) > 1]
-    if not within or len(rounds) < 2:
+    if not within:
         return inf
     means = [fmean(deviations) for deviations in rounds]
     per_round = fmean(len(deviations) for deviations in rounds)

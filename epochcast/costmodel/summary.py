@@ -149,6 +149,12 @@ def loader_seconds(m: Measurement) -> float | None:
     return steady_mean(m.loader_seconds, m.config.period)
 
 
+def waiting_share(m: Measurement) -> float | None:
+    """Share of its steps that waits for data; None where that was not told apart."""
+    waits = m.data_wait_seconds
+    return min(1.0, sum(waits) / sum(m.step_seconds)) if waits else None
+
+
 def eval_batch_seconds(m: Measurement) -> float | None:
     """Seconds of one evaluation batch."""
     if not m.eval_batch_seconds:

@@ -39,6 +39,8 @@ from epochcast.costmodel.scatter import KNOWN_DOF, Scatter
 WIDENING_PER_DOUBLING = 0.5  # sd_log grows so a doubling outside: less, and bends beyond are missed
 TIME_SD_PER_DOUBLING = 0.05  # is added: a third of what constant throughput misses a doubling by
 TIME_SD_BETWEEN = 0.03  # a doubling from each of two model sizes measured: see docs/method.md
+HIDDEN_SD = 0.42  # a doubling: log 2, growth in proportion, is then the P95 beside none
+EDGE_SD = 0.3  # that and no more is learned of batches right beyond those that were measured
 BYTES_SD_PER_DOUBLING = 0.02  # memory beyond the tensors hardly depends on the batch
 SMALLEST = 1e-300  # seconds or bytes; keeps logarithms finite
 INSIDE = 1e-9  # doublings that are no distance
@@ -238,7 +240,18 @@ class Surface:
         if self.lent:
             away.append(self.lent.distances(self.points(table)) * self.lent.sd)
         assumed = np.linalg.norm(np.concatenate(away, axis=1), axis=1)
-        return learned * (1.0 + WIDENING_PER_DOUBLING * self._outside(table)), assumed
+        widened = learned * (1.0 + WIDENING_PER_DOUBLING * self._outside(table))
+        return np.minimum(widened, self._most_learned(table)), assumed
+
+    def _most_learned(self, table: VariableTable) -> Array:
+        """Beyond the largest batch a time may grow in proportion; no form that fits what is flat by
+        a high power makes it wilder."""
+        if "batch_size" not in self.axes:
+            return np.full(1, inf)
+        beyond = self.distances(table)
+        batch = beyond[:, self.axes.index("batch_size")]
+        alone = (beyond > INSIDE).sum(axis=1) == (batch > INSIDE)
+        return np.where(alone & (batch > INSIDE), EDGE_SD + HIDDEN_SD * batch, inf)
 
     def _between(self, table: VariableTable) -> Array:
         """Doublings inside the fitted range from the nearest model size fitted, (n,).

@@ -443,8 +443,8 @@ def later_run_half_width(measurements: Sequence[Measurement]) -> float | None:
     step = tails_of(good, summary.step_series).including(summary.ordinary_step_seconds)
     groups = summary.group_by_config(good).values()
     logs = [{m.round: log(t) for m in trials if (t := step(m))} for trials in groups]
-    if any(len(rounds) > 1 for rounds in logs):
-        run = round_scatter(logs, good[0].device.kind).of_a_later_run()
+    if found := round_scatter(logs):
+        run = found.of_a_later_run()
     elif len(logs) < MIN_ROWS:
         return None
     else:

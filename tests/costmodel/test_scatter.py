@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from epochcast.costmodel.scatter import (
-    ASSUMED_DOF,
-    ASSUMED_SD,
+    EXPECTED,
     PROCESS_PRIOR,
+    Expected,
     RoundScatter,
     Scatter,
     constant_scatter,
+    expected_scatter,
     of_one_round,
+    round_pace,
     round_scatter,
     student_t_quantile,
 )
@@ -65,15 +67,27 @@ def test_variances_add_and_freedom_lies_between(a: float, b: float, n: float, m:
     assert min(n, m) - 1e-9 <= both.dof <= n + m + 1e-6
 
 
-def test_one_round_falls_back_to_what_is_documented() -> None:
-    found = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
-    both = found.shared + found.own
-    assert both.sd == pytest.approx(ASSUMED_SD["cuda"])
-    assert (found.shared.dof, found.own.dof, found.rounds) == (ASSUMED_DOF, ASSUMED_DOF, 1)
+def found_in(logs: list[dict[int, float]]) -> RoundScatter:
+    found = round_scatter(logs)
+    assert found is not None
+    return found
+
+
+def test_a_single_round_says_nothing() -> None:
+    assert round_scatter([{0: 1.0}, {0: 2.0}]) is None
 
 
 def test_repeats_that_agree_have_no_scatter() -> None:
-    assert round_scatter([{0: 1.0, 1: 1.0, 2: 1.0}] * 4, "cpu").of_a_later_run().sd == 0
+    found = found_in([{0: 1.0, 1: 1.0, 2: 1.0}] * 4)
+    assert found.among(EXPECTED["cpu"]).of_a_later_run().sd == 0
+
+
+def test_two_runs_of_one_configuration_do_not_tell_the_round_from_the_trial() -> None:
+    """Variance 0.5²/2 of the pair, one degree of freedom, however many sums it is in."""
+    found = found_in([{0: 1.5, 1: 1.0}, {0: 7.0}])
+    assert found.shared == found.own
+    assert found.shared.sd**2 + found.own.sd**2 == pytest.approx(0.125)
+    assert found.of_a_later_run().dof == 1
 
 
 def _simulated(
@@ -85,7 +99,7 @@ def _simulated(
         {r: float(shared[r] + random.normal(0, own_sd)) for r in range(rounds)}
         for _ in range(configs)
     ]
-    return round_scatter(logs, "cpu")
+    return found_in(logs)
 
 
 @pytest.mark.parametrize(
@@ -106,29 +120,81 @@ def test_the_sum_of_both_components_is_never_estimated_below(
 def test_rounds_that_are_alike_by_chance_may_still_differ() -> None:
     """Deviations ±0.2 that cancel in both rounds: analysis of variance says that nothing is shared;
     the prior, that one more round might be off by what trials are: (1·0 + 1·own²)/2."""
-    found = round_scatter([{0: 1.2, 1: 0.8}, {0: 1.8, 1: 2.2}], "cpu")
+    found = found_in([{0: 1.2, 1: 0.8}, {0: 1.8, 1: 2.2}])
     assert found.shared.sd**2 == pytest.approx(found.own.sd**2 / 2)
     assert found.shared.dof == 2
 
 
-@pytest.mark.parametrize("residual", [0.001, 0.005, 0.08])
-def test_residuals_say_what_one_round_is_believed_to(residual: float) -> None:
-    """(1·a² + 7·told)/8 with a² half of what is assumed; of more than that a tenth is misfit."""
-    assumed = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
-    found = of_one_round(assumed, Scatter(sd=residual, dof=7))
-    a2 = ASSUMED_SD["cuda"] ** 2 / 2
-    told = residual**2 if residual**2 < a2 else residual**2 - (residual**2 - a2) / 10
-    assert found.own.sd**2 == pytest.approx((a2 + 7 * told) / 8)
-    assert (found.shared, found.rounds) == (found.own, 1)
+# -- what is expected before any run is seen --------------------------------------------------------
+
+
+@pytest.mark.parametrize("dof", [1, 2, 3, 10])
+def test_a_flat_expectation_changes_nothing(dof: float) -> None:
+    """log σ² of the scaled inverse-χ² has mean log(s²ν/2) − ψ(ν/2) and variance ψ'(ν/2)."""
+    found = Expected(sd=0.1, below=1e3, above=1e3).given(Scatter(sd=0.1, dof=dof))
+    if dof > 1:  # of one, the tail goes on beyond the grid
+        assert found.sd == pytest.approx(0.1, rel=0.05)
+        assert found.dof == pytest.approx(dof, rel=0.15)
+
+
+def test_without_a_run_what_is_expected_is_believed() -> None:
+    """A normal logarithm comes back with its mean; of much freedom what was found does."""
+    expected = Expected(sd=0.1, below=0.2, above=0.2)
+    alone = expected.given(Scatter(sd=0.0, dof=0))
+    assert alone.sd == pytest.approx(0.1, rel=0.05)
+    assert expected.given(Scatter(sd=0.3, dof=1e4)).sd == pytest.approx(0.3, rel=0.02)
+    assert alone.sd < expected.given(Scatter(sd=0.3, dof=3)).sd < 0.3
+
+
+@pytest.mark.parametrize(("kind", "sds"), [("cuda", (0.005, 0.02, 0.05)), ("cpu", (0.02, 0.08))])
+def test_a_pair_of_runs_holds_the_next_one_and_is_of_use(kind: str, sds: tuple[float, ...]) -> None:
+    """Of σ unknown, from two runs alone: the chance that a third one lies in P5–P95 beside their
+    mean, over all pairs; and no interval is as wide as Student's at one degree of freedom."""
+    expected, shares = EXPECTED[kind], (np.arange(40) + 0.5) / 40
+    for sd in sds:
+        held = []
+        for variance in sd**2 * stats.chi2.ppf(shares, 1):
+            part = Scatter(sd=math.sqrt(variance / 2), dof=1)
+            run = RoundScatter(shared=part, own=part, rounds=2, one_source=True).among(expected)
+            reach = math.log(run.of_a_later_run().quantile(1.0, 0.95))
+            held.append(2 * stats.norm.cdf(reach / (sd * math.sqrt(1.5))) - 1)
+            assert variance < 0.1**2 or reach < 4 * math.sqrt(variance)
+        assert 0.82 <= np.mean(held) <= 0.99
+
+
+def test_what_waits_for_data_strays_as_its_host() -> None:
+    assert expected_scatter("cuda", 0.0) == EXPECTED["cuda"]
+    assert expected_scatter("cuda", 1.0) == EXPECTED["cpu"]
+    half = expected_scatter("cuda", 0.5).sd
+    assert half == pytest.approx(math.hypot(EXPECTED["cuda"].sd, EXPECTED["cpu"].sd) / 2)
+    assert expected_scatter("cpu", 0.7) == EXPECTED["cpu"]
+
+
+def test_residuals_say_what_one_round_is_believed_to() -> None:
+    """Small ones lower what is expected, large ones raise it, but for a tenth that is misfit."""
+    expected = EXPECTED["cuda"]
+    alone = of_one_round(expected)
+    quiet, loud = (of_one_round(expected, Scatter(sd=sd, dof=7)) for sd in (0.002, 0.2))
+    assert quiet.own.sd < alone.own.sd < loud.own.sd < 0.2 * math.sqrt(0.95)
+    assert (loud.shared, loud.rounds) == (loud.own, 1)
 
 
 def test_both_parts_of_one_round_are_known_from_the_same_residuals() -> None:
     """A single residual is one degree of freedom, however many sums it is in."""
-    assumed = round_scatter([{0: 1.0}, {0: 2.0}], "cuda")
-    found = of_one_round(assumed, Scatter(sd=0.1, dof=1))
-    assert found.own.dof == pytest.approx(1, rel=0.02)
+    found = of_one_round(EXPECTED["cuda"], Scatter(sd=0.1, dof=1))
     assert found.of_a_later_run().dof == found.own.dof
     assert found.of_a_later_run().sd == pytest.approx(found.own.sd * math.sqrt(3))
+
+
+def test_a_difference_that_one_configuration_shows_is_the_rounds_by_half() -> None:
+    """Shrunk by n/(n + own²/shared²); one that all show is the round's, and one round has none."""
+    part = Scatter(sd=0.3)
+    run = RoundScatter(shared=part, own=part, rounds=2)
+    pace = round_pace([{0: 0.4, 1: 0.0}, {0: 5.0}], run)
+    assert pace[0] / pace[1] == pytest.approx(math.exp(0.2))
+    pace = round_pace([{0: 0.4, 1: 0.0}] * 1000, run)
+    assert pace[0] / pace[1] == pytest.approx(math.exp(0.4), rel=1e-3)
+    assert round_pace([{0: 0.4}, {0: 5.0}], run) == {0: 1.0}
 
 
 def test_a_shared_round_effect_leaves_few_degrees_of_freedom() -> None:
@@ -175,7 +241,7 @@ def test_components_of_two_configurations_in_two_rounds_in_closed_form() -> None
 
     shared = 0.08 − 0.04/2, one-way analysis of variance; own = the rest of 0.1.
     """
-    found = round_scatter([{0: 1.3, 1: 0.7}, {0: 2.1, 1: 1.9}], "cpu")
+    found = found_in([{0: 1.3, 1: 0.7}, {0: 2.1, 1: 1.9}])
     assert found.shared.sd**2 == pytest.approx(0.06)
     assert found.own.sd**2 == pytest.approx(0.04)
     assert (found.shared.dof, found.own.dof, found.rounds) == (1, 1, 2)
