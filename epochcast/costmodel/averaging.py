@@ -206,7 +206,10 @@ def fit_surface(
         high=tuple(float(table[axis].max()) for axis in known),
         units=data.units if any(data.units) else (),
         outside_sds=tuple(
-            max(sd_per_doubling / _step(data, axis), HIDDEN_SD * _hidden(data, axis) * bool(sd_between))
+            max(
+                sd_per_doubling / _step(data, axis),
+                HIDDEN_SD * _hidden(data, axis) * bool(sd_between),
+            )
             for axis in known
         ),
         sd_between=sd_between,
@@ -251,8 +254,8 @@ def _step(data: _Data, axis: str) -> float:
 
 
 def _hidden(data: _Data, axis: str) -> float:
-    """From 0 to 1, how surely what grows with the batch does not show: the two largest take the same
-    time, e.g. that of launches, and right beyond them it may begin to be in proportion."""
+    """From 0 to 1, how surely what grows with the batch does not show: the two largest take the
+    same time, e.g. that of launches, and right beyond them growth in proportion may begin."""
     levels = np.unique(data.along(axis))
     if axis != "batch_size" or len(levels) < 2:
         return 0.0

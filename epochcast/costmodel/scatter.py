@@ -48,7 +48,7 @@ GRID = 60  # standard deviations that a posterior is reckoned at
 MOST_RUN_SD = 3.0  # the largest of them
 ASSUMED_DOF = 3.0  # a prior worth about three rounds: quantiles 1.28 times the normal's
 PROCESS_SD = 0.3  # start-ups of one program on a shared machine differ so (benchmarks/epochs.py)
-SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Assumed scatter")
+SMALLEST_SD = 0.005  # public A100 logs repeat within 0.5 % (docs/method.md, "Expected scatter")
 CENTRE = 1e-6  # of probability around the median, which is the median: closed forms lose digits
 KNOWN_DOF = 1e9  # as good as infinitely many (which JSON cannot say)
 MAX_BACKFITS, BACKFITTED = 200, 1e-9  # sweeps, and the change of a log that ends them
@@ -134,7 +134,9 @@ class RoundScatter:
     def among(self, expected: Expected) -> RoundScatter:
         """Both parts, as rounds and what is expected of the device together say."""
         part = expected.half
-        shared, own = (x if x.sd <= LEAST_RUN_SD else part.given(x) for x in (self.shared, self.own))
+        shared, own = (
+            x if x.sd <= LEAST_RUN_SD else part.given(x) for x in (self.shared, self.own)
+        )
         return replace(self, shared=shared, own=own)
 
     def of_a_later_run(self) -> Scatter:
@@ -154,10 +156,10 @@ class Expected:
     """How far runs differ, before any is seen: log σ is normal around log ``sd``, but with another
     standard deviation above it than below.
 
-    Two runs, or the three points of a line, tell σ so badly that Student's interval is of no use (t
-    is 6.3 at one degree of freedom). What σ may be at all says most then: a posterior on a grid, and
-    the scaled inverse-χ² whose logarithm has the same mean and variance (Smyth 2004, "Linear models
-    and empirical Bayes methods", section 6.2).
+    Two runs, or the three points of a line, tell σ so badly that Student's interval is of no use
+    (t is 6.3 at one degree of freedom). What σ may be at all says most then: a posterior on a
+    grid, and the scaled inverse-χ² whose logarithm has the same mean and variance (Smyth 2004,
+    "Linear models and empirical Bayes methods", section 6.2).
 
     Attributes:
         below, above: of log σ; a large one says nothing.
@@ -273,8 +275,8 @@ def round_pace(logs: Sequence[Mapping[int, float]], run: RoundScatter) -> dict[i
     Where every configuration was in every round this changes no comparison. Where some were not, it
     keeps a slow round from looking like a slow configuration: the two-way model
     log y_cr = μ_c + u_r + ε_cr, u_r as likely as the scatter says, fitted by alternating means
-    (backfitting; Breiman & Friedman 1985). So a difference that one configuration shows is taken for
-    the round's by half.
+    (backfitting; Breiman & Friedman 1985). So a difference that one configuration shows is taken
+    for the round's by half.
 
     Args:
         logs: for each configuration, round → log of its value.

@@ -1,5 +1,6 @@
 """What few configurations tell: FLOPs and bytes rise together, and a host may be the slower."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,7 @@ import truths
 from epochcast.costmodel.discrepancy import FEW_SD, UNKNOWN_SD, fit_discrepancy
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.regression import Shape, solve
-from epochcast.records import Footprint, Measurement, RunConfig, make_sizes
+from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, make_sizes
 
 GPU = replace(truths.DEVICE, kind="cuda")
 HOST, PER_FLOP, PER_BYTE, UPDATE = 15e-3, 1 / 4.5e13, 1 / 2.5e12, 1e-3  # as of a GPT on an H200
@@ -82,3 +83,50 @@ def test_three_configurations_of_several_models_are_no_line() -> None:
     several = np.array([[4.0, 7.0], [5.0, 7.0], [6.0, 9.0]])
     assert fit_discrepancy(one, np.ones((3, 1)), np.zeros(3)).scale < FEW_SD
     assert fit_discrepancy(several, np.ones((3, 1)), np.zeros(3)).scale == UNKNOWN_SD
+
+
+# -- beyond the largest batch of one model --------------------------------------------------------
+
+SAMPLES = 2**16
+
+
+def told_beyond(step: Callable[[float], float], batches: Sequence[int], asked: int) -> Quantiles:
+    """Two rounds of one model without counts, 1 % apart."""
+    known = [
+        Measurement.from_epochs(
+            "beyond",
+            batch,
+            epoch_seconds=[step(batch) * SAMPLES / batch * (1 + round_ / 100)] * 2,
+            samples=SAMPLES,
+            device="NVIDIA A100 (cuda)",
+            run=round_,
+            includes_first=False,
+        )
+        for round_, batch in product(range(2), batches)
+    ]
+    return fit(known).predict(epochs=1, batch_size=asked).step_seconds
+
+
+@pytest.mark.parametrize("power", [0.8, 1.0, 1.3, 2.0])
+def test_four_batches_show_a_power_of_the_batch(power: float) -> None:
+    q = told_beyond(lambda b: 3e-3 + 2e-5 * b**power, (32, 64, 128, 256), 1024)
+    assert q.p05 < 3e-3 + 2e-5 * 1024**power < q.p95
+    assert q.p50 == pytest.approx(3e-3 + 2e-5 * 1024**power, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("batches", "asked"), product([(32, 64, 256), (16, 32, 64, 256)], [512, 16384])
+)
+def test_launches_that_hide_the_batch_may_end_right_beyond_it(
+    batches: tuple[int, ...], asked: int
+) -> None:
+    """Flat up to 256 and in proportion from there on: held at twice and at 64 times the range; and
+    no interval reaches beyond growth with the square of that, either way."""
+    q = told_beyond(lambda b: 6e-3 * max(1.0, b / 256), batches, asked)
+    assert q.p95 > 0.99 * 6e-3 * asked / 256
+    assert q.p95 / q.p50 < 10 * (asked / 256) ** 2
+
+
+def test_batches_that_show_are_not_doubted() -> None:
+    q = told_beyond(lambda b: 3e-3 + 2e-4 * b, (32, 64, 256), 512)
+    assert q.p95 / q.p05 < 1.4

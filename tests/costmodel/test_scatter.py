@@ -125,7 +125,7 @@ def test_rounds_that_are_alike_by_chance_may_still_differ() -> None:
     assert found.shared.dof == 2
 
 
-# -- what is expected before any run is seen --------------------------------------------------------
+# -- what is expected before any run is seen ------------------------------------------------------
 
 
 @pytest.mark.parametrize("dof", [1, 2, 3, 10])
