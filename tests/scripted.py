@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import truths
@@ -58,6 +59,7 @@ class Machine:
     def __init__(self, archive, outcomes=None, **description):
         self.archive = archive
         self.outcomes = outcomes or {}
+        self.device = CPU
         self.description = {"knobs": KNOBS, "takes_data": False} | description
         self.checked = CheckedWorkload(
             config=RunConfig(batch_size=OWN_BATCH_SIZE), samples=SAMPLES, data="synthetic"
@@ -85,7 +87,7 @@ class Machine:
         if task.kind == "describe":
             return Reply(
                 kind="described",
-                described=Description(source="abc", device=CPU, **self.description),
+                described=Description(source="abc", device=self.device, **self.description),
             )
         if task.kind == "check":
             return Reply(kind="checked", checked=self.checked)
@@ -101,7 +103,9 @@ class Machine:
             return Reply(kind="noise", noise=NOISE)
         if task.kind == "trace":
             return Reply(kind="traced", text=f"{task.folder}/trace.json.gz")
-        return Reply(kind="measured", measured=measurement_of(task, outcome))
+        threads = task.spec.workload.threads or self.device.threads
+        device = replace(self.device, threads=threads)
+        return Reply(kind="measured", measured=measurement_of(task, outcome, device=device))
 
     def count(self, task):
         if self.problem(task.spec.sizes):
@@ -146,7 +150,7 @@ def measurement_of(task, status="ok", source="abc", device=CPU):
         workload=task.spec.workload.target,
         source=source,
         request=task.spec.request,
-        config=RunConfig(batch_size=task.spec.batch_size, sizes=task.spec.sizes),
+        config=task.spec.config,
         device=device,
         status=status,
         message="" if status == "ok" else "it failed",

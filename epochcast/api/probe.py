@@ -29,7 +29,7 @@ from epochcast.profiler.request import (
 from epochcast.profiler.rounds import Ending, Observer, SweepResult
 from epochcast.profiler.sweep import Sweep, sweep
 from epochcast.profiler.target import target_of
-from epochcast.records import Footprint, Measurement, SizeValue
+from epochcast.records import Footprint, Measurement, Sharding, SizeValue
 from epochcast.scripts.request import DEFAULT_EPOCHS, DEFAULT_PASS_SECONDS, Isolation
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def probe(
     batch_sizes: Sequence[int] | None = None,
     sizes: Mapping[str, Sequence[SizeValue] | Range] | None = None,
     overrides: Mapping[str, SizeValue] | None = None,
+    world_sizes: Sequence[int] = (1,),
+    sharding: Sharding = "ddp",
     device: str = "auto",
     threads: int | None = None,
     rounds: int | None = None,
@@ -69,6 +71,9 @@ def probe(
             chooses some: those that spread, then those that sharpen the answer most per second.
         overrides: of the workload: accumulation, compile, drop_last,
             eval_batch_size, precision, workers.
+        world_sizes: numbers of devices of this machine that train at once, a process each.
+        sharding: whether several devices share gradients (``"ddp"``), or parameters and optimizer
+            too (``"fsdp"``).
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         threads: intra-operator CPU threads; torch's own choice if not given.
         rounds: passes over all configurations, each in a fresh process; by default 3, and up to 6
@@ -101,6 +106,8 @@ def probe(
         batch_sizes=None if batch_sizes is None else tuple(batch_sizes),
         sizes=dict(sizes or {}),
         overrides=dict(overrides or {}),
+        world_sizes=tuple(world_sizes),
+        sharding=sharding,
         device=device,
         threads=threads,
         rounds=rounds,

@@ -72,6 +72,8 @@ GROUPS = {  # of the help of probe: heading, and the parameters below it
     "Configurations (default: as the workload has it)": (
         "batch_sizes",
         "knobs",
+        "world_sizes",
+        "sharding",
         "accumulation",
         "precision",
         "compile",
@@ -144,6 +146,19 @@ DRY_GROUPS = {  # of dry-run
     shell_complete=of_knobs,
     help="Give a model-size knob these values, or a range to choose some from. Of a command: put "
     "each of them where it has {NAME}.",
+)
+@click.option(
+    "--world-size",
+    "--world-sizes",
+    "world_sizes",
+    type=INT_LIST,
+    help="Train on so many devices of this machine at once, a process each. Default: 1.",
+)
+@click.option(
+    "--sharding",
+    type=click.Choice(["ddp", "fsdp"]),
+    help="Let several devices share gradients (ddp), or parameters and optimizer too (fsdp). "
+    "Default: ddp.",
 )
 @click.option(
     "--for",
@@ -268,16 +283,16 @@ def probe(workload: str | None, as_json: bool, store: str | None, **options: Any
         store,
         as_json,
         lambda archive, progress: api.run_sweep(request, archive, progress, on),
-        _print_noise,
+        _print_more,
         request.until,
     )
 
 
-def _print_noise(measurements: Sequence[Measurement]) -> None:
-    if any(m.gradient_noise is not None for m in measurements):
-        from epochcast.report.text.probing import print_noise
+def _print_more(measurements: Sequence[Measurement]) -> None:
+    from epochcast.report.text.probing import print_noise, print_worlds
 
-        print_noise(console(), measurements)
+    print_worlds(console(), measurements)
+    print_noise(console(), measurements)
 
 
 def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
@@ -288,6 +303,8 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         "rounds": options["rounds"],
         "steady_seconds": options["seconds"],
         "timeout_seconds": options["timeout"],
+        "world_sizes": options["world_sizes"],
+        "sharding": options["sharding"],
     }
     return SweepRequest(
         target=target_of(workload),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 OF_WORKLOADS = (
     "asked",
     "until",
+    "world_sizes",
+    "sharding",
     "device",
     "threads",
     "data",

@@ -197,7 +197,7 @@ def _kin(c: RunConfig) -> tuple[object, ...]:
 def _way(c: RunConfig) -> tuple[object, ...]:
     """What must be equal for two configurations to have comparable counts."""
     names = tuple(name for name, _ in c.sizes)
-    ways = (c.precision, c.compiled, c.world_size, c.nodes, c.accumulation > 1)
+    ways = (c.precision, c.compiled, c.world_size, c.nodes, c.sharding, c.accumulation > 1)
     return (*ways, names, f.categories(c.sizes))
 
 

@@ -312,7 +312,8 @@ def _of_worlds(
         raise PredictionError(
             f"{parameters.workload} was measured on {probed} device{'s' * (probed > 1)} only, "
             f"which tells nothing of {question.world_size}; measure another number of them: import "
-            f"such runs, or epochcast probe -- torchrun --nproc-per-node {2 * probed} …"
+            f"such runs, or epochcast probe {parameters.workload} --world-sizes {2 * probed} (of a "
+            f"script, epochcast probe -- torchrun --nproc-per-node {2 * probed} …)"
         )
     return found
 
@@ -398,6 +399,7 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
         eval_batch_size=question.eval_batch_size or variant.typical.eval_batch_size,
         world_size=world.devices,
         nodes=world.nodes,
+        sharding=variant.typical.sharding,
         drop_last=variant.drop_last,
     )
 

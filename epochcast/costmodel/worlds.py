@@ -54,7 +54,7 @@ def nodes_of(devices: int, per_node: int | None, probed: Sequence[World]) -> int
 def family(config: RunConfig) -> tuple[object, ...]:
     """What is equal in configurations that may differ in their worlds and in numbers."""
     names = tuple(name for name, _ in config.sizes)
-    ways = (config.precision, config.compiled, config.accumulation > 1)
+    ways = (config.precision, config.compiled, config.sharding, config.accumulation > 1)
     return (*ways, config.workers, config.drop_last, names, f.categories(config.sizes))
 
 

@@ -28,8 +28,9 @@ from typing import TypeVar
 import msgspec
 
 from epochcast.errors import StoreError
-from epochcast.guard.ranks import Ranks, wait_for_all
+from epochcast.guard.ranks import wait_for_all
 from epochcast.guard.run_state import CheckpointState, FileSeen
+from epochcast.profiler.ranks import Ranks
 from epochcast.records import from_json, require_schema, to_json
 from epochcast.records.documents import write_atomic
 

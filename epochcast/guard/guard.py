@@ -24,12 +24,13 @@ from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
 from epochcast.guard.controller import Controller, Moment, Policy, notice
 from epochcast.guard.events import EventBus, Watcher
 from epochcast.guard.limits import Account, Allocation, Clock, SystemClock
-from epochcast.guard.ranks import Alone, Ranks, Signals, agree, agree_flag
+from epochcast.guard.ranks import Signals, agree, agree_flag
 from epochcast.guard.run_folder import begin, resume, write_ledger
 from epochcast.guard.run_state import Epoch, RunState
 from epochcast.guard.segments import in_segments
 from epochcast.guard.step_timer import StepTimer
 from epochcast.planning.shortfall import enough
+from epochcast.profiler.ranks import Alone, Ranks
 from epochcast.records import (
     Action,
     Notice,

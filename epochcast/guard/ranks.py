@@ -15,8 +15,9 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+from epochcast.profiler.ranks import Ranks
 from epochcast.records import StopReason
 
 WATCHED = ("SIGTERM", "SIGUSR1", "SIGINT")  # SIGUSR1 does not exist on Windows
@@ -70,34 +71,6 @@ class Signals:
             return
         previous = self._previous.pop(number)
         signal.signal(number, signal.SIG_DFL if previous is None else previous)
-
-
-class Ranks(Protocol):
-    """How the processes of one run agree; ``integrations/session.py`` does it with torch."""
-
-    @property
-    def rank(self) -> int:
-        """Of this process; 0 decides."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """How many processes there are."""
-        ...
-
-    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """The largest of each value over all processes; all must call it."""
-        ...
-
-
-class Alone:
-    """One process."""
-
-    rank = 0
-    size = 1
-
-    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        return list(values)
 
 
 def wait_for_all(ranks: Ranks) -> None:

@@ -24,9 +24,10 @@ from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
 from epochcast.guard.limits import Allocation, Clock
 from epochcast.guard.log import LogWriter, read_log
-from epochcast.guard.ranks import Alone, Ranks, Signals
+from epochcast.guard.ranks import Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
 from epochcast.profiler.machine import process_age
+from epochcast.profiler.ranks import Alone, Ranks, TorchRanks
 from epochcast.records import Device, Plan, RunEvent, RunStarted, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
@@ -202,28 +203,6 @@ class Session:
         except EpochcastError as error:
             if store is not None:  # no store is no error where none was named
                 self.guard.note("store-failed", error=str(error))
-
-
-class TorchRanks:
-    """All processes of torch.distributed; they agree on the CPU, whatever they train on.
-
-    A group of its own keeps its messages apart from those of the training.
-    """
-
-    def __init__(self, distributed: Any) -> None:
-        self._distributed = distributed
-        self._group = distributed.new_group(backend="gloo")
-        self.rank: int = distributed.get_rank()
-        self.size: int = distributed.get_world_size()
-
-    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """The largest of each value over all processes; all must call it."""
-        import torch
-
-        shared = torch.tensor(values, dtype=torch.int64)
-        largest = self._distributed.ReduceOp.MAX
-        self._distributed.all_reduce(shared, op=largest, group=self._group)
-        return [int(value) for value in shared.tolist()]
 
 
 def current_ranks() -> Ranks:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from epochcast.errors import StoreError, UsageError
-from epochcast.guard.ranks import Alone, Ranks
+from epochcast.profiler.ranks import Alone, Ranks
 
 OBJECTS = "objects.pt"  # of several processes
 ARRAY = "numpy.ndarray"

@@ -42,8 +42,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from epochcast.errors import UsageError
 from epochcast.guard.guard import Guard
-from epochcast.guard.ranks import Ranks
 from epochcast.integrations.follower import Follower, missing
+from epochcast.profiler.ranks import Ranks
 from epochcast.records import StopReason
 
 try:

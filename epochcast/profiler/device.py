@@ -104,6 +104,13 @@ def _require_cuda(device: torch.device) -> None:
         )
 
 
+def count_devices(device: torch.device) -> int:
+    """Devices of its kind that this process may use; of a CPU its cores."""
+    if device.type == "cuda":
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def timer_for(device: torch.device) -> DeviceTimer:
     """The timer of a device's own timeline."""
     if device.type == "cuda":

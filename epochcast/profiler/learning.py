@@ -236,7 +236,8 @@ class Losses:
         with heard(loop, lambda result: last.extend(losses_in(result))):
             while len(last) < COMPARED:
                 stepper.step()
-                if not last or time.perf_counter() - begun > COMPARING_SECONDS:
+                late = not last or time.perf_counter() - begun > COMPARING_SECONDS
+                if loop.ranks.all_reduce_max([int(late)])[0]:
                     break
         if loop.workload.train_step is None:
             loop.zero_grad()  # of an accumulation that is not finished
@@ -260,6 +261,13 @@ def what_became(first: Sequence[float], last: Sequence[float]) -> tuple[Warning_
     if start > 0 and end > EXPLODED * start:
         return (_note("loss-explodes", first=f"{start:.3g}", last=f"{end:.3g}"),)
     return ()
+
+
+def are_alike(loop: TrainingLoop) -> bool:
+    """Whether all ranks have the same weights, as they must where gradients are averaged."""
+    bits = sum(_mark(p)[1] for p in parameters_of(loop)) % (1 << 62)
+    most, least = loop.ranks.all_reduce_max([bits, -bits])
+    return most == -least
 
 
 # -- what a batch holds ----------------------------------------------------------------------------

@@ -32,9 +32,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from epochcast.errors import WorkloadError
 from epochcast.profiler.device import DeviceTimer
+from epochcast.profiler.ranks import Alone, Ranks
+from epochcast.profiler.sharing import averaging, sampler_of, shared
 from epochcast.profiler.updates import around_updates, needs_closure, optimized
 from epochcast.profiler.workload import Workload
-from epochcast.records import RunConfig, Sizes
+from epochcast.records import RunConfig, Sharding, Sizes
 
 _WORKER_OPTIONS = (
     "num_workers",
@@ -59,6 +61,7 @@ class TrainingLoop:
         workload: its model is moved to the device.
         config: must be a configuration of this workload.
         device: ready for use.
+        ranks: that train together, of which this process is one; None is a plain training.
 
     Attributes:
         splits_update: whether a step's update can be told from its forward and backward.
@@ -69,15 +72,25 @@ class TrainingLoop:
         WorkloadError: the optimizer cannot be stepped in this precision.
     """
 
-    def __init__(self, workload: Workload, config: RunConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        config: RunConfig,
+        device: torch.device,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.workload = workload
         self.config = config
         self.device = device
-        if not _is_on(workload.model, device):  # fake parameters in an optimizer cannot be moved
+        self.ranks: Ranks = ranks or Alone()
+        self._shared = workload.model
+        if ranks is not None:
+            self._shared = shared(workload, device, config.sharding)
+        elif not _is_on(workload.model, device):  # fake ones in an optimizer cannot be moved
             workload.model.to(device)
         workload.model.train()
         self.model: nn.Module = (
-            torch.compile(workload.model) if config.compiled else workload.model  # type: ignore[assignment]
+            torch.compile(self._shared) if config.compiled else self._shared  # type: ignore[assignment]
         )
         self.optimizers = workload.optimizers
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -105,6 +118,11 @@ class TrainingLoop:
                 f"{does}, which the gradient scaler of fp16 does not support; use bf16 or fp32"
             )
 
+    @property
+    def samples(self) -> int:
+        """Of an epoch, that this process draws."""
+        return -(-self.workload.samples_per_epoch // self.ranks.size)
+
     def parameters(self) -> list[Tensor]:
         """Of the model and of the optimizers, each once."""
         both = chain(self.workload.model.parameters(), optimized(self.optimizers))
@@ -122,7 +140,9 @@ class TrainingLoop:
         if self._needs_closure:
             self._batches.append(batch)
         else:
-            self.backward(batch)
+            last = (self._micro_steps + 1) % self.config.accumulation == 0
+            with averaging(self._shared, last):
+                self.backward(batch)
         self._micro_steps += 1
         if self._micro_steps % self.config.accumulation:
             return []
@@ -279,14 +299,17 @@ class TrainingLoop:
         if not {"sampler", "batch_sampler"} & set(options) and not isinstance(
             work.train_data, IterableDataset
         ):
-            options["shuffle"] = work.shuffle
-        batch_size = self.config.batch_size
+            if self.ranks.size > 1:
+                options["sampler"] = sampler_of(work.train_data, self.ranks, work.shuffle)
+            else:
+                options["shuffle"] = work.shuffle
+        batch_size, samples = self.config.batch_size, self.samples
         if work.batch_from_data:
             options.pop("drop_last", None)
             loader = self._loader(work.train_data, None, options)
         else:
             loader = self._loader(work.train_data, batch_size, {**options, "drop_last": True})
-        return Passes(loader, work.samples_per_epoch, work.samples_per_epoch // batch_size)
+        return Passes(loader, samples, samples // batch_size)
 
     def eval_loader(self, *, in_process: bool = False) -> Passes | None:
         """The evaluation data in order, all of it; None if the workload has none.
@@ -316,7 +339,7 @@ class TrainingLoop:
 
     def partial_batch(self) -> Any | None:
         """A batch of the size of an epoch's last one; None if that is a full one or dropped."""
-        rest = self.workload.samples_per_epoch % self.config.batch_size
+        rest = self.samples % self.config.batch_size
         if self.config.drop_last or not rest or self.workload.batch_from_data:
             return None
         return self._first_samples(self.workload.train_data, rest)
@@ -422,13 +445,21 @@ def _is_on(model: nn.Module, device: torch.device) -> bool:
     return all(t.device == device for t in chain(model.parameters(), model.buffers()))
 
 
-def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunConfig:
+def config_of(
+    workload: Workload,
+    batch_size: int | None,
+    sizes: Sizes,
+    world_size: int = 1,
+    sharding: Sharding = "ddp",
+) -> RunConfig:
     """The configuration in which a built workload will run.
 
     Args:
         workload: built for these sizes.
         batch_size: None is the workload's own.
         sizes: its model-size knobs.
+        world_size: devices that train it together.
+        sharding: what they share.
 
     Raises:
         WorkloadError: another batch size than that of the batches which the data makes.
@@ -446,6 +477,8 @@ def config_of(workload: Workload, batch_size: int | None, sizes: Sizes) -> RunCo
         precision=workload.precision,
         compiled=workload.compile,
         workers=int(workload.loader_options.get("num_workers", 0)),
+        world_size=world_size,
+        sharding=sharding,
         drop_last=workload.drop_last or bool(workload.loader_options.get("drop_last")),
         eval_batch_size=workload.eval_batch_size,
     )

@@ -36,7 +36,7 @@ def measure_noise(task: Task) -> GradientNoise:
     Raises:
         WorkloadError: it has a step of its own, or too few samples for two batch sizes.
     """
-    stepper = ready(task.spec)
+    stepper = ready(task)
     loop, batch_size = stepper.loop, stepper.loop.config.batch_size
     if loop.workload.train_step is not None:
         raise WorkloadError(

@@ -19,16 +19,18 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, NamedTuple, Protocol, cast
 
 import psutil
 
 from epochcast.errors import EpochcastError, WorkloadError, named
 from epochcast.profiler.protocol import Answer, Reply, Task
+from epochcast.profiler.slowest import slowest_of
 from epochcast.records import from_json, to_json
 
 # Arguments: the package's folder and the worker's scratch folder; the user's code sees neither. The
@@ -40,6 +42,7 @@ _BOOTSTRAP = (
 )
 _DRAIN_SECONDS = 2.0  # for answers still in the pipe when the process has ended
 _POLL_SECONDS = 0.2
+GRACE_SECONDS = 2.0  # for the rank that failed first to be known: others fail of its silence
 
 
 class WorkerTimeout(Exception):
@@ -51,18 +54,20 @@ class WorkerDied(Exception):
 
     Attributes:
         exit_code: as of ``subprocess``: negative for a signal.
+        who: the process, in words.
     """
 
-    def __init__(self, exit_code: int) -> None:
+    def __init__(self, exit_code: int, who: str = "the worker process") -> None:
         super().__init__(exit_code)
         self.exit_code = exit_code
+        self.who = who
 
     @property
     def reason(self) -> str:
         """How it ended, in words."""
         if self.exit_code < 0:
-            return f"the worker process was ended by {signal.Signals(-self.exit_code).name}"
-        return f"the worker process ended with exit code {self.exit_code}"
+            return f"{self.who} was ended by {signal.Signals(-self.exit_code).name}"
+        return f"{self.who} ended with exit code {self.exit_code}"
 
 
 class Worker(Protocol):
@@ -192,6 +197,134 @@ class WorkerProcess:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+class _Heard(NamedTuple):
+    """What became of a rank's task: an answer, an error, or (before that) its next phase."""
+
+    rank: int
+    what: Reply | BaseException | str
+
+    @property
+    def has_failed(self) -> bool:
+        if isinstance(self.what, Reply):
+            return self.what.measured is not None and self.what.measured.status != "ok"
+        return isinstance(self.what, BaseException)
+
+    @property
+    def tells_least(self) -> int:
+        """Of failures: memory and death are causes, the rest may be what they brought about."""
+        if isinstance(self.what, Reply) and self.what.measured is not None:
+            return 0 if self.what.measured.status == "oom" else 2
+        return 1 if isinstance(self.what, WorkerDied) else 2
+
+
+class WorkerGroup:
+    """Worker processes that train together, asked and ended as one: if one fails, all do.
+
+    A context manager: leaving kills them all.
+
+    Args:
+        log: of the first rank; the others' have its name and their number.
+        size: how many there are.
+        start_worker: starts a worker process that logs to a file.
+    """
+
+    def __init__(self, log: Path, size: int, start_worker: Callable[[Path], WorkerProcess]) -> None:
+        self.log = log
+        self._folder = tempfile.mkdtemp(prefix="epochcast-ranks-")
+        self._workers: list[WorkerProcess] = []
+        try:
+            for rank in range(size):
+                own = log.with_name(f"{log.stem}-rank-{rank}.log") if rank else log
+                self._workers.append(start_worker(own))
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> WorkerGroup:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.__exit__()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def ask(
+        self, task: Task, timeout: float, on_phase: Callable[[str], None] = lambda phase: None
+    ) -> Reply:
+        """Run a task on all ranks and wait for their answers; or for the first failure.
+
+        Args:
+            task: what to do.
+            timeout: seconds for the whole task.
+            on_phase: called with the name of each phase that the first rank reports.
+
+        Returns:
+            The slowest rank's measurement, that of a rank which failed, or the first one's answer.
+
+        Raises:
+            WorkerTimeout: one did not answer in time. The group should be killed, as after any
+                failure: the others wait for it.
+            WorkerDied: a process ended first.
+            EpochcastError: one says that the task cannot be done.
+        """
+        heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        for rank in range(len(self._workers)):
+            arguments = (rank, task, timeout, heard)
+            threading.Thread(target=self._ask_one, args=arguments, daemon=True).start()
+        replies: dict[int, Reply] = {}
+        while len(replies) < len(self._workers):
+            next_ = heard.get()
+            if isinstance(next_.what, str):
+                on_phase(next_.what)
+            elif next_.has_failed:
+                return self._first_failure(next_, heard)
+            elif isinstance(next_.what, Reply):
+                replies[next_.rank] = next_.what
+        measured = [m for _, r in sorted(replies.items()) if (m := r.measured) is not None]
+        return replace(replies[0], measured=slowest_of(measured)) if measured else replies[0]
+
+    def _ask_one(
+        self, rank: int, task: Task, timeout: float, heard: queue.SimpleQueue[_Heard]
+    ) -> None:
+        """Ask a rank, in a thread of its own, and say what was heard of it.
+
+        Args:
+            rank: which.
+            task: of all.
+            timeout: seconds for it.
+            heard: takes phases of the first rank, and what came in the end.
+        """
+        worker, meeting = self._workers[rank], os.path.join(self._folder, "meeting")
+        own = replace(task, rank=rank, meeting=meeting, log=str(worker.log) if task.log else "")
+        try:
+            phase = (lambda text: heard.put(_Heard(0, text))) if rank == 0 else lambda text: None
+            heard.put(_Heard(rank, worker.ask(own, timeout, phase)))
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that asked
+            heard.put(_Heard(rank, error))
+
+    def _first_failure(self, failure: _Heard, heard: queue.SimpleQueue[_Heard]) -> Reply:
+        """The failure that tells most of those that come within a moment.
+
+        Raises:
+            BaseException: what the rank's own worker raised.
+        """
+        failures, until = [failure], time.monotonic() + GRACE_SECONDS
+        with suppress(queue.Empty):
+            while (left := until - time.monotonic()) > 0 and len(failures) < len(self._workers):
+                failures += [x for x in [heard.get(timeout=left)] if x.has_failed]
+        rank, what = min(failures, key=lambda x: x.tells_least)
+        who = f"rank {rank} of {len(self._workers)}"
+        if isinstance(what, WorkerDied):
+            raise WorkerDied(what.exit_code, who)
+        if isinstance(what, BaseException):
+            raise what
+        if isinstance(what, str) or what.measured is None:
+            raise EpochcastError(f"{who} failed without a reason")
+        return replace(
+            what, measured=replace(what.measured, message=f"{who}: {what.measured.message}")
+        )
+
+
 class Workers:
     """Where tasks are done: in worker processes on this machine, each with a log of its own.
 
@@ -213,7 +346,8 @@ class Workers:
         timeout: float,
         on_phase: Callable[[Task, str], None],
     ) -> Iterator[Answer]:
-        """Do tasks, one after the other in one process; after a failure in the next.
+        """Do tasks, one after the other in one process; after a failure in the next, and those of
+        several ranks in processes that train together.
 
         A task is taken when it can begin, so what is taken may depend on the answers so far.
 
@@ -226,13 +360,13 @@ class Workers:
         left = (task for task in tasks if task is not None)
         task = next(left, None)
         while task is not None:
-            with self.start(name) as worker:
+            with self._start_ranks(name, ranks := task.spec.ranks) as worker:
                 for number in count():
                     task = replace(task, trial=number, log=str(worker.log))
                     answer = answer_of(worker, task, timeout, partial(on_phase, task))
                     yield answer
                     task = next(left, None)
-                    if task is None or not answer.is_good:
+                    if task is None or not answer.is_good or task.spec.ranks != ranks:
                         break
 
     def start(self, name: str) -> Worker:
@@ -245,6 +379,19 @@ class Workers:
             return self.start_worker(self.new_log(name))
         except OSError as error:  # no space for the log, no memory for a process
             raise EpochcastError(f"cannot start a worker process: {error}") from error
+
+    def _start_ranks(self, name: str, ranks: int) -> Worker:
+        """Fresh workers that train together; a plain one where there are no ranks.
+
+        Raises:
+            EpochcastError: the system refuses a log file or a process.
+        """
+        if not ranks:
+            return self.start(name)
+        try:
+            return WorkerGroup(self.new_log(f"{name}-of-{ranks}"), ranks, self.start_worker)
+        except OSError as error:
+            raise EpochcastError(f"cannot start {ranks} worker processes: {error}") from error
 
     def new_log(self, name: str) -> Path:
         """A path that no log has."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from epochcast.records import (
+    Communication,
     Device,
     DeviceSequence,
     DeviceSpec,
@@ -22,6 +23,7 @@ from epochcast.records import (
     GradientNoise,
     Measurement,
     RunConfig,
+    Sharding,
     Sizes,
     SizeValue,
     Status,
@@ -61,19 +63,30 @@ class TrialSpec:
         workload: what is trained.
         sizes: a value for each model-size knob.
         batch_size: None is the workload's own, which is known once it was built.
+        world_size: processes that train together, each with a device of its own.
+        sharding: what they share.
         steady_seconds: how long steady steps are timed.
     """
 
     workload: WorkloadSpec
     sizes: Sizes = ()
     batch_size: int | None = None
+    world_size: int = 1
+    sharding: Sharding = "ddp"
     steady_seconds: float = 2.0
 
     @property
     def request(self) -> str:
         """Fingerprint of what is asked for, however long it is measured."""
-        parts = (self.workload, self.sizes, self.batch_size)
+        parts: tuple[object, ...] = (self.workload, self.sizes, self.batch_size)
+        if self.ranks:
+            parts = (*parts, self.world_size, self.sharding)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @property
+    def ranks(self) -> int:
+        """Processes of a process group; 0 where there is none, as of a plain training."""
+        return self.world_size if self.world_size > 1 or self.sharding == "fsdp" else 0
 
     @property
     def config(self) -> RunConfig:
@@ -84,7 +97,12 @@ class TrialSpec:
         """
         if self.batch_size is None:
             raise ValueError("the workload's own batch size is not known before it is built")
-        return RunConfig(batch_size=self.batch_size, sizes=self.sizes)
+        return RunConfig(
+            batch_size=self.batch_size,
+            sizes=self.sizes,
+            world_size=self.world_size,
+            sharding=self.sharding,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +114,8 @@ class Task:
         trial: how many configurations this process has seen before.
         folder: where files may be written: checkpoints for a moment, traces for good.
         log: the log file of the process that runs this task.
+        rank: of the process, where the spec is of several.
+        meeting: file by which they find each other; its folder is theirs alone.
         batch_sizes: of a dry run, which builds the model once for all of them, instead of the
             spec's one; of a sequence, too.
         timeline: whether a dry run keeps every allocation.
@@ -110,6 +130,8 @@ class Task:
     trial: int = 0
     folder: str = ""
     log: str = ""
+    rank: int = 0
+    meeting: str = ""
     batch_sizes: tuple[int | None, ...] = ()
     timeline: bool = False
     device: DeviceSpec | None = None
@@ -123,12 +145,14 @@ class Description:
     Attributes:
         knobs: its keyword arguments and their defaults.
         takes_data: whether it accepts a folder of local data.
+        device_count: devices of that kind that this machine has; of a CPU its cores.
     """
 
     knobs: Sizes
     takes_data: bool
     source: str
     device: Device
+    device_count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +194,7 @@ class Reply:
         counted: of a dry run, in the order of the batch sizes, without those that the data set
             cannot fill; empty with a ``problem``.
         sequences: one for each batch size; empty with a ``problem``.
+        communication: with ``"traced"``, of several ranks.
         problem: why the workload cannot be built, or not traced.
         error: with ``"failed"`` or a ``problem``, the name of the error's class.
     """
@@ -190,6 +215,7 @@ class Reply:
     described: Description | None = None
     checked: CheckedWorkload | None = None
     measured: Measurement | None = None
+    communication: Communication | None = None
     noise: GradientNoise | None = None
     counted: tuple[Counted, ...] = ()
     sequences: tuple[DeviceSequence, ...] = ()

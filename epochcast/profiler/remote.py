@@ -401,6 +401,11 @@ def sweep_on(
         StoreError: the store cannot be written; what was stored before is safe.
         EpochcastError: the cluster cannot be used, or all of it has gone.
     """
+    if request.is_shared:
+        raise UsageError(
+            "--world-sizes and --sharding probe several devices of this machine: leave out --on, "
+            "or probe a script there: epochcast probe --on … -- torchrun …"
+        )
     if request.device.partition(":")[2]:
         raise UsageError(
             f"on a cluster every probe has a device of its own: --device "

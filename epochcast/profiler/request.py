@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 from pathlib import Path
+from typing import get_args
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.process import (
@@ -38,7 +39,15 @@ from epochcast.profiler.protocol import (
     TrialSpec,
     WorkloadSpec,
 )
-from epochcast.records import Device, Footprint, RunConfig, Sizes, SizeValue, make_sizes
+from epochcast.records import (
+    Device,
+    Footprint,
+    RunConfig,
+    Sharding,
+    Sizes,
+    SizeValue,
+    make_sizes,
+)
 from epochcast.records.validation import is_number
 
 DEFAULT_ROUNDS = 3  # the fewest that give a variance between processes with one to spare
@@ -94,8 +103,11 @@ class SweepRequest:
         sizes: values to measure of each model-size knob, or a range of which some are chosen; knobs
             left out keep their defaults.
         overrides: attributes of the workload to change, among ``OVERRIDES``.
+        world_sizes: numbers of devices that train together, one process each on this machine.
+        sharding: what they share.
         device: as torch names it.
-        threads: intra-operator CPU threads; None leaves torch's choice.
+        threads: intra-operator CPU threads; None leaves torch's choice; on a CPU ranks have one
+            each, as under torchrun.
         rounds: passes over all configurations, each in a fresh process; None is ``DEFAULT_ROUNDS``,
             and more where those differ much.
         steady_seconds: how long each trial times steady steps.
@@ -119,6 +131,8 @@ class SweepRequest:
     batch_sizes: Sequence[int] | None = None
     sizes: Mapping[str, Sequence[SizeValue] | Range] = field(default_factory=dict)
     overrides: Mapping[str, SizeValue] = field(default_factory=dict)
+    world_sizes: Sequence[int] = (1,)
+    sharding: Sharding = "ddp"
     device: str = "auto"
     threads: int | None = None
     rounds: int | None = None
@@ -145,6 +159,15 @@ class SweepRequest:
         if self.batch_sizes is not None and min(self.batch_sizes, default=0) < 1:
             got = list(self.batch_sizes) or "none: leave batch_sizes out for the workload's own"
             raise UsageError(f"batch sizes must be at least 1, but got {got}")
+        if min(self.world_sizes, default=0) < 1:
+            raise UsageError(f"world sizes must be at least 1, but got {list(self.world_sizes)}")
+        if self.sharding not in get_args(Sharding):
+            raise UsageError(f"sharding is ddp or fsdp, but got {self.sharding!r}")
+        if self.is_shared and self.chooses:
+            raise UsageError(
+                "several devices are measured in every configuration asked for: leave out --for, "
+                "--until and ranges beside --world-sizes and --sharding"
+            )
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:
             raise UsageError(f"overrides are {', '.join(OVERRIDES)}, but got {', '.join(unknown)}")
@@ -162,6 +185,11 @@ class SweepRequest:
         """Whether the sweep chooses among its configurations instead of measuring all."""
         ranges = any(isinstance(values, Range) for values in self.sizes.values())
         return ranges or bool(self.asked) or self.until is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether any configuration is of a process group."""
+        return max(self.world_sizes) > 1 or self.sharding == "fsdp"
 
     @property
     def workload(self) -> WorkloadSpec:
@@ -192,10 +220,13 @@ def grid(
             workload=request.workload,
             sizes=make_sizes(dict(zip(knobs, combination, strict=True))),
             batch_size=batch_size,
+            world_size=world_size,
+            sharding=request.sharding,
             steady_seconds=request.steady_seconds,
         )
         for combination in product(*values)
         for batch_size in dict.fromkeys(batch_sizes)
+        for world_size in dict.fromkeys(request.world_sizes)
     ]
 
 
@@ -283,7 +314,13 @@ class Prepared:
         """How a trial will run."""
         asked = spec.config
         known = self.checked.config or asked
-        return replace(known, batch_size=asked.batch_size, sizes=asked.sizes)
+        return replace(
+            known,
+            batch_size=asked.batch_size,
+            sizes=asked.sizes,
+            world_size=asked.world_size,
+            sharding=asked.sharding,
+        )
 
 
 def prepare(request: SweepRequest, workers: Workers) -> Prepared:
@@ -295,13 +332,16 @@ def prepare(request: SweepRequest, workers: Workers) -> Prepared:
     """
     with workers.start("check") as worker:
         known = describe(request, worker)
+        if request.is_shared:
+            request = on_devices(request, known)
         request = resolved(request, known.device)
         first = grid(request, known, request.batch_sizes or (None,))[0]
+        first = replace(first, world_size=1, sharding="ddp")
         checked = _check(worker, first, request)
     return Prepared(
         request=request,
         source=known.source,
-        device=known.device,
+        device=replace(known.device, threads=request.threads or known.device.threads),
         checked=checked,
         specs=grid(request, known, _batch_sizes(request, checked, worker.log)),
     )
@@ -310,7 +350,32 @@ def prepare(request: SweepRequest, workers: Workers) -> Prepared:
 def resolved(request: SweepRequest, device: Device) -> SweepRequest:
     """The same request in words of its own: asking for what is there anyway continues a sweep."""
     name = device.kind if request.device == AUTO else request.device.lower().removesuffix(":0")
-    return replace(request, device=name, threads=device.threads)
+    return replace(request, device=name, threads=request.threads or device.threads)
+
+
+def on_devices(request: SweepRequest, known: Description) -> SweepRequest:
+    """The same for ranks on this machine, each with a device, or a thread, of its own.
+
+    Raises:
+        UsageError: there are fewer devices, or they cannot train together.
+    """
+    kind, count, largest = known.device.kind, known.device_count, max(request.world_sizes)
+    if kind == "mps":
+        raise UsageError("torch.distributed cannot train on mps: probe worlds with --device cpu")
+    if kind == "cpu":
+        return replace(request, threads=request.threads or 1)  # as torchrun does
+    if request.device not in (AUTO, kind):
+        raise UsageError(
+            f"ranks take the devices from {kind}:0 on, so --device {request.device} cannot be: "
+            f"say --device {kind}, and which ones by CUDA_VISIBLE_DEVICES"
+        )
+    if largest > count:
+        raise UsageError(
+            f"a world of {largest} needs {largest} CUDA devices, but torch sees {count} here; "
+            f"worlds of up to {count} can be probed, or a script on several machines: "
+            "epochcast probe -- torchrun …"
+        )
+    return request
 
 
 def describe(request: SweepRequest, worker: Worker) -> Description:

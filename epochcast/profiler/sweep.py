@@ -173,6 +173,8 @@ class Sweep(Rounds[TrialSpec]):
     def make_trials(self, order: Iterable[TrialSpec | None], round_: int) -> bool:
         """As of ``Rounds``; None waits for a trial that is under way, where several are at once."""
         begun: dict[str, float] = {}
+        if self.request.is_shared:  # one world after the other: each has processes of its own
+            order = sorted((s for s in order if s is not None), key=lambda spec: spec.ranks)
 
         def tasks() -> Iterator[Task | None]:
             for spec in self.in_time(order):
@@ -245,7 +247,8 @@ class Sweep(Rounds[TrialSpec]):
         }
         for spec, measurement in smallest.values():
             with self.workers.start("noise") as worker:
-                task = Task(kind="noise", spec=spec, log=str(worker.log))
+                alone = replace(spec, world_size=1, sharding="ddp")
+                task = Task(kind="noise", spec=alone, log=str(worker.log))
                 self.observer.phase(spec.config.label, "gradient noise")
                 limit = self.request.timeout_seconds
                 answer = answer_of(worker, task, limit, lambda phase: None)
@@ -258,7 +261,7 @@ class Sweep(Rounds[TrialSpec]):
         root = self.store.log_folder
         missing = {
             spec.request: (spec, m)
-            for spec, m in self._measured()
+            for spec, m in sorted(self._measured(), key=lambda pair: pair[0].ranks)
             if m.trace is None or not (root / m.trace).is_file()
         }
 
@@ -274,7 +277,8 @@ class Sweep(Rounds[TrialSpec]):
             if reply is not None:
                 _, measurement = missing[answer.task.spec.request]
                 path = Path(reply.text).relative_to(root).as_posix()
-                self.store.add(replace(measurement, trace=path))
+                told = reply.communication or measurement.communication
+                self.store.add(replace(measurement, trace=path, communication=told))
         return not self.late
 
     def _measured(self) -> list[tuple[TrialSpec, Measurement]]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 from statistics import fmean
 from typing import Any
 
@@ -148,8 +149,15 @@ def warm_up(stepper: Stepper, start: Any) -> list[float]:
         if stepper.updated < MIN_WARMUP_UPDATES or len(seconds) < prefetched:
             continue
         late = time.perf_counter() - begun > WARMUP_LIMIT_SECONDS
-        if late or _is_stable(seconds, window):
+        if _on_all(stepper.loop, late or _is_stable(seconds, window)):
             return seconds
+        if stepper.loop.ranks.size > 1:
+            start = timer.mark()  # agreeing is no part of a step
+
+
+def _on_all(loop: TrainingLoop, done: bool) -> bool:
+    """Whether all ranks are done; they must make the same number of steps."""
+    return not loop.ranks.all_reduce_max([int(not done)])[0]
 
 
 def _is_stable(seconds: list[float], window: int) -> bool:
@@ -174,15 +182,18 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
     comparable = len(stepper.loader) == 1  # no step but first ones: there is nothing to compare to
     begun = time.perf_counter()
     start = timer.mark()
-    while not (comparable and _enough(len(moments), period, time.perf_counter() - begun, seconds)):
-        waited, made, is_first = stepper.step()
-        end = timer.mark()
-        moments.append((start, end, waited))
-        updates.append(made)
-        sizes.append(stepper.elements)
-        began.append(is_first)
-        comparable = comparable or not is_first
-        start = end
+    while more := _steps_more(stepper.loop, len(moments), begun, seconds, comparable):
+        if stepper.loop.ranks.size > 1:
+            start = timer.mark()
+        for _ in range(more):
+            waited, made, is_first = stepper.step()
+            end = timer.mark()
+            moments.append((start, end, waited))
+            updates.append(made)
+            sizes.append(stepper.elements)
+            began.append(is_first)
+            comparable = comparable or not is_first
+            start = end
     restarts = beyond_ordinary([waited for *_, waited in moments], began)
     pairs = list(zip(moments, restarts, strict=True))
     series = Series(
@@ -213,6 +224,33 @@ def _enough(count: int, period: int, elapsed: float, planned: float) -> bool:
     if elapsed >= PATIENCE * planned:
         return True
     return elapsed >= planned and count >= MIN_STEADY_STEPS
+
+
+def _steps_more(
+    loop: TrainingLoop, count: int, begun: float, planned: float, comparable: bool
+) -> int:
+    """Steps to make before this is asked again; 0 when there are enough.
+
+    Ranks must make the same number, and agreeing on it takes longer than a small step: they do so
+    after each doubling, outside what is timed.
+
+    Args:
+        loop: that is stepped.
+        count: of steps so far.
+        begun: when the first one did.
+        planned: seconds for all.
+        comparable: whether a step that began no pass is among them.
+    """
+    period, elapsed = loop.config.period, time.perf_counter() - begun
+    if comparable and _enough(count, period, elapsed, planned):
+        more = 0
+    elif loop.ranks.size == 1 or not count:
+        more = 1 if loop.ranks.size == 1 else period
+    else:
+        left = ceil(count * (planned - elapsed) / elapsed / period) * period
+        more = max(period, MIN_STEADY_STEPS - count, min(count, left))
+        more = ceil(more / period) * period
+    return loop.ranks.all_reduce_max([more])[0]
 
 
 def loader_alone(stepper: Stepper, seconds: float) -> list[float]:
@@ -268,7 +306,7 @@ def _whole_evaluations(
     samples: list[float] = []
     restarts: list[float] = []
     begun = time.perf_counter()
-    while not _enough(len(samples), 1, time.perf_counter() - begun, seconds):
+    while not _on_all(loop, _enough(len(samples), 1, time.perf_counter() - begun, seconds)):
         moments = list(_evaluate(loop, loader, timer))
         restarts.append(_restart(moments[: max(1, full)]))
         whole = timer.seconds(moments[0][0], moments[-1][1])
@@ -287,7 +325,9 @@ def _long_evaluation(
         moments.append(moment)
         if len(moments) <= ready:
             begun = time.perf_counter()
-        elif _enough(len(moments) - ready, period, time.perf_counter() - begun, seconds):
+            continue
+        elapsed = time.perf_counter() - begun
+        if _on_all(loop, _enough(len(moments) - ready, period, elapsed, seconds)):
             break
     if len(moments) == len(loader) and loader.samples % loop.config.evaluated_at_once:
         moments.pop()
@@ -304,7 +344,7 @@ def _evaluate(loop: TrainingLoop, loader: Any, timer: DeviceTimer) -> Iterator[M
         loop.evaluate(batch)
         end = timer.mark()
         yield start, end, waited
-        start, begun = end, time.perf_counter()
+        start, begun = timer.mark() if loop.ranks.size > 1 else end, time.perf_counter()
 
 
 def _restart(moments: Sequence[Moment]) -> float:

@@ -19,9 +19,9 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,19 +29,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils._pytree import tree_leaves
 
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
-from epochcast.profiler import timing
+from epochcast.profiler import sharing, timing
 from epochcast.profiler.footprint.tracker import measure_footprint
-from epochcast.profiler.learning import Losses, heard, train_first_steps, whole_batches
+from epochcast.profiler.learning import (
+    Losses,
+    are_alike,
+    heard,
+    train_first_steps,
+    whole_batches,
+)
 from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.protocol import CheckedWorkload, Task, TrialSpec
 from epochcast.profiler.target import build, source_of
 from epochcast.profiler.workload import Workload, first_line
-from epochcast.records import Device, Measurement, RunConfig, Status
+from epochcast.records import (
+    Communication,
+    Device,
+    Footprint,
+    Measurement,
+    RunConfig,
+    Status,
+    Warning_,
+)
 
 SIDE_SHARE = 0.25  # of the steady phase's time, for each of loader alone and evaluation
 RESTARTS = 3
@@ -87,16 +102,20 @@ class _Trial:
 
     def measure(self, device: torch.device, report: Report) -> None:
         """Everything in its order; what an error leaves is kept."""
-        seconds, fields = self.task.spec.steady_seconds, self.fields
+        spec, fields = self.task.spec, self.fields
+        seconds = spec.steady_seconds
         report("build")
         devices.reset_peaks(device)
         timer = devices.timer_for(device)
         begun = time.perf_counter()
-        workload = build_afresh(self.task.spec)
-        self.config = config_of(workload, self.task.spec.batch_size, self.task.spec.sizes)
+        workload = build_afresh(spec)
+        self.config = config_of_spec(workload, spec)
         fields |= _about(workload)
-        require_full_batch(self.config, fields["samples"])
-        loop = TrainingLoop(workload, self.config, device)
+        require_full_batch(self.config, self.config.samples_each(fields["samples"]))
+        ranks = sharing.ranks_of_process() if spec.ranks else None
+        if ranks is not None:
+            fields["communication"] = sharing.communication_of(workload)
+        loop = TrainingLoop(workload, self.config, device, ranks)
         devices.synchronize(device)
         fields["build_seconds"] = time.perf_counter() - begun
 
@@ -115,7 +134,7 @@ class _Trial:
         fields["batch_elements"] = tuple(series.elements)
         fields["power_watts"] = devices.power_watts(device)
         fields["memory"] = devices.read_peaks(device)
-        fields["warnings"] = (*losses.after(stepper), *whole_batches(loop))
+        fields["warnings"] = (*losses.after(stepper), *whole_batches(loop), *_of_ranks(loop))
         report("loader alone")
         fields["loader_seconds"] = tuple(timing.loader_alone(stepper, SIDE_SHARE * seconds))
         while len(stepper.restarts) < RESTARTS:
@@ -132,7 +151,7 @@ class _Trial:
         report("save")
         devices.begin_phase(device)
         try:
-            saves = time_saves(workload, Path(self.task.folder))
+            saves = time_saves(loop, Path(self.task.folder))
         except (OSError, RuntimeError) as error:  # a full disk; torch's writer raises RuntimeError
             if is_out_of_memory(error):
                 raise
@@ -143,7 +162,7 @@ class _Trial:
         report("count operators")
         eager = torch.compiler.set_stance("force_eager") if self.config.compiled else nullcontext()
         with eager:
-            fields["footprint"] = measure_footprint(loop)
+            fields["footprint"] = _footprint(loop, spec)
 
 
 def run_trial(
@@ -161,7 +180,7 @@ def run_trial(
         UsageError: torch has no such device here.
     """
     spec = task.spec
-    device = devices.open_device(spec.workload.device, spec.workload.threads)
+    device = sharing.opened(task)
     trial = _Trial(task, devices.fingerprint(device), spec.config, import_seconds)
     try:
         trial.measure(device, report)
@@ -257,17 +276,55 @@ def _shapes(args: Any) -> str:
     return ", ".join(map(str, shapes)) or "()"
 
 
-def ready(spec: TrialSpec) -> timing.Stepper:
+def ready(task: Task) -> timing.Stepper:
     """A configuration that can be stepped, for what is not timed: traces, gradient noise.
 
     Raises:
         UsageError: torch has no such device here.
         WorkloadError: the workload cannot be built.
     """
-    device = devices.open_device(spec.workload.device, spec.workload.threads)
+    device, spec = sharing.opened(task), task.spec
     workload = build_afresh(spec)
-    loop = TrainingLoop(workload, config_of(workload, spec.batch_size, spec.sizes), device)
+    ranks = sharing.ranks_of_process() if spec.ranks else None
+    loop = TrainingLoop(workload, config_of_spec(workload, spec), device, ranks)
     return timing.Stepper(loop, devices.timer_for(device))
+
+
+def config_of_spec(workload: Workload, spec: TrialSpec) -> RunConfig:
+    """The configuration in which the built workload of a spec runs.
+
+    Raises:
+        WorkloadError: another batch size than that of the batches which the data makes.
+    """
+    return config_of(workload, spec.batch_size, spec.sizes, spec.world_size, spec.sharding)
+
+
+def _of_ranks(loop: TrainingLoop) -> tuple[Warning_, ...]:
+    """What is doubtful about ranks: fewer cores than they have threads, averages that are none."""
+    ranks, found = loop.ranks, []
+    cores, threads = devices.count_devices(loop.device), torch.get_num_threads()
+    if loop.device.type == "cpu" and ranks.size * threads > cores:
+        details = {"ranks": str(ranks.size), "threads": str(threads), "cores": str(cores)}
+        found.append(Warning_(code="few-cores", details=tuple(details.items())))
+    if loop.config.sharding == "ddp" and ranks.size > 1 and not are_alike(loop):
+        found.append(Warning_(code="ranks-differ"))
+    return tuple(found)
+
+
+def _footprint(loop: TrainingLoop, spec: TrialSpec) -> Footprint | None:
+    """What the operators of a step say; of several ranks those of a plain one, which is the same
+    but for the averaging."""
+    if not spec.ranks:
+        return measure_footprint(loop)
+    from epochcast.profiler.footprint.dry_run import dry_runs
+
+    if loop.ranks.rank:
+        return None
+    try:
+        return dry_runs(spec, [loop.config.batch_size])[0].footprint
+    except WorkloadError:
+        traceback.print_exc()  # into the worker's log
+        return None
 
 
 def build_afresh(spec: TrialSpec) -> Workload:
@@ -303,10 +360,14 @@ def require_full_batch(config: RunConfig, samples: int) -> None:
         )
 
 
-def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int]:
-    """Seconds of each durable write of a checkpoint into ``folder``, and its size in bytes."""
-    seconds: list[float] = []
-    size = 0
+def time_saves(loop: TrainingLoop, folder: Path) -> tuple[tuple[float, ...], int]:
+    """Seconds of each durable write of a checkpoint into ``folder``, and its size in bytes.
+
+    Of ranks that have the same weights the first one writes; of parts each writes its own.
+    """
+    workload, seconds, size = loop.workload, list[float](), 0
+    if loop.ranks.rank and loop.config.sharding == "ddp":
+        return (), 0
     while len(seconds) < SAVES and sum(seconds) < SLOW_SAVE_SECONDS:
         with TemporaryFile(dir=folder) as file:  # has no name: a kill leaves nothing behind
             begun = time.perf_counter()
@@ -314,7 +375,7 @@ def time_saves(workload: Workload, folder: Path) -> tuple[tuple[float, ...], int
                 "model": workload.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in workload.optimizers],
             }
-            torch.save(state, file)
+            torch.save(state if loop.config.sharding == "ddp" else sharing.local(state), file)
             file.flush()
             os.fsync(file.fileno())
             seconds.append(time.perf_counter() - begun)
@@ -367,33 +428,53 @@ def _endless(loop: TrainingLoop) -> Iterator[Any]:
 # -- a trace --------------------------------------------------------------------------------------
 
 
-def trace(task: Task) -> Path:
+def trace(task: Task) -> tuple[Path, Communication | None]:
     """Trace a few steps of a configuration into ``task.folder``; the file is whole or absent.
+
+    Of several ranks the first is traced, and what it tells of their communication is returned too.
 
     Raises:
         UsageError: torch has no such device here.
         WorkloadError: the workload cannot be built.
     """
-    stepper = ready(task.spec)
+    stepper = ready(task)
     for _ in range(UNPROFILED_STEPS):
         stepper.step()
     folder = Path(task.folder)
+    if stepper.loop.ranks.rank:
+        for _ in range(WAIT + WARMUP + ACTIVE):
+            stepper.step()
+        return folder / TRACE_NAME, None
     folder.mkdir(parents=True, exist_ok=True)
     partial, final = folder / f"partial-{os.getpid()}.json.gz", folder / TRACE_NAME
     try:
-        _record(stepper, partial)
+        events = _record(stepper, partial)
         partial.replace(final)
     finally:
         partial.unlink(missing_ok=True)  # the profiler writes what it has when a step fails
-    return final
+    if not task.spec.ranks:
+        return final, None
+    told = sharing.communication_of(stepper.loop.workload)
+    found = sharing.seconds_by(events, on_cuda=stepper.loop.device.type == "cuda")
+    if found is not None:
+        told = replace(told, seconds=found[0], overlapped_seconds=found[1])
+    return final, told
 
 
-def _record(stepper: timing.Stepper, path: Path) -> None:
+def _record(stepper: timing.Stepper, path: Path) -> Sequence[FunctionEvent]:
+    """Trace steps into a file; what was recorded."""
     batches = stepper.batches()
+    found: list[FunctionEvent] = []
+
+    def keep(profiler: profile) -> None:
+        profiler.export_chrome_trace(str(path))
+        if stepper.loop.ranks.size > 1:
+            found.extend(profiler.events())  # type: ignore[no-untyped-call]
+
     with profile(
         activities=_activities(stepper.loop.device),
         schedule=schedule(wait=WAIT, warmup=WARMUP, active=ACTIVE, repeat=1),
-        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
+        on_trace_ready=keep,
         record_shapes=True,
         profile_memory=True,
         with_flops=True,
@@ -402,6 +483,7 @@ def _record(stepper: timing.Stepper, path: Path) -> None:
         for _ in range(WAIT + WARMUP + ACTIVE):
             _labelled_step(stepper, batches)
             profiler.step()
+    return found
 
 
 def _labelled_step(stepper: timing.Stepper, batches: Iterator[Any]) -> None:

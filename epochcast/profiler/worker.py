@@ -109,7 +109,8 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
     if task.kind == "check":
         return Reply(kind="checked", checked=check(task))
     if task.kind == "trace":
-        return Reply(kind="traced", text=str(trace(task)))
+        path, communication = trace(task)
+        return Reply(kind="traced", text=str(path), communication=communication)
     if task.kind == "noise":
         from epochcast.profiler.noise import measure_noise
 
@@ -123,11 +124,11 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
 
 def _startup_seconds(task: Task) -> float:
     """From the start of this process until the user's code is loaded, which this sees to."""
-    from epochcast.profiler.device import open_device
+    from epochcast.profiler.sharing import opened
     from epochcast.profiler.target import load
 
     if task.trial == 0:
-        open_device(task.spec.workload.device, task.spec.workload.threads)
+        opened(task)
         load(task.spec.workload.target)
         _startup.append(process_age())
     return _startup[0] if _startup else 0.0
@@ -138,15 +139,20 @@ _startup: list[float] = []
 
 def describe(task: Task) -> Description:
     """What the workload function and the device are, without calling the function."""
-    from epochcast.profiler.device import fingerprint, open_device
+    from epochcast.profiler.device import count_devices, fingerprint, open_device
     from epochcast.profiler.target import load, source_of
     from epochcast.profiler.workload import knobs_of
 
     workload = task.spec.workload
-    device = fingerprint(open_device(workload.device, workload.threads))
+    opened = open_device(workload.device, workload.threads)
+    device = fingerprint(opened)
     knobs, takes_data = knobs_of(load(workload.target))
     return Description(
-        knobs=knobs, takes_data=takes_data, source=source_of(workload.target), device=device
+        knobs=knobs,
+        takes_data=takes_data,
+        source=source_of(workload.target),
+        device=device,
+        device_count=count_devices(opened),
     )
 
 

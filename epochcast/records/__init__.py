@@ -29,6 +29,7 @@ from epochcast.records.configuration import (
     DeviceKind,
     Precision,
     RunConfig,
+    Sharding,
     Sizes,
     SizeValue,
     make_sizes,
@@ -82,6 +83,7 @@ from epochcast.records.footprint import (
     Timeline,
 )
 from epochcast.records.measurement import (
+    Communication,
     Frequency,
     GradientNoise,
     Measurement,
@@ -122,6 +124,7 @@ __all__ = [
     "Change",
     "CheckedStep",
     "Checkpoint",
+    "Communication",
     "CountUnit",
     "DatasetSpec",
     "Device",
@@ -157,6 +160,7 @@ __all__ = [
     "RunOutcome",
     "RunStarted",
     "Script",
+    "Sharding",
     "Share",
     "Shortfall",
     "SizeValue",

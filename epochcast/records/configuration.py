@@ -16,6 +16,7 @@ from epochcast.units import format_bytes
 SizeValue = int | float | str | bool
 Sizes = tuple[tuple[str, SizeValue], ...]  # model-size knobs, sorted by name
 Precision = Literal["fp32", "bf16", "fp16"]
+Sharding = Literal["ddp", "fsdp"]
 DeviceKind = Literal["cpu", "cuda", "mps"]
 
 SHORTEST_ID = 4  # characters of a device's key
@@ -76,6 +77,7 @@ class RunConfig:
         workers: data-loader worker processes.
         world_size: devices that share the work.
         nodes: machines that these devices are spread over.
+        sharding: what they share: gradients alone (DDP), or parameters and optimizer too (FSDP).
         drop_last: whether the loader drops the last partial batch.
         eval_batch_size: samples of an evaluation batch; None evaluates at the batch size.
     """
@@ -88,6 +90,7 @@ class RunConfig:
     workers: int = 0
     world_size: int = 1
     nodes: int = 1
+    sharding: Sharding = "ddp"
     drop_last: bool = False
     eval_batch_size: int | None = None
 

@@ -78,6 +78,23 @@ class GradientNoise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Communication:
+    """How the ranks of a world share their work.
+
+    Attributes:
+        backend: of torch.distributed: ``"gloo"``, ``"nccl"``.
+        gradient_bytes: of the whole model's gradients, which each update averages.
+        seconds: of an optimizer step in collective operations, by the trace; None without one.
+        overlapped_seconds: of these, while the device computed.
+    """
+
+    backend: str
+    gradient_bytes: int
+    seconds: float | None = None
+    overlapped_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frequency:
     """How often a script does something: so many times between epochs, and in so many steps.
 
@@ -164,6 +181,8 @@ class Measurement:
         eval_memory, save_memory: the same of evaluation and of saving a checkpoint.
         footprint: what the operators say; absent where it could not be counted.
         power_watts: that the device drew at the end of the steady steps, by its own sensor.
+        communication: of several ranks; their samples are the slowest one's, their memory the
+            fullest one's.
         gradient_noise: how much single gradients differ, where it was asked for.
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
@@ -209,6 +228,7 @@ class Measurement:
     save_memory: MemoryPeaks | None = None
     footprint: Footprint | None = None
     power_watts: float | None = None
+    communication: Communication | None = None
     gradient_noise: GradientNoise | None = None
     trace: str | None = None
     log: str | None = None

@@ -29,6 +29,7 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
         folder: the current one.
         rank: by the environment, None where it says nothing.
         world_size: by the environment, 1 where it says nothing.
+        local_world_size: processes of them on this machine, likewise; 0 where it says nothing.
         forked: whether another Python process split in two; the workers of a loader are such.
     """
 
@@ -41,7 +42,13 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
     folder: str
     rank: int | None = None
     world_size: int = 1
+    local_world_size: int = 0
     forked: bool = False
+
+    @property
+    def nodes(self) -> int:
+        """Machines that the processes are spread over."""
+        return -(-self.world_size // (self.local_world_size or self.world_size))
 
 
 class TorchLoaded(_Event, frozen=True, kw_only=True, tag="torch"):

@@ -172,6 +172,12 @@ class _Observation:
         began = of_kind(self.timeline.events, e.Began)
         return worlds[-1].size if worlds else (began[0].world_size if began else 1)
 
+    @property
+    def nodes(self) -> int:
+        """Machines of the world, as the launcher said; its processes elsewhere are not seen."""
+        began = of_kind(self.timeline.events, e.Began)
+        return min(self.world_size, began[0].nodes) if began else 1
+
     @cached_property
     def batches_an_epoch(self) -> int | None:
         """Of a whole pass on one device, as its loader says or as was seen; None if unknown."""
@@ -243,6 +249,7 @@ class _Observation:
             "compiled": "compile" in features,
             "workers": 0 if loader is None else loader.workers,
             "world_size": self.world_size,
+            "nodes": self.nodes,
             "drop_last": loader is not None and loader.drop_last,
         }
         sizes: dict[str, SizeValue] = {}

@@ -31,12 +31,14 @@ def config_seen(tracker: Tracker) -> RunConfig:
     """How a script runs, as far as its loader and its processes say."""
     loader = tracker.loader
     worlds = [x.size for x in tracker.lasting if isinstance(x, e.World)]
-    began = [x.world_size for x in tracker.lasting if isinstance(x, e.Began)]
+    began = [x for x in tracker.lasting if isinstance(x, e.Began)]
+    devices = max([1, *worlds, *(x.world_size for x in began)])
     return RunConfig(
         batch_size=max(1, (loader.batch_size or 1) if loader else 1),
         workers=loader.workers if loader else 0,
         drop_last=bool(loader and loader.drop_last),
-        world_size=max([1, *worlds, *began]),
+        world_size=devices,
+        nodes=min(devices, max([1, *(x.nodes for x in began)])),
     )
 
 

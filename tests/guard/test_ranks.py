@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from epochcast.guard.ranks import Alone, Signals, agree, agree_flag
+from epochcast.guard.ranks import Signals, agree, agree_flag
+from epochcast.profiler.ranks import Alone
 from epochcast.records import StopReason
 
 

@@ -651,3 +651,44 @@ def wait_for(path, running):
         assert time.monotonic() < deadline
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(timeout=0.05)
+
+
+# -- several devices -------------------------------------------------------------------------------
+
+
+def test_worlds_are_measured_by_groups_of_ranks_and_continued(folder):
+    machine = machine_of(folder, device_count=4)
+    request = request_of(batch_sizes=(8,), world_sizes=(1, 2, 4), rounds=2)
+    result = swept(request, machine)
+    assert (result.stopped, len(result.measurements)) == ("complete", 6)
+    ranks = Counter((t.spec.world_size, t.rank) for t in machine.trials())
+    assert ranks == {(w, r): 2 for w in (1, 2, 4) for r in range(w)}
+    assert not any(worker.alive for worker in machine.workers)
+    assert all(t.spec.workload.threads == 1 for t in machine.trials())
+    again = Machine(machine.archive, device_count=4)
+    swept(replace(request, world_sizes=(1, 2)), again)
+    assert not again.trials()
+
+
+def test_a_check_is_of_a_plain_training_and_so_is_gradient_noise(folder):
+    machine = machine_of(folder, device_count=4)
+    swept(request_of(batch_sizes=(8,), world_sizes=(2,), noise_scale=True, traces=True), machine)
+    plain = [t for _, t in machine.asked if t.kind in ("check", "noise")]
+    assert [t.spec.ranks for t in plain] == [0, 0]
+    assert {t.rank for t in machine.trials("trace")} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "match"),
+    [
+        ("cuda", "auto", "needs 4 CUDA devices, but torch sees 2 here"),
+        ("cuda", "cuda:1", "CUDA_VISIBLE_DEVICES"),
+        ("mps", "mps", "cannot train on mps"),
+    ],
+)
+def test_worlds_that_this_machine_has_no_devices_for_are_refused(folder, device, asked, match):
+    machine = machine_of(folder, device_count=2)
+    machine.device = replace(CPU, kind=device)
+    with pytest.raises(UsageError, match=match):
+        swept(request_of(world_sizes=(1, 4), device=asked), machine)
+    assert not machine.trials()

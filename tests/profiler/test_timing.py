@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from epochcast.profiler import timing
+from epochcast.profiler.ranks import Alone
 from epochcast.profiler.timing import MAX_SAMPLES, Series, Stepper
 from epochcast.records import RunConfig
 
@@ -66,7 +67,7 @@ class Loader:
 class Loop:
     """Micro-steps that take what ``cost(step number)`` says; updates take 0.5 of a second more."""
 
-    device = CPU
+    device, ranks = CPU, Alone()
 
     def __init__(
         self,

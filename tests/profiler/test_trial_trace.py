@@ -59,7 +59,8 @@ def files_of(task, tmp_path):
 
 def test_a_trace_is_complete(task_of, tmp_path):
     task = task_of()
-    path = trace(task)
+    path, communication = trace(task)
+    assert communication is None
     assert path.name == TRACE_NAME
     assert files_of(task, tmp_path) == [TRACE_NAME]
     contents = json.loads(gzip.decompress(path.read_bytes()))
@@ -75,9 +76,9 @@ def test_a_trace_is_complete(task_of, tmp_path):
 
 def test_a_trace_made_again_replaces_the_old_one(task_of, tmp_path):
     task = task_of()
-    first = trace(task)
+    first, _ = trace(task)
     first.write_bytes(b"old")
-    assert trace(task) == first
+    assert trace(task) == (first, None)
     assert first.read_bytes().startswith(b"\x1f\x8b")  # gzip's magic number, RFC 1952
     assert files_of(task, tmp_path) == [TRACE_NAME]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -68,10 +69,13 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
 def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
     """Columns of a row for each configuration: its time, its memory, and what takes them."""
     knobs = varying_knobs(s.config for s in summaries)
+    devices = {"devices": [str(s.config.world_size) for s in summaries]}
+    devices = devices if len({s.config.world_size for s in summaries}) > 1 else {}
     notes = {"note": [s.note for s in summaries]} if any(s.note for s in summaries) else {}
     return {
         "batch": [str(s.config.batch_size) for s in summaries],
         **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
+        **devices,
         "step": [maybe(format_seconds, s.step_seconds) for s in summaries],
         "±": [maybe(format_percent, s.step_spread) for s in summaries],
         "samples/s": [maybe(format_count, s.samples_per_second) for s in summaries],
@@ -237,6 +241,36 @@ def print_noise(console: Console, measurements: Sequence[Measurement]) -> None:
             say(console, f"{_size(m)}: {noise_text(m.gradient_noise)}")
     if any(m.data == "synthetic" for m in measurements if m.gradient_noise is not None):
         print_warnings(console, [Warning_(code="noise-of-synthetic-data")])
+
+
+def print_worlds(console: Console, measurements: Sequence[Measurement]) -> None:
+    """How the ranks of each configuration shared it, where there were several."""
+    good = [m for m in measurements if m.status == "ok"]
+    latest = {m.config: m for m in good if m.communication is not None}
+    alone = {s.config: s for s in summarise(good)}
+    for config, m in latest.items():
+        one = alone.get(replace(config, world_size=1))
+        say(console, f"{config.label}: {_sharing(m, alone[config], one)}")
+
+
+def _sharing(m: Measurement, world: Summary, one: Summary | None) -> str:
+    """What is shared in how much time, and how far several devices are worth so many of one."""
+    told, parts = m.communication, []
+    if told is None or m.config.world_size == 1:
+        return "one rank, which shares with nobody"
+    what = f"{format_bytes(told.gradient_bytes)} of gradients by {told.backend}"
+    if told.seconds is not None:
+        hidden = (told.overlapped_seconds or 0.0) / told.seconds if told.seconds else 0.0
+        parts.append(
+            f"{what} in {format_seconds(told.seconds)} of an update, {format_percent(hidden)} of "
+            "that behind computing"
+        )
+    else:
+        parts.append(what)
+    if one is not None and one.samples_per_second and world.samples_per_second:
+        worth = world.samples_per_second / one.samples_per_second
+        parts.append(f"each device is worth {format_percent(worth)} of a single one")
+    return "; ".join(parts)
 
 
 def _size(m: Measurement) -> str:

@@ -147,6 +147,11 @@ WARNINGS = {
     "other",
     "search-cap": "no limit ends the run before {unit} {epochs}, where the search ends: for "
     "another end, give --{unit}s",
+    "few-cores": "{ranks} ranks of {threads} threads share {cores} cores: steps take longer than "
+    "where each has cores of its own, and what that says of more devices is too slow",
+    "ranks-differ": "the ranks' weights differ after some updates, so their gradients were not "
+    "averaged, and that is not in the times: call the model that is given, not its .module or a "
+    "method of it",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
     "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",

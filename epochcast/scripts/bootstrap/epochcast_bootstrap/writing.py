@@ -102,6 +102,7 @@ class Writer:
             forked=self.forked,
             rank=number_of("RANK"),
             world_size=number_of("WORLD_SIZE", 1),
+            local_world_size=number_of("LOCAL_WORLD_SIZE", 0),
         )
 
     def event(self, kind, /, soon=False, **fields):
