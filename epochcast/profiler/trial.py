@@ -51,7 +51,6 @@ from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import (
     Communication,
     Device,
-    Footprint,
     Measurement,
     RunConfig,
     Status,
@@ -160,9 +159,11 @@ class _Trial:
             fields["save_seconds"], fields["save_bytes"] = saves
             fields["save_memory"] = devices.read_peaks(device)
         report("count operators")
+        if spec.ranks:  # a dry run counts one of them
+            return
         eager = torch.compiler.set_stance("force_eager") if self.config.compiled else nullcontext()
         with eager:
-            fields["footprint"] = _footprint(loop, spec)
+            fields["footprint"] = measure_footprint(loop)
 
 
 def run_trial(
@@ -309,22 +310,6 @@ def _of_ranks(loop: TrainingLoop) -> tuple[Warning_, ...]:
     if loop.config.sharding == "ddp" and ranks.size > 1 and not are_alike(loop):
         found.append(Warning_(code="ranks-differ"))
     return tuple(found)
-
-
-def _footprint(loop: TrainingLoop, spec: TrialSpec) -> Footprint | None:
-    """What the operators of a step say; of several ranks those of a plain one, which is the same
-    but for the averaging."""
-    if not spec.ranks:
-        return measure_footprint(loop)
-    from epochcast.profiler.footprint.dry_run import dry_runs
-
-    if loop.ranks.rank:
-        return None
-    try:
-        return dry_runs(spec, [loop.config.batch_size])[0].footprint
-    except WorkloadError:
-        traceback.print_exc()  # into the worker's log
-        return None
 
 
 def build_afresh(spec: TrialSpec) -> Workload:

@@ -14,6 +14,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO
 
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
@@ -119,7 +120,11 @@ def run(task: Task, report: Callable[[str], None]) -> Reply:
         return count(task)
     if task.kind == "sequence":
         return follow(task)
-    return Reply(kind="measured", measured=run_trial(task, _startup_seconds(task), report))
+    measured = run_trial(task, _startup_seconds(task), report)
+    if task.spec.ranks and task.rank == 0 and measured.status == "ok":
+        counted = count(task).counted  # of a plain step: the same but for the averaging
+        measured = replace(measured, footprint=counted[0].footprint if counted else None)
+    return Reply(kind="measured", measured=measured)
 
 
 def _startup_seconds(task: Task) -> float:
