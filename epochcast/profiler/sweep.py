@@ -174,7 +174,7 @@ class Sweep(Rounds[TrialSpec]):
         """As of ``Rounds``; None waits for a trial that is under way, where several are at once."""
         begun: dict[str, float] = {}
         if self.request.is_shared:  # one world after the other: each has processes of its own
-            order = sorted((s for s in order if s is not None), key=lambda spec: spec.ranks)
+            order = sorted(order, key=lambda spec: spec.ranks if spec else 0)
 
         def tasks() -> Iterator[Task | None]:
             for spec in self.in_time(order):
