@@ -27,7 +27,7 @@ from epochcast.units import format_number_of
 
 if TYPE_CHECKING:
     from epochcast.costmodel.side_by_side import Side
-    from epochcast.records import Plan
+    from epochcast.records import Estimate, Plan
 
 WORDS = ("workload", "device", "store", "precision")  # as they are; else numbers are numbers
 COUNTS = ("batch_size", "accumulation", "workers", "samples", "eval_batch_size")
@@ -66,12 +66,13 @@ def compare(
 
     \b
     epochcast compare batch-size=32 batch-size=128,precision=bf16 --epochs 90
-    epochcast compare device=cpu device=cuda --epochs 90
+    epochcast compare device=h100,price-per-hour=4.5 device=a100 --epochs 90
     epochcast compare store=old.sqlite store=new.sqlite --epochs 90
     epochcast compare slow.json fast.json
 
     A and B are plans, by their files, or what differs from what was probed last: workload, device,
-    store, precision, workers, batch-size, accumulation, samples, eval-batch-size, or a knob.
+    store, precision, workers, batch-size, accumulation, samples, eval-batch-size, or a knob; and
+    price-per-hour, which devices may differ in.
     """
     from epochcast.costmodel.side_by_side import probability_below
     from epochcast.report.text.estimate import print_sides
@@ -131,6 +132,7 @@ def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
     named = _read(text)
     where = {name: named.pop(name, None) for name in ("workload", "device")}
     precision, counts = named.pop("precision", None), {n: named.pop(n, None) for n in COUNTS}
+    own_price = named.pop("price_per_hour", None)
     for name, count in counts.items():
         least = 0 if name == "workers" else 1
         if count is not None and not (isinstance(count, int) and count >= least):
@@ -138,12 +140,20 @@ def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
             raise UsageError(f"{shown} is a whole number, at least {least}, but got {count!r}")
     with reading(named.pop("store", store)) as archive:
         model, _ = fitted_model(archive, **where)
+    price = common["price_per_hour"] if own_price is None else own_price
+    if price is not None and not (isinstance(price, float | int) and price >= 0):
+        raise UsageError(f"price-per-hour is a number of at least 0, but got {price!r}")
+    common = {**common, "price_per_hour": price}
     question = Question(sizes=named, precision=precision, **counts, **common)
     found = predict(model, question)
+    return side_of_estimate(text, found, length_of(found))
+
+
+def length_of(found: Estimate) -> str:
+    """Of the run that was priced: ``"90 epochs"``."""
     unit, number = ("epoch", found.epochs) if found.steps is None else ("step", found.steps)
     whole = number == round(number)
-    length = format_number_of(round(number), unit) if whole else f"{number:g} {unit}s"
-    return side_of_estimate(text, found, length)
+    return format_number_of(round(number), unit) if whole else f"{number:g} {unit}s"
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from epochcast import units
+from epochcast.cli.by_device import PRICE, is_several, price_on, show_by_device
 from epochcast.cli.options import (
     AMOUNT,
     COUNT,
@@ -47,6 +48,7 @@ from epochcast.planning.batch import OPTIMIZERS
 
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
+    from epochcast.costmodel.side_by_side import Side
     from epochcast.records import Budget, Plan, Warning_
 
 GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the parameters below it
@@ -204,7 +206,11 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     "says or you do; or in total over resumed runs that spent so much.",
 )
 @click.option("--budget", "money", type=MONEY, help="Spend at most so much money, '$18'.")
-@click.option("--price-per-hour", type=AMOUNT, help="An hour of one device costs so much money.")
+@click.option(
+    "--price-per-hour",
+    type=PRICE,
+    help="An hour of one device costs so much money; of several devices each has its own.",
+)
 @click.option(
     "--fixed-cost", type=MONEY, default=0.0, help="So much money is spent whatever the run does."
 )
@@ -395,6 +401,7 @@ def plan(
     epochcast plan --epochs 90 --deadline 8h --price-per-hour 2.50 --budget '$18'
     epochcast plan --epochs max --deadline '2026-12-01 08:00' --mtbf 12h
     epochcast plan --epochs 200 --stop patience=5 --curve pilot.csv -o plan.json
+    epochcast plan --epochs 90 --device each --price-per-hour h100=4.5,a100=1.8
 
     Exit code 3 when nothing fits, with the nearest thing that would.
     """
@@ -402,15 +409,13 @@ def plan(
         raise UsageError("--emit and --json both say what to print; give one")
     if emit and not output:
         raise UsageError("--emit names the plan's file in its command: give it, -o plan.json")
-    now = datetime.now()
-    options["watts"] = _watts(options["watts"], workload, device, store)
-    budget = budget_of(options, now)
-    options["epochs"] = epochs_of(options)
-    model, notes = _model(workload, device, model_file, store)
-    options["noise_scale"], more = _noise_scale(options, workload, device, store)
-    notes += more
-    found = _planned(model, budget, options, as_json)
-    notes += _unused(found, options)
+    where = _Where(workload, device, model_file, store)
+    if device is not None and is_several(device):
+        if model_file or output or plot:
+            raise UsageError(f"--device {device} makes no file: plan one device for -o and --plot")
+        _plan_by_device(where, options, as_json)
+        return
+    found, notes = _plan_on(where, options, as_json)
     if output:
         found.save(output)
     if not model_file:
@@ -427,6 +432,44 @@ def plan(
         _emit(found, notes, emit, str(output))
     else:
         _show(found, notes, as_json)
+
+
+class _Where(NamedTuple):
+    """The cost model that is asked."""
+
+    workload: str | None
+    device: str | None
+    model_file: str | None
+    store: str | None
+
+
+def _plan_on(
+    where: _Where, options: Mapping[str, Any], as_json: bool
+) -> tuple[Plan, tuple[Warning_, ...]]:
+    """The plan for one device, and notes on what it rests on."""
+    workload, device, model_file, store = where
+    model, notes = _model(workload, device, model_file, store)
+    asked = dict(options)
+    asked["price_per_hour"] = price_on(options["price_per_hour"], model.device)
+    asked["watts"] = _watts(options["watts"], workload, device, store)
+    budget = budget_of(asked, datetime.now())
+    asked["epochs"] = epochs_of(asked)
+    asked["noise_scale"], more = _noise_scale(asked, workload, device, store)
+    found = _planned(model, budget, asked, as_json)
+    return found, (*notes, *more, *_unused(found, asked))
+
+
+def _plan_by_device(where: _Where, options: Mapping[str, Any], as_json: bool) -> None:
+    """What would be planned on each of several devices."""
+    from epochcast.costmodel.side_by_side import side_of_plan
+
+    def on(name: str) -> tuple[Side, Plan, tuple[Warning_, ...]]:
+        found, notes = _plan_on(where._replace(device=name), options, False)
+        length = units.format_number_of(found.chosen.epochs, found.unit)
+        return side_of_plan(name, found, length), found, notes
+
+    price = options["price_per_hour"]
+    show_by_device(str(where.device), where.workload, where.store, price, on, as_json)
 
 
 def _emit(found: Plan, notes: Sequence[Warning_], emit: str, output: str) -> None:

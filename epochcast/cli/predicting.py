@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from epochcast.cli.by_device import PRICE, is_several, price_on, show_by_device
+from epochcast.cli.comparing import length_of
 from epochcast.cli.completing import of_devices
 from epochcast.cli.options import (
     AMOUNT,
@@ -42,6 +45,8 @@ from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
     from epochcast.costmodel.prediction import Question
+    from epochcast.costmodel.side_by_side import Side
+    from epochcast.records import Estimate, Warning_
 
 
 GROUPS = {  # of the help of predict: heading, and the parameters below it
@@ -149,8 +154,9 @@ def fit(
 )
 @click.option(
     "--price-per-hour",
-    type=AMOUNT,
-    help="One device costs this much an hour. Default: no cost is said.",
+    type=PRICE,
+    help="One device costs this much an hour; of several devices each has its own. Default: no "
+    "cost is said.",
 )
 @model_options
 @store_option
@@ -166,7 +172,7 @@ def predict(
 ) -> None:
     """Price a training run of WORKLOAD (default: the one probed last).
 
-    What no option says is as it was probed.
+    What no option says is as it was probed. --device each, or h100,a100, puts devices side by side.
     """
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import largest_batch
@@ -178,6 +184,9 @@ def predict(
     from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
+    if device is not None and is_several(device):
+        _predict_by_device(device, workload, model_file, store, as_json, questions, options)
+        return
     opened = None if model_file else reading(store)
     if opened is None:
         model, notes = CostModel.load(str(model_file)), tuple[Warning_, ...]()
@@ -185,6 +194,8 @@ def predict(
     else:
         with opened:
             model, notes = fitted_model(opened, workload, device)
+    price = price_on(options["price_per_hour"], model.device)
+    questions = [replace(question, price_per_hour=price) for question in questions]
     memory, confidence = options["memory"], options["confidence"]
     capacities = [largest_batch(model, q, memory, confidence) for q in questions if memory]
     if memory:
@@ -206,6 +217,45 @@ def predict(
         print_estimates(console(), estimates)
 
 
+def _predict_by_device(
+    device: str,
+    workload: str | None,
+    model_file: str | None,
+    store: str | None,
+    as_json: bool,
+    questions: Sequence[Question],
+    options: Mapping[str, Any],
+) -> None:
+    """The same prediction for several devices.
+
+    Args:
+        device: which.
+        workload, model_file, store, as_json, options: as of ``predict``.
+        questions: one.
+
+    Raises:
+        UsageError: several questions, or a model's file, which is of one device.
+    """
+    from epochcast.costmodel.prediction import predict as answer
+    from epochcast.costmodel.side_by_side import side_of_estimate
+    from epochcast.storage.query import fitted_model
+
+    if model_file or options["memory"] or len(questions) != 1:
+        raise UsageError(
+            f"--device {device} prices one run on each of them: give one value of each option, "
+            "and neither --model nor --memory"
+        )
+
+    def on(name: str) -> tuple[Side, Estimate, tuple[Warning_, ...]]:
+        with reading(store) as opened:
+            model, notes = fitted_model(opened, workload, name)
+        price = price_on(options["price_per_hour"], model.device)
+        found = answer(model, replace(questions[0], price_per_hour=price))
+        return side_of_estimate(name, found, length_of(found)), found, notes
+
+    show_by_device(device, workload, store, options["price_per_hour"], on, as_json)
+
+
 def _questions(options: dict[str, Any]) -> list[Question]:
     """Every combination of the values given; epochs vary fastest."""
     from epochcast.costmodel.prediction import Question
@@ -224,7 +274,6 @@ def _questions(options: dict[str, Any]) -> list[Question]:
             batch_size=batch_size,
             sizes=dict(zip(knobs, values, strict=True)),
             compiled=options["compile"],
-            price_per_hour=options["price_per_hour"],
             world_size=world_size,
             devices_per_node=options["devices_per_node"],
             **{counted: count},

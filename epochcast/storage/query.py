@@ -162,6 +162,27 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
     return replace(chosen, warnings=tuple(_choices(found, chosen, others)))
 
 
+def devices_of(
+    store: Store, workload: str | None = None, names: Sequence[str] | None = None
+) -> tuple[Device, ...]:
+    """Devices that a workload was probed on, each of which has a cost model of its own.
+
+    Args:
+        store: where the measurements are.
+        workload: the target that names it; default: the one probed last.
+        names: of each, as of ``select``; None is all that something succeeded on.
+
+    Raises:
+        PredictionError: there are no measurements on one of them.
+    """
+    if names is not None:
+        return tuple(select(store, workload, name).newest.device for name in names)
+    workload = workload or select(store).newest.workload
+    trials = [m for m, _ in store.newest(canonical(workload)) if m.status == "ok"]
+    found = {s.newest.device.key: s.newest.device for s in selections(trials)}
+    return tuple(found.values()) or (select(store, workload).newest.device,)
+
+
 def _on_torch_device(device: str | None) -> str:
     """The option of ``probe`` that measures on a device, where torch has a name for it."""
     is_torchs = device is not None and device.partition(":")[0] in get_args(DeviceKind)

@@ -333,13 +333,61 @@ def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
     print_warnings(console, {w: None for side in (a, b) for w in side.warnings})
 
 
+def print_by_device(
+    console: Console, sides: Sequence[Side], unfit: Sequence[tuple[str, str]] = ()
+) -> None:
+    """The same run on several devices: one line that says it, and a row for each.
+
+    Args:
+        console: where to print.
+        sides: of each device.
+        unfit: devices on which nothing fits, each with why.
+    """
+    ordered = sorted(sides, key=lambda side: side.seconds.p50)
+    names = [side.device.partition(" (")[0] for side in ordered]
+    if len(set(names)) < len(names):
+        names = [side.device for side in ordered]
+    is_one_length = len({side.length for side in ordered}) == 1
+    answers = [
+        f"{'' if is_one_length else f'{side.length} in '}{_time_and_money(side)} on {name}"
+        for side, name in zip(ordered, names, strict=True)
+    ]
+    say(console, "; ".join(answers) + " (P50)", "bold")
+    labels = {f"{side.length} of {side.workload}  {side.label}" for side in ordered}
+    if len(labels) == 1:
+        say(console, labels.pop())
+    console.print()
+    cells = {
+        "device": names,
+        **({} if not labels else {"run": [f"{s.length}, {s.label}" for s in ordered]}),
+        "total P10": [format_seconds(side.seconds.p10) for side in ordered],
+        "P50": [format_seconds(side.seconds.p50) for side in ordered],
+        "P90": [format_seconds(side.seconds.p90) for side in ordered],
+        "memory P90": [maybe(format_bytes, _level(s.device_bytes, "p90")) for s in ordered],
+        "cost P50": [maybe(format_money, _level(s.money, "p50")) for s in ordered],
+    }
+    print_columns(console, cells, keys=1, left=("device", "run"))
+    for name, why in unfit:
+        say(console, f"{name}: {why}")
+    print_warnings(console, {w: None for side in ordered for w in side.warnings})
+
+
+def _time_and_money(side: Side) -> str:
+    money = f" and {format_money(side.money.p50)}" if side.money is not None else ""
+    return f"{format_seconds(side.seconds.p50)}{money}"
+
+
 def _row(
     name: str, a: Quantiles | None, b: Quantiles | None, form: Callable[[float], str], level: str
 ) -> tuple[str, str, str, str]:
     """One quantity of both, and how they compare."""
-    x, y = (None if q is None else float(getattr(q, level)) for q in (a, b))
+    x, y = _level(a, level), _level(b, level)
     ratio = "–" if not x or y is None else f"{y / x:.3g}"
     return name, maybe(form, x), maybe(form, y), ratio
+
+
+def _level(q: Quantiles | None, level: str) -> float | None:
+    return None if q is None else float(getattr(q, level))
 
 
 def _answer(a: Side, b: Side, faster: float) -> str:

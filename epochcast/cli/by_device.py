@@ -1,0 +1,117 @@
+"""Several devices side by side: ``--device each`` or ``h100,a100``, each with its own price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from epochcast.cli.options import Parsed, console, print_json, reading
+from epochcast.errors import DoesNotFit, UsageError
+
+if TYPE_CHECKING:
+    from epochcast.costmodel.side_by_side import Side
+    from epochcast.records import Device, Warning_
+
+EACH = "each"
+Price = float | Mapping[str, float] | None
+
+
+def _read_price(text: str) -> Price:
+    """``"2.5"``, or ``"h100=4.5,a100=1.8"``."""
+    if "=" not in text:
+        return _amount(text)
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, amount = part.rpartition("=")
+        if not name.strip() or not equals or name.strip() in found:
+            raise UsageError(f"expected X, or DEVICE=X once for each device, but got {text[:60]!r}")
+        found[name.strip()] = _amount(amount)
+    return found
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UsageError(f"expected a number of at least 0, but got {text[:60]!r}")
+    return value
+
+
+PRICE = Parsed("X|DEVICE=X,…", _read_price)
+
+
+def price_on(price: Price, device: Device) -> float | None:
+    """What an hour of a device costs; None where no price was given for it.
+
+    Raises:
+        UsageError: two prices are given for it.
+    """
+    if not isinstance(price, Mapping):
+        return price
+    named = {name: amount for name, amount in price.items() if device.answers_to(name)}
+    if len(named) > 1:
+        raise UsageError(f"{device.label} has several prices: {', '.join(named)}")
+    return next(iter(named.values()), None)
+
+
+def is_several(device: str | None) -> bool:
+    """Whether a text names more than one device."""
+    return device is not None and (device.strip() == EACH or "," in device)
+
+
+def show_by_device(
+    device: str,
+    workload: str | None,
+    store: str | None,
+    price: Price,
+    answer: Callable[[str], tuple[Side, Any, Sequence[Warning_]]],
+    as_json: bool,
+) -> None:
+    """Answer the same question for several devices, and print the answers side by side.
+
+    Args:
+        device: ``"each"``, or names between commas.
+        workload: the target that names it; default: the one probed last.
+        store: path or URL.
+        price: of an hour; what is given for a device that is not among them is a mistake.
+        answer: of one device, by its name: beside which it stands, its record, and notes.
+        as_json: whether to write a JSON document of the records.
+
+    Raises:
+        UsageError: a device is named twice, or a price is of none of them.
+        DoesNotFit: on none of them.
+    """
+    from epochcast.report.text.estimate import print_by_device
+    from epochcast.report.text.warnings import print_warnings
+    from epochcast.storage.query import devices_of
+
+    with reading(store) as archive:
+        names = None if device.strip() == EACH else [name.strip() for name in device.split(",")]
+        devices = devices_of(archive, workload, names)
+    if len({found.key for found in devices}) < len(devices):
+        raise UsageError(f"--device {device} names a device twice")
+    for name in price if isinstance(price, Mapping) else ():
+        if not any(found.answers_to(name) for found in devices):
+            known = ", ".join(found.label for found in devices)
+            raise UsageError(f"a price is given for {name!r}, but the devices are {known}")
+    sides, records, unfit = [], [], []
+    notes: dict[Warning_, None] = {}
+    for found in devices:
+        try:
+            side, record, more = answer(found.key)
+        except DoesNotFit as error:
+            unfit.append((found, error))
+            continue
+        sides.append(side)
+        records.append(record)
+        notes |= {note: None for note in more if note.code != "chose-device"}
+    if not sides:
+        raise unfit[0][1]
+    print_warnings(console(stderr=True), notes)
+    if as_json:
+        print_json(devices=records, does_not_fit={d.label: error.shortfall for d, error in unfit})
+        return
+    print_by_device(console(), sides, [(d.label, str(error)) for d, error in unfit])
