@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch.utils.data import DataLoader
 
 import epochcast as ec
+from epochcast.profiler.machine import process_age
 from gpu_parts.child import Situation
 from gpu_parts.probes import as_document, store_folder
 from gpu_parts.sensors import Sensors
@@ -94,8 +94,7 @@ def followed(plan: ec.Plan, setting: Setting, here: Situation) -> dict[str, Any]
     loader = DataLoader(work.train_data, batch_size=setting.batch_size, shuffle=True)
     (sample,) = training.batches(1)
     training.step(sample)  # imports and tunes what it needs
-    started = psutil.Process().create_time()  # from which a process's first run is counted
-    limit = time.time() - started + (DRY_LIMIT if here.dry else LIMIT)
+    limit = process_age() + (DRY_LIMIT if here.dry else LIMIT)  # a process's first run counts so
     plan = replace(plan, budget=ec.Budget(deadline=limit))
     state = {"model": work.model, "optimizer": work.optimizer}
     with ec.follow(plan, state=state, folder=folder, store=False) as run:
@@ -108,7 +107,7 @@ def followed(plan: ec.Plan, setting: Setting, here: Situation) -> dict[str, Any]
     training.wait()
     return {
         "deadline": limit,
-        "seconds": time.time() - started,
+        "seconds": process_age(),
         "reason": run.reason,
         "epochs": run.position.epoch,
         "steps": run.position.steps,

@@ -34,7 +34,7 @@ from epochcast.costmodel.scatter import (
     round_scatter,
 )
 from epochcast.costmodel.surface import Surface
-from epochcast.costmodel.tails import tails_of
+from epochcast.costmodel.tails import Value, tails_of
 from epochcast.costmodel.worlds import family, scaling_of
 from epochcast.errors import FitError
 from epochcast.records import (
@@ -51,6 +51,7 @@ from epochcast.records import (
 from epochcast.records.measurement import ONE_TIME_ONLY, share_a_number
 
 MOST_LENDERS = 3  # the most recent ones: each is fitted by itself
+LEAST_BESIDE = 0.1  # of a step beside its update, however long the updates of others are
 SAME_MODEL = 1.001  # more parameters, as counts are rounded in tables, are another model's
 
 
@@ -319,8 +320,14 @@ def _variant(rows: Rows) -> Variant:
     trials, groups, run = sorted(rows.trials, key=_when), rows.groups, rows.run
     newest, script = trials[-1], _seen_longest(trials)
     slow = tails_of(rows.all_trials, summary.step_series)
-    micro = slow.including(summary.micro_seconds)
     knobs = rows.varied_knobs
+    updates = slow.including(summary.update_seconds)
+    update = rows.surface(updates, f.update_forms(knobs), drop=["batch_size"], paced=True)
+
+    def beside_the_update(ordinary: Value) -> Value:
+        return _beside_the_update(slow.including(ordinary), updates, update, rows)
+
+    micro = beside_the_update(summary.micro_seconds)
     footprints = [x for part in (rows, *rows.lenders) for x in part.counted.values()]
     aligned = rows.has_counts and all(footprint.aligned_flops for footprint in footprints)
     time = f.time_forms(knobs, newest.device.kind, has_counts=rows.has_counts, aligned=aligned)
@@ -369,7 +376,7 @@ def _variant(rows: Rows) -> Variant:
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
         loading=fit_loading(
-            rows.surface(slow.including(summary.compute_seconds), time, paced=True),
+            rows.surface(beside_the_update(summary.compute_seconds), time, paced=True),
             rows.surface(slow.including(summary.loader_seconds), f.loader_forms(knobs)),
             [
                 (f.variables(config, rows.counted.get(config)), geometric_mean(times))
@@ -379,12 +386,7 @@ def _variant(rows: Rows) -> Variant:
             direct_error=micro_step.left_out_rmse,
             workers=newest.config.workers,
         ),
-        update=rows.surface(
-            slow.including(summary.update_seconds),
-            f.update_forms(knobs),
-            drop=["batch_size"],
-            paced=True,
-        ),
+        update=update,
         evaluation=evaluated.surface(
             slow_evaluations.including(summary.eval_batch_seconds), time, paced=True
         ),
@@ -416,6 +418,34 @@ def _variant(rows: Rows) -> Variant:
         lent=rows.lent,
         lenders=tuple(f.categories(next(iter(x.groups)).sizes) for x in rows.lenders),
     )
+
+
+def _beside_the_update(seconds: Value, updates: Value, update: Surface | None, rows: Rows) -> Value:
+    """What a micro-step takes beside the update, of steps as they were measured.
+
+    A device that works through a queue shows the update at the length of its launches where it
+    waits for them, and at that of its work where it does not; one surface for both would be
+    too short in the one and too long in the other. What it misses of a trial's update is therefore
+    left to the rest of that trial's step, so that both together are what was measured.
+
+    Args:
+        seconds: of a micro-step without the trial's own update.
+        updates: the trial's own.
+        update: the surface of these.
+        rows: of all trials.
+    """
+    if update is None or rows.kind == "cpu":
+        return seconds
+    counted = {c: x for part in (*rows.lenders, rows) for c, x in part.counted.items()}
+
+    def beside(m: Measurement) -> float | None:
+        rest, own = seconds(m), updates(m)
+        if rest is None or own is None:
+            return rest
+        fitted = rows.pace[m.round] * update.value(f.variables(m.config, counted.get(m.config)))
+        return max(rest + (own - fitted) / m.config.accumulation, LEAST_BESIDE * rest)
+
+    return beside
 
 
 def _seen_longest(trials: Sequence[Measurement]) -> Script | None:

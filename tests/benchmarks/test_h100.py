@@ -2,8 +2,10 @@
 
 from functools import cache
 from pathlib import Path
+from statistics import fmean, median
 
 import pytest
+from comparison.splits import splits
 from gpu_parts.probes import measurements_in
 from gpu_parts.results import read_folder
 
@@ -68,3 +70,55 @@ def test_a_pair_of_rounds_that_differ_by_half_is_of_use() -> None:
     assert len(pair) == 2
     assert all(q.p05 < step_seconds(m) < q.p95 for m in pair)
     assert q.p95 / q.p05 < 5
+
+
+# -- a grid of a transformer -----------------------------------------------------------------------
+
+
+GRID = tuple(
+    measurements_in(
+        read_folder(RESULTS / "h100" / "grid").of("accuracy", "measurements")[0]["measurements"]
+    )
+)
+TRUTH = {c: fmean(map(step_seconds, found)) for c, found in group_by_config(GRID).items()}
+
+
+def test_half_of_the_grid_is_bound_by_launches() -> None:
+    """Where a launch takes longer than its kernel, sixteen times the work takes no longer."""
+    narrow = {c.batch_size: t for c, t in TRUTH.items() if dict(c.sizes)["width"] == 192}
+    assert narrow[64] == pytest.approx(narrow[8], rel=0.15)
+    assert narrow[128] > 1.5 * narrow[64]
+
+
+def test_what_was_left_out_of_the_grid_lies_in_the_intervals() -> None:
+    """Unseen and larger batch sizes, widths between and beyond; one visit of most configurations."""
+    held, errors = [], {}
+    for split in splits(TRUTH):
+        model = ec.fit([m for m in GRID if m.config in split.fitted])
+        for c in split.held_out:
+            estimate = model.predict(epochs=1, batch_size=c.batch_size, **dict(c.sizes))
+            q, truth = estimate.step_seconds, TRUTH[c]
+            held.append(q.p05 < truth < q.p95)
+            errors.setdefault(split.name, []).append(abs(q.p50 / truth - 1))
+    assert sum(held) >= 0.9 * len(held)
+    assert {name: median(found) < 0.12 for name, found in errors.items()} == dict.fromkeys(
+        errors, True
+    )
+
+
+def test_steps_of_the_grid_are_predicted_at_their_own_length() -> None:
+    """The update takes 3 ms where the device waits for launches, 0.3 where it does not."""
+    model = ec.fit(GRID)
+    ratios = [
+        model.predict(epochs=1, batch_size=c.batch_size, **dict(c.sizes)).step_seconds.p50 / truth
+        for c, truth in TRUTH.items()
+    ]
+    assert fmean(ratios) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_run_under_a_deadline_ended_in_time_with_a_whole_checkpoint() -> None:
+    (found,) = read_folder(RESULTS / "h100" / "variants").of("guard", "followed")
+    ended = found["log"][-1]
+    assert ended["event"] == "ended"
+    assert ended["spent_seconds"] < found["deadline"]
+    assert found["checkpoint_loads"]

@@ -70,6 +70,26 @@ def test_a_launch_bound_step_beside_a_device_bound_one(
         assert told.p05 < truth < told.p95, (batch_size, width)
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_an_update_as_long_as_its_launches_is_not_missed_in_the_step(accumulation: int) -> None:
+    """Where the device waits for launches its events show an update of 3 ms, else one of 0.2 ms:
+    one length for both would leave every step that launches bind too short."""
+    known = []
+    for batch_size, width in product((8, 32, 128), (192, 384, 768)):
+        m, step = measured(batch_size, width, 8), seconds(batch_size, width, 8) + UPDATE
+        update = 3e-3 if step < 1.2 * HOST else 2e-4
+        config = replace(m.config, accumulation=accumulation)
+        shares = (update / accumulation,) * truths.STEPS
+        known.append(replace(m, config=config, update_seconds=shares))
+    model = fit(known)
+    for m in known:
+        asked = {"batch_size": m.config.batch_size, "footprint": m.footprint}
+        width = dict(m.config.sizes)["width"]
+        told = model.predict(epochs=1, accumulation=accumulation, width=width, **asked)
+        own = m.step_seconds[0]  # of a micro-step, with its share of the update
+        assert told.step_seconds.p50 == pytest.approx(own, rel=0.06)
+
+
 def test_terms_that_rise_together_share_as_they_are_usual() -> None:
     n = np.arange(1.0, 6.0)
     shape = Shape([[0, 1]], 1.0, np.zeros((2, 0)), np.array([0.01, 0.02]))
