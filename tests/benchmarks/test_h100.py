@@ -91,7 +91,7 @@ def test_half_of_the_grid_is_bound_by_launches() -> None:
 
 
 def test_what_was_left_out_of_the_grid_lies_in_the_intervals() -> None:
-    """Unseen and larger batch sizes, widths between and beyond; one visit of most configurations."""
+    """Unseen and larger batch sizes, widths between and beyond; one visit of most."""
     held, errors = [], {}
     for split in splits(TRUTH):
         model = ec.fit([m for m in GRID if m.config in split.fitted])
