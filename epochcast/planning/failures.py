@@ -39,6 +39,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
+from typing import Any
 
 import numpy as np
 
@@ -60,12 +61,14 @@ class FailureDeviates:
         moments: in units of the mean time between them, rising.
         places: share of a segment that is done by a failure.
         tries: standard exponential, of how many tries fail after a failure.
+        least: length from which one of those tries fails, in units of the mean time.
         lengths: uniform, of how long the last of those takes.
     """
 
     moments: Array
     places: Array
     tries: Array
+    least: Array
     lengths: Array
 
     @classmethod
@@ -79,6 +82,7 @@ class FailureDeviates:
             moments=-np.log1p(-gaps).cumsum(axis=1),
             places=places,
             tries=-np.log1p(-tries),
+            least=-np.log(tries),
             lengths=lengths,
         )
 
@@ -207,7 +211,7 @@ class FailureDraws:
         starting = self.moments <= self.folds * self.start[:, None]
         undone = self.shared.places * np.where(starting, -self.start[:, None], segments)
         every = np.broadcast_to(self.restart[:, None], undone.shape)
-        costs = self._costs(undone, every, self.shared.tries, self.shared.lengths)
+        costs = self._costs(undone, every, np.s_[:, :])
         total = np.cumsum(costs, axis=1)
         return np.concatenate([np.zeros((len(total), 1)), total], axis=1)
 
@@ -222,29 +226,28 @@ class FailureDraws:
         ends = np.cumsum(counts)
         column = np.arange(ends[-1]) + np.repeat(settled[draws] - ends + counts, counts)
         undone = self.shared.places[row, column] * rest[row]
-        tries, lengths = self.shared.tries[row, column], self.shared.lengths[row, column]
-        costs = self._costs(undone, self.restart[row], tries, lengths)
+        costs = self._costs(undone, self.restart[row], (row, column))
         np.add.at(lost, row, costs)
         return lost
 
-    def _costs(self, undone: Array, restart: Array, tries: Array, lengths: Array) -> Array:
+    def _costs(self, undone: Array, restart: Array, which: Any) -> Array:
         """Seconds that each failure costs: D(R + x).
 
         Args:
             undone: x, seconds of work, negative where the rest of a start is not needed any more.
             restart: R, seconds.
-            tries, lengths: deviates of the tries that fail.
+            which: of the shared deviates these failures have, as an index.
         """
         mtbf = self.often.mtbf_seconds
         stretch = np.maximum(restart + undone, 0.0)
         length = np.clip(stretch / mtbf, TINY, HOPELESS)
+        some = np.flatnonzero(length >= self.shared.least[which])  # most get there at once
+        length = length.flat[some]
         fails = -np.expm1(-length)
-        failed = np.floor(tries / -np.log(fails))
-        one = np.flatnonzero(failed)  # most get there at once
-        length, fails, failed = length.flat[one], fails.flat[one], failed.flat[one]
-        last = -np.log1p(-lengths.flat[one] * fails)
+        failed = np.floor(self.shared.tries[which].flat[some] / -np.log(fails))
+        last = -np.log1p(-self.shared.lengths[which].flat[some] * fails)
         wasted = (failed - 1) * (1 - length / np.expm1(length)) + last
-        stretch.flat[one] += mtbf * wasted
+        stretch.flat[some] += mtbf * np.where(failed, wasted, 0.0)
         return stretch
 
     def _rate(self, segment: Array) -> Array:

@@ -220,13 +220,13 @@ def test_a_rise_goes_on(name: str) -> None:
     A rise that becomes steeper and steeper, by chance and less often.
     """
     truth, random, inside = RISING[name], np.random.default_rng(9), 0
-    for seed in range(40):
+    for seed in range(25):
         fitted = c.fit_curve(_curve(truth, 25, noise=0.01, seed=seed))
         q = fitted.value_quantiles(60)
         inside += q.p05 <= truth(60) + 0.01 * random.standard_normal() <= q.p95
         assert q.p50 > fitted.value_quantiles(30).p50 > truth(20)
         assert fitted.improvement_probability(60) < 0.05
-    assert inside >= (24 if name == "square" else 32)
+    assert inside >= (15 if name == "square" else 20)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.002, 0.01])

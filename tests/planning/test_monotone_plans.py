@@ -49,7 +49,7 @@ def _epochs(budget: ec.Budget, asked: dict[str, Any]) -> int:
         return 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     budgets, requests, st.sampled_from(["deadline", "money", "energy", "disk"]), st.floats(1, 12)
 )
