@@ -18,6 +18,7 @@ from epochcast.guard.controller import (
     moved_end,
 )
 from epochcast.guard.run_state import Epoch, RunState
+from epochcast.planning.cadence import final_save_lead
 from epochcast.records import Plan, StopReason, StopRule
 
 PATIENCE = StopRule(kind="patience", settings=(("checks", 2.0), ("min_delta", 0.0)))
@@ -100,6 +101,19 @@ def test_more_at_risk_is_saved_earlier() -> None:
     unsure = make_plan(save=about(2.0, 0.5))
     soon, late = (begun(unsure, saved_at=saved) for saved in (NOW.now, NOW.now - 5000))
     assert controller(unsure).reserve(late, NOW) > controller(unsure).reserve(soon, NOW)
+
+
+def test_no_less_is_reserved_than_pays_for_what_is_at_risk() -> None:
+    """With twice as much at risk the best lead is another; what lies between has the longer one."""
+    unsure = make_plan(save=about(2.0, 0.5))
+
+    def reserved(at_risk: float) -> float:
+        return controller(unsure).reserve(begun(unsure, saved_at=NOW.now - at_risk), NOW)
+
+    save = begun(unsure).forecast.save
+    half, whole = (final_save_lead(s, lambda p: save.quantile(1, p)) for s in (1024.0, 2048.0))
+    assert half < whole
+    assert reserved(1100.0) == reserved(2048.0) == pytest.approx(whole + LEAVE_SECONDS)
 
 
 def test_it_ends_with_the_plan_and_with_a_signal() -> None:
@@ -309,6 +323,13 @@ def test_saves_keep_their_seconds_when_epochs_get_slow() -> None:
     assert saves(plan, 10, 480, 50, 1.1, 500)
     assert saves(plan, 5, 480, 150, 3.0, 500)  # three times slower: the plan's seconds
     assert not saves(plan, 10, 100, 150, 3.0, 500)
+
+
+def test_a_save_is_after_the_epoch_whose_end_is_nearest_to_the_interval() -> None:
+    """Of epochs of 150 s: 430 s is nearer to 500 s than 580 s is, and 420 s is not."""
+    plan = schedule(epochs=100, save_every=10, save_interval=500.0)
+    assert saves(plan, 5, 430, 150, 3.0, 500)
+    assert not saves(plan, 5, 420, 150, 3.0, 500)
 
 
 def test_saves_that_cost_more_than_planned_are_fewer() -> None:

@@ -11,7 +11,7 @@ import pytest
 from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import Amount, Scatter
-from epochcast.planning.failures import LOOKED_AT, FailureDraws, Interruptions
+from epochcast.planning.failures import LOOKED_AT, FailureDeviates, FailureDraws, Interruptions
 from epochcast.planning.planner import plan
 from epochcast.planning.simulation import RunDraws, deviates
 from epochcast.records import Budget
@@ -176,3 +176,20 @@ def test_nine_slow_or_fast_runs_in_ten_are_inside_their_deadline(
     factor = np.exp(spread * random.standard_normal(5000))
     kept = np.mean(failing_runs.of_plan(random, found, factor) <= deadline)
     assert kept == pytest.approx(found.chosen.probability, abs=0.02)
+
+
+def test_of_the_tries_that_fail_the_last_is_drawn_and_the_others_take_their_mean() -> None:
+    """A stretch of one mean time: each try fails with p = 1 − 1/e, so G = ⌊E/−log p⌋ of them do."""
+    mtbf, fails = 100.0, 1 - math.exp(-1)
+    tries = -math.log(fails) * np.array([[0.5, 1.5, 2.5]])
+    shared = FailureDeviates(
+        moments=np.ones((1, 3)),
+        places=np.ones((1, 3)),
+        tries=tries,
+        least=-np.log(-np.expm1(-tries)),
+        lengths=np.full((1, 3), 0.25),
+    )
+    failures = FailureDraws(Interruptions(mtbf_seconds=mtbf), shared, np.zeros(1), np.ones(1))
+    costs = failures._costs(np.full((1, 3), 40.0), np.full((1, 3), 60.0), np.s_[:, :])
+    last, usual = -math.log1p(-0.25 * fails), 1 - 1 / (math.e - 1)
+    assert costs[0] == pytest.approx([mtbf, mtbf * (1 + last), mtbf * (1 + last + usual)])
