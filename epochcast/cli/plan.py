@@ -97,7 +97,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "curves",
         "steps_per_epoch",
     ),
-    "Saving and failures": ("save", "keep", "mtbf_seconds", "restart_seconds"),
+    "Saving and failures": (
+        "save",
+        "keep",
+        "mtbf_seconds",
+        "restart_seconds",
+        "spot_price_per_hour",
+        "spot_mtbf_seconds",
+    ),
     "Cost model": ("store", "device", "model_file", "seed"),
     "Output": ("output", "emit", "plot", "as_json", "help"),
 }
@@ -358,6 +365,18 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     "restart_seconds",
     type=DURATION,
     help="Training goes on so long after a failure. Default: the start-up and first steps.",
+)
+@click.option(
+    "--spot-price-per-hour",
+    type=AMOUNT,
+    help="Compare with devices that may be taken away, an hour of one of which costs so much. "
+    "Default: no comparison.",
+)
+@click.option(
+    "--spot-mtbf",
+    "spot_mtbf_seconds",
+    type=MTBF,
+    help="They are taken away after '20h' on average, or '0.05/h' times an hour. Default: none.",
 )
 @click.option(
     "--seed",

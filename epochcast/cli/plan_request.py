@@ -188,6 +188,8 @@ NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
     "save",
     "mtbf_seconds",
     "restart_seconds",
+    "spot_price_per_hour",
+    "spot_mtbf_seconds",
 )
 
 

@@ -60,8 +60,9 @@ SYNC_SD = 0.15  # of a configuration's N beside that of the others, log
 NOISE, NOISE_DOF = 0.02, 4.0  # of one measured time, log; worth so many residuals
 ROBUST_DOF = 4.0  # of Student's weights
 WORLD_SD = {False: 0.1, True: 0.25}  # of a world's N beside what p says, within and across nodes
-# Of log N, and of a log step, for each doubling beyond what was probed.
-SYNC_DRIFT, STEP_DRIFT = 0.2, 0.02
+# Of log N, and of a log step, at the first doubling beyond what was probed. What is wrong about the
+# law's growth adds up from one doubling to the next, so that of log N grows faster than they do.
+SYNC_DRIFT, STEP_DRIFT, DRIFT_POWER = 0.2, 0.02, 1.1
 ROUNDS = 6  # of Student's weights
 PROPOSED, DRAWS, PROPOSAL_DOF = 2000, 400, 8.0
 FEWEST_DOF = 3.0
@@ -185,7 +186,8 @@ class Scaling:
             of_world = known[:, SHARED + self.probed.index(world)]
         else:
             of_world = WORLD_SD[world.nodes > 1] * rng.standard_normal(DRAWS)
-        of_world = of_world + SYNC_DRIFT * far * rng.standard_normal(DRAWS)
+        drift = SYNC_DRIFT * far**DRIFT_POWER
+        of_world = of_world + drift * rng.standard_normal(DRAWS)
         at = np.concatenate([known[:, :SHARED], of_world[:, None], own], axis=1)
         table = _Table(
             of=np.array([0]),

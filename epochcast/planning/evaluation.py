@@ -16,6 +16,7 @@ import numpy as np
 
 from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Prices
 from epochcast.costmodel.epoch import division_of
+from epochcast.costmodel.features import Array
 from epochcast.planning import batch as b
 from epochcast.planning.cadence import (
     At,
@@ -543,6 +544,12 @@ def _totals(candidate: EvaluatedCandidate) -> dict[str, Any]:
         grams = joules / KWH * budget.carbon_per_kwh
     named = {"seconds": seconds, "money": money, "energy_joules": joules, "carbon_grams": grams}
     return {name: None if x is None else quantiles(x) for name, x in named.items()}
+
+
+def money_each(candidate: EvaluatedCandidate) -> Array:
+    """Draws of what an epoch, or step, of the run costs, all its other costs shared out."""
+    seconds = candidate.spent.seconds(candidate.same(candidate.epochs))
+    return np.asarray(candidate.spent.meter.money(seconds) / candidate.epochs)
 
 
 def _memory(candidate: EvaluatedCandidate) -> dict[str, Any]:

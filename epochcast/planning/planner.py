@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.model import CostModel
@@ -23,9 +25,14 @@ from epochcast.costmodel.prediction import (
     require_epochs,
     require_known_size,
 )
-from epochcast.errors import UsageError
+from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.cadence import Cadence
-from epochcast.planning.evaluation import EvaluatedCandidate, option_of, unit_prices_of
+from epochcast.planning.evaluation import (
+    EvaluatedCandidate,
+    money_each,
+    option_of,
+    unit_prices_of,
+)
 from epochcast.planning.notes import notes
 from epochcast.planning.pricing import Job, candidates, fold_samples, price, shortlist
 from epochcast.planning.request import LONGEST, Objective, PlanRequest, progress, request_from
@@ -33,7 +40,16 @@ from epochcast.planning.shortfall import nearest, why_endless
 from epochcast.planning.simulation import DRAWS
 from epochcast.planning.stopping import Futility, Rule, rule_record
 from epochcast.planning.timeline import stop_forecast, timeline
-from epochcast.records import Budget, LearningCurve, Mode, Option, Outlook, Plan, SizeValue
+from epochcast.records import (
+    Budget,
+    LearningCurve,
+    Mode,
+    Option,
+    Outlook,
+    Plan,
+    SizeValue,
+    SpotOffer,
+)
 from epochcast.units import LONGEST_SECONDS, format_percent
 
 if TYPE_CHECKING:
@@ -68,6 +84,8 @@ def plan(
     keep: int = 2,
     mtbf_seconds: float | None = None,
     restart_seconds: float | None = None,
+    spot_price_per_hour: float | None = None,
+    spot_mtbf_seconds: float | None = None,
     rules: Rule | Sequence[Rule] = (),
     curves: LearningCurve | Sequence[LearningCurve] = (),
     metric: str = "val_loss",
@@ -115,6 +133,10 @@ def plan(
         keep: checkpoints kept on disk; 0 keeps all.
         mtbf_seconds: mean time between failures or interruptions; None for never.
         restart_seconds: from a failure until training goes on; default: a start and first steps.
+        spot_price_per_hour: of one device that may be taken away: the plan then says what the same
+            costs there, beside the ``price_per_hour`` of its budget.
+        spot_mtbf_seconds: mean time between interruptions of a run on such devices, which come on
+            top of ``mtbf_seconds``.
         rules: for stopping early, like ``Patience(checks=5)``.
         curves: learning curves of a pilot or of earlier runs, as from ``read_curve``.
         metric: that ``rules`` watch and ``curves`` show.
@@ -153,6 +175,8 @@ def plan(
         keep=keep,
         mtbf_seconds=mtbf_seconds,
         restart_seconds=restart_seconds,
+        spot_price_per_hour=spot_price_per_hour,
+        spot_mtbf_seconds=spot_mtbf_seconds,
         rules=rules,
         curves=curves,
         metric=metric,
@@ -174,7 +198,8 @@ def plan(
     chosen = replace(ranked[0][0], chosen=True)
     _require_end(chosen)
     options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
-    return _written(job, chosen, worth_keeping(options))
+    found = _written(job, chosen, worth_keeping(options))
+    return replace(found, spot=_spot_offer(job, chosen))
 
 
 def _ranked(
@@ -193,6 +218,37 @@ def _ranked(
         if fitting:
             return sorted(fitting, key=lambda found: request.objective.key(found[1]))
     raise nearest(evaluations)
+
+
+def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:
+    """What the same work costs on devices that may be taken away; None where that was not asked.
+
+    Both are of the same draws, run by run: what makes a run slow makes it slow on either.
+
+    Raises:
+        UsageError: there is no price to compare it with.
+    """
+    request, rate, spot_mtbf = (
+        own.request,
+        own.request.spot_price_per_hour,
+        own.request.spot_mtbf_seconds,
+    )
+    if rate is None or spot_mtbf is None:
+        return None
+    if own.budget.price_per_hour is None:
+        raise UsageError(
+            "a price of devices that may be taken away is compared with that of others: give "
+            "price_per_hour too"
+        )
+    mtbf = 1 / (1 / spot_mtbf + (1 / request.mtbf_seconds if request.mtbf_seconds else 0.0))
+    offer = SpotOffer(price_per_hour=rate, mtbf_seconds=mtbf)
+    budget = replace(own.budget, price_per_hour=rate)
+    try:
+        (there, option), *_ = _ranked(job, budget, replace(request, mtbf_seconds=mtbf))
+    except DoesNotFit as error:
+        return replace(offer, why_not=str(error))
+    chance = float(np.mean(money_each(there) < money_each(own)))
+    return replace(offer, option=option, cheaper_probability=chance)
 
 
 def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:

@@ -22,6 +22,7 @@ from epochcast.planning.cadence import Cadence, Rungs
 from epochcast.planning.direction import mode_of
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
 from epochcast.records import CountUnit, LearningCurve, Mode, Option, SizeValue
+from epochcast.records.plan import MAX_RATE
 from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
@@ -119,6 +120,8 @@ SETTINGS: Mapping[str, Bounds] = {
     "keep": Bounds(10**9, positive=False),
     "mtbf_seconds": Bounds(whole=False, positive=False),
     "restart_seconds": Bounds(whole=False, positive=False),
+    "spot_price_per_hour": Bounds(MAX_RATE, whole=False, positive=False),
+    "spot_mtbf_seconds": Bounds(whole=False),
     "min_delta": Bounds(whole=False, positive=False),
     "noise_scale": Bounds(whole=False),
     "reference_batch": Bounds(10**9),
@@ -163,6 +166,8 @@ class PlanRequest:
     keep: int = 2
     mtbf_seconds: float | None = None
     restart_seconds: float | None = None
+    spot_price_per_hour: float | None = None
+    spot_mtbf_seconds: float | None = None
     rules: tuple[Rule, ...] = ()
     curves: tuple[LearningCurve, ...] = ()
     metric: str = "val_loss"
@@ -240,6 +245,17 @@ class PlanRequest:
 
     def _require_durations(self) -> None:
         restart, mtbf = self.restart_seconds, self.mtbf_seconds
+        spot = self.spot_mtbf_seconds
+        if (self.spot_price_per_hour is None) != (spot is None):
+            raise UsageError(
+                "devices that may be taken away have a price and are interrupted: give both "
+                "spot_price_per_hour and spot_mtbf_seconds"
+            )
+        if spot is not None and not SHORTEST_MTBF <= spot <= LONGEST_SECONDS:
+            raise UsageError(
+                "spot_mtbf_seconds, the mean time between interruptions, must lie between 1 ms and "
+                f"3,000 years, but got {shown(spot)}"
+            )
         if (restart or 0.0) > LONGEST_SECONDS:
             raise UsageError(
                 f"restart_seconds must be at most 3,000 years, but got {restart:g} seconds"
@@ -249,7 +265,7 @@ class PlanRequest:
                 "mtbf_seconds, the mean time between failures, must lie between 1 ms and 3,000 "
                 f"years, but got {shown(mtbf)}; leave it out for a run that never fails"
             )
-        if restart is not None and mtbf is None:
+        if restart is not None and mtbf is None and self.spot_mtbf_seconds is None:
             raise UsageError(
                 "a restart comes after a failure, and none is expected: give mtbf_seconds too"
             )

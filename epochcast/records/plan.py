@@ -273,6 +273,25 @@ class UnitPrices:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpotOffer:
+    """The same work on devices that may be taken away, beside the plan's own.
+
+    Attributes:
+        price_per_hour: of one device.
+        mtbf_seconds: between interruptions and failures of the run.
+        option: what would be run there; None where it does not fit.
+        cheaper_probability: that an epoch (step) of it costs less; None where it does not fit.
+        why_not: what it fails by; empty where it fits.
+    """
+
+    price_per_hour: float
+    mtbf_seconds: float
+    option: Option | None = None
+    cheaper_probability: float | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """One moment of the timeline: an epoch's end at which something happens.
 
@@ -371,6 +390,7 @@ class Plan:
         save_interval_seconds: what failures and the cost of a save ask for; None if not asked.
         keep: checkpoints kept on disk; 0 keeps all.
         probing_seconds: wall-clock time of the measurements behind all this.
+        spot: what the same costs on devices that may be taken away, where that was asked.
         seed: of the draws; the same question with the same seed has the same answer.
     """
 
@@ -400,6 +420,7 @@ class Plan:
     warnings: tuple[Warning_, ...] = ()
     unit: CountUnit = "epoch"
     segment_steps: int | None = None
+    spot: SpotOffer | None = None
 
     def __post_init__(self) -> None:
         require_within(self, 1, LONGEST, "segment_steps")

@@ -212,7 +212,7 @@ def reasons(plan: Plan) -> list[str]:
         f"{rate}A learning-rate schedule spans {chosen.horizon_steps:,} optimizer steps"
         + (f", {chosen.steps_per_epoch:,} an epoch." if plan.unit == "epoch" else ".")
     )
-    return lines + _save_lines(plan)
+    return lines + _save_lines(plan) + _spot_lines(plan)
 
 
 def _rule(option: Option) -> str:
@@ -264,6 +264,35 @@ def _save_lines(plan: Plan) -> list[str]:
         lead = format_seconds(plan.final_save_seconds)
         line += f"; the last one must begin {lead} before the deadline"
     return [f"{line}."]
+
+
+def _spot_lines(plan: Plan) -> list[str]:
+    """What the same costs on devices that may be taken away, which is cheaper, and how surely."""
+    offer, chosen = plan.spot, plan.chosen
+    if offer is None or chosen.money is None:
+        return []
+    terms = (
+        f"{format_money(offer.price_per_hour)} an hour with an interruption every "
+        f"{format_seconds(offer.mtbf_seconds)}"
+    )
+    there = offer.option
+    if there is None or there.money is None or offer.cheaper_probability is None:
+        return [f"Spot, {terms}: {offer.why_not}."]
+    same = there.epochs == chosen.epochs
+    of = "" if same else f" for {format_number_of(there.epochs, plan.unit)}"
+    costs = (
+        f"{format_money(there.money.p50)}, at most {format_money(there.money.p90)}, and "
+        f"{format_seconds(there.seconds.p50)}, at most {format_seconds(there.seconds.p90)}{of}"
+    )
+    chance, word = offer.cheaper_probability, "cheaper"
+    if chance < 0.5:
+        chance, word = 1 - chance, "dearer"
+    each = "" if same else f" {plan.unit} by {plan.unit}"
+    more = f", with --price-per-hour {offer.price_per_hour:g} --mtbf {offer.mtbf_seconds:.0f}s"
+    return [
+        f"Spot, {terms}: {costs}; {word}{each} with a probability of {format_percent(chance)}"
+        f"{more if word == 'cheaper' else ''}."
+    ]
 
 
 def _spacing(saves: Sequence[int], unit: CountUnit) -> str:
