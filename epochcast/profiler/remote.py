@@ -31,13 +31,7 @@ from epochcast.profiler.cluster import (
     Shipment,
     connected,
 )
-from epochcast.profiler.process import (
-    WorkerDied,
-    WorkerProcess,
-    Workers,
-    WorkerTimeout,
-    answer_of,
-)
+from epochcast.profiler.process import WorkerDied, Workers, WorkerTimeout
 from epochcast.profiler.protocol import (
     AUTO,
     Answer,
@@ -86,11 +80,12 @@ def do_task(document: str) -> str:
     """Do a task on this node, in a worker process; an ``Order`` in, a ``Done`` out."""
     order = from_json(document, Order)
     with tempfile.TemporaryDirectory(prefix="epochcast-") as folder:
-        log, files = Path(folder, "log"), Path(folder, "files")
+        files = Path(folder, "files")
         files.mkdir()
-        task = replace(order.task, folder=str(files), log=str(log))
-        with WorkerProcess(log) as worker:
-            answer = answer_of(worker, task, order.timeout, lambda phase: None)
+        task = replace(order.task, folder=str(files))
+        here = Workers(Path(folder))
+        (answer,) = here.ask_each("task", [task], order.timeout, lambda task, phase: None)
+        log = Path(answer.task.log)
         traced = answer.reply is not None and answer.reply.kind == "traced"
         trace = Path(answer.reply.text) if traced and answer.reply else None
         return to_json(Done(answer=answer, log=end_of(log), trace=encoded(trace) if trace else ""))
@@ -411,7 +406,7 @@ def sweep_on(
             f"on a cluster every probe has a device of its own: --device "
             f"{request.device.partition(':')[0]}, but got {request.device}"
         )
-    on = _with_gpus(on, request.device)
+    on = _with_gpus(on, request)
     shipment, target = shipment_of(request.target)
     observer = observer or SilentObserver()
     with connected(on, shipment) as cluster:
@@ -427,11 +422,11 @@ def sweep_on(
         return at_once(cluster, sweeps, store, observer)
 
 
-def _with_gpus(on: ClusterRequest, device: str) -> ClusterRequest:
-    """A probe on a CPU holds no GPU, one on CUDA does."""
-    if on.gpus is not None or device == AUTO:
+def _with_gpus(on: ClusterRequest, request: SweepRequest) -> ClusterRequest:
+    """A probe on a CPU holds no GPU, one on CUDA as many as ranks train together."""
+    if on.gpus is not None or request.device == AUTO:
         return on
-    return replace(on, gpus=int(device == "cuda"))
+    return replace(on, gpus=max(request.world_sizes) if request.device == "cuda" else 0)
 
 
 def at_once(

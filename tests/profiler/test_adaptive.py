@@ -138,6 +138,27 @@ def test_nothing_is_measured_under_the_number_of_an_earlier_round(kept: int) -> 
     assert min(m.round for m in again[kept:]) >= max(m.round for m in whole)
 
 
+def several_begun(found: list[Measurement], round_: int) -> tuple[list[int], Choice]:
+    """What is begun at once in a round, until a decision waits for an answer."""
+    chooser, started = begun(), list[int]()
+    while (choice := chooser.next(found, round_, started)).trial is not None:
+        started.append(choice.trial)
+    return started, choice
+
+
+def test_several_trials_are_begun_at_once_where_no_answer_decides_between_them() -> None:
+    """The first ones, and those of a later round; each is the one a sequence would have begun."""
+    first, choice = several_begun([], 0)
+    found = [trial(index, 0, position) for position, index in enumerate(first)]
+    assert choice.wait
+    in_turn, _ = run(begun(), limit=FIRST)
+    assert configs(found) == configs(in_turn)
+    again, choice = several_begun(found, 1)
+    assert choice.wait
+    assert sorted(again) == sorted(first)
+    assert several_begun(found[:2], 0)[0] != first  # what has ended is not begun again
+
+
 def test_nothing_larger_is_tried_once_memory_ran_out() -> None:
     chooser = begun(until=0.001)
     largest = max(range(len(CANDIDATES)), key=lambda i: FOOTPRINTS[CANDIDATES[i]].peak_bytes)
