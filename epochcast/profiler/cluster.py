@@ -158,7 +158,11 @@ def connected(request: ClusterRequest, shipment: Shipment) -> Iterator[Cluster]:
     try:
         ray.init(runtime_env=environment, log_to_driver=False, logging_level="ERROR", **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise EpochcastError(f"cannot use Ray at {request.address}: {_line(error)}") from error
+        late = isinstance(error, ConnectionError) and "RAY_AUTH_MODE" not in os.environ
+        hint = "; if it asks for a token: export RAY_AUTH_MODE=token" if late else ""
+        raise EpochcastError(
+            f"cannot use Ray at {request.address}: {_line(error)}{hint}"
+        ) from error
     try:
         yield Cluster(request)
     finally:
