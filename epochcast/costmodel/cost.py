@@ -1,4 +1,4 @@
-"""What a cost model has learned, as plain numbers; and one configuration seen through it.
+"""One configuration seen through what a cost model has learned.
 
     Parameters ──▶ Variant: surfaces of one way of running ──▶ ConfigurationCost ──▶ Prices
 
@@ -9,9 +9,9 @@ these; nothing here is fitted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
-from math import exp, hypot, log, log2, sqrt
+from math import exp, log, log2, sqrt
 from statistics import fmean
 
 import numpy as np
@@ -19,235 +19,17 @@ import numpy as np
 from epochcast.costmodel import features as f
 from epochcast.costmodel.epoch import Division, divide
 from epochcast.costmodel.kernels import check_against
-from epochcast.costmodel.loading import IDEAL_SCALING, Loading, doublings, worker_scaling
-from epochcast.costmodel.memory import PEAKS, RESERVE, Envelope, Layer, Layers, hinge
+from epochcast.costmodel.learned import Parameters, Variant
+from epochcast.costmodel.loading import IDEAL_SCALING, doublings, worker_scaling
+from epochcast.costmodel.memory import PEAKS, RESERVE, Layer, hinge
 from epochcast.costmodel.phases import evaluation_config, largest
-from epochcast.costmodel.scaling import Scaling, World
-from epochcast.costmodel.scatter import KNOWN_DOF, NO_COST, NOTHING, Amount, Calibrations, Scatter
+from epochcast.costmodel.prices import EPOCH_NOISE_CAP, Prices
+from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Scatter
 from epochcast.costmodel.surface import Surface
 from epochcast.costmodel.worlds import family, grown, world_of
-from epochcast.records import (
-    SCHEMA,
-    Device,
-    Footprint,
-    Frequency,
-    Precision,
-    RunConfig,
-    Sizes,
-    Warning_,
-)
+from epochcast.records import Footprint, RunConfig
 
 ONE_RATIO_APART = 0.1  # reserve over peak: where one was simulated, others may be so far off
-EPOCH_NOISE_CAP = 0.5  # of one epoch, relative: more is not noise but a broken measurement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """One way of running that is not a matter of more or less; has surfaces of its own.
-
-    Attributes:
-        categories: knobs that are not numbers, with their values.
-        typical: the most recently probed configuration: what a question leaves open.
-        samples, eval_samples: of an epoch and of an evaluation; knobs may change them.
-        counted: what was counted in single configurations, by measuring or in a dry run.
-        counts: the same as functions of batch size and numeric knobs, for all others.
-        envelopes: peaks of live tensors at every batch size, of model sizes with timelines.
-        micro_step: seconds of a micro-step without the optimizer's update.
-        loading: the same from computing and loading apart; None where they were not measured.
-        update: seconds of one optimizer update; None where it cannot be told apart.
-        evaluation: seconds of one evaluation batch, by its own batch size; None without data.
-        allocated: the allocator's peak; all that is known where no tensors were tracked.
-        reserved: what the allocator took from the device.
-        device_bytes: what the device gave away for a peak of so many live bytes, context included.
-        evaluating, saving: the same three of evaluation and of saving a checkpoint.
-        evaluation_peak: live bytes of evaluation, by its own batch size and knobs.
-        save_seconds, save_bytes: of one checkpoint.
-        build: seconds to build model, data and optimizer; ``build_scatter`` from process to
-            process.
-        loader_restart: seconds between two passes over the loader beyond an ordinary wait for
-            data.
-        eval_restart: seconds until the first evaluation batch.
-        first_steps: what the first steps take beyond steady ones.
-        run: run-level scatter of step times; shared by all epochs of a run.
-        step_sd: noise of one micro-step as a long series of them feels it, relative.
-        step_dof: degrees of freedom with which that is known.
-        steps: micro-steps that were timed of a configuration, in the mean.
-        trials: successful ones.
-        doubts: why what they took may not be what a run takes.
-        fixed: what an epoch of a script has beside steps, evaluations and saves.
-        finish: from the last epoch's end to that of the process.
-        evaluations, saves: how often the script does either; None for a workload, of which the
-            question decides.
-        single_times: those of them that are known by one time, a slow start perhaps included.
-        lent: configurations of variants that differ in words alone, whose shapes are borrowed.
-        lenders: the words of these.
-        nodes: machines that the devices are spread over.
-        scaling: how steps grow with the devices, where variants differ in nothing else.
-    """
-
-    precision: Precision
-    compiled: bool
-    workers: int
-    world_size: int
-    drop_last: bool
-    accumulation: int
-    categories: Sizes
-    typical: RunConfig
-    samples: Surface
-    eval_samples: Surface | None
-    counted: tuple[tuple[RunConfig, tuple[tuple[str, float], ...]], ...]
-    counts: tuple[tuple[str, Surface], ...]
-    envelopes: tuple[Envelope, ...]
-    micro_step: Surface
-    loading: Loading | None
-    update: Surface | None
-    evaluation: Surface | None
-    allocated: Layer | None
-    reserved: Layer | None
-    device_bytes: Layer | None
-    evaluating: Layers = field(default_factory=Layers)
-    saving: Layers = field(default_factory=Layers)
-    evaluation_peak: Surface | None = None
-    save_seconds: Surface | None
-    save_bytes: Surface | None
-    build: Surface | None
-    build_scatter: Scatter
-    loader_restart: Amount
-    eval_restart: Amount
-    first_steps: Amount
-    run: Scatter
-    step_sd: float
-    configurations: tuple[RunConfig, ...]
-    rounds: int
-    step_dof: float = KNOWN_DOF
-    steps: float = KNOWN_DOF
-    trials: int = 0
-    single_times: int = 0
-    doubts: tuple[Warning_, ...] = ()
-    fixed: Amount = NO_COST
-    finish: Amount = NO_COST
-    evaluations: Frequency | None = None
-    saves: Frequency | None = None
-    lent: tuple[RunConfig, ...] = ()
-    lenders: tuple[Sizes, ...] = ()
-    nodes: int = 1
-    scaling: Scaling | None = None
-
-    @property
-    def known(self) -> list[RunConfig]:
-        """What was measured, counted or borrowed."""
-        return [*self.configurations, *(config for config, _ in self.counted), *self.lent]
-
-    def values_of(self, knob: str) -> set[float]:
-        """The values of a numeric knob that were measured, counted or borrowed."""
-        return {float(dict(config.sizes)[knob]) for config in self.known}
-
-    @property
-    def world(self) -> World:
-        """The devices it was measured on."""
-        return World(self.world_size, self.nodes)
-
-    @property
-    def is_of_script(self) -> bool:
-        """Whether it was learned from a training script as it is."""
-        return self.evaluations is not None
-
-    @property
-    def way(self) -> tuple[object, ...]:
-        """What variants have in common that differ in nothing but their workers."""
-        return self.precision, self.compiled, self.categories
-
-    @property
-    def work(self) -> str:
-        """Which count of FLOPs times were learned from: imported ones may know only one."""
-        return "aligned_flops" if "aligned_flops" in dict(self.counts) else "flops"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
-    """Seconds and bytes of one workload on one device, as learned: all that prediction needs.
-
-    Attributes:
-        samples: training samples per epoch, as probed last.
-        eval_samples: evaluation samples, likewise.
-        imports: process start until the user's code is loaded.
-        variants: most recently probed first.
-        probing_seconds: wall-clock time of all the measurements behind the model.
-        calibration: what outcomes of followed runs say; all else is of probes alone.
-    """
-
-    schema: int = SCHEMA
-    workload: str
-    source: str
-    device: Device
-    data: str
-    samples: int
-    eval_samples: int
-    imports: Amount
-    variants: tuple[Variant, ...]
-    probing_seconds: float
-    calibration: Calibrations = field(default_factory=Calibrations)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """What the parts of one configuration's run cost.
-
-    Attributes:
-        startup: process start until the user's code is loaded.
-        build: building model, data and optimizer.
-        first: what the first steps take beyond steady ones.
-        training: the steps of one epoch.
-        partial_seconds: of them, the last, smaller micro-batch.
-        update_seconds: of them, one optimizer update.
-        loader_restart: from one epoch to the next.
-        fixed: what an epoch of a script has beside steps, evaluations and saves.
-        evaluation, save: one of each.
-        finish: after the last epoch.
-        epoch_noise: relative scatter of one epoch around its run's mean.
-        noise_dof: degrees of freedom with which that is known.
-        mean_error: of the epochs that were measured, by that noise alone.
-        save_bytes: of one checkpoint; None if unknown.
-        device_bytes: that the device must have; None if unknown.
-    """
-
-    startup: Amount = NO_COST
-    build: Amount = NO_COST
-    first: Amount = NO_COST
-    training: Amount
-    partial_seconds: float = 0.0
-    update_seconds: float = 0.0
-    loader_restart: Amount = NO_COST
-    fixed: Amount = NO_COST
-    evaluation: Amount = NO_COST
-    save: Amount = NO_COST
-    finish: Amount = NO_COST
-    epoch_noise: float = 0.0
-    noise_dof: float = KNOWN_DOF
-    mean_error: Scatter = NOTHING
-    save_bytes: float | None = None
-    device_bytes: Amount | None = None
-
-    def training_scatter(self, epochs: float) -> Scatter:
-        """Of the mean of so many epochs of a run.
-
-        Rounds may be alike by chance, but the mean of n epochs is no better known than their noise
-        lets it be, and then both errors come of one source, with its few degrees of freedom:
-        t·s·√(1/n + 1/m) of m further ones (Hahn & Meeker 1991, "Statistical intervals", 4.7).
-        """
-        own = Scatter(sd=self.epoch_noise / sqrt(epochs), dof=self.noise_dof)
-        alike = Scatter(sd=hypot(own.sd, self.mean_error.sd), dof=self.noise_dof)
-        return (self.training.scatter + own).or_wider(alike)
-
-    @property
-    def ready_seconds(self) -> float:
-        """Process start until the first step can begin; median."""
-        return self.startup.median + self.build.median
-
-    @property
-    def epoch_seconds(self) -> float:
-        """One steady epoch, evaluation and saves excluded; median."""
-        return self.training.median + self.loader_restart.median + self.fixed.median
 
 
 class ConfigurationCost:

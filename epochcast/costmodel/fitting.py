@@ -15,7 +15,7 @@ from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import kernels, phases, summary
-from epochcast.costmodel.cost import Variant
+from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import envelopes
 from epochcast.costmodel.model import CostModel

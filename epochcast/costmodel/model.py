@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epochcast.costmodel import prediction
-from epochcast.costmodel.cost import Parameters
+from epochcast.costmodel.learned import Parameters
 from epochcast.costmodel.prediction import Question
 from epochcast.records import (
     Capacity,

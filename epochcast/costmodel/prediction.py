@@ -13,7 +13,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from epochcast.costmodel.cost import ConfigurationCost, Parameters, Prices, Variant
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.epoch import (
     Division,
     RunParts,
@@ -23,7 +23,9 @@ from epochcast.costmodel.epoch import (
     taken,
 )
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.learned import Parameters, Variant
 from epochcast.costmodel.phases import largest
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.remarks import (
     configuration_warnings,
     cut_batch,

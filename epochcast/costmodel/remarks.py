@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel.cost import ConfigurationCost, Parameters, Variant
+from epochcast.costmodel.cost import ConfigurationCost
+from epochcast.costmodel.learned import Parameters, Variant
 from epochcast.costmodel.lines import DOUBTFUL_LEFT
 from epochcast.costmodel.worlds import world_of
 from epochcast.records import Sizes, Warning_

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from epochcast.costmodel.cost import EPOCH_NOISE_CAP, ConfigurationCost, Prices
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.prices import EPOCH_NOISE_CAP, Prices
 from epochcast.planning import batch as b
 from epochcast.planning.cadence import (
     At,

@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel.cost import ConfigurationCost, Prices, Variant
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.epoch import Division, Whole, divide, division_of
 from epochcast.costmodel.features import Array, VariableTable
+from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.remarks import MEMORY_TIGHT
 from epochcast.costmodel.scatter import Amount
 from epochcast.costmodel.surface import Surface, join

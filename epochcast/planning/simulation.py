@@ -29,9 +29,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.epoch import RunParts
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import LOG_REACH, Amount, student_t_quantile
 from epochcast.planning.cadence import Cadence, Epochs
 from epochcast.planning.failures import FailureDeviates, FailureDraws, Interruptions

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
-from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.epoch import Division, Whole, taken
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.prices import Prices
 
 
 class Unit(Protocol):

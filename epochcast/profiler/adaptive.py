@@ -31,9 +31,10 @@ import numpy as np
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import summary
-from epochcast.costmodel.cost import ConfigurationCost, Variant
+from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.discrepancy import MIN_ROWS
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.prediction import Question, choose_variant, predict
 from epochcast.costmodel.remarks import TOLERATED

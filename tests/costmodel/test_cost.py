@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import NOTHING, Amount, Scatter
 from epochcast.records import Measurement
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from epochcast.costmodel.cost import Prices, Variant
 from epochcast.costmodel.discrepancy import Discrepancy
 from epochcast.costmodel.features import CONSTANT, Feature
+from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.memory import Layer
 from epochcast.costmodel.model import CostModel
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.costmodel.surface import FittedForm, Surface
 from epochcast.records import Device, RunConfig

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import epochcast as ec
-from epochcast.costmodel.cost import Prices
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import Amount
 from epochcast.planning.cadence import Every
 from epochcast.planning.simulation import RunDraws, Spending, deviates

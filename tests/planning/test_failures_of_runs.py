@@ -8,8 +8,8 @@ import known
 import numpy as np
 import pytest
 
-from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.features import Array
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.planning.failures import LOOKED_AT, FailureDeviates, FailureDraws, Interruptions
 from epochcast.planning.planner import plan

@@ -9,8 +9,8 @@ import truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epochcast.costmodel.cost import Prices
 from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.prices import Prices
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.planning.cadence import Cadence, Every, Rungs
 from epochcast.planning.failures import FailureDraws, Interruptions
