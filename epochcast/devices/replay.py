@@ -25,8 +25,6 @@ from epochcast.devices.caching_allocator import (
 )
 from epochcast.records import DeviceSequence, UnknownBytes
 
-# ATen/cuda/CublasHandlePool.cpp: one for the thread of the forward and of the backward pass each
-CUBLAS_WORKSPACES = (8_519_680, 8_519_680)
 ADDRESS_SLOTS, ADDRESS_SPAN = 2**14, 2**43  # more than segments, wider than any of them
 
 
@@ -122,21 +120,26 @@ def replay(
 
 
 def step_reserve(
-    block_bytes: Sequence[int], events: Sequence[int], lasting: Sequence[int], states: Sequence[int]
+    block_bytes: Sequence[int],
+    events: Sequence[int],
+    lasting: Sequence[int],
+    states: Sequence[int],
+    workspace: int,
 ) -> int:
-    """What the allocator holds at most for two steps like one that was tracked.
+    """What the allocator holds at most for three steps like one that was tracked.
 
     Args:
         block_bytes: of all blocks.
         events: of one step: ``n + 1`` allocates block n, ``−(n + 1)`` frees it.
         lasting: numbers of the blocks that are there before it and stay: parameters, buffers.
         states: those of the optimizer, which appear in the update of the first step.
+        workspace: of cuBLAS, which the forward and the backward pass have one of each.
     """
     allocator = CachingAllocator()
     kept = {*lasting, *states}
     for block in lasting:
         _make(allocator, block_bytes[block])
-    for step in (1, 2):
+    for step in (1, 2, 3):
         alive: dict[int, Block | None] = {}
         for event in events:
             block = abs(event) - 1
@@ -146,8 +149,8 @@ def step_reserve(
                 alive[block] = _make(allocator, block_bytes[block])
             elif (freed := alive.pop(block, None)) is not None:
                 allocator.free(freed)
-        for size in CUBLAS_WORKSPACES if step == 1 else ():
-            allocator.malloc(size)
+        for _ in range(2 if step == 1 else 0):
+            _make(allocator, workspace)
         for left in alive.values():
             if left is not None:
                 allocator.free(left)  # gradients: zero_grad sets them to None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 PATIENT_STEPS = 64  # a step of its own may accumulate for so long before it updates
-PATIENT_SECONDS = 20.0  # or for so long
+PATIENT_SECONDS = 20.0  # that steps may take to show something
+UPDATE_SECONDS = 120.0  # until an own step updates: a dry run on a machine that others use, too
 
 
 def optimized(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
@@ -78,6 +79,6 @@ def until_all_updated(
     with around_updates(optimizers, before=lambda _: None, after=lambda o: waiting.discard(id(o))):
         for batch in islice(batches, PATIENT_STEPS):
             step(batch)
-            if not waiting or time.perf_counter() - begun > PATIENT_SECONDS:
+            if not waiting or time.perf_counter() - begun > UPDATE_SECONDS:
                 break
     return not waiting

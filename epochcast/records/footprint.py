@@ -106,7 +106,7 @@ class Footprint:
         update_peak_bytes: largest sum of live tensors during the optimizer update.
         eval_peak_bytes: largest sum of live tensors while a batch is evaluated, optimizer state
             included; 0 where none is, or where it could not be counted.
-        reserve_bytes: what torch's caching allocator would hold of a CUDA device at most, for two
+        reserve_bytes: what torch's caching allocator would hold of a CUDA device at most, for three
             such steps; simulated, 0 if unknown.
         batch_elements: elements of all tensors of the batch, padding included.
         uncounted_operators: matrix-like operators without a FLOP formula, with how often each ran.

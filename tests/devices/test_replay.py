@@ -121,15 +121,16 @@ def test_frees_between_two_allocations_have_no_order() -> None:
     assert between(training(16), training(32, events=tuple(turned)), (16, 32), 24) is not None
 
 
-def test_the_reserve_of_a_tracked_step_is_that_of_two_whole_ones() -> None:
+def test_the_reserve_of_a_tracked_step_is_that_of_whole_ones() -> None:
     """Parameters, an activation and a gradient of 30 MiB each; states come after the first step."""
     sizes, events = [30 * MIB] * 4, [1, 2, 3, 4, -3]
-    found = step_reserve(sizes, events, lasting=[0], states=[1])
+    found = step_reserve(sizes, events, lasting=[0], states=[1], workspace=WORKSPACE)
     # cuBLAS' workspaces are cut from the room that the first step's activation has left, the
     # states take its gradient's; so the second step needs two more segments
     assert found == 5 * 30 * MIB
-    assert step_reserve([], [], [], []) == 20 * MIB  # cuBLAS' two workspaces
+    assert step_reserve([], [], [], [], WORKSPACE) == 20 * MIB  # cuBLAS' two workspaces
+    assert step_reserve([], [], [], [], 32 * MIB) == 64 * MIB  # those of an H100
 
 
 def test_an_empty_block_is_no_request() -> None:
-    assert step_reserve([0, 0], [1, 2, -2], lasting=[0], states=[]) == 20 * MIB
+    assert step_reserve([0, 0], [1, 2, -2], [0], [], WORKSPACE) == 20 * MIB

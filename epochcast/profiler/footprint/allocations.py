@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from epochcast.devices.replay import step_reserve
+from epochcast.profiler.footprint.cuda.workspaces import cublas_workspace_bytes
 from epochcast.records import Timeline
 from epochcast.records.footprint import BlockKind
 
@@ -102,11 +103,14 @@ class Allocations:
         return sum(self._bytes[block] for block in alive if self._kinds[block] == kind)
 
     def reserve_bytes(self) -> int:
-        """What torch's caching allocator would hold for two such steps."""
+        """What torch's caching allocator would hold for three such steps, on the GPU that is here,
+        or on one like most."""
         blocks = enumerate(self._kinds)
         lasting = [n for n, kind in blocks if kind in ("parameter", "buffer")]
         states = [n for n, kind in enumerate(self._kinds) if kind == "optimizer"]
-        return step_reserve(self._bytes, self.events, lasting, states)
+        here = torch.cuda.is_available()
+        workspace = cublas_workspace_bytes(torch.cuda.get_device_capability() if here else (8, 0))
+        return step_reserve(self._bytes, self.events, lasting, states, workspace)
 
     def timeline(self, forward_end: int, step_end: int) -> Timeline:
         """All of it as a record."""

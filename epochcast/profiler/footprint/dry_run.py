@@ -39,13 +39,18 @@ from epochcast.profiler.loop import (
 )
 from epochcast.profiler.protocol import Counted, TrialSpec
 from epochcast.profiler.trial import build_afresh, require_full_batch
-from epochcast.profiler.updates import PATIENT_STEPS, needs_closure, until_all_updated
+from epochcast.profiler.updates import (
+    PATIENT_STEPS,
+    UPDATE_SECONDS,
+    needs_closure,
+    until_all_updated,
+)
 from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import Footprint, RunConfig
 
 NEVER_UPDATED = (
-    f"in {PATIENT_STEPS} calls train_step did not step every optimizer given as optimizer=; give "
-    "those that it steps, several in a list, and none if it updates by itself"
+    f"in {PATIENT_STEPS} calls or {UPDATE_SECONDS:.0f} s train_step did not step every optimizer "
+    "given as optimizer=; give those that it steps, several in a list, none if it updates by itself"
 )
 _CPU = torch.device("cpu")
 # In errors of torch that come of fake tensors, and would not come of real ones.
