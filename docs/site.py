@@ -2,7 +2,8 @@
 
 README.md     ──▶ index.md        the start page and the repository's front are one text
 CHANGELOG.md  ──▶ changelog.md
-](../examples/…), ](benchmarks/…) ──▶ the file in the repository
+](../examples/…)             ──▶ the file in the repository
+](https://…/blob/main/docs/…) ──▶ the page here; the README's links are read on PyPI, too
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links as they are in the repository become links of the site, or to the repository."""
     folder = ROOT if page.file.src_uri in PAGES else ROOT / "docs"
+    markdown = markdown.replace(f"]({config.repo_url}/blob/main/docs/", f"]({ROOT}/docs/")
 
     def target(found: re.Match[str]) -> str:
         path = (folder / found[1]).resolve()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import hypot, log
+from pathlib import Path
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
@@ -146,12 +147,43 @@ def _require_one_model_each(good: Sequence[Measurement]) -> None:
 
 
 def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Trials that differ in numbers only belong together; the most recent variant comes first."""
+    """Trials that differ in numbers only belong together; the variant probed last comes first.
+
+    One that is known by real runs alone is after all that were probed; a sweep makes its trials in
+    random order, so of those of one sweep the words decide.
+    """
     groups: dict[object, list[Measurement]] = {}
+    ended: dict[str, str] = {}
     for m in good:
         c = m.config
         groups.setdefault((*_way(c), c.workers, c.drop_last), []).append(m)
-    return sorted(groups.values(), key=lambda trials: trials[-1].created_at, reverse=True)
+        ended[_sweep(m)] = m.created_at
+
+    def recent(trials: Sequence[Measurement]) -> tuple[bool, str, str]:
+        probed = any(m.probe_seconds for m in trials)
+        return probed, ended[_sweep(trials[-1])], _typical(trials).label
+
+    return sorted(groups.values(), key=recent, reverse=True)
+
+
+def _sweep(m: Measurement) -> str:
+    """What trials of one sweep have in common: the folder of their logs."""
+    return m.key if m.log is None else str(Path(m.log).parent)
+
+
+def _typical(trials: Sequence[Measurement]) -> RunConfig:
+    """The largest configuration of the sweep that came last."""
+    last = _sweep(trials[-1])
+    configs = [m.config for m in trials if _sweep(m) == last]
+    return max(
+        configs,
+        key=lambda c: (
+            c.batch_size * c.accumulation,
+            c.batch_size,
+            c.sizes,
+            c.eval_batch_size or 0,
+        ),
+    )
 
 
 def _when(m: Measurement) -> tuple[str, str]:
@@ -319,6 +351,7 @@ def _expected(trials: Sequence[Measurement]) -> Expected:
 def _variant(rows: Rows) -> Variant:
     trials, groups, run = sorted(rows.trials, key=_when), rows.groups, rows.run
     newest, script = trials[-1], _seen_longest(trials)
+    typical = _typical(trials)
     slow = tails_of(rows.all_trials, summary.step_series)
     knobs = rows.varied_knobs
     updates = slow.including(summary.update_seconds)
@@ -356,9 +389,9 @@ def _variant(rows: Rows) -> Variant:
         world_size=newest.config.world_size,
         nodes=newest.config.nodes,
         drop_last=newest.config.drop_last,
-        accumulation=newest.config.accumulation,
+        accumulation=typical.accumulation,
         categories=f.categories(newest.config.sizes),
-        typical=newest.config,
+        typical=typical,
         samples=_required(rows.surface(summary.samples, samples_of, drop=["batch_size"])),
         eval_samples=rows.surface(summary.eval_samples, samples_of, drop=["batch_size"]),
         counted=tuple(

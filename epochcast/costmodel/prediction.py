@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, log2
+from typing import get_args
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from epochcast.costmodel.remarks import (
     cut_batch,
     endless_epoch,
     is_imported,
+    left_open,
     never_evaluates,
     words,
 )
@@ -43,6 +45,7 @@ from epochcast.records import (
     Estimate,
     Footprint,
     Frequency,
+    Precision,
     Quantiles,
     RunConfig,
     SizeValue,
@@ -100,6 +103,11 @@ class Question:
                 raise PredictionError(
                     f"{name} must be 0 (never) or up to {LARGEST:g} epochs, but got {shown(value)}"
                 )
+        if self.precision not in (None, *get_args(Precision)):
+            raise PredictionError(
+                f"precision must be one of {', '.join(get_args(Precision))}, but got "
+                f"{shown(self.precision)}"
+            )
         if self.price_per_hour is not None and not _is_within(self.price_per_hour, 0.0):
             raise PredictionError(
                 f"price_per_hour must be from 0 to {LARGEST:g}, but got "
@@ -167,6 +175,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         probing_seconds=parameters.probing_seconds,
         extrapolated=tuple(name for name, _ in extrapolated),
         warnings=(
+            *left_open(variant, question.batch_size, question.sizes),
             *cut_batch(asked, config.batch_size),
             *([] if question.steps else endless_epoch(at, question.samples)),
             *configuration_warnings(parameters, at),
@@ -339,9 +348,9 @@ def _answers(variant: Variant, question: Question) -> bool:
 
 
 def _has_values(variant: Variant, question: Question) -> bool:
-    """Whether every knob may have the value asked."""
+    """Whether there is every knob that is asked for, and it may have the value asked."""
     typical = dict(variant.typical.sizes)
-    return all(_may_be(variant, k, v) for k, v in question.sizes.items() if k in typical)
+    return all(k in typical and _may_be(variant, k, v) for k, v in question.sizes.items())
 
 
 def _may_be(variant: Variant, name: str, value: SizeValue) -> bool:
@@ -364,12 +373,12 @@ def _workers(question: Question) -> str:
 
 
 def _describe(variant: Variant) -> str:
-    parts = [f"{k}={v}" for k, v in variant.categories]
-    return " ".join([*parts, variant.precision, f"{variant.workers} workers"])
+    ways = (("precision", variant.precision), ("workers", variant.workers))
+    return " ".join(f"{name}={value}" for name, value in (*variant.categories, *ways))
 
 
 def configuration(parameters: Parameters, variant: Variant, question: Question) -> RunConfig:
-    """The configuration a question means: what it leaves open is as probed last.
+    """The configuration a question means: what it leaves open is the largest that was probed last.
 
     Args:
         parameters: of the cost model; a refusal names its workload.
@@ -383,8 +392,9 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
     sizes = dict(variant.typical.sizes)
     for name, value in question.sizes.items():
         if name not in sizes:
+            known = dict.fromkeys(k for v in parameters.variants for k, _ in v.typical.sizes)
             raise PredictionError(
-                f"{parameters.workload} has no knob {name!r}; it has: {', '.join(sizes) or 'none'}"
+                f"{parameters.workload} has no knob {name!r}; it has: {', '.join(known) or 'none'}"
             )
         if not _may_be(variant, name, value):
             allowed = _allowed(parameters, variant, name)

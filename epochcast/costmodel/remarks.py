@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from epochcast.costmodel import features as f
@@ -9,7 +10,7 @@ from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.learned import Parameters, Variant
 from epochcast.costmodel.lines import DOUBTFUL_LEFT
 from epochcast.costmodel.worlds import world_of
-from epochcast.records import Sizes, Warning_
+from epochcast.records import Sizes, SizeValue, Warning_
 from epochcast.records.estimate import ENDLESS
 from epochcast.records.measurement import IMPORTED
 from epochcast.units import format_half_width, format_percent
@@ -36,6 +37,25 @@ def cut_batch(asked: int, made: int) -> list[Warning_]:
     """That a loader makes one batch of all the samples there are."""
     details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
     return [Warning_(code="cut-batch", details=details)] if made < asked else []
+
+
+def left_open(
+    variant: Variant, batch_size: int | None, sizes: Mapping[str, SizeValue]
+) -> list[Warning_]:
+    """What was taken of the batch size and knobs that nobody asked for, where several were probed.
+
+    Args:
+        variant: whose typical configuration it is taken from.
+        batch_size: that was asked for.
+        sizes: knobs that were asked for.
+    """
+    typical, asked = variant.typical, {"batch_size": batch_size, **sizes}
+    values: dict[str, set[object]] = {"batch_size": {c.batch_size for c in variant.configurations}}
+    values |= {k: {dict(c.sizes)[k] for c in variant.configurations} for k, _ in typical.sizes}
+    taken = {"batch_size": typical.batch_size, **dict(typical.sizes)}
+    names = [k for k, v in values.items() if len(v) > 1 and asked.get(k) is None]
+    told = " ".join(f"{name}={taken[name]}" for name in names)
+    return [Warning_(code="left-open", details=(("taken", told),))] if told else []
 
 
 def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import known
 import numpy as np
@@ -215,8 +216,39 @@ def test_a_stored_model_predicts_and_plans_without_torch_and_scikit_learn(tmp_pa
 
 def test_a_run_that_may_not_fit_says_so() -> None:
     small = replace(MODEL, device=replace(MODEL.device, memory_bytes=320_000_000))
-    assert {w.code for w in small.predict(epochs=1, batch_size=256).warnings} == {"memory-tight"}
-    assert MODEL.predict(epochs=1, batch_size=256).warnings == ()
+    asked: dict[str, Any] = {"epochs": 1, "batch_size": 256, "width": 512}
+    assert {w.code for w in small.predict(**asked).warnings} == {"memory-tight"}
+    assert MODEL.predict(**asked).warnings == ()
+
+
+def test_what_a_question_leaves_open_does_not_hang_on_the_order_of_a_sweep() -> None:
+    """It is the largest of the sweep that came last, and said to be."""
+    first, last = truths.sweep((16, 512), (1024,)), truths.sweep((32, 64), (256, 512))
+    for order in (last, last[::-1]):
+        known = [replace(m, log=f"logs/1/{i}.log") for i, m in enumerate(first)]
+        known += [
+            replace(m, log=f"logs/2/{i}.log", created_at=f"2027-01-01T00:00:{i:02}+00:00")
+            for i, m in enumerate(order)
+        ]
+        found = fit(known).predict(epochs=1)
+        assert (found.config.batch_size, dict(found.config.sizes)["width"]) == (64, 512)
+        (told,) = (dict(w.details) for w in found.warnings if w.code == "left-open")
+        assert told == {"taken": "batch_size=64 width=512"}
+
+
+def test_a_run_whose_knobs_are_unknown_is_no_reason_to_forget_those_that_were_probed() -> None:
+    ran = replace(truths.measure(48, 256), created_at="2027-01-01", probe_seconds=0.0)
+    ran = replace(ran, config=replace(ran.config, sizes=()), footprint=None)
+    known = fit([*truths.sweep((32, 64), (256, 512)), ran])
+    assert dict(known.predict(epochs=1, batch_size=48).config.sizes)["width"] == 512
+    assert dict(known.predict(epochs=1, width=256).config.sizes)["width"] == 256
+    with pytest.raises(PredictionError, match="has no knob 'wdith'; it has: depth, width"):
+        known.predict(epochs=1, wdith=256)
+
+
+def test_an_unknown_precision_is_answered_with_those_there_are() -> None:
+    with pytest.raises(PredictionError, match="one of fp32, bf16, fp16, but got 'bf17'"):
+        Question(epochs=1, precision="bf17")
 
 
 def test_a_batch_of_more_than_all_samples_is_one_of_all_of_them() -> None:

@@ -154,6 +154,7 @@ WARNINGS = {
     "method of it",
     "no-save": "no checkpoint could be timed: {why}",
     "not-measured": "not measured, so not in the total beyond what the epochs contained: {parts}",
+    "left-open": "{taken} is taken, the largest that was probed last: the question leaves it open",
     "cut-batch": "a batch of {asked} is more than a device has samples: it is one of all {made}",
     "one-time": "{count} of {runs} runs have a single time: a slow start that is in it cannot be "
     "told apart",
