@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epochcast.api.check import Limits, check
     from epochcast.api.memory import dry_run_on, fit_batch
     from epochcast.api.probe import dry_run, probe, probe_script
+    from epochcast.api.reporting import write_report
     from epochcast.costmodel.fitting import fit
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.summary import summarise
@@ -132,6 +133,7 @@ _HOMES = {
     "stopping_epoch": "planning.stopping",
     "summarise": "costmodel.summary",
     "transfer": "storage.transfer",
+    "write_report": "api.reporting",
 }
 
 __all__ = [
@@ -193,6 +195,7 @@ __all__ = [
     "stopping_epoch",
     "summarise",
     "transfer",
+    "write_report",
 ]
 
 

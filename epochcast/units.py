@@ -297,6 +297,18 @@ def format_number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+_ONE = re.compile(
+    r"(?<![\w.,×–-])1 (epoch|step|round|run|row|trial|visit|configuration|measurement|device|fold"
+    r"|sample|moment|checkpoint|process(?=es)|batch(?=es))e?s\b( (?:are|were|have|differ)\b)?"
+)
+_VERBS = {" are": " is", " were": " was", " have": " has", " differ": " differs", None: ""}
+
+
+def with_singulars(text: str) -> str:
+    """A sentence with "1 rounds were" in it as people say it: "1 round was"."""
+    return _ONE.sub(lambda found: f"1 {found[1]}{_VERBS[found[2]]}", text)
+
+
 def format_count(count: float, unit: str = "") -> str:
     """``"1.2 GFLOP"``: SI prefixes, three figures."""
     power = 0

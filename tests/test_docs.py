@@ -77,13 +77,15 @@ def test_commands_that_are_shown_are_understood(
         _understand(cli, "epochcast", arguments)
 
 
-def _understand(command: click.Command, name: str, arguments: list[str]) -> None:
-    context = command.make_context(name, arguments)
+def _understand(
+    command: click.Command, name: str, arguments: list[str], parent: click.Context | None = None
+) -> None:
+    context = command.make_context(name, arguments, parent)
     if isinstance(command, click.Group) and context._protected_args:
         rest = [*context._protected_args, *context.args]
         called, found, rest = command.resolve_command(context, rest)
         assert found is not None
-        _understand(found, str(called), rest)
+        _understand(found, str(called), rest, context)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -418,3 +418,16 @@ def test_powers_that_are_none(text):
 def test_a_percentage_may_have_decimals_of_its_own() -> None:
     assert units.format_percent(0.999, 1) == "99.9 %"
     assert units.format_percent(0.0034, 2) == "0.34 %"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("only 1 configurations were probed", "only 1 configuration was probed"),
+        ("1 batches, 1 processes and 1 trials", "1 batch, 1 process and 1 trial"),
+        ("11 rounds differ, 1 rounds differ", "11 rounds differ, 1 round differs"),
+        ("2.1 epochs, ×1 steps", "2.1 epochs, ×1 steps"),
+    ],
+)
+def test_one_of_a_kind_is_said_as_one(text: str, said: str) -> None:
+    assert units.with_singulars(text) == said

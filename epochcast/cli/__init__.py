@@ -51,6 +51,13 @@ HOMES = {  # the file of each command, which is loaded when it is asked for; in 
 }
 
 
+ELSEWHERE = {  # what the library calls an option
+    "steady_seconds": "seconds",
+    "pass_seconds": "seconds",
+    "timeout_seconds": "timeout",
+}
+
+
 class _Group(click.Group):
     """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
 
@@ -105,11 +112,19 @@ class _Group(click.Group):
                 raise
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             said = str(error) if command is None else in_option_names(str(error), command)
-            click.echo(printable(f"epochcast: {said}"), err=True)
+            _say_error(said)
             ctx.exit(error.exit_code)
         except click.UsageError as error:  # it may quote an argument
-            click.echo(printable(f"epochcast: {_one_line(error)}"), err=True)
+            _say_error(_one_line(error))
             ctx.exit(error.exit_code)
+
+
+def _say_error(said: str) -> None:
+    """On stderr: one line, which a terminal shows without breaking words."""
+    from epochcast.report.text.layout import PlainConsole, say
+
+    console = PlainConsole(stderr=True, highlight=False)
+    say(console, f"epochcast: {said}")
 
 
 def _one_line(error: click.UsageError) -> str:
@@ -131,12 +146,13 @@ def in_option_names(message: str, command: click.Command) -> str:
         command: whose options have those names.
     """
     options = {o.name: o.opts[0] for o in command.params if isinstance(o, click.Option)}
+    options |= {long: options[short] for long, short in ELSEWHERE.items() if short in options}
 
     def option(match: re.Match[str]) -> str:
         name = match[0]
         return options.get(name) or options.get(f"{name}s") or name
 
-    return re.sub(r"(?<![\w.'])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
+    return re.sub(r"(?<![\w.'{])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
 
 
 def main() -> None:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from epochcast.records import Estimate, Plan
 
 WORDS = ("workload", "device", "store", "precision")  # as they are; else numbers are numbers
-COUNTS = ("batch_size", "accumulation", "workers", "samples", "eval_batch_size")
+COUNTS = (
+    *("batch_size", "accumulation", "workers", "samples", "eval_batch_size"),
+    *("world_size", "devices_per_node"),
+)
 EXPECTED = "a plan's file, or NAME=VALUE[,NAME=VALUE…] like batch-size=64,device=cuda"
 
 
@@ -71,8 +74,8 @@ def compare(
     epochcast compare slow.json fast.json
 
     A and B are plans, by their files, or what differs from what was probed last: workload, device,
-    store, precision, workers, batch-size, accumulation, samples, eval-batch-size, or a knob; and
-    price-per-hour, which devices may differ in.
+    store, precision, workers, batch-size, accumulation, samples, eval-batch-size, world-size,
+    gpus-per-node, or a knob; and price-per-hour, which devices may differ in.
     """
     from epochcast.costmodel.side_by_side import probability_below
     from epochcast.report.text.estimate import print_sides
@@ -108,13 +111,11 @@ def _side(text: str, common: Mapping[str, Any], store: str | None) -> Side:
 
 
 def _loaded(file: str) -> Plan:
-    from epochcast.errors import StoreError
     from epochcast.records import Plan
 
-    try:
-        return Plan.load(file)
-    except StoreError as error:
-        raise UsageError(f"expected {EXPECTED}; but {error}") from error
+    if not Path(file).exists():
+        raise UsageError(f"expected {EXPECTED}, but got {file!r}, and there is no such file")
+    return Plan.load(file)
 
 
 def _planned(file: str) -> Side:
@@ -165,7 +166,7 @@ def _read(text: str) -> dict[str, Any]:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
             raise UsageError(f"expected {EXPECTED}, but got {text[:60]!r}")
-        name = name.replace("-", "_")
+        name = name.replace("-", "_").replace("gpus_per_node", "devices_per_node")
         if name in found:
             raise UsageError(f"{part.strip()!r} says {name} a second time in {text[:60]!r}")
         found[name] = value if name in WORDS else parse_size_value(value)

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 MOST_DIGITS = 300  # of a number, which no count has
+LONGEST_NOTE = 200
 PIPE_WIDTH = 140  # columns of a table that goes to a file or another program
 KNOB_NAME = "NAME=VALUE[,VALUE…]"
 QUESTION_NAME = "epochs=N,batch-size=N,KNOB=VALUE…"
@@ -186,6 +188,20 @@ def read_question(text: str) -> dict[str, Any]:
     }
 
 
+def read_note(text: str) -> str:
+    """A line of a table.
+
+    Raises:
+        UsageError: it has several lines, or is long.
+    """
+    if len(text) > LONGEST_NOTE or len(text.splitlines()) > 1:
+        raise UsageError(
+            f"a note is one line of at most {LONGEST_NOTE} characters, but got "
+            f"{units.format_number_of(len(text.splitlines()), 'line')} of {len(text):,}"
+        )
+    return text.strip()
+
+
 def read_picture(text: str) -> str:
     """The name of a file that a picture can be written to."""
     from epochcast.report.plots.pictures import require_format
@@ -194,6 +210,14 @@ def read_picture(text: str) -> str:
     return text
 
 
+def read_deadline(text: str) -> str:
+    """The text, which counts from when it is used; a time must lie ahead."""
+    units.parse_deadline(text, datetime.now())
+    return text
+
+
+EXISTING = click.Path(exists=True, dir_okay=False, readable=True)
+DEADLINE = Parsed("DURATION|TIME", read_deadline)
 NUMBER_LIST = Parsed("N,N,…", read_number_list)
 INT_LIST, KNOB = Parsed("N,N,…", read_int_list), Parsed(KNOB_NAME, read_knob)
 QUESTION = Parsed(QUESTION_NAME, read_question)
@@ -259,7 +283,7 @@ def model_options(command: Command) -> Command:
     command = click.option(
         "--model",
         "model_file",
-        type=click.Path(),
+        type=EXISTING,
         help="Use the model that `fit -o` wrote to this file. Default: that of the store.",
     )(command)
     return device_option(command)
@@ -268,7 +292,7 @@ def model_options(command: Command) -> Command:
 def note_option(command: Command) -> Command:
     return click.option(
         "--note",
-        metavar="TEXT",
+        type=Parsed("TEXT", read_note),
         default="",
         help="Keep this note with what is measured; `probes list` and `report` show it. "
         "Default: none.",
@@ -485,7 +509,7 @@ def say_count(done: str, count: int, as_json: bool) -> None:
     if as_json:
         print_json(**{done: count})
     else:
-        click.echo(f"{done} {count} measurements", err=True)
+        say(f"{done} {units.format_number_of(count, 'measurement')}", err=True)
 
 
 @contextmanager

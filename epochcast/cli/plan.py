@@ -13,6 +13,7 @@ from epochcast.cli.by_device import PRICE, is_several, price_on, show_by_device
 from epochcast.cli.options import (
     AMOUNT,
     COUNT,
+    DEADLINE,
     DURATION,
     INT_LIST,
     MOST_DIGITS,
@@ -127,6 +128,15 @@ def _int_or(*words: str, several: bool = False) -> Parsed:
     return Parsed("|".join(("N,N,…" if several else "N", *words)), read)
 
 
+def _read_epochs(text: str) -> Any:
+    if "." in text and text.replace(".", "", 1).isdecimal():
+        raise UsageError(
+            f"a plan has whole epochs, but got {text!r}: to end within one, count optimizer steps, "
+            "--steps N"
+        )
+    return _int_or("max").read(text)
+
+
 def _read_bytes(text: str) -> float:
     return float(units.parse_bytes(text))  # limits of a budget are floating-point numbers
 
@@ -147,7 +157,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 @workload_argument(required=False)
 @click.option(
     "--epochs",
-    type=_int_or("max"),
+    type=Parsed("N|max", _read_epochs),
     metavar="N|max",
     help="Train for so many epochs of the reference batch, or for as many as the limits allow.",
 )
@@ -199,7 +209,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 )
 @click.option(
     "--deadline",
-    metavar="DURATION|TIME",
+    type=DEADLINE,
     help="End within '8h' or '1-12:00:00', or before '08:00', 'tomorrow 8:00' or "
     "'2026-12-01 08:00'.",
 )

@@ -263,7 +263,9 @@ def _questions(options: dict[str, Any]) -> list[Question]:
     if options["memory"] and options["batch_sizes"]:
         raise UsageError("--memory asks for the largest batch; leave --batch-size out")
     given = bool(options["epochs"]), bool(options["steps"])
-    if all(given) or not (any(given) or options["memory"]):
+    if all(given):
+        raise UsageError("--epochs and --steps both say how long the run is: give one of them")
+    if not (any(given) or options["memory"]):
         raise UsageError("give --epochs, e.g. --epochs 90, or --steps")
     counted = "steps" if options["steps"] else "epochs"
     knobs = knobs_by_name(options["knobs"])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from epochcast.cli.options import device_option, json_option, print_json, reading, say, store_option
+from epochcast.cli.options import (
+    EXISTING,
+    device_option,
+    json_option,
+    print_json,
+    say,
+    store_option,
+)
 from epochcast.units import format_bytes
 
 
 @click.command(short_help="Write one page to hand on: the answer, and what it rests on.")
-@click.argument("plan", required=False, type=click.Path(dir_okay=False))
+@click.argument("plan", required=False, type=EXISTING)
 @click.option(
     "--output",
     "-o",
@@ -23,7 +28,7 @@ from epochcast.units import format_bytes
 @click.option("--workload", help="Write about this workload. Default: the one asked about last.")
 @click.option(
     "--log",
-    type=click.Path(dir_okay=False),
+    type=EXISTING,
     help="Show the run that wrote this log beside its prediction, 'epochcast-run/log.jsonl'. "
     "Default: none.",
 )
@@ -47,27 +52,11 @@ def report(
 
     The page is one file: it loads nothing, has no scripts, and prints.
     """
-    from epochcast.errors import UsageError
-    from epochcast.guard.log import read_log
-    from epochcast.records import Plan, RunStarted
-    from epochcast.report.html.contents import contents_of_plan, contents_of_store
-    from epochcast.report.html.page import write_report
-    from epochcast.storage.store import Store
+    from epochcast.api.reporting import write_report
 
-    if plan and (workload or device):
-        raise UsageError("a plan says which workload and device it is of; leave them out")
-    events = read_log(log) if log else ()
-    if plan:
-        with Store.open(store, create="late") as opened:
-            contents = contents_of_plan(Plan.load(plan), opened, events)
-    else:
-        with reading(store) as opened:
-            contents = contents_of_store(opened, workload, device, events)
-    ran = {event.workload for event in events if isinstance(event, RunStarted)}
-    if ran - {contents.workload}:
-        raise UsageError(f"{log} is of {ran.pop()}, but the page is about {contents.workload}")
-    size = write_report(contents, output)
+    page = write_report(output, plan, workload=workload, device=device, log=log, store=store)
+    size = page.stat().st_size
     if as_json:
-        print_json(file=str(Path(output)), bytes=size, workload=contents.workload)
+        print_json(file=str(page), bytes=size)
     else:
-        say(f"wrote {output}, {format_bytes(size)}")
+        say(f"wrote {page}, {format_bytes(size)}")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.options import (
+    DEADLINE,
     DURATION,
+    EXISTING,
     POSITIVE,
     WithCommand,
     document,
@@ -34,10 +36,10 @@ LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
 
 
 @click.command(cls=WithCommand)
-@click.argument("plan", required=False, type=click.Path(dir_okay=False))
+@click.argument("plan", required=False, type=EXISTING)
 @click.option(
     "--deadline",
-    metavar="DURATION|TIME",
+    type=DEADLINE,
     help="End within '8h', or before '08:00': the script is asked to save and leave in time. "
     "Default: the plan's limits.",
 )

@@ -17,6 +17,7 @@ from epochcast.cli.options import (
     require_options,
 )
 from epochcast.errors import UsageError
+from epochcast.units import format_number_of
 
 if TYPE_CHECKING:
     from epochcast.profiler.cluster import ClusterRequest
@@ -130,7 +131,10 @@ def sweep_and_print(
             result = sweep(archive, progress)
         except KeyboardInterrupt:
             progress.close()
-            stderr.print(f"stopped after {progress.count} trials; the same command continues")
+            stderr.print(
+                f"stopped after {format_number_of(progress.count, 'trial')}; the same command "
+                "continues"
+            )
             sys.exit(INTERRUPTED)
         finally:
             progress.close()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epochcast.cli.options import json_option, plot_option, print_json, reading, say, store_option
+from epochcast.cli.options import (
+    EXISTING,
+    json_option,
+    plot_option,
+    print_json,
+    reading,
+    say,
+    store_option,
+)
 from epochcast.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +28,7 @@ POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs noth
 
 
 @click.command(short_help="Show the log of a run that follows a plan.")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=EXISTING)
 @click.option("--watch", is_flag=True, help="Go on showing the run until it stops, or Ctrl-C.")
 @plot_option
 @json_option

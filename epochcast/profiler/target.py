@@ -195,6 +195,11 @@ def _builtin(name: str) -> WorkloadFunction:
     from epochcast.profiler.builtin import BUILTIN
 
     if name not in BUILTIN:
+        if name.endswith(".py"):
+            raise UsageError(
+                f"{name} is a file: name the function in it that returns a Workload, "
+                f"{name}:workload; or probe it as a script: epochcast probe -- python {name}"
+            )
         raise UsageError(
             f"no workload is called {name!r}; built in are {', '.join(BUILTIN)}; "
             "your own is 'file.py:function' or 'package.module:function'"
@@ -204,7 +209,7 @@ def _builtin(name: str) -> WorkloadFunction:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"there is no file {path} here, in {Path.cwd()}: check the path")
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
     if spec is None or spec.loader is None:

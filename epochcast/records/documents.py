@@ -115,12 +115,21 @@ def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"cannot read {what} from {path}: {error}") from error
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise StoreError(f"cannot read {what} from {path}: {why}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path} is not {what} of epochcast: it is no text") from error
     try:
         return from_json(text, kind)
     except StoreError as error:
-        raise StoreError(f"cannot read {what} from {path}: {error}") from error
+        if error.__cause__ is None:  # of another version, which says what to do
+            raise StoreError(f"cannot read {what} from {path}: {error}") from error
+        said = str(error.__cause__)
+        raise StoreError(
+            f"{path} is not {what} of epochcast, or is damaged ({said[0].lower()}{said[1:]}): give "
+            "another file, or write it again"
+        ) from error
 
 
 def to_builtins(record: object) -> Any:

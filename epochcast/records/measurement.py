@@ -319,6 +319,7 @@ class Measurement:
         micro_steps = numbers("step_seconds", step_seconds)
         require(bool(epochs) != bool(micro_steps), "give epoch_seconds or step_seconds")
         samples = whole("samples", samples)
+        require(run >= 0, f"runs are numbered from 0, but got run={run}")
         ran = RunConfig(
             batch_size=whole("batch_size", batch_size),
             sizes=make_sizes(_checked_knobs(sizes or {})),

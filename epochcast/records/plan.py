@@ -108,7 +108,7 @@ class Budget:
         priced = self.money is None or self.price_per_hour is not None or self.fixed_cost > 0
         require(priced, "a limit of money needs price_per_hour, or a fixed_cost alone to hold")
         metered = self.energy is None or bool(self.watts)
-        require(metered, "a limit of energy needs watts")
+        require(metered, "a limit of energy needs watts (--watts)")
 
     def _require_amount(self, name: str, optional: bool) -> None:
         """A number of any kind becomes a plain one; what is none, or makes no sense, is refused."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
@@ -98,21 +99,25 @@ def slurm(job: Job) -> str:
     clock = f"{minutes // 1440}-{minutes // 60 % 24:02}:{minutes % 60:02}:00"
     target = "" if job.nodes > 1 else "B:"  # srun's steps are told, else the one process there is
     lines = ["#!/bin/bash", f"#SBATCH --job-name={job.name}"]
-    lines += [f"#SBATCH --time={clock}", f"#   {job.time_from}"]
-    lines += [f"#SBATCH --signal={target}TERM@{job.notice_seconds}", f"#   {job.notice_from}"]
+    lines += [f"#SBATCH --time={clock}", *_comment(job.time_from)]
+    lines += [f"#SBATCH --signal={target}TERM@{job.notice_seconds}", *_comment(job.notice_from)]
     lines += ["#SBATCH --requeue --open-mode=append", f"#SBATCH --nodes={job.nodes}"]
     lines += ["#SBATCH --ntasks-per-node=1"]
     if job.is_gpu:
         lines.append(f"#SBATCH --gpus-per-node={job.devices_per_node}")
     if job.memory_bytes:
         lines += [f"#SBATCH --mem={ceil(job.memory_bytes / 2**20) * job.devices_per_node}M"]
-        lines += [f"#   P95 of a process, {format_bytes(job.memory_bytes)}, of each of a node"]
+        lines += _comment(f"P95 of a process, {format_bytes(job.memory_bytes)}, of each of a node")
     lines += [_device_line(job), ""]
     if job.nodes > 1:
         lines += ['export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
     start = "exec srun bash -c" if job.nodes > 1 else "exec"
     command = shlex.quote(job.command) if job.nodes > 1 else job.command
     return "\n".join([*lines, f"{start} {command}"]) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent="#   ", subsequent_indent="#   ")
 
 
 def _device_line(job: Job) -> str:

@@ -92,7 +92,7 @@ class Store:
         if create == "late" and not exists:
             return cls(empty_database(), address, partial(_made, address, True))
         if not create and not exists:
-            raise nothing_yet(address)
+            raise nothing_yet(address, missing=True)
         return cls(_made(address, bool(create)), address)
 
     @property

@@ -47,12 +47,14 @@ _TABLES = (
 )
 
 
-def nothing_yet(address: Address) -> StoreError:
-    """There is no store to read."""
-    return StoreError(
-        f"no measurements yet in {address.label}; "
-        f"run: epochcast probe mnist-mlp --batch-sizes 32,64,128,256{address.option}"
-    )
+def nothing_yet(address: Address, missing: bool = False) -> StoreError:
+    """There is no store to read; one that was named by hand may be elsewhere."""
+    command = f"epochcast probe mnist-mlp --batch-sizes 32,64,128,256{address.option}"
+    if missing and address.option:
+        return StoreError(
+            f"there is no store at {address.label}: check the path, or probe first: {command}"
+        )
+    return StoreError(f"no measurements yet in {address.label}; run: {command}")
 
 
 def prepare_tables(database: Database, address: Address, create: bool) -> None:

@@ -113,7 +113,7 @@ def test_a_picture_is_drawn(log: Path, tmp_path: Path) -> None:
 
 def test_wrong_use_is_refused_in_one_line(log: Path, tmp_path: Path) -> None:
     assert "give one of them" in run(log, "--watch", "--json", code=2).stderr
-    assert "cannot read the log" in run(tmp_path / "absent.jsonl", code=1).stderr
+    assert "does not exist" in run(tmp_path / "absent.jsonl", code=2).stderr
     with log.open("a") as file:
         file.write("what?\n")
     error = run(log, code=1).stderr

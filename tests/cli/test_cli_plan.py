@@ -406,7 +406,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --counted-from total=1e300d", "at most 3,000 years, but got", 2),
         ("--epochs 3 --plot plan.gif", ".png or .svg", 2),
         ("--epochs 3 --plot nodir/plan.png", "cannot write nodir/plan.png", 2),
-        ("--epochs 3 --model absent.json", "cannot read a cost model", 1),
+        ("--epochs 3 --model absent.json", "does not exist", 2),
     ],
 )
 def test_bad_input_gives_one_line(probed: Path, line: str, message: str, code: int) -> None:

@@ -83,6 +83,27 @@ def test_an_empty_store_is_as_good_as_none(here: Path) -> None:
     assert code("predict", "--epochs", "9") == 1
 
 
+def test_a_damaged_plan_is_said_to_be_one_wherever_it_is_read(here: Path) -> None:
+    Path("plan.json").write_text('{"workload": "a"')
+    runner = CliRunner()
+    commands = ("report plan.json", "compare plan.json plan.json", "run plan.json -- true")
+    for command in commands:
+        result = runner.invoke(cli, command.split(), prog_name="epochcast")
+        assert result.exit_code == 1
+        assert "plan.json is not a plan of epochcast, or is damaged" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_note_is_one_line_of_a_table(here: Path) -> None:
+    assert code("probe", "mnist-mlp", "--note", "a\nb") == 2
+    assert code("probe", "mnist-mlp", "--note", "a" * 201) == 2
+
+
+def test_braces_in_a_message_are_the_users_own() -> None:
+    assert in_option_names("write {batch_size}", probe) == "write {batch_size}"
+    assert in_option_names("steady_seconds must be", probe) == "--seconds must be"
+
+
 def test_a_name_in_quotes_is_the_users_own_and_no_option() -> None:
     said = "batch_size must be 1, but got 'batch_size' in loader_options"
     assert in_option_names(said, probe).startswith("--batch-size must be 1")

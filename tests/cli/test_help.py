@@ -93,7 +93,7 @@ def test_a_mistyped_command_is_answered_with_what_it_may_have_meant() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("plan --epochs 2.5", "--epochs: expected a whole number or max, but got '2.5'"),
+        ("plan --epochs 2.5", "--epochs: a plan has whole epochs, but got '2.5': to end within"),
         ("probe mnist-mlp --rounds 0", "--rounds: expected a whole number of at least 1, but got"),
         ("predict --epochs 3 --eval-every x", "--eval-every: expected a number of at least 0"),
         ("predict --epoch 3", "no such option '--epoch'. Did you mean '--epochs'?"),

@@ -68,7 +68,7 @@ def test_options_come_first_and_what_the_file_gives_is_said(tmp_path, monkeypatc
     asked = runner.invoke(cli, ["plan", "--epochs", "3", "--confidence", "90%"])
     file = tmp_path / "epochcast.toml"
     assert f"from {file}: store={tmp_path / 'nothing.sqlite'}\n" in asked.stderr
-    assert "no measurements yet" in asked.stderr
+    assert "there is no store at" in asked.stderr
     refused = runner.invoke(cli, ["plan", "--epochs", "3"])
     assert "a share is like '90%'" in refused.stderr
     listed = runner.invoke(cli, ["probes", "list"])  # a command of a group takes them, too

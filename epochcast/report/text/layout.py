@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from epochcast.report.text.terminal import printable
+from epochcast.units import with_singulars
 
 if TYPE_CHECKING:
     from epochcast.records import RunConfig
@@ -142,6 +143,7 @@ def say(console: Console, text: str, style: str = "") -> None:
         text: its words stay whole, and a number stays beside its unit.
         style: of rich, ``"yellow"``; empty for the terminal's own.
     """
+    text = with_singulars(text)
     lines = filled(text, console.width) if console.is_terminal else text
     console.print(Text(lines, style=style), soft_wrap=True)
 

@@ -217,7 +217,7 @@ def print_imported(
     """
     for read in columns:
         console.print(Text(column_line(read)), soft_wrap=True)
-    say(console, f"imported {len(measurements)} measurements")
+    say(console, f"imported {format_number_of(len(measurements), 'measurement')}")
 
 
 def column_line(read: ReadColumn) -> str:

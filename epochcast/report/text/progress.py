@@ -17,7 +17,7 @@ from epochcast.costmodel.summary import step_seconds
 from epochcast.records import Device, Measurement, Warning_
 from epochcast.report.text.layout import PlainConsole
 from epochcast.report.text.warnings import print_warnings
-from epochcast.units import format_seconds
+from epochcast.units import format_number_of, format_seconds
 
 
 @contextmanager
@@ -109,7 +109,11 @@ class BarProgress(PlainProgress):
 
 
 def _opening(trials: int | None, done: int, device: Device | None, data: str) -> str:
-    todo = "Choosing what to measure" if trials is None else f"{trials} trials to make"
+    todo = (
+        "Choosing what to measure"
+        if trials is None
+        else f"{format_number_of(trials, 'trial')} to make"
+    )
     continued = f" ({done} more are in the store already)" if done else ""
     source = f", {data} data" if data else ""
     where = f"; on {device.label}" if device else ""

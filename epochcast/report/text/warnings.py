@@ -8,6 +8,7 @@ from rich.console import Console
 
 from epochcast.records import Warning_
 from epochcast.report.text.layout import say
+from epochcast.units import with_singulars
 
 WARNINGS = {
     "extrapolation": "{name} lies outside the probed range, by a factor of {factor}: "
@@ -264,7 +265,7 @@ WARNINGS = {
 
 def warning_text(warning: Warning_) -> str:
     """A warning in words."""
-    return WARNINGS[warning.code].format(**dict(warning.details))
+    return with_singulars(WARNINGS[warning.code].format(**dict(warning.details)))
 
 
 def print_warnings(console: Console, warnings: Iterable[Warning_]) -> None:

@@ -1,7 +1,8 @@
 #!/bin/bash
 #SBATCH --job-name=net
 #SBATCH --time=0-01:21:00
-#   P95 of the run, 1h 20m, and the last save's reserve, 2.44 s, and a minute to end
+#   P95 of the run, 1h 20m, and the last save's reserve, 2.44 s, and a minute to
+#   end
 #SBATCH --signal=B:TERM@63
 #   the last save's reserve, 2.44 s, and a minute to end
 #SBATCH --requeue --open-mode=append
