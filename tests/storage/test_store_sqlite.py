@@ -137,7 +137,7 @@ def test_nothing_is_made_for_reading(tmp_path, monkeypatch):
 def test_an_empty_file_is_a_store_to_be(tmp_path):
     path = tmp_path / "empty.sqlite"
     path.touch()
-    with pytest.raises(StoreError, match="there is no store at|no measurements yet"):
+    with pytest.raises(StoreError, match="there is no store at"):
         Store.open(str(path), create=False)
     with Store.open(str(path)) as store:
         store.add(make_measurement())

@@ -143,4 +143,4 @@ def test_the_command_says_what_it_did(mine: Store, store: Store, tmp_path: Path)
     moved = CliRunner().invoke(cli, ["probes", "push", there, "--json", *here]).stdout
     assert json.loads(moved)["moved"]["present"] == 2
     nothing = CliRunner().invoke(cli, ["probes", "pull", str(tmp_path / "none"), *here])
-    assert nothing.stderr.startswith("epochcast: no measurements yet in ")
+    assert nothing.stderr.startswith("epochcast: there is no store at ")
