@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,8 +92,17 @@ def remove(keys: tuple[str, ...], store: str | None, as_json: bool) -> None:
     say_count("removed", count, as_json)
 
 
+class _NewFile(click.File):
+    """A file that is written whole at the end, which would be late to find a folder there."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and Path(value).is_dir():
+            self.fail(f"{value!r} is a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @probes.command()
-@click.argument("file", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@click.argument("file", type=_NewFile("w", encoding="utf-8", atomic=True), default="-")
 @store_option
 @json_option
 def export(file: Any, store: str | None, as_json: bool) -> None:

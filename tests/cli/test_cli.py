@@ -168,6 +168,7 @@ def test_questions_without_an_answer_say_what_would_give_one(
         "probe x --max-seconds soon",
         "probe x --batch-sizes 1,b",
         "probes import absent.jsonl",
+        "probes export .",
         "frobnicate",
     ],
 )
