@@ -19,14 +19,25 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path, PurePath
+from typing import get_args
 
 from epochcast.errors import UsageError
+from epochcast.records import Precision, SizeValue, parse_size_value
 
 EPOCHS = "epochs"
 PLACE = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|(?<!\$)\{([A-Za-z_]\w*)\}")
 _SUFFIXES = (".py", ".pyz", ".ipynb", ".sh", ".bash", ".zsh")  # of what people call a script
+_PROCESSES = {  # options of launchers that say how many processes train together
+    "devices",
+    "nproc-per-node",
+    "np",
+    "num-gpus",
+    "num-processes",
+    "world-size",
+}
+_LEAST = {"batch_size": 1, "accumulation": 1, "workers": 0, "world_size": 1}
 Choices = Mapping[str, Sequence[str]]
 
 
@@ -95,6 +106,58 @@ class Template:
     def workload(self) -> str:
         """What the script is called: its file as it was written, or its module."""
         return workload_name(self.arguments)
+
+    def settings(self, values: Mapping[str, str]) -> dict[str, SizeValue]:
+        """Of values, those that are settings of every training, by the names that we have for them.
+
+        Args:
+            values: as they are to be written.
+        """
+        pairs = ((self.setting(name), parse_size_value(text)) for name, text in values.items())
+        return {setting: value for setting, value in pairs if _is_possible(setting, value)}
+
+    def knobs(self, values: Mapping[str, str]) -> dict[str, SizeValue]:
+        """All others; a batch size that is no number is none of them, the loader tells it then.
+
+        Args:
+            values: as they are to be written.
+        """
+        known = {*self.settings(values), "batch_size", "accumulation"}
+        own = (name for name in values if self.setting(name) not in known)
+        return {name: parse_size_value(values[name]) for name in own}
+
+    def setting(self, name: str) -> str:
+        """The setting that a name stands for; empty where it is a knob of the script's own."""
+        if name in _LEAST or name == "precision":
+            return name
+        filled = [value for option, value in _options(self.arguments) if option in _PROCESSES]
+        return "world_size" if f"{{{name}}}" in filled else ""
+
+
+def _is_possible(setting: str, value: SizeValue) -> bool:
+    if setting in _LEAST:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole and int(value) >= _LEAST[setting]
+    return setting == "precision" and value in get_args(Precision)
+
+
+def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """``--nproc_per_node 2`` as ``("nproc-per-node", "2")``, and ``--nproc_per_node=2`` too."""
+    split = [argument.partition("=") for argument in arguments if argument.startswith("-")]
+    joined = [(option, value) for option, equals, value in split if equals]
+    apart = [(a, b) for a, b in pairwise(arguments) if a.startswith("-") and "=" not in a]
+    return [(name.lstrip("-").replace("_", "-"), value) for name, value in (*joined, *apart)]
+
+
+def processes_said(arguments: Sequence[str]) -> int | None:
+    """How many processes a launcher is told to start; None where there is none, or it is not told.
+
+    Args:
+        arguments: of the command, filled.
+    """
+    launcher = arguments[: _script_at(arguments)]
+    said = [value for option, value in _options(launcher) if option in _PROCESSES]
+    return int(said[-1]) if said and said[-1].isdecimal() else None
 
 
 def verbatim(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -165,14 +228,22 @@ def workload_name(arguments: Sequence[str]) -> str:
 
     Of ``torchrun --nproc-per-node 2 train.py`` and other launchers likewise; else the program.
     """
-    for i, argument in enumerate(arguments):
+    at = _script_at(arguments)
+    if at is None:
+        return PurePath(arguments[0]).name
+    name = arguments[at]
+    return os.path.normpath(name) if name.endswith(_SUFFIXES) else name
+
+
+def _script_at(arguments: Sequence[str]) -> int | None:
+    """Where the file of the script stands, or its module; None where neither is seen."""
+    for i, (before, argument) in enumerate(pairwise(("", *arguments))):
         if argument.endswith(_SUFFIXES) and not argument.startswith("-"):
-            return os.path.normpath(argument)
-        if argument in ("-m", "--module") and i + 1 < len(arguments):
-            follows = arguments[i + 1]
-            if not _is_launcher(follows) and re.fullmatch(r"[\w.]+", follows):
-                return follows
-    return PurePath(arguments[0]).name
+            return i
+        is_module = before in ("-m", "--module") and re.fullmatch(r"[\w.]+", argument)
+        if is_module and not _is_launcher(argument):
+            return i
+    return None
 
 
 def _is_launcher(module: str) -> bool:

@@ -66,7 +66,10 @@ def measured_run(
     environment = tuple((name, verbatim([x])[0]) for name, x in run.environment.items())
     template = Template(arguments=verbatim(run.arguments), environment=environment)
     templates = [m.script.arguments for m in reversed(probed) if m.script is not None]
-    values = next(filter(None, (values_among(t, run.arguments) for t in templates)), {})
+    named = ((t, values_among(t, run.arguments)) for t in templates)
+    arguments, found = next((pair for pair in named if pair[1]), (run.arguments, {}))
+    known = Template(arguments=arguments)
+    values = {known.setting(name) or name: text for name, text in found.items()}
     filled = Filled(arguments=run.arguments, environment=tuple(run.environment.items()))
     trial = Trial(
         workload=run.workload,

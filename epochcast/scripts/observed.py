@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, get_args
+from typing import Any
 
 from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.summary import step_seconds
@@ -39,14 +39,12 @@ from epochcast.records import (
     Precision,
     RunConfig,
     Script,
-    SizeValue,
     Warning_,
     make_sizes,
-    parse_size_value,
 )
 from epochcast.records.estimate import ENDLESS
 from epochcast.scripts import events as e
-from epochcast.scripts.command import Template, local_files
+from epochcast.scripts.command import EPOCHS, Template, local_files, processes_said
 from epochcast.scripts.evaluations import Evaluations
 from epochcast.scripts.hardware import device_of, memory_peaks
 from epochcast.scripts.timeline import (
@@ -61,7 +59,6 @@ from epochcast.scripts.timeline import (
 
 BLOCKS = 16  # of a pass: enough to see noise, and long enough to hold what is done now and then
 SKIPPED = 3  # steps of a run that has one pass: those that warm up
-SETTINGS = {f.name for f in fields(RunConfig)} - {"sizes"}
 _DTYPES: Mapping[str, Precision] = {"bfloat16": "bf16", "bf16": "bf16", "float16": "fp16"}
 
 
@@ -215,16 +212,19 @@ class _Observation:
         )
 
     @cached_property
+    def told(self) -> dict[str, Any]:
+        """Settings, as the values in the command say."""
+        return dict(self.trial.template.settings(self.trial.values))
+
+    @cached_property
     def accumulation(self) -> int:
-        given = self._given("accumulation")
-        return given if isinstance(given, int) and given > 0 else max(1, round(self.stride))
+        return self.told.get("accumulation") or max(1, round(self.stride))
 
     @cached_property
     def batch_size(self) -> int:
         """As the command says; else as the loader does."""
-        given = self._given("batch_size")
-        if isinstance(given, int) and not isinstance(given, bool) and given > 0:
-            return given
+        if "batch_size" in self.told:
+            return int(self.told["batch_size"])
         loader = self.loader or self.timeline.fetched
         if loader is None:
             return 1
@@ -232,36 +232,23 @@ class _Observation:
             return max(1, ceil(loader.samples / self.world_size / loader.batches))
         return loader.batch_size or 1
 
-    def _given(self, name: str) -> SizeValue | None:
-        text = self.trial.values.get(name)
-        return None if text is None else parse_size_value(text)
-
     @cached_property
     def config(self) -> RunConfig:
         """How it runs. ``drop_last`` is as the loader says, if that agrees with its length."""
         loader = self.loader or self.timeline.fetched
         features = {x.name: x.detail for x in of_kind(self.timeline.events, e.Feature)}
         dtype = features.get("autocast", "").removeprefix("torch.")
-        known: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "accumulation": self.accumulation,
-            "precision": _DTYPES.get(dtype, "fp32"),
-            "compiled": "compile" in features,
-            "workers": 0 if loader is None else loader.workers,
-            "world_size": self.world_size,
-            "nodes": self.nodes,
-            "drop_last": loader is not None and loader.drop_last,
-        }
-        sizes: dict[str, SizeValue] = {}
-        for name, text in self.trial.values.items():
-            value = parse_size_value(text)
-            is_setting = name == "precision" and value in get_args(Precision)
-            if is_setting or (name == "workers" and isinstance(value, int) and value >= 0):
-                known[name] = value
-            elif name not in ("batch_size", "accumulation"):
-                sizes[name] = value
         return RunConfig(
-            **known, sizes=make_sizes(sizes), eval_batch_size=self.evaluations.own_batch_size
+            batch_size=self.batch_size,
+            accumulation=self.accumulation,
+            precision=self.told.get("precision", _DTYPES.get(dtype, "fp32")),
+            compiled="compile" in features,
+            workers=self.told.get("workers", 0 if loader is None else loader.workers),
+            world_size=self.world_size,
+            nodes=self.nodes,
+            drop_last=loader is not None and loader.drop_last,
+            sizes=make_sizes(self.trial.template.knobs(self.trial.values)),
+            eval_batch_size=self.evaluations.own_batch_size,
         )
 
     @cached_property
@@ -547,6 +534,10 @@ class _Observation:
             found.append(_note("no-evaluation-seen", steps=f"{self._steps_seen:,}"))
         if not self.timeline.saves:
             found.append(_note("no-save-seen", steps=f"{self._steps_seen:,}"))
+        filled = self.trial.template.filled({EPOCHS: "1", **self.trial.values})
+        said = processes_said(filled.arguments)
+        if said is not None and said > self.world_size:
+            found.append(_note("fewer-processes", said=str(said), seen=str(self.world_size)))
         loader = self.loader
         if loader and loader.batch_size and loader.batch_size != self.batch_size:
             found.append(

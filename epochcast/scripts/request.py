@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from epochcast.errors import UsageError
 from epochcast.profiler.request import DEFAULT_ROUNDS, DEFAULT_TIMEOUT_SECONDS
-from epochcast.records import RunConfig, make_sizes, parse_size_value
+from epochcast.records import RunConfig, make_sizes
 from epochcast.scripts.command import EPOCHS, Filled, Template, combinations, require_program
 
 DEFAULT_EPOCHS = 3  # in miniature: the first, and two that are steady
@@ -32,11 +32,13 @@ class ScriptSpec:
 
     Attributes:
         values: of each name in the command, as they are to be written.
-        filled: the command with them.
+        template: the command without them.
+        filled: with them.
         told: what else decides what is measured.
     """
 
     values: tuple[tuple[str, str], ...]
+    template: Template
     filled: Filled
     told: tuple[object, ...] = ()
 
@@ -55,10 +57,9 @@ class ScriptSpec:
     @property
     def config(self) -> RunConfig:
         """As far as the values say, of a trial that did not get to say more."""
-        known = {name: parse_size_value(text) for name, text in self.values}
-        batch = known.pop("batch_size", 1)
-        is_number = isinstance(batch, int) and not isinstance(batch, bool) and batch > 0
-        return RunConfig(batch_size=int(batch) if is_number else 1, sizes=make_sizes(known))
+        values = dict(self.values)
+        known: dict[str, Any] = {"batch_size": 1} | self.template.settings(values)
+        return RunConfig(**known, sizes=make_sizes(self.template.knobs(values)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,7 @@ class ScriptRequest:
         return [
             ScriptSpec(
                 values=tuple(values.items()),
+                template=self.template,
                 filled=self.template.filled({**values, EPOCHS: str(self.epochs)}),
                 told=told,
             )

@@ -39,6 +39,7 @@ from epochcast.records import (
 )
 from epochcast.scripts import events as e
 from epochcast.scripts.asking import STOPS, Asking
+from epochcast.scripts.command import processes_said
 from epochcast.scripts.tracker import EpochSeen, Tracker, work_left
 from epochcast.scripts.unplanned import (
     config_seen,
@@ -219,6 +220,9 @@ class Watch:
     def _differences(self, tracker: Tracker, seen: RunConfig) -> list[Warning_]:
         """What is otherwise than planned, or only assumed."""
         plan, found = self.watched.plan, []
+        said = processes_said(self.watched.arguments)
+        if said is not None and said > seen.world_size:
+            found.append(notice("fewer-processes", said=str(said), seen=str(seen.world_size)))
         if plan is None:
             if self.epochs is not None and not (self.watched.epochs or epochs_declared(tracker)):
                 found.append(notice("epochs-by-options", epochs=str(self.epochs)))

@@ -14,9 +14,40 @@ from epochcast.scripts.command import (
     Template,
     combinations,
     local_files,
+    processes_said,
     require_program,
     workload_name,
 )
+
+LAUNCHED = ("torchrun", "--nproc_per_node={n}", "train.py", "-b", "{batch_size}", "--n", "{width}")
+
+
+def test_a_launchers_processes_are_the_world_and_no_knob() -> None:
+    launched = Template(arguments=LAUNCHED)
+    values = {"n": "2", "batch_size": "16", "width": "64"}
+    assert launched.settings(values) == {"world_size": 2, "batch_size": 16}
+    assert launched.knobs(values) == {"width": 64}
+    assert launched.knobs(values | {"n": "gpu", "workers": "many"}) == {
+        "n": "gpu",
+        "width": 64,
+        "workers": "many",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "processes"),
+    [
+        ("torchrun --nproc-per-node 2 train.py", 2),
+        ("accelerate launch --cpu --num_processes=4 train.py", 4),
+        ("python -m torch.distributed.run --nproc_per_node 2 -m pkg.train", 2),
+        ("torchrun --nproc-per-node gpu train.py", None),
+        ("python train.py --num-processes 8", None),  # the script's own
+        ("torchrun --nproc-per-node 2 -m pkg.train --num-processes 8", 2),
+        ("torchrun train.py", None),
+    ],
+)
+def test_how_many_processes_a_launcher_is_told_to_start(line: str, processes: int | None) -> None:
+    assert processes_said(line.split()) == processes
 
 
 def template(*arguments: str, **environment: str) -> Template:

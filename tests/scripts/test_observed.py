@@ -16,6 +16,7 @@ from epochcast.costmodel.fitting import fit
 from epochcast.errors import PredictionError
 from epochcast.records import Frequency, Measurement, MemoryPeaks
 from epochcast.scripts import events as e
+from epochcast.scripts.command import Template
 from epochcast.scripts.observed import NothingSeen, measurement_of
 
 
@@ -190,6 +191,16 @@ def test_a_batch_size_of_the_command_goes_before_the_loaders() -> None:
     assert dict(m.config.sizes) == {"width": 64, "lr": 0.001}
     assert [w.code for w in m.warnings] == ["other-batch"]
     assert fit([m]).predict(epochs=10).total_seconds.p50 == pytest.approx(training.total(10))
+
+
+def test_fewer_processes_than_the_launcher_was_told_are_noticed() -> None:
+    training = Training()
+    events = training.events()
+    command = ("accelerate", "launch", "--cpu", "--num_processes", "{n}", "train.py")
+    trial = replace(training.trial(), template=Template(arguments=command), values={"n": "2"})
+    m = measurement_of({7: events}, trial)
+    assert (m.config.world_size, m.config.sizes) == (1, ())
+    assert "fewer-processes" in {w.code for w in m.warnings}
 
 
 def loop(pass_: int | None = None) -> list[e.Event]:

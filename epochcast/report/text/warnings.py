@@ -192,6 +192,8 @@ WARNINGS = {
     "its steps cannot be told apart from the first steps",
     "no-evaluation-seen": "no evaluation was seen in {steps} steps, and none is priced",
     "no-save-seen": "no checkpoint was seen in {steps} steps, and none is priced",
+    "fewer-processes": "the command asks for {said} processes, but {seen} trained together: what "
+    "was measured is the work of {seen} (accelerate launch --cpu starts one, whatever it is told)",
     "other-batch": "the command says a batch size of {said}, but its loader has {loader}: "
     "predictions are by the former",
     "calibrated": "corrected by {runs} earlier runs (epochcast calibration): {parts}",

@@ -27,7 +27,7 @@ import threading
 COPY_MOST = 1 << 30  # bytes of a file that is copied, where it cannot be moved or linked
 NO_FILES = ("/dev/", "/proc/", "/sys/")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-READERS = {  # programs that are asked something
+HARMLESS = {  # programs that are asked something, or write to a folder of ours
     "fc-list",
     "file",
     "getconf",
@@ -38,6 +38,7 @@ READERS = {  # programs that are asked something
     "rocm-smi",
     "rocminfo",
     "uname",
+    "wandb-core",
     "which",
 }
 CACHES = {  # of downloads and compilers: theirs to keep
@@ -354,7 +355,7 @@ class Journal:
     def _program(self, command):
         listed = command if isinstance(command, (list, tuple)) else os.fsdecode(command).split()
         words = [os.fsdecode(w) if isinstance(w, (bytes, os.PathLike)) else str(w) for w in listed]
-        if not words or os.path.basename(words[0]) in READERS:
+        if not words or os.path.basename(words[0]) in HARMLESS:
             return
         text = " ".join(words)
         self._watch.writer.once(
