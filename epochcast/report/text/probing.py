@@ -49,6 +49,12 @@ if TYPE_CHECKING:
 LARGEST = 6  # rows of the tables of what is alive at the peak
 
 CountedRow = tuple[RunConfig, Footprint]
+SETTINGS = {  # columns where configurations differ in them
+    "accumulation": "accumulation",
+    "precision": "precision",
+    "workers": "workers",
+    "devices": "world_size",
+}
 
 
 def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
@@ -57,8 +63,8 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
     if good:
         fixed = _fixed(s.config for s in good)
         console.print(Text("  ".join([good[0].workload, *fixed]), style="bold"))
-        knobs = varying_knobs(s.config for s in good)
-        print_columns(console, summary_cells(good), keys=1 + len(knobs))
+        cells = summary_cells(good)
+        print_columns(console, cells, keys=list(cells).index("step"))
         print_warnings(console, noisy(good))
     for s in summaries:
         if s.status != "ok":
@@ -69,13 +75,14 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
 def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
     """Columns of a row for each configuration: its time, its memory, and what takes them."""
     knobs = varying_knobs(s.config for s in summaries)
-    devices = {"devices": [str(s.config.world_size) for s in summaries]}
-    devices = devices if len({s.config.world_size for s in summaries}) > 1 else {}
     notes = {"note": [s.note for s in summaries]} if any(s.note for s in summaries) else {}
+    settings = {
+        title: [str(s.config.setting(name)) for s in summaries] for title, name in SETTINGS.items()
+    }
     return {
         "batch": [str(s.config.batch_size) for s in summaries],
         **{k: [str(dict(s.config.sizes).get(k, "–")) for s in summaries] for k in knobs},
-        **devices,
+        **{title: cells for title, cells in settings.items() if len(set(cells)) > 1},
         "step": [maybe(format_seconds, s.step_seconds) for s in summaries],
         "±": [maybe(format_percent, s.step_spread) for s in summaries],
         "samples/s": [maybe(format_count, s.samples_per_second) for s in summaries],

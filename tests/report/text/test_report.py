@@ -91,6 +91,15 @@ def test_the_table_of_a_sweep_fits_eighty_columns() -> None:
     assert lines[2].split()[:2] == ["32", "256"]
 
 
+def test_settings_that_differ_have_a_column_and_others_none() -> None:
+    alone = truths.measure(32, 256)
+    two = replace(alone, config=replace(alone.config, world_size=2))
+    print_summaries(console := _console(100), summarise([alone, two]))
+    heading, *rows = _text(console).splitlines()[1:4]
+    assert heading.split()[:3] == ["batch", "devices", "step"]
+    assert [row.split()[:2] for row in rows] == [["32", "1"], ["32", "2"]]
+
+
 def test_a_noisy_machine_is_said_to_be_with_what_helps() -> None:
     """Visits of 10 and 20 ms differ by ± 33 %, those of the quiet by none."""
     loud = [truths.measure(64, 256, round_=r, factor=f) for r, f in enumerate((1.0, 2.0))]
