@@ -448,9 +448,9 @@ def require_same(
     Raises:
         UsageError: the model is of another workload, or of another device.
     """
-    from epochcast.profiler.target import canonical
+    from epochcast.profiler.target import meant
 
-    if workload and canonical(workload) != model.workload:
+    if workload and meant(workload, [model.workload]) != model.workload:
         raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
     if device and not model.device.answers_to(device):
         raise UsageError(

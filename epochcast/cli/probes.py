@@ -52,12 +52,13 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     A key is that of the newest one. Predictions rest on those that are used; the others are of
     older code or data.
     """
-    from epochcast.profiler.target import canonical
+    from epochcast.profiler.target import meant
     from epochcast.report.text.probing import print_measurements
     from epochcast.storage.query import selections
 
     with reading(store) as opened:
-        found = opened.measurements(canonical(workload) if workload else None)
+        named = meant(workload, opened.workloads()) if workload else None
+        found = opened.measurements(named)
         if workload and not found:
             known = ", ".join(sorted({m.workload for m in opened.measurements()})) or "nothing"
             say(f"no measurements of {workload!r}; in the store: {known}", err=True)
@@ -204,12 +205,13 @@ def _say_moved(done: str, source: str, target: str, moved: Moved, as_json: bool)
 @json_option
 def devices(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the devices that WORKLOAD (default: any) was probed on, and their ids for --device."""
-    from epochcast.profiler.target import canonical
+    from epochcast.profiler.target import meant
     from epochcast.report.text.probing import print_devices
     from epochcast.storage.query import probed_devices
 
     with reading(store) as opened:
-        found = probed_devices(opened.measurements(canonical(workload) if workload else None))
+        named = meant(workload, opened.workloads()) if workload else None
+        found = probed_devices(opened.measurements(named))
     if as_json:
         print_json(devices=found)
     elif found:

@@ -68,8 +68,22 @@ def target_of(workload: str | Callable[..., Any]) -> str:
 
 def canonical(target: str) -> str:
     """The same target always written the same way: ``./train.py:workload`` without its dot."""
+    if target.endswith(".py"):  # a script
+        return os.path.normpath(target)
     where, _, name = target.rpartition(":")
     return f"{os.path.normpath(where)}:{name}" if where.endswith(".py") else target
+
+
+def meant(target: str, known: Iterable[str]) -> str:
+    """The known name that a target stands for: itself, or the only path that ends so.
+
+    Args:
+        target: as people write it: ``train.py`` of ``/home/me/train.py``.
+        known: names of workloads, as they are stored.
+    """
+    name = canonical(target)
+    ends = [one for one in known if one == name or one.endswith(f"/{name}")]
+    return ends[0] if len(ends) == 1 else name
 
 
 def source_of(target: str) -> str:

@@ -28,7 +28,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import EpochcastError, FitError, PredictionError, StoreError
-from epochcast.profiler.target import canonical, source_of, source_of_files
+from epochcast.profiler.target import meant, source_of, source_of_files
 from epochcast.records import (
     Device,
     DeviceKind,
@@ -138,8 +138,8 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             ``StoreError`` where the store is empty, as if there were none, or a
             ``PredictionError``.
     """
-    target = canonical(workload) if workload else None
     stored = store.workloads()
+    target = meant(workload, stored) if workload else None
     name = target or (stored[-1] if stored else "")
     if name not in stored:
         raise _nothing_stored(store, target, stored)
@@ -458,7 +458,7 @@ def compare(store: Store, workload: str | None = None, device: str | None = None
         workload: default: of all.
         device: an id, a kind, or words of a name; default: on all.
     """
-    found = store.outcomes(canonical(workload) if workload else None)
+    found = store.outcomes(meant(workload, store.workloads()) if workload else None)
     mine = [o for o in found if device is None or o.device.answers_to(device)]
     mine.sort(key=lambda o: o.finished_at)
     groups: dict[tuple[str, str], list[RunOutcome]] = {}

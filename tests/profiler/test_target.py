@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.target import build, canonical, load, source_of
+from epochcast.profiler.target import build, canonical, load, meant, source_of
 from epochcast.profiler.workload import first_line, knobs_of
 
 PARSING = """
@@ -371,3 +371,20 @@ def test_a_module_has_the_source_of_its_file_whether_it_was_imported_or_not(tmp_
     found = source_of("mine.training:workload")
     assert found == source_of(f"{tmp_path / 'mine' / 'training.py'}:workload") != ""
     assert source_of("not.there:workload") == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("train.py", "train.py"),  # itself before a longer one
+        ("./mnist.py", "/home/me/mnist.py"),
+        ("me/mnist.py", "/home/me/mnist.py"),
+        ("/home/me/mnist.py", "/home/me/mnist.py"),
+        ("twice.py", "twice.py"),  # which of both nobody knows
+        ("nist.py", "nist.py"),
+        ("train.py:workload", "a/train.py:workload"),
+    ],
+)
+def test_a_path_may_be_told_by_its_end(target: str, name: str) -> None:
+    known = ["train.py", "/x/train.py", "/home/me/mnist.py", "a/twice.py", "b/twice.py"]
+    assert meant(target, [*known, "a/train.py:workload"]) == name
