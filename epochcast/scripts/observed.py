@@ -19,7 +19,6 @@ difference; where there is no loader, an optimizer step is; without an optimizer
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -46,6 +45,7 @@ from epochcast.records.estimate import ENDLESS
 from epochcast.scripts import events as e
 from epochcast.scripts.command import EPOCHS, Template, local_files, processes_said
 from epochcast.scripts.evaluations import Evaluations
+from epochcast.scripts.frequency import frequency
 from epochcast.scripts.hardware import device_of, memory_peaks
 from epochcast.scripts.timeline import (
     Events,
@@ -317,32 +317,9 @@ class _Observation:
         own = None if self.loader is None else self.loader.batch_size or self.batch_size
         return Evaluations(self.timeline, self.batch_size, own)
 
-    # -- how often --------------------------------------------------------------------------------
-
     def frequency(self, occasions: Sequence[Occasion]) -> Frequency:
-        """How often something is done, of what comes between epochs and of what does in them.
-
-        What comes every so many steps may meet the end of an epoch, too.
-        """
-        inside = [one.index for one in occasions if self._is_inside(one)]
-        gap = _usual_gap(inside)
-        windows = self.timeline.windows
-        ended = windows[-1].ended if windows else float("inf")  # of the last that is counted
-        met = [x for x in occasions if not self._is_inside(x) and x.began < ended]
-        between = [x for x in met if not (gap and x.index % gap == 0)]
-        ends = [max(1, bisect_right([w.began for w in windows], x.began)) for x in between]
-        return Frequency(
-            per_epoch=_times_an_epoch(ends, max(1, len(windows) or len(self.passes))),
-            per_step=self._steps_of_an_update / gap if gap else 0.0,
-        )
-
-    def _is_inside(self, one: Occasion) -> bool:
-        """Whether training goes on after it in the same pass."""
-        for p in self.passes:
-            indices = [b.index for b in p.boundaries]
-            if indices and p.began <= one.began <= p.interval.ended:
-                return one.index < indices[-1]
-        return False
+        """How often something is done, as ``predict`` and ``plan`` count."""
+        return frequency(occasions, self.passes, self.timeline.windows, self._steps_of_an_update)
 
     @cached_property
     def _steps_of_an_update(self) -> float:
@@ -548,31 +525,6 @@ class _Observation:
     @cached_property
     def _steps_seen(self) -> int:
         return self.passes[-1].boundaries[-1].index
-
-
-def _times_an_epoch(epochs: Sequence[int], seen: int) -> float:
-    """How often something is done that was done after these epochs.
-
-    Where they are as far apart as every 2nd or 3rd, that is what counts: an evaluation after the
-    second of three epochs comes after every other one, not after every third.
-
-    Args:
-        epochs: after which it was done, from 1; one several times if it was.
-        seen: epochs in all.
-    """
-    known = sorted(set(epochs))
-    if not known:
-        return 0.0
-    period = max([known[0], seen + 1 - known[-1], *(b - a for a, b in pairwise(known))])
-    is_regular = all(b - a == period for a, b in pairwise(known))
-    return len(epochs) / (len(known) * period if is_regular else seen)
-
-
-def _usual_gap(indices: Sequence[int]) -> float:
-    """Steps from one time to the next, the first counted from the start; 0 without any."""
-    known = sorted(set(indices))
-    gaps = [b - a for a, b in pairwise([0, *known]) if b > a]
-    return median(gaps) if gaps else 0.0
 
 
 def _note(code: str, **details: str) -> Warning_:

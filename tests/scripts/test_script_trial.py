@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from epochcast.records import Measurement, Warning_
-from epochcast.scripts import trial as trial_module
+from epochcast.scripts import monitor
 from epochcast.scripts.command import Template
 from epochcast.scripts.request import Isolation, ScriptRequest
 from epochcast.scripts.side_effects import SOCKET_MOST, SOCKET_NAME, Place
-from epochcast.scripts.trial import ScriptFailed, environment_for, run_trial, why_unheard
+from epochcast.scripts.trial import ScriptFailed, environment_for, run_trial
 
 TIMEOUT = 1.0
 
@@ -79,8 +79,8 @@ def test_why_there_is_nothing_to_see(tmp_path: Path, text: str, status: str, mes
 def test_what_was_told_to_end_and_does_nothing_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module, "GONE_SECONDS", 0.1)
-    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "GONE_SECONDS", 0.1)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.05)
     text = (
         "import json, os, time; "
         "folder = json.load(open(os.environ['EPOCHCAST_SCRIPT']))['folder']; "
@@ -96,8 +96,8 @@ def test_what_was_told_to_end_and_does_nothing_is_ended(
 def test_a_silence_is_told_with_the_last_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module, "QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.05)
     told: list[Warning_] = []
     text = "import time; print('waits for a worker', flush=True); time.sleep(600)"
     found = tried(tmp_path, sys.executable, "-c", text, timeout=TIMEOUT, warn=told.append)
@@ -146,7 +146,7 @@ def test_why_a_process_is_not_heard_of(launcher: list[str], cause: str) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            assert cause in why_unheard(process.pid)
+            assert cause in monitor.why_unheard(process.pid)
         finally:
             process.kill()
 
@@ -154,9 +154,9 @@ def test_why_a_process_is_not_heard_of(launcher: list[str], cause: str) -> None:
 def test_a_process_that_is_not_heard_of_is_ended_and_its_cause_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial_module, "_has_torch", lambda pid: True)
-    monkeypatch.setattr(trial_module, "WORD_SECONDS", 0.0)
-    monkeypatch.setattr(trial_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(monitor, "_has_torch", lambda pid: True)
+    monkeypatch.setattr(monitor, "WORD_SECONDS", 0.0)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", 0.01)
     env = shutil.which("env")
     assert env is not None
     text = "import time; time.sleep(60)"
@@ -176,14 +176,14 @@ def test_ctrl_c_ends_the_command_and_puts_back_what_it_wrote(
     folder.mkdir()
     (folder / "kept").write_text("before")
 
-    def interrupted(watched: trial_module._Watched, *_: object) -> str:
+    def interrupted(watched: monitor.Monitor, *_: object) -> str:
         until = time.monotonic() + 10
         while not (folder / "new").exists() and time.monotonic() < until:
             time.sleep(0.01)
         pids.extend(watched._process.pids)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trial_module._Watched, "to_its_end", interrupted)
+    monkeypatch.setattr(monitor.Monitor, "to_its_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tried(tmp_path, sys.executable, "-c", WRITES, isolation="journal")
     assert [path.name for path in folder.iterdir()] == ["kept"]

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from epochcast.scripts import liveness
-from epochcast.scripts.liveness import Liveness
+from epochcast.scripts import monitor
+from epochcast.scripts.monitor import Liveness
 
 
 class Processes:
@@ -17,7 +17,7 @@ class Processes:
         self.used: dict[int, float] = {}
         self.waiting: set[int] = set()
         monkeypatch.setattr(
-            liveness,
+            monitor,
             "_seen",
             lambda pid: (self.used[pid], pid in self.waiting) if pid in self.used else None,
         )
@@ -49,7 +49,7 @@ def test_who_uses_a_processor_comes_goes_or_waits_for_a_disk_is_busy(
 
 
 def test_processes_are_read_from_the_system_and_may_be_gone() -> None:
-    seen = liveness._seen(os.getpid())
+    seen = monitor._seen(os.getpid())
     assert seen is not None
     assert seen[0] > 0.0
-    assert liveness._seen(2**22 + 1) is None
+    assert monitor._seen(2**22 + 1) is None
