@@ -178,7 +178,7 @@ def devices_of(
     if names is not None:
         return tuple(select(store, workload, name).newest.device for name in names)
     workload = workload or select(store).newest.workload
-    trials = [m for m, _ in store.newest(canonical(workload)) if m.status == "ok"]
+    trials = [m for m, _ in store.newest(meant(workload, store.workloads())) if m.status == "ok"]
     found = {s.newest.device.key: s.newest.device for s in selections(trials)}
     return tuple(found.values()) or (select(store, workload).newest.device,)
 
