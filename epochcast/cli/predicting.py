@@ -66,7 +66,7 @@ GROUPS = {  # of the help of predict: heading, and the parameters below it
         "eval_every",
         "save_every",
     ),
-    "Cost model": ("store", "device", "model_file"),
+    "Cost model": ("store", "device", "model_file", "on"),
     "Output": ("as_json", "help"),
 }
 
@@ -159,6 +159,11 @@ def fit(
     "cost is said.",
 )
 @model_options
+@click.option(
+    "--on",
+    metavar="CARD",
+    help="Say what it would take on another GPU, e.g. h100, by its data sheet. Default: none.",
+)
 @store_option
 @json_option
 @without_collecting()
@@ -166,6 +171,7 @@ def predict(
     workload: str | None,
     device: str | None,
     model_file: str | None,
+    on: str | None,
     store: str | None,
     as_json: bool,
     **options: Any,
@@ -184,6 +190,8 @@ def predict(
     from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
+    if on and (model_file or (device is not None and is_several(device))):
+        raise UsageError("--on goes from one device's measurements: no --model, one --device")
     if device is not None and is_several(device):
         _predict_by_device(device, workload, model_file, store, as_json, questions, options)
         return
@@ -193,7 +201,7 @@ def predict(
         require_same(model, str(model_file), workload, device)
     else:
         with opened:
-            model, notes = fitted_model(opened, workload, device)
+            model, notes = fitted_model(opened, workload, device, on)
     price = price_on(options["price_per_hour"], model.device)
     questions = [replace(question, price_per_hour=price) for question in questions]
     memory, confidence = options["memory"], options["confidence"]
@@ -203,7 +211,7 @@ def predict(
         priced = options["epochs"] or options["steps"]
         questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
-    if opened is not None and estimates:
+    if opened is not None and estimates and not on:
         note_questions(opened, model, questions)
     print_warnings(console(stderr=True), notes)
     if as_json:

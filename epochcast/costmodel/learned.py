@@ -145,6 +145,7 @@ class Parameters:
         variants: most recently probed first.
         probing_seconds: wall-clock time of all the measurements behind the model.
         calibration: what outcomes of followed runs say; all else is of probes alone.
+        measured_on: the device that was measured, where the model is of another.
     """
 
     schema: int = SCHEMA
@@ -158,3 +159,4 @@ class Parameters:
     variants: tuple[Variant, ...]
     probing_seconds: float
     calibration: Calibrations = field(default_factory=Calibrations)
+    measured_on: Device | None = None

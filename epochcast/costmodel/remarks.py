@@ -84,10 +84,19 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
         *_memory_warnings(parameters, at),
         *_unknown_parts(parameters, at.variant),
         *parameters.calibration.notes(at.probed_step_scatter()),
+        *_transfer_warnings(parameters),
     ]
     if not is_imported(parameters):
         return found
     return [replace(w, code=IMPORT_MORE.get(w.code, w.code)) for w in found]
+
+
+def _transfer_warnings(parameters: Parameters) -> list[Warning_]:
+    measured = parameters.measured_on
+    if measured is None:
+        return []
+    details = (("measured", measured.name), ("device", parameters.device.name))
+    return [Warning_(code="transferred", details=details)]
 
 
 def is_imported(parameters: Parameters) -> bool:

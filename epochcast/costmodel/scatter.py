@@ -419,15 +419,19 @@ class Calibration:
         factor: that times predicted from probes alone are multiplied with.
         weight: m.
         squares: Q.
+        elsewhere: what is unknown beside, because another device was measured.
     """
 
     runs: int = 0
     factor: float = 1.0
     weight: float = 0.0
     squares: float = 0.0
+    elsewhere: Scatter = NOTHING
 
     def scatter(self, probed: Scatter) -> Scatter:
         """The run-level scatter of a later run, from the one that probes give it."""
+        if self.elsewhere.sd:
+            return probed + self.elsewhere
         if not self.runs:
             return probed
         known = min(probed.dof, ASSUMED_DOF)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -382,6 +383,38 @@ def device_like(name: str, memory_bytes: int) -> DeviceSpec:
     ]
     chip = max(near, key=lambda device: len(device.name), default=UNKNOWN)
     return replace(chip, name=name, memory_bytes=memory_bytes)
+
+
+def card_named(text: str) -> Card:
+    """A card of the catalogue, with its data sheet, by what people call it.
+
+    Raises:
+        UsageError: no card, or several, are called that.
+    """
+    card = CATALOGUE.get(find_device(text).name)
+    if card is None:
+        raise UsageError(
+            f"a card with a data sheet is one of {', '.join(CATALOGUE)}, but got {text!r}"
+        )
+    return card
+
+
+def card_of(name: str, memory_bytes: int) -> Card | None:
+    """The card that a device is; None where the catalogue has none like it.
+
+    Args:
+        name: as CUDA reports it.
+        memory_bytes: likewise; 0 where it is not known, and the name has to tell.
+    """
+    if memory_bytes:
+        chip = device_like(name, memory_bytes)
+        alike = (c for c in CATALOGUE.values() if _chip(c.device) == _chip(chip))
+        near = [c for c in alike if abs(c.device.memory_bytes / memory_bytes - 1) < SAME_CARD]
+        named = [c for c in near if _names_chip(name, c.device.name)]
+        return max(named, key=lambda c: len(c.device.name), default=None)
+    with suppress(UsageError):
+        return card_named(name)
+    return None
 
 
 def contexts_of(device: DeviceSpec) -> tuple[int, ...]:

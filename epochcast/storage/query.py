@@ -292,7 +292,7 @@ def _nothing_stored(store: Store, workload: str | None, stored: Sequence[str]) -
 
 
 def fitted_model(
-    store: Store, workload: str | None = None, device: str | None = None
+    store: Store, workload: str | None = None, device: str | None = None, on: str | None = None
 ) -> tuple[CostModel, tuple[Warning_, ...]]:
     """The cost model of what the store has; fitted once, then read back until there is more.
 
@@ -300,16 +300,65 @@ def fitted_model(
         store: where the measurements are.
         workload: the target that names it; default: the one probed last.
         device: an id, a kind (``"cuda"``), or words of a name; default: as of ``select``.
+        on: a card of the catalogue (``"h100"``), for the model of that device by what was measured
+            on another; fitted anew each time. ``device`` is then the other; default: the GPU with
+            a data sheet that was measured last.
 
     Returns:
         The model, and what to say about the choice of its measurements.
 
     Raises:
-        PredictionError: there are no measurements to fit.
+        PredictionError: there are no measurements to fit, or to transfer to ``on``.
         FitError: they do not determine a model.
+        UsageError: ``on`` is no card of the catalogue.
     """
+    if on is not None:
+        return _fitted_on(store, workload, device, on)
     selection = select(store, workload, device)
     return model_of(store, selection), selection.warnings
+
+
+def _fitted_on(
+    store: Store, workload: str | None, device: str | None, on: str
+) -> tuple[CostModel, tuple[Warning_, ...]]:
+    """The model of a card that was measured little or not at all.
+
+    Args:
+        store: where the measurements are.
+        workload: as of ``select``.
+        device: that was measured; words, or None.
+        on: a card of the catalogue.
+    """
+    from epochcast.costmodel.other_device import model_on
+    from epochcast.devices.cards import CATALOGUE, card_named, card_of
+
+    there = card_named(on)
+    name = select(store, workload).newest.workload  # says so where there are none
+    cards = {d.key: card_of(d.name, d.memory_bytes) for d in store.devices(name)}
+    others = [key for key, card in cards.items() if card and card != there]
+    if device is None and not others:
+        known = ", ".join(d.label for d in store.devices(name))
+        raise PredictionError(
+            f"{name} was measured on {known}: a time on {there.device.name} follows from that on "
+            f"another GPU with a data sheet ({', '.join(CATALOGUE)})"
+        )
+    selection = select(store, name, device or others[-1])
+    here = cards[selection.newest.device.key]
+    if here is None:
+        raise PredictionError(
+            f"{selection.newest.device.label} has no data sheet here, so that nothing follows for "
+            f"{there.device.name} from it; give another --device: {', '.join(CATALOGUE)}"
+        )
+    newest = selection.newest
+    seen = [
+        m
+        for key, card in cards.items()
+        if card == there
+        for m in store.measurements(name, source=newest.source, device_key=key)
+    ]
+    counts = store.footprints(name, newest.source, newest.data)
+    model = model_on(selection.measurements, counts, (here, there), seen)
+    return model, tuple(w for w in selection.warnings if w.code != "chose-device")
 
 
 def model_of(store: Store, selection: Selection) -> CostModel:

@@ -72,6 +72,9 @@ WARNINGS = {
     "the clock of the CPU or GPU fixed, more --rounds",
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",
     "chose-device": "using {device}; also probed: {others}; for another, --device with its id",
+    "transferred": "measured on {measured}, and transferred to {device} by what a step computes "
+    "and moves and both data sheets; memory and the host's part are as on {measured}; one probe on "
+    "{device} corrects it",
     "pooled-torch": "measured with torch {releases}, which are taken for one; probe --fresh "
     "measures again with the present one alone",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
