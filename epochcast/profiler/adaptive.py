@@ -59,6 +59,7 @@ from epochcast.units import format_half_width
 FIRST = 5  # configurations before the first fit: as many as a physical model has coefficients
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
 DEFAULT_UNTIL = 0.05
+LITTLE = 0.25  # an sd of so much of the wanted half-width takes 0.4 of it: more is not sharper
 HOPELESS = 0.05  # with so little confidence it would still have to fit to be tried
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
 SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
@@ -173,7 +174,7 @@ class Chooser:
             return Choice(stop="sharp")
         variant, table = self._seen_through(model)
         asked, learned = self._asked(), variant.micro_step.learned_sds(table)
-        if float(np.mean(learned[asked])) > variant.run.sd:
+        if float(np.mean(learned[asked])) > max(variant.run.sd, LITTLE * self.until):
             best = sharpest(self._rows, self._excluding(state), learned, asked, self._costs(state))
             if best is not None:
                 return Choice(trial=best)
