@@ -54,6 +54,7 @@ def probe(
     until: float | None = None,
     data: str | None = None,
     fresh: bool = False,
+    try_all: bool = False,
     note: str = "",
     progress: bool = True,
     noise_scale: bool = False,
@@ -85,6 +86,7 @@ def probe(
         until: half the relative width of the answer's 90 % interval at which to stop choosing.
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
+        try_all: try also what by a dry run will not fit the GPU.
         note: to keep with the measurements.
         progress: show how it goes, in a terminal by a bar and in a notebook by lines.
         noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
@@ -117,6 +119,7 @@ def probe(
         until=until,
         data=data,
         fresh=fresh,
+        try_all=try_all,
         note=note,
         noise_scale=noise_scale,
         traces=traces,

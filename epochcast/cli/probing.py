@@ -94,6 +94,7 @@ GROUPS = {  # of the help of probe: heading, and the parameters below it
         "noise_scale",
         "traces",
         "fresh",
+        "try_all",
     ),
     "On a cluster (default: this machine)": ("on", "gpus", "cpus", "resources", "nodes"),
     "Of a command, which comes after --": (
@@ -247,6 +248,12 @@ DRY_GROUPS = {  # of dry-run
     "(auto), by a journal of files, or not at all. Default: auto.",
 )
 @cluster_options
+@click.option(
+    "--try-all",
+    is_flag=True,
+    help="Measure also what will not fit the GPU. Default: what by a dry run surely will not is "
+    "left out.",
+)
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
 @note_option
 @store_option
@@ -318,6 +325,7 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         until=options["until"],
         data=options["data"],
         fresh=options["fresh"],
+        try_all=options["try_all"],
         note=options["note"],
         noise_scale=options["noise_scale"],
         traces=options["traces"] is not False,

@@ -36,6 +36,7 @@ OF_WORKLOADS = (
     "workers",
     "drop_last",
     "noise_scale",
+    "try_all",
 )
 
 

@@ -147,6 +147,7 @@ def sweep_and_print(
                 rounds=result.rounds,
                 summaries=summaries,
                 measurements=result.measurements,
+                left_out=result.left_out,
             )
         else:
             print_summaries(console(), summaries)

@@ -40,10 +40,7 @@ from epochcast.costmodel.prediction import Question, choose_variant, predict
 from epochcast.costmodel.remarks import TOLERATED
 from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.tails import tails_of
-from epochcast.devices.cards import device_like
-from epochcast.devices.need import needed_bytes
 from epochcast.errors import EpochcastError
-from epochcast.profiler.footprint.cuda.trace import cuda_sequences
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.request import (
     MAX_ROUNDS,
@@ -53,6 +50,7 @@ from epochcast.profiler.request import (
 )
 from epochcast.profiler.rounds import Ending, Rounds, every_round, make_rounds
 from epochcast.profiler.sweep import Sweep
+from epochcast.profiler.too_large import has_room, least_bytes, leave_out_hopeless
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
 from epochcast.units import format_half_width
 
@@ -60,7 +58,6 @@ FIRST = 5  # configurations before the first fit: as many as a physical model ha
 MIN_ROUNDS = 2  # one round says nothing about how runs differ
 DEFAULT_UNTIL = 0.05
 LITTLE = 0.25  # an sd of so much of the wanted half-width takes 0.4 of it: more is not sharper
-HOPELESS = 0.05  # with so little confidence it would still have to fit to be tried
 UNTRACEABLE = "DryRunError"  # the error of a workload that runs, but not without values
 SPREAD = ("flops", "bytes_moved", "operators", "parameters", "batch_size")
 
@@ -380,17 +377,15 @@ def _fits(sweep: Sweep, candidate: Candidate) -> bool:
     footprint, device = candidate.footprint, sweep.prepared.device
     if footprint is None or not device.memory_bytes:
         return True
-    if max(footprint.peak_bytes, footprint.reserve_bytes) < device.memory_bytes:
+    if has_room(footprint, device):
         return True
     if device.kind != "cuda":
         return footprint.peak_bytes < device.memory_bytes
-    there = device_like(device.name, device.memory_bytes)
-    batch_sizes = [candidate.config.batch_size]
+    batch_size = candidate.config.batch_size
     try:
-        (found,) = cuda_sequences(sweep.workers, candidate.spec, batch_sizes, there)
+        return least_bytes(sweep.workers, candidate.spec, batch_size, device) < device.memory_bytes
     except EpochcastError:
         return False
-    return needed_bytes(found, confidence=HOPELESS) < device.memory_bytes
 
 
 def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, Footprint]:
@@ -410,8 +405,13 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
 def enough_rounds(sweep: Rounds[Any]) -> Ending:
     """The rounds asked for; where no number was, more as long as they differ too much.
 
-    A number that was asked for is kept to, and how much rounds differ is told.
+    A number that was asked for is kept to, and how much rounds differ is told. What will surely
+    not fit a GPU is in none of them.
     """
+    if isinstance(sweep, Sweep):
+        leave_out_hopeless(sweep)
+        if not sweep.specs and not sweep.stored():
+            return Ending("nothing-succeeded")
     ending, request = every_round(sweep), sweep.asked
     if ending.why != "complete":
         return ending

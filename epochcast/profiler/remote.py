@@ -490,4 +490,5 @@ def _joined(results: Sequence[SweepResult]) -> SweepResult:
         seconds=max(result.seconds for result in results),
         stopped=(incomplete or endings)[0],
         half_width=max(widths, default=None),
+        left_out=tuple(x for result in results for x in result.left_out),
     )

@@ -115,6 +115,7 @@ class SweepRequest:
         timeout_seconds: for one trial; then its process is ended.
         data: folder of local data.
         fresh: forget stored measurements of the same configurations first.
+        try_all: try also what by a dry run will not fit the device.
         note: what a person says of these measurements.
         noise_scale: whether to take gradients at two batch sizes, once for each model size.
         traces: whether to write a torch.profiler trace of each configuration.
@@ -141,6 +142,7 @@ class SweepRequest:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     data: str | None = None
     fresh: bool = False
+    try_all: bool = False
     note: str = ""
     noise_scale: bool = False
     traces: bool = True
@@ -167,6 +169,11 @@ class SweepRequest:
             raise UsageError(
                 "several devices are measured in every configuration asked for: leave out --for, "
                 "--until and ranges beside --world-sizes and --sharding"
+            )
+        if self.try_all and self.chooses:
+            raise UsageError(
+                "a sweep that chooses its configurations leaves out what cannot fit: leave out "
+                "--try-all, or say --batch-sizes without --for, --until and ranges"
             )
         unknown = set(self.overrides) - set(OVERRIDES)
         if unknown:

@@ -81,6 +81,20 @@ class SilentObserver(Observer):
     """Ignores everything."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A configuration that was asked for and not tried, because it will not fit the device.
+
+    Attributes:
+        needed_bytes: that the device would have to have at least, by a dry run.
+        device_bytes: that it has.
+    """
+
+    config: RunConfig
+    needed_bytes: float
+    device_bytes: float
+
+
 class Ending(NamedTuple):
     """Why the rounds of a sweep ended; ``half_width`` as in ``SweepResult``."""
 
@@ -99,12 +113,14 @@ class SweepResult:
             a sweep that chooses also ``"sharp"``.
         half_width: half the relative width of the 90 % interval of the answer, when it stopped; of
             a sweep that did not choose that of the steps of a later run, by how rounds differ.
+        left_out: configurations that were asked for and not tried.
     """
 
     measurements: tuple[Measurement, ...]
     seconds: float
     stopped: str
     half_width: float | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -156,6 +172,7 @@ class Rounds(ABC, Generic[_Spec]):
 
     Attributes:
         failed: requests that gave no measurement in this sweep.
+        left_out: configurations that were asked for and are not among ``specs`` any more.
         late: whether there was something that there was no time for.
     """
 
@@ -174,6 +191,7 @@ class Rounds(ABC, Generic[_Spec]):
         self.observer = observer
         self.clock = clock
         self.failed: set[str] = set()
+        self.left_out: list[LeftOut] = []
         self.late = False
         self._longest_trial = 0.0
         self._warned: set[str] = set()

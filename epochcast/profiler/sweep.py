@@ -90,6 +90,7 @@ def sweep(
         seconds=running.clock(),
         stopped=stopped,
         half_width=half_width,
+        left_out=tuple(running.left_out),
     )
 
 

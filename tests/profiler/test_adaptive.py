@@ -15,7 +15,7 @@ from sequences import training
 
 from epochcast.costmodel.prediction import Question
 from epochcast.errors import PredictionError, UsageError
-from epochcast.profiler import adaptive
+from epochcast.profiler import adaptive, too_large
 from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Choice, Chooser, chooser_for
 from epochcast.profiler.request import Range, SweepRequest
 from epochcast.records import Measurement, RunConfig, make_sizes
@@ -326,11 +326,11 @@ def test_a_gpu_is_followed_before_a_candidate_is_left_out(
 ):
     asked = []
 
-    def follow(workers, spec, batch_sizes, device):
+    def follow(workers, spec, batch_sizes, device, timeout):
         asked.append((batch_sizes, device.multiprocessors))
         return (training(16),)
 
-    monkeypatch.setattr(adaptive, "cuda_sequences", follow)
+    monkeypatch.setattr(too_large, "cuda_sequences", follow)
     footprint = replace(truths.footprint(16, 128), step_peak_bytes=peak_mib * 2**20)
     candidate = adaptive.Candidate(spec=None, config=CANDIDATES[0], footprint=footprint)
     assert adaptive._fits(_OnAGpu(memory_mib * 2**20), candidate) is fits

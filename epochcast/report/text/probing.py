@@ -113,6 +113,9 @@ def print_probed(
         store: that was named; a URL, which may hold a password, is not repeated.
     """
     console.print()
+    if result.left_out and not result.measurements:
+        console.print(Text("No trial was made: nothing that was asked for fits the device."))
+        return
     if not trials and result.stopped not in ("complete", "sharp", "max-rounds"):
         line = "No trial was made: --max-seconds left no time for one; give more, or leave it out."
         console.print(Text(line))

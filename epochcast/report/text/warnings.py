@@ -99,6 +99,8 @@ WARNINGS = {
     "no-such-size": "{sizes} is left out: {why}",
     "too-large": "{count} configurations are left out: their tensors alone are more than the "
     "device's memory",
+    "hopeless": "{config} is left out: by a dry run it needs at least {needed} of the device's "
+    "{memory}; --try-all tries it all the same",
     "unprobed-world": "{devices} were not measured, but {probed}: a step is as the law of growth "
     "says that was fitted to these",
     "unprobed-nodes": "no devices on several nodes were measured, so averaging gradients between "
