@@ -18,6 +18,7 @@ from epochcast.records import (
     RunOutcome,
     Sizes,
 )
+from epochcast.records.epoch_ranges import ranges_of
 
 CPU = Device(kind="cpu", name="Test CPU", memory_bytes=8 * 2**30, torch="2.13.0", threads=2)
 
@@ -140,6 +141,8 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         return options
     if kind is records.UnitPrices:
         return unit_prices
+    if kind is records.EpochRange:
+        return epoch_ranges()
     if kind is records.Checkpoint:
         return _record(kind, epoch=positive, reach_probability=chances, stop_probability=chances)
     if kind in simple:
@@ -263,9 +266,19 @@ def _schedules(draw: st.DrawFn) -> tuple[records.Checkpoint, ...]:
     return tuple(replace(draw(checkpoints), epoch=epoch) for epoch in draw(_rising)[:4])
 
 
+@st.composite
+def epoch_ranges(draw: st.DrawFn) -> records.EpochRange:
+    """Any range of epochs."""
+    first, every, more = draw(positive), draw(st.integers(1, 1000)), draw(st.integers(0, 10**6))
+    return records.EpochRange(first=first, last=first + more * every, every=every)
+
+
+_ranges = st.sets(positive, max_size=5).map(sorted).map(ranges_of)
 _plan_parts: dict[str, st.SearchStrategy[Any]] = {
     "schema": st.just(records.SCHEMA),
     "options": st.lists(options, min_size=1, max_size=2).map(tuple),
+    "evaluations": _ranges,
+    "saves": _ranges,
     "timeline": _schedules(),
     "folds": positive,
     "min_epochs": positive,
@@ -382,6 +395,7 @@ every_record = st.one_of(
     baselines,
     checked_steps,
     timelines(),
+    epoch_ranges(),
     dataset_specs,
     run_configs,
     devices,

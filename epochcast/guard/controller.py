@@ -20,7 +20,6 @@ take about what was planned, and an interval in seconds when they do not.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -32,6 +31,7 @@ from epochcast.guard.run_state import RunState
 from epochcast.guard.segments import last_share
 from epochcast.planning.cadence import final_save_lead, save_interval
 from epochcast.records import Plan, StopReason, Warning_
+from epochcast.records.epoch_ranges import EpochSequence
 
 BAND = 0.05  # of probability, below the confidence, in which the end stays
 GROWTH = 0.05  # of the plan's epochs, that must be gained for the end to move up
@@ -116,8 +116,8 @@ class Schedule:
     """
 
     last: int
-    evaluations: tuple[int, ...]
-    saves: tuple[int, ...]
+    evaluations: EpochSequence
+    saves: EpochSequence
     save_interval: float | None
     last_share: float = 1.0
 
@@ -138,7 +138,7 @@ class Schedule:
 
     def evaluates(self, epoch: int, end: int) -> bool:
         """Whether an evaluation is planned after this epoch of a run that ends after another."""
-        return _among(self.evaluations, epoch) or (bool(self.evaluations) and epoch == end)
+        return epoch in self.evaluations or (bool(self.evaluations) and epoch == end)
 
     def saves_at(
         self, epoch: int, *, since_save: float, epoch_seconds: float, pace: float, interval: float
@@ -153,7 +153,7 @@ class Schedule:
             interval: seconds of work between saves, as planned by what a save takes in this run.
         """
         if self.save_interval is None or _alike(pace, interval / self.save_interval):
-            return _among(self.saves, epoch)
+            return epoch in self.saves
         return since_save + epoch_seconds / 2 >= interval
 
     def evaluations_between(self, done: int, end: int) -> int:
@@ -487,12 +487,7 @@ def _alike(*ratios: float) -> bool:
     return all(ratio > 0 and abs(log(ratio)) < AS_PLANNED for ratio in ratios)
 
 
-def _among(epochs: tuple[int, ...], epoch: int) -> bool:
-    i = bisect_left(epochs, epoch)
-    return i < len(epochs) and epochs[i] == epoch
-
-
-def _between(epochs: tuple[int, ...], done: int, end: int) -> int:
+def _between(epochs: EpochSequence, done: int, end: int) -> int:
     """With one more at an end that is not among them."""
-    count = bisect_right(epochs, end) - bisect_right(epochs, done)
-    return count + int(bool(epochs) and end > done and not _among(epochs, end))
+    count = epochs.until(end) - epochs.until(done)
+    return count + int(bool(epochs) and end > done and end not in epochs)

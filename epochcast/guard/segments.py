@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from epochcast.records import Option, Plan, StopRule
+from epochcast.records import EpochRange, Option, Plan, StopRule
+from epochcast.records.epoch_ranges import EpochSequence, ranges_of
 
 
 def in_segments(plan: Plan) -> Plan:
@@ -28,6 +29,8 @@ def in_segments(plan: Plan) -> Plan:
         target_epochs=_ceil(plan.target_epochs, size),
         max_epochs=_ceil(plan.max_epochs, size),
         options=(chosen, *plan.options[1:]),
+        evaluations=_ranges(plan.evaluations, size),
+        saves=_ranges(plan.saves, size),
         timeline=tuple(replace(c, epoch=ceil(c.epoch / size)) for c in plan.timeline),
         stop_rules=tuple(_rule(rule, size) for rule in plan.stop_rules),
     )
@@ -42,6 +45,20 @@ def last_share(plan: Plan) -> float:
     if plan.segment_steps is None:
         return 1.0
     return plan.chosen.horizon_steps / plan.segment_steps - (plan.chosen.epochs - 1)
+
+
+def _ranges(steps: tuple[EpochRange, ...], size: int) -> tuple[EpochRange, ...]:
+    """The segments that end at some steps; all but a run's last step are the end of whole ones."""
+    if all(one.every % size == 0 for one in steps if one.last > one.first):
+        return tuple(
+            EpochRange(
+                first=ceil(one.first / size),
+                last=ceil(one.last / size),
+                every=max(1, one.every // size),
+            )
+            for one in steps
+        )
+    return ranges_of(ceil(step / size) for step in EpochSequence(steps))
 
 
 def _option(option: Option, size: int) -> Option:

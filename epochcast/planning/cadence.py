@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from epochcast.costmodel.features import Array
+from epochcast.records.epoch_ranges import EpochRange, EpochSequence, ranges_of
 
 Epochs = NDArray[np.int64]
 
@@ -55,7 +56,7 @@ class Cadence(Protocol):
         """How often, in runs of ``last`` epochs."""
         ...
 
-    def epochs(self, last: int) -> tuple[int, ...]:
+    def epochs(self, last: int) -> EpochSequence:
         """After which epochs, in a run of ``last``."""
         ...
 
@@ -71,10 +72,15 @@ class Every:
             return np.zeros_like(last)
         return np.asarray(-(-last // self.interval))
 
-    def epochs(self, last: int) -> tuple[int, ...]:
-        if self.interval == 0:
-            return ()
-        return _with_last(range(self.interval, last + 1, self.interval), last)
+    def epochs(self, last: int) -> EpochSequence:
+        if self.interval == 0 or last == 0:
+            return EpochSequence(())
+        end = EpochRange(first=last, last=last)
+        if last < self.interval:
+            return EpochSequence((end,))
+        regular = last - last % self.interval
+        due = EpochRange(first=self.interval, last=regular, every=self.interval)
+        return EpochSequence((due,) if regular == last else (due, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class AtMost:
     def count(self, last: Epochs) -> Epochs:
         return np.minimum(Every(self.interval).count(last), self.times)
 
-    def epochs(self, last: int) -> tuple[int, ...]:
+    def epochs(self, last: int) -> EpochSequence:
         if last <= self.interval * self.times:
             return Every(self.interval).epochs(last)
         apart = (-(-last * k // (self.times * self.grid)) for k in range(1, self.times))
@@ -111,7 +117,7 @@ class Rungs:
         passed = np.searchsorted(rungs, last, side="right")
         return np.asarray(passed + (~np.isin(last, rungs) & (last > 0)))
 
-    def epochs(self, last: int) -> tuple[int, ...]:
+    def epochs(self, last: int) -> EpochSequence:
         return _with_last(rung_epochs(self.first, self.eta, last), last)
 
 
@@ -125,12 +131,12 @@ class At:
         passed = np.searchsorted(np.array(self.chosen), last, side="right")
         return np.asarray(passed + (~np.isin(last, np.array(self.chosen)) & (last > 0)))
 
-    def epochs(self, last: int) -> tuple[int, ...]:
+    def epochs(self, last: int) -> EpochSequence:
         return _with_last((e for e in self.chosen if e <= last), last)
 
 
-def _with_last(epochs: Iterable[int], last: int) -> tuple[int, ...]:
-    return tuple(sorted({*epochs, last} - {0}))
+def _with_last(epochs: Iterable[int], last: int) -> EpochSequence:
+    return EpochSequence(ranges_of(sorted({*epochs, last} - {0})))
 
 
 def rung_epochs(first: int, eta: int, last: int) -> tuple[int, ...]:

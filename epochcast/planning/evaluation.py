@@ -309,7 +309,7 @@ class EvaluatedCandidate:
         )
         if isinstance(self.paid_saves, Every):
             return often
-        return replace(often, placed=self.paid_saves.epochs(self.searched))
+        return replace(often, placed=tuple(self.paid_saves.epochs(self.searched)))
 
     @property
     def restart_seconds(self) -> float:
@@ -440,7 +440,7 @@ class EvaluatedCandidate:
         if often is None or not isinstance(self.saves, At):
             return run
         evaluations = len(self.evaluate.epochs(self.epochs)) / self.epochs
-        placed = self.saves.epochs(self.epochs)
+        placed = tuple(self.saves.epochs(self.epochs))
         often = replace(often, placed=placed, max_saves=None, evaluations=evaluations)
         return RunDraws(self.prices, run.shared, folds=run.folds, interruptions=often)
 

@@ -269,6 +269,8 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
         max_epochs=request.max_epochs,
         objective=request.objective.name,
         options=options,
+        evaluations=chosen.evaluate.epochs(chosen.epochs).ranges,
+        saves=chosen.saves.epochs(chosen.epochs).ranges,
         timeline=timeline(chosen, stop_forecast(chosen, request, fitted)),
         prices=unit_prices_of(chosen),
         metric=request.metric,

@@ -26,7 +26,7 @@ from epochcast.records.plan import MAX_RATE
 from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
 
-LONGEST = 1_000_000  # epochs of a run: a plan lists what happens after each
+LONGEST = 1_000_000  # epochs of a run, and moments of one: what is made of a plan looks at each
 MAX_SEARCHED_EPOCHS = 100_000  # where the search ends, unless more epochs are asked for
 LONGEST_STEPS = 1_000_000_000  # of a run that is counted in steps, and where their search ends
 FIRST_RUNG = 100  # steps, of a plan of steps: the rungs of one of epochs begin at 1

@@ -26,7 +26,7 @@ from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.simulation import LEVELS
 from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
-from epochcast.records import Action, Checkpoint, LearningCurve, Mode, Quantiles
+from epochcast.records import Checkpoint, LearningCurve, Mode, Quantiles
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REPLAYS = 200  # of the rules: a probability of 10 % is then known within 2 %
 MAX_CHECKS = 200_000  # looked at in all replays of one curve; fewer replays of a longer run
 FEWEST_REPLAYS = 10
-DRAWN = 256  # moments whose times are drawn; between them, quantiles follow the medians
+DRAWN = 256  # moments whose times are drawn and listed; between them, they follow the medians
 
 
 class Chance(NamedTuple):
@@ -47,6 +47,14 @@ class Chance(NamedTuple):
     reach: float
     stop: float
     regret: float | None
+
+
+class Done(NamedTuple):
+    """What is done by each moment."""
+
+    epochs: Epochs
+    evaluations: Epochs
+    saves: Epochs
 
 
 Forecast = Mapping[int, Chance]  # by the epoch of the check
@@ -150,60 +158,58 @@ def _chances(stopped: Whole, curves: Array, mode: Mode) -> list[Chance]:
 
 
 def timeline(chosen: EvaluatedCandidate, forecast: Forecast) -> tuple[Checkpoint, ...]:
-    """Every moment at which something happens in one fold of the chosen run."""
-    evaluated, saved = (
-        np.array(cadence.epochs(chosen.epochs), dtype=np.int64)
-        for cadence in (chosen.evaluate, chosen.saves)
+    """When the moments are expected at which something happens in one fold of the chosen run.
+
+    All of them where they are few; else some, and those at which a rule may end the run.
+    """
+    evaluated, saved = (c.epochs(chosen.epochs) for c in (chosen.evaluate, chosen.saves))
+    moments = np.array(sorted({*evaluated, *saved, chosen.epochs}), dtype=np.int64)
+    stops = [epoch for epoch, chance in forecast.items() if chance.stop]
+    drawn = _drawn(len(moments))
+    kept = np.union1d(drawn, np.searchsorted(moments, np.array(stops, dtype=np.int64)))
+    if len(moments) <= DRAWN:
+        kept = np.arange(len(moments))
+    done = Done(
+        epochs=moments[kept],
+        evaluations=np.array([evaluated.until(epoch) for epoch in moments[kept].tolist()]),
+        saves=np.array([saved.until(epoch) for epoch in moments[kept].tolist()]),
     )
-    moments = np.union1d(np.union1d(evaluated, saved), [chosen.epochs])
-    evaluations, saves = (np.searchsorted(x, moments, side="right") for x in (evaluated, saved))
-    times = _times(chosen, moments, evaluations, saves)
-    decides = bool(chosen.request.rules)
-    actions = {
-        (evaluates, save): _actions(evaluates, save, decides and evaluates)
-        for evaluates in (False, True)
-        for save in (False, True)
-    }
-    happening = zip(
-        np.isin(moments, evaluated).tolist(), np.isin(moments, saved).tolist(), strict=True
-    )
+    times = _times(chosen, done, np.searchsorted(kept, drawn))
     return tuple(
-        _checkpoint(chosen, epoch, seconds, times[-1], actions[happens], forecast.get(epoch))
-        for epoch, seconds, happens in zip(moments.tolist(), times, happening, strict=True)
+        _checkpoint(chosen, epoch, seconds, times[-1], forecast.get(epoch))
+        for epoch, seconds in zip(done.epochs.tolist(), times, strict=True)
     )
 
 
-def _times(
-    chosen: EvaluatedCandidate, moments: Epochs, evaluations: Epochs, saves: Epochs
-) -> list[Quantiles]:
+def _drawn(moments: int) -> Epochs:
+    """Positions of the moments whose times are drawn: close together at first, and both ends."""
+    steps = np.geomspace(1, moments, min(DRAWN, moments))
+    return np.unique(np.append(steps.astype(np.int64), moments)) - 1
+
+
+def _times(chosen: EvaluatedCandidate, done: Done, drawn: Epochs) -> list[Quantiles]:
     """Seconds from the run's beginning to each moment.
 
-    Drawn at some of them, close together at first; in between, where a quantile is all but a
-    straight line over the work done, in proportion to that.
+    Drawn at some of them; in between, where a quantile is all but a straight line over the work
+    done, in proportion to that.
+
+    Args:
+        chosen: whose run it is.
+        done: by each moment.
+        drawn: positions of the moments that are drawn.
     """
     prices, run = chosen.prices, chosen.one_fold
-    steps = np.geomspace(1, len(moments), min(DRAWN, len(moments)))
-    some = np.unique(np.append(steps.astype(np.int64), len(moments))) - 1
-    drawn = run.until(*(counted[some, None] for counted in (moments, evaluations, saves)))
+    draws = run.until(*(counted[drawn, None] for counted in done))
     work = (
-        moments * chosen.unit_seconds
-        + evaluations * prices.evaluation.median
-        + saves * prices.save.median
+        done.epochs * chosen.unit_seconds
+        + done.evaluations * prices.evaluation.median
+        + done.saves * prices.save.median
     )
-    levels = [np.interp(work, work[some], level) for level in np.quantile(drawn, LEVELS, axis=1)]
+    levels = [np.interp(work, work[drawn], level) for level in np.quantile(draws, LEVELS, axis=1)]
     return [
         Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
         for p05, p10, p50, p90, p95 in np.transpose(levels).tolist()
     ]
-
-
-def _actions(evaluate: bool, save: bool, decide: bool) -> tuple[Action, ...]:
-    named: tuple[tuple[Action, bool], ...] = (
-        ("evaluate", evaluate),
-        ("save", save),
-        ("decide", decide),
-    )
-    return tuple(name for name, happens in named if happens)
 
 
 def _checkpoint(
@@ -211,19 +217,17 @@ def _checkpoint(
     epoch: int,
     seconds: Quantiles,
     end: Quantiles,
-    actions: tuple[Action, ...],
     chance: Chance | None,
 ) -> Checkpoint:
     priced = chosen.budget.price_per_hour is not None
     money = chosen.planned.meter.money(seconds.p50) if priced else None
     if chance is None:
-        return Checkpoint(epoch=epoch, seconds=seconds, money=money, actions=actions)
+        return Checkpoint(epoch=epoch, seconds=seconds, money=money)
     saved = end.p50 - seconds.p50
     return Checkpoint(
         epoch=epoch,
         seconds=seconds,
         money=money,
-        actions=actions,
         reach_probability=chance.reach,
         stop_probability=chance.stop,
         saved_seconds=saved,

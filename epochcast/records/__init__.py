@@ -61,6 +61,7 @@ from epochcast.records.documents import (
     to_json,
     write_document,
 )
+from epochcast.records.epoch_ranges import EpochRange
 from epochcast.records.estimate import (
     Capacity,
     Estimate,
@@ -134,6 +135,7 @@ __all__ = [
     "DeviceSequence",
     "DeviceSpec",
     "EpochDone",
+    "EpochRange",
     "Estimate",
     "Footprint",
     "Frequency",

@@ -1,7 +1,8 @@
 """What a run may use, what it should do, and what that is expected to give.
 
     Budget ──plan──▶ Plan ─┬─ options    ranked configurations, the first is chosen
-                           ├─ timeline   Checkpoint after Checkpoint of the chosen one
+                           ├─ evaluations, saves   after which epochs of the chosen one
+                           ├─ timeline   Checkpoint: when and for how much it gets there
                            ├─ stop_rules StopRule: when to end early
                            └─ outlook    what learning curves promise, where there are some
 
@@ -19,6 +20,7 @@ from typing import Literal, get_args
 
 from epochcast.records.configuration import Device, RunConfig
 from epochcast.records.documents import SCHEMA, read_document, write_document
+from epochcast.records.epoch_ranges import EpochRange, EpochSequence, require_increasing
 from epochcast.records.estimate import Quantiles, Warning_
 from epochcast.records.validation import (
     is_finite,
@@ -293,9 +295,9 @@ class SpotOffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """One moment of the timeline: an epoch's end at which something happens.
+    """One moment of the timeline: an epoch's end at which something happens (``Plan.epochs_of``).
 
-    The last four need learning curves, and are None without any.
+    The last five need learning curves, and are None without any.
 
     Attributes:
         epoch: whole epochs done by then, or steps (``Plan.unit``).
@@ -310,7 +312,6 @@ class Checkpoint:
     epoch: int
     seconds: Quantiles
     money: float | None
-    actions: tuple[Action, ...]
     reach_probability: float | None = None
     stop_probability: float | None = None
     saved_seconds: float | None = None
@@ -380,7 +381,11 @@ class Plan:
         samples: training samples per epoch, of one fold.
         folds: runs of the same plan, as in k-fold cross-validation.
         options: ranked; the first one is chosen.
-        timeline: of the chosen option and one fold, from the start of the run.
+        evaluations, saves: of the chosen option and one fold, after which epochs, as ranges;
+            stop rules decide after each evaluation.
+        timeline: when those are expected, from the start of the run, its last epoch included; of
+            many moments some, between which ``records.moments`` interpolates, and all at which a
+            stop rule may end the run.
         prices: of the parts that the timeline is the sum of.
         min_epochs: fewer, at the reference batch, are not worth running.
         metric: that stop rules watch.
@@ -405,6 +410,8 @@ class Plan:
     max_epochs: int | None
     objective: str
     options: tuple[Option, ...]
+    evaluations: tuple[EpochRange, ...]
+    saves: tuple[EpochRange, ...]
     timeline: tuple[Checkpoint, ...]
     prices: UnitPrices
     metric: str
@@ -434,6 +441,8 @@ class Plan:
         epochs = [checkpoint.epoch for checkpoint in self.timeline]
         in_order = all(a < b for a, b in pairwise(epochs))
         require(in_order, "the epochs of a timeline must increase")
+        require_increasing(self.evaluations)
+        require_increasing(self.saves)
 
     @property
     def chosen(self) -> Option:
@@ -449,9 +458,11 @@ class Plan:
         at_this_batch = ceil(self.min_epochs / (self.chosen.efficiency or 1.0) - 1e-9)
         return min(at_this_batch, self.chosen.epochs)
 
-    def epochs_of(self, action: Action) -> tuple[int, ...]:
+    def epochs_of(self, action: Action) -> EpochSequence:
         """The epochs after which something is done."""
-        return tuple(c.epoch for c in self.timeline if action in c.actions)
+        if action == "decide" and not self.stop_rules:
+            return EpochSequence(())
+        return EpochSequence(self.saves if action == "save" else self.evaluations)
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON.

@@ -102,6 +102,8 @@ def unplanned(
         max_epochs=None,
         objective="",
         options=(chosen,),
+        evaluations=(),
+        saves=(),
         timeline=(),
         prices=unknown,
         metric="",

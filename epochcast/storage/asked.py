@@ -22,7 +22,6 @@ from epochcast.storage.store import Store
 
 FILE = "asked.json"
 EXAMPLE_EPOCHS, EXAMPLE_STEPS = 10, 1000  # of the run that is priced where nobody asked for one
-MOST_MOMENTS = 20_000  # of a plan's timeline: a document of more takes seconds to write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class Asked:
     Attributes:
         device: its key.
         questions: to be priced; empty where a plan was asked for.
-        plan: the answer; None where questions were asked, or it is too long to be kept.
+        plan: the answer; None where questions were asked.
     """
 
     schema: int = SCHEMA
@@ -56,8 +55,7 @@ def note_questions(store: Store, model: CostModel, questions: Sequence[Question]
 
 def note_plan(store: Store, plan: Plan) -> None:
     """Remember a plan that was made; where the store's folder cannot be written, nothing is."""
-    kept = plan if len(plan.timeline) <= MOST_MOMENTS else None
-    _note(store, Asked(workload=plan.workload, device=plan.device.key, plan=kept))
+    _note(store, Asked(workload=plan.workload, device=plan.device.key, plan=plan))
 
 
 def _note(store: Store, asked: Asked) -> None:

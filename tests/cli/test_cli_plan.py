@@ -189,7 +189,11 @@ def test_every_wish_reaches_the_planner(probed: Path) -> None:
     assert found.chosen.learning_rate_factor == pytest.approx(ratio**0.5)
     assert Path("plan.svg").read_text(encoding="utf-8").startswith("<?xml")
     folds = planned("--epochs 4 --folds 5 --eval-every rungs --save-every 0 --mtbf 3h")
-    assert (folds.folds, folds.epochs_of("evaluate"), folds.epochs_of("save")) == (5, (1, 3, 4), ())
+    assert (folds.folds, tuple(folds.epochs_of("evaluate")), tuple(folds.epochs_of("save"))) == (
+        5,
+        (1, 3, 4),
+        (),
+    )
     free = planned("--epochs 4 --batch-size free --noise-scale 300")
     assert len({o.global_batch for o in free.options}) > 1
 

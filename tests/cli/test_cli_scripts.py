@@ -125,8 +125,7 @@ def test_predict_prices_what_the_script_does(probed: Probed) -> None:
 
 def test_plan_evaluates_and_saves_as_the_script_does(probed: Probed) -> None:
     plan = probed.answer("plan", "--epochs", "4")
-    actions = [action for moment in plan["timeline"] for action in moment["actions"]]
-    assert actions.count("evaluate") == actions.count("save") == 4
+    assert plan["evaluations"] == plan["saves"] == [{"first": 1, "last": 4, "every": 1}]
     assert len(plan["options"]) == 1  # a script accumulates as it does
 
 

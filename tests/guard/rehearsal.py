@@ -11,6 +11,7 @@ from epochcast.guard.forecast import Forecast
 from epochcast.guard.guard import Guard
 from epochcast.guard.metrics import MetricState
 from epochcast.guard.run_state import Epoch, Ledger, RunState
+from epochcast.planning.cadence import Every
 from epochcast.records import (
     Budget,
     Checkpoint,
@@ -92,11 +93,6 @@ def make_plan(
             epoch=e,
             seconds=epoch.scaled(e),
             money=None,
-            actions=tuple(
-                name
-                for name, every in (("evaluate", evaluate_every), ("save", save_every))
-                if every and (e % every == 0 or e == epochs)
-            ),
         )
         for e in range(1, epochs + 1)
     )
@@ -111,6 +107,8 @@ def make_plan(
         max_epochs=None,
         objective="time",
         options=(option,),
+        evaluations=Every(evaluate_every).epochs(epochs).ranges,
+        saves=Every(save_every).epochs(epochs).ranges,
         timeline=timeline,
         prices=UnitPrices(
             startup=nothing,

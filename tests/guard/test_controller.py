@@ -287,10 +287,25 @@ def test_it_begins_as_the_plan() -> None:
     plan = make_plan(epochs=10, evaluate_every=3, save_every=4)
     found = Schedule.of_plan(plan)
     epochs = range(1, 11)
-    assert tuple(e for e in epochs if found.evaluates(e, 10)) == plan.epochs_of("evaluate")
-    assert tuple(e for e in epochs if saves(found, e, 0, 1, 1, 1)) == plan.epochs_of("save")
+    assert tuple(e for e in epochs if found.evaluates(e, 10)) == tuple(plan.epochs_of("evaluate"))
+    assert tuple(e for e in epochs if saves(found, e, 0, 1, 1, 1)) == tuple(plan.epochs_of("save"))
     assert found.evaluations_between(0, 10) == len(plan.epochs_of("evaluate"))
     assert found.saves_between(0, 10) == len(plan.epochs_of("save"))
+
+
+@given(st.integers(1, 60), st.integers(0, 9), st.integers(1, 9), st.integers(1, 60))
+def test_what_is_planned_is_counted_as_if_it_were_listed(
+    last: int, evaluate_every: int, save_every: int, end: int
+) -> None:
+    found, end = (
+        schedule(epochs=last, evaluate_every=evaluate_every, save_every=save_every),
+        min(end, last),
+    )
+    listed = {e for e in range(1, last + 1) if evaluate_every and e % evaluate_every == 0}
+    due = listed | ({last, end} if evaluate_every else set())
+    assert {e for e in range(1, end + 1) if found.evaluates(e, end)} == {e for e in due if e <= end}
+    for done in range(end):
+        assert found.evaluations_between(done, end) == sum(done < e <= end for e in due)
 
 
 def test_a_shorter_end_is_evaluated_and_saved() -> None:

@@ -63,10 +63,9 @@ def test_a_plan_costs_what_is_predicted_and_saves_as_the_script_does(
 ) -> None:
     model = model_of(**costs)
     found = plan(model, epochs=10)
-    actions = [action for moment in found.timeline for action in moment.actions]
     every = int(costs.get("save_every", 1))
-    assert actions.count("save") == (10 // every if every else 0)
-    assert actions.count("evaluate") == 10
+    assert len(found.epochs_of("save")) == (10 // every if every else 0)
+    assert len(found.epochs_of("evaluate")) == 10
     predicted = model.predict(epochs=10, batch_size=found.chosen.config.batch_size)
     assert found.chosen.seconds.p50 == pytest.approx(predicted.total_seconds.p50, rel=0.01)
 

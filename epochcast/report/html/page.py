@@ -17,6 +17,7 @@ from epochcast import __version__
 from epochcast.errors import UsageError
 from epochcast.records import Estimate, Plan, Quantiles, Warning_
 from epochcast.records.documents import write_atomic
+from epochcast.records.moments import moments_of
 from epochcast.report.html.contents import Contents
 from epochcast.report.plots.comparison import followed_pictures, probed_pictures
 from epochcast.report.plots.following import draw_run
@@ -255,7 +256,7 @@ def _alternatives(contents: Contents) -> Markup:
         "In numbers",
         table(totals_table(plan), "What the run takes"),
         options,
-        table(moments, f"When what happens: {shown} of {len(plan.timeline):,} moments"),
+        table(moments, f"When what happens: {shown} of {len(moments_of(plan)):,} moments"),
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from epochcast.planning.limits import meter_of
-from epochcast.records import Checkpoint, Plan, Quantiles
+from epochcast.records import Action, Checkpoint, Plan, Quantiles
 from epochcast.report.plots.pictures import (
     BLUE,
     DASHED,
@@ -100,8 +100,9 @@ class MarkRow:
 
 def _rows(plan: Plan) -> list[MarkRow]:
     rows = []
-    for action, color in (("evaluate", INK), ("save", ORANGE)):
-        epochs = [c.epoch for c in plan.timeline if action in c.actions]
+    marks: dict[Action, str] = {"evaluate": INK, "save": ORANGE}
+    for action, color in marks.items():
+        epochs = plan.epochs_of(action)
         count = "once" if len(epochs) == 1 else f"{len(epochs):,} times"
         rows.append(MarkRow(action, color, epochs, [1.0] * len(epochs), count))
     stops = {c.epoch: c.stop_probability for c in plan.timeline[:-1] if c.stop_probability}
@@ -122,7 +123,7 @@ def _draw_strip(axes: Axes, rows: Sequence[MarkRow]) -> None:
             )
         else:
             tops = [position + 0.7 * height for height in row.heights]
-            axes.vlines(row.epochs, position, tops, color=row.color, linewidth=1.2)
+            axes.vlines(tuple(row.epochs), position, tops, color=row.color, linewidth=1.2)
         axes.annotate(
             row.total,
             (1.01, position + 0.35),

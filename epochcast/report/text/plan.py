@@ -10,6 +10,7 @@ Timeline                             when it evaluates, saves and decides
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -30,6 +31,7 @@ from epochcast.records import (
     RateRule,
     StopRule,
 )
+from epochcast.records.moments import actions_at, checkpoint_at, moments_of
 from epochcast.report.text.layout import fitting, maybe, plain_table, say
 from epochcast.report.text.warnings import warning_text
 from epochcast.units import (
@@ -42,7 +44,7 @@ from epochcast.units import (
     format_seconds,
 )
 
-ROWS = 16  # of a timeline for people; all are in the JSON document
+ROWS = 16  # of a timeline for people; the JSON document has the ranges of all
 EXACT = 10_000  # epochs; more are rounded to three figures
 LIMIT_FORMS: Mapping[str, Callable[[float], str]] = {
     "deadline": format_seconds,
@@ -124,7 +126,7 @@ def _print_tables(console: Console, title: str, tables: Sequence[Table]) -> None
 
 
 def _timeline_title(plan: Plan, shown: int) -> str:
-    count = len(plan.timeline)
+    count = len(moments_of(plan))
     one = " of one fold" if plan.folds > 1 else ""
     some = f", {shown} of {count:,} moments; --json has all of them" if count > shown else ""
     return f"Timeline{one}{some}"
@@ -237,10 +239,10 @@ def _parts_line(plan: Plan) -> str:
     many = plan.segment_steps
     whole = "An epoch" if many is None else _capital(format_number_of(many, "step"))
     parts = {whole: plan.prices.epoch.p50}
-    for name, action in (("an evaluation", "evaluate"), ("a save", "save")):
-        price = plan.prices.evaluation if action == "evaluate" else plan.prices.save
-        if any(action in c.actions for c in plan.timeline):
-            parts[name] = price.p50
+    if plan.evaluations:
+        parts["an evaluation"] = plan.prices.evaluation.p50
+    if plan.saves:
+        parts["a save"] = plan.prices.save.p50
     listed = [f"{name} {format_seconds(seconds)}" for name, seconds in parts.items()]
     return f"{_listed(listed)}, after a start of {format_seconds(plan.prices.startup.p50)} (P50)."
 
@@ -473,7 +475,7 @@ def _carbon(grams: float) -> str:
 
 def timeline_tables(plan: Plan, width: int) -> list[Table]:
     """When what happens; ``ROWS`` moments of many."""
-    shown = [plan.timeline[position] for position in _worth_showing(plan.timeline)]
+    shown = [checkpoint_at(plan, epoch) for epoch in _worth_showing(plan)]
     cells = {name: [form(c) for c in shown] for name, form in _timeline_columns(plan).items()}
     return fitting(cells, width, left=("what happens",))
 
@@ -488,7 +490,7 @@ def _timeline_columns(plan: Plan) -> dict[str, Callable[[Checkpoint], str]]:
     }
     if priced:
         forms["cost P50"] = lambda c: maybe(format_money, c.money)
-    forms["what happens"] = lambda c: ", ".join(c.actions)
+    forms["what happens"] = lambda c: ", ".join(actions_at(plan, c.epoch))
     if all(c.stop_probability is None for c in plan.timeline):
         return forms
     forms["gets here"] = lambda c: maybe(format_percent, c.reach_probability)
@@ -500,14 +502,15 @@ def _timeline_columns(plan: Plan) -> dict[str, Callable[[Checkpoint], str]]:
     return forms
 
 
-def _worth_showing(timeline: Sequence[Checkpoint]) -> list[int]:
-    """Positions of at most ``ROWS`` moments: both ends, likely stops, and some in between."""
-    last = len(timeline) - 1
+def _worth_showing(plan: Plan) -> list[int]:
+    """At most ``ROWS`` moments: both ends, likely stops, and some in between."""
+    moments = moments_of(plan)
+    last = len(moments) - 1
     if last < ROWS:
-        return list(range(last + 1))
+        return moments
     chosen = {0, 1, last}
-    likely = sorted(range(last), key=lambda i: -(timeline[i].stop_probability or 0.0))
-    chosen |= {i for i in likely[: ROWS // 2] if timeline[i].stop_probability}
+    likely = sorted(plan.timeline[:-1], key=lambda c: -(c.stop_probability or 0.0))[: ROWS // 2]
+    chosen |= {bisect_left(moments, c.epoch) for c in likely if c.stop_probability}
     steps = ROWS - len(chosen)
     chosen |= {round(last * (k + 1) / (steps + 1)) for k in range(steps)}
-    return sorted(chosen)
+    return [moments[position] for position in sorted(chosen)]

@@ -20,6 +20,7 @@ from epochcast.records import (
     Quantiles,
     StopRule,
 )
+from epochcast.records.moments import moments_of
 from epochcast.report.text import plan as r
 from epochcast.report.text.layout import filled
 from epochcast.report.text.plan import ROWS, _worth_showing, options_tables
@@ -76,7 +77,7 @@ def test_a_full_plan_says_everything() -> None:
         "gets here",
         "time saved",
         "money saved",
-        f"Timeline, {len(_worth_showing(FULL.timeline))} of",
+        f"Timeline, {len(_worth_showing(FULL))} of",
         "moments; --json has all of them",
         "That ends the run early with a probability of",
     ):
@@ -155,10 +156,10 @@ def test_a_column_that_says_the_same_in_every_row_is_left_out() -> None:
 
 
 def test_long_timelines_keep_both_ends_and_likely_stops() -> None:
-    positions = _worth_showing(FULL.timeline)
-    likely = max(range(len(FULL.timeline)), key=lambda i: FULL.timeline[i].stop_probability or 0)
-    assert len(positions) <= ROWS < len(FULL.timeline)
-    assert {0, likely, len(FULL.timeline) - 1} <= set(positions)
+    shown, moments = _worth_showing(FULL), moments_of(FULL)
+    likely = max(FULL.timeline, key=lambda c: c.stop_probability or 0)
+    assert len(shown) <= ROWS < len(moments)
+    assert {moments[0], likely.epoch, moments[-1]} <= set(shown) <= set(moments)
 
 
 def test_every_rule_has_words() -> None:
