@@ -304,6 +304,7 @@ def kind_name(kind: str) -> str:
         "workspace": "workspaces",
         "temporary": "temporaries",
         "other": "temporaries",
+        "kept": "kept between steps",
     }.get(kind, kind)
 
 

@@ -22,6 +22,7 @@ BlockKind = Literal[
     "activation",
     "gradient",
     "other",
+    "kept",
     "workspace",
     "temporary",
 ]
@@ -35,8 +36,9 @@ class Timeline:
         block_bytes: size of each block (storage), in the order they appear.
         block_kinds: what each block is for. ``"activation"`` is made in the forward pass,
             ``"gradient"`` becomes a parameter's gradient, ``"other"`` is any other tensor. Only of
-            a device's sequence: ``"workspace"`` is kept by a library for good, ``"temporary"`` is
-            what a kernel takes inside itself.
+            a device's sequence: ``"kept"`` was made in an earlier step and is no state of an
+            optimizer's, as averages of the weights, ``"workspace"`` is kept by a library for good,
+            ``"temporary"`` is what a kernel takes inside itself.
         block_operators: position in ``operators`` of the operator that made the block; −1 for
             blocks that were there before the step.
         block_modules: position in ``modules`` of the module it was made in, likewise.

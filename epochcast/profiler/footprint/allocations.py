@@ -97,6 +97,18 @@ class Allocations:
             self._kinds[block] = kind
         return sum(self._bytes[block] for block in blocks)
 
+    def relabel_kept(self, first: int) -> None:
+        """Say that what was made from a block on and is there still, for no purpose that is known,
+        is kept for later steps: averages of the weights, say."""
+        for _, block in self._alive.values():
+            if block >= first and self._kinds[block] in ("activation", "other"):
+                self._kinds[block] = "kept"
+
+    @property
+    def next_block(self) -> int:
+        """Number of the block that will be made next."""
+        return len(self._bytes)
+
     def alive_bytes(self, kind: BlockKind) -> int:
         """Bytes of the blocks of a kind that are there now."""
         alive = (block for _, block in self._alive.values())

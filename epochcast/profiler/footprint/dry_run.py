@@ -29,6 +29,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from epochcast.errors import DryRunError, WorkloadError
+from epochcast.profiler.footprint.deep_copies import cloning
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step, with_evaluation
 from epochcast.profiler.loop import (
@@ -177,7 +178,7 @@ class Simulation:
         if not self.fake_build:
             yield
             return
-        with self.mode, Building(self.mode):
+        with self.mode, Building(self.mode), cloning():
             yield
 
     @contextmanager

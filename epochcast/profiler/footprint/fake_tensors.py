@@ -47,6 +47,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only
 
 from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.deep_copies import cloning
 from epochcast.profiler.footprint.missing_rules import MISSING_RULES
 from epochcast.profiler.workload import Workload
 
@@ -114,6 +115,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack.callback(_foreach_supported_types.remove, FakeTensor)
             _foreach_supported_types.append(FakeTensor)  # clipping goes by lists of real tensors
             stack.enter_context(self._reading_items())
+            stack.enter_context(cloning())
             stack.enter_context(self._mode)
             stack.enter_context(self)
             yield

@@ -5,7 +5,8 @@ the operator's arguments and return what its kernel would, empty.
 
 Sources: aten/src/ATen/native/cuda/LossCTC.cu (``ctc_loss_gpu_template``),
 native/cudnn/LossCTC.cpp (``_use_cudnn_ctc_loss``), native/cuda/MultiMarginLoss.cu,
-MultiLabelMarginCriterion.cu, native/GroupedMMUtils.h (``create_grouped_gemm_output_tensor``).
+MultiLabelMarginCriterion.cu, native/GroupedMMUtils.h (``create_grouped_gemm_output_tensor``),
+native/cuda/RNN.cu (``_thnn_fused_gru_cell_cuda``, ``_thnn_fused_gru_cell_backward_cuda``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ aten = torch.ops.aten
 
 _ALIGNED = 16  # bytes, to which rows of a grouped product are padded
 _NO_REDUCTION = 0
+_GRU_GATES, _GRU_KEPT = 3, 5  # times the hidden size; what the cell keeps for its backward pass
 
 
 def _ctc_loss(log_probs: Tensor, targets: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -111,6 +113,27 @@ def _grouped_mm(
     return a.new_empty_strided(shape, [*strides, 1], dtype=dtype)
 
 
+def _gru_cell(_: Tensor, __: Tensor, hx: Tensor, *___: Any, **____: Any) -> tuple[Tensor, Tensor]:
+    """The next state, and what the backward pass needs."""
+    kept = hx.new_empty(hx.shape[0], _GRU_KEPT * hx.shape[1])
+    return torch.empty_like(hx, memory_format=torch.contiguous_format), kept
+
+
+def _gru_cell_backward(grad: Tensor, kept: Tensor, has_bias: bool) -> tuple[Tensor | None, ...]:
+    """Gradients of both products, the state and, where there are any, both biases.
+
+    Args:
+        grad: of the next state.
+        kept: by the forward pass.
+        has_bias: whether it adds biases.
+    """
+    hidden = _GRU_GATES * (kept.shape[1] // _GRU_KEPT)
+    gates = [kept.new_empty(kept.shape[0], hidden) for _ in range(2)]
+    biases = [kept.new_empty(hidden) if has_bias else None for _ in range(2)]
+    state = torch.empty_like(grad, memory_format=torch.contiguous_format)
+    return *gates, state, *biases
+
+
 MISSING_RULES: dict[Any, Callable[..., Any]] = {
     aten._ctc_loss.default: _ctc_loss,
     aten._ctc_loss.Tensor: _ctc_loss,
@@ -120,6 +143,8 @@ MISSING_RULES: dict[Any, Callable[..., Any]] = {
     aten._cudnn_ctc_loss.Tensor: _cudnn_ctc_loss,
     aten._ctc_loss_backward.default: _like_inputs,
     aten._ctc_loss_backward.Tensor: _like_inputs,
+    aten._thnn_fused_gru_cell.default: _gru_cell,
+    aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
     aten.multi_margin_loss.default: _margin_loss,
     aten.multi_margin_loss_backward.default: _like_inputs,
     aten.multilabel_margin_loss_forward.default: _multilabel_margin_loss,

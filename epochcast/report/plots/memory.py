@@ -36,6 +36,7 @@ ORDER = (  # from below: what is always there first
     "parameters",
     "buffers",
     "optimizer states",
+    "kept between steps",
     "gradients",
     "inputs",
     "activations",
@@ -45,7 +46,7 @@ ORDER = (  # from below: what is always there first
 COLOURS = dict(
     zip(
         ORDER,
-        (PALETTE[0], "#999999", PALETTE[5], PALETTE[2], "#F0E442", *PALETTE[4:5]),
+        (PALETTE[0], "#999999", PALETTE[5], "#666666", PALETTE[2], "#F0E442", *PALETTE[4:5]),
         strict=False,
     )
 ) | {"temporaries": PALETTE[1], "workspaces": PALETTE[3]}

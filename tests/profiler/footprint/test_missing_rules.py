@@ -61,6 +61,18 @@ def test_results_lie_as_the_kernels_have_them(name) -> None:
     assert layouts(found) == layouts(func(*args))
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_the_fused_cell_of_a_gru_which_cuda_alone_has(has_bias) -> None:
+    state = torch.zeros(4, 8)
+    gates = torch.zeros(4, 24)
+    after, kept = MISSING_RULES[aten._thnn_fused_gru_cell.default](gates, gates, state)
+    assert (after.shape, kept.shape) == (state.shape, (4, 40))
+    gradients = MISSING_RULES[aten._thnn_fused_gru_cell_backward.default](after, kept, has_bias)
+    biases = [(24,), (24,)] if has_bias else [None, None]
+    expected = [gates.shape, gates.shape, state.shape, *biases]
+    assert [None if g is None else g.shape for g in gradients] == expected
+
+
 def test_cudnns_ctc_loss_is_for_targets_in_a_row_on_the_cpu() -> None:
     rule = MISSING_RULES[aten._use_cudnn_ctc_loss.Tensor]
     on_device = LOG_PROBS.to("meta")

@@ -244,14 +244,17 @@ class _Followed(Simulation):
             blocks.relabel([p.grad for p in parameters if p.grad is not None], "gradient")
             if micro_step == loop.config.accumulation - 1:
                 self._begin("update", step)
+                first = blocks.next_block
                 loop.update()
                 blocks.relabel(self._states(loop), "optimizer")
+                blocks.relabel_kept(first)
             del given
 
     def _own_step(self, loop: TrainingLoop, batch: Any, step: int) -> None:
         """Calls of the workload's own step until each optimizer was stepped; what comes before and
         between updates, backward passes too, goes by the name of "forward"."""
         blocks, parameters = self.watcher.blocks, loop.parameters()
+        first = blocks.next_block
 
         def begin_update(_: object) -> None:
             blocks.relabel([p.grad for p in parameters if p.grad is not None], "gradient")
@@ -271,6 +274,8 @@ class _Followed(Simulation):
         with around_updates(loop.optimizers, begin_update, end_update):
             if not until_all_updated(loop.optimizers, repeat(None), call):
                 raise DryRunError(NEVER_UPDATED)
+        blocks.relabel([p.grad for p in parameters if p.grad is not None], "gradient")
+        blocks.relabel_kept(first)
 
     def _states(self, loop: TrainingLoop) -> list[torch.Tensor]:
         states = optimizer_tensors(loop.optimizers)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 import traceback
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -159,6 +160,45 @@ def mlp_by_itself():
     return replace(work, loss=None, train_step=train_step)
 
 
+class Averaging:
+    """Makes a copy of a model's weights at the first update, and keeps an average of them in it."""
+
+    def __init__(self):
+        self.average = None
+
+    def __call__(self, model):
+        if self.average is None:
+            self.average = deepcopy(model).requires_grad_(False)
+        for mine, theirs in zip(self.average.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs.detach(), 0.01)
+
+
+def averaged_by_itself():
+    work, average = mlp(), Averaging()
+
+    def train_step(batch):
+        functional.cross_entropy(work.model(batch[0]), batch[1]).backward()
+        work.optimizer.step()
+        average(work.model)
+
+    return replace(work, loss=None, train_step=train_step)
+
+
+def cell():
+    """Steps of a GRU's cell, one by one."""
+    cell = nn.GRUCell(64, 32)
+
+    def loss(cell, batch):
+        state = cell(batch[0])
+        return cell(batch[0], state).sum()
+
+    return replace(mlp(), model=cell, loss=None, forward=loss, optimizer=_adam(cell))
+
+
+def _adam(model):
+    return torch.optim.Adam(model.parameters())
+
+
 def classifier(batch, length, classes, *sizes):
     tokens, width, layers, heads, hidden, dropout = sizes
     model = Classifier(tokens, width, layers, heads, hidden, dropout, length, classes)
@@ -255,6 +295,9 @@ CASES = {
     "mlp": _workload(mlp),
     "mlp on cpu": _workload(mlp, source="cpu"),
     "mlp by itself": _workload(mlp_by_itself),
+    "mlp averaged": _workload(lambda: mlp(after_update=Averaging())),
+    "mlp averaged by itself": _workload(averaged_by_itself),
+    "gru cell": _workload(cell),
     "mlp accumulated": _workload(partial(mlp, accumulation=2)),
     "mlp fp16": _workload(partial(mlp, precision="fp16")),
     "mlp compiled": _workload(partial(mlp, compile=True)),

@@ -52,6 +52,33 @@ def test_a_step_of_ones_own_allocates_what_the_same_one_made_here_does(followed)
     assert [m.moment for m in own.marks if m.step == 2] == ["batch", "forward", "update", "forward"]
 
 
+@pytest.mark.parametrize("name", ["mlp averaged", "mlp averaged by itself"])
+def test_averages_of_the_weights_are_kept_between_steps(followed, name):
+    sequence, plain = followed(name), followed("mlp")
+    parameters = total(plain, "parameter")
+    assert total(sequence, "kept") == parameters
+    assert total(plain, "kept") == 0
+    for kind in ("parameter", "optimizer", "input"):
+        assert total(sequence, kind) == total(plain, kind)
+
+
+def test_cells_of_a_gru_are_one_kernel_that_keeps_five_times_its_state(followed):
+    sequence = followed("gru cell")
+    assert (sequence.source, sequence.remarks) == ("device", ())
+    cells = [
+        n
+        for n, name in enumerate(sequence.operators)
+        if name == "aten._thnn_fused_gru_cell.default"
+    ]
+    sizes = [
+        size
+        for size, by in zip(sequence.block_bytes, sequence.block_operators, strict=True)
+        if by in cells
+    ]
+    state = 32 * 32 * 4
+    assert sorted(sizes) == sorted(2 * 2 * [state, 5 * state])  # two cells in each of two steps
+
+
 def test_a_mask_of_dropout_is_one_byte(followed):
     """Linear, ReLU, dropout and its mask, linear, log-softmax, loss and the sum of weights."""
     expected = 3 * 32 * 128 * 4 + 32 * 128 + 2 * 32 * 10 * 4 + 2 * 4
