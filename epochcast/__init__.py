@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         RunConfig,
         Summary,
     )
+    from epochcast.storage.power import measured_power
     from epochcast.storage.query import fitted_model
     from epochcast.storage.store import Store
     from epochcast.storage.transfer import transfer
@@ -126,6 +127,7 @@ _HOMES = {
     "fit_batch": "api.memory",
     "fitted_model": "storage.query",
     "follow": "integrations.plain",
+    "measured_power": "storage.power",
     "plan": "planning.planner",
     "probe": "api.probe",
     "probe_script": "api.probe",
@@ -188,6 +190,7 @@ __all__ = [
     "fitted_model",
     "follow",
     "integrations",
+    "measured_power",
     "plan",
     "probe",
     "probe_script",

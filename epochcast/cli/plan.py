@@ -44,7 +44,7 @@ from epochcast.cli.plan_request import (
     read_mtbf,
     read_stop,
 )
-from epochcast.errors import DoesNotFit, UsageError
+from epochcast.errors import DoesNotFit, PredictionError, UsageError
 from epochcast.planning.batch import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -235,12 +235,13 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 @click.option(
     "--watts",
     metavar="POWER|measured",
-    help="One device draws so much power, '300W'; 'measured' is what probes drew.",
+    help="One device draws so much power, '300W'; 'measured' is what probes drew. Default: what "
+    "the device counted, where it did.",
 )
 @click.option(
     "--carbon-per-kwh",
     type=POSITIVE_AMOUNT,
-    help="A kWh emits so many grams of CO₂. Needs --watts.",
+    help="A kWh emits so many grams of CO₂. Needs a power, as --energy does.",
 )
 @click.option(
     "--memory", type=BYTES, help="Fill at most so much memory of one device. Default: what it has."
@@ -480,7 +481,7 @@ def _plan_on(
     model, notes = _model(workload, device, model_file, store)
     asked = dict(options)
     asked["price_per_hour"] = price_on(options["price_per_hour"], model.device)
-    asked["watts"] = _watts(options["watts"], workload, device, store)
+    asked |= _power(options["watts"], where)
     budget = budget_of(asked, datetime.now())
     asked["epochs"] = epochs_of(asked)
     asked["noise_scale"], more = _noise_scale(asked, workload, device, store)
@@ -574,16 +575,28 @@ def _noise_scale(
     return noise_scale(found), notes
 
 
-def _watts(
-    text: str | None, workload: str | None, device: str | None, store: str | None
-) -> float | None:
-    """Of one device, as given or as measured."""
-    if text != "measured":
-        return None if text is None else units.parse_power(text)
-    from epochcast.storage.query import measured_watts
+def _power(text: str | None, where: _Where) -> dict[str, Any]:
+    """What one device draws, as given; else as its own counter said of each configuration.
 
-    with reading(store) as archive:
-        return measured_watts(archive, workload, device)
+    A sensor's last readings are taken only where they are asked for.
+    """
+    unknown: dict[str, Any] = {"watts": None, "watts_spread": 0.0, "powers": ()}
+    if text not in (None, "measured"):
+        return unknown | {"watts": units.parse_power(str(text))}
+    if text is None and where.model_file:  # of which the store may know nothing
+        return unknown
+    from epochcast.storage.power import measured_power
+
+    try:
+        with reading(where.store) as archive:
+            found = measured_power(archive, where.workload, where.device)
+    except PredictionError:
+        if text is None:
+            return unknown
+        raise
+    if text is None and not found.powers:
+        return unknown
+    return {"watts": found.watts, "watts_spread": found.spread, "powers": found.powers}
 
 
 def _number(option: str, text: str | None) -> float | None:

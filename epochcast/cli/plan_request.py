@@ -57,6 +57,7 @@ def budget_of(options: dict[str, Any], now: datetime) -> Budget:
             price_per_hour=options["price_per_hour"],
             fixed_cost=options["fixed_cost"],
             watts=options["watts"],
+            watts_spread=options["watts_spread"],
             carbon_per_kwh=options["carbon_per_kwh"],
             spent_seconds=max(0.0, spent),
             counted_from=options["counted_from"][0],
@@ -190,6 +191,7 @@ NAMED_ALIKE = (  # options that ``ec.plan`` takes as they are
     "restart_seconds",
     "spot_price_per_hour",
     "spot_mtbf_seconds",
+    "powers",
 )
 
 

@@ -15,6 +15,7 @@ Pure functions of records: the planner asks them draw by draw, the guard and the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ import numpy as np
 
 from epochcast.costmodel.epoch import price_of_a_second
 from epochcast.costmodel.features import Array
-from epochcast.records import Budget, LimitName, Plan
+from epochcast.records import Budget, LimitName, Plan, Power, RunConfig
 
 KWH = 3.6e6  # joules
 
@@ -39,6 +40,25 @@ def share_of_fold(budget: Budget, folds: int) -> Budget:
     amounts = {name: getattr(budget, name) for name in shared}
     parts: dict[str, Any] = {n: None if x is None else x / folds for n, x in amounts.items()}
     return replace(budget, **parts)
+
+
+def at_power(budget: Budget, config: RunConfig, powers: Sequence[Power]) -> Budget:
+    """The budget with what a device draws in a configuration that was measured, else as it is.
+
+    Args:
+        budget: its own power is that of any other configuration.
+        config: in which the run is.
+        powers: what was measured.
+    """
+    for power in powers:
+        if _draws(power.config) == _draws(config):
+            return replace(budget, watts=power.watts, watts_spread=power.spread)
+    return budget
+
+
+def _draws(config: RunConfig) -> RunConfig:
+    """The configuration as far as it decides the power."""
+    return replace(config, accumulation=1, nodes=1, drop_last=False, eval_batch_size=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from epochcast.costmodel.remarks import configuration_warnings, endless_epoch
 from epochcast.planning.evaluation import EvaluatedCandidate
+from epochcast.planning.limits import at_power
 from epochcast.planning.pricing import Job, memory_limit
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.shortfall import enough, failure_notes
@@ -64,6 +65,8 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     found += _disk_notes(chosen) + failure_notes(chosen) + _segment_notes(chosen)
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
         found.append(_note("carbon-without-watts"))
+    if request.powers and at_power(chosen.budget, chosen.config, request.powers) is chosen.budget:
+        found.append(_note("power-of-others"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(_note("no-checks"))
     found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))

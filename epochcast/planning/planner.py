@@ -33,8 +33,9 @@ from epochcast.planning.evaluation import (
     option_of,
     unit_prices_of,
 )
+from epochcast.planning.limits import at_power
 from epochcast.planning.notes import notes
-from epochcast.planning.pricing import Job, candidates, fold_samples, price, shortlist
+from epochcast.planning.pricing import Job, PriceList, candidates, fold_samples, price, shortlist
 from epochcast.planning.request import LONGEST, Objective, PlanRequest, progress, request_from
 from epochcast.planning.shortfall import nearest, why_endless
 from epochcast.planning.simulation import DRAWS
@@ -47,6 +48,7 @@ from epochcast.records import (
     Option,
     Outlook,
     Plan,
+    Power,
     SizeValue,
     SpotOffer,
 )
@@ -95,6 +97,7 @@ def plan(
     reference_batch: int | None = None,
     optimizer: str | None = None,
     objective: Literal["time", "money", "memory"] | Objective = "time",
+    powers: Power | Sequence[Power] = (),
     seed: int = 0,
 ) -> Plan:
     """What to run within a budget, decided before the run.
@@ -147,6 +150,8 @@ def plan(
             one of ``batch_sizes``, else as probed.
         optimizer: by name, like ``"adamw"``; decides how the learning rate follows the batch.
         objective: what to save among options with equal progress.
+        powers: that one device draws in configurations that were measured, as of
+            ``measured_power``; the watts of the budget are those of any other.
         seed: of the random draws; the same question with the same seed has the same answer.
 
     Raises:
@@ -186,6 +191,7 @@ def plan(
         reference_batch=reference_batch,
         optimizer=optimizer,
         objective=objective,
+        powers=powers,
         seed=seed,
     )
     budget = budget or Budget()
@@ -213,11 +219,19 @@ def _ranked(
     for unprobed in (False, True):
         priced = price(job, candidates(job, request, unprobed))
         shortlisted = shortlist(priced, budget, request)
-        evaluations = [EvaluatedCandidate(priced, int(i), budget, request) for i in shortlisted]
+        evaluations = [_evaluated(priced, int(i), budget, request) for i in shortlisted]
         fitting = [(a, option_of(a)) for a in evaluations if a.fits]
         if fitting:
             return sorted(fitting, key=lambda found: request.objective.key(found[1]))
     raise nearest(evaluations)
+
+
+def _evaluated(
+    priced: PriceList, position: int, budget: Budget, request: PlanRequest
+) -> EvaluatedCandidate:
+    """A candidate at its own power."""
+    own = at_power(budget, priced.config(position), request.powers)
+    return EvaluatedCandidate(priced, position, own, request)
 
 
 def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:

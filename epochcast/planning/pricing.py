@@ -17,7 +17,7 @@ by one device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from statistics import NormalDist
@@ -38,9 +38,9 @@ from epochcast.costmodel.surface import Surface, join
 from epochcast.costmodel.worlds import nodes_of
 from epochcast.errors import UsageError
 from epochcast.planning.batch import efficiency
-from epochcast.planning.limits import Meter
+from epochcast.planning.limits import Meter, at_power
 from epochcast.planning.request import PlanRequest
-from epochcast.records import Budget, Frequency, RunConfig
+from epochcast.records import Budget, Frequency, Power, RunConfig
 
 LOOKED_UP = 6  # batch sizes at which the growth with the devices is computed
 GRADIENT_BYTES = 4  # of one parameter, averaged in fp32 as DistributedDataParallel does
@@ -525,7 +525,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
     if isinstance(request.evaluate, int) and request.evaluate > 0:
         epoch = epoch + prices.evaluation / request.evaluate
     limits = _epochs_limits(prices, request)
-    room = _seconds_allowed(prices, budget) / request.folds - prices.startup
+    room = _seconds_allowed(prices, budget, request.powers) / request.folds - prices.startup
     epochs = np.clip(np.floor(room / epoch), 0, limits)
     worth = limits if request.epochs_limit else 1 / efficiencies
     least = np.ceil((request.min_epochs or 0) / efficiencies - 1e-9).clip(min=1)
@@ -546,9 +546,17 @@ def _epochs_limits(prices: PriceList, request: PlanRequest) -> Array:
     return np.ceil(epochs / _efficiencies(prices, request) - 1e-9)
 
 
-def _seconds_allowed(prices: PriceList, budget: Budget) -> Array:
+def _seconds_allowed(prices: PriceList, budget: Budget, powers: Sequence[Power]) -> Array:
     """By deadline, money and energy together."""
-    kinds, positions = np.unique(prices.candidates.devices, return_inverse=True)
-    limits = (Meter(budget, int(devices)).binding_seconds() for devices in kinds)
+    at = prices.candidates
+    kinds = at.devices * (at.batch_size.max() + 1) + at.batch_size if powers else at.devices
+    _, firsts, positions = np.unique(kinds, return_index=True, return_inverse=True)
+    budgets = [
+        at_power(budget, prices.config(int(i)), powers) if powers else budget for i in firsts
+    ]
+    limits = (
+        Meter(budget, int(at.devices[i])).binding_seconds()
+        for i, budget in zip(firsts, budgets, strict=True)
+    )
     allowed = np.array([min(seconds.values(), default=np.inf) for seconds in limits])
     return np.asarray(allowed[positions])

@@ -21,7 +21,7 @@ from epochcast.planning.batch import OPTIMIZERS, OptimizerKind
 from epochcast.planning.cadence import Cadence, Rungs
 from epochcast.planning.direction import mode_of
 from epochcast.planning.stopping import RULES, Futility, Patience, Rule
-from epochcast.records import CountUnit, LearningCurve, Mode, Option, SizeValue
+from epochcast.records import CountUnit, LearningCurve, Mode, Option, Power, SizeValue
 from epochcast.records.plan import MAX_RATE
 from epochcast.records.validation import LARGEST_FLOAT, is_integer, is_number, plain, shown
 from epochcast.units import LONGEST_SECONDS
@@ -177,6 +177,7 @@ class PlanRequest:
     reference_batch: int | None = None
     optimizer: OptimizerKind | None = None
     objective: Objective = Fastest()
+    powers: tuple[Power, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -237,6 +238,11 @@ class PlanRequest:
             raise UsageError(
                 f"objective must be one of {', '.join(OBJECTIVES)}, but got {shown(self.objective)}"
             )
+        for power in self.powers:
+            if not isinstance(power, Power):
+                raise UsageError(
+                    f"powers are as of ec.measured_power(…).powers, but got {shown(power)}"
+                )
         for curve in self.curves:
             if not isinstance(curve, LearningCurve):
                 raise UsageError(
@@ -433,4 +439,5 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "devices": _different,
     "rules": _several,
     "curves": _several,
+    "powers": _several,
 }

@@ -54,10 +54,12 @@ def slowest_of(ranks: Sequence[Measurement]) -> Measurement:
     updates = zip(_longest_each(ranks, "update_seconds"), left, strict=False)
     found["update_seconds"] = tuple(max(0.0, min(pair)) for pair in updates)
     watts = [m.power_watts for m in ranks if m.power_watts is not None]
+    joules = [m.step_joules for m in ranks if m.step_joules is not None]
     warnings = {w.code: w for m in ranks for w in m.warnings}
     return replace(
         first,
         power_watts=fmean(watts) if watts else None,
+        step_joules=fmean(joules) if joules else None,
         save_bytes=sum(m.save_bytes for m in ranks),
         warnings=tuple(warnings.values()),
         **found,

@@ -24,6 +24,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -36,6 +37,7 @@ from torch.utils._pytree import tree_leaves
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import device as devices
 from epochcast.profiler import sharing, timing
+from epochcast.profiler.energy import EnergyMeter, open_meter
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.learning import (
     Losses,
@@ -103,6 +105,8 @@ class _Trial:
         """Everything in its order; what an error leaves is kept."""
         spec, fields = self.task.spec, self.fields
         seconds = spec.steady_seconds
+        ranks = sharing.ranks_of_process() if spec.ranks else None
+        meter = open_meter(device, ranks.size if ranks else 1)
         report("build")
         devices.reset_peaks(device)
         timer = devices.timer_for(device)
@@ -111,7 +115,6 @@ class _Trial:
         self.config = config_of_spec(workload, spec)
         fields |= _about(workload)
         require_full_batch(self.config, self.config.samples_each(fields["samples"]))
-        ranks = sharing.ranks_of_process() if spec.ranks else None
         if ranks is not None:
             fields["communication"] = sharing.communication_of(workload)
         loop = TrainingLoop(workload, self.config, device, ranks)
@@ -125,7 +128,10 @@ class _Trial:
         with heard(loop, losses.hear):
             fields["warmup_seconds"] = tuple(_warm_up(stepper, start))
         report("time steps")
+        if meter is not None:
+            meter.begin()
         series = timing.steady_steps(stepper, seconds)
+        fields["step_joules"] = _step_joules(meter, series)
         fields["step_seconds"] = tuple(series.step)
         fields["data_wait_seconds"] = tuple(series.wait)
         fields["update_seconds"] = tuple(series.update)
@@ -195,6 +201,12 @@ def run_trial(
     finally:
         gc.collect()
     return trial.measurement("ok")
+
+
+def _step_joules(meter: EnergyMeter | None, series: timing.Series) -> float | None:
+    """Of one steady micro-step."""
+    watts = None if meter is None else meter.watts()
+    return None if watts is None else watts * fmean(series.step)
 
 
 def _warm_up(stepper: timing.Stepper, start: Any) -> list[float]:

@@ -181,6 +181,7 @@ class Measurement:
         eval_memory, save_memory: the same of evaluation and of saving a checkpoint.
         footprint: what the operators say; absent where it could not be counted.
         power_watts: that the device drew at the end of the steady steps, by its own sensor.
+        step_joules: of a steady micro-step on one device, by the device's own counter.
         communication: of several ranks; their samples are the slowest one's, their memory the
             fullest one's.
         gradient_noise: how much single gradients differ, where it was asked for.
@@ -228,6 +229,7 @@ class Measurement:
     save_memory: MemoryPeaks | None = None
     footprint: Footprint | None = None
     power_watts: float | None = None
+    step_joules: float | None = None
     communication: Communication | None = None
     gradient_noise: GradientNoise | None = None
     trace: str | None = None

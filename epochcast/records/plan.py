@@ -61,6 +61,27 @@ class StopReason(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What one device draws while it trains in one configuration.
+
+    Attributes:
+        config: with its micro-batch; how often it updates is of no account.
+        watts: mean over steady steps.
+        spread: relative standard deviation of ``watts`` from run to run.
+    """
+
+    config: RunConfig
+    watts: float
+    spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("watts", "spread"):
+            value = getattr(self, name)
+            ok = is_finite(value) and 0 <= value <= MAX_RATE
+            require(ok, f"{name} must lie between 0 and {MAX_RATE:g}, but got {shown(value)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What a run may use.
 
@@ -110,7 +131,10 @@ class Budget:
         priced = self.money is None or self.price_per_hour is not None or self.fixed_cost > 0
         require(priced, "a limit of money needs price_per_hour, or a fixed_cost alone to hold")
         metered = self.energy is None or bool(self.watts)
-        require(metered, "a limit of energy needs watts (--watts)")
+        require(
+            metered,
+            "a limit of energy needs watts: give --watts 300, or probe with the extra energy",
+        )
 
     def _require_amount(self, name: str, optional: bool) -> None:
         """A number of any kind becomes a plain one; what is none, or makes no sense, is refused."""

@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import get_args
 
 from epochcast import __version__
@@ -414,26 +413,6 @@ def gradient_noise(
     synthetic = found[-1].data == "synthetic"
     notes = (_note("noise-of-synthetic-data"),) if synthetic else ()
     return found[-1].gradient_noise, notes
-
-
-def measured_watts(store: Store, workload: str | None = None, device: str | None = None) -> float:
-    """What the device drew while it was probed: the median over all trials.
-
-    Args:
-        store: where the measurements are.
-        workload: the target that names it; default: the one probed last.
-        device: an id, a kind, or words of a name; default: as of ``select``.
-
-    Raises:
-        PredictionError: it has no sensor that could be read.
-    """
-    selection = select(store, workload, device)
-    watts = [m.power_watts for m in selection.measurements if m.power_watts]
-    if not watts:
-        raise PredictionError(
-            f"the power of {selection.newest.device.label} was not measured; give it: --watts 300"
-        )
-    return median(watts)
 
 
 def fit_key(

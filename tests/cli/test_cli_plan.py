@@ -8,6 +8,7 @@ import time
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import fmean
 
 import click
 import pytest
@@ -329,6 +330,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
     library = library - {"unit"} | {"steps", "min_steps"}  # what is counted in that unit
     assert {TWINS.get(name, name) for name in options} == library - {
         "watts_spread",
+        "powers",
         "deadline_at",
         "spent_seconds",
     }
@@ -459,6 +461,26 @@ def test_measured_power_is_used(probed: Path) -> None:
         for m, watts in zip(store.measurements(), (190.0, 200.0, 260.0), strict=False):
             store.add(replace(m, power_watts=watts))
     assert planned("--epochs 3 --energy 1kWh --watts measured").budget.watts == 200.0
+
+
+def test_joules_that_were_counted_price_energy_unasked(probed: Path) -> None:
+    """20 % apart in two rounds; of the batch that is planned, and not of the others."""
+    with Store.open() as store:
+        for m in store.measurements():
+            watts = m.config.batch_size * (0.9 if m.round else 1.1)
+            store.add(replace(m, step_joules=watts * fmean(m.step_seconds), power_watts=7.0))
+    batches = sorted({m.config.batch_size for m in Store.open().measurements()})
+    found = planned(f"--epochs 3 --batch-size {batches[0]} --carbon-per-kwh 400")
+    assert found.budget.watts == pytest.approx(batches[0], rel=0.11)
+    energy, carbon = found.chosen.energy_joules, found.chosen.carbon_grams
+    assert energy.p50 == pytest.approx(found.budget.watts * found.chosen.seconds.p50, rel=0.05)
+    assert energy.p90 / energy.p10 > 1.02 * found.chosen.seconds.p90 / found.chosen.seconds.p10
+    assert carbon.p50 == pytest.approx(energy.p50 / 3.6e6 * 400)
+    assert planned("--epochs 3 --energy 1kWh").budget.energy == 3.6e6
+    assert planned("--epochs 3 --watts 50").budget.watts == 50
+    other = planned(f"--epochs 3 --batch-size {2 * batches[-1]} --micro-batch {2 * batches[-1]}")
+    assert "power-of-others" in {w.code for w in other.warnings}
+    assert other.budget.watts_spread > found.budget.watts_spread
 
 
 def test_planning_loads_nothing_heavy(probed: Path) -> None:

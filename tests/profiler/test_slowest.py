@@ -70,11 +70,15 @@ def test_a_single_rank_is_itself_and_order_decides_nothing_but_what_is_the_same(
 
 
 def test_warnings_of_any_rank_are_kept_once_and_power_is_a_mean():
-    first = rank([1.0], power_watts=100.0, warnings=(Warning_(code="ranks-differ"),))
-    second = rank([1.0], power_watts=300.0, warnings=(Warning_(code="ranks-differ"),))
+    first = rank(
+        [1.0], power_watts=100.0, step_joules=3.0, warnings=(Warning_(code="ranks-differ"),)
+    )
+    second = rank(
+        [1.0], power_watts=300.0, step_joules=5.0, warnings=(Warning_(code="ranks-differ"),)
+    )
     one = slowest_of([first, second])
     assert [w.code for w in one.warnings] == ["ranks-differ"]
-    assert one.power_watts == 200.0
+    assert (one.power_watts, one.step_joules) == (200.0, 4.0)
     assert slowest_of([rank([1.0]), first]).power_watts == 100.0
 
 

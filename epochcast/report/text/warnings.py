@@ -141,7 +141,10 @@ WARNINGS = {
     "and their cost ask for; give {advice}",
     "rarely-saved": "failures come every {mtbf}, but a restart takes {restart} and the way to the "
     "next save {stretch}: after a failure about one attempt in {attempts} gets there",
-    "carbon-without-watts": "carbon is unknown, because the power is: give --watts",
+    "carbon-without-watts": "carbon is unknown, because the power is: give --watts, or probe with "
+    "the extra epochcast[energy] where a counter of the device may be read",
+    "power-of-others": "the power of this configuration was not counted: it is that of those which "
+    "were, and the energy is less certain",
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "
     "promises an improvement; add --stop patience=5",
     "never-evaluates": "the run never evaluates: the workload has no eval_data, with which an "

@@ -1,0 +1,61 @@
+"""What a device drew: each configuration by its own trials, any other by all of them."""
+
+from dataclasses import replace
+from math import hypot, sqrt
+
+import pytest
+
+from epochcast.records import Device, Measurement, Power, RunConfig
+from epochcast.storage.power import power_of
+
+DEVICE = Device(kind="cuda", name="H200", memory_bytes=1 << 37, torch="2.13", threads=1)
+
+
+def trial(batch: int, watts: float, seconds: float = 0.01, steps: int = 1000) -> Measurement:
+    return Measurement(
+        workload="net",
+        config=RunConfig(batch_size=batch),
+        device=DEVICE,
+        samples=1000,
+        step_seconds=(seconds,) * steps,
+        step_joules=watts * seconds,
+    )
+
+
+def test_spreads_are_within_and_between_configurations() -> None:
+    """Two batches, ±10 % each: s = √(4 · 0.1² / 2); means of 200 and 400 W."""
+    trials = [trial(8, 180), trial(8, 220), trial(64, 360), trial(64, 440)]
+    found = power_of(trials)
+    within = sqrt(4 * 0.1**2 / 2)
+    assert found is not None
+    assert [(p.config.batch_size, p.watts) for p in found.powers] == [
+        (8, pytest.approx(200)),
+        (64, pytest.approx(400)),
+    ]
+    assert found.powers[0].spread == pytest.approx(within * sqrt(1.5))
+    assert found.watts == pytest.approx(300)
+    assert found.spread == pytest.approx(hypot(within, 100 * sqrt(2) / 300))
+
+
+def test_one_trial_has_the_spread_of_its_counter() -> None:
+    """A window of 1 s between ticks of 0.1 s, and a load that is steady to 2.5 %."""
+    found = power_of([trial(8, 200, steps=100)])
+    assert found is not None
+    assert found.powers[0].spread == pytest.approx(hypot(0.025, 0.1 / sqrt(6)) * sqrt(2))
+    assert found.spread > found.powers[0].spread * 0.99
+
+
+def test_a_counter_stands_above_a_sensor() -> None:
+    counted = replace(trial(8, 200), power_watts=90.0)
+    sensed = replace(counted, step_joules=None)
+    both, one = power_of([sensed, counted]), power_of([sensed])
+    assert both is not None
+    assert one is not None
+    assert both.watts == pytest.approx(200)
+    assert (one.watts, one.spread, one.powers) == (90.0, 0.0, ())
+    assert power_of([replace(sensed, power_watts=None)]) is None
+
+
+def test_a_power_is_a_number() -> None:
+    with pytest.raises(ValueError, match="watts must lie between 0 and"):
+        Power(config=RunConfig(batch_size=8), watts=-1.0)
