@@ -6,6 +6,8 @@ import io
 import math
 import sys
 from dataclasses import fields
+from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -359,6 +361,17 @@ def test_a_full_disk_costs_the_checkpoint_alone(task_of, monkeypatch, error):
     assert measurement.save_seconds == ()
     assert measurement.step_seconds
     assert measurement.footprint is not None
+
+
+def test_a_counter_gives_the_joules_of_a_step(task_of, monkeypatch):
+    """30 W over the steady steps, each as long as it is without restarts; none without a meter."""
+    meter = SimpleNamespace(begin=lambda: None, watts=lambda: 30.0)
+    task = task_of(WORKLOADS["no_evaluation"])
+    monkeypatch.setattr("epochcast.profiler.trial.open_meter", lambda device, ranks: meter)
+    counted = checked(run_trial(task), task)
+    assert counted.step_joules == pytest.approx(30 * fmean(counted.step_seconds))
+    meter.watts = lambda: None
+    assert run_trial(task).step_joules is None
 
 
 def test_without_evaluation_data(task_of):
