@@ -368,7 +368,7 @@ def test_a_counter_gives_the_joules_of_a_step(task_of, monkeypatch):
     meter = SimpleNamespace(begin=lambda: None, watts=lambda: 30.0)
     task = task_of(WORKLOADS["no_evaluation"])
     monkeypatch.setattr("epochcast.profiler.trial.open_meter", lambda device, ranks: meter)
-    counted = checked(run_trial(task), task)
+    counted = made(task)
     assert counted.step_joules == pytest.approx(30 * fmean(counted.step_seconds))
     meter.watts = lambda: None
     assert run_trial(task).step_joules is None
