@@ -215,6 +215,7 @@ footprints = _record(Footprint)
 memory_peaks = _record(MemoryPeaks)
 frequencies = _record(records.Frequency)
 scripts = _record(records.Script)
+communications = _record(records.Communication)
 _measurement_parts: dict[str, st.SearchStrategy[Any]] = {
     "config": run_configs,
     "schema": st.just(records.SCHEMA),
@@ -291,6 +292,7 @@ plans = st.one_of(
     _record(records.Plan, **_plan_parts, unit=st.just("epoch"), segment_steps=st.none()),
     _record(records.Plan, **_plan_parts, unit=st.just("step"), segment_steps=positive),
 )
+spot_offers = _record(records.SpotOffer)
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
 run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA), epoch_share=factors)
@@ -387,6 +389,8 @@ checked_steps = _record(
 )
 
 every_record = st.one_of(
+    communications,
+    spot_offers,
     device_specs,
     device_sequences(),
     device_needs,

@@ -251,7 +251,7 @@ def test_what_cannot_be_checked(tmp_path, monkeypatch, arguments, message):
 def test_a_damaged_baseline_is_refused_and_kept(tmp_path):
     file = tmp_path / "b.json"
     file.write_text('{"schema": 2, "entries": [3]}')
-    with pytest.raises(StoreError, match="not a valid Baseline"):
+    with pytest.raises(StoreError, match="not a baseline of epochcast, or is damaged"):
         check("mnist-mlp", baseline=str(file), update=True)
     assert file.read_text() == '{"schema": 2, "entries": [3]}'
     with pytest.raises(UsageError):

@@ -40,7 +40,7 @@ def test_every_record_class_has_a_strategy():
     names |= {"device_specs", "device_sequences", "step_marks", "unknown_bytes", "device_needs"}
     names |= {"shares", "live_tensors", "unseen", "memory_curves", "largest_values", "alternatives"}
     names |= {"asked_steps", "timed_rounds", "baselines", "baseline_entries", "checked_steps"}
-    names |= {"changes", "epoch_ranges"}
+    names |= {"changes", "epoch_ranges", "communications", "spot_offers"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 
@@ -82,7 +82,7 @@ def test_what_decides_cost_decides_the_key(changes):
 
 
 def test_keys_do_not_change_between_processes_or_releases():
-    assert make_measurement().key == "5bb8f57ab8ea5013"
+    assert make_measurement().key == "ac935f71d695c586"
     assert strategies.CPU.key == "e42c7d6169a2"
 
 
