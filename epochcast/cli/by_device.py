@@ -43,6 +43,29 @@ def _amount(text: str) -> float:
 PRICE = Parsed("X|DEVICE=X,…", _read_price)
 
 
+def require_devices(price: Price, devices: Sequence[Device]) -> None:
+    """Refuse a price for a device that is not among those asked about: it would say nothing.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name in price if isinstance(price, Mapping) else ():
+        if not any(device.answers_to(name) for device in devices):
+            known = ", ".join(device.label for device in devices)
+            are = "device is" if len(devices) == 1 else "devices are"
+            raise UsageError(f"a price is given for {name!r}, but the {are} {known}")
+
+
+def only_price(price: Price, device: Device) -> float | None:
+    """What an hour of the only device that is asked about costs.
+
+    Raises:
+        UsageError: a price is of another, or two are of it.
+    """
+    require_devices(price, [device])
+    return price_on(price, device)
+
+
 def price_on(price: Price, device: Device) -> float | None:
     """What an hour of a device costs; None where no price was given for it.
 
@@ -93,10 +116,7 @@ def show_by_device(
         devices = devices_of(archive, workload, names)
     if len({found.key for found in devices}) < len(devices):
         raise UsageError(f"--device {device} names a device twice")
-    for name in price if isinstance(price, Mapping) else ():
-        if not any(found.answers_to(name) for found in devices):
-            known = ", ".join(found.label for found in devices)
-            raise UsageError(f"a price is given for {name!r}, but the devices are {known}")
+    require_devices(price, devices)
     sides, records, unfit = [], [], []
     notes: dict[Warning_, None] = {}
     for found in devices:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from epochcast import units
-from epochcast.cli.by_device import PRICE, is_several, price_on, show_by_device
+from epochcast.cli.by_device import (
+    PRICE,
+    Price,
+    is_several,
+    only_price,
+    price_on,
+    show_by_device,
+)
 from epochcast.cli.options import (
     AMOUNT,
     COUNT,
@@ -50,7 +57,7 @@ from epochcast.planning.batch import OPTIMIZERS
 if TYPE_CHECKING:
     from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.side_by_side import Side
-    from epochcast.records import Budget, Plan, Warning_
+    from epochcast.records import Budget, Device, Plan, Warning_
 
 GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the parameters below it
     "Question": (
@@ -445,7 +452,7 @@ def plan(
             raise UsageError(f"--device {device} makes no file: plan one device for -o and --plot")
         _plan_by_device(where, options, as_json)
         return
-    found, notes = _plan_on(where, options, as_json)
+    found, notes = _plan_on(where, options, as_json, only_price)
     if output:
         found.save(output)
     if not model_file:
@@ -474,13 +481,23 @@ class _Where(NamedTuple):
 
 
 def _plan_on(
-    where: _Where, options: Mapping[str, Any], as_json: bool
+    where: _Where,
+    options: Mapping[str, Any],
+    as_json: bool,
+    priced: Callable[[Price, Device], float | None] = price_on,
 ) -> tuple[Plan, tuple[Warning_, ...]]:
-    """The plan for one device, and notes on what it rests on."""
+    """The plan for one device, and notes on what it rests on.
+
+    Args:
+        where: the cost model.
+        options: as given.
+        as_json: whether a shortfall is printed as a document.
+        priced: what an hour of a device costs, by the prices given.
+    """
     workload, device, model_file, store = where
     model, notes = _model(workload, device, model_file, store)
     asked = dict(options)
-    asked["price_per_hour"] = price_on(options["price_per_hour"], model.device)
+    asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
     asked |= _power(options["watts"], where)
     budget = budget_of(asked, datetime.now())
     asked["epochs"] = epochs_of(asked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.by_device import PRICE, is_several, price_on, show_by_device
+from epochcast.cli.by_device import PRICE, is_several, only_price, price_on, show_by_device
 from epochcast.cli.comparing import length_of
 from epochcast.cli.completing import of_devices
 from epochcast.cli.options import (
@@ -202,7 +202,7 @@ def predict(
     else:
         with opened:
             model, notes = fitted_model(opened, workload, device, on)
-    price = price_on(options["price_per_hour"], model.device)
+    price = only_price(options["price_per_hour"], model.device)
     questions = [replace(question, price_per_hour=price) for question in questions]
     memory, confidence = options["memory"], options["confidence"]
     capacities = [largest_batch(model, q, memory, confidence) for q in questions if memory]

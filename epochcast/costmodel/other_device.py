@@ -9,7 +9,8 @@ c are classes of operators: the peak is that of the precision in which a class c
 more FLOPs for each byte of bandwidth reaches less of its peak: η says how much less. No step gets
 shorter than starting its operators takes, which is the host's to do; loading and the wait for it
 are the host's, too (Williams, Waterman & Patterson 2009, "Roofline"; the same idea kernel by kernel
-is Habitat's: Yu et al., USENIX ATC'21).
+is Habitat's: Yu et al., USENIX ATC'21). Only what one device took alone is transferred: steps of
+several have the averaging of gradients in them, which goes by their links.
 
 What this misses is shared by most configurations of a pair of devices. So a few measurements on B
 correct all: of the log of the error, with variance σ², a share s is taken to be common. After n
@@ -32,6 +33,7 @@ from epochcast.costmodel.scatter import Calibration, Scatter
 from epochcast.devices.cards import Card
 from epochcast.errors import PredictionError
 from epochcast.records import Device, Footprint, Measurement, RunConfig
+from epochcast.records.measurement import IMPORTED
 
 PEAK_LOST = 0.3  # η: chosen on the pairs of benchmarks/other_device.py
 BALANCED = 100.0  # ρ: FLOPs a byte at which a chip is taken to reach its peak
@@ -100,17 +102,20 @@ def model_on(
         seen: measurements of the same workload on the other device.
 
     Raises:
-        PredictionError: nothing was counted, or a data sheet lacks a rate.
+        PredictionError: nothing was counted, or not on one device alone, or a data sheet lacks a
+            rate.
         FitError: the measurements do not determine a model.
     """
-    good = [m for m in measurements if m.status == "ok"]
+    succeeded = [m for m in measurements if m.status == "ok"]
+    good, seen = ([m for m in ms if m.config.world_size == 1] for ms in (succeeded, seen))
+    if succeeded and not good:
+        raise PredictionError(
+            f"{succeeded[0].workload} was measured on several devices together only, and how long "
+            f"those of {cards[1].device.name} average gradients does not follow: measure it on one"
+        )
     counted = [(m, f) for m in good if (f := m.footprint or footprints.get(m.config))]
     if not counted:
-        name = good[0].workload if good else "the workload"
-        raise PredictionError(
-            f"no FLOPs and bytes of {name} were counted, which its time on another device follows "
-            f"from; probe it there, or run: epochcast dry-run {name}"
-        )
+        raise PredictionError(_uncounted(good))
     device = _device(counted[0][0].device, cards[1], seen)
     works = [tuple(work_seconds(f, m.config, card) for card in cards) for m, f in counted]
 
@@ -130,6 +135,17 @@ def model_on(
         measured_on=counted[0][0].device,
         calibration=replace(model.calibration, epoch=parts, evaluation=parts),
     )
+
+
+def _uncounted(good: Sequence[Measurement]) -> str:
+    """That a transfer needs counts, and where they come from."""
+    name = good[0].workload if good else "the workload"
+    what = (
+        f"no FLOPs and bytes of {name} were counted, which its time on another device follows from"
+    )
+    if good and good[0].data == IMPORTED:
+        return f"{what}; import the runs again with a column flops, or --workload and --footprints"
+    return f"{what}; probe it there, or run: epochcast dry-run {name}"
 
 
 def _device(source: Device, card: Card, seen: Sequence[Measurement]) -> Device:

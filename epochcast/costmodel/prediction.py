@@ -320,6 +320,12 @@ def _of_worlds(
     found += [v for v in fitting if v.scaling is not None and v not in found]
     if fitting and not found:
         probed = fitting[0].world_size
+        if parameters.measured_on is not None:
+            raise PredictionError(
+                f"how long {question.world_size} devices take to average gradients does not follow "
+                f"for {parameters.device.name} from {parameters.measured_on.name}: ask for one "
+                "device, or probe several there"
+            )
         raise PredictionError(
             f"{parameters.workload} was measured on {probed} device{'s' * (probed > 1)} only, "
             f"which tells nothing of {question.world_size}; measure another number of them: import "

@@ -79,6 +79,7 @@ def configuration_warnings(parameters: Parameters, at: ConfigurationCost) -> lis
         *_extrapolation_warnings(at),
         *_borrowed_warnings(at),
         *_world_warnings(at),
+        *_core_warnings(parameters, at),
         *at.variant.doubts,
         *_sparse_data_warnings(at.variant),
         *_memory_warnings(parameters, at),
@@ -152,6 +153,19 @@ def _world_warnings(at: ConfigurationCost) -> list[Warning_]:
         known = ", ".join(w.label for w in scaling.probed)
         found.append(Warning_(code="unprobed-world", details=(*details, ("probed", known))))
     return found
+
+
+def _core_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
+    """That more ranks than were measured on a CPU may have to share its cores."""
+    scaling, world, device = at.variant.scaling, world_of(at.config), parameters.device
+    if scaling is None or device.kind != "cpu" or not device.threads or world.nodes > 1:
+        return []
+    if world.devices <= max(w.devices for w in scaling.probed):
+        return []
+    needed = world.devices * device.threads
+    numbers = {"ranks": world.devices, "threads": device.threads, "cores": needed}
+    details = tuple((name, str(number)) for name, number in numbers.items())
+    return [Warning_(code="cores-of-ranks", details=details)]
 
 
 def _borrowed_warnings(at: ConfigurationCost) -> list[Warning_]:

@@ -27,6 +27,7 @@ class Side:
         label: of the configuration.
         device: that it is for, in words.
         length: of the run, ``"90 epochs"``.
+        count: of its epochs, or steps.
         seconds: of the whole run.
         epoch_seconds: of training alone; None of a run that is counted in steps.
         device_bytes, money: None where unknown.
@@ -38,6 +39,7 @@ class Side:
     label: str
     device: str
     length: str
+    count: float
     seconds: Quantiles
     epoch_seconds: Quantiles | None
     device_bytes: Quantiles | None
@@ -59,6 +61,7 @@ def side_of_estimate(asked: str, found: Estimate, length: str) -> Side:
         label=found.config.label,
         device=found.device.label,
         length=length,
+        count=found.epochs if found.steps is None else found.steps,
         seconds=found.total_seconds,
         epoch_seconds=found.epoch_seconds if found.has_epochs else None,
         device_bytes=found.device_bytes,
@@ -82,6 +85,7 @@ def side_of_plan(asked: str, plan: Plan, length: str) -> Side:
         label=chosen.config.label,
         device=plan.device.label,
         length=length,
+        count=chosen.epochs,
         seconds=chosen.seconds,
         epoch_seconds=plan.prices.epoch if plan.unit == "epoch" else None,
         device_bytes=chosen.device_bytes,

@@ -345,21 +345,27 @@ def find_device(text: str) -> DeviceSpec:
             multiprocessors=UNKNOWN.multiprocessors,
             threads_per_multiprocessor=UNKNOWN.threads_per_multiprocessor,
         )
+    return _called(text, "a device is its memory, e.g. 24GiB, or").device
+
+
+def _called(text: str, expected: str) -> Card:
+    """The card that people call so.
+
+    Raises:
+        UsageError: none, which begins with what is ``expected``; or several.
+    """
     wanted = _plain(text)
     exact = [name for name in CATALOGUE if _plain(name) == wanted]
     found = exact or [
         name for name in CATALOGUE if wanted and wanted in _plain(name) and _names_chip(text, name)
     ]
     if len(found) == 1:
-        return CATALOGUE[found[0]].device
+        return CATALOGUE[found[0]]
     if found:
         raise UsageError(f"{text!r} may be any of {', '.join(found)}")
     near = get_close_matches(text.lower(), CATALOGUE, n=3)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UsageError(
-        f"a device is its memory, e.g. 24GiB, or one of {', '.join(CATALOGUE)}; "
-        f"but got {text!r}{meant}"
-    )
+    raise UsageError(f"{expected} one of {', '.join(CATALOGUE)}; but got {text!r}{meant}")
 
 
 def _names_chip(text: str, name: str) -> bool:
@@ -391,12 +397,7 @@ def card_named(text: str) -> Card:
     Raises:
         UsageError: no card, or several, are called that.
     """
-    card = CATALOGUE.get(find_device(text).name)
-    if card is None:
-        raise UsageError(
-            f"a card with a data sheet is one of {', '.join(CATALOGUE)}, but got {text!r}"
-        )
-    return card
+    return _called(text, "a card with a data sheet is")
 
 
 def card_of(name: str, memory_bytes: int) -> Card | None:

@@ -261,6 +261,8 @@ def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:
         (there, option), *_ = _ranked(job, budget, replace(request, mtbf_seconds=mtbf))
     except DoesNotFit as error:
         return replace(offer, why_not=str(error))
+    if endless := why_endless(there, there.epochs, SHOWN_LEVEL):
+        return replace(offer, why_not=endless)
     chance = float(np.mean(money_each(there) < money_each(own)))
     return replace(offer, option=option, cheaper_probability=chance)
 

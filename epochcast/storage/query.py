@@ -338,11 +338,16 @@ def _fitted_on(
     if device is None and not others:
         known = ", ".join(d.label for d in store.devices(name))
         raise PredictionError(
-            f"{name} was measured on {known}: a time on {there.device.name} follows from that on "
-            f"another GPU with a data sheet ({', '.join(CATALOGUE)})"
+            _measured_there(name, there.device.name)
+            if there in cards.values()
+            else f"{name} was measured on {known}: a time on {there.device.name} follows from that "
+            "on another GPU with a data sheet; probe on one (memory is told without: "
+            f"epochcast dry-run --device {there.device.name})"
         )
     selection = select(store, name, device or others[-1])
     here = cards[selection.newest.device.key]
+    if here == there:
+        raise PredictionError(_measured_there(name, there.device.name))
     if here is None:
         raise PredictionError(
             f"{selection.newest.device.label} has no data sheet here, so that nothing follows for "
@@ -357,7 +362,14 @@ def _fitted_on(
     ]
     counts = store.footprints(name, newest.source, newest.data)
     model = model_on(selection.measurements, counts, (here, there), seen)
-    return model, tuple(w for w in selection.warnings if w.code != "chose-device")
+    notes = tuple(w for w in selection.warnings if w.code != "chose-device")
+    if newest.config.world_size > 1:
+        notes += (_note("of-one-device", device=there.device.name),)
+    return model, notes
+
+
+def _measured_there(workload: str, card: str) -> str:
+    return f"{workload} was measured on {card} itself: leave --on out"
 
 
 def model_of(store: Store, selection: Selection) -> CostModel:

@@ -70,6 +70,7 @@ def test_a_prediction_beside_a_plan_is_as_long_as_the_plan() -> None:
 
 def test_what_a_prediction_warns_of_is_said_here_too() -> None:
     text = run("batch-size=32 batch-size=30000,width=256 --epochs 3").stdout
+    assert "note: B: batch_size lies far outside" in text
     assert "note: " in text
 
 

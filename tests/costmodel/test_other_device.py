@@ -155,15 +155,41 @@ def test_the_command_and_its_refusals(store: Store, tmp_path: Path) -> None:
 
     assert "on h100 (cuda" in predict("--on", "h100")
     assert "any of a100-40gb, a100-80gb" in predict("--on", "a100")
-    assert "another GPU with a data sheet (t4, " in predict("--on", "a100-40gb")
-    assert "a device is its memory" in predict("--on", "tpu")
+    assert "was measured on a100-40gb itself: leave --on out" in predict("--on", "a100-40gb")
+    same = predict("--on", "a100-40gb", "--device", "a100")
+    assert "leave --on out" in same
+    for mistaken in ("tpu", "cpu", "", "h100,a100", "24GiB"):
+        assert "a card with a data sheet is one of t4, " in predict("--on", mistaken)
+    assert "4 devices take to average gradients" in predict("--on", "h100", "--world-size", "4")
+    price = predict("--on", "h100", "--price-per-hour", "a100=4.5")
+    assert "given for 'a100', but the device is h100" in price
     with Store.open(folder=tmp_path) as bare:
         bare.add(one(footprint=None))
         said = predict("--on", "h100", where=bare)
         assert "no FLOPs and bytes of imaginary were counted" in said
+        assert "epochcast dry-run imaginary" in said
+    with Store.open(folder=tmp_path / "imported") as bare:
+        bare.add(one(footprint=None, data="imported"))
+        said = predict("--on", "h100", where=bare)
+        assert "with a column flops, or --workload and --footprints" in said
     with Store.open(folder=tmp_path / "cpu") as cpu:
         cpu.add(truths.measure(64, 512))
-        assert "was measured on Imaginary" in predict("--on", "h100", where=cpu)
+        said = predict("--on", "h100", where=cpu)
+        assert "was measured on Imaginary" in said
+        assert "probe on one (memory is told without: epochcast dry-run --device h100)" in said
+
+
+def test_only_what_one_device_took_alone_is_transferred(store: Store) -> None:
+    alone = store.measurements()
+    four = [replace(m, config=replace(m.config, world_size=4), created_at="2028") for m in alone]
+    four = [replace(m, step_seconds=tuple(3 * s for s in m.step_seconds)) for m in four]
+    expected, found = (
+        model_on(ms, {}, (A100, H100), seen).predict(steps=10, batch_size=64, width=512)
+        for ms, seen in ((alone, ()), ([*alone, *four], [replace(four[0], device=THERE)]))
+    )
+    assert found.step_seconds == expected.step_seconds
+    with pytest.raises(PredictionError, match="on several devices together only"):
+        model_on(four, {}, (A100, H100))
 
 
 def test_cards_are_known_by_what_cuda_says() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import epochcast as ec
@@ -136,3 +138,12 @@ def test_machines_are_as_large_as_asked_or_as_any_that_was_measured(
     devices: int, each: int | None, probed: list[World], nodes: int
 ) -> None:
     assert nodes_of(devices, each, probed) == nodes
+
+
+@pytest.mark.parametrize(("kind", "asked", "told"), [("cpu", 4, 1), ("cpu", 2, 0), ("cuda", 4, 0)])
+def test_more_ranks_of_a_cpu_may_share_its_cores(kind: str, asked: int, told: int) -> None:
+    model = ec.fit(measured((1, 1), (2, 1)))
+    model = replace(model, device=replace(model.device, kind=kind, threads=2))
+    found = model.predict(1, 32, world_size=asked).warnings
+    notes = [dict(w.details) for w in found if w.code == "cores-of-ranks"]
+    assert notes == [{"ranks": "4", "threads": "2", "cores": "8"}] * told

@@ -46,6 +46,13 @@ def test_at_the_same_price_interruptions_are_only_dearer_and_worse_the_more_ther
     assert len(seconds) == 3
 
 
+def test_devices_that_are_taken_away_before_any_save_never_end_the_run() -> None:
+    offer = offered(mtbf=1.0).spot
+    assert offer is not None
+    assert offer.option is None
+    assert "practically never ends" in offer.why_not
+
+
 def test_interruptions_come_on_top_of_failures() -> None:
     offer = offered(mtbf=3 * HOUR, mtbf_seconds=6 * HOUR).spot
     assert offer is not None

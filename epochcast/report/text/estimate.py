@@ -330,20 +330,23 @@ def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
     print_columns(
         console, dict(zip(headings, zip(*shown, strict=True), strict=True)), keys=1, left=("",)
     )
-    print_warnings(console, {w: None for side in (a, b) for w in side.warnings})
+    both = set(a.warnings) & set(b.warnings)
+    print_warnings(console, [w for w in a.warnings if w in both])
+    for name, side in (("A", a), ("B", b)):
+        print_warnings(console, [w for w in side.warnings if w not in both], f"note: {name}")
 
 
 def print_by_device(
     console: Console, sides: Sequence[Side], unfit: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """The same run on several devices: one line that says it, and a row for each.
+    """The same run on several devices: one line that says it, and a row for each, the best first.
 
     Args:
         console: where to print.
         sides: of each device.
         unfit: devices on which nothing fits, each with why.
     """
-    ordered = sorted(sides, key=lambda side: side.seconds.p50)
+    ordered = sorted(sides, key=lambda side: (-side.count, side.seconds.p50))
     names = [side.device.partition(" (")[0] for side in ordered]
     if len(set(names)) < len(names):
         names = [side.device for side in ordered]

@@ -75,6 +75,8 @@ WARNINGS = {
     "transferred": "measured on {measured}, and transferred to {device} by what a step computes "
     "and moves and both data sheets; memory and the host's part are as on {measured}; one probe on "
     "{device} corrects it",
+    "of-one-device": "several devices together were measured last; this is of one {device}, as the "
+    "time in which several average gradients does not follow from data sheets",
     "pooled-torch": "measured with torch {releases}, which are taken for one; probe --fresh "
     "measures again with the present one alone",
     "code-changed": "the code of {workload} has changed since it was probed: probe it again",
@@ -158,6 +160,8 @@ WARNINGS = {
     "another end, give --{unit}s",
     "few-cores": "{ranks} ranks of {threads} threads share {cores} cores: steps take longer than "
     "where each has cores of its own, and what that says of more devices is too slow",
+    "cores-of-ranks": "{ranks} ranks of {threads} threads are taken to have {cores} cores; where "
+    "there are fewer, they share them, and steps take longer than this",
     "ranks-differ": "the ranks' weights differ after some updates, so their gradients were not "
     "averaged, and that is not in the times: call the model that is given, not its .module or a "
     "method of it",
@@ -278,7 +282,13 @@ def warning_text(warning: Warning_) -> str:
     return with_singulars(WARNINGS[warning.code].format(**dict(warning.details)))
 
 
-def print_warnings(console: Console, warnings: Iterable[Warning_]) -> None:
-    """Each warning once, one line each."""
+def print_warnings(console: Console, warnings: Iterable[Warning_], heading: str = "note") -> None:
+    """Each warning once, one line each.
+
+    Args:
+        console: where to print.
+        warnings: in this order.
+        heading: of each line.
+    """
     for text in dict.fromkeys(warning_text(w) for w in warnings):
-        say(console, f"note: {text}", "yellow")
+        say(console, f"{heading}: {text}", "yellow")
