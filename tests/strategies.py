@@ -293,6 +293,7 @@ plans = st.one_of(
     _record(records.Plan, **_plan_parts, unit=st.just("step"), segment_steps=positive),
 )
 spot_offers = _record(records.SpotOffer)
+powers = _record(records.Power, watts=st.floats(0, 1e15), spread=st.floats(0, 1e15))
 shortfalls = _record(records.Shortfall)
 gradient_noises = _record(records.GradientNoise)
 run_outcomes = _record(records.RunOutcome, schema=st.just(records.SCHEMA), epoch_share=factors)
@@ -391,6 +392,7 @@ checked_steps = _record(
 every_record = st.one_of(
     communications,
     spot_offers,
+    powers,
     device_specs,
     device_sequences(),
     device_needs,

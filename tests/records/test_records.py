@@ -40,7 +40,7 @@ def test_every_record_class_has_a_strategy():
     names |= {"device_specs", "device_sequences", "step_marks", "unknown_bytes", "device_needs"}
     names |= {"shares", "live_tensors", "unseen", "memory_curves", "largest_values", "alternatives"}
     names |= {"asked_steps", "timed_rounds", "baselines", "baseline_entries", "checked_steps"}
-    names |= {"changes", "epoch_ranges", "communications", "spot_offers"}
+    names |= {"changes", "epoch_ranges", "communications", "spot_offers", "powers"}
     assert len(classes) == len(names)
     assert all(hasattr(strategies, name) for name in names)
 
