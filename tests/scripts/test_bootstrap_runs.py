@@ -36,7 +36,7 @@ from epochcast.scripts.side_effects import put_back
 PLAIN = """
 import importlib.util, torch
 from torch.utils.data import DataLoader, TensorDataset
-assert not any(map(importlib.util.find_spec, ("epochcast", "msgspec", "psutil", "sqlalchemy")))
+assert not any(map(importlib.util.find_spec, ("epochcast", "msgspec", "psutil", "rich")))
 inputs = torch.randn(40_000, 4)
 data = TensorDataset(inputs, inputs.sum(1, keepdim=True))
 training, held_out = DataLoader(data, batch_size=4, shuffle=True), DataLoader(data, batch_size=8)
@@ -91,7 +91,7 @@ def test_loaders_are_described_once_though_they_are_iterated_each_epoch(plain: R
     training, held_out = plain.of(Loader)
     assert (training.samples, training.batches, training.batch_size) == (40_000, 10_000, 4)
     assert (held_out.batches, held_out.batch_size) == (5_000, 8)
-    assert training.site == f"{plain.folder / 'train.py'}:11"
+    assert training.site == f"{plain.folder / 'train.py'}:12"
     assert training.sampler.endswith("RandomSampler")
 
 
