@@ -42,6 +42,7 @@ from epochcast.records import (
     to_json,
 )
 from epochcast.records.estimate import ENDLESS
+from epochcast.records.measurement import IMPORTED
 from epochcast.storage.store import Store
 
 
@@ -332,17 +333,20 @@ def _fitted_on(
     from epochcast.devices.cards import CATALOGUE, card_named, card_of
 
     there = card_named(on)
-    name = select(store, workload).newest.workload  # says so where there are none
+    asked = select(store, workload).newest  # says so where there are none
+    name = asked.workload
     cards = {d.key: card_of(d.name, d.memory_bytes) for d in store.devices(name)}
     others = [key for key, card in cards.items() if card and card != there]
     if device is None and not others:
         known = ", ".join(d.label for d in store.devices(name))
+        dry_run = f"epochcast dry-run {name} --device {there.device.name}"
+        probe = f"probe on one; of its memory tells {dry_run}"
+        step = "import such runs" if asked.data == IMPORTED else probe
         raise PredictionError(
             _measured_there(name, there.device.name)
             if there in cards.values()
             else f"{name} was measured on {known}: a time on {there.device.name} follows from that "
-            "on another GPU with a data sheet; probe on one (memory is told without: "
-            f"epochcast dry-run --device {there.device.name})"
+            f"on another GPU with a data sheet; {step}"
         )
     selection = select(store, name, device or others[-1])
     here = cards[selection.newest.device.key]

@@ -176,7 +176,7 @@ def test_the_command_and_its_refusals(store: Store, tmp_path: Path) -> None:
         cpu.add(truths.measure(64, 512))
         said = predict("--on", "h100", where=cpu)
         assert "was measured on Imaginary" in said
-        assert "probe on one (memory is told without: epochcast dry-run --device h100)" in said
+        assert "probe on one; of its memory tells epochcast dry-run imaginary --device h100" in said
 
 
 def test_only_what_one_device_took_alone_is_transferred(store: Store) -> None:
