@@ -58,13 +58,16 @@ ELSEWHERE = {  # what the library calls an option
 }
 
 
+_NAME = re.compile(r"(?<![\w.'{])(?<!--set )[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )")
+
+
 class _Group(click.Group):
     """Turns the library's errors into one line and an exit code, unless --debug asks for more."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(HOMES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
         if cmd_name not in HOMES:
             return None
         home = import_module(f"epochcast.cli.{HOMES[cmd_name]}")
@@ -104,6 +107,25 @@ class _Group(click.Group):
         if used and not {"--help", "-h"} & set(rest):
             click.echo(printable(used), err=True)
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Errors in what comes before the command are one line, too."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            hint = ""
+            if isinstance(error, click.NoSuchOption) and _is_of_a_command(error.option_name):
+                hint = "; it is an option of commands, and goes after the command"
+            _say_error(_one_line(error, hint))
+            raise click.exceptions.Exit(error.exit_code) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -114,6 +136,8 @@ class _Group(click.Group):
             said = str(error) if command is None else in_option_names(str(error), command)
             _say_error(said)
             ctx.exit(error.exit_code)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
         except click.UsageError as error:  # it may quote an argument
             _say_error(_one_line(error))
             ctx.exit(error.exit_code)
@@ -127,14 +151,25 @@ def _say_error(said: str) -> None:
     say(console, f"epochcast: {said}")
 
 
-def _one_line(error: click.UsageError) -> str:
+def _one_line(error: click.UsageError, hint: str = "") -> str:
     """What click says of an argument, with the option's name first and where to read on last."""
     said = error.format_message()
+    if isinstance(error, click.NoSuchOption) and not re.fullmatch(r"[\w-]+", error.option_name):
+        shown = re.match(r"[\w-]*", error.option_name)  # what follows may be a password
+        said = f"no such option '{shown and shown[0]}…'"
     if type(error) is click.BadParameter and error.param is not None:
         said = f"{error.param.opts[0]}: {error.message}"
     said = said[0].lower() + said[1:].rstrip(".").replace("\n", " ")
     path = error.ctx.command_path if error.ctx else "epochcast"
-    return f"{said} ({path} --help)"
+    return f"{said}{hint} ({path} --help)"
+
+
+def _is_of_a_command(option: str) -> bool:
+    """Whether any command has an option of that name."""
+    commands = [command for name in HOMES if (command := cli.get_command(None, name))]
+    for group in [command for command in commands if isinstance(command, click.Group)]:
+        commands += group.commands.values()
+    return any(option in parameter.opts for command in commands for parameter in command.params)
 
 
 def in_option_names(message: str, command: click.Command) -> str:
@@ -142,7 +177,7 @@ def in_option_names(message: str, command: click.Command) -> str:
 
     Args:
         message: ``"min_delta must be finite"``; a name without an underscore is one where it begins
-            the message, and else a word. A name in quotes was written by the user.
+            the message, and else a word. A name in quotes or after --set was written by the user.
         command: whose options have those names.
     """
     options = {o.name: o.opts[0] for o in command.params if isinstance(o, click.Option)}
@@ -152,7 +187,11 @@ def in_option_names(message: str, command: click.Command) -> str:
         name = match[0]
         return options.get(name) or options.get(f"{name}s") or name
 
-    return re.sub(r"(?<![\w.'{])[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )", option, message)
+    names = re.search(
+        r"; it has: |--for knows ", message
+    )  # as they are typed after --set and --for
+    end = names.end() if names else len(message)
+    return _NAME.sub(option, message[:end]) + message[end:]
 
 
 def main() -> None:

@@ -136,6 +136,8 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     environment = dict(options["variables"])
     if not command:
         raise UsageError("give the command that starts your script after --: -- python train.py")
+    if options["plan"] and options["plan"].endswith((".py", ".sh")):
+        raise UsageError(f"{options['plan']} is no plan, but comes before --: put it after --")
     filled = Filled(arguments=command, environment=tuple(environment.items()))
     require_program(filled, Path.cwd())
     plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))

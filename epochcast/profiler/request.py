@@ -165,6 +165,8 @@ class SweepRequest:
             raise UsageError(f"world sizes must be at least 1, but got {list(self.world_sizes)}")
         if self.sharding not in get_args(Sharding):
             raise UsageError(f"sharding is ddp or fsdp, but got {self.sharding!r}")
+        if self.sharding == "fsdp" and max(self.world_sizes) == 1:
+            raise UsageError("sharding must be left out for one device; fsdp needs --world-size 2")
         if self.is_shared and self.chooses:
             raise UsageError(
                 "several devices are measured in every configuration asked for: leave out --for, "
@@ -196,7 +198,7 @@ class SweepRequest:
     @property
     def is_shared(self) -> bool:
         """Whether any configuration is of a process group."""
-        return max(self.world_sizes) > 1 or self.sharding == "fsdp"
+        return max(self.world_sizes) > 1
 
     @property
     def workload(self) -> WorkloadSpec:

@@ -209,6 +209,8 @@ def _builtin(name: str) -> WorkloadFunction:
     from epochcast.profiler.builtin import BUILTIN
 
     if name not in BUILTIN:
+        if name.endswith(".py") and not Path(name).is_file():
+            raise UsageError(f"there is no file {name}; to measure one: file.py:function")
         if name.endswith(".py"):
             raise UsageError(
                 f"{name} is a file: name the function in it that returns a Workload, "

@@ -126,8 +126,9 @@ def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
         if error.__cause__ is None:  # of another version, which says what to do
             raise StoreError(f"cannot read {what} from {path}: {error}") from error
         said = str(error.__cause__)
+        said = said if said.startswith("JSON") else said[0].lower() + said[1:]
         raise StoreError(
-            f"{path} is not {what} of epochcast, or is damaged ({said[0].lower()}{said[1:]}): give "
+            f"{path} is not {what} of epochcast, or is damaged ({said}): give "
             "another file, or write it again"
         ) from error
 

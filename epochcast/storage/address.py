@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from epochcast.errors import StoreError
+from epochcast.errors import StoreError, UsageError
 
 DEFAULT_FOLDER = Path(".epochcast")
 FILE_NAME = "measurements.sqlite"
@@ -27,7 +27,9 @@ _FILES = ("sqlite", "sqlite+pysqlite")
 _SERVERS = ("postgres", "postgresql", "postgresql+psycopg")
 _SECRET = ("password", "sslpassword")  # of libpq's parameters
 _MASK = "***"
-_PASSWORD = re.compile(r"(?P<before>\b[\w+.-]+://[^\s:/?#]*:)[^\s]*(?=@)")
+_ALLOWED = "a store is a path, sqlite:///PATH or postgresql://USER@HOST/NAME"
+_URL_PASSWORD = re.compile(r"(?P<before>\b[\w+.-]+:/+[^\s:/?#]*:)[^\s]*(?=@)")
+_PASSWORD = re.compile(r"(?P<before>[^\s:/?#]*:)(?!//)[^\s]*(?=@)")  # of a URL that is mistyped
 _PASSWORD_PARAMETER = re.compile(r"(?i)(?P<before>\b(?:ssl)?password=)[^\s&'\"]+")
 
 
@@ -60,8 +62,9 @@ class Address:
 
 
 def masked(text: str) -> str:
-    """A text in which URLs have no passwords any more: for whatever repeats what somebody typed."""
-    text = _PASSWORD.sub(rf"\g<before>{_MASK}", text)
+    """A text without the passwords of URLs, mistyped ones too: for what repeats what was typed."""
+    for password in (_URL_PASSWORD, _PASSWORD):
+        text = password.sub(rf"\g<before>{_MASK}", text)
     return _PASSWORD_PARAMETER.sub(rf"\g<before>{_MASK}", text)
 
 
@@ -72,13 +75,13 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
     ``probes.sqlite`` in ``probes.files/``), or for a server in the default folder.
 
     Raises:
-        StoreError: neither a path nor a URL of a supported database.
+        UsageError: neither a path nor a URL of a supported database.
     """
     if url is None:
         home = folder or DEFAULT_FOLDER
         return _file_address(home / FILE_NAME, home, str(home))
     if "\0" in unquote(url):
-        raise StoreError(f"the name of a store has no NUL character, but got {masked(url)!r}")
+        raise UsageError(f"the name of a store has no NUL character, but got {masked(url)!r}")
     address = _named(url, folder)
     return replace(address, option=f" --store {shlex.quote(address.label)}")
 
@@ -86,18 +89,32 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
 def _named(url: str, folder: Path | None) -> Address:
     scheme, separator, rest = url.partition("://")
     if not separator:
+        _refuse_mistyped(url)
         return _file_address(Path(url).expanduser(), folder, url)
     if scheme in _SERVERS:
         return _server_address(rest, (folder or DEFAULT_FOLDER).absolute())
     if scheme not in _FILES:
-        raise StoreError(
-            "a store is a path, sqlite:///PATH or postgresql://USER@HOST/NAME, "
-            f"but got {scheme}://…"
-        )
+        shown = scheme if re.fullmatch(r"[\w+.-]+", scheme) else "…"
+        raise UsageError(f"{_ALLOWED}, but got {shown}://…")
     path = unquote(rest.removeprefix("/"))
     if "?" in rest or not rest.startswith("/") or path in ("", ":memory:"):
-        raise StoreError("a SQLite store is a file: use sqlite:///PATH, without options")
+        raise UsageError("a SQLite store is a file: use sqlite:///PATH, without options")
     return _file_address(Path(path), folder, path)
+
+
+def _refuse_mistyped(path: str) -> None:
+    """What looks like a URL with a mistake is no file: it may hold a password, which a path shows.
+
+    Raises:
+        UsageError: it does; the text is not repeated.
+    """
+    scheme = path.partition(":")[0] if ":" in path else path.partition("//")[0]
+    if scheme in (*_SERVERS, *_FILES) and scheme != path:
+        raise UsageError(f"{_ALLOWED}, but got {scheme} without ://")
+    if re.search(r":.*@", path, re.DOTALL):
+        raise UsageError(
+            f"{_ALLOWED}, but got a text with a : and an @; for a file: sqlite:///PATH"
+        )
 
 
 def _server_address(rest: str, folder: Path) -> Address:
@@ -105,14 +122,14 @@ def _server_address(rest: str, folder: Path) -> Address:
     who, at, where = rest.rpartition("@")
     user, colon, password = who.partition(":")
     if re.search(r"[/?#@\[\]\s]", who):  # libpq would take a part of it for a host, and print it
-        raise StoreError(
+        raise UsageError(
             "the user or password in a store's URL holds one of / ? # @ [ ] or a space: "
             "write it as %2F, %3F, … or leave the password to ~/.pgpass or PGPASSWORD"
         )
     place, _, query = where.partition("?")
     hosts = re.sub(r"\[[^\]]*\]", "", place.partition("/")[0])  # without those of IPv6
     if re.search(r":(?!\d*(,|$))", hosts):
-        raise StoreError("the port in a store's URL is a number: postgresql://USER@HOST:PORT/NAME")
+        raise UsageError("the port in a store's URL is a number: postgresql://USER@HOST:PORT/NAME")
     pairs = parse_qsl(query, keep_blank_values=True)
     secrets = {name: value for name, value in pairs if name in _SECRET}
     if colon and password:

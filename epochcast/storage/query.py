@@ -157,7 +157,13 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             + _on_torch_device(device)
         )
     device_key = _most_measured(fitting).newest.device.key
-    (chosen,) = selections(store.measurements(name, device_key=device_key))
+    of_device = selections(store.measurements(name, device_key=device_key))
+    if len(of_device) != 1:
+        raise StoreError(
+            f"the store {store.label}: its rows of {name} name other devices than their documents "
+            "do, as after an edit by hand; export it and import that into a new one"
+        )
+    chosen = of_device[0]
     others = () if workload else tuple(other for other in stored if other != name)
     return replace(chosen, warnings=tuple(_choices(found, chosen, others)))
 

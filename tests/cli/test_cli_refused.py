@@ -108,3 +108,33 @@ def test_a_name_in_quotes_is_the_users_own_and_no_option() -> None:
     said = "batch_size must be 1, but got 'batch_size' in loader_options"
     assert in_option_names(said, probe).startswith("--batch-size must be 1")
     assert in_option_names(said, probe).endswith("'batch_size' in loader_options")
+
+
+def test_what_is_typed_after_set_keeps_its_name() -> None:
+    for said in (
+        "--set batch_size is used nowhere",
+        "a has no knob 'n'; it has: eval_every, batch_size",
+        "--for knows epochs, batch_size, but got 'n'",
+    ):
+        assert in_option_names(said, probe) == said
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "said"),
+    [
+        ("--store x predict", 2, "no such option '--store'; it is an option of commands, and goes"),
+        ("--nosuch predict", 2, "no such option '--nosuch' (epochcast --help)"),
+        ("probe --set batch_size=16 -- python train.py", 2, "--set batch_size is used nowhere"),
+        ("run train.py -- true", 2, "train.py is no plan, but comes before --"),
+        ("probe nosuch.py", 2, "there is no file nosuch.py"),
+        ("predict --epochs 3 --store mysql://a", 2, "but got mysql://…"),
+        ("predict --epochs 3 --store sqlite:/x.db", 2, "but got sqlite without ://"),
+        ("report train.py", 1, "(JSON is malformed"),
+        ("probe digits-mlp --sharding fsdp", 2, "--sharding must be left out for one device"),
+    ],
+)
+def test_a_mistake_is_one_line(here: Path, command: str, exit_code: int, said: str) -> None:
+    Path("train.py").write_text("print(1)")
+    result = CliRunner().invoke(cli, command.split(), prog_name="epochcast")
+    assert said in " ".join(result.stderr.split())
+    assert result.exit_code == exit_code

@@ -118,7 +118,8 @@ def test_where_one_cannot_be_started_none_stays(tmp_path):
         ({"world_sizes": (2, 0)}, "at least 1"),
         ({"sharding": "zero"}, "ddp or fsdp"),
         ({"world_sizes": (2,), "until": 0.1}, "leave out --for"),
-        ({"sharding": "fsdp", "asked": {"epochs": 1}}, "leave out --for"),
+        ({"sharding": "fsdp", "world_sizes": (2,), "asked": {"epochs": 1}}, "leave out --for"),
+        ({"sharding": "fsdp"}, "left out for one device"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, match):

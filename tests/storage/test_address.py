@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.cli import cli
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, UsageError
 from epochcast.storage.address import locate, masked
 
-PASSWORDS = st.text(min_size=8).filter(lambda text: "\0" not in text and text.isprintable())
+PASSWORDS = st.text(min_size=8).filter(
+    lambda text: text.isprintable() and text not in repr(locate("postgresql://ada@db/team"))
+)
 NOWHERE = "127.0.0.1:1"  # refuses at once
 
 
@@ -46,6 +48,25 @@ def test_a_password_that_is_not_quoted_is_refused_or_kept(raw: str) -> None:
     assert "SECRET" not in f"{said}"
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["", "postgresql", "postgres:/", "postgresql:", "postgresql//", "sqlite:/"]),
+    st.sampled_from(["ada", "", "/ada", "a.b"]),
+    st.text(alphabet="ab1:/?#@%", max_size=4),
+)
+def test_a_mistyped_url_shows_no_password(before: str, user: str, raw: str) -> None:
+    url = f"{before}{user}:SECRET{raw}SECRET@db.example.org/team"
+    assert "SECRET" not in masked(f"there is no store at {url}: check")
+    with pytest.raises(UsageError) as caught:
+        locate(url)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_url_without_a_password_stays_as_it_is() -> None:
+    for text in ("postgresql://ada@h:5432/db", "file.py:function", "git@github.com:a/b", "a: b@c"):
+        assert masked(text) == text
+
+
 def test_what_is_left_out_is_for_libpq_to_find() -> None:
     assert locate("postgresql:///team").dsn == "postgresql:///team"
     assert (
@@ -70,6 +91,8 @@ def test_what_is_left_out_is_for_libpq_to_find() -> None:
         ["compare", "store={}", "store={}", "--epochs", "3"],
         ["calibration", "--store", "{}", "--forget", "{}"],
         ["{}"],
+        ["--{}"],
+        ["predict", "--{}"],
     ],
 )
 def test_no_command_repeats_a_password(
@@ -81,6 +104,10 @@ def test_no_command_repeats_a_password(
         f"postgresql://ada@{NOWHERE}/team?password=s3cr3t-w%20rd",
         f"mysql://ada:s3cr3t@{NOWHERE}/team",
         f"postgresql://ada:s3cr3t/w@{NOWHERE}/team",
+        f"postgresql://ada:p=s3cr3t@{NOWHERE}/team",
+        f"postgresql:/ada:s3cr3t@{NOWHERE}/team",
+        f"postgresql//ada:s3cr3t@{NOWHERE}/team",
+        f"ada:s3cr3t@{NOWHERE}/team",
     ):
         done = CliRunner().invoke(cli, [argument.format(url) for argument in arguments])
         assert done.exit_code != 0

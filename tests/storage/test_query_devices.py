@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import truths
 from click.testing import CliRunner
 
 from epochcast.cli import cli
-from epochcast.errors import PredictionError
+from epochcast.errors import PredictionError, StoreError
 from epochcast.profiler.protocol import Description
 from epochcast.profiler.request import SweepRequest, grid, resolved
 from epochcast.records import Device, Measurement
@@ -134,3 +135,12 @@ def test_devices_are_listed_by_their_ids(store: Store, tmp_path: Path) -> None:
     nothing = CliRunner().invoke(cli, ["devices", "third", *where])
     assert nothing.stderr == "no measurements of 'third'\n"
     assert CliRunner().invoke(cli, ["devices", "--json", *where]).stdout.startswith('{\n  "schema"')
+
+
+def test_rows_that_disagree_with_their_documents_are_said_in_one_line(tmp_path: Path) -> None:
+    with Store.open(folder=tmp_path) as store:
+        store.add(truths.measure(32, 256))
+    with sqlite3.connect(tmp_path / "measurements.sqlite") as database:
+        database.execute("UPDATE epochcast_measurements SET device_key = 'another'")
+    with Store.open(folder=tmp_path) as store, pytest.raises(StoreError, match="edit by hand"):
+        select(store)
