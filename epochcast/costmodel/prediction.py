@@ -398,10 +398,7 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
     sizes = dict(variant.typical.sizes)
     for name, value in question.sizes.items():
         if name not in sizes:
-            known = dict.fromkeys(k for v in parameters.variants for k, _ in v.typical.sizes)
-            raise PredictionError(
-                f"{parameters.workload} has no knob {name!r}; it has: {', '.join(known) or 'none'}"
-            )
+            raise PredictionError(_no_knob(parameters, name))
         if not _may_be(variant, name, value):
             allowed = _allowed(parameters, variant, name)
             raise PredictionError(f"knob {name!r} takes {allowed}, but got {value!r}")
@@ -420,6 +417,17 @@ def configuration(parameters: Parameters, variant: Variant, question: Question) 
         sharding=variant.typical.sharding,
         drop_last=variant.drop_last,
     )
+
+
+def _no_knob(parameters: Parameters, name: str) -> str:
+    """What to write instead of a knob that there is not: of a script some names became options."""
+    known = dict.fromkeys(k for v in parameters.variants for k, _ in v.typical.sizes)
+    said = f"{parameters.workload} has no knob {name!r}; it has: {', '.join(known) or 'none'}"
+    if name in ("batch_size", "world_size", "accumulation", "precision", "workers", "epochs"):
+        return f"{said}; that is --{name.replace('_', '-')}"
+    if any(v.world_size > 1 for v in parameters.variants):
+        return f"{said}; the number of processes is --world-size"
+    return said
 
 
 def _allowed(parameters: Parameters, variant: Variant, name: str) -> str:

@@ -16,8 +16,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import get_args
 
 from epochcast import __version__
@@ -291,9 +292,16 @@ def _note(code: str, **details: str) -> Warning_:
 def _nothing_stored(store: Store, workload: str | None, stored: Sequence[str]) -> EpochcastError:
     """An empty store is as good as none, which is a ``StoreError``, too."""
     command = f"epochcast probe {workload or 'mnist-mlp'} --batch-sizes 32,64,128,256"
+    if workload and workload.endswith(".py"):
+        command = f"epochcast probe -- python {workload}"
     if stored:
+        alike = {PurePath(name).stem: name for name in stored}
+        close = get_close_matches(PurePath(workload or "").stem, alike)
+        hint = f"did you mean {' or '.join(alike[name] for name in close)}?" if close else ""
         names = ", ".join(sorted(stored))
-        return PredictionError(f"no measurements of {workload!r}, only of {names}; run: {command}")
+        return PredictionError(
+            f"no measurements of {workload!r}, only of {names}; {hint or f'run: {command}'}"
+        )
     return StoreError(f"no measurements yet in {store.label}; run: {command}")
 
 

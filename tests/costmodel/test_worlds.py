@@ -147,3 +147,12 @@ def test_more_ranks_of_a_cpu_may_share_its_cores(kind: str, asked: int, told: in
     found = model.predict(1, 32, world_size=asked).warnings
     notes = [dict(w.details) for w in found if w.code == "cores-of-ranks"]
     assert notes == [{"ranks": "4", "threads": "2", "cores": "8"}] * told
+
+
+def test_a_knob_that_a_script_has_in_its_command_is_asked_by_its_option(
+    model: ec.CostModel,
+) -> None:
+    with pytest.raises(PredictionError, match=r"no knob 'n'.*; the number of .* is --world-size"):
+        model.predict(1, 32, n=2)
+    with pytest.raises(PredictionError, match=r"no knob 'batch_size'.*; that is --batch-size"):
+        predict(model, Question(epochs=1, sizes={"batch_size": 2}))

@@ -122,3 +122,13 @@ def test_what_trials_of_a_script_saw_of_data_without_a_length_counts_for_all(
             store.add(replace(m, samples=samples, script=script))
         found = select(store).measurements
     assert {m.samples for m in found} == ({fewest} if fewest else set(counts.values()))
+
+
+def test_a_script_that_was_not_probed_is_not_taken_for_a_workload(store: Store) -> None:
+    store.add(replace(truths.measure(32, 256), workload="/home/ada/train.py"))
+    with pytest.raises(PredictionError, match=r"; did you mean /home/ada/train.py[?]"):
+        select(store, "rain.py")
+    with pytest.raises(PredictionError, match=r"; did you mean /home/ada/train.py[?]"):
+        select(store, "train")
+    with pytest.raises(PredictionError, match=r"; run: epochcast probe -- python other_one.py"):
+        select(store, "other_one.py")
