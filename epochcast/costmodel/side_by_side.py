@@ -30,7 +30,8 @@ class Side:
         count: of its epochs, or steps.
         seconds: of the whole run.
         epoch_seconds: of training alone; None of a run that is counted in steps.
-        device_bytes, money: None where unknown.
+        device_bytes: the peak of live tensors where the device was not asked; None where unknown.
+        money: None where unknown.
         warnings: of the prediction, or of the plan's choice.
     """
 
@@ -64,7 +65,7 @@ def side_of_estimate(asked: str, found: Estimate, length: str) -> Side:
         count=found.epochs if found.steps is None else found.steps,
         seconds=found.total_seconds,
         epoch_seconds=found.epoch_seconds if found.has_epochs else None,
-        device_bytes=found.device_bytes,
+        device_bytes=found.device_bytes or found.peak_bytes,  # as plans have it
         money=found.cost,
         warnings=found.warnings,
     )

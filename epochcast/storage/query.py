@@ -138,6 +138,7 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
         EpochcastError: there are none; the message has the command that would make some. A
             ``StoreError`` where the store is empty, as if there were none, or a
             ``PredictionError``.
+        StoreError: its rows name other devices than their documents do.
     """
     stored = store.workloads()
     target = meant(workload, stored) if workload else None

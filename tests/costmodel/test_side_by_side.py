@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp
 from statistics import NormalDist
 
 import pytest
+import truths
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epochcast.costmodel.side_by_side import probability_below
-from epochcast.records import Quantiles
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.side_by_side import probability_below, side_of_estimate, side_of_plan
+from epochcast.planning.planner import plan
+from epochcast.records import MemoryPeaks, Quantiles
 
 
 def lognormal(mean: float, sd: float) -> Quantiles:
@@ -32,3 +36,14 @@ def test_what_is_known_exactly_is_below_or_not() -> None:
     assert probability_below(one, two) == 1.0
     assert probability_below(one, one) == 0.5
     assert probability_below(Quantiles.exactly(0.0), one) == 1.0
+
+
+def test_a_prediction_and_a_plan_need_the_same_memory_where_no_device_was_asked() -> None:
+    model = fit([replace(m, memory=MemoryPeaks()) for m in truths.sweep()])
+    found = model.predict(epochs=2, batch_size=64)
+    assert found.device_bytes is None
+    predicted = side_of_estimate("a", found, "2 epochs")
+    planned = side_of_plan("b", plan(model, epochs=2, batch_sizes=64), "2 epochs")
+    assert predicted.device_bytes is not None
+    assert planned.device_bytes is not None
+    assert predicted.device_bytes.p90 == pytest.approx(planned.device_bytes.p90, rel=0.01)
