@@ -84,6 +84,7 @@ class Store:
                 makes it with the first thing that is stored.
 
         Raises:
+            UsageError: ``url`` is no path and no URL of a store.
             StoreError: it cannot be opened, is not a store, or is of another schema.
             MissingDependency: PostgreSQL's driver is not installed.
         """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from strategies import make_measurement, make_outcome
 
-from epochcast.errors import MissingDependency, StoreError
+from epochcast.errors import MissingDependency, StoreError, UsageError
 from epochcast.records import SCHEMA
 from epochcast.storage import tables
 from epochcast.storage.address import APPLICATION_ID, locate
@@ -299,7 +299,7 @@ def test_a_file_where_a_folder_is_expected(tmp_path):
 )
 def test_a_bad_url_is_refused_without_showing_a_password(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UsageError) as caught:
         Store.open(url)
     assert "secret" not in one_line(caught)
     assert list(tmp_path.iterdir()) == []
@@ -477,5 +477,5 @@ def test_an_outcome_that_cannot_be_read_is_named(store):
 
 @pytest.mark.parametrize("url", ["sqlite:///a%00b", "a\0b", "postgresql://u@h/a%00b"])
 def test_a_name_with_a_nul_is_refused(url: str) -> None:
-    with pytest.raises(StoreError, match="no NUL character"):
+    with pytest.raises(UsageError, match="no NUL character"):
         locate(url)
