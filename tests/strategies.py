@@ -380,7 +380,11 @@ baseline_entries = _record(
     counts=st.dictionaries(texts, counts, max_size=3),
     peak_by_module=st.dictionaries(texts, counts, max_size=3),
 )
-baselines = _record(records.Baseline, entries=st.lists(baseline_entries, max_size=2).map(tuple))
+baselines = _record(
+    records.Baseline,
+    schema=st.just(records.SCHEMA),
+    entries=st.lists(baseline_entries, max_size=2).map(tuple),
+)
 changes = _record(records.Change)
 checked_steps = _record(
     records.CheckedStep,

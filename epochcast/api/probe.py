@@ -273,13 +273,13 @@ def run_sweep(
         StoreError: the store cannot be used.
         PredictionError: the question to choose configurations for makes no sense.
     """
-    from epochcast.profiler.adaptive import chooser_for, chosen_rounds, enough_rounds
+    from epochcast.profiler.adaptive import chooser_for, chosen_rounds, rounds_that_fit
 
     def rounds() -> Callable[[Sweep], Ending]:
         return (
             partial(chosen_rounds, chooser=chooser_for(request))
             if request.chooses
-            else enough_rounds
+            else rounds_that_fit
         )
 
     if on is None:

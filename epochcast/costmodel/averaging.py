@@ -199,6 +199,7 @@ def fit_surface(
     else:
         weighed, chosen = _weighed([_with_left_out(_fit(form, data), data) for form in forms])
     weighed = [(fit.with_correction(data), weight) for fit, weight in weighed]
+    hidden_sd = HIDDEN_SD if sd_between else 0.0  # of times: bytes do not hide behind launches
     surface = Surface(
         forms=_sharing(weighed, careful),
         axes=known,
@@ -206,10 +207,7 @@ def fit_surface(
         high=tuple(float(table[axis].max()) for axis in known),
         units=data.units if any(data.units) else (),
         outside_sds=tuple(
-            max(
-                sd_per_doubling / _step(data, axis),
-                HIDDEN_SD * _hidden(data, axis) * bool(sd_between),
-            )
+            max(sd_per_doubling / _step(data, axis), hidden_sd * _hidden(data, axis))
             for axis in known
         ),
         sd_between=sd_between,

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import hypot, log
-from pathlib import Path
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
@@ -167,8 +166,8 @@ def _by_variant(good: Sequence[Measurement]) -> list[list[Measurement]]:
 
 
 def _sweep(m: Measurement) -> str:
-    """What trials of one sweep have in common: the folder of their logs."""
-    return m.key if m.log is None else str(Path(m.log).parent)
+    """What trials of one sweep have in common; of a real run, itself."""
+    return m.sweep or m.key
 
 
 def _typical(trials: Sequence[Measurement]) -> RunConfig:

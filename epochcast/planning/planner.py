@@ -52,7 +52,7 @@ from epochcast.records import (
     SizeValue,
     SpotOffer,
 )
-from epochcast.units import LONGEST_SECONDS, format_percent
+from epochcast.units import LONGEST_SECONDS, format_number_of, format_percent
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
@@ -200,7 +200,10 @@ def plan(
     _require_feasible(budget, request)
     job = _job(model, request)
     request = with_cadences(job, request)
-    ranked = _ranked(job, budget, request)
+    try:
+        ranked = _ranked(job, budget, request)
+    except DoesNotFit as error:
+        raise _beside_spot(error, job, budget, request) from None
     chosen = replace(ranked[0][0], chosen=True)
     _require_end(chosen)
     options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
@@ -238,33 +241,45 @@ def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:
     """What the same work costs on devices that may be taken away; None where that was not asked.
 
     Both are of the same draws, run by run: what makes a run slow makes it slow on either.
-
-    Raises:
-        UsageError: there is no price to compare it with.
     """
-    request, rate, spot_mtbf = (
-        own.request,
-        own.request.spot_price_per_hour,
-        own.request.spot_mtbf_seconds,
-    )
-    if rate is None or spot_mtbf is None:
+    if own.request.spot_price_per_hour is None:
         return None
-    if own.budget.price_per_hour is None:
-        raise UsageError(
-            "a price of devices that may be taken away is compared with that of others: give "
-            "price_per_hour too"
-        )
+    offer, there = _on_spot(job, own.budget, own.request)
+    if there is None:
+        return offer
+    chance = float(np.mean(money_each(there) < money_each(own)))
+    return replace(offer, cheaper_probability=chance)
+
+
+def _on_spot(
+    job: Job, budget: Budget, request: PlanRequest
+) -> tuple[SpotOffer, EvaluatedCandidate | None]:
+    """The offer, and what would be run there; None where it does not fit."""
+    rate, spot_mtbf = request.spot_price_per_hour, request.spot_mtbf_seconds
+    assert rate is not None  # a request has both or neither
+    assert spot_mtbf is not None
     mtbf = 1 / (1 / spot_mtbf + (1 / request.mtbf_seconds if request.mtbf_seconds else 0.0))
     offer = SpotOffer(price_per_hour=rate, mtbf_seconds=mtbf)
-    budget = replace(own.budget, price_per_hour=rate)
+    there_for = replace(budget, price_per_hour=rate)
     try:
-        (there, option), *_ = _ranked(job, budget, replace(request, mtbf_seconds=mtbf))
+        (there, option), *_ = _ranked(job, there_for, replace(request, mtbf_seconds=mtbf))
     except DoesNotFit as error:
-        return replace(offer, why_not=str(error))
+        return replace(offer, why_not=str(error)), None
     if endless := why_endless(there, there.epochs, SHOWN_LEVEL):
-        return replace(offer, why_not=endless)
-    chance = float(np.mean(money_each(there) < money_each(own)))
-    return replace(offer, option=option, cheaper_probability=chance)
+        return replace(offer, why_not=endless), None
+    return replace(offer, option=option), there
+
+
+def _beside_spot(error: DoesNotFit, job: Job, budget: Budget, request: PlanRequest) -> DoesNotFit:
+    """That nothing fits, and what would on devices that may be taken away, where that was asked."""
+    if request.spot_price_per_hour is None:
+        return error
+    offer, _ = _on_spot(job, budget, request)
+    if offer.option is None:
+        return DoesNotFit(f"{error}; nor does anything on spot devices", error.shortfall)
+    fits = format_number_of(offer.option.epochs, request.unit)
+    how = f"price_per_hour {offer.price_per_hour:g} and mtbf_seconds {offer.mtbf_seconds:.0f}s"
+    return DoesNotFit(f"{error}; {fits} would on spot devices: plan them by {how}", error.shortfall)
 
 
 def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:
@@ -304,13 +319,18 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
 
 
 def _require_feasible(budget: Budget, request: PlanRequest) -> None:
-    """Refuse a question without an end, beyond all time, or finer than draws can tell."""
+    """Refuse a question without an end or a price, beyond all time, finer than draws can tell."""
     money = budget.money if budget.price_per_hour else None  # which hours do not spend
     ends = (budget.deadline, money, budget.energy, request.epochs_limit)
     if all(end is None for end in ends):
         raise UsageError(
             f"nothing ends the run: give {request.unit}s, or a limit of time, money or energy, "
             f"e.g. --{request.unit}s 90 or --deadline 8h"
+        )
+    if request.spot_price_per_hour is not None and budget.price_per_hour is None:
+        raise UsageError(
+            "a price of devices that may be taken away is compared with that of others: give "
+            "price_per_hour too"
         )
     for name in ("deadline", "spent_seconds"):
         seconds = getattr(budget, name) or 0.0

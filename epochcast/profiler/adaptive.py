@@ -402,16 +402,19 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
 # -- how many rounds ------------------------------------------------------------------------------
 
 
+def rounds_that_fit(sweep: Sweep) -> Ending:
+    """The same without what will surely not fit a GPU."""
+    leave_out_hopeless(sweep)
+    if not sweep.specs and not sweep.stored():
+        return Ending("nothing-succeeded")
+    return enough_rounds(sweep)
+
+
 def enough_rounds(sweep: Rounds[Any]) -> Ending:
     """The rounds asked for; where no number was, more as long as they differ too much.
 
-    A number that was asked for is kept to, and how much rounds differ is told. What will surely
-    not fit a GPU is in none of them.
+    A number that was asked for is kept to, and how much rounds differ is told.
     """
-    if isinstance(sweep, Sweep):
-        leave_out_hopeless(sweep)
-        if not sweep.specs and not sweep.stored():
-            return Ending("nothing-succeeded")
     ending, request = every_round(sweep), sweep.asked
     if ending.why != "complete":
         return ending

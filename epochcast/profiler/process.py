@@ -1,7 +1,7 @@
 """The sweep's side of a worker process: start it, ask it, notice its death, end all it began.
 
     sweep ── tasks ──▶ Workers.ask_each ──▶ a WorkerProcess, then the next ──▶ answers
-                       RayWorkers.ask_each (on_ray.py): the same, on the nodes of a cluster
+                       RemoteWorkers.ask_each (remote.py): the same, on the nodes of a cluster
 
 Used by the sweep without torch. No shell is involved, and no text of the user's reaches a command
 line: a task travels as JSON through a pipe.

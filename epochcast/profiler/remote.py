@@ -423,10 +423,10 @@ def sweep_on(
 
 
 def _with_gpus(on: ClusterRequest, request: SweepRequest) -> ClusterRequest:
-    """A probe on a CPU holds no GPU, one on CUDA as many as ranks train together."""
+    """A probe on a CPU holds no GPU, one on CUDA one."""
     if on.gpus is not None or request.device == AUTO:
         return on
-    return replace(on, gpus=max(request.world_sizes) if request.device == "cuda" else 0)
+    return replace(on, gpus=1 if request.device == "cuda" else 0)
 
 
 def at_once(

@@ -15,6 +15,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -171,6 +172,7 @@ class Rounds(ABC, Generic[_Spec]):
         clock: seconds since the sweep began.
 
     Attributes:
+        began_at: when it did, ISO 8601 in UTC.
         failed: requests that gave no measurement in this sweep.
         left_out: configurations that were asked for and are not among ``specs`` any more.
         late: whether there was something that there was no time for.
@@ -190,6 +192,7 @@ class Rounds(ABC, Generic[_Spec]):
         self.store = store
         self.observer = observer
         self.clock = clock
+        self.began_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
         self.failed: set[str] = set()
         self.left_out: list[LeftOut] = []
         self.late = False
@@ -243,7 +246,7 @@ class Rounds(ABC, Generic[_Spec]):
     def keep(self, measurement: Measurement, seconds: float) -> Measurement:
         """Store the result of a trial that took so long, and tell of it."""
         self._longest_trial = max(self._longest_trial, seconds)
-        measurement = replace(measurement, note=self.asked.note)
+        measurement = replace(measurement, note=self.asked.note, sweep=self.began_at)
         if measurement.status != "ok":
             self.failed.add(measurement.request)
             measurement = replace(measurement, probe_seconds=seconds)

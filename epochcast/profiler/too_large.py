@@ -101,7 +101,7 @@ def least_bytes(
     *,
     timeout: float = 600.0,
 ) -> float:
-    """What a GPU must have at least for two steps of a configuration by its own operators: less
+    """What a GPU must have at least for three steps of a configuration by its own operators: less
     would do with a probability of a twentieth.
 
     Args:

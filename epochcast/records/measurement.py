@@ -188,6 +188,7 @@ class Measurement:
         trace: the torch.profiler trace, relative to the store's log folder.
         log: the worker's log file.
         node: of a cluster, where it was made: an address; empty on this machine.
+        sweep: when the sweep began that made it, ISO 8601 in UTC: its trials have that in common.
         created_at: when the trial ended, ISO 8601 in UTC.
         warnings: why what was measured may not be what a run takes.
         note: what a person said of it.
@@ -235,6 +236,7 @@ class Measurement:
     trace: str | None = None
     log: str | None = None
     node: str = ""
+    sweep: str = ""
     created_at: str = ""
     warnings: tuple[Warning_, ...] = ()
     note: str = ""

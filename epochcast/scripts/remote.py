@@ -117,9 +117,7 @@ class RemoteTrials:
         """What came of each, as they end.
 
         Args:
-            request: what all have in common.
-            calls: each taken when it can begin.
-            report: called with the node on which one begins.
+            request, calls, report: as of ``Elsewhere``; what is reported is the node.
         """
         jobs = ((call, _order(request, call)) for call in calls)
         ran = self.pool.run_each(

@@ -117,7 +117,8 @@ def _of_one_length(measurements: Sequence[Measurement]) -> tuple[Measurement, ..
     fewest = min(m.samples for m in known)
     if any(_batches(m.samples, m.config) != _batches(fewest, m.config) for m in known):
         return tuple(measurements)
-    return tuple(replace(m, samples=fewest) if m in good else m for m in measurements)
+    same = {m.key: replace(m, samples=fewest) for m in good}
+    return tuple(same.get(m.key, m) for m in measurements)
 
 
 def _batches(samples: int, config: RunConfig) -> int:

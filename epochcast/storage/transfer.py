@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from epochcast.errors import PredictionError
-from epochcast.profiler.target import canonical
+from epochcast.profiler.target import meant
 from epochcast.storage.database import Connection
 from epochcast.storage.store import Store, replace_rows
 
@@ -90,21 +90,21 @@ def transfer(
 
 
 def _filter(source: Store, workload: str | None, device: str | None) -> _Filter:
-    name = canonical(workload) if workload else None
-    of_workload = _Filter("workload = ?", (name,)) if name else _Filter("1 = 1", ())
     stored = source.workloads()
+    name = meant(workload, stored) if workload else None
+    of_workload = _Filter("workload = ?", (name,)) if name else _Filter("1 = 1", ())
     if name and name not in stored:
         names = ", ".join(sorted(stored)) or "nothing"
         raise PredictionError(f"no measurements of {name!r} in {source.label}, only of {names}")
     if device is None:
         return of_workload
     there = source.devices(name)
-    meant = tuple(d.key for d in there if d.answers_to(device))
-    if not meant:
+    keys = tuple(d.key for d in there if d.answers_to(device))
+    if not keys:
         known = ", ".join(f"{d.id}: {d.label}" for d in there) or "nothing"
         raise PredictionError(f"nothing in {source.label} is of {device!r}, only of {known}")
-    places = ", ".join("?" * len(meant))
-    return _Filter(f"{of_workload.sql} AND device_key IN ({places})", of_workload.values + meant)
+    places = ", ".join("?" * len(keys))
+    return _Filter(f"{of_workload.sql} AND device_key IN ({places})", of_workload.values + keys)
 
 
 def _pages(source: Store, wanted: _Filter) -> Iterator[dict[str, str]]:
@@ -158,7 +158,7 @@ def _move_outcomes(source: Store, target: Store, workload: str | None, device: s
     """What followed runs took; of one run what was known last."""
     there = {outcome.run: outcome.finished_at for outcome in target.outcomes()}
     moved = 0
-    for outcome in source.outcomes(canonical(workload) if workload else None):
+    for outcome in source.outcomes(meant(workload, source.workloads()) if workload else None):
         is_meant = device is None or outcome.device.answers_to(device)
         if is_meant and outcome.finished_at > there.get(outcome.run, -math.inf):
             target.add_outcome(outcome)

@@ -225,9 +225,9 @@ def test_what_a_question_leaves_open_does_not_hang_on_the_order_of_a_sweep() -> 
     """It is the largest of the sweep that came last, and said to be."""
     first, last = truths.sweep((16, 512), (1024,)), truths.sweep((32, 64), (256, 512))
     for order in (last, last[::-1]):
-        known = [replace(m, log=f"logs/1/{i}.log") for i, m in enumerate(first)]
+        known = [replace(m, sweep="2026") for m in first]
         known += [
-            replace(m, log=f"logs/2/{i}.log", created_at=f"2027-01-01T00:00:{i:02}+00:00")
+            replace(m, sweep="2027", created_at=f"2027-01-01T00:00:{i:02}+00:00")
             for i, m in enumerate(order)
         ]
         found = fit(known).predict(epochs=1)

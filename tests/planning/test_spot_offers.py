@@ -9,7 +9,7 @@ import known
 import pytest
 from rich.console import Console
 
-from epochcast.errors import UsageError
+from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.planner import plan
 from epochcast.records import Budget, Plan, from_json, to_json
 from epochcast.report.text.plan import print_plan, reasons
@@ -73,6 +73,21 @@ def test_what_does_not_fit_there_says_why() -> None:
     assert found.spot.option is None
     (line,) = [line for line in reasons(found) if line.startswith("Spot")]
     assert "nothing fits" in line
+
+
+def test_where_nothing_fits_it_is_said_what_would_on_spot_devices() -> None:
+    """Money for a tenth of the run, or for none: half the price buys so many epochs more."""
+    first = plan(EXAMPLE, PRICED, epochs=1).chosen.money
+    assert first is not None
+    budget = replace(PRICED, money=0.6 * first.p90)
+    with pytest.raises(DoesNotFit, match="nothing fits") as plain:
+        plan(EXAMPLE, budget, epochs=40, evaluate=2, save=5)
+    with pytest.raises(DoesNotFit, match=r"would on spot devices: .*price_per_hour 0\.3") as found:
+        offered(budget, price=0.3)
+    assert str(found.value).startswith(str(plain.value))
+    assert found.value.shortfall == plain.value.shortfall
+    with pytest.raises(DoesNotFit, match="nor does anything on spot devices"):
+        offered(budget, price=2.9)
 
 
 @pytest.mark.parametrize(

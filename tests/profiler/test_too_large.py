@@ -11,7 +11,7 @@ from sequences import training
 from epochcast.devices.need import needed_bytes
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import too_large
-from epochcast.profiler.adaptive import enough_rounds
+from epochcast.profiler.adaptive import rounds_that_fit
 from epochcast.profiler.process import Workers
 from epochcast.profiler.sweep import sweep
 from epochcast.report.text.warnings import warning_text
@@ -47,7 +47,7 @@ def probed(folder, archive=None, device=GPU, prepare=lambda machine: None, **cha
         request_of(rounds=1, **changes),
         machine.archive,
         observer,
-        rounds=enough_rounds,
+        rounds=rounds_that_fit,
         workers=Workers(machine.archive.folder, machine.start),
         clock=lambda: machine.now,
     )

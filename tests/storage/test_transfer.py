@@ -144,3 +144,15 @@ def test_the_command_says_what_it_did(mine: Store, store: Store, tmp_path: Path)
     assert json.loads(moved)["moved"]["present"] == 2
     nothing = CliRunner().invoke(cli, ["probes", "pull", str(tmp_path / "none"), *here])
     assert nothing.stderr.startswith("epochcast: there is no store at ")
+
+
+def test_a_script_may_be_told_by_the_end_of_its_path(mine: Store, store: Store) -> None:
+    mine.add_all(rounds(0, workload="/home/ada/train.py"))
+    assert transfer(mine, store, "train.py") == Moved(measurements=1)
+
+
+def test_what_a_question_leaves_open_is_the_same_in_the_copy(mine: Store, store: Store) -> None:
+    """Which trials were of one sweep is known without the files that stay behind."""
+    mine.add_all(rounds(0, 1, sweep="2026-01-01", log="/home/ada/logs/1/a.log"))
+    transfer(mine, store)
+    assert {(m.sweep, m.log) for m in store.measurements()} == {("2026-01-01", None)}
