@@ -57,7 +57,7 @@ PROBED = ((16, 192), (32, 192), (32, 768), (128, 768))
 ASKED = ((64, 384), (16, 768), (128, 384))
 
 
-@pytest.mark.parametrize(("overlap", "left_out"), product((4, np.inf), (None, *PROBED)))
+@pytest.mark.parametrize(("overlap", "left_out"), list(product((4, np.inf), (None, *PROBED))))
 def test_a_launch_bound_step_beside_a_device_bound_one(
     overlap: float, left_out: tuple[int, int] | None
 ) -> None:
@@ -135,7 +135,7 @@ def test_four_batches_show_a_power_of_the_batch(power: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batches", "asked"), product([(32, 64, 256), (16, 32, 64, 256)], [512, 16384])
+    ("batches", "asked"), list(product([(32, 64, 256), (16, 32, 64, 256)], [512, 16384]))
 )
 def test_launches_that_hide_the_batch_may_end_right_beyond_it(
     batches: tuple[int, ...], asked: int
