@@ -250,6 +250,19 @@ def _is_launcher(module: str) -> bool:
     return module.split(".")[0] in ("torch", "accelerate", "deepspeed", "lightning", "fabric")
 
 
+def own_files(arguments: Sequence[str], imported: Iterable[str], folder: Path) -> tuple[str, ...]:
+    """Of what a script consists: the file that the command names, and what it has imported.
+
+    Args:
+        arguments: of the command; a shell script among them is imported by nobody.
+        imported: files, installed ones among them.
+        folder: where the command is started.
+    """
+    at = _script_at(arguments)
+    named = [] if at is None or not (folder / arguments[at]).is_file() else [arguments[at]]
+    return local_files([*named, *imported], folder)
+
+
 def local_files(files: Iterable[str], folder: Path) -> tuple[str, ...]:
     """Those that are not installed, relative to a folder where they lie in it."""
     paths = (Path(os.path.abspath(folder / file)) for file in files)

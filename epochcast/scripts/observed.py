@@ -43,7 +43,7 @@ from epochcast.records import (
 )
 from epochcast.records.estimate import ENDLESS
 from epochcast.scripts import events as e
-from epochcast.scripts.command import EPOCHS, Template, local_files, processes_said
+from epochcast.scripts.command import EPOCHS, Template, own_files, processes_said
 from epochcast.scripts.evaluations import Evaluations
 from epochcast.scripts.frequency import frequency
 from epochcast.scripts.hardware import device_of, memory_peaks
@@ -301,7 +301,7 @@ class _Observation:
         """Of a pass of one step: it cannot be told from what comes before it."""
         batches = max(1.0, p.boundaries[0].batches - self.ahead(p))
         seconds = self.timeline.seconds(p.began, p.boundaries[0].at)
-        if seconds <= 0:
+        if seconds <= 0 or self._steps_seen == 1:  # that is all of the warm-up, and nothing else
             raise NothingSeen("it made one step and ended: too little to measure")
         return seconds / batches, 0.0, batches
 
@@ -477,8 +477,8 @@ class _Observation:
     def _script(self) -> tuple[Script, str]:
         """What was started, and the fingerprint of its files."""
         every = [event for of_it in self.events.values() for event in of_it]
-        named = [file for event in of_kind(every, e.Sources) for file in event.files]
-        files = local_files(named, self.trial.folder)
+        imported = [file for event in of_kind(every, e.Sources) for file in event.files]
+        files = own_files(self.trial.template.arguments, imported, self.trial.folder)
         script = Script(
             arguments=self.trial.template.arguments,
             environment=self.trial.template.environment,

@@ -31,7 +31,7 @@ from epochcast.scripts.border import (
     read_events,
     write_settings,
 )
-from epochcast.scripts.command import local_files
+from epochcast.scripts.command import own_files
 from epochcast.scripts.hardware import device_of
 from epochcast.scripts.monitor import LATE, Monitor
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
@@ -284,10 +284,11 @@ def _found(
             if ran.exit_code == 0 and not _torch_seen(events):
                 problem += "; " + _unheard_hint(spec.filled.arguments)
     every = _all_of(events)
-    named = [file for event in of_kind(every, e.Sources) for file in event.files]
+    imported = [file for event in of_kind(every, e.Sources) for file in event.files]
+    files = own_files(request.template.arguments, imported, request.folder)
     failed = Measurement(
         workload=request.workload,
-        source=source_of_files(local_files(named, request.folder), request.folder),
+        source=source_of_files(files, request.folder),
         request=spec.request,
         config=spec.config,
         device=device or device_of(every, trial.machine),

@@ -14,6 +14,7 @@ from epochcast.scripts.command import (
     Template,
     combinations,
     local_files,
+    own_files,
     processes_said,
     require_program,
     workload_name,
@@ -176,3 +177,20 @@ def test_installed_packages_are_not_the_scripts_own(tmp_path: Path) -> None:
     files = ["train.py", str(tmp_path / "pkg/model.py"), "/else/where.py"]
     files.append(str(tmp_path / ".venv/lib/python3.11/site-packages/x.py"))
     assert local_files(files, tmp_path) == ("/else/where.py", "pkg/model.py", "train.py")
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("bash run.sh -b {batch_size}", ("pkg/model.py", "run.sh")),
+        ("./run.sh", ("pkg/model.py", "run.sh")),
+        ("python -m pkg.model", ("pkg/model.py",)),
+        ("bash -c train.sh", ("pkg/model.py",)),  # no file here
+        ("make train", ("pkg/model.py",)),
+    ],
+)
+def test_a_shell_script_that_starts_it_is_one_of_its_files(
+    command: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "run.sh").touch()
+    assert own_files(command.split(), [str(tmp_path / "pkg/model.py")], tmp_path) == files

@@ -203,13 +203,13 @@ def test_fewer_processes_than_the_launcher_was_told_are_noticed() -> None:
     assert "fewer-processes" in {w.code for w in m.warnings}
 
 
-def loop(pass_: int | None = None) -> list[e.Event]:
-    """A loop of 200 steps of 10 ms without a loader, which evaluates for 1 s every 50 steps."""
+def loop(pass_: int | None = None, steps: int = 200) -> list[e.Event]:
+    """A loop of steps of 10 ms without a loader, which evaluates for 1 s every 50 steps."""
     found = [x for x in Training().events() if isinstance(x, e.Began | e.TorchLoaded)]
     begin = found[-1].at + 1.0
     found.append(e.Mode(at=begin, training=True, module="GPT"))
     at = begin
-    for i in range(200):
+    for i in range(steps):
         if i and i % 50 == 0:
             found.append(e.Mode(at=at, training=False, module="GPT"))
             found.append(e.NoGrad(at=at + 0.999, began=at))
@@ -271,6 +271,9 @@ def test_what_makes_no_measurement_says_why() -> None:
         measurement_of({7: [began, torch]}, Training().trial())
     with pytest.raises(NothingSeen, match="no process"):
         measurement_of({}, Training().trial())
+    for short in (Training(samples=16, epochs=1).events(), loop(steps=1)):
+        with pytest.raises(NothingSeen, match="it made one step and ended: too little to measure"):
+            measurement_of({7: short}, Training().trial())
 
 
 def test_peaks_belong_to_the_phase_in_which_they_rose() -> None:
