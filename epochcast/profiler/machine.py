@@ -27,6 +27,13 @@ def process_age() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
+def busy_seconds() -> float:
+    """Processor seconds that have been used since the boot, by whatever process."""
+    times = psutil.cpu_times()._asdict()
+    free = ("idle", "iowait", "guest", "guest_nice")  # guests are part of user and nice
+    return float(sum(seconds for name, seconds in times.items() if name not in free))
+
+
 def machine() -> tuple[str, int]:
     """Name of the CPU, and bytes of memory that a process may use."""
     return cpu_model(), memory_bytes()

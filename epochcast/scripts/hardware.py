@@ -1,15 +1,17 @@
-"""What a script trained on, and the memory that it took there, from its events."""
+"""What a script trained on, the memory that it took there, and who else was at work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from epochcast.records import Device, DeviceKind, MemoryPeaks
+from epochcast.records import Device, DeviceKind, MemoryPeaks, Warning_
 from epochcast.records.configuration import UNKNOWN
 from epochcast.scripts import events as e
 from epochcast.scripts.timeline import of_kind
 
+FULL = 0.9  # of all processors in use: who wants one more has to wait
+DISTURBING = 0.1  # of all processors, used by others: less is within what runs differ by
 _FIELDS = {"evaluation": "eval_memory", "save": "save_memory"}  # of a measurement, by phase
 
 
@@ -35,6 +37,25 @@ def device_of(events: Sequence[e.Event], machine: tuple[str, int]) -> Device:
         cuda=(torch.cuda or "") if torch and kind == "cuda" else "",
         threads=torch.threads if torch else 0,
     )
+
+
+def busy_machine(used: float, own: float, seconds: float, processors: int) -> list[Warning_]:
+    """That others were at work while hardly a processor was free, so that there was waiting.
+
+    Rounds that differ show what comes and goes; what goes on all the time makes all of them slow.
+
+    Args:
+        used: processor seconds of all processes meanwhile.
+        own: of the command and of us among them.
+        seconds: that it took.
+        processors: of the machine.
+    """
+    all_of_them = seconds * processors
+    others = used - own
+    if used < FULL * all_of_them or others < DISTURBING * all_of_them:
+        return []
+    details = (("others", f"{others / seconds:.1f}"), ("processors", str(processors)))
+    return [Warning_(code="machine-busy", details=details)]
 
 
 def memory_peaks(events: Iterable[e.Event]) -> dict[str, MemoryPeaks]:

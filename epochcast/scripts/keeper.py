@@ -254,7 +254,8 @@ def main() -> None:
     keeper = Keeper(start(order))
     report(started=keeper.pid, at=at)
     keeper.keep(order["outlive"])
-    report(gone=True)
+    spent = os.times()
+    report(gone=True, used=spent.children_user + spent.children_system)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ class ScriptProcess:
         started: the moment, by ``CLOCK_MONOTONIC``.
         ended: likewise; None while it runs.
         exit_code: as of ``subprocess``: negative for a signal; None while it runs.
+        used: processor seconds of all that it started; 0 until they are gone.
 
     Raises:
         OverlayRefused: the system does not allow the overlays; nothing was started.
@@ -91,6 +92,7 @@ class ScriptProcess:
         self.started = 0.0
         self.ended: float | None = None
         self.exit_code: int | None = None
+        self.used = 0.0
         self._said = threading.Event()
         self._gone = threading.Event()
         self._refused = ""
@@ -205,6 +207,7 @@ class ScriptProcess:
                 self.started = said["at"]
             if "ended" in said:
                 self.exit_code, self.ended = said["ended"], said["at"]
+            self.used = said.get("used", 0.0)
             self._said.set()
         cast("IO[bytes]", self._keeper.stdout).close()
         self._said.set()

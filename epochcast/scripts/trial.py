@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.machine import machine
+from epochcast.profiler.machine import busy_seconds, machine
 from epochcast.profiler.process import out_of_memory_kills
 from epochcast.profiler.target import source_of_files
 from epochcast.records import Device, Measurement, Status, Warning_
@@ -32,7 +32,7 @@ from epochcast.scripts.border import (
     write_settings,
 )
 from epochcast.scripts.command import own_files
-from epochcast.scripts.hardware import device_of
+from epochcast.scripts.hardware import busy_machine, device_of
 from epochcast.scripts.monitor import LATE, Monitor
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.process import OverlayRefused, ScriptProcess, how_ended, tail
@@ -123,7 +123,7 @@ def run_trial(
     """
     overlay = request.isolation in ("auto", "overlay")
     with working_place(request.folder, folder / "scripts", overlay) as place:
-        kills = out_of_memory_kills()
+        kills, busy, ours = out_of_memory_kills(), busy_seconds(), time.process_time()
         process, place = _started(request, spec, place, log, trace is not None)
         try:
             watched = Monitor(process, log, report, warn)
@@ -143,6 +143,8 @@ def run_trial(
             kills=out_of_memory_kills() - kills,
         )
         traced = trace is not None and _keep_trace(place, trace)
+    used, own = busy_seconds() - busy, time.process_time() - ours + process.used
+    beside = busy_machine(used, own, time.monotonic() - ran.started, os.cpu_count() or 1)
     hung = _hung(ran)
     if hung:
         _append(log, "epochcast: told to end, the command did nothing more, and was ended")
@@ -163,7 +165,7 @@ def run_trial(
     )
     found, is_finding = _found(request, spec, trial, events, ran, device)
     return Outcome(
-        measurement=replace(found, warnings=(*found.warnings, *hung, *_left(undone))),
+        measurement=replace(found, warnings=(*found.warnings, *beside, *hung, *_left(undone))),
         is_finding=is_finding,
         undone=undone,
         traced=traced,

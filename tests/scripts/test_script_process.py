@@ -78,6 +78,15 @@ def test_what_it_prints_is_kept_and_how_it_ended_known(tmp_path: Path) -> None:
     assert how_ended(process.exit_code) == "ended with exit code 3"
 
 
+def test_what_it_used_is_known_once_it_is_gone(tmp_path: Path) -> None:
+    spin = "import time\nwhile time.process_time() < 0.1: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {spin!r}])"
+    command = Filled(arguments=(sys.executable, "-S", "-c", child))
+    with ScriptProcess(command, tmp_path, log=tmp_path / "log") as process:
+        assert process.wait(PATIENT)
+    assert process.used >= 0.09  # ticks of a hundredth of a second
+
+
 def test_nobody_waits_for_input(tmp_path: Path) -> None:
     with ScriptProcess(shell("read x || echo none"), tmp_path, log=tmp_path / "log") as process:
         assert process.wait(PATIENT)

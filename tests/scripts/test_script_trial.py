@@ -13,13 +13,20 @@ import psutil
 import pytest
 
 from epochcast.records import Measurement, Warning_
-from epochcast.scripts import monitor
+from epochcast.scripts import monitor, trial
 from epochcast.scripts.command import Template
+from epochcast.scripts.hardware import busy_machine
 from epochcast.scripts.request import Isolation, ScriptRequest
 from epochcast.scripts.side_effects import SOCKET_MOST, SOCKET_NAME, Place
 from epochcast.scripts.trial import ScriptFailed, environment_for, run_trial
 
 TIMEOUT = 1.0
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else this machine does while tests run."""
+    monkeypatch.setattr(trial, "busy_seconds", lambda: 0.0)
 
 
 def tried(
@@ -91,6 +98,28 @@ def test_what_was_told_to_end_and_does_nothing_is_ended(
     found = python(tmp_path, text)
     assert [w.code for w in found.warnings] == ["ended-hard"]
     assert "did nothing more, and was ended" in (tmp_path / "log").read_text()
+
+
+def test_what_others_did_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "busy_seconds", iter([0.0, 1e6]).__next__)
+    found = python(tmp_path, "print(1)")
+    assert [w.code for w in found.warnings] == ["machine-busy"]
+
+
+@pytest.mark.parametrize(
+    ("used", "own", "told"),
+    [
+        (20.0, 10.0, "1.0"),  # of two processors in ten seconds: one is ours, one is another's
+        (20.0, 19.0, None),  # both are ours
+        (15.0, 10.0, None),  # there was room for all
+        (18.1, 15.0, "0.3"),
+    ],
+)
+def test_others_disturb_where_no_processor_is_free(
+    used: float, own: float, told: str | None
+) -> None:
+    found = busy_machine(used, own, seconds=10.0, processors=2)
+    assert [dict(w.details)["others"] for w in found] == ([told] if told else [])
 
 
 def test_a_silence_is_told_with_the_last_line(

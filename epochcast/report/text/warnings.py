@@ -191,6 +191,9 @@ WARNINGS = {
     "{places}",
     "quiet": "nothing that the command has started has done anything for {seconds}; its last line: "
     "{said} (log: {log})",
+    "machine-busy": "while this was measured other programs used {others} of {processors} "
+    "processors, and hardly one was free: alone a run takes less; probe again when the machine is "
+    "quiet (--fresh)",
     "ended-hard": "the script did not end by itself when its epochs were over: after {seconds} in "
     "which nothing went on it was ended from outside, and what it does at its end is not known",
     "put-back-later": "a probe that was killed had left files: {places} of them were put back, "
