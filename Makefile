@@ -10,7 +10,7 @@ OLDEST_PACKAGES := click matplotlib msgspec numpy psutil 'psycopg[binary]' rich 
 OLDEST_TESTS := $(addprefix tests/,records importers storage test_units.py \
   costmodel/test_regression.py costmodel/test_features.py costmodel/test_prediction.py costmodel/test_scatter.py \
   planning/test_planner.py planning/test_cadence.py)
-PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: ready demo test coverage test-oldest lint docs bench clean
 

@@ -1,4 +1,4 @@
-"""One process that follows every step the tests ask about: a device is claimed for good."""
+"""A process that follows every step a test module asks about: a device is claimed for good."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ EVIDENCE = next(
 )
 
 
-@pytest.fixture(scope="session")
-def followed():
+@pytest.fixture(scope="module")
+def followed(request):
     """Sequences by the names of ``followed.py``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(HERE / "followed.py")],
+        [sys.executable, str(HERE / "followed.py"), request.module.__name__],
         capture_output=True,
         text=True,
         env=environment,

@@ -1,6 +1,7 @@
 """Run in a process of its own: follows steps on devices that are not there, one JSON line each.
 
-python followed.py name …      prints for each {"name", "sequence"}, or {"name", "error"}
+python followed.py MODULE      of each name that this test module asks for, prints
+                               {"name", "sequence"}, or {"name", "error"}
 """
 
 from __future__ import annotations
@@ -285,13 +286,15 @@ def _workload(build, device=A100, source="device"):
     return lambda: sequence(build, None, device, source)
 
 
-CASES = {
+RECORDED = {
     "recorded 100": lambda: recorded(100, True, False),
     "recorded 200 mixed": lambda: recorded(200, True, True),
     "recorded 200 forward mixed": lambda: recorded(200, False, True),
     "gpt2 8 256": lambda: transformer("gpt2", 8, 256),
     "distilbert-base-uncased 4 128": lambda: transformer("distilbert-base-uncased", 4, 128),
     **{name: _workload(partial(classifier, *sizes)) for name, sizes in CLASSIFIERS.items()},
+}
+SMALL = {
     "mlp": _workload(mlp),
     "mlp on cpu": _workload(mlp, source="cpu"),
     "mlp by itself": _workload(mlp_by_itself),
@@ -319,10 +322,13 @@ CASES = {
 }
 
 
-def main(names):
-    for name in names:
+CASES = {"test_recorded": RECORDED, "test_sequence": SMALL}  # each module may have a process
+
+
+def main(module):
+    for name, case in CASES[module].items():
         try:
-            line = {"name": name, "sequence": to_builtins(CASES[name]())}
+            line = {"name": name, "sequence": to_builtins(case())}
         except Exception as error:  # noqa: BLE001 - said by the test that wants it
             traceback.print_exc()
             line = {"name": name, "error": f"{type(error).__name__}: {error}"}
@@ -332,5 +338,5 @@ def main(names):
 if __name__ == "__main__":
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # what libraries print
-        for line in main(sys.argv[1:] or CASES):
+        for line in main(sys.argv[1]):
             print(line, file=answers, flush=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from itertools import pairwise
 
 import pytest
 
@@ -106,8 +105,3 @@ def test_an_encoder_with_dropout_on_an_a100_is_within_five_percent(followed, mea
 def reserved_mib(sequence):
     _, reserved = replayed(ours(sequence))
     return reserved / 2**20
-
-
-def test_marks_are_in_order(followed):
-    positions = [mark.position for mark in followed("mlp").marks]
-    assert all(a <= b for a, b in pairwise(positions))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 MIB = 2**20
@@ -126,6 +128,11 @@ def test_operators_of_a_cuda_build_are_whole(followed, name):
     whole = {"silu_backward", "mish_backward", "_fused_rms_norm", "_fused_rms_norm_backward"}
     assert whole <= {operator.split(".")[1] for operator in made}
     assert not {"aten.sigmoid.default", "aten.softplus.default", "aten.rsqrt.default"} & set(made)
+
+
+def test_marks_are_in_order(followed):
+    positions = [mark.position for mark in followed("mlp").marks]
+    assert all(a <= b for a, b in pairwise(positions))
 
 
 # -- settings --------------------------------------------------------------------------------------
