@@ -77,8 +77,9 @@ def load_digits(*, train: bool) -> tuple[NDArray[np.float32], NDArray[np.int64]]
     The split is drawn once, by a generator whose stream numpy promises never to change.
     """
     spec = find_spec("sklearn")  # found, not imported: that takes longer than everything else
-    (package,) = spec.submodule_search_locations if spec else ()
-    rows = np.loadtxt(Path(package, "datasets", "data", "digits.csv.gz"), np.int64, delimiter=",")
+    assert spec is not None, "scikit-learn is one of our dependencies"
+    file = Path(str(spec.origin)).parent / "datasets" / "data" / "digits.csv.gz"
+    rows = np.loadtxt(file, np.int64, delimiter=",")
     order = np.random.RandomState(0).permutation(len(rows))
     chosen = rows[order[DIGITS_EVAL:] if train else order[:DIGITS_EVAL]]
     pixels = (chosen[:, :-1] / _DIGITS_MAXIMUM).astype(np.float32)
