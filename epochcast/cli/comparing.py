@@ -126,7 +126,8 @@ def _planned(file: str) -> Side:
 
 
 def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
-    from epochcast.costmodel.prediction import Question, predict
+    from epochcast.costmodel.prediction import predict
+    from epochcast.costmodel.question import Question
     from epochcast.costmodel.side_by_side import side_of_estimate
     from epochcast.storage.query import fitted_model
 

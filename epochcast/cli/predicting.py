@@ -44,7 +44,7 @@ from epochcast.cli.options import (
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
-    from epochcast.costmodel.prediction import Question
+    from epochcast.costmodel.question import Question
     from epochcast.costmodel.side_by_side import Side
     from epochcast.records import Estimate, Warning_
 
@@ -266,7 +266,7 @@ def _predict_by_device(
 
 def _questions(options: dict[str, Any]) -> list[Question]:
     """Every combination of the values given; epochs vary fastest."""
-    from epochcast.costmodel.prediction import Question
+    from epochcast.costmodel.question import Question
 
     if options["memory"] and options["batch_sizes"]:
         raise UsageError("--memory asks for the largest batch; leave --batch-size out")

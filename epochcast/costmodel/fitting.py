@@ -15,6 +15,7 @@ from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import kernels, phases, summary
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import envelopes
@@ -278,8 +279,11 @@ def _count_surface(
     own, *others = (_known_count(name, pairs) for pairs in (counted, *lent))
     if not own.rows:
         return None
-    others = [other for other in others if other.rows]
-    return pooled_surface(own, others, f.count_forms(knobs), axes, careful=True)
+
+    def fitted(one: Known) -> Surface:
+        return fit_surface(one.rows, one.y, f.count_forms(knobs), axes, careful=True)
+
+    return pooled_surface(own, [other for other in others if other.rows], axes, fitted)
 
 
 def _known_count(name: str, counted: CountedPairs) -> Known:

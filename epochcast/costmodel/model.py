@@ -12,7 +12,7 @@ from pathlib import Path
 
 from epochcast.costmodel import prediction
 from epochcast.costmodel.learned import Parameters
-from epochcast.costmodel.prediction import Question
+from epochcast.costmodel.question import Question
 from epochcast.records import (
     Capacity,
     Estimate,

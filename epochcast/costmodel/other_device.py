@@ -28,7 +28,8 @@ from statistics import fmean, median
 
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.prediction import Question, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
 from epochcast.costmodel.scatter import Calibration, Scatter
 from epochcast.devices.cards import Card
 from epochcast.errors import PredictionError

@@ -20,8 +20,8 @@ from typing import Literal, get_args
 
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.learned import Parameters
-from epochcast.costmodel.prediction import Question, choose_variant
 from epochcast.costmodel.prices import EPOCH_NOISE_CAP
+from epochcast.costmodel.question import Question, choose_variant
 from epochcast.costmodel.scatter import LOG_REACH, Calibration, Calibrations, Error, calibration
 from epochcast.errors import PredictionError
 from epochcast.records import Device, Quantiles, RunConfig, RunOutcome, StopReason, to_json

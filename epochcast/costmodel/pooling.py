@@ -24,10 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from epochcast.costmodel.averaging import fit_surface
-from epochcast.costmodel.features import COUNTS, Array, Form, tabulate
-from epochcast.costmodel.scatter import Scatter
-from epochcast.costmodel.surface import TIME_SD_PER_DOUBLING, Lent, Surface
+from epochcast.costmodel.features import COUNTS, Array, tabulate
+from epochcast.costmodel.surface import Lent, Surface
 
 LEVELS_ENOUGH = 3  # values of an axis that show how it goes on: nothing is borrowed
 SHAPE_SD, SHAPE_WORTH = 0.1, 2.0  # s₀, ν₀: twice what is assumed of a trend beyond its own range
@@ -43,42 +41,17 @@ class Known(NamedTuple):
 def pooled_surface(
     own: Known,
     others: Sequence[Known],
-    candidates: Sequence[Form],
     axes: Sequence[str],
-    *,
-    noise_sd: float = 0.0,
-    sd_per_doubling: float = TIME_SD_PER_DOUBLING,
-    sd_between: float = 0.0,
-    careful: bool = False,
-    noise_of: Callable[[Scatter], float] | None = None,
+    fitted: Callable[[Known], Surface],
 ) -> Surface:
-    """``fit_surface``, with what is borrowed.
+    """The surface of what was measured, and of what is borrowed.
 
     Args:
         own: what was measured of the variant.
         others: of those that may lend.
-        candidates: see ``fit_surface``.
-        axes: likewise.
-        noise_sd: likewise.
-        sd_per_doubling: likewise.
-        sd_between: likewise.
-        careful: likewise.
-        noise_of: likewise.
+        axes: variables that say where a configuration is.
+        fitted: a surface of one variant, or of what was put together of several.
     """
-
-    def fitted(known: Known) -> Surface:
-        return fit_surface(
-            known.rows,
-            known.y,
-            candidates,
-            axes,
-            noise_sd=noise_sd,
-            sd_per_doubling=sd_per_doubling,
-            sd_between=sd_between,
-            careful=careful,
-            noise_of=noise_of,
-        )
-
     lenders = [(other, fitted(other)) for other in others if _lacking(own, other, axes)]
     if not lenders:
         return fitted(own)

@@ -14,6 +14,7 @@ from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
 from epochcast.costmodel import phases, summary
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.memory import (
     PEAK,
     RESERVE,
@@ -145,18 +146,21 @@ class Rows:
             own = told(residual) if told and residual.sd else noise
             return own.sd / sqrt(repeats)
 
+        def fitted(one: Known) -> Surface:
+            return fit_surface(
+                one.rows,
+                one.y,
+                f.only_known(candidates, known),
+                axes,
+                noise_sd=noise.sd / sqrt(repeats),
+                noise_of=noise_of if told else None,
+                sd_per_doubling=sd_per_doubling,
+                sd_between=TIME_SD_BETWEEN if paced else 0.0,
+            )
+
         lenders = [lender for lender in self.lenders if self._asks(lender)]
         others = (lender._known(value, axes, paced)[0] for lender in lenders)
-        return pooled_surface(
-            own,
-            [other for other in others if other.rows],
-            f.only_known(candidates, known),
-            axes,
-            noise_sd=noise.sd / sqrt(repeats),
-            noise_of=noise_of if told else None,
-            sd_per_doubling=sd_per_doubling,
-            sd_between=TIME_SD_BETWEEN if paced else 0.0,
-        )
+        return pooled_surface(own, [other for other in others if other.rows], axes, fitted)
 
     def _asks(self, lender: Rows) -> bool:
         """Whether a lender's times are needed: from two sizes on, counts say how others differ."""

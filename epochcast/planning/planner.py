@@ -18,13 +18,8 @@ import numpy as np
 from epochcast.costmodel.cost import ConfigurationCost
 from epochcast.costmodel.epoch import division_of
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.prediction import (
-    Question,
-    choose_variant,
-    configuration,
-    require_epochs,
-    require_known_size,
-)
+from epochcast.costmodel.prediction import require_epochs, require_known_size
+from epochcast.costmodel.question import Question, choose_variant, configuration
 from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.cadence import Cadence
 from epochcast.planning.evaluation import (

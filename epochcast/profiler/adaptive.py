@@ -36,7 +36,8 @@ from epochcast.costmodel.discrepancy import MIN_ROWS
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.learned import Variant
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.prediction import Question, choose_variant, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question, choose_variant
 from epochcast.costmodel.remarks import TOLERATED
 from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.tails import tails_of

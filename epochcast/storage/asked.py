@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from epochcast.costmodel.model import CostModel
-from epochcast.costmodel.prediction import Question, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
 from epochcast.errors import EpochcastError, PredictionError
 from epochcast.records import SCHEMA, Estimate, Plan, from_json, to_json
 from epochcast.records.documents import write_atomic

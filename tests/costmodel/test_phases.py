@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.phases import largest
-from epochcast.costmodel.prediction import Question, largest_batch
+from epochcast.costmodel.prediction import largest_batch
+from epochcast.costmodel.question import Question
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import PredictionError
 from epochcast.planning.planner import plan

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel.averaging import fit_surface
 from epochcast.costmodel.fitting import fit
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.pooling import SHAPE_SD, Known, pooled_surface
+from epochcast.costmodel.surface import Surface
 from epochcast.errors import PredictionError
 from epochcast.records import Estimate, Footprint, Measurement, Warning_
 
@@ -37,16 +39,20 @@ def square(b: float, w: float) -> float:
     return 1e-3 + b * 1e-8 * w**2
 
 
+def fitted(one: Known) -> Surface:
+    return fit_surface(one.rows, one.y, FORMS, AXES)
+
+
 def test_shapes_are_shared_and_the_level_is_ones_own() -> None:
     own = known(lambda b, w: 1.3 * square(b, w), (128,))
-    surface = pooled_surface(own, [known(square)], FORMS, AXES)
+    surface = pooled_surface(own, [known(square)], AXES, fitted)
     for w in (64, 256, 512):
         assert surface.value(at(64, w)) == pytest.approx(1.3 * square(64, w), rel=1e-3)
 
 
 def test_the_interval_grows_with_the_distance_from_ones_own_range() -> None:
     own = known(square, (128,))
-    surface = pooled_surface(own, [known(square)], FORMS, AXES)
+    surface = pooled_surface(own, [known(square)], AXES, fitted)
     assert surface.lent is not None
     # two assumed slopes of 10 %, and one of none along the batch size
     assert surface.lent.sd == pytest.approx(SHAPE_SD * math.sqrt(2 / 3), rel=1e-3)
@@ -61,8 +67,8 @@ def test_the_interval_grows_with_the_distance_from_ones_own_range() -> None:
 def test_lenders_that_differ_widen_it() -> None:
     own = known(square, (128,))
     linear = known(lambda b, w: 1e-3 + b * 2e-6 * w)
-    alike = pooled_surface(own, [known(square), known(square)], FORMS, AXES).lent
-    apart = pooled_surface(own, [known(square), linear], FORMS, AXES).lent
+    alike = pooled_surface(own, [known(square), known(square)], AXES, fitted).lent
+    apart = pooled_surface(own, [known(square), linear], AXES, fitted).lent
     assert alike is not None
     assert apart is not None
     assert apart.sd > 3 * alike.sd
@@ -70,8 +76,8 @@ def test_lenders_that_differ_widen_it() -> None:
 
 def test_nothing_is_borrowed_where_ones_own_say_enough() -> None:
     own = known(square, (64, 128, 256))
-    assert pooled_surface(own, [known(square)], FORMS, AXES).lent is None
-    assert pooled_surface(own, [], FORMS, AXES).lent is None
+    assert pooled_surface(own, [known(square)], AXES, fitted).lent is None
+    assert pooled_surface(own, [], AXES, fitted).lent is None
 
 
 # -- whole models -----------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.prediction import Question, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
 from epochcast.errors import PredictionError
 from epochcast.planning.limits import Meter
 from epochcast.records import Budget, Estimate, Measurement, RunConfig

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 import epochcast as ec
-from epochcast.costmodel.prediction import Question, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
 from epochcast.costmodel.scaling import World
 from epochcast.costmodel.worlds import nodes_of
 from epochcast.errors import PredictionError, UsageError

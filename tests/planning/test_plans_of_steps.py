@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import epochcast as ec
-from epochcast.costmodel.prediction import Question, predict
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
 from epochcast.costmodel.scatter import Amount, Scatter
 from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.cadence import AtMost, Rungs

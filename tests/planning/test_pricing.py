@@ -9,12 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.prediction import (
-    Question,
-    choose_variant,
-    configuration,
-    predict,
-)
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question, choose_variant, configuration
 from epochcast.costmodel.scatter import Calibration, Calibrations
 from epochcast.costmodel.surface import Surface
 from epochcast.errors import UsageError

@@ -13,7 +13,7 @@ import truths
 from scripted import CPU, TRIAL_SECONDS, Noting, machine_of, request_of, swept
 from sequences import training
 
-from epochcast.costmodel.prediction import Question
+from epochcast.costmodel.question import Question
 from epochcast.errors import PredictionError, UsageError
 from epochcast.profiler import adaptive, too_large
 from epochcast.profiler.adaptive import FIRST, MAX_ROUNDS, Choice, Chooser, chooser_for

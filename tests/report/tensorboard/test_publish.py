@@ -9,7 +9,7 @@ import pytest
 import truths
 
 from epochcast.api.probe import run_sweep
-from epochcast.costmodel.prediction import Question
+from epochcast.costmodel.question import Question
 from epochcast.errors import StoreError
 from epochcast.planning.planner import plan
 from epochcast.profiler.request import SweepRequest
