@@ -9,6 +9,7 @@ from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
     from epochcast.records import Plan
+    from epochcast.report.html.contents import Contents
 
 
 def write_report(
@@ -37,9 +38,30 @@ def write_report(
         UsageError: the log is of another workload, or a plan and a workload are given.
         StoreError: the store, the plan or the log cannot be read.
     """
+    from epochcast.report.html import page
+
+    page.write_report(read_contents(plan, workload, device, log, store), path)
+    return Path(path)
+
+
+def read_contents(
+    plan: Plan | str | Path | None,
+    workload: str | None,
+    device: str | None,
+    log: str | Path | None,
+    store: str | None,
+) -> Contents:
+    """What the page says.
+
+    Args:
+        plan, workload, device, log, store: as of ``write_report``.
+
+    Raises:
+        UsageError: the log is of another workload, or a plan and a workload are given.
+        StoreError: the store, the plan or the log cannot be read.
+    """
     from epochcast.guard.log import read_log
     from epochcast.records import Plan, RunStarted
-    from epochcast.report.html import page
     from epochcast.report.html.contents import contents_of_plan, contents_of_store
     from epochcast.storage.store import Store
 
@@ -55,5 +77,4 @@ def write_report(
     ran = {event.workload for event in events if isinstance(event, RunStarted)}
     if ran - {contents.workload}:
         raise UsageError(f"{log} is of {ran.pop()}, but the page is about {contents.workload}")
-    page.write_report(contents, path)
-    return Path(path)
+    return contents

@@ -58,7 +58,9 @@ ELSEWHERE = {  # what the library calls an option
 }
 
 
-_NAME = re.compile(r"(?<![\w.'{])(?<!--set )[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )")
+_NAME = re.compile(
+    r"(?<![\w.'{])(?<!--set )(?<!--for )[a-z]+(?:_[a-z]+)+(?![\w=.(])|^[a-z]+(?= must )"
+)
 
 
 class _Group(click.Group):

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 Names = Callable[[click.Context], Iterable[str]]
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
-BUILTIN_NAMES = (  # their own module imports torch
-    "mnist-mlp",
-    "cifar10-cnn",
-    "cifar10-resnet",
-    "char-gpt",
-    "digits-mlp",
-)
-
 
 def _completing(names: Names) -> Complete:
     """What click asks for: those of the names that begin as the word does."""
@@ -45,6 +37,8 @@ def of_words(*words: str) -> Complete:
 @_completing
 def of_workloads(ctx: click.Context) -> list[str]:
     """Those built in, those probed, and Python files here, which a function's name follows."""
+    from epochcast.profiler.target import BUILTIN_NAMES
+
     files = [f"{path}:" for path in Path().glob("*.py")]
     return [*BUILTIN_NAMES, *(m.workload for m in _stored(ctx)), *files]
 

@@ -52,11 +52,14 @@ def report(
 
     The page is one file: it loads nothing, has no scripts, and prints.
     """
-    from epochcast.api.reporting import write_report
+    from epochcast.api.reporting import read_contents
+    from epochcast.report.html.page import write_report
 
-    page = write_report(output, plan, workload=workload, device=device, log=log, store=store)
-    size = page.stat().st_size
+    contents = read_contents(plan, workload, device, log, store)
+    size = write_report(contents, output)
     if as_json:
-        print_json(file=str(page), bytes=size)
+        print_json(
+            file=output, bytes=size, workload=contents.workload, device=contents.device.label
+        )
     else:
-        say(f"wrote {page}, {format_bytes(size)}")
+        say(f"wrote {output}, {format_bytes(size)}")

@@ -40,6 +40,14 @@ from epochcast.records import SizeValue
 # Options of a DataLoader that it refuses without worker processes.
 _OF_LOADER_WORKERS = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "timeout")
 
+BUILTIN_NAMES = (  # their own module imports torch
+    "mnist-mlp",
+    "cifar10-cnn",
+    "cifar10-resnet",
+    "char-gpt",
+    "digits-mlp",
+)
+
 # -- the name of a workload function --------------------------------------------------------------
 
 
@@ -72,6 +80,11 @@ def canonical(target: str) -> str:
         return os.path.normpath(target)
     where, _, name = target.rpartition(":")
     return f"{os.path.normpath(where)}:{name}" if where.endswith(".py") else target
+
+
+def is_target(name: str) -> bool:
+    """Whether a name could be of a workload function, which a typing error is not."""
+    return ":" in name or name in BUILTIN_NAMES
 
 
 def meant(target: str, known: Iterable[str]) -> str:

@@ -22,6 +22,15 @@ OLDEST_SCHEMA = 2  # of the documents that can be read
 
 _CONTROL = re.compile("[\x80-\x9f]")  # JSON allows these raw, and terminals obey them
 
+_KINDS = {  # what msgspec calls them
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "an object",
+    "str": "a text",
+}
+
 _Record = TypeVar("_Record")
 
 
@@ -125,12 +134,30 @@ def read_document(path: str | Path, kind: type[_Record], what: str) -> _Record:
     except StoreError as error:
         if error.__cause__ is None:  # of another version, which says what to do
             raise StoreError(f"cannot read {what} from {path}: {error}") from error
-        said = str(error.__cause__)
-        said = said if said.startswith("JSON") else said[0].lower() + said[1:]
         raise StoreError(
-            f"{path} is not {what} of epochcast, or is damaged ({said}): give "
+            f"{path} is not {what} of epochcast, or is damaged: {_why_not(error.__cause__)}; give "
             "another file, or write it again"
         ) from error
+
+
+def _why_not(error: BaseException | None) -> str:
+    """What is wrong with a document, in the words of its file."""
+    said = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return "it ends too early" if "truncated" in said else "it is no JSON"
+    said, _, where = said.partition(" - at `$")
+    place = where.strip("`.").removesuffix("[...]") or "it"
+    missing = re.search("missing required field `(.+)`", said)
+    if missing:
+        return f"{place} has no {missing[1]!r}"
+    expected = re.fullmatch("Expected `(.+)`, got `(.+)`", said)
+    if not expected:
+        return f"{place}: {said[0].lower()}{said[1:]}"
+    wanted, got = (
+        " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | "))
+        for kinds in expected.groups()
+    )
+    return f"{place} is {got}, and not {wanted}"
 
 
 def to_builtins(record: object) -> Any:

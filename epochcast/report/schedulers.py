@@ -108,7 +108,7 @@ def slurm(job: Job) -> str:
     if job.memory_bytes:
         lines += [f"#SBATCH --mem={ceil(job.memory_bytes / 2**20) * job.devices_per_node}M"]
         lines += _comment(f"P95 of a process, {format_bytes(job.memory_bytes)}, of each of a node")
-    lines += [_device_line(job), ""]
+    lines += [*_comment(_measured_on(job), "# "), ""]
     if job.nodes > 1:
         lines += ['export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)']
     start = "exec srun bash -c" if job.nodes > 1 else "exec"
@@ -116,20 +116,21 @@ def slurm(job: Job) -> str:
     return "\n".join([*lines, f"{start} {command}"]) + "\n"
 
 
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 80, initial_indent="#   ", subsequent_indent="#   ")
+def _comment(text: str, before: str = "#   ") -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent=before, subsequent_indent=before)
 
 
-def _device_line(job: Job) -> str:
+def _measured_on(job: Job) -> str:
     needs = "what it needs of it is not known"
     if job.device_bytes:
         needs = f"of whose memory it needs {format_bytes(job.device_bytes)} (P95)"
-    return f"# measured on {job.accelerator}" + (f", {needs}" if job.is_gpu else "")
+    return f"measured on {job.accelerator}" + (f", {needs}" if job.is_gpu else "")
 
 
 def skypilot(job: Job) -> str:
     """A SkyPilot task."""
-    lines = [f"name: {json.dumps(job.name)}", f"num_nodes: {job.nodes}", _device_line(job)]
+    lines = [f"name: {json.dumps(job.name)}", f"num_nodes: {job.nodes}"]
+    lines += _comment(_measured_on(job), "# ")
     if job.is_gpu:
         name = (
             job.accelerator.removeprefix("NVIDIA ").removeprefix("Tesla ").split()[0].split("-")[0]
@@ -142,7 +143,7 @@ def skypilot(job: Job) -> str:
     if job.nodes > 1:
         lines.append('  export HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)')
     limit = f"timeout --signal=TERM --kill-after={job.notice_seconds}"
-    lines += [f"  # {job.time_from}", f"  {limit} {job.seconds} {job.command}"]
+    lines += [*_comment(job.time_from, "  # "), f"  {limit} {job.seconds} {job.command}"]
     return "\n".join(lines) + "\n"
 
 
@@ -163,17 +164,19 @@ def kubernetes(job: Job) -> str:
         "metadata:",
         f"  name: {json.dumps(job.name.lower().replace('_', '-').replace('.', '-'))}",
         "spec:",
-        f"  activeDeadlineSeconds: {job.seconds}  # {job.time_from}",
+        *_comment(job.time_from, "  # "),
+        f"  activeDeadlineSeconds: {job.seconds}",
         "  backoffLimit: 10  # the same command goes on where it stopped",
         "  template:",
         "    spec:",
         "      restartPolicy: OnFailure",
-        f"      terminationGracePeriodSeconds: {job.notice_seconds}  # {job.notice_from}",
+        *_comment(job.notice_from, "      # "),
+        f"      terminationGracePeriodSeconds: {job.notice_seconds}",
         "      containers:",
         "        - name: train",
         "          image: IMAGE",
         f'          command: ["bash", "-c", {json.dumps("exec " + job.command)}]',
-        f"          {_device_line(job)}",
+        *_comment(_measured_on(job), "          # "),
         *(["          resources:", "            limits:", *resources] if resources else []),
     ]
     return "\n".join(lines) + "\n"

@@ -80,6 +80,8 @@ def locate(url: str | None = None, folder: Path | None = None) -> Address:
     if url is None:
         home = folder or DEFAULT_FOLDER
         return _file_address(home / FILE_NAME, home, str(home))
+    if not url.strip():
+        raise UsageError(f"{_ALLOWED}, but got an empty text")
     if "\0" in unquote(url):
         raise UsageError(f"the name of a store has no NUL character, but got {masked(url)!r}")
     address = _named(url, folder)

@@ -28,7 +28,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import EpochcastError, FitError, PredictionError, StoreError
-from epochcast.profiler.target import meant, source_of, source_of_files
+from epochcast.profiler.target import is_target, meant, source_of, source_of_files
 from epochcast.records import (
     Device,
     DeviceKind,
@@ -293,18 +293,21 @@ def _note(code: str, **details: str) -> Warning_:
 
 def _nothing_stored(store: Store, workload: str | None, stored: Sequence[str]) -> EpochcastError:
     """An empty store is as good as none, which is a ``StoreError``, too."""
-    command = f"epochcast probe {workload or 'mnist-mlp'} --batch-sizes 32,64,128,256"
+    known = workload if workload and is_target(workload) else "mnist-mlp"
+    command = f"run: epochcast probe {known} --batch-sizes 32,64,128,256"
     if workload and workload.endswith(".py"):
-        command = f"epochcast probe -- python {workload}"
+        command = f"run: epochcast probe -- python {workload}"
+    elif workload and stored and not is_target(workload):
+        command = "name one of them, or probe your own: epochcast probe file.py:function"
     if stored:
         alike = {PurePath(name).stem: name for name in stored}
         close = get_close_matches(PurePath(workload or "").stem, alike)
         hint = f"did you mean {' or '.join(alike[name] for name in close)}?" if close else ""
         names = ", ".join(sorted(stored))
         return PredictionError(
-            f"no measurements of {workload!r}, only of {names}; {hint or f'run: {command}'}"
+            f"no measurements of {workload!r}, only of {names}; {hint or command}"
         )
-    return StoreError(f"no measurements yet in {store.label}; run: {command}")
+    return StoreError(f"no measurements yet in {store.label}; {command}")
 
 
 def fitted_model(

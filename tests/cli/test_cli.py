@@ -137,7 +137,8 @@ def test_a_model_can_be_carried_away(probed: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ("predict --epochs 3 --device cuda", "epochcast probe imaginary --device cuda"),
-        ("predict other --epochs 3", "run: epochcast probe other --batch-sizes"),
+        ("predict char-gpt --epochs 3", "run: epochcast probe char-gpt --batch-sizes"),
+        ("predict other --epochs 3", "name one of them, or probe your own: epochcast probe file"),
         ("predict --epochs 3 --set height=3", "no knob 'height'; it has: depth, width"),
         ("predict --epochs 3 --precision bf16", "was not probed with bf16"),
         ("predict --epochs 3 --model absent.json", "does not exist"),

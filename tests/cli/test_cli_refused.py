@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 from epochcast.cli import cli, in_option_names
 from epochcast.cli.probing import probe
-from epochcast.errors import EpochcastError, UsageError, WorkloadError
+from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler import sweep as sweeps
 from epochcast.profiler.request import Prepared, SweepRequest
+from epochcast.records import Plan
 from epochcast.storage.store import Store
 
 
@@ -94,6 +95,24 @@ def test_a_damaged_plan_is_said_to_be_one_wherever_it_is_read(here: Path) -> Non
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("", "it ends too early"),
+        ("[]", "it is a list, and not an object"),
+        ('{"schema": 2}', "it has no 'workload'"),
+        ('{"schema": 2, "workload": 3}', "workload is a whole number, and not a text"),
+        ('{"schema": 2, "workload": "a", "unit": "day"}', "unit: invalid enum value 'day'"),
+    ],
+)
+def test_what_is_wrong_with_a_plan_is_said_in_the_words_of_its_file(
+    tmp_path: Path, document: str, said: str
+) -> None:
+    (tmp_path / "plan.json").write_text(document)
+    with pytest.raises(StoreError, match=f"is damaged: {said}; give another file"):
+        Plan.load(tmp_path / "plan.json")
+
+
 def test_a_note_is_one_line_of_a_table(here: Path) -> None:
     assert code("probe", "mnist-mlp", "--note", "a\nb") == 2
     assert code("probe", "mnist-mlp", "--note", "a" * 201) == 2
@@ -129,7 +148,10 @@ def test_what_is_typed_after_set_keeps_its_name() -> None:
         ("probe nosuch.py", 2, "there is no file nosuch.py"),
         ("predict --epochs 3 --store mysql://a", 2, "but got mysql://…"),
         ("predict --epochs 3 --store sqlite:/x.db", 2, "but got sqlite without ://"),
-        ("report train.py", 1, "(JSON is malformed"),
+        ("report train.py", 1, "or is damaged: it is no JSON"),
+        ("predict --epochs 3 --store=", 2, "HOST/NAME, but got an empty text"),
+        ("probe digits-mlp --for epochs=x", 2, "--for epochs must be a number above 0, and"),
+        ("probe digits-mlp --for batch-size=x", 2, "--for batch_size must be a whole number"),
         ("probe digits-mlp --sharding fsdp", 2, "--sharding must be left out for one device"),
     ],
 )

@@ -9,9 +9,9 @@ import truths
 from click.shell_completion import ShellComplete
 
 from epochcast.cli import cli
-from epochcast.cli.completing import BUILTIN_NAMES
 from epochcast.devices.cards import CATALOGUE
 from epochcast.profiler.builtin import BUILTIN
+from epochcast.profiler.target import BUILTIN_NAMES
 from epochcast.storage.store import Store
 
 

@@ -60,7 +60,9 @@ def test_a_kind_of_training_is_checked_probed_and_dry_run(kind, tmp_path: Path):
     assert bool(measured.eval_batch_seconds) == (measured.eval_samples > 0)
     if kind == "lbfgs":
         assert measured.update_seconds == ()
-        with pytest.raises(DryRunError, match="LBFGS evaluates the loss as often as values ask"):
+        with pytest.raises(
+            DryRunError, match="LBFGS evaluates the loss as often as its values ask"
+        ):
             dry_runs(spec, [None])
         return
     assert len(measured.update_seconds) == len(measured.step_seconds)

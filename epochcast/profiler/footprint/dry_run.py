@@ -135,7 +135,10 @@ class Simulation:
             workload = build()
         for optimizer in filter(needs_closure, workload.optimizers):
             name = type(optimizer).__name__
-            raise DryRunError(f"{name} evaluates the loss as often as values ask it to")
+            raise DryRunError(
+                f"{name} evaluates the loss as often as its values ask, which a dry run does not "
+                "have: measure it, with epochcast probe"
+            )
         self.workload = workload
         make_fake(self.workload, self.stand_ins.fake)
         if as_on_cuda:
