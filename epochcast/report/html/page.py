@@ -210,10 +210,11 @@ def _tile_of(name: str, figure: str, below: str) -> Markup:
 def _picture_of_the_plan(contents: Contents) -> Markup:
     plan, drawn = contents.plan, list[Markup]()
     if plan is not None:
+        stops = any(moment.stop_probability for moment in plan.timeline[:-1])
         below = (
             f"Time over {plan.unit}s. The line is P50; the dark band holds eight runs of ten, the "
-            "light one nine. Below it, when the model is evaluated and saved, and how likely a "
-            "stop rule ends the run."
+            "light one nine. Below it, when the model is evaluated and saved"
+            f"{', and how likely a stop rule ends the run' if stops else ''}."
         )
         label = f"time over {plan.unit}s: {choice_line(plan)}"
         drawn.append(_figure(inline_svg(draw_plan(plan), label), below))

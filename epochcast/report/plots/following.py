@@ -44,7 +44,10 @@ if TYPE_CHECKING:
 WIDTH, HEIGHTS = 7.6, (2.7, 2.7, 1.8)  # inches, of each panel
 HEADROOM = 1.12  # above what is drawn
 NEAR = 1.6  # times what is drawn: limits and first epochs further away are not drawn to scale
-MARKED = {"drift": "drift", "replanned": "planned again"}  # notices, by their code
+MARKED = {  # notices, by their code: what they are called, and their line
+    "replanned": ("planned again", ":"),
+    "drift": ("drift", (0, (7, 2, 1, 2))),
+}
 MARKERS = 80  # epochs that are drawn as points; more are a line alone
 
 
@@ -268,17 +271,9 @@ def _draw_metric(axes: Axes, values: Sequence[tuple[int, float, bool]], metric: 
 
 def _draw_marks(axes: Axes, run: Sequence[RunEvent], named: bool) -> None:
     """A line through the panel where the run drifted or was planned again."""
-    marks: dict[int, list[str]] = {}
-    for event in run:
-        if isinstance(event, Notice) and event.notice.code in MARKED:
-            marks.setdefault(event.position.epoch, []).append(MARKED[event.notice.code])
-    for position, (epoch, texts) in enumerate(marks.items()):
-        axes.axvline(epoch, color=GREEN, linewidth=1.2, linestyle=":", zorder=1)
-        if named:
-            axes.annotate(
-                f" {', '.join(dict.fromkeys(texts))}",
-                (epoch, 0.03 + 0.07 * (position % 3)),
-                xycoords=("data", "axes fraction"),
-                fontsize=8,
-                color=GREEN,
-            )
+    notices = [event for event in run if isinstance(event, Notice)]
+    for code, (name, style) in MARKED.items():
+        found = sorted({e.position.epoch for e in notices if e.notice.code == code})
+        for position, epoch in enumerate(found):
+            label = name if named and not position else None
+            axes.axvline(epoch, color=GREEN, lw=1.3, linestyle=style, zorder=1, label=label)

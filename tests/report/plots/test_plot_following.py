@@ -20,6 +20,7 @@ from epochcast.report.plots import following as plot_following
 from epochcast.report.plots.pictures import save_picture
 
 DRIFTING = sample_runs.drifting()
+MARKS = ["planned again", "drift"]
 
 
 def labels(axes: Axes) -> list[str]:
@@ -32,7 +33,7 @@ def texts(axes: Axes) -> list[str]:
 
 def test_everything_is_drawn() -> None:
     times, total, metric = plot_following.draw_run(DRIFTING).axes
-    assert labels(times) == ["predicted, P10–P90", "took", "first of a process"]
+    assert labels(times) == ["predicted, P10–P90", "took", "first of a process", *MARKS]
     assert labels(total) == ["whole run expected, P10–P90", "spent", "planned end"]
     assert labels(metric) == ["best: 0.4732, epoch 48"]
     assert (times.get_ylabel(), total.get_ylabel(), metric.get_ylabel()) == (
@@ -51,7 +52,10 @@ def test_everything_is_drawn() -> None:
 
 def test_limits_and_what_happened_are_named() -> None:
     times, total, _ = plot_following.draw_run(DRIFTING).axes
-    assert texts(times) == ["drift, planned again"]
+    assert texts(times) == []
+    marks = {line.get_label(): line for line in times.lines if line.get_label() in MARKS}
+    assert list(marks) == MARKS
+    assert marks["drift"].get_linestyle() != marks["planned again"].get_linestyle()
     assert texts(total) == ["deadline, 1h 00m", "money, $3.00"]
     heights = [text.xy[1] for text in total.texts]
     assert heights == pytest.approx([60, 72])  # $3 at $2.50 an hour
