@@ -33,9 +33,14 @@ from epochcast.records import SizeValue  # noqa: E402
 
 RESULT = HERE / "results" / "memory-published.json"
 MARK = "benchmarks/memory_published.py"
+WHAT = {"allocated": ", allocated", "reserved": "", "device": ", by nvidia-smi"}
+MODELS = {"course": "course_models.py"}
 GIB, GB, MIB = 2**30, 10**9, 2**20
 BOOK = "rasbt/LLMs-from-scratch 0636158, ch05/10_llm-training-speed/README.md"
 VIT = "rasbt/pytorch-memory-optim 2d1ae1e, logs.md"
+A800 = "EnzoDing-rgb/cs336-assignment2-systems 9cb4efb, reports/memory-profiling.md"
+PRO = "duoan/cs336-assignment2-systems e26922c, writeup.tex and benchmark_results"
+NAMELESS = "VictorHuu/assignment2-systems 65aeb35, memory_profiles_2p7b/peak_memory_summary.csv"
 GUIDE = "huggingface/transformers 0016acf, docs/source/en/perf_train_gpu_one.mdx"
 
 
@@ -44,8 +49,9 @@ class Run:
     """A measurement.
 
     Attributes:
-        model: of published_models.py, with ``sizes`` as its arguments.
-        quantity: ``"reserved"`` of the allocator, or ``"device"``, what nvidia-smi showed.
+        model: of published_models.py or course_models.py, with ``sizes`` as its arguments.
+        quantity: ``"allocated"`` or ``"reserved"`` of the allocator, or ``"device"``, what
+            nvidia-smi showed.
         eager: whether all kernels were loaded at once, as before CUDA 11.7.
     """
 
@@ -100,8 +106,30 @@ def _bert(name: str, batch_size: int, mib: int, **sizes: SizeValue) -> Run:
     )
 
 
+def _course(name: str, card: str, gib: float, source: str, **sizes: SizeValue) -> Run:
+    batch_size = sizes.pop("samples", 4)
+    return Run(
+        name=f"course's GPT, {name}",
+        model="course",
+        sizes=sizes,
+        batch_size=int(batch_size),
+        card=card,
+        quantity="allocated",
+        measured=round(gib * GIB),
+        source=source,
+    )
+
+
+def _nameless(name: str, mib: float, **sizes: SizeValue) -> Run:
+    of_2025: dict[str, SizeValue] = {"size": "xl", "samples": 8, "vocabulary": 50_257, "year": 2025}
+    return _course(name, "80GiB", mib / 1024, NAMELESS, **of_2025, **sizes)
+
+
+XL = {"size": "xl"}
+HALVED = {"bfloat16": True}
 MADE = {"mask": "made"}
 HALF = {**MADE, "half": True}
+BFLOAT16 = {"precision": "bfloat16"}
 RUNS = (
     _gpt("float32, as in the book", 26.2617),
     _gpt("masks when needed", 26.2422, **MADE),
@@ -109,12 +137,36 @@ RUNS = (
     _gpt("torch's norms", 11.5645, **HALF, native=True),
     _gpt("torch's attention", 5.9004, **HALF, native=True, flash=True),
     _vit("float32, 64 images", 64, 26.79),
-    _vit("bfloat16, 64 images", 64, 13.82, half=True),
-    _vit("bfloat16, 16 images", 16, 5.69, half=True),
-    _vit("bfloat16, 4 images × 4", 4, 3.91, half=True, accumulated=True),
+    _vit("autocast to float16, 64 images", 64, 18.21, precision="mixed"),
+    _vit("bfloat16, 64 images", 64, 13.82, **BFLOAT16),
+    _vit("bfloat16, 16 images", 16, 5.69, **BFLOAT16),
+    _vit("bfloat16, 4 images × 4", 4, 3.91, **BFLOAT16, accumulated=True),
+    _vit("bfloat16, 4 images × 4, SGD", 4, 2.02, **BFLOAT16, accumulated=True, optimizer="sgd"),
     _bert("4 samples", 4, 14_949),
     _bert("1 sample × 4", 1, 8_681, micro_batches=4),
     _bert("1 sample × 4, checkpoints", 1, 6_775, micro_batches=4, checkpointing=True),
+    _course("3.4 B, 128 tokens", "a100-80gb", 51.416, A800, **XL, tokens=128),
+    _course("3.4 B, 128 tokens, autocast", "a100-80gb", 51.406, A800, **XL, tokens=128, **HALVED),
+    _course("3.4 B, 512 tokens", "a100-80gb", 65.538, A800, **XL),
+    _course("3.4 B, 512 tokens, autocast", "a100-80gb", 62.674, A800, **XL, **HALVED),
+    _course("129 M", "rtx-pro-6000", 5.04, PRO),
+    _course("423 M", "rtx-pro-6000", 13.72, PRO, size="medium"),
+    _course("969 M", "rtx-pro-6000", 27.49, PRO, size="large"),
+    _course("3.4 B, 1 × 2048", "rtx-pro-6000", 91.16, PRO, **XL, samples=1, tokens=2048),
+    _course(
+        "3.4 B, 1 × 2048, autocast",
+        "rtx-pro-6000",
+        82.49,
+        PRO,
+        **XL,
+        **HALVED,
+        samples=1,
+        tokens=2048,
+    ),
+    _nameless("3.4 B, 8 × 128", 57_926.444, tokens=128),
+    _nameless("3.4 B, 8 × 256", 66_449.050, tokens=256),
+    _nameless("3.4 B, 8 × 128, autocast", 57_827.286, tokens=128, **HALVED),
+    _nameless("3.4 B, 8 × 256, autocast", 64_068.917, tokens=256, **HALVED),
 )
 
 
@@ -130,7 +182,7 @@ def said(run: Run, workers: Workers) -> dict[str, Any]:
     """Quantiles of what was measured, remarks and seconds."""
     question = replace(question_of(run.card, 0.95, 0, ""), eager=run.eager)
     request = SweepRequest(
-        target=f"{HERE / 'published_models.py'}:{run.model}",
+        target=f"{HERE / MODELS.get(run.model, 'published_models.py')}:{run.model}",
         batch_sizes=(run.batch_size,),
         sizes={name: (value,) for name, value in run.sizes.items()},
         device="cpu",
@@ -153,7 +205,7 @@ def table(document: Mapping[str, Any]) -> str:
     lines = ["| run | card | MiB | P50 | P95 |", "| --- | --- | ---: | ---: | ---: |"]
     for run in document["runs"]:
         middle, high = (100 * (run["said"][q] / run["measured"] - 1) for q in ("p50", "p95"))
-        what = "" if run["quantity"] == "reserved" else ", by nvidia-smi"
+        what = WHAT[run["quantity"]]
         below = " **below**" if high < 0 else ""
         cells = f"{run['measured'] / MIB:,.0f}{what} | {middle:+.1f} % | {high:+.1f} %{below}"
         lines.append(f"| {run['name']} | {run['card']} | {cells} |")

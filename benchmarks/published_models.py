@@ -181,37 +181,81 @@ class GPT(nn.Module):
 # -- a vision transformer -------------------------------------------------------------------------
 
 
-def vit(half: bool = False, accumulated: bool = False) -> Any:
+def vit(
+    precision: str = "float32", accumulated: bool = False, optimizer: str = "adam-of-june-2023"
+) -> Any:
     """ViT-L/16, whose gradients are freed between forward and backward pass.
 
     Args:
-        half: weights and images in bfloat16.
+        precision: ``"bfloat16"`` has weights and images in it, ``"mixed"`` is autocast to float16
+            with scaled losses.
         accumulated: an update after four batches.
+        optimizer: ``"adam-of-june-2023"``, as it was measured; ``"adam"`` of this torch; ``"sgd"``.
     """
-    model = _there(ViT(), half)
-    image = torch.zeros(3, 224, 224)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-5)
+    model = ViT()
+    half = precision == "bfloat16"
+    if half:  # before it is moved: what Fabric's setup reserved was what 16 bits take
+        model.to(torch.bfloat16)
+    updates = UPDATES[optimizer](model.parameters())
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "mixed")
+    autocast = torch.autocast("cuda", torch.float16, enabled=precision == "mixed")
     calls = [0]
 
     def step(batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        logits = model(images.to(torch.bfloat16) if half else images)
+        with autocast:
+            logits = model(images.to(torch.bfloat16) if half else images)
         loss = functional.cross_entropy(logits.float(), labels)
+        if not accumulated:
+            updates.zero_grad()
+        scaler.scale(loss / MICRO_BATCHES if accumulated else loss).backward()
         calls[0] += 1
-        if accumulated:
-            (loss / MICRO_BATCHES).backward()
-            if calls[0] % MICRO_BATCHES == 0:
-                optimizer.step()
-                optimizer.zero_grad()
-            return
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        if not accumulated or calls[0] % MICRO_BATCHES == 1:  # the first batch is an update
+            scaler.step(updates)
+            scaler.update()
+            if accumulated:
+                updates.zero_grad()
 
-    data = Same(image, torch.tensor(0))
+    data = Same(torch.zeros(3, 224, 224), torch.tensor(0))
     return ec.Workload(
-        model=model, train_data=data, optimizer=optimizer, train_step=step, batch_size=64
+        model=model, train_data=data, optimizer=updates, train_step=step, batch_size=64
     )
+
+
+class AdamOfJune2023(torch.optim.Adam):
+    """Its update with two temporaries of all parameters; pytorch#104780 made it one in July."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One update."""
+        (group,) = self.param_groups
+        beta, gamma = group["betas"]
+        parameters = [p for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters]
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p] = {"step": 0, "exp_avg": torch.zeros_like(p)}
+                self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
+            self.state[p]["step"] += 1
+        means = [self.state[p]["exp_avg"] for p in parameters]
+        squares = [self.state[p]["exp_avg_sq"] for p in parameters]
+        torch._foreach_mul_(means, beta)
+        torch._foreach_add_(means, gradients, alpha=1 - beta)
+        torch._foreach_mul_(squares, gamma)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - gamma)
+        roots = torch._foreach_sqrt(squares)
+        scales = [math.sqrt(1 - gamma ** self.state[p]["step"]) for p in parameters]
+        torch._foreach_div_(roots, scales)
+        divisors = torch._foreach_add(roots, group["eps"])
+        rates = [-group["lr"] / (1 - beta ** self.state[p]["step"]) for p in parameters]
+        torch._foreach_addcdiv_(parameters, means, divisors, rates)
+
+
+UPDATES: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam-of-june-2023": partial(AdamOfJune2023, lr=5e-5),
+    "adam": partial(torch.optim.Adam, lr=5e-5),
+    "sgd": partial(torch.optim.SGD, lr=0.01),
+}
 
 
 class ViT(nn.Module):
@@ -239,36 +283,61 @@ class Encoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-        self.attention = nn.MultiheadAttention(width, 16, batch_first=True)
+        self.attention = AttentionOf2023(width, 16)
         self.layers = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        x = self.first(inputs)
-        x, _ = self.attention(x, x, x, need_weights=False)
-        x = x + inputs
+        x = self.attention(self.first(inputs)) + inputs
         return x + self.layers(self.second(x))
+
+
+class AttentionOf2023(nn.Module):
+    """As ``nn.MultiheadAttention``, its heads as flash attention took them before torch 2.2.
+
+    What came out of it lay as samples × tokens, whatever went in, and was copied once more.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, length, width = x.shape
+        all_three = self.inputs(x.transpose(0, 1)).unflatten(-1, (3, width))
+        all_three = all_three.unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()
+        apart = (length, samples * self.heads, width // self.heads)
+        together = (samples, self.heads, length, width // self.heads)
+        q, k, v = (part.view(apart).transpose(0, 1).view(together) for part in all_three)
+        if all_three.dtype != torch.float32:
+            q, k, v = (part.transpose(1, 2).contiguous().transpose(1, 2) for part in (q, k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        mixed = mixed.permute(2, 0, 1, 3).contiguous().view(length * samples, width)
+        return self.output(mixed).view(length, samples, width).transpose(0, 1)
 
 
 # -- BERT-large -----------------------------------------------------------------------------------
 
 
-def bert(micro_batches: int = 1, checkpointing: bool = False) -> Any:
+def bert(micro_batches: int = 1, checkpointing: bool = False, kept_scores: bool = True) -> Any:
     """BERT-large as a classifier of 512 tokens, whose gradients are zeroed and stay.
 
     Args:
         micro_batches: for an update.
         checkpointing: of each layer, as transformers does it.
+        kept_scores: by attention's softmax, as it was measured; not so by this torch's.
     """
-    from transformers import AutoModelForSequenceClassification, BertConfig
+    from transformers import AttentionInterface, AutoModelForSequenceClassification, BertConfig
 
+    AttentionInterface.register("of-2022", attention_of_2022)
     config = BertConfig(
         hidden_size=1024,
         num_hidden_layers=24,
         num_attention_heads=16,
         intermediate_size=4096,
-        attn_implementation="eager",
+        attn_implementation="of-2022" if kept_scores else "eager",
     )
     model = AutoModelForSequenceClassification.from_config(config)
     if checkpointing:
@@ -295,3 +364,44 @@ def _bert_step(
         nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
+
+
+class SoftmaxOf2021(torch.autograd.Function):
+    """Keeps what goes in beside what comes out; from torch 1.11 on it does not (pytorch#65242)."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        weights = torch.softmax(scores, dim=-1)
+        ctx.save_for_backward(scores, weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        _, weights = ctx.saved_tensors
+        return torch._softmax_backward_data(gradients[0], weights, -1, weights.dtype)
+
+
+def attention_of_2022(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """As transformers wrote BERT's: every sample has a mask, one of ones if none was given.
+
+    Args:
+        module: whose attention it is.
+        query, key, value: samples × heads × tokens × width.
+        attention_mask: not given here.
+        dropout: of weights, in training.
+    """
+    scores = torch.matmul(query, key.transpose(-1, -2))
+    scores = scores / math.sqrt(query.shape[-1])
+    scores = scores + torch.zeros(len(query), 1, 1, query.shape[2], device=query.device)
+    weights = SoftmaxOf2021.apply(scores)
+    weights = functional.dropout(weights, dropout, module.training)
+    mixed = torch.matmul(weights, value)
+    return mixed.permute(0, 2, 1, 3).contiguous(), weights

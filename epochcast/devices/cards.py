@@ -9,12 +9,12 @@ the least that was seen of each, and ``memory_source`` says where: kineto traces
 accumulated in float32, at the boost clock.
 
 Compared in November 2026 with public tables beside the data sheets named: multiprocessors and
-bandwidth of the T4, A100, A10, RTX 2080 Ti, 3060, 3080, 3090, 4060, 4090, 5090, A4000, L40, L40S
-and B200, bandwidth of V100, L4, H100 and H200, and rates of V100, A100, H100, H200, B200, L40, L40S
-and RTX 4090, in float32 also of RTX 2080 Ti (13.45), 3080 and 3090. Tables differ from the data
-sheet in the L4's multiprocessors (60) and the RTX 6000 Ada's bandwidth (768). The A30's row was
-compared with nothing. An H200 reached 76 % of its rate in float32, 82 % in TF32 and 80 % in
-bfloat16 on matrices of 8,192, and 89 % of its bandwidth (benchmarks/results/h200).
+bandwidth of the T4, A100, A10, RTX 2080 Ti, 3060, 3080, 3090, 4060, 4090, 5090, PRO 6000, A4000,
+L40, L40S and B200, bandwidth of V100, L4, H100 and H200, and rates of V100, A100, H100, H200, B200,
+L40, L40S, RTX 4090 and PRO 6000, in float32 also of RTX 2080 Ti (13.45), 3080 and 3090. Tables
+differ from the data sheet in the L4's multiprocessors (60) and the RTX 6000 Ada's bandwidth (768).
+The A30's row was compared with nothing. An H200 reached 76 % of its rate in float32, 82 % in TF32
+and 80 % in bfloat16 on matrices of 8,192, and 89 % of its bandwidth (benchmarks/results/h200).
 """
 
 from __future__ import annotations
@@ -311,6 +311,15 @@ CATALOGUE = {
             1792,
             {"fp32": 104.8, "tf32": 104.8, "bf16": 209.5, "fp16": 209.5},
             "NVIDIA RTX Blackwell whitepaper (2025)",
+        ),
+        _card(
+            "rtx-pro-6000",
+            94.97,
+            "cudaMemGetInfo in github.com/antirez/ds4/issues/431",
+            ((12, 0), 188, 1536),
+            1792,
+            {"fp32": 125.9, "tf32": 251.9, "bf16": 503.8, "fp16": 503.8},
+            "NVIDIA RTX Blackwell PRO whitepaper (2025), Workstation Edition",
         ),
         _card(
             "b200",

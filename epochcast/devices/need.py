@@ -81,6 +81,7 @@ EAGER = (
     f"{min(EAGER_SEEN):,} to {max(EAGER_SEEN):,} MiB more; unset it to load those that are used"
 )
 NOT_IN_USE = "cached or fragmented"  # reserved, but in no use at the peak
+UNKNOWN = "known to the device alone"  # what is unseen reserves in the median, fragments included
 ROUNDING = "rounding"
 CONTEXT = "context and libraries"
 
@@ -279,6 +280,7 @@ def _filled(need: DeviceNeed, sequence: DeviceSequence, plain: Replayed) -> Devi
     unused = {
         ROUNDING: plain.allocated_bytes - plain.requested_bytes,
         NOT_IN_USE: plain.reserved_bytes - plain.allocated_bytes,
+        **_unknown_share(need, plain),
         CONTEXT: round(need.outside_bytes.p50),
     }
     return replace(
@@ -290,6 +292,12 @@ def _filled(need: DeviceNeed, sequence: DeviceSequence, plain: Replayed) -> Devi
         tensors=_largest(sequence, alive),
         curve=_curve(sequence, plain),
     )
+
+
+def _unknown_share(need: DeviceNeed, plain: Replayed) -> dict[str, int]:
+    """What is reserved beyond the replay in which all that is unseen is as small as it can be."""
+    more = round(need.reserved_bytes.p50) - plain.reserved_bytes
+    return {UNKNOWN: more} if need.unseen and more > 0 else {}
 
 
 def kind_name(kind: str) -> str:

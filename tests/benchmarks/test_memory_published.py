@@ -22,15 +22,10 @@ def test_those_of_a_torch_like_ours_are_told_within_a_five_hundredth() -> None:
     assert max(errors) < 0.002
 
 
-def test_the_median_error_is_small_and_who_took_more_is_known() -> None:
-    assert median(map(abs, ERRORS.values())) < 0.01
-    above = [r["name"] for r in DOCUMENT["runs"] if r["said"]["p95"] < r["measured"]]
-    assert above == [
-        "ViT-L/16, bfloat16, 64 images",
-        "ViT-L/16, bfloat16, 4 images × 4",
-        "BERT-large, 4 samples",
-        "BERT-large, 1 sample × 4",
-    ]
+def test_the_median_error_is_small_and_none_took_more_than_p95() -> None:
+    """The bar: under 3 % in the median, and one in twenty above P95."""
+    assert median(map(abs, ERRORS.values())) < 0.005
+    assert not [r["name"] for r in DOCUMENT["runs"] if r["said"]["p95"] < r["measured"]]
 
 
 def test_the_table_is_in_the_documents() -> None:

@@ -8,6 +8,7 @@ from epochcast.errors import UsageError
 LABELS = {"t4": 16, "rtx-2080-ti": 11, "a30": 24, "a10": 24, "l4": 24, "l40": 48, "l40s": 48}
 LABELS |= {"rtx-a4000": 16, "rtx-3060": 12, "rtx-3080": 10, "rtx-3090": 24, "rtx-4060": 8}
 LABELS |= {"rtx-4090": 24, "rtx-6000-ada": 48, "h100": 80, "h200": 141, "rtx-5090": 32}
+LABELS |= {"rtx-pro-6000": 96}
 LABELS |= {"b200": 192, "v100-16gb": 16, "v100-32gb": 32, "a100-40gb": 40, "a100-80gb": 80}
 
 

@@ -18,6 +18,7 @@ from epochcast.devices.need import (
     OUTSIDE_SEEN,
     REPLAY_SD,
     ROUNDING,
+    UNKNOWN,
     device_need,
     largest_fitting,
     needed_bytes,
@@ -135,6 +136,17 @@ def test_what_fills_it_adds_up() -> None:
     assert sum(share.bytes for share in NEED.modules) == in_use
     assert sum(share.bytes for share in NEED.operators) == in_use
     assert sum(t.bytes * t.count for t in NEED.tensors) == in_use
+
+
+def test_what_only_the_device_knows_is_a_row_and_no_hole() -> None:
+    """The rows are the median of what the device must have, where that is more than the least."""
+    need = device_need(training(unknown=True), CONFIG)
+    kinds = {share.name: share.bytes for share in need.kinds}
+    least = replay(training(unknown=True)).reserved_bytes
+    assert kinds[UNKNOWN] == round(need.reserved_bytes.p50) - least > 10 * MIB
+    whole = need.reserved_bytes.p50 + need.outside_bytes.p50
+    assert sum(kinds.values()) == pytest.approx(whole, abs=2)
+    assert UNKNOWN not in {share.name for share in NEED.kinds}
 
 
 def test_the_largest_tensors_come_first_and_equal_ones_together() -> None:

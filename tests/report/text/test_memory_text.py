@@ -33,7 +33,8 @@ def test_one_configuration_is_told_in_full() -> None:
     assert "train.py:workload on t4, 14.6 GiB as CUDA reports it" in text
     assert "yes: of 14.6 GiB" in text
     assert "forward of step 2" in text
-    for row in ("activations", "optimizer states", "cached or fragmented", "context and libraries"):
+    rows = "activations", "optimizer states", "cached or fragmented", "context and libraries"
+    for row in (*rows, "known to the device alone"):
         assert row in text
     assert "aten.convolution_backward takes 0 B to 64 MiB, 2 times: cuDNN chooses" in text
 
