@@ -51,7 +51,8 @@ from epochcast.cli.plan_request import (
     read_mtbf,
     read_stop,
 )
-from epochcast.errors import DoesNotFit, PredictionError, UsageError
+from epochcast.cli.power import power_asked, watts_option
+from epochcast.errors import DoesNotFit, UsageError
 from epochcast.planning.batch import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -239,12 +240,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     "--fixed-cost", type=MONEY, default=0.0, help="So much money is spent whatever the run does."
 )
 @click.option("--energy", type=ENERGY, help="Use at most so much energy, '0.25kWh'.")
-@click.option(
-    "--watts",
-    metavar="POWER|measured",
-    help="One device draws so much power, '300W'; 'measured' is what probes drew. Default: what "
-    "the device counted, where it did.",
-)
+@watts_option
 @click.option(
     "--carbon-per-kwh",
     type=POSITIVE_AMOUNT,
@@ -498,12 +494,14 @@ def _plan_on(
     model, notes = _model(workload, device, model_file, store)
     asked = dict(options)
     asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
-    asked |= _power(options["watts"], where)
+    power, given = power_asked(options["watts"], store, workload, device, not model_file)
+    watts, spread, powers = power or (None, 0.0, ())
+    asked |= {"watts": watts, "watts_spread": spread, "powers": powers}
     budget = budget_of(asked, datetime.now())
     asked["epochs"] = epochs_of(asked)
     asked["noise_scale"], more = _noise_scale(asked, workload, device, store)
     found = _planned(model, budget, asked, as_json)
-    return found, (*notes, *more, *_unused(found, asked))
+    return found, (*notes, *given, *more, *_unused(found, asked))
 
 
 def _plan_by_device(where: _Where, options: Mapping[str, Any], as_json: bool) -> None:
@@ -590,30 +588,6 @@ def _noise_scale(
     with reading(store) as archive:
         found, notes = gradient_noise(archive, workload, device, single_knobs(options["knobs"]))
     return noise_scale(found), notes
-
-
-def _power(text: str | None, where: _Where) -> dict[str, Any]:
-    """What one device draws, as given; else as its own counter said of each configuration.
-
-    A sensor's last readings are taken only where they are asked for.
-    """
-    unknown: dict[str, Any] = {"watts": None, "watts_spread": 0.0, "powers": ()}
-    if text not in (None, "measured"):
-        return unknown | {"watts": units.parse_power(str(text))}
-    if text is None and where.model_file:  # of which the store may know nothing
-        return unknown
-    from epochcast.storage.power import measured_power
-
-    try:
-        with reading(where.store) as archive:
-            found = measured_power(archive, where.workload, where.device)
-    except PredictionError:
-        if text is None:
-            return unknown
-        raise
-    if text is None and not found.powers:
-        return unknown
-    return {"watts": found.watts, "watts_spread": found.spread, "powers": found.powers}
 
 
 def _number(option: str, text: str | None) -> float | None:

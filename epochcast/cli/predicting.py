@@ -41,6 +41,7 @@ from epochcast.cli.options import (
     workers_option,
     workload_argument,
 )
+from epochcast.cli.power import power_asked, watts_option
 from epochcast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 
 GROUPS = {  # of the help of predict: heading, and the parameters below it
-    "Question": ("epochs", "steps", "memory", "confidence", "price_per_hour"),
+    "Question": ("epochs", "steps", "memory", "confidence", "price_per_hour", "watts"),
     "Configuration (default: as probed last)": (
         "batch_sizes",
         "knobs",
@@ -158,6 +159,7 @@ def fit(
     help="One device costs this much an hour; of several devices each has its own. Default: no "
     "cost is said.",
 )
+@watts_option
 @model_options
 @click.option(
     "--on",
@@ -187,11 +189,14 @@ def predict(
     from epochcast.report.text.estimate import print_capacities, print_estimate, print_estimates
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.asked import note_questions
+    from epochcast.storage.power import with_energy
     from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
     if on and (model_file or (device is not None and is_several(device))):
         raise UsageError("--on goes from one device's measurements: no --model, one --device")
+    if on and options["watts"] == "measured":
+        raise UsageError("--watts measured is of the device that was probed; with --on give watts")
     if device is not None and is_several(device):
         _predict_by_device(device, workload, model_file, store, as_json, questions, options)
         return
@@ -211,6 +216,10 @@ def predict(
         priced = options["epochs"] or options["steps"]
         questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
+    power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))
+    if power is not None:
+        estimates = [with_energy(estimate, power) for estimate in estimates]
+    notes = (*notes, *given)
     if opened is not None and estimates and not on:
         note_questions(opened, model, questions)
     print_warnings(console(stderr=True), notes)
@@ -246,6 +255,7 @@ def _predict_by_device(
     """
     from epochcast.costmodel.prediction import predict as answer
     from epochcast.costmodel.side_by_side import side_of_estimate
+    from epochcast.storage.power import with_energy
     from epochcast.storage.query import fitted_model
 
     if model_file or options["memory"] or len(questions) != 1:
@@ -259,7 +269,9 @@ def _predict_by_device(
             model, notes = fitted_model(opened, workload, name)
         price = price_on(options["price_per_hour"], model.device)
         found = answer(model, replace(questions[0], price_per_hour=price))
-        return side_of_estimate(name, found, length_of(found)), found, notes
+        power, given = power_asked(options["watts"], store, workload, name)
+        found = found if power is None else with_energy(found, power)
+        return side_of_estimate(name, found, length_of(found)), found, (*notes, *given)
 
     show_by_device(device, workload, store, options["price_per_hour"], on, as_json)
 

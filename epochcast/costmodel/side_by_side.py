@@ -31,7 +31,7 @@ class Side:
         seconds: of the whole run.
         epoch_seconds: of training alone; None of a run that is counted in steps.
         device_bytes: the peak of live tensors where the device was not asked; None where unknown.
-        money: None where unknown.
+        money, energy_joules: None where unknown.
         warnings: of the prediction, or of the plan's choice.
     """
 
@@ -45,6 +45,7 @@ class Side:
     epoch_seconds: Quantiles | None
     device_bytes: Quantiles | None
     money: Quantiles | None
+    energy_joules: Quantiles | None
     warnings: tuple[Warning_, ...] = ()
 
 
@@ -67,6 +68,7 @@ def side_of_estimate(asked: str, found: Estimate, length: str) -> Side:
         epoch_seconds=found.epoch_seconds if found.has_epochs else None,
         device_bytes=found.device_bytes or found.peak_bytes,  # as plans have it
         money=found.cost,
+        energy_joules=found.energy_joules,
         warnings=found.warnings,
     )
 
@@ -91,6 +93,7 @@ def side_of_plan(asked: str, plan: Plan, length: str) -> Side:
         epoch_seconds=plan.prices.epoch if plan.unit == "epoch" else None,
         device_bytes=chosen.device_bytes,
         money=chosen.money,
+        energy_joules=chosen.energy_joules,
     )
 
 

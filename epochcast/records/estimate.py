@@ -93,6 +93,7 @@ class Estimate:
         compute_seconds: a micro-step without update and without waiting for data, its median.
         loader_seconds: the loader alone, a batch, its median; None where it was not measured.
         cost: money, in the unit of the price; None without a price.
+        energy_joules: of all devices together; None where their power is not known.
         probing_seconds: wall-clock time of all measurements behind this estimate.
         extrapolated: what lies outside the probed range, e.g. ``("batch_size",)``.
     """
@@ -118,6 +119,7 @@ class Estimate:
     loader_seconds: float | None
     cost: Quantiles | None
     probing_seconds: float
+    energy_joules: Quantiles | None = None
     steps: int | None = None
     extrapolated: tuple[str, ...] = ()
     warnings: tuple[Warning_, ...] = ()

@@ -7,17 +7,21 @@
 s is the relative standard deviation within configurations, pooled, and never less than what the
 counter and the load of a second leave. Where nothing was counted the power sensor's last reading
 of each trial stands for all, without a spread.
+
+    joules of a run  seconds · devices · watts, both lognormal and independent of each other
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot, sqrt
-from statistics import fmean, median, stdev
+from dataclasses import replace
+from math import exp, hypot, log, log1p, sqrt
+from statistics import NormalDist, fmean, median, stdev
 from typing import NamedTuple
 
 from epochcast.errors import PredictionError
-from epochcast.records import Measurement, Power, RunConfig
+from epochcast.planning.limits import at_power
+from epochcast.records import Budget, Estimate, Measurement, Power, Quantiles, RunConfig, Warning_
 from epochcast.storage.query import select
 from epochcast.storage.store import Store
 
@@ -82,6 +86,43 @@ def power_of(measurements: Sequence[Measurement]) -> MeasuredPower | None:
         for config, mean, alike in zip(counted, means, trials, strict=True)
     ]
     return MeasuredPower(fmean(means), hypot(noise, between), tuple(powers))
+
+
+def with_energy(estimate: Estimate, power: MeasuredPower) -> Estimate:
+    """The estimate with the joules that its devices draw together.
+
+    Args:
+        estimate: of a run.
+        power: of one device; where its configuration was not counted the estimate says so.
+    """
+    budget = Budget(watts=power.watts, watts_spread=power.spread)
+    at = at_power(budget, estimate.config, power.powers)
+    of_others = bool(power.powers) and at is budget
+    note = (Warning_(code="power-of-others"),) if of_others else ()
+    seconds, spread = estimate.total_seconds, sqrt(log1p(at.watts_spread**2))
+    median_joules = seconds.p50 * (at.watts or 0.0) * estimate.config.world_size
+    return replace(
+        estimate,
+        energy_joules=_spread_of_both(seconds, spread).scaled(median_joules),
+        warnings=(*estimate.warnings, *note),
+    )
+
+
+def _spread_of_both(seconds: Quantiles, spread: float) -> Quantiles:
+    """Quantiles of seconds times watts, over their median.
+
+    Args:
+        seconds: of a run.
+        spread: standard deviation of the logarithm of watts.
+    """
+
+    def ratio(seconds_ratio: float, level: float) -> float:
+        off = hypot(log(max(seconds_ratio, 1e-300)), NormalDist().inv_cdf(level) * spread)
+        return exp(off if level > 0.5 else -off)
+
+    levels = {"p05": 0.05, "p10": 0.1, "p90": 0.9, "p95": 0.95}
+    found = {name: ratio(getattr(seconds, name) / seconds.p50, x) for name, x in levels.items()}
+    return Quantiles(p50=1.0, **found)
 
 
 def _watts(m: Measurement) -> float:

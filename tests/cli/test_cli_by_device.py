@@ -68,6 +68,13 @@ def test_each_device_has_its_model_and_its_price(question: str) -> None:
 
 
 @pytest.mark.parametrize("question", [PREDICT, PLAN])
+def test_energy_is_shown_where_a_power_is_known(question: str) -> None:
+    assert "energy" not in run(f"{question} --device each").stdout
+    assert "energy P50" in run(f"{question} --device each --watts 300").stdout
+    assert "energy" in run(f"{question} --device h100 --watts 300").stdout
+
+
+@pytest.mark.parametrize("question", [PREDICT, PLAN])
 def test_the_answer_is_one_line_the_fastest_first(question: str) -> None:
     text = run(f"{question} --device a100,h100 {PRICES}").stdout
     first, second = text.splitlines()[0].removesuffix(" (P50)").split("; ")

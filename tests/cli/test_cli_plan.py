@@ -478,6 +478,12 @@ def test_joules_that_were_counted_price_energy_unasked(probed: Path) -> None:
     assert carbon.p50 == pytest.approx(energy.p50 / 3.6e6 * 400)
     assert planned("--epochs 3 --energy 1kWh").budget.energy == 3.6e6
     assert planned("--epochs 3 --watts 50").budget.watts == 50
+    question = ["predict", "--epochs", "3", "--batch-size", str(batches[0]), "--json"]
+    (estimate,) = json.loads(CliRunner().invoke(cli, question).stdout)["estimates"]
+    joules = found.budget.watts * estimate["total_seconds"]["p50"]
+    assert estimate["energy_joules"]["p50"] == pytest.approx(joules)
+    said = run("--epochs 3 --watts 50").stderr
+    assert "taken to draw 50 W, as --watts or epochcast.toml says; while it was probed" in said
     other = planned(f"--epochs 3 --batch-size {2 * batches[-1]} --micro-batch {2 * batches[-1]}")
     assert "power-of-others" in {w.code for w in other.warnings}
     assert other.budget.watts_spread > found.budget.watts_spread

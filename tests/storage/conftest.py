@@ -122,6 +122,13 @@ def url(server: Server, schema: str) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a store on either database that is not made yet: a path, or a URL."""
+    on_server = request.param == "postgresql"
+    return request.getfixturevalue("url") if on_server else str(tmp_path / "store.sqlite")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store on either database."""
     where = request.getfixturevalue("url") if request.param == "postgresql" else None

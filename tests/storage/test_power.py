@@ -1,14 +1,21 @@
 """What a device drew: each configuration by its own trials, any other by all of them."""
 
 from dataclasses import replace
-from math import hypot, sqrt
+from math import exp, hypot, log1p, sqrt
+from statistics import NormalDist
 
 import pytest
+import truths
 
-from epochcast.records import Device, Measurement, Power, RunConfig
-from epochcast.storage.power import power_of
+from epochcast.costmodel.fitting import fit
+from epochcast.costmodel.prediction import Question, predict
+from epochcast.records import Device, Measurement, Power, Quantiles, RunConfig
+from epochcast.storage.power import MeasuredPower, power_of, with_energy
 
 DEVICE = Device(kind="cuda", name="H200", memory_bytes=1 << 37, torch="2.13", threads=1)
+
+LEVELS = {"p05": 0.05, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p95": 0.95}
+z = NormalDist().inv_cdf
 
 
 def trial(batch: int, watts: float, seconds: float = 0.01, steps: int = 1000) -> Measurement:
@@ -54,6 +61,26 @@ def test_a_counter_stands_above_a_sensor() -> None:
     assert both.watts == pytest.approx(200)
     assert (one.watts, one.spread, one.powers) == (90.0, 0.0, ())
     assert power_of([replace(sensed, power_watts=None)]) is None
+
+
+def test_energy_is_time_times_what_all_devices_draw() -> None:
+    """Of two lognormal factors: variances of logarithms add up."""
+    config = RunConfig(batch_size=8, world_size=4)
+    seconds = Quantiles(**{n: 100 * exp(0.2 * z(x)) for n, x in LEVELS.items()})
+    power = MeasuredPower(300.0, 0.5, (Power(config=config, watts=200.0, spread=0.3),))
+    asked = predict(fit(truths.sweep((64, 128), rounds=2)), Question(epochs=1))
+    estimate = replace(asked, config=config, total_seconds=seconds)
+    found = with_energy(estimate, power)
+    s = sqrt(0.2**2 + log1p(0.3**2))
+    assert found.energy_joules is not None
+    for name, level in LEVELS.items():
+        joules = getattr(found.energy_joules, name)
+        assert joules == pytest.approx(100 * 200 * 4 * exp(s * z(level)))
+    assert found.warnings == estimate.warnings
+    other = with_energy(replace(estimate, config=RunConfig(batch_size=9)), power)
+    assert other.energy_joules is not None
+    assert other.energy_joules.p50 == pytest.approx(100 * 300)
+    assert other.warnings[-1].code == "power-of-others"
 
 
 def test_a_power_is_a_number() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import truths
 from strategies import CPU, make_measurement, make_outcome
+from sweeps import NAMES, Sweeps
 
 from epochcast.errors import StoreError
 from epochcast.records import SCHEMA, RunConfig, Timeline
@@ -189,6 +190,24 @@ def test_the_newest_stand_for_all_of_their_kind(store):
     store.add(make_measurement(round=3, data="other"))
     store.add(make_measurement(workload="other"))
     assert [(m.round, count) for m, count in store.newest("mnist-mlp")] == [(0, 3), (3, 1)]
+
+
+# Several processes
+
+
+def test_eight_sweeps_make_a_store_and_fill_it_at_once(where, tmp_path):
+    """One of them is killed; what it said was stored is there, and the same command goes on."""
+    sweeps = Sweeps(where, tmp_path, 4)
+    sweeps.begin()
+    killed = NAMES[5]
+    last = sweeps.kill(killed)
+    sweeps.end(failures=1)
+    sweeps.assert_all_once(killed)
+    with Store.open(where, folder=tmp_path) as store:
+        assert [m.round for m in store.measurements(killed)][: last + 1] == [*range(last + 1)]
+        for number in range(4):
+            store.add(make_measurement(workload=killed, round=number))
+    sweeps.assert_all_once()
 
 
 # Versions of the tables

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 from pathlib import Path
 
 import pytest
 import truths
 from strategies import make_measurement
+from sweeps import NAMES, Sweeps
 
 from epochcast.errors import StoreError
 from epochcast.planning.planner import plan
@@ -18,61 +17,28 @@ from epochcast.storage.database import Database
 from epochcast.storage.query import fitted_model
 from epochcast.storage.store import Store
 
-SWEEPS = 8
 DOCUMENT = Path(__file__).parents[2] / "docs" / "teams.md"
 
 
-def sweep(url: str, folder: Path, name: str, trials: int, started: threading.Barrier) -> None:
-    with Store.open(url, folder=folder) as store:
-        started.wait()
-        for round_ in range(trials):
-            store.add(make_measurement(workload=name, round=round_))
-            store.add(make_measurement(workload="shared", round=round_))
-
-
-def sweeps_at_once(url: str, folder: Path, trials: int) -> tuple[list[threading.Thread], list[str]]:
-    """Eight sweeps of connections of their own, all with an open store when this returns."""
-    names = [f"sweep {i}" for i in range(SWEEPS)]
-    started = threading.Barrier(SWEEPS + 1)
-    threads = [
-        threading.Thread(target=sweep, args=(url, folder, name, trials, started)) for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    started.wait()
-    return threads, names
-
-
-def assert_all_once(url: str, folder: Path, names: list[str], trials: int) -> None:
-    with Store.open(url, folder=folder, create=False) as store:
-        for name in ("shared", *names):
-            found = [m.round for m in store.measurements(workload=name)]
-            assert sorted(found) == list(range(trials))
-
-
-def test_eight_sweeps_make_a_store_and_fill_it_at_once(url, tmp_path):
-    threads, names = sweeps_at_once(url, tmp_path, 10)
-    for thread in threads:
-        thread.join()
-    assert_all_once(url, tmp_path, names, 10)
-
-
-def test_a_server_that_is_killed_and_restarted_costs_nothing(server, url, tmp_path, caplog):
+def test_a_server_that_is_killed_and_restarted_costs_nothing(server, url, tmp_path):
     impatient = Database(locate(url), pauses=(0.0, 0.01))
     impatient.read(lambda connection: connection.execute("SELECT 1"))
-    with caplog.at_level(logging.WARNING):
-        threads, names = sweeps_at_once(url, tmp_path, 60)
-        server.kill()
-        with pytest.raises(StoreError, match=r"no answer to 2 tries in .* saved before is kept"):
-            impatient.read(lambda connection: connection.execute("SELECT 1"))
-        with pytest.raises(StoreError, match="connection"):  # a store is opened at once or not
-            Store.open(url, folder=tmp_path)
-        server.start()
-        for thread in threads:
-            thread.join()
-    assert_all_once(url, tmp_path, names, 60)
-    assert "trying again for up to 5m" in caplog.text
-    assert server.password not in caplog.text
+    sweeps = Sweeps(url, tmp_path, 15)
+    sweeps.begin()
+    killed = NAMES[3]
+    last = sweeps.kill(killed)
+    server.kill()
+    with pytest.raises(StoreError, match=r"no answer to 2 tries in .* saved before is kept"):
+        impatient.read(lambda connection: connection.execute("SELECT 1"))
+    with pytest.raises(StoreError, match="connection"):  # a store is opened at once or not
+        Store.open(url, folder=tmp_path)
+    server.start()
+    said = sweeps.end(failures=1)
+    sweeps.assert_all_once(killed)
+    with Store.open(url, folder=tmp_path) as store:
+        assert [m.round for m in store.measurements(killed)][: last + 1] == [*range(last + 1)]
+    assert "trying again for up to 5m" in said
+    assert server.password not in said
 
 
 def test_a_connection_that_was_cut_while_idle_is_no_news(server, url, tmp_path, caplog):

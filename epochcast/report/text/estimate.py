@@ -25,6 +25,7 @@ from epochcast.report.text.layout import (
 from epochcast.report.text.warnings import print_warnings
 from epochcast.units import (
     format_bytes,
+    format_energy,
     format_money,
     format_number_of,
     format_percent,
@@ -139,6 +140,9 @@ def estimates_cells(estimates: Sequence[Estimate]) -> dict[str, list[str]]:
     if costs:
         cells["cost P50"] = [format_money(c.p50) for c in costs]
         cells["cost P90"] = [format_money(c.p90) for c in costs]
+    energies = [e.energy_joules for e in estimates if e.energy_joules is not None]
+    if energies:
+        cells["energy P50"] = [format_energy(joules.p50) for joules in energies]
     return cells
 
 
@@ -218,6 +222,8 @@ def _further_rows(estimate: Estimate) -> list[tuple[str, list[str]]]:
         rows += _phase_rows(estimate)
     if estimate.cost is not None:
         rows.append(("cost", _cells(format_money, estimate.cost)))
+    if estimate.energy_joules is not None:
+        rows.append(("energy", _cells(format_energy, estimate.energy_joules)))
     return rows
 
 
@@ -324,6 +330,7 @@ def print_sides(console: Console, a: Side, b: Side, faster: float) -> None:
         ),
         ("memory P90", a.device_bytes, b.device_bytes, format_bytes, "p90"),
         ("cost P50", a.money, b.money, format_money, "p50"),
+        ("energy P50", a.energy_joules, b.energy_joules, format_energy, "p50"),
     ]
     shown = [_row(*row) for row in rows if row[1] is not None or row[2] is not None]
     headings = ("", "A", "B", "B / A")
@@ -368,7 +375,10 @@ def print_by_device(
         "P90": [format_seconds(side.seconds.p90) for side in ordered],
         "memory P90": [maybe(format_bytes, _level(s.device_bytes, "p90")) for s in ordered],
         "cost P50": [maybe(format_money, _level(s.money, "p50")) for s in ordered],
+        "energy P50": [maybe(format_energy, _level(s.energy_joules, "p50")) for s in ordered],
     }
+    if not any(side.energy_joules for side in ordered):
+        del cells["energy P50"]
     print_columns(console, cells, keys=1, left=("device", "run"))
     for name, why in unfit:
         say(console, f"{name}: {why}")

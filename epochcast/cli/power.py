@@ -1,0 +1,68 @@
+"""``--watts``: what one device draws, as given, or as it was counted while it was probed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from epochcast import units
+from epochcast.cli.options import reading
+from epochcast.errors import PredictionError
+
+if TYPE_CHECKING:
+    from epochcast.records import Warning_
+    from epochcast.storage.power import MeasuredPower
+
+watts_option = click.option(
+    "--watts",
+    metavar="POWER|measured",
+    help="One device draws so much power, '300W'; 'measured' is what probes drew. Default: what "
+    "the device counted, where it did.",
+)
+
+
+def power_asked(
+    text: str | None,
+    store: str | None,
+    workload: str | None,
+    device: str | None,
+    is_probed: bool = True,
+) -> tuple[MeasuredPower | None, tuple[Warning_, ...]]:
+    """What one device draws, and a note where it was counted and something else is given.
+
+    A sensor's last readings are taken only where they are asked for.
+
+    Args:
+        text: of the option.
+        store: path or URL.
+        workload: the target that names it; default: the one probed last.
+        device: words that name it; default: as of ``select``.
+        is_probed: whether it is a device of the store at all, not that of a model's file or a card
+            of the catalogue.
+
+    Raises:
+        PredictionError: ``measured`` is asked for, and nothing was.
+        UsageError: the text is no power.
+    """
+    from epochcast.records import Warning_
+    from epochcast.storage.power import MeasuredPower, measured_power
+
+    given = None if text in (None, "measured") else units.parse_power(str(text))
+    if not is_probed and text != "measured":
+        return (None if given is None else MeasuredPower(given, 0.0)), ()
+    found = None
+    try:
+        with reading(store) as archive:
+            found = measured_power(archive, workload, device)
+    except PredictionError:
+        if text == "measured":
+            raise
+    counted = found if found is not None and found.powers else None
+    if given is None:
+        return (found if text == "measured" else counted), ()
+    if counted is None:
+        return MeasuredPower(given, 0.0), ()
+    watts = [units.format_count(w, "W") for w in (given, counted.watts)]
+    details = tuple(zip(("given", "counted"), watts, strict=True))
+    return MeasuredPower(given, 0.0), (Warning_(code="power-given", details=details),)
