@@ -101,7 +101,7 @@ class Store:
         """Whether it has been made; one that is made late is not, until something is stored."""
         return self._make is None
 
-    def _write(self, work: Callable[[Connection], _Result]) -> _Result:
+    def write(self, work: Callable[[Connection], _Result]) -> _Result:
         """Write all that ``work`` does, or nothing; a store that is to be made late is made."""
         if self._make is not None:
             made, self._make = self._make(), None
@@ -114,8 +114,13 @@ class Store:
 
         return self._database.write(checked)
 
-    def _select(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        return self._database.read(lambda connection: connection.execute(sql, values).fetchall())
+    def read(self, work: Callable[[Connection], _Result]) -> _Result:
+        """What ``work`` makes of the database; it must not write."""
+        return self._database.read(work)
+
+    def select(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return self.read(lambda connection: connection.execute(sql, values).fetchall())
 
     def close(self) -> None:
         """Close the connections; the store can no longer be used."""
@@ -146,7 +151,7 @@ class Store:
         if problem := share_a_number(known):
             raise StoreError(problem)
         rows = {measurement.key: _row(measurement) for measurement in known}
-        self._write(lambda connection: replace_rows(connection, _MEASUREMENTS, rows.values()))
+        self.write(lambda connection: replace_rows(connection, _MEASUREMENTS, rows.values()))
 
     def measurements(
         self,
@@ -175,7 +180,7 @@ class Store:
 
         What is to be read of a workload can be decided by these, the oldest first.
         """
-        rows = self._select(
+        rows = self.select(
             "SELECT m.key, m.document, g.trials FROM epochcast_measurements m JOIN ("
             " SELECT id, count(*) OVER (PARTITION BY device_key, source, data, status) AS trials,"
             " row_number() OVER (PARTITION BY device_key, source, data, status"
@@ -192,21 +197,21 @@ class Store:
         Each name is looked up in the index behind the one before, so that a million measurements
         of a thousand workloads take a thousand steps.
         """
-        names = self._select(
+        names = self.select(
             "WITH RECURSIVE names(name) AS (SELECT min(workload) FROM epochcast_measurements"
             " UNION ALL SELECT (SELECT min(workload) FROM epochcast_measurements"
             " WHERE workload > names.name) FROM names WHERE names.name IS NOT NULL)"
             " SELECT name FROM names WHERE name IS NOT NULL"
         )
         order = "SELECT workload FROM epochcast_measurements {} ORDER BY created_at DESC LIMIT 1"
-        newest = self._select(order.format("WHERE status = 'ok'")) or self._select(order.format(""))
+        newest = self.select(order.format("WHERE status = 'ok'")) or self.select(order.format(""))
         last = [name for (name,) in newest]
         return (*(name for (name,) in names if name not in last), *last)
 
     def devices(self, workload: str | None = None) -> tuple[Device, ...]:
         """The devices that a workload, or any, was measured on."""
         where, values = ("WHERE workload = ?", (workload,)) if workload else ("", ())
-        rows = self._select(
+        rows = self.select(
             "SELECT key, document FROM epochcast_measurements WHERE id IN"
             f" (SELECT max(id) FROM epochcast_measurements {where} GROUP BY device_key)"
             " ORDER BY id",
@@ -221,7 +226,7 @@ class Store:
             StoreError: none does, or several do.
         """
         key = self.whole_key(key_prefix)
-        found = self._select("SELECT document FROM epochcast_measurements WHERE key = ?", key)
+        found = self.select("SELECT document FROM epochcast_measurements WHERE key = ?", key)
         return self._decode(key, found[0][0])
 
     def whole_key(self, key_prefix: str) -> str:
@@ -230,7 +235,7 @@ class Store:
         Raises:
             StoreError: none does, or several do.
         """
-        found = self._select(
+        found = self.select(
             "SELECT key FROM epochcast_measurements WHERE substr(key, 1, ?) = ? ORDER BY id",
             len(key_prefix),
             key_prefix,
@@ -253,11 +258,11 @@ class Store:
         def remove(connection: Connection) -> int:
             return sum(int(connection.execute(delete, (key,)).rowcount) for key in known)
 
-        return self._write(remove)
+        return self.write(remove)
 
     def export(self, stream: TextIO) -> int:
         """Write every measurement as a line of JSON, as it is stored; how many there are."""
-        documents = self._select("SELECT document FROM epochcast_measurements ORDER BY id")
+        documents = self.select("SELECT document FROM epochcast_measurements ORDER BY id")
         stream.writelines(f"{document}\n" for (document,) in documents)
         return len(documents)
 
@@ -299,7 +304,7 @@ class Store:
             }
             for config, footprint in footprints.items()
         ]
-        self._write(lambda connection: replace_rows(connection, _FOOTPRINTS, rows))
+        self.write(lambda connection: replace_rows(connection, _FOOTPRINTS, rows))
 
     def footprints(self, workload: str, source: str, data: str = "") -> dict[RunConfig, Footprint]:
         """What was counted in dry runs of one version of a workload's code on the same data.
@@ -323,7 +328,7 @@ class Store:
             StoreError: it could not be saved; the store is as it was before.
         """
         rows = [_outcome_row(outcome)]
-        self._write(lambda connection: replace_rows(connection, _OUTCOMES, rows))
+        self.write(lambda connection: replace_rows(connection, _OUTCOMES, rows))
 
     def outcomes(
         self, workload: str | None = None, device_key: str | None = None
@@ -340,11 +345,11 @@ class Store:
     def remove_outcome(self, run: str) -> bool:
         """Forget what a run took; whether there was anything to forget."""
         delete = "DELETE FROM epochcast_outcomes WHERE run = ?"
-        return bool(self._write(lambda connection: connection.execute(delete, (run,)).rowcount))
+        return bool(self.write(lambda connection: connection.execute(delete, (run,)).rowcount))
 
     def cached_model(self, key: str) -> str | None:
         """The document cached under ``key``; None if there is none."""
-        found = self._select("SELECT document FROM epochcast_models WHERE key = ?", key)
+        found = self.select("SELECT document FROM epochcast_models WHERE key = ?", key)
         return found[0][0] if found else None
 
     def cache_model(self, key: str, document: str) -> bool:
@@ -357,7 +362,7 @@ class Store:
             connection.execute("DELETE FROM epochcast_models WHERE id <= ?", old)
 
         try:
-            self._write(cache)
+            self.write(cache)
         except StoreError:
             return False
         return True
@@ -370,7 +375,7 @@ class Store:
         given = {column: value for column, value in wanted.items() if value is not None}
         where = " AND ".join(f"{column} = ?" for column in given) or "1 = 1"
         sql = f"SELECT {key}, document FROM {name} WHERE {where} ORDER BY id"
-        return self._select(sql, *given.values())
+        return self.select(sql, *given.values())
 
     def _decode(self, key: str, document: str) -> Measurement:
         remedy = f"probes remove {key}"

@@ -114,14 +114,14 @@ def _pages(source: Store, wanted: _Filter) -> Iterator[dict[str, str]]:
         "SELECT id, key, created_at FROM epochcast_measurements "
         f"WHERE id > ? AND {wanted.sql} ORDER BY id LIMIT {PAGE}"
     )
-    while rows := source._select(sql, after, *wanted.values):
+    while rows := source.select(sql, after, *wanted.values):
         after = rows[-1][0]
         yield {key: created_at for _, key, created_at in rows}
 
 
 def _move_page(source: Store, target: Store, stamps: Mapping[str, str], moved: Moved) -> Moved:
     """The sum of what was moved before, and of this page."""
-    there = target._database.read(lambda connection: _stamps(connection, stamps))
+    there = target.read(lambda connection: _stamps(connection, stamps))
     lacking = [key for key, made in stamps.items() if key not in there or made > there[key]]
     rows = _rows(source, _MEASURED, lacking)
     bare = [(*row[:-1], text) for row in rows if (text := _without_files(row[-1]))]
@@ -132,7 +132,7 @@ def _move_page(source: Store, target: Store, stamps: Mapping[str, str], moved: M
         _insert(connection, _MEASURED, newer)
 
     if bare:
-        target._write(write)
+        target.write(write)
     return Moved(
         measurements=moved.measurements + len(bare),
         renewed=moved.renewed + sum(row[0] in there for row in bare),
@@ -146,11 +146,11 @@ def _move_footprints(source: Store, target: Store, wanted: _Filter) -> int:
     """Counts of dry runs of the workloads whose measurements are moved."""
     of = f"SELECT DISTINCT workload FROM epochcast_measurements WHERE {wanted.sql}"
     sql = f"SELECT key FROM epochcast_footprints WHERE workload IN ({of}) ORDER BY id"
-    there = {key for (key,) in target._select("SELECT key FROM epochcast_footprints")}
-    lacking = [key for (key,) in source._select(sql, *wanted.values) if key not in there]
+    there = {key for (key,) in target.select("SELECT key FROM epochcast_footprints")}
+    lacking = [key for (key,) in source.select(sql, *wanted.values) if key not in there]
     for begin in range(0, len(lacking), PAGE):
         rows = _rows(source, _COUNTED, lacking[begin : begin + PAGE])
-        target._write(partial(_insert, table=_COUNTED, rows=rows))
+        target.write(partial(_insert, table=_COUNTED, rows=rows))
     return len(lacking)
 
 
@@ -180,7 +180,7 @@ def _rows(source: Store, table: _Table, keys: Sequence[str]) -> list[tuple[Any, 
     name, columns = table
     places = ", ".join("?" * len(keys))
     sql = f"SELECT {', '.join(columns)} FROM {name} WHERE key IN ({places}) ORDER BY id"
-    return source._select(sql, *keys)
+    return source.select(sql, *keys)
 
 
 def _insert(connection: Connection, table: _Table, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -236,8 +236,8 @@ def test_an_older_store_becomes_one_of_this_version(store, reopened, monkeypatch
     monkeypatch.setitem(tables.MIGRATIONS, version - 1, next_version)
     for _ in range(2):  # the second time there is nothing to do: the column would be there twice
         with reopened(create) as newer:
-            assert newer._select("SELECT workload FROM epochcast_measurements") == [("renamed",)]
-            assert newer._select("SELECT fitted_in FROM epochcast_models") == []
+            assert newer.select("SELECT workload FROM epochcast_measurements") == [("renamed",)]
+            assert newer.select("SELECT fitted_in FROM epochcast_models") == []
 
     monkeypatch.setattr(tables, "STORE_SCHEMA", version - 1)  # of who was there all the time
     for action in (reopened, lambda: store.add(make_measurement(64))):
@@ -246,7 +246,7 @@ def test_an_older_store_becomes_one_of_this_version(store, reopened, monkeypatch
         ) as caught:
             action()
         one_line(caught)
-    assert len(store._select("SELECT key FROM epochcast_measurements")) == 1
+    assert len(store.select("SELECT key FROM epochcast_measurements")) == 1
 
 
 def test_a_migration_that_fails_leaves_the_old_store(store, reopened, monkeypatch):

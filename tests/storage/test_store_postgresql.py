@@ -126,7 +126,7 @@ def test_other_tables_are_left_alone(server, schema, url, tmp_path):
 def test_a_question_is_answered_by_indexes(url, tmp_path):
     """However many rows there are of other workloads and devices."""
     with Store.open(url, folder=tmp_path) as store:
-        rows = store._select(
+        rows = store.select(
             "EXPLAIN SELECT document FROM epochcast_measurements WHERE workload = ? "
             "AND device_key = ?",
             "mnist-mlp",

@@ -115,12 +115,12 @@ def test_an_interruption_loses_nothing_and_the_same_command_goes_on(
 
 def test_what_is_damaged_stays_and_stops_nothing(mine: Store, store: Store) -> None:
     mine.add_all(rounds(0, 1))
-    mine._write(
+    mine.write(
         lambda c: c.execute("UPDATE epochcast_measurements SET document = '{' WHERE round = 0")
     )
     assert transfer(mine, store) == Moved(measurements=1, damaged=1)
     newer = "UPDATE epochcast_measurements SET created_at = ?, document = ?"
-    mine._write(lambda c: c.execute(newer, (LATER, '{"schema":99,"x":1}')))
+    mine.write(lambda c: c.execute(newer, (LATER, '{"schema":99,"x":1}')))
     transfer(mine, store)
     with pytest.raises(StoreError, match=r"newer epochcast .schema 99"):
         store.measurements()
