@@ -1,7 +1,7 @@
 """A command while it runs, seen from outside: what it says, and whether it still does anything.
 
     started ──▶ events ──▶ what goes on, told as it does
-       ├─ torch is there, and no word of it ───────────▶ ended: why it cannot be watched
+       ├─ torch is there, and never a word of it ──────▶ ended: why it cannot be watched
        ├─ quiet ───────────────▶ QUIET_SECONDS           a note, with the last line it printed
        ├─ told to end ─▶ quiet ▶ GONE_SECONDS            it hangs: it is ended from outside
        └─ too long ─────────────────────────────────────▶ ended: the time is up
@@ -102,6 +102,7 @@ class Monitor:
         self._process, self._log, self._report, self._warn = process, log, report, warn
         self.hung_at: float | None = None
         self._torch = False
+        self._heard: set[int] = set()  # processes with our bootstrap: torch may load for minutes
         self._told_at: float | None = None  # to end
         self._liveness = Liveness(time.monotonic())
         self._noted = 0.0  # the last moment of work before a silence that was told
@@ -118,7 +119,8 @@ class Monitor:
         began = looked = time.monotonic()
         self._report("start")
         while self.hung_at is None and not self._process.wait(POLL_SECONDS):
-            for _, event in reader.poll():
+            for pid, event in reader.poll():
+                self._heard.add(pid)
                 self._hear(event)
             now = time.monotonic()
             if now - began > timeout:
@@ -165,7 +167,7 @@ class Monitor:
             now: the moment.
         """
         for pid in pids:
-            if _has_torch(pid):
+            if pid not in self._heard and _has_torch(pid):
                 since = self._since.setdefault(pid, now)
                 if now - since > WORD_SECONDS:
                     return why_unheard(pid)

@@ -299,6 +299,25 @@ def test_each_process_reports_for_itself(
     ]
 
 
+FORKED = """
+import os
+if os.fork() == 0:
+    try:
+        import torch
+    except ImportError:
+        os._exit(0)
+os.wait()
+"""
+
+
+def test_a_forked_process_says_a_word_before_torch_is_there(tmp_path: Path) -> None:
+    torch = tmp_path / "work" / "torch.py"
+    torch.parent.mkdir()
+    torch.write_text("raise ImportError")
+    script = run(tmp_path, FORKED, {})
+    assert sorted(event.forked for event in script.of(Began)) == [False, True]
+
+
 def test_a_sitecustomize_that_is_hidden_runs_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('of the system')\n")
     write_settings(Settings(folder=str(tmp_path)), tmp_path / "settings.json")

@@ -1,13 +1,21 @@
-"""A command is quiet when nothing of it has used a processor or a disk for a while."""
+"""A command is quiet when nothing of it has used a processor or a disk for a while, and unheard
+where torch is in a process that has never said a word."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 
+from epochcast.scripts import events as e
 from epochcast.scripts import monitor
-from epochcast.scripts.monitor import Liveness
+from epochcast.scripts.monitor import Liveness, Monitor
+from epochcast.scripts.process import ScriptProcess
+from epochcast.scripts.side_effects import Place
 
 
 class Processes:
@@ -53,3 +61,40 @@ def test_processes_are_read_from_the_system_and_may_be_gone() -> None:
     assert seen is not None
     assert seen[0] > 0.0
     assert monitor._seen(2**22 + 1) is None
+
+
+class Command:
+    """One process that is there for a few looks, in which torch loads for long."""
+
+    def __init__(self, pid: int, looks: int = 3) -> None:
+        self.pids, self._looks = [pid], looks
+
+    def wait(self, seconds: float) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+
+@pytest.mark.parametrize(("pid", "heard"), [(7, True), (2**22 + 1, False)])
+def test_who_has_said_a_word_may_take_its_time_to_import_torch(
+    pid: int, heard: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "_has_torch", lambda pid: True)
+    monkeypatch.setattr(monitor, "WORD_SECONDS", -1.0)
+    monkeypatch.setattr(monitor, "LOOK_SECONDS", -1.0)
+    place = Place(root=tmp_path)
+    place.events.mkdir()
+    word = e.Began(
+        at=1.0,
+        pid=7,
+        parent=6,
+        started=0.9,
+        executable=sys.executable,
+        python="3.11.7",
+        argv=("train.py",),
+        folder="/work",
+    )
+    (place.events / "7.jsonl").write_bytes(msgspec.json.encode(word) + b"\n")
+    command = cast("ScriptProcess", Command(pid))
+    watched = Monitor(command, tmp_path / "log", lambda phase: None, lambda warning: None)
+    why = watched.to_its_end(place, timeout=60.0)
+    assert (why == "") == heard, why

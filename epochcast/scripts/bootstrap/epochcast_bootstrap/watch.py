@@ -109,6 +109,7 @@ class Watch:
         self.writer.flush()
 
     def _torch_begins(self):
+        self.writer.begin()  # a forked process is heard before a long import, too
         self._torch_began = now()
 
     def _torch_loaded(self, torch):
