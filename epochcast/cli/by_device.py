@@ -85,6 +85,23 @@ def is_several(device: str | None) -> bool:
     return device is not None and (device.strip() == EACH or "," in device)
 
 
+def require_one_device(model_file: str | None, device: str | None, watts: str | None) -> None:
+    """What ``--on`` goes from.
+
+    Args:
+        model_file: which is of one device and has no counts.
+        device: that was measured; default: the last one.
+        watts: measured ones are of the device that was.
+
+    Raises:
+        UsageError: something else is asked for.
+    """
+    if model_file or is_several(device):
+        raise UsageError("--on goes from one device's measurements: no --model, one --device")
+    if watts == "measured":
+        raise UsageError("--watts measured is of the device that was probed; with --on give watts")
+
+
 def show_by_device(
     device: str,
     workload: str | None,

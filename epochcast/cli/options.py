@@ -289,6 +289,14 @@ def model_options(command: Command) -> Command:
     return device_option(command)
 
 
+def on_option(command: Command) -> Command:
+    return click.option(
+        "--on",
+        metavar="CARD",
+        help="Say what it would take on another GPU, e.g. h100, by its data sheet. Default: none.",
+    )(command)
+
+
 def note_option(command: Command) -> Command:
     return click.option(
         "--note",

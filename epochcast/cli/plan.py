@@ -15,6 +15,7 @@ from epochcast.cli.by_device import (
     is_several,
     only_price,
     price_on,
+    require_one_device,
     show_by_device,
 )
 from epochcast.cli.options import (
@@ -32,6 +33,7 @@ from epochcast.cli.options import (
     gpus_per_node_option,
     json_option,
     model_options,
+    on_option,
     plot_option,
     print_json,
     read_int_list,
@@ -114,7 +116,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {  # of the help: heading, and the param
         "spot_price_per_hour",
         "spot_mtbf_seconds",
     ),
-    "Cost model": ("store", "device", "model_file", "seed"),
+    "Cost model": ("store", "device", "model_file", "on", "seed"),
     "Output": ("output", "emit", "plot", "as_json", "help"),
 }
 
@@ -408,6 +410,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 )
 @plot_option
 @model_options
+@on_option
 @store_option
 @click.option(
     "--emit",
@@ -421,6 +424,7 @@ def plan(
     workload: str | None,
     device: str | None,
     model_file: str | None,
+    on: str | None,
     store: str | None,
     as_json: bool,
     plot: str | None,
@@ -442,7 +446,9 @@ def plan(
         raise UsageError("--emit and --json both say what to print; give one")
     if emit and not output:
         raise UsageError("--emit names the plan's file in its command: give it, -o plan.json")
-    where = _Where(workload, device, model_file, store)
+    if on:
+        require_one_device(model_file, device, options["watts"])
+    where = _Where(workload, device, model_file, store, on)
     if device is not None and is_several(device):
         if model_file or output or plot:
             raise UsageError(f"--device {device} makes no file: plan one device for -o and --plot")
@@ -451,7 +457,7 @@ def plan(
     found, notes = _plan_on(where, options, as_json, only_price)
     if output:
         found.save(output)
-    if not model_file:
+    if not (model_file or on):
         from epochcast.storage.asked import note_plan
 
         with reading(store) as archive:
@@ -474,6 +480,7 @@ class _Where(NamedTuple):
     device: str | None
     model_file: str | None
     store: str | None
+    on: str | None = None
 
 
 def _plan_on(
@@ -490,11 +497,11 @@ def _plan_on(
         as_json: whether a shortfall is printed as a document.
         priced: what an hour of a device costs, by the prices given.
     """
-    workload, device, model_file, store = where
-    model, notes = _model(workload, device, model_file, store)
+    workload, device, model_file, store, on = where
+    model, notes = _model(where)
     asked = dict(options)
     asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
-    power, given = power_asked(options["watts"], store, workload, device, not model_file)
+    power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))
     watts, spread, powers = power or (None, 0.0, ())
     asked |= {"watts": watts, "watts_spread": spread, "powers": powers}
     budget = budget_of(asked, datetime.now())
@@ -560,9 +567,8 @@ def _unused(found: Plan, options: dict[str, Any]) -> tuple[Warning_, ...]:
     return (Warning_(code="unused-min-delta"),)
 
 
-def _model(
-    workload: str | None, device: str | None, model_file: str | None, store: str | None
-) -> tuple[CostModel, tuple[Warning_, ...]]:
+def _model(where: _Where) -> tuple[CostModel, tuple[Warning_, ...]]:
+    workload, device, model_file, store, on = where
     if model_file:
         from epochcast.costmodel.model import CostModel
 
@@ -572,7 +578,7 @@ def _model(
     from epochcast.storage.query import fitted_model
 
     with reading(store) as archive:
-        return fitted_model(archive, workload, device)
+        return fitted_model(archive, workload, device, on)
 
 
 def _noise_scale(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epochcast.cli.by_device import PRICE, is_several, only_price, price_on, show_by_device
+from epochcast.cli.by_device import (
+    PRICE,
+    is_several,
+    only_price,
+    price_on,
+    require_one_device,
+    show_by_device,
+)
 from epochcast.cli.comparing import length_of
 from epochcast.cli.completing import of_devices
 from epochcast.cli.options import (
@@ -30,6 +37,7 @@ from epochcast.cli.options import (
     json_option,
     knobs_by_name,
     model_options,
+    on_option,
     plot_option,
     precision_option,
     print_json,
@@ -161,11 +169,7 @@ def fit(
 )
 @watts_option
 @model_options
-@click.option(
-    "--on",
-    metavar="CARD",
-    help="Say what it would take on another GPU, e.g. h100, by its data sheet. Default: none.",
-)
+@on_option
 @store_option
 @json_option
 @without_collecting()
@@ -193,10 +197,8 @@ def predict(
     from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
-    if on and (model_file or (device is not None and is_several(device))):
-        raise UsageError("--on goes from one device's measurements: no --model, one --device")
-    if on and options["watts"] == "measured":
-        raise UsageError("--watts measured is of the device that was probed; with --on give watts")
+    if on:
+        require_one_device(model_file, device, options["watts"])
     if device is not None and is_several(device):
         _predict_by_device(device, workload, model_file, store, as_json, questions, options)
         return

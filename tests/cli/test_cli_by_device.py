@@ -75,6 +75,15 @@ def test_energy_is_shown_where_a_power_is_known(question: str) -> None:
 
 
 @pytest.mark.parametrize("question", [PREDICT, PLAN])
+def test_another_card_is_flagged_and_wide(question: str) -> None:
+    measured, transferred = run(f"{question} --device h100"), run(f"{question} --on h200")
+    assert "transferred to" not in measured.output
+    assert "transferred to" in transferred.output
+    assert "with --on give watts" in run(f"{question} --on h200 --watts measured", code=2).output
+    assert "one --device" in run(f"{question} --on h200 --device each", code=2).output
+
+
+@pytest.mark.parametrize("question", [PREDICT, PLAN])
 def test_the_answer_is_one_line_the_fastest_first(question: str) -> None:
     text = run(f"{question} --device a100,h100 {PRICES}").stdout
     first, second = text.splitlines()[0].removesuffix(" (P50)").split("; ")

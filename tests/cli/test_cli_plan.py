@@ -311,11 +311,12 @@ TWINS = {  # fields of Budget and PlanRequest that options call otherwise
     "knobs": "sizes",
     "stops": "rules",
 }
-AROUND = {  # the plan, and how its files are read
+AROUND = {  # the plan, the cost model, and how files are read
     "as_json",
     "device",
     "emit",
     "model_file",
+    "on",
     "output",
     "plot",
     "steps_per_epoch",
