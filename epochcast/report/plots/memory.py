@@ -80,7 +80,9 @@ def draw_memory(need: DeviceNeed, title: str) -> Figure:
     _draw_moments(axes, curve)
     axes.set_ylabel(unit)
     set_title(axes, title)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5)
+    axes.legend(  # from top to bottom, as it is drawn: grey tones are told apart by their place
+        loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8.5, reverse=True
+    )
     return figure
 
 
