@@ -18,6 +18,7 @@ from epochcast.cli.options import (
     EXISTING,
     POSITIVE,
     WithCommand,
+    console,
     document,
     note_option,
     say,
@@ -216,13 +217,14 @@ def _watchers(folder: Path, as_json: bool) -> list[Watcher]:
 def _summarise(events: list[RunEvent]) -> None:
     """Predicted and actual, in the words of ``follow-log``; how it ended has been said."""
     from epochcast.guard.log import ending
+    from epochcast.report.text import layout
     from epochcast.report.text.following import summary_lines
 
     if ending(events) is None:
         say("epochcast: the command has ended, and no optimizer step was seen in it", err=True)
         return
     for line in summary_lines(events)[1:]:
-        say(line, err=True)
+        layout.say(console(stderr=True), line)
 
 
 def _print_document(events: list[RunEvent], exit_code: int) -> None:

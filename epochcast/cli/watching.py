@@ -11,6 +11,7 @@ import click
 
 from epochcast.cli.options import (
     EXISTING,
+    console,
     json_option,
     plot_option,
     print_json,
@@ -91,11 +92,12 @@ def _pause() -> None:
 def _print_summary(events: Sequence[RunEvent]) -> None:
     """The summary; the reason for an end has been printed as the last line."""
     from epochcast.guard.log import ending
+    from epochcast.report.text import layout
     from epochcast.report.text.following import summary_lines
 
     lines = summary_lines(events)
     for line in lines if ending(events) is None else lines[1:]:
-        say(line)
+        layout.say(console(), line)
 
 
 def _print_document(events: Sequence[RunEvent]) -> None:

@@ -19,6 +19,7 @@ from epochcast.report.text.layout import (
     maybe,
     plain_table,
     print_columns,
+    print_table,
     say,
     varying_knobs,
 )
@@ -76,7 +77,7 @@ def print_estimate(console: Console, estimate: Estimate) -> None:
     say(console, _heading(estimate), "bold")
     say(console, epoch_line(estimate))
     console.print()
-    console.print(estimate_table(estimate))
+    print_table(console, estimate_table(estimate))
     console.print()
     say(console, probing_line(estimate))
     print_warnings(console, estimate.warnings)

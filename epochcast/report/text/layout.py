@@ -80,7 +80,8 @@ def fitting(
 ) -> list[Table]:
     """As many tables as it takes for none to be wider than ``width``; nothing is left out.
 
-    The first ``keys`` columns say what a row is, and are repeated in each.
+    The first ``keys`` columns say what a row is, and are repeated in each; fewer where they leave
+    no room beside them.
 
     Args:
         cells: the columns by heading, all of one length.
@@ -89,6 +90,8 @@ def fitting(
         left: headings of the columns that are aligned to the left.
     """
     names = list(cells)
+    if keys > 1 and max(_width(cells, [*names[:keys], name]) for name in names[keys:]) > width:
+        return fitting(cells, width, keys - 1, left)
     groups: list[list[str]] = [[]]
     for name in names[keys:]:
         if groups[-1] and _width(cells, [*names[:keys], *groups[-1], name]) > width:
@@ -117,6 +120,17 @@ def print_columns(
         if position:
             console.print()
         console.print(table)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whose first column may wrap, in parts where that has no room for its words."""
+    cells = {str(column.header): [*map(str, column.cells)] for column in table.columns}
+    first, *others = cells
+    words = [cell_len(word) for cell in cells[first] for word in cell.split()]
+    if max(words, default=0) + GAP + _width(cells, others) <= console.width:
+        console.print(table)
+    else:
+        print_columns(console, cells, left=(first,))
 
 
 def _width(cells: Mapping[str, Sequence[str]], names: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import truths
+from rich.cells import cell_len
 from rich.console import Console
 
 import epochcast
@@ -21,6 +22,7 @@ from epochcast.report.text.estimate import (
     print_estimate,
     print_estimates,
 )
+from epochcast.report.text.layout import PlainConsole, plain_table, print_columns, print_table
 from epochcast.report.text.probing import print_measurements, print_probed, print_summaries
 from epochcast.report.text.progress import BarProgress, PlainProgress
 from epochcast.report.text.warnings import WARNINGS, print_warnings
@@ -268,3 +270,32 @@ def test_the_largest_batch_in_words() -> None:
     text = _text(console)
     assert f"Largest batch that fits 1 GiB with 95 % confidence: {found.batch_size:,}" in text
     assert "outside the probed range: batch_size" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_no_window_cuts_what_a_row_is_called(width: int) -> None:
+    found = io.StringIO()
+    console = PlainConsole(file=found, width=width, force_terminal=True, color_system=None)
+    table = plain_table()
+    for heading in ("", "P10", "P50", "P90", "share"):
+        table.add_column(heading, no_wrap=bool(heading))
+    table.add_row("  last partial checkpoints ×1,000", *["1.05 ms"] * 3, "100 %")
+    print_table(console, table)
+    keys = {
+        "key": ["e3a611c2"],
+        "configuration": ["batch_size=128 width=128"],
+        "visits": ["2 of 9"],
+    }
+    print_columns(console, keys, keys=2, left=("key", "configuration"))
+    shown = found.getvalue()
+    assert "…" not in shown
+    assert max(map(cell_len, shown.splitlines())) <= width
+    for word in (
+        "checkpoints",
+        "×1,000",
+        "share",
+        "e3a611c2",
+        "batch_size=128 width=128",
+        "2 of 9",
+    ):
+        assert word in shown
