@@ -298,8 +298,9 @@ def format_number_of(count: int, noun: str) -> str:
 
 
 _ONE = re.compile(
-    r"(?<![\w.,×–-])1 (epoch|step|round|run|row|trial|visit|configuration|measurement|device|fold"
-    r"|sample|moment|checkpoint|process(?=es)|batch(?=es))e?s\b( (?:are|were|have|differ)\b)?"
+    r"(?<![\w.,×–-])1 (epoch|step|round|(?:earlier )?run|row|trial|visit|configuration|measurement"
+    r"|device|fold|sample|moment|checkpoint|process(?=es)|batch(?=es))e?s\b"
+    r"( (?:are|were|have|differ)\b)?"
 )
 _VERBS = {" are": " is", " were": " was", " have": " has", " differ": " differs", None: ""}
 

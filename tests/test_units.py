@@ -426,6 +426,7 @@ def test_a_percentage_may_have_decimals_of_its_own() -> None:
         ("only 1 configurations were probed", "only 1 configuration was probed"),
         ("1 batches, 1 processes and 1 trials", "1 batch, 1 process and 1 trial"),
         ("11 rounds differ, 1 rounds differ", "11 rounds differ, 1 round differs"),
+        ("corrected by 1 earlier runs: a", "corrected by 1 earlier run: a"),
         ("2.1 epochs, ×1 steps", "2.1 epochs, ×1 steps"),
     ],
 )
