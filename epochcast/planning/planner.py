@@ -440,15 +440,12 @@ def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
 
 
 def _costs(option: Option) -> tuple[float, ...]:
-    """Time and money (or device time) per progress, progress missing, memory; less is better.
-
-    At P90, as objectives rank: at P50 what is recommended could be beaten by what is below it.
-    """
+    """Time and money (or device time) per progress, progress missing, memory; less is better."""
     reached = progress(option)
-    device_time = option.seconds.p90 * option.config.world_size
-    money = option.money.p90 if option.money else device_time
-    memory = option.device_bytes.p90 if option.device_bytes else 0.0
-    return option.seconds.p90 / reached, money / reached, -reached, memory
+    device_time = option.seconds.p50 * option.config.world_size
+    money = option.money.p50 if option.money else device_time
+    memory = option.device_bytes.p50 if option.device_bytes else 0.0
+    return option.seconds.p50 / reached, money / reached, -reached, memory
 
 
 def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

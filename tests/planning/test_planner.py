@@ -18,7 +18,7 @@ from epochcast.costmodel.scatter import Scatter
 from epochcast.errors import DoesNotFit, PredictionError, StoreError, UsageError
 from epochcast.planning.cadence import Every, Rungs, save_epochs
 from epochcast.planning.planner import SHOWN, plan, with_pareto, worth_keeping
-from epochcast.planning.request import OBJECTIVES, Fastest
+from epochcast.planning.request import OBJECTIVES
 from epochcast.planning.shortfall import describe
 from epochcast.planning.stopping import Futility, Patience
 from epochcast.records import (
@@ -434,15 +434,6 @@ def test_pareto_options_are_beaten_by_none() -> None:
     assert options[0].pareto
     marked = with_pareto([options[0], replace(options[0], seconds=options[0].seconds.scaled(2))])
     assert [o.pareto for o in marked] == [True, False]
-
-
-def test_what_is_recommended_is_not_beaten_by_what_varies_more() -> None:
-    """Options are ranked by P90, and so they are compared: a lower P50 alone beats nothing."""
-    option = replace(plan(EXAMPLE, Budget(**HOUR_LONG), **CADENCE).chosen, money=None)
-    steady = replace(option, seconds=Quantiles(p05=8, p10=9, p50=10, p90=11, p95=12))
-    varied = replace(option, seconds=Quantiles(p05=7, p10=8, p50=9, p90=13, p95=14))
-    assert sorted([varied, steady], key=Fastest().key)[0] is steady
-    assert [o.pareto for o in with_pareto([steady, varied])] == [True, False]
 
 
 def test_fewer_epochs_in_less_time_are_no_merit_and_alike_memory_is_none() -> None:
