@@ -398,3 +398,27 @@ def test_errors_of_ours_are_events_and_the_script_goes_on(tmp_path: Path) -> Non
     assert (broken.code, broken.errors) == (0, "")
     assert float(broken.output) == pytest.approx(-0.1 * (3 + 6 + 9))  # gradients add up
     assert {"iter(loader)", "step", "save", "loop"} <= {event.where for event in broken.of(Failed)}
+
+
+THREADED = """
+import threading, torch
+from torch.utils.data import DataLoader, TensorDataset
+loader = DataLoader(TensorDataset(torch.randn(400, 4)), 4)
+def train():
+    model = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for epoch in range(9):
+        for (x,) in loader:
+            model(x).sum().backward()
+            optimizer.step()
+thread = threading.Thread(target=train)
+thread.start()
+thread.join()
+print("joined")
+"""
+
+
+def test_a_thread_that_trains_ends_before_the_first_batch_of_one_epoch_more(tmp_path: Path) -> None:
+    run_ = run(tmp_path, THREADED, {"epochs": 2, "pass_seconds": 0.01})
+    assert (run_.code, run_.output, run_.errors) == (0, "joined\n", "")
+    assert min(event.steps for event in run_.of(PassEnded)) > 1

@@ -217,7 +217,7 @@ class Loaders:
         """
         watch = self._watch
         if watch.ending.why or self._is_one_too_many(this):
-            if threading.current_thread() is threading.main_thread():
+            if threading.get_ident() in (watch.steps.thread, threading.main_thread().ident):
                 watch.finish("epochs")  # does not return
             watch.finish_later("epochs")
         if this.number is None:

@@ -8,6 +8,7 @@ that the mean step of a block is true although kernels run behind.
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 
 from epochcast_bootstrap.loaders import type_name
@@ -41,6 +42,7 @@ class Steps:
         self._written_at = now()
         self._synchronized = False
         self.device = None  # of the first parameter that was seen
+        self.thread = None  # that made the last one
 
     def hook_optimizers(self, module):
         """Watch ``torch.optim.optimizer``."""
@@ -208,6 +210,7 @@ class Steps:
         if len(self._block) >= BLOCK or at - self._written_at > BLOCK_SECONDS:
             self._synchronized = self._watch.synchronize()
             at = now()
+        self.thread = threading.get_ident()
         self._block.append((at, number, this.batches if this else 0, self.backwards, self.waited))
         if len(self._block) > BLOCK or at - self._written_at > BLOCK_SECONDS:
             self.drain()
