@@ -60,7 +60,7 @@ def fill(store: Store) -> None:
     for begin in range(1, WORKLOADS, 50):
         numbers = range(begin, min(begin + 50, WORKLOADS))
         names = " UNION ALL ".join(f"SELECT 'workload-{i:04}' AS name" for i in numbers)
-        store._write(partial(Connection.execute, sql=COPY.format(names=names)))
+        store.write(partial(Connection.execute, sql=COPY.format(names=names)))
 
 
 def predictions(url: str) -> dict[str, float]:
@@ -93,8 +93,8 @@ def measured(url: str) -> dict[str, Any]:
         begun = time.monotonic()
         fill(store)
         seconds = time.monotonic() - begun
-        many = store._select("SELECT count(*) FROM epochcast_measurements")[0][0]
-        store._database.write(lambda connection: connection.execute("DELETE FROM epochcast_models"))
+        many = store.select("SELECT count(*) FROM epochcast_measurements")[0][0]
+        store.write(lambda connection: connection.execute("DELETE FROM epochcast_models"))
         among = predictions(url)
     rows = [{"measurements": few, **alone}, {"measurements": many, **among}]
     return {"filled_in": round(seconds), "predictions": rows}
