@@ -49,6 +49,7 @@ _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
 _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e-3}
 MAX_MONEY, LEAST_MONEY = 1e15, 1e-6  # less is written with an exponent
+MAX_WATTS = 1e15  # more is a slip of the pen, or overflows
 LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
 
 
@@ -165,7 +166,10 @@ def parse_power(text: str) -> float:
     unit = (match[2] or "w").lower() if match else ""
     if match is None or unit not in _WATTS:
         raise UsageError(f"a power is a number of watts or like '300W', but got {text!r}")
-    return float(match[1]) * _WATTS[unit]
+    watts = float(match[1]) * _WATTS[unit]
+    if watts > MAX_WATTS:
+        raise UsageError(f"a power is like '300W', and at most 1e15 watts, but got {text!r}")
+    return watts
 
 
 def parse_time(text: str, now: datetime) -> float:

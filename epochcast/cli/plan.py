@@ -499,6 +499,8 @@ def _plan_on(
     """
     workload, device, model_file, store, on = where
     model, notes = _model(where)
+    if model_file:
+        workload, device = model.workload, model.device.id
     asked = dict(options)
     asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
     power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))

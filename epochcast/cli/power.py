@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from epochcast import units
 from epochcast.cli.options import reading
@@ -42,7 +43,8 @@ def power_asked(
             of the catalogue.
 
     Raises:
-        PredictionError: ``measured`` is asked for, and nothing was.
+        PredictionError: ``measured`` is asked for on the command line, and nothing was; a file of
+            settings asks for what there is.
         UsageError: the text is no power.
     """
     from epochcast.records import Warning_
@@ -56,7 +58,7 @@ def power_asked(
         with reading(store) as archive:
             found = measured_power(archive, workload, device)
     except PredictionError:
-        if text == "measured":
+        if text == "measured" and _is_typed():
             raise
     counted = found if found is not None and found.powers else None
     if given is None:
@@ -66,3 +68,10 @@ def power_asked(
     watts = [units.format_count(w, "W") for w in (given, counted.watts)]
     details = tuple(zip(("given", "counted"), watts, strict=True))
     return MeasuredPower(given, 0.0), (Warning_(code="power-given", details=details),)
+
+
+def _is_typed() -> bool:
+    """Whether it stands on the command line, and not in a file of settings."""
+    context = click.get_current_context(silent=True)
+    source = ParameterSource.COMMANDLINE
+    return context is None or context.get_parameter_source("watts") is source

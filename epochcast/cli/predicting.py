@@ -206,6 +206,7 @@ def predict(
     if opened is None:
         model, notes = CostModel.load(str(model_file)), tuple[Warning_, ...]()
         require_same(model, str(model_file), workload, device)
+        workload, device = model.workload, model.device.id
     else:
         with opened:
             model, notes = fitted_model(opened, workload, device, on)

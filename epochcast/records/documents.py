@@ -152,7 +152,8 @@ def _why_not(error: BaseException | None) -> str:
         return f"{place} has no {missing[1]!r}"
     expected = re.fullmatch("Expected `(.+)`, got `(.+)`", said)
     if not expected:
-        return f"{place}: {said[0].lower()}{said[1:]}"
+        said = f"{said[0].lower()}{said[1:]}"
+        return said if place == "it" else f"{place}: {said}"
     wanted, got = (
         " or ".join(_KINDS.get(kind, kind) for kind in kinds.split(" | "))
         for kinds in expected.groups()

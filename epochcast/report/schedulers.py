@@ -31,6 +31,7 @@ class Job:
     """What is asked for.
 
     Attributes:
+        measured: whether probes of that device are what is told, not of another one.
         seconds: the time limit, whole minutes.
         notice_seconds: before that, when the run is told to save and leave.
         memory_bytes: of the host, P95; None where the plan knows only a GPU's.
@@ -42,6 +43,7 @@ class Job:
     devices_per_node: int
     is_gpu: bool
     accelerator: str
+    measured: bool
     seconds: int
     notice_seconds: int
     memory_bytes: int | None
@@ -74,6 +76,7 @@ def job_of(plan: Plan, path: str) -> Job:
         devices_per_node=each,
         is_gpu=on_gpu,
         accelerator=" ".join(re.sub(r"[^\x20-\x7e]", " ", plan.device.name).split()),
+        measured=all(warning.code != "transferred" for warning in plan.warnings),
         seconds=MINUTE * ceil(total / MINUTE),
         notice_seconds=notice,
         memory_bytes=None if on_gpu else needed,
@@ -124,7 +127,15 @@ def _measured_on(job: Job) -> str:
     needs = "what it needs of it is not known"
     if job.device_bytes:
         needs = f"of whose memory it needs {format_bytes(job.device_bytes)} (P95)"
-    return f"measured on {job.accelerator}" + (f", {needs}" if job.is_gpu else "")
+    how = "measured on" if job.measured else "foretold from another device for"
+    return f"{how} {job.accelerator}" + (f", {needs}" if job.is_gpu else "")
+
+
+def _accelerator(device: str) -> str:
+    """As SkyPilot calls it: ``A100``, ``RTX4090``, ``RTXPRO6000``."""
+    name = re.sub(r"^(NVIDIA|Tesla|GeForce|Quadro) ", "", device.removeprefix("NVIDIA "))
+    name = re.sub(r"[ -](SXM\d*|PCIe|NVL|HBM\d*|\d+GB)\b.*", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[ -]", "", name) if name.lower().startswith("rtx") else name.split()[0]
 
 
 def skypilot(job: Job) -> str:
@@ -132,9 +143,7 @@ def skypilot(job: Job) -> str:
     lines = [f"name: {json.dumps(job.name)}", f"num_nodes: {job.nodes}"]
     lines += _comment(_measured_on(job), "# ")
     if job.is_gpu:
-        name = (
-            job.accelerator.removeprefix("NVIDIA ").removeprefix("Tesla ").split()[0].split("-")[0]
-        )
+        name = _accelerator(job.accelerator)
         lines += ["resources:", f"  accelerators: {json.dumps(f'{name}:{job.devices_per_node}')}"]
     if job.memory_bytes:
         least = ceil(job.memory_bytes * job.devices_per_node / 2**30)

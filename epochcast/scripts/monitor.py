@@ -24,7 +24,7 @@ from epochcast.records import Warning_
 from epochcast.scripts import events as e
 from epochcast.scripts.border import BOOTSTRAP, VARIABLE, EventReader
 from epochcast.scripts.process import ScriptProcess, tail
-from epochcast.scripts.request import WORD_SECONDS
+from epochcast.scripts.request import HEARD_SECONDS, WORD_SECONDS
 from epochcast.scripts.side_effects import Place
 from epochcast.units import format_seconds
 
@@ -102,7 +102,7 @@ class Monitor:
         self._process, self._log, self._report, self._warn = process, log, report, warn
         self.hung_at: float | None = None
         self._torch = False
-        self._heard: set[int] = set()  # processes with our bootstrap: torch may load for minutes
+        self._heard: set[int] = set()  # processes with our bootstrap; until they become another
         self._told_at: float | None = None  # to end
         self._liveness = Liveness(time.monotonic())
         self._noted = 0.0  # the last moment of work before a silence that was told
@@ -167,9 +167,9 @@ class Monitor:
             now: the moment.
         """
         for pid in pids:
-            if pid not in self._heard and _has_torch(pid):
+            if _has_torch(pid):
                 since = self._since.setdefault(pid, now)
-                if now - since > WORD_SECONDS:
+                if now - since > (HEARD_SECONDS if pid in self._heard else WORD_SECONDS):
                     return why_unheard(pid)
         return ""
 

@@ -22,6 +22,9 @@ DEFAULT_EPOCHS = 3  # in miniature: the first, and two that are steady
 DEFAULT_PASS_SECONDS = 4.0  # of training in each of them
 EVALUATION_SHARE = 0.5  # of that, for each pass that evaluates
 WORD_SECONDS = 10.0  # from torch being there to a word of the bootstrap
+HEARD_SECONDS = (
+    300.0  # likewise where the process had said that it began: torch may load for minutes
+)
 DECIDING = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "KERAS_BACKEND")
 Isolation = Literal["auto", "overlay", "journal", "none"]
 

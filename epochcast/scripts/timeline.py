@@ -90,12 +90,6 @@ class Pass:
         return Interval(began=self.began, ended=last if self.ended is None else self.ended)
 
     @property
-    def trained(self) -> Interval:
-        """Until its last step, which comes after the end of a loader that is read ahead."""
-        ended = max([self.interval.ended, *(b.at for b in self.boundaries[-1:])])
-        return Interval(began=self.began, ended=ended)
-
-    @property
     def restart_seconds(self) -> float:
         """Until the first batch is there."""
         return 0.0 if self.first_batch_at is None else max(0.0, self.first_batch_at - self.began)
@@ -403,7 +397,7 @@ class Timeline:
         return max([began, *free])
 
     def _is_within_a_pass(self, region: Interval) -> bool:
-        return any(p.trains and _in(region, p.trained) for p in self.passes)
+        return any(p.trains and _in(region, p.interval) for p in self.passes)
 
     def _steps_in(self, region: Interval) -> int:
         return self.steps_before(region.ended) - self.steps_before(region.began)

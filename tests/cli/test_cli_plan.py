@@ -15,6 +15,7 @@ import pytest
 import truths
 from click.testing import CliRunner, Result
 
+import epochcast as ec
 from epochcast.cli import cli
 from epochcast.cli.plan import plan as command
 from epochcast.planning.batch import OPTIMIZERS
@@ -358,7 +359,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs 3 --watts measured", "was not measured; give it: --watts 300", 2),
         ("--epochs 3 --watts -1", "a power is a number of watts or like '300W'", 2),
         ("--epochs 9000 --price-per-hour 1e308", "--price-per-hour must be at most 1e+15", 2),
-        ("--epochs 3 --watts 1e306", "--watts must be at most 1e+15, but got 1e+306", 2),
+        ("--epochs 3 --watts 1e306", "at most 1e15 watts, but got '1e306'", 2),
         (
             "--epochs 3 --watts 9 --carbon-per-kwh 1e308",
             "--carbon-per-kwh must be at most 1e+15",
@@ -462,6 +463,31 @@ def test_measured_power_is_used(probed: Path) -> None:
         for m, watts in zip(store.measurements(), (190.0, 200.0, 260.0), strict=False):
             store.add(replace(m, power_watts=watts))
     assert planned("--epochs 3 --energy 1kWh --watts measured").budget.watts == 200.0
+
+
+def test_power_is_that_of_the_models_own_workload(probed: Path, tmp_path: Path) -> None:
+    """And not of what was probed last."""
+    with Store.open() as store:
+        ours = store.measurements()
+        ec.fit(ours).save(tmp_path / "model.json")
+        for m in ours:
+            store.add(replace(m, power_watts=200.0))
+            later = {"workload": "other.py", "created_at": "2099-01-01T00:00:00+00:00"}
+            store.add(replace(m, power_watts=700.0, **later))
+    model = f"--model {tmp_path / 'model.json'} --epochs 3 --watts measured"
+    assert planned(model).budget.watts == 200.0
+    found = json.loads(CliRunner().invoke(cli, ["predict", *model.split(), "--json"]).stdout)
+    (estimate,) = found["estimates"]
+    assert estimate["energy_joules"]["p50"] == pytest.approx(
+        200.0 * estimate["total_seconds"]["p50"]
+    )
+
+
+def test_a_file_of_settings_asks_for_the_power_that_there_is(probed: Path) -> None:
+    Path("epochcast.toml").write_text('watts = "measured"\n')
+    assert planned("--epochs 3").budget.watts is None
+    done = CliRunner().invoke(cli, ["predict", "--epochs", "3", "--watts", "measured"])
+    assert done.exit_code != 0
 
 
 def test_joules_that_were_counted_price_energy_unasked(probed: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import epochcast as ec
-from epochcast.records import Measurement, Plan
+from epochcast.records import Measurement, Plan, Warning_
 from epochcast.report.schedulers import EMITTED, job_of
 
 GOLDEN = Path(__file__).parent / "schedulers"
@@ -36,6 +36,29 @@ def plan() -> Plan:
         for run in range(3)
     ]
     return ec.plan(ec.fit(runs), ec.Budget(deadline=8 * 3600), epochs=90)
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("rtx-pro-6000", "rtxpro6000"),  # the case does not matter there
+        ("a100-40gb", "a100"),
+    ],
+)
+def test_devices_have_the_names_of_skypilot(plan: Plan, device: str, name: str) -> None:
+    job = replace(job_of(plan, "plan.json"), accelerator=device)
+    assert f'accelerators: "{name}:4"' in EMITTED["skypilot"](job)
+
+
+def test_what_was_not_measured_is_not_said_to_be(plan: Plan) -> None:
+    found = replace(plan, warnings=(Warning_(code="transferred"),))
+    said = {name: emitted(job_of(found, "plan.json")) for name, emitted in EMITTED.items()}
+    assert "foretold from another device" in said["slurm"]
+    assert not any("measured on" in text for text in said.values())
 
 
 def spread(plan: Plan) -> Plan:

@@ -74,12 +74,16 @@ class Command:
         return self._looks < 0
 
 
-@pytest.mark.parametrize(("pid", "heard"), [(7, True), (2**22 + 1, False)])
+@pytest.mark.parametrize(
+    ("pid", "most", "heard"), [(7, 300.0, True), (7, -1.0, False), (2**22 + 1, 300.0, False)]
+)
 def test_who_has_said_a_word_may_take_its_time_to_import_torch(
-    pid: int, heard: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pid: int, most: float, heard: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But not for ever: it may have become a program that cannot be watched (exec)."""
     monkeypatch.setattr(monitor, "_has_torch", lambda pid: True)
     monkeypatch.setattr(monitor, "WORD_SECONDS", -1.0)
+    monkeypatch.setattr(monitor, "HEARD_SECONDS", most)
     monkeypatch.setattr(monitor, "LOOK_SECONDS", -1.0)
     place = Place(root=tmp_path)
     place.events.mkdir()

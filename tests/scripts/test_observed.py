@@ -445,22 +445,3 @@ def test_what_a_script_does_when_its_framework_has_trained_is_no_part_of_an_epoc
     assert m.script.evaluations == m.script.saves == Frequency(per_epoch=1.0)
     assert m.script.ended_itself
     assert m.finish_seconds == pytest.approx(training.evaluation_seconds() + training.save)
-
-
-def test_a_slow_moment_without_gradients_in_the_last_step_is_no_evaluation() -> None:
-    """Of a loader that is read ahead, whose end comes before that step."""
-    training = Training()
-    events = training.events()
-    at, ended = next((i, x) for i, x in enumerate(events) if isinstance(x, e.PassEnded))
-    block = events[at - 1]
-    assert isinstance(block, e.Steps)
-    steps = (*block.steps[:-3], block.steps[-1])  # the last one takes as long as three
-    last = steps[-1].at
-    events[at - 1 : at + 1] = [
-        msgspec.structs.replace(ended, at=last - 2.8 * training.step),
-        e.NoGrad(at=last - 0.1 * training.step, began=last - 2.5 * training.step),
-        msgspec.structs.replace(block, steps=steps),
-    ]
-    m = measurement_of({7: events}, training.trial())
-    assert m.script is not None
-    assert m.script.evaluations == Frequency(per_epoch=1.0)
