@@ -462,10 +462,6 @@ class Plan:
         require_within(self, 1, LONGEST, *counts)
         require_within(self, 0, LONGEST, "samples", "keep", "final_save_seconds", "probing_seconds")
         require_within(self, LEAST_FACTOR, LONGEST, "save_interval_seconds", "mtbf_seconds")
-        require(
-            bool(self.timeline),
-            "a plan needs its last epoch in its timeline, and has nothing there",
-        )
         epochs = [checkpoint.epoch for checkpoint in self.timeline]
         in_order = all(a < b for a, b in pairwise(epochs))
         require(in_order, "the epochs of a timeline must increase")
