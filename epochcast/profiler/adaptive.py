@@ -41,7 +41,7 @@ from epochcast.costmodel.question import Question, choose_variant
 from epochcast.costmodel.remarks import TOLERATED
 from epochcast.costmodel.scatter import ASSUMED_DOF, Scatter, round_scatter
 from epochcast.costmodel.tails import tails_of
-from epochcast.errors import EpochcastError, PredictionError
+from epochcast.errors import EpochcastError, PredictionError, UsageError
 from epochcast.profiler.protocol import TrialSpec
 from epochcast.profiler.request import (
     MAX_ROUNDS,
@@ -269,6 +269,8 @@ def _question(request: SweepRequest) -> Question | None:
         return None
     asked: dict[str, Any] = dict(request.asked)
     counted = {name: asked.pop(name) for name in ("epochs", "steps") if name in asked}
+    if len(counted) == 2:
+        raise UsageError("--for takes epochs or steps, and not both")
     try:
         return Question(
             batch_size=asked.pop("batch_size", None), sizes=asked, **(counted or {"epochs": 1})

@@ -8,24 +8,25 @@ s is the relative standard deviation within configurations, pooled, and never le
 counter and the load of a second leave. Where nothing was counted the power sensor's last reading
 of each trial stands for all, without a spread.
 
-    joules of a run  seconds · devices · watts, both lognormal and independent of each other
+    joules of a run  seconds · devices · watts (planning/limits.py), independent of each other
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import exp, hypot, log, log1p, sqrt
+from math import copysign, exp, hypot, log, sqrt
 from statistics import NormalDist, fmean, median, stdev
 from typing import NamedTuple
 
 from epochcast.errors import PredictionError
-from epochcast.planning.limits import at_power
+from epochcast.planning.limits import Meter, at_power
 from epochcast.records import Budget, Estimate, Measurement, Power, Quantiles, RunConfig, Warning_
 from epochcast.storage.query import select
 from epochcast.storage.store import Store
 
 STEADY_SPREAD = 0.025  # seconds of one steady load on an H200: benchmarks/results/h200, energy
+LEAST = 1e-300  # of a factor whose logarithm is taken
 TICK_SECONDS = 0.1  # between changes of its counter: both ends of a window are off by up to one
 UNKNOWN = (
     "the power of {device} was not measured; give it: --watts 300, or probe with the extra "
@@ -97,32 +98,35 @@ def with_energy(estimate: Estimate, power: MeasuredPower) -> Estimate:
     """
     budget = Budget(watts=power.watts, watts_spread=power.spread)
     at = at_power(budget, estimate.config, power.powers)
+    if not at.watts:
+        return estimate
     of_others = bool(power.powers) and at is budget
     note = (Warning_(code="power-of-others"),) if of_others else ()
-    seconds, spread = estimate.total_seconds, sqrt(log1p(at.watts_spread**2))
-    median_joules = seconds.p50 * (at.watts or 0.0) * estimate.config.world_size
     return replace(
         estimate,
-        energy_joules=_spread_of_both(seconds, spread).scaled(median_joules),
+        energy_joules=_joules(estimate.total_seconds, Meter(at, estimate.config.world_size)),
         warnings=(*estimate.warnings, *note),
     )
 
 
-def _spread_of_both(seconds: Quantiles, spread: float) -> Quantiles:
-    """Quantiles of seconds times watts, over their median.
+def _joules(seconds: Quantiles, meter: Meter) -> Quantiles:
+    """Of a run: a quantile is as far from the median as both those of seconds and of watts are.
 
     Args:
-        seconds: of a run.
-        spread: standard deviation of the logarithm of watts.
+        seconds: of the run.
+        meter: of its devices, whose power is known.
     """
+    median_watts = meter.watts(0.0)
 
-    def ratio(seconds_ratio: float, level: float) -> float:
-        off = hypot(log(max(seconds_ratio, 1e-300)), NormalDist().inv_cdf(level) * spread)
-        return exp(off if level > 0.5 else -off)
+    def quantile(name: str, level: float) -> float:
+        watts = meter.watts(NormalDist().inv_cdf(level))
+        factors = (getattr(seconds, name) / seconds.p50, watts / median_watts)
+        off = hypot(*(log(max(factor, LEAST)) for factor in factors))
+        return meter.joules(seconds.p50) * exp(copysign(off, level - 0.5))
 
     levels = {"p05": 0.05, "p10": 0.1, "p90": 0.9, "p95": 0.95}
-    found = {name: ratio(getattr(seconds, name) / seconds.p50, x) for name, x in levels.items()}
-    return Quantiles(p50=1.0, **found)
+    found = {name: quantile(name, level) for name, level in levels.items()}
+    return Quantiles(p50=meter.joules(seconds.p50), **found)
 
 
 def _watts(m: Measurement) -> float:

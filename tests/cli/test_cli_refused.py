@@ -150,6 +150,7 @@ def test_what_is_typed_after_set_keeps_its_name() -> None:
         ("predict --epochs 3 --store sqlite:/x.db", 2, "but got sqlite without ://"),
         ("report train.py", 1, "or is damaged: it is no JSON"),
         ("predict --epochs 3 --store=", 2, "HOST/NAME, but got an empty text"),
+        ("probe digits-mlp --for epochs=3,steps=5", 2, "--for takes epochs or steps, and not both"),
         ("probe digits-mlp --for epochs=x", 2, "--for epochs must be a number above 0, and"),
         ("probe digits-mlp --for batch-size=x", 2, "--for batch_size must be a whole number"),
         ("probe digits-mlp --sharding fsdp", 2, "--sharding must be left out for one device"),

@@ -1,15 +1,18 @@
 """What a device drew: each configuration by its own trials, any other by all of them."""
 
 from dataclasses import replace
-from math import exp, hypot, log1p, sqrt
+from math import exp, hypot, sqrt
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 import truths
 
 from epochcast.costmodel.fitting import fit
-from epochcast.costmodel.prediction import Question, predict
-from epochcast.records import Device, Measurement, Power, Quantiles, RunConfig
+from epochcast.costmodel.prediction import predict
+from epochcast.costmodel.question import Question
+from epochcast.planning.limits import Meter
+from epochcast.records import Budget, Device, Measurement, Power, Quantiles, RunConfig
 from epochcast.storage.power import MeasuredPower, power_of, with_energy
 
 DEVICE = Device(kind="cuda", name="H200", memory_bytes=1 << 37, torch="2.13", threads=1)
@@ -64,23 +67,28 @@ def test_a_counter_stands_above_a_sensor() -> None:
 
 
 def test_energy_is_time_times_what_all_devices_draw() -> None:
-    """Of two lognormal factors: variances of logarithms add up."""
+    """As a plan's draws are: of seconds, and of watts by the same rule."""
     config = RunConfig(batch_size=8, world_size=4)
     seconds = Quantiles(**{n: 100 * exp(0.2 * z(x)) for n, x in LEVELS.items()})
-    power = MeasuredPower(300.0, 0.5, (Power(config=config, watts=200.0, spread=0.3),))
+    power = MeasuredPower(300.0, 0.5, (Power(config=config, watts=200.0, spread=0.1),))
     asked = predict(fit(truths.sweep((64, 128), rounds=2)), Question(epochs=1))
     estimate = replace(asked, config=config, total_seconds=seconds)
     found = with_energy(estimate, power)
-    s = sqrt(0.2**2 + log1p(0.3**2))
+    random = np.random.default_rng(0)
+    slow, strong = random.standard_normal((2, 200_000))
+    meter = Meter(Budget(watts=200.0, watts_spread=0.1), 4)
+    drawn = meter.joules(100 * np.exp(0.2 * slow), meter.watts(strong))
     assert found.energy_joules is not None
+    assert found.energy_joules.p50 == pytest.approx(100 * 200 * 4)
     for name, level in LEVELS.items():
         joules = getattr(found.energy_joules, name)
-        assert joules == pytest.approx(100 * 200 * 4 * exp(s * z(level)))
+        assert joules == pytest.approx(np.quantile(drawn, level), rel=0.02)
     assert found.warnings == estimate.warnings
     other = with_energy(replace(estimate, config=RunConfig(batch_size=9)), power)
     assert other.energy_joules is not None
     assert other.energy_joules.p50 == pytest.approx(100 * 300)
     assert other.warnings[-1].code == "power-of-others"
+    assert with_energy(estimate, MeasuredPower(0.0, 0.0)) is estimate  # as a plan has it
 
 
 def test_a_power_is_a_number() -> None:

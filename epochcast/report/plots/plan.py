@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from epochcast.errors import StoreError
 from epochcast.planning.limits import meter_of
 from epochcast.records import Action, Checkpoint, Plan, Quantiles
 from epochcast.report.plots.pictures import (
@@ -55,7 +56,10 @@ def draw_plan(plan: Plan) -> Figure:
 
     Raises:
         MissingDependency: matplotlib is not installed.
+        StoreError: the plan says nothing of when what happens, as no plan of ours does.
     """
+    if not plan.timeline:
+        raise StoreError("the plan has no timeline, of which the picture is made: plan again")
     scale, unit = time_unit(plan.timeline[-1].seconds.p90)
     rows = _rows(plan)
     figure = new_figure(*SIZE)

@@ -10,7 +10,7 @@ import pytest
 import truths
 
 from epochcast.costmodel.fitting import fit
-from epochcast.errors import MissingDependency, UsageError
+from epochcast.errors import MissingDependency, StoreError, UsageError
 from epochcast.planning.planner import plan
 from epochcast.planning.stopping import Patience
 from epochcast.records import Budget, LearningCurve
@@ -34,6 +34,11 @@ FOUND = plan(
 
 def _texts(axes: Any) -> list[str]:
     return [text.get_text() for text in axes.texts]
+
+
+def test_a_plan_without_a_timeline_is_refused() -> None:
+    with pytest.raises(StoreError, match="has no timeline"):
+        plot_plan.draw_plan(replace(FOUND, timeline=()))
 
 
 def test_everything_that_happens_is_drawn() -> None:
