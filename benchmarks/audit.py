@@ -202,8 +202,8 @@ def next_epochs() -> Iterator[Row]:
                 held.setdefault(epoch, []).append(low <= exp(chance.gauss(0, noise)) <= high)
         shares = ", ".join(f"{100 * sum(held[epoch]) / runs:.0f}" for epoch in (2, 3, 4, 10))
         yield (
-            f"epochs of {100 * noise:g} % noise, 2 % planned: P10–P90 of the 2nd, 3rd, 4th and 10th "
-            "hold",
+            f"epochs of {100 * noise:g} % noise, 2 % planned: P10–P90 of the 2nd, 3rd, 4th, "
+            "10th hold",
             before,
             f"{shares} %",
         )
