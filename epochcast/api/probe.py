@@ -55,6 +55,7 @@ def probe(
     data: str | None = None,
     fresh: bool = False,
     try_all: bool = False,
+    name: str | None = None,
     note: str = "",
     progress: bool = True,
     noise_scale: bool = False,
@@ -87,6 +88,8 @@ def probe(
         data: folder of local data for workloads that take it.
         fresh: forget stored measurements of these configurations first.
         try_all: try also what by a dry run will not fit the GPU.
+        name: to keep the measurements under, apart from other names of the same code; default: the
+            workload's own.
         note: to keep with the measurements.
         progress: show how it goes, in a terminal by a bar and in a notebook by lines.
         noise_scale: take gradients at two batch sizes, for choosing a batch size in a plan.
@@ -120,6 +123,7 @@ def probe(
         data=data,
         fresh=fresh,
         try_all=try_all,
+        name=name,
         note=note,
         noise_scale=noise_scale,
         traces=traces,

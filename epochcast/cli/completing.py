@@ -47,7 +47,7 @@ def of_workloads(ctx: click.Context) -> list[str]:
 def of_knobs(ctx: click.Context) -> list[str]:
     """``"width="`` of what was probed of the workload, or of anything."""
     workload = ctx.params.get("workload") or next(iter(ctx.args), None)  # as the option ends it
-    found = [m for m in _stored(ctx) if workload in (None, m.workload)]
+    found = [m for m in _stored(ctx) if workload in (None, m.workload, m.target)]
     return [f"{knob}=" for m in found for knob, _ in m.config.sizes]
 
 

@@ -458,7 +458,8 @@ def require_same(
     """
     from epochcast.profiler.target import meant
 
-    if workload and meant(workload, [model.workload]) != model.workload:
+    known = (model.workload, model.target)
+    if workload and all(meant(workload, [name]) != name for name in known):
         raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
     if device and not model.device.answers_to(device):
         raise UsageError(

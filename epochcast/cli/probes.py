@@ -31,7 +31,8 @@ from epochcast.errors import UsageError
 if TYPE_CHECKING:
     from epochcast.importers.columns import ImportOptions
     from epochcast.importers.runs import Count
-    from epochcast.records import Footprint, RunConfig
+    from epochcast.records import Footprint, Measurement, RunConfig
+    from epochcast.storage.store import Store
     from epochcast.storage.transfer import Moved
 
 MAPPING_NAME = "MEANING=COLUMN[,…]"
@@ -52,13 +53,11 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
     A key is that of the newest one. Predictions rest on those that are used; the others are of
     older code or data.
     """
-    from epochcast.profiler.target import meant
     from epochcast.report.text.probing import print_measurements
     from epochcast.storage.query import selections
 
     with reading(store) as opened:
-        named = meant(workload, opened.workloads()) if workload else None
-        found = opened.measurements(named)
+        found = _measured(opened, workload)
         if workload and not found:
             known = ", ".join(sorted({m.workload for m in opened.measurements()})) or "nothing"
             say(f"no measurements of {workload!r}; in the store: {known}", err=True)
@@ -67,6 +66,12 @@ def list_(workload: str | None, store: str | None, as_json: bool) -> None:
         print_json(measurements=found, used=used)
     elif found:
         print_measurements(console(), found, used)
+
+
+def _measured(store: Store, workload: str | None) -> list[Measurement]:
+    """Of one name, of all names of a target, or all that there are."""
+    names = store.names_of(workload) if workload else (None,)
+    return [m for name in names for m in store.measurements(name)]
 
 
 @probes.command()
@@ -205,13 +210,11 @@ def _say_moved(done: str, source: str, target: str, moved: Moved, as_json: bool)
 @json_option
 def devices(workload: str | None, store: str | None, as_json: bool) -> None:
     """List the devices that WORKLOAD (default: any) was probed on, and their ids for --device."""
-    from epochcast.profiler.target import meant
     from epochcast.report.text.probing import print_devices
     from epochcast.storage.query import probed_devices
 
     with reading(store) as opened:
-        named = meant(workload, opened.workloads()) if workload else None
-        found = probed_devices(opened.measurements(named))
+        found = probed_devices(_measured(opened, workload))
     if as_json:
         print_json(devices=found)
     elif found:

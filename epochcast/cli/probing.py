@@ -56,7 +56,7 @@ def _read_variable(text: str) -> tuple[str, str]:
 
 
 VARIABLE = Parsed("NAME=VALUE", _read_variable)
-OF_SCRIPTS = ("variables", "name", "epochs", "steps_per_epoch", "samples", "isolation")
+OF_SCRIPTS = ("variables", "epochs", "steps_per_epoch", "samples", "isolation")
 
 
 def _check_knob(text: str) -> str:
@@ -99,13 +99,12 @@ GROUPS = {  # of the help of probe: heading, and the parameters below it
     "On a cluster (default: this machine)": ("on", "gpus", "cpus", "resources", "nodes"),
     "Of a command, which comes after --": (
         "variables",
-        "name",
         "epochs",
         "steps_per_epoch",
         "samples",
         "isolation",
     ),
-    "Store and output": ("store", "note", "as_json", "help"),
+    "Store and output": ("store", "name", "note", "as_json", "help"),
 }
 DRY_GROUPS = {  # of dry-run
     "Configurations (default: as the workload has it)": (
@@ -225,7 +224,6 @@ DRY_GROUPS = {  # of dry-run
     multiple=True,
     help="Give the command's environment a variable; {NAME} stands for a value there, too.",
 )
-@click.option("--name", help="Give the script this name. Default: its file or module.")
 @click.option(
     "--epochs",
     type=POSITIVE,
@@ -255,6 +253,12 @@ DRY_GROUPS = {  # of dry-run
     "left out.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what is stored of these configurations first.")
+@click.option(
+    "--name",
+    help="Keep what is measured under this name, apart from other names of the same code; "
+    "`predict NAME` asks for it. Default: WORKLOAD as it is written, or the script's file or "
+    "module.",
+)
 @note_option
 @store_option
 @json_option
@@ -326,6 +330,7 @@ def _request(workload: str, options: dict[str, Any]) -> SweepRequest:
         data=options["data"],
         fresh=options["fresh"],
         try_all=options["try_all"],
+        name=options["name"],
         note=options["note"],
         noise_scale=options["noise_scale"],
         traces=options["traces"] is not False,

@@ -71,7 +71,9 @@ LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
     type=POSITIVE,
     help="Count so many optimizer steps as an epoch. Default: as its data loader says.",
 )
-@click.option("--name", help="Give the script this name. Default: its file or module.")
+@click.option(
+    "--name", help="Give the script this name. Default: the plan's, or its file or module."
+)
 @click.option(
     "--env",
     "variables",
@@ -130,6 +132,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     """
     from epochcast.guard.segments import in_segments
     from epochcast.profiler.machine import process_age
+    from epochcast.profiler.target import require_name
     from epochcast.records import Plan
     from epochcast.scripts.command import Filled, require_program, workload_name
     from epochcast.scripts.running import Run
@@ -142,10 +145,14 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     filled = Filled(arguments=command, environment=tuple(environment.items()))
     require_program(filled, Path.cwd())
     plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))
+    target, name = workload_name(command), options["name"]
+    require_name(name, target)
+    if name is None and plan is not None and plan.target == target:
+        name = plan.workload
     budget = _budget(plan, options["deadline"])
     return Run(
         arguments=command,
-        workload=options["name"] or workload_name(command),
+        workload=(name or target).strip(),
         folder=Path(options["folder"]),
         environment=environment,
         note=options["note"],

@@ -79,6 +79,7 @@ def fit(
     newest = good[-1]
     model = CostModel(
         workload=newest.workload,
+        target=newest.target,
         source=newest.source,
         device=newest.device,
         data=newest.data,
@@ -103,6 +104,7 @@ def _require_one_origin(known: Sequence[Measurement], good: Sequence[Measurement
         )
     for name, values in (
         ("workload", {m.workload for m in good}),
+        ("workload function or script", {m.target for m in good}),
         ("version of the workload's code", {m.source for m in good}),
         ("device", {m.device.key: m.device.label for m in good}.values()),
     ):

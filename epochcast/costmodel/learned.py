@@ -142,6 +142,7 @@ class Parameters:
         samples: training samples per epoch, as probed last.
         eval_samples: evaluation samples, likewise.
         imports: process start until the user's code is loaded.
+        target: what was measured, which may have got the name of ``workload``; as of a measurement.
         variants: most recently probed first.
         probing_seconds: wall-clock time of all the measurements behind the model.
         calibration: what outcomes of followed runs say; all else is of probes alone.
@@ -160,3 +161,7 @@ class Parameters:
     probing_seconds: float
     calibration: Calibrations = field(default_factory=Calibrations)
     measured_on: Device | None = None
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.target or self.workload)

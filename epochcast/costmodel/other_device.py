@@ -146,7 +146,8 @@ def _uncounted(good: Sequence[Measurement]) -> str:
     )
     if good and good[0].data == IMPORTED:
         return f"{what}; import the runs again with a column flops, or --workload and --footprints"
-    return f"{what}; probe it there, or run: epochcast dry-run {name}"
+    target = good[0].target if good else name
+    return f"{what}; probe it there, or run: epochcast dry-run {target}"
 
 
 def _device(source: Device, card: Card, seen: Sequence[Measurement]) -> Device:

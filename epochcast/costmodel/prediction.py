@@ -192,9 +192,7 @@ def require_known_size(parameters: Parameters, at: ConfigurationCost) -> None:
         fixed = words(at.variant.categories)
         where = f" where {fixed}" if fixed else ""
         sets = " ".join(f"--set {name}={value}" for name, value in at.config.sizes)
-        count = (
-            f"epochcast dry-run {parameters.workload} --batch-size {at.config.batch_size} {sets}"
-        )
+        count = f"epochcast dry-run {parameters.target} --batch-size {at.config.batch_size} {sets}"
         instead = f"probe it, or where its step can be traced run: {count}"
         if is_imported(parameters):
             instead = f"import runs with others, or where it can be run here: {count}"

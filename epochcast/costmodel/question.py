@@ -19,6 +19,7 @@ from epochcast.costmodel.scaling import World
 from epochcast.costmodel.worlds import nodes_of
 from epochcast.errors import PredictionError
 from epochcast.records import Footprint, Precision, RunConfig, SizeValue, make_sizes
+from epochcast.records.measurement import named_target
 from epochcast.records.validation import is_integer, is_number, shown
 
 LARGEST = 1e15  # of anything counted: more is a typing error, and floats lose whole numbers
@@ -133,6 +134,7 @@ def _of_worlds(
     found += [v for v in fitting if v.scaling is not None and v not in found]
     if fitting and not found:
         probed = fitting[0].world_size
+        again = named_target(parameters.workload, parameters.target)
         if parameters.measured_on is not None:
             raise PredictionError(
                 f"how long {question.world_size} devices take to average gradients does not follow "
@@ -142,7 +144,7 @@ def _of_worlds(
         raise PredictionError(
             f"{parameters.workload} was measured on {probed} device{'s' * (probed > 1)} only, "
             f"which tells nothing of {question.world_size}; measure another number of them: import "
-            f"such runs, or epochcast probe {parameters.workload} --world-sizes {2 * probed} (of a "
+            f"such runs, or epochcast probe {again} --world-sizes {2 * probed} (of a "
             f"script, epochcast probe -- torchrun --nproc-per-node {2 * probed} …)"
         )
     return found

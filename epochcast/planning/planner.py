@@ -284,6 +284,7 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
     fitted = _fitted(request, chosen.epochs)
     return Plan(
         workload=model.workload,
+        target=model.target,
         device=model.device,
         unit=request.unit,
         segment_steps=chosen.segment_steps,

@@ -245,6 +245,7 @@ def _as_here(m: Measurement, task: Task, ran: Ran) -> Measurement:
     return replace(
         m,
         workload=task.spec.workload.target,
+        target=task.spec.workload.target,
         request=task.spec.request,
         log=task.log,
         node=ran.node,
@@ -411,7 +412,7 @@ def sweep_on(
     observer = observer or SilentObserver()
     with connected(on, shipment) as cluster:
         spec = replace(request.workload, target=target)
-        before = [m.device.key for m in store.measurements(request.target)]
+        before = [m.device.key for m in store.measurements(request.called)]
         pools = pools_of(cluster, spec, request.timeout_seconds, before, observer)
         sweeps = [
             partial(

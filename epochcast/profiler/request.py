@@ -39,6 +39,7 @@ from epochcast.profiler.protocol import (
     TrialSpec,
     WorkloadSpec,
 )
+from epochcast.profiler.target import require_name
 from epochcast.records import (
     Device,
     Footprint,
@@ -116,6 +117,7 @@ class SweepRequest:
         data: folder of local data.
         fresh: forget stored measurements of the same configurations first.
         try_all: try also what by a dry run will not fit the device.
+        name: what to call them, instead of by their target.
         note: what a person says of these measurements.
         noise_scale: whether to take gradients at two batch sizes, once for each model size.
         traces: whether to write a torch.profiler trace of each configuration.
@@ -143,6 +145,7 @@ class SweepRequest:
     data: str | None = None
     fresh: bool = False
     try_all: bool = False
+    name: str | None = None
     note: str = ""
     noise_scale: bool = False
     traces: bool = True
@@ -152,6 +155,7 @@ class SweepRequest:
     what_if: Mapping[str, SizeValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        require_name(self.name, self.target)
         for name, least in (("rounds", 1), ("steady_seconds", 0.01), ("timeout_seconds", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -183,6 +187,11 @@ class SweepRequest:
         unknown = set(self.what_if) - set(WHAT_IFS)
         if unknown:
             raise UsageError(f"what-ifs are {', '.join(WHAT_IFS)}, but got {', '.join(unknown)}")
+
+    @property
+    def called(self) -> str:
+        """The name that measurements have."""
+        return self.target if self.name is None else self.name.strip()
 
     @property
     def first_rounds(self) -> int:

@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from epochcast.errors import UsageError
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_
 
 
@@ -146,6 +147,14 @@ class Asked(Protocol):
     @property
     def seed(self) -> int: ...
     @property
+    def target(self) -> str:
+        """What is measured."""
+
+    @property
+    def called(self) -> str:
+        """What it is called: its target, unless a person gave it a name."""
+
+    @property
     def note(self) -> str: ...
 
 
@@ -246,7 +255,10 @@ class Rounds(ABC, Generic[_Spec]):
     def keep(self, measurement: Measurement, seconds: float) -> Measurement:
         """Store the result of a trial that took so long, and tell of it."""
         self._longest_trial = max(self._longest_trial, seconds)
-        measurement = replace(measurement, note=self.asked.note, sweep=self.began_at)
+        asked = self.asked
+        measurement = replace(
+            measurement, workload=asked.called, note=asked.note, sweep=self.began_at
+        )
         if measurement.status != "ok":
             self.failed.add(measurement.request)
             measurement = replace(measurement, probe_seconds=seconds)
@@ -264,6 +276,20 @@ class Rounds(ABC, Generic[_Spec]):
         if warning.code not in self._warned:
             self._warned.add(warning.code)
             self.observer.warn(warning)
+
+
+def require_own_name(asked: Asked, store: SweepStore) -> None:
+    """Refuse to measure one target under the name of another: they would pass for the same.
+
+    Raises:
+        UsageError: the store has that name for another.
+    """
+    for m in store.measurements(asked.called):
+        if m.target != asked.target:
+            raise UsageError(
+                f"{asked.called!r} is the name of {m.target} in this store, not of {asked.target}: "
+                "give another --name"
+            )
 
 
 def every_round(sweep: Rounds[Any]) -> Ending:

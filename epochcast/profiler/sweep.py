@@ -37,6 +37,7 @@ from epochcast.profiler.rounds import (
     SweepResult,
     SweepStore,
     every_round,
+    require_own_name,
 )
 from epochcast.records import Measurement
 
@@ -64,11 +65,12 @@ def sweep(
         clock: monotonic seconds.
 
     Raises:
-        UsageError: no such workload, knob or device.
+        UsageError: no such workload, knob or device; its name is another's.
         WorkloadError: the workload does not run; nothing was stored.
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
+    require_own_name(request, store)
     workers = workers or Workers(store.folder)
     running = Sweep(
         prepared=_prepare(request, store, workers),
@@ -167,7 +169,7 @@ class Sweep(Rounds[TrialSpec]):
     def stored(self, specs: Iterable[TrialSpec] | None = None) -> tuple[Measurement, ...]:
         prepared = self.prepared
         requests = {spec.request for spec in (prepared.specs if specs is None else specs)}
-        found = self.store.measurements(self.request.target, source=prepared.source)
+        found = self.store.measurements(self.request.called, source=prepared.source)
         key = prepared.device.key
         return tuple(m for m in found if m.request in requests and m.device.key == key)
 
@@ -270,7 +272,7 @@ class Sweep(Rounds[TrialSpec]):
             for spec, _ in self.in_time(missing.values()):
                 self.observer.phase(spec.config.label, "trace")
                 name = f"{slug(spec.config.label)}-{spec.request[:6]}"
-                folder = root / slug(self.request.target) / name
+                folder = root / slug(self.request.called) / name
                 yield Task(kind="trace", spec=spec, folder=str(folder))
 
         for answer in self._answers("traces", tasks()):

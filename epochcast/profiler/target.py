@@ -48,6 +48,8 @@ BUILTIN_NAMES = (  # their own module imports torch
     "digits-mlp",
 )
 
+LONGEST_NAME = 100
+
 # -- the name of a workload function --------------------------------------------------------------
 
 
@@ -85,6 +87,35 @@ def canonical(target: str) -> str:
 def is_target(name: str) -> bool:
     """Whether a name could be of a workload function, which a typing error is not."""
     return ":" in name or name in BUILTIN_NAMES
+
+
+def require_name(name: str | None, target: str) -> None:
+    """Refuse what a person calls a workload where it could pass for something else.
+
+    Args:
+        name: None where nobody gave one.
+        target: what it is to be the name of, which may bear its own.
+
+    Raises:
+        UsageError: it is no name, or names code as a target does.
+    """
+    if name is None or name == target:
+        return
+    text = name.strip()
+    shown = repr(text[:60])
+    if not text:
+        raise UsageError("the name of a workload must not be empty")
+    if len(text) > LONGEST_NAME:
+        raise UsageError(f"a name has at most {LONGEST_NAME} characters, but got {len(text):,}")
+    if not text.isprintable():
+        raise UsageError(f"a name is of letters that can be seen, but got {shown}")
+    if text.startswith("-"):
+        raise UsageError(f"a name that begins with a dash reads as an option: {shown}")
+    if any(mark in text for mark in ":,") or text.endswith(".py") or text in BUILTIN_NAMES:
+        raise UsageError(
+            f"a name like {shown} reads as code or as a list: give one without ':' and ',' that "
+            "is no file and no built-in workload"
+        )
 
 
 def meant(target: str, known: Iterable[str]) -> str:

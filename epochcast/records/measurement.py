@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -144,7 +145,9 @@ class Measurement:
     may be empty: a measurement made elsewhere knows epoch times only; ``from_epochs`` makes it.
 
     Attributes:
-        workload: the name the user gave, e.g. ``"mnist-mlp"`` or ``"train.py:workload"``.
+        workload: what it is called: the name that a person gave it, or else its target.
+        target: what was measured: ``"mnist-mlp"``, ``"train.py:workload"``, or of a script
+            ``"train.py"``; of a measurement made elsewhere its workload.
         source: fingerprint of the code that defined the workload.
         request: fingerprint of what was asked for; a sweep that continues looks for it.
         round: which pass over all configurations; every round is a fresh process.
@@ -196,6 +199,7 @@ class Measurement:
 
     schema: int = SCHEMA
     workload: str
+    target: str = ""
     source: str = ""
     request: str = ""
     config: RunConfig
@@ -242,6 +246,7 @@ class Measurement:
     note: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.target or self.workload)
         require(self.samples >= 0, f"samples must be >= 0, but got {self.samples}")
         require_seconds(self, *(f.name for f in fields(self) if f.name.endswith("_seconds")))
         if self.status == "ok":
@@ -355,6 +360,11 @@ class Measurement:
             message=ONE_TIME_ONLY if includes_first and len(epochs or micro_steps) == 1 else "",
             **steps,
         )
+
+
+def named_target(workload: str, target: str) -> str:
+    """As ``epochcast probe`` is told it: ``"train.py:workload --name bigger-head"``."""
+    return target if workload == target else f"{target} --name {shlex.quote(workload)}"
 
 
 def share_a_number(measurements: Iterable[Measurement]) -> str:

@@ -421,6 +421,7 @@ class Plan:
         probing_seconds: wall-clock time of the measurements behind all this.
         spot: what the same costs on devices that may be taken away, where that was asked.
         seed: of the draws; the same question with the same seed has the same answer.
+        target: what was measured, which may have got the name of ``workload``; as of a measurement.
     """
 
     schema: int = SCHEMA
@@ -452,8 +453,10 @@ class Plan:
     unit: CountUnit = "epoch"
     segment_steps: int | None = None
     spot: SpotOffer | None = None
+    target: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.target or self.workload)
         require_within(self, 1, LONGEST, "segment_steps")
         segmented = (self.unit == "step") == (self.segment_steps is not None)
         require(segmented, "a plan of steps, and no other, has segment_steps")

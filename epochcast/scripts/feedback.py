@@ -19,10 +19,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from epochcast.errors import UsageError
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.profiler.machine import machine
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
-from epochcast.scripts.command import PLACE, Filled, Template, verbatim
+from epochcast.scripts.command import PLACE, Filled, Template, verbatim, workload_name
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.running import Finished, Run
 from epochcast.scripts.tracker import Tracker
@@ -39,9 +40,16 @@ def teach(run: Run, finished: Finished, store: Store) -> Measurement | None:
         store: for later predictions.
 
     Raises:
+        UsageError: its name is another's in the store.
         StoreError: it could not be saved.
     """
     earlier = store.measurements(run.workload)
+    target = workload_name(run.arguments)
+    if other := next((m.target for m in earlier if m.target != target), None):
+        raise UsageError(
+            f"{run.workload!r} is the name of {other} in this store, not of {target}: give the "
+            "next run another --name"
+        )
     measured = measured_run(run, finished, earlier)
     if measured is None:
         return None
@@ -72,7 +80,7 @@ def measured_run(
     values = {known.setting(name) or name: text for name, text in found.items()}
     filled = Filled(arguments=run.arguments, environment=tuple(run.environment.items()))
     trial = Trial(
-        workload=run.workload,
+        workload=workload_name(run.arguments),
         template=template,
         values=values,
         request=filled.request,
@@ -89,7 +97,13 @@ def measured_run(
     except NothingSeen:
         return None
     finish = finished.ended - finished.watch.trained_until
-    return replace(measured, probe_seconds=0.0, finish_seconds=max(0.0, finish), note=run.note)
+    return replace(
+        measured,
+        workload=run.workload,
+        probe_seconds=0.0,
+        finish_seconds=max(0.0, finish),
+        note=run.note,
+    )
 
 
 def outcome_of(watch: Watch, ended: float, device: Device, source: str) -> RunOutcome | None:

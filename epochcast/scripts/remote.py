@@ -44,7 +44,6 @@ class ScriptOrder:
 
     template: Template
     values: tuple[tuple[str, str], ...]
-    name: str
     epochs: int
     pass_seconds: float
     timeout_seconds: float
@@ -75,7 +74,6 @@ def do_trial(document: str) -> str:
             template=order.template,
             choices={name: [value] for name, value in order.values},
             folder=folder,
-            name=order.name,
             epochs=order.epochs,
             pass_seconds=order.pass_seconds,
             timeout_seconds=order.timeout_seconds,
@@ -146,7 +144,7 @@ class RemoteTrials:
 
     def _lost(self, request: ScriptRequest, call: Call, ran: Ran) -> Measurement:
         return Measurement(
-            workload=request.workload,
+            workload=request.target,
             request=call.spec.request,
             config=call.spec.config,
             device=self.device,
@@ -164,7 +162,6 @@ def _order(request: ScriptRequest, call: Call) -> str:
         ScriptOrder(
             template=request.template,
             values=call.spec.values,
-            name=request.workload,
             epochs=request.epochs,
             pass_seconds=request.pass_seconds,
             timeout_seconds=request.timeout_seconds,
@@ -203,7 +200,7 @@ def sweep_script_on(
     """
     observer = observer or SilentObserver()
     with connected(on, Shipment(folder=request.folder)) as cluster:
-        before = [m.device.key for m in store.measurements(request.workload)]
+        before = [m.device.key for m in store.measurements(request.called)]
         spec = WorkloadSpec(target=DESCRIBED, device="auto")
         pools = pools_of(cluster, spec, request.timeout_seconds, before, observer)
         sweeps = [

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from epochcast.errors import UsageError
 from epochcast.profiler.request import DEFAULT_ROUNDS, DEFAULT_TIMEOUT_SECONDS
+from epochcast.profiler.target import require_name
 from epochcast.records import RunConfig, make_sizes
 from epochcast.scripts.command import EPOCHS, Filled, Template, combinations, require_program
 
@@ -123,8 +124,7 @@ class ScriptRequest:
                 "with several batch sizes an epoch is not the same number of steps: give --samples "
                 "instead of --steps-per-epoch"
             )
-        if self.name is not None and not self.name.strip():
-            raise UsageError("the name of a workload must not be empty")
+        require_name(self.name, self.target)
         require_program(self.specs[0].filled, self.folder)
 
     @property
@@ -133,9 +133,14 @@ class ScriptRequest:
         return DEFAULT_ROUNDS if self.rounds is None else self.rounds
 
     @property
-    def workload(self) -> str:
-        """What it is called."""
-        return self.template.workload if self.name is None else self.name.strip()
+    def target(self) -> str:
+        """The script itself: its file as it was written, or its module."""
+        return self.template.workload
+
+    @property
+    def called(self) -> str:
+        """The name that measurements have."""
+        return self.target if self.name is None else self.name.strip()
 
     @cached_property
     def specs(self) -> list[ScriptSpec]:

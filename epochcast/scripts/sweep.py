@@ -27,6 +27,7 @@ from epochcast.profiler.rounds import (
     SweepResult,
     SweepStore,
     every_round,
+    require_own_name,
 )
 from epochcast.profiler.sweep import slug
 from epochcast.profiler.target import source_of_files
@@ -102,10 +103,12 @@ def sweep_script(
         clock: monotonic seconds.
 
     Raises:
+        UsageError: its name is another's.
         ScriptFailed: the command does not train, or cannot be watched; nothing was stored.
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
+    require_own_name(request, store)
     running = ScriptSweep(
         request=request,
         store=store,
@@ -173,7 +176,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
 
     def stored(self, specs: Iterable[ScriptSpec] | None = None) -> tuple[Measurement, ...]:
         requests = {spec.request for spec in (self.specs if specs is None else specs)}
-        found = [m for m in self.store.measurements(self.request.workload) if m.request in requests]
+        found = [m for m in self.store.measurements(self.request.called) if m.request in requests]
         good = [m for m in found if m.status == "ok" and self._is_current(m)]
         if self._elsewhere is not None:
             machine = self._elsewhere.device.machine
@@ -280,7 +283,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
             missing = (spec for spec in known if not _has_trace(latest[spec.request], root))
             for spec in self.in_time(missing):
                 name = f"{slug(latest[spec.request].config.label)}-{spec.request[:6]}"
-                path = root / slug(self.request.workload) / name / "trace.json.gz"
+                path = root / slug(self.request.called) / name / "trace.json.gz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 log = self._log("traces")
                 yield Call(spec=spec, round=0, log=log, device=self._device, trace=path)

@@ -149,7 +149,7 @@ def run_trial(
     if hung:
         _append(log, "epochcast: told to end, the command did nothing more, and was ended")
     trial = Trial(
-        workload=request.workload,
+        workload=request.target,
         template=request.template,
         values=dict(spec.values),
         request=spec.request,
@@ -289,7 +289,7 @@ def _found(
     imported = [file for event in of_kind(every, e.Sources) for file in event.files]
     files = own_files(request.template.arguments, imported, request.folder)
     failed = Measurement(
-        workload=request.workload,
+        workload=request.target,
         source=source_of_files(files, request.folder),
         request=spec.request,
         config=spec.config,

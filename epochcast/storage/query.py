@@ -13,6 +13,7 @@ predict, plan, fit, calibration, TensorBoard and the listing of probes all go by
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import Comparison, comparison
 from epochcast.costmodel.scatter import Calibrations
 from epochcast.errors import EpochcastError, FitError, PredictionError, StoreError
-from epochcast.profiler.target import is_target, meant, source_of, source_of_files
+from epochcast.profiler.target import canonical, is_target, source_of, source_of_files
 from epochcast.records import (
     Device,
     DeviceKind,
@@ -43,7 +44,7 @@ from epochcast.records import (
     to_json,
 )
 from epochcast.records.estimate import ENDLESS
-from epochcast.records.measurement import IMPORTED
+from epochcast.records.measurement import IMPORTED, named_target
 from epochcast.storage.store import Store
 
 
@@ -99,7 +100,8 @@ def _of_newest_origin(group: Selection) -> Selection:
     kept = [
         m
         for m in group.measurements
-        if m.source == newest.source and (m.data == newest.data or m.status != "ok")
+        if (m.target, m.source) == (newest.target, newest.source)
+        and (m.data == newest.data or m.status != "ok")
     ]
     return replace(group, measurements=_of_one_length(kept))
 
@@ -130,7 +132,8 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
 
     Args:
         store: where they are.
-        workload: default: the one probed most recently.
+        workload: its name, or the target of several, of which the newest is taken; default: the one
+            probed most recently.
         device: an id, a kind (``"cuda"``), or words of a name; default: that of the machine probed
             last, with the threads and the torch that most was measured with.
 
@@ -141,11 +144,10 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             ``PredictionError``.
         StoreError: its rows name other devices than their documents do.
     """
-    stored = store.workloads()
-    target = meant(workload, stored) if workload else None
-    name = target or (stored[-1] if stored else "")
-    if name not in stored:
-        raise _nothing_stored(store, target, stored)
+    names = store.names_of(workload) if workload else store.workloads()
+    if not names:
+        raise _nothing_stored(store, workload and canonical(workload))
+    *others, name = names
     counts = {m.key: (m, trials) for m, trials in store.newest(name)}
     found = selections(
         (m for m, _ in counts.values()), {key: trials for key, (_, trials) in counts.items()}
@@ -156,8 +158,8 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
         known = ", ".join(f"{id_}: {label}" for id_, label in devices.items())
         raise PredictionError(
             f"{name} was not probed on {device!r}, only on {known}; "
-            f"give one of their ids, or probe there: epochcast probe {name}"
-            + _on_torch_device(device)
+            f"give one of their ids, or probe there: "
+            + _probe_again(found[-1].newest, _on_torch_device(device))
         )
     device_key = _most_measured(fitting).newest.device.key
     of_device = selections(store.measurements(name, device_key=device_key))
@@ -167,7 +169,6 @@ def select(store: Store, workload: str | None = None, device: str | None = None)
             "do, as after an edit by hand; export it and import that into a new one"
         )
     chosen = of_device[0]
-    others = () if workload else tuple(other for other in stored if other != name)
     return replace(chosen, warnings=tuple(_choices(found, chosen, others)))
 
 
@@ -186,10 +187,23 @@ def devices_of(
     """
     if names is not None:
         return tuple(select(store, workload, name).newest.device for name in names)
-    workload = workload or select(store).newest.workload
-    trials = [m for m, _ in store.newest(meant(workload, store.workloads())) if m.status == "ok"]
+    newest = select(store, workload).newest
+    trials = [m for m, _ in store.newest(newest.workload) if m.status == "ok"]
     found = {s.newest.device.key: s.newest.device for s in selections(trials)}
-    return tuple(found.values()) or (select(store, workload).newest.device,)
+    return tuple(found.values()) or (newest.device,)
+
+
+def _probe_again(m: Measurement, options: str = "") -> str:
+    """The command that measures more like it.
+
+    Args:
+        m: of a workload or a script.
+        options: of ``probe`` for a workload, with a space before each.
+    """
+    if m.script is None:
+        return f"epochcast probe {named_target(m.workload, m.target)}{options}"
+    name = "" if m.workload == m.target else f"--name {shlex.quote(m.workload)} "
+    return f"epochcast probe {name}-- {shlex.join(m.script.arguments)}"
 
 
 def _on_torch_device(device: str | None) -> str:
@@ -242,7 +256,7 @@ def _choices(
     if len(releases) > 1:
         yield _note("pooled-torch", releases=" and ".join(releases))
     script = newest.script
-    present = source_of_files(script.files) if script else source_of(newest.workload)
+    present = source_of_files(script.files) if script else source_of(newest.target)
     if newest.source and present and present != newest.source:
         yield _note("code-changed", workload=newest.workload)
 
@@ -291,8 +305,9 @@ def _note(code: str, **details: str) -> Warning_:
     return Warning_(code=code, details=tuple(details.items()))
 
 
-def _nothing_stored(store: Store, workload: str | None, stored: Sequence[str]) -> EpochcastError:
+def _nothing_stored(store: Store, workload: str | None) -> EpochcastError:
     """An empty store is as good as none, which is a ``StoreError``, too."""
+    stored = store.workloads()
     known = workload if workload and is_target(workload) else "mnist-mlp"
     command = f"run: epochcast probe {known} --batch-sizes 32,64,128,256"
     if workload and workload.endswith(".py"):
@@ -358,7 +373,7 @@ def _fitted_on(
     others = [key for key, card in cards.items() if card and card != there]
     if device is None and not others:
         known = ", ".join(d.label for d in store.devices(name))
-        dry_run = f"epochcast dry-run {name} --device {there.device.name}"
+        dry_run = f"epochcast dry-run {asked.target} --device {there.device.name}"
         probe = f"probe on one; of its memory tells {dry_run}"
         step = "import such runs" if asked.data == IMPORTED else probe
         raise PredictionError(
@@ -383,7 +398,7 @@ def _fitted_on(
         if card == there
         for m in store.measurements(name, source=newest.source, device_key=key)
     ]
-    counts = store.footprints(name, newest.source, newest.data)
+    counts = store.footprints(newest.target, newest.source, newest.data)
     model = model_on(selection.measurements, counts, (here, there), seen)
     notes = tuple(w for w in selection.warnings if w.code != "chose-device")
     if newest.config.world_size > 1:
@@ -402,7 +417,7 @@ def model_of(store: Store, selection: Selection) -> CostModel:
         FitError: they do not determine a model.
     """
     newest = selection.newest
-    footprints = store.footprints(newest.workload, newest.source, newest.data)
+    footprints = store.footprints(newest.target, newest.source, newest.data)
     outcomes = store.outcomes(newest.workload, device_key=newest.device.key)
     key = fit_key(selection.measurements, footprints, outcomes)
     document = store.cached_model(key)
@@ -441,9 +456,10 @@ def gradient_noise(
         if m.gradient_noise and wanted <= dict(m.config.sizes).items()
     ]
     if not found or found[-1].gradient_noise is None:
-        name = selection.newest.workload
+        newest = selection.newest
         raise PredictionError(
-            f"no gradient noise of {name} was measured; run: epochcast probe {name} --noise-scale"
+            f"no gradient noise of {newest.workload} was measured; run: "
+            + _probe_again(newest, " --noise-scale")
         )
     synthetic = found[-1].data == "synthetic"
     notes = (_note("noise-of-synthetic-data"),) if synthetic else ()
@@ -521,7 +537,8 @@ def compare(store: Store, workload: str | None = None, device: str | None = None
         workload: default: of all.
         device: an id, a kind, or words of a name; default: on all.
     """
-    found = store.outcomes(meant(workload, store.workloads()) if workload else None)
+    names = store.names_of(workload) or (workload,) if workload else (None,)
+    found = [outcome for name in names for outcome in store.outcomes(name)]
     mine = [o for o in found if device is None or o.device.answers_to(device)]
     mine.sort(key=lambda o: o.finished_at)
     groups: dict[tuple[str, str], list[RunOutcome]] = {}

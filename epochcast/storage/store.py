@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
 from epochcast.errors import StoreError
+from epochcast.profiler.target import meant
 from epochcast.records import (
     Device,
     Footprint,
@@ -207,6 +208,25 @@ class Store:
         newest = self.select(order.format("WHERE status = 'ok'")) or self.select(order.format(""))
         last = [name for (name,) in newest]
         return (*(name for (name,) in names if name not in last), *last)
+
+    def names_of(self, workload: str) -> tuple[str, ...]:
+        """The names that a person means by one: itself, or the only path that ends so.
+
+        Else it is a target, and all names that were given to it are meant, the one measured last,
+        well, at the end. Empty where nothing is called so.
+        """
+        stored = self.workloads()
+        name = meant(workload, stored)
+        if name in stored:
+            return (name,)
+        targets = self.select("SELECT DISTINCT target FROM epochcast_measurements")
+        last = "max(CASE WHEN status = 'ok' THEN created_at ELSE '' END)"
+        named = self.select(
+            "SELECT workload FROM epochcast_measurements WHERE target = ?"
+            f" GROUP BY workload ORDER BY {last}, workload",
+            meant(workload, [target for (target,) in targets]),
+        )
+        return tuple(name for (name,) in named)
 
     def devices(self, workload: str | None = None) -> tuple[Device, ...]:
         """The devices that a workload, or any, was measured on."""
@@ -411,6 +431,7 @@ def _row(measurement: Measurement) -> Row:
     return {
         "key": measurement.key,
         "workload": measurement.workload,
+        "target": measurement.target,
         "source": measurement.source,
         "data": measurement.data,
         "device_key": measurement.device.key,

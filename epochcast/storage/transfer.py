@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from epochcast.errors import PredictionError
-from epochcast.profiler.target import meant
 from epochcast.storage.database import Connection
 from epochcast.storage.store import Store, replace_rows
 
@@ -31,7 +30,7 @@ _OF_CODE = ("key", "workload", "source", "data")
 _COUNTED: _Table = ("epochcast_footprints", (*_OF_CODE, "document"))
 _MEASURED: _Table = (
     "epochcast_measurements",
-    (*_OF_CODE, "device_key", "status", "round", "schema", "created_at", "document"),
+    (*_OF_CODE, "target", "device_key", "status", "round", "schema", "created_at", "document"),
 )
 
 
@@ -90,15 +89,15 @@ def transfer(
 
 
 def _filter(source: Store, workload: str | None, device: str | None) -> _Filter:
-    stored = source.workloads()
-    name = meant(workload, stored) if workload else None
-    of_workload = _Filter("workload = ?", (name,)) if name else _Filter("1 = 1", ())
-    if name and name not in stored:
-        names = ", ".join(sorted(stored)) or "nothing"
-        raise PredictionError(f"no measurements of {name!r} in {source.label}, only of {names}")
+    names = source.names_of(workload) if workload else ()
+    if workload and not names:
+        known = ", ".join(sorted(source.workloads())) or "nothing"
+        raise PredictionError(f"no measurements of {workload!r} in {source.label}, only of {known}")
+    places = ", ".join("?" * len(names))
+    of_workload = _Filter(f"workload IN ({places})" if names else "1 = 1", names)
     if device is None:
         return of_workload
-    there = source.devices(name)
+    there = {d.key: d for name in names or (None,) for d in source.devices(name)}.values()
     keys = tuple(d.key for d in there if d.answers_to(device))
     if not keys:
         known = ", ".join(f"{d.id}: {d.label}" for d in there) or "nothing"
@@ -144,7 +143,7 @@ def _move_page(source: Store, target: Store, stamps: Mapping[str, str], moved: M
 
 def _move_footprints(source: Store, target: Store, wanted: _Filter) -> int:
     """Counts of dry runs of the workloads whose measurements are moved."""
-    of = f"SELECT DISTINCT workload FROM epochcast_measurements WHERE {wanted.sql}"
+    of = f"SELECT DISTINCT target FROM epochcast_measurements WHERE {wanted.sql}"
     sql = f"SELECT key FROM epochcast_footprints WHERE workload IN ({of}) ORDER BY id"
     there = {key for (key,) in target.select("SELECT key FROM epochcast_footprints")}
     lacking = [key for (key,) in source.select(sql, *wanted.values) if key not in there]
@@ -158,7 +157,8 @@ def _move_outcomes(source: Store, target: Store, workload: str | None, device: s
     """What followed runs took; of one run what was known last."""
     there = {outcome.run: outcome.finished_at for outcome in target.outcomes()}
     moved = 0
-    for outcome in source.outcomes(meant(workload, source.workloads()) if workload else None):
+    names = source.names_of(workload) if workload else (None,)
+    for outcome in (outcome for name in names for outcome in source.outcomes(name)):
         is_meant = device is None or outcome.device.answers_to(device)
         if is_meant and outcome.finished_at > there.get(outcome.run, -math.inf):
             target.add_outcome(outcome)

@@ -692,3 +692,36 @@ def test_worlds_that_this_machine_has_no_devices_for_are_refused(folder, device,
     with pytest.raises(UsageError, match=match):
         swept(request_of(world_sizes=(1, 4), device=asked), machine)
     assert not machine.trials()
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def test_a_name_is_kept_beside_the_target_and_continues_by_itself(folder):
+    """What was measured without it, or under another, is not taken for it."""
+    machine = machine_of(folder)
+    unnamed = swept(request_of(rounds=1), machine).measurements
+    named = swept(request_of(rounds=1, name=" wide "), machine).measurements
+    assert [(m.workload, m.target) for m in named] == [("wide", "mine.py:workload")] * 3
+    assert len(machine.measured()) == len(machine.archive.kept) == 6
+    swept(request_of(rounds=2, name="wide"), machine)
+    swept(request_of(rounds=1), machine)
+    assert len(machine.measured()) == 9
+    assert {m.key for m in unnamed}.isdisjoint(m.key for m in named)
+
+
+def test_a_failure_has_the_name_too(folder):
+    machine = machine_of(folder, outcomes={("trial", 8): WorkerDied(-9)})
+    found = swept(request_of(name="wide"), machine).measurements
+    assert {(m.workload, m.target) for m in found} == {("wide", "mine.py:workload")}
+    assert "crashed" in {m.status for m in found}
+
+
+def test_the_name_of_another_is_refused_before_anything_runs(folder):
+    machine = machine_of(folder)
+    swept(request_of(name="wide", rounds=1), machine)
+    asked = len(machine.asked)
+    message = "'wide' is the name of mine.py:workload in this store, not of mine.py:other: give"
+    with pytest.raises(UsageError, match=message):
+        swept(request_of(name="wide", target="mine.py:other"), machine)
+    assert len(machine.asked) == asked

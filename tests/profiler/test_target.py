@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
-from epochcast.profiler.target import build, canonical, load, meant, source_of
+from epochcast.profiler.target import build, canonical, load, meant, require_name, source_of
 from epochcast.profiler.workload import first_line, knobs_of
 
 PARSING = """
@@ -388,3 +388,34 @@ def test_a_module_has_the_source_of_its_file_whether_it_was_imported_or_not(tmp_
 def test_a_path_may_be_told_by_its_end(target: str, name: str) -> None:
     known = ["train.py", "/x/train.py", "/home/me/mnist.py", "a/twice.py", "b/twice.py"]
     assert meant(target, [*known, "a/train.py:workload"]) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "must not be empty"),
+        (" \t", "must not be empty"),
+        ("x" * 101, "at most 100 characters, but got 101"),
+        ("x" * 10_000, "at most 100 characters, but got 10,000"),
+        ("a\nb", "letters that can be seen, but got 'a\\\\nb'"),
+        ("a\x1b[31m", "letters that can be seen"),
+        ("a\udcff", "letters that can be seen"),
+        ("--fresh", "reads as an option"),
+        ("other.py", "reads as code"),
+        ("other.py:workload", "reads as code"),
+        ("https://example.org/net", "reads as code"),
+        ("a,b", "as a list"),
+        ("mnist-mlp", "no built-in workload"),
+    ],
+)
+def test_names_that_would_pass_for_something_else(name, said):
+    with pytest.raises(UsageError, match=said):
+        require_name(name, "train.py:workload")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [None, "train.py:workload", "bigger-head", "größer 模型", "a/b", "x" * 100, "v1.2"],
+)
+def test_names_that_stand_for_themselves(name):
+    require_name(name, "train.py:workload")

@@ -59,7 +59,7 @@ class Starts:
         training = Training(values=dict(spec.values), batch_size=batch_size)
         known = replace(
             training.trial(round_),
-            workload=request.workload,
+            workload=request.target,
             request=spec.request,
             template=request.template,
             folder=self.folder,
@@ -218,7 +218,11 @@ def test_another_name_is_another_workload(
 ) -> None:
     sweep(request_, store, Starts(tmp_path))
     sweep(replace(request_, name="second"), store, Starts(tmp_path))
-    assert {m.workload for m in store.measurements()} == {"train.py", "second"}
+    found = {(m.workload, m.target) for m in store.measurements()}
+    assert found == {("train.py", "train.py"), ("second", "train.py")}
+    other = replace(request_.template, arguments=("python", "a.py", "{batch_size}", "{width}"))
+    with pytest.raises(UsageError, match=r"'second' is the name of train.py in this store, not"):
+        sweep(replace(request_, name="second", template=other), store, Starts(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 import truths
 from strategies import make_outcome
 
-from epochcast.errors import PredictionError
+from epochcast.costmodel.fitting import fit
+from epochcast.errors import FitError, PredictionError
 from epochcast.planning.planner import plan
-from epochcast.records import RunConfig, Script, make_sizes
+from epochcast.records import Budget, RunConfig, Script, make_sizes
 from epochcast.records.estimate import ENDLESS
-from epochcast.storage.query import fitted_model, select
+from epochcast.storage.query import fitted_model, gradient_noise, select
 from epochcast.storage.store import Store
 
 
@@ -132,3 +133,84 @@ def test_a_script_that_was_not_probed_is_not_taken_for_a_workload(store: Store) 
         select(store, "train")
     with pytest.raises(PredictionError, match=r"; run: epochcast probe -- python other_one.py"):
         select(store, "other_one.py")
+
+
+NAMED = {"target": "train.py:workload", "source": "1"}
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Store:
+    """Of one function under two names, the older one slower; and of another that nobody named."""
+    old, new = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    with Store.open(folder=tmp_path / "named") as opened:
+        for m in truths.sweep():
+            slow = tuple(2 * x for x in m.step_seconds)
+            was = replace(m, **NAMED, workload="before", created_at=old, step_seconds=slow)
+            now = replace(m, **NAMED, workload="bigger head", created_at=new)
+            opened.add_all([was, now, replace(m, workload="char-gpt", target="", created_at=old)])
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "others"),
+    [
+        ("before", "before", None),
+        ("bigger head", "bigger head", None),
+        ("train.py:workload", "bigger head", "before"),  # the newest, and it is said
+        ("./train.py:workload", "bigger head", "before"),
+        ("char-gpt", "char-gpt", None),
+        (None, "bigger head", "before, char-gpt"),
+    ],
+)
+def test_two_names_of_a_target_are_two_workloads(
+    named: Store, asked: str | None, found: str, others: str | None
+) -> None:
+    selection = select(named, asked)
+    assert {m.workload for m in selection.measurements} == {found}
+    said = {w.code: dict(w.details) for w in selection.warnings}
+    assert said.get("chose-workload", {}).get("others") == others
+
+
+def test_what_was_measured_under_a_name_is_known_by_its_target(named: Store) -> None:
+    """What dry runs counted is of the target; so is what a user is told to run next."""
+    config = RunConfig(batch_size=96, sizes=make_sizes({"depth": 1, "width": 700}))
+    counted = replace(truths.footprint(96, 700), step_peak_bytes=123_456_789)
+    named.add_footprints("train.py:workload", "1", {config: counted}, data="synthetic")
+    for name in ("before", "bigger head"):
+        model, _ = fitted_model(named, name)
+        peak = model.predict(epochs=1, batch_size=96, width=700).peak_bytes
+        assert peak is not None
+        assert (peak.p05, peak.p95) == (123_456_789, 123_456_789)
+        made = plan(model, Budget(), epochs=2)
+        assert (made.workload, made.target) == (name, "train.py:workload")
+    again = "epochcast probe train.py:workload --name 'bigger head' --"
+    with pytest.raises(PredictionError, match=f"{again}world-sizes"):
+        model.predict(epochs=1, world_size=4)
+    with pytest.raises(PredictionError, match=f"{again}device cuda"):
+        select(named, "bigger head", device="cuda")
+    with pytest.raises(PredictionError, match=f"{again}noise-scale"):
+        gradient_noise(named, "bigger head")
+    script = Script(arguments=("python", "train.py", "-b", "{b}"), passes=3, steps=9)
+    m = truths.measure(32, 256)
+    named.add(replace(m, workload="net", target="train.py", script=script))
+    with pytest.raises(PredictionError, match=r"probe --name net -- python train.py -b '{b}'"):
+        select(named, "net", device="cuda")
+
+
+def test_a_changed_file_is_told_of_a_named_workload(
+    named: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text("changed")
+    codes = [w.code for w in select(named, "before").warnings]
+    assert codes == ["code-changed"]
+
+
+def test_measurements_of_two_targets_under_one_name_are_not_mixed(named: Store) -> None:
+    """As after a pull from someone who gave the same name."""
+    theirs = replace(truths.measure(48, 64), **NAMED, workload="before", data="synthetic")
+    theirs = replace(theirs, target="train.py:other", created_at="2026-02-01T00:00:00+00:00")
+    named.add(theirs)
+    assert {m.target for m in select(named, "before").measurements} == {"train.py:other"}
+    with pytest.raises(FitError, match="belongs to one workload function or script, but got 2"):
+        fit(named.measurements("before"))

@@ -229,7 +229,7 @@ def test_text_that_is_not_unicode_is_a_clear_error(store):
     ("schema", "message"),
     [
         (tables.STORE_SCHEMA + 1, r"newer epochcast .* pip install --upgrade"),
-        (tables.STORE_SCHEMA - 1, r"earlier epochcast .* another with --store, and probe again"),
+        (4, r"earlier epochcast .* another with --store, and probe again"),
         (1, r"earlier epochcast .schema 1"),
     ],
 )
@@ -263,9 +263,9 @@ def test_a_record_without_optional_fields_is_read(store):
     )
     execute(
         file_of(store),
-        "INSERT INTO epochcast_measurements (key, workload, source, data, device_key, status, "
-        "round, created_at, schema, document) "
-        f"VALUES ('k', 'old', '', '', 'd', 'ok', 0, '', 1, '{document}')",
+        "INSERT INTO epochcast_measurements (key, workload, target, source, data, device_key, "
+        "status, round, created_at, schema, document) "
+        f"VALUES ('k', 'old', 'old', '', '', 'd', 'ok', 0, '', 1, '{document}')",
     )
     (measurement,) = store.measurements(workload="old")
     assert (measurement.config.batch_size, measurement.step_seconds) == (8, (0.5,))
@@ -479,3 +479,21 @@ def test_an_outcome_that_cannot_be_read_is_named(store):
 def test_a_name_with_a_nul_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no NUL character"):
         locate(url)
+
+
+def test_a_store_without_targets_gets_them(store, tmp_path):
+    """As schema 5 had it."""
+    store.add(make_measurement(workload="train.py:workload"))
+    store.close()
+    for statement in (
+        "DROP INDEX epochcast_by_target",
+        "ALTER TABLE epochcast_measurements DROP COLUMN target",
+        "UPDATE epochcast_meta SET value = '5' WHERE name = 'schema'",
+    ):
+        execute(file_of(store), statement)
+    with Store.open(folder=tmp_path / ".epochcast") as newer:
+        newer.add(make_measurement(workload="wide", target="train.py:workload"))
+        assert newer.select("SELECT workload, target FROM epochcast_measurements ORDER BY id") == [
+            ("train.py:workload", "train.py:workload"),
+            ("wide", "train.py:workload"),
+        ]

@@ -156,3 +156,15 @@ def test_what_a_question_leaves_open_is_the_same_in_the_copy(mine: Store, store:
     mine.add_all(rounds(0, 1, sweep="2026-01-01", log="/home/ada/logs/1/a.log"))
     transfer(mine, store)
     assert {(m.sweep, m.log) for m in store.measurements()} == {("2026-01-01", None)}
+
+
+def test_a_name_takes_the_counts_of_its_target_along(mine: Store, store: Store) -> None:
+    counted = {RunConfig(batch_size=8): truths.footprint(8, 4)}
+    mine.add_footprints("train.py:workload", "code", counted)
+    mine.add_footprints("other.py:workload", "code", counted)
+    for name in ("wide", "wider"):
+        mine.add_all(rounds(0, workload=name, target="train.py:workload"))
+    assert transfer(mine, store, "wide") == Moved(measurements=1, footprints=1)
+    assert transfer(mine, store, "train.py:workload") == Moved(measurements=1, present=1)
+    assert store.names_of("train.py:workload") == ("wide", "wider")
+    assert store.measurements() == mine.measurements()
