@@ -27,6 +27,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.batches import tensors_in
 from epochcast.profiler.device import DeviceTimer
 from epochcast.profiler.loop import TrainingLoop
 from epochcast.profiler.timing import Stepper
@@ -284,7 +285,7 @@ def whole_batches(loop: TrainingLoop) -> tuple[Warning_, ...]:
         return ()
     with torch.random.fork_rng(devices=()):
         batches = list(islice(iter(loop.train_loader(in_process=True)), 2))
-    shapes = [x.shape for b in batches for x in tree_leaves(b) if isinstance(x, Tensor)]
+    shapes = [tensor.shape for tensor in tensors_in(batches)]
     rows = {shape[0] for shape in shapes if shape}
     tables = [shape for shape in shapes if len(shape) > 1]
     if len(rows) != 1 or not tables or any(shape[1] == asked for shape in tables):

@@ -6,13 +6,6 @@
 
 This is the loop that every measurement is a measurement of, so it does what a careful plain
 PyTorch loop does and nothing else.
-
-Where batches differ in size (padded text, images of many sizes), ``draw_batches`` finds two that
-stand for an epoch:
-
-    elements of each batch drawn     ▂▅▃▆▄▃▇▄▅ …      padding included, for it is computed too
-    typical                          the one nearest to their mean: what a step costs
-    largest                          what the memory must hold
 """
 
 from __future__ import annotations
@@ -20,22 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import chain, cycle, islice, repeat
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.batches import Drawn, draw_batches, move
 from epochcast.profiler.device import DeviceTimer
 from epochcast.profiler.ranks import Alone, Ranks
 from epochcast.profiler.sharing import averaging, sampler_of, shared
 from epochcast.profiler.updates import around_updates, needs_closure, optimized
-from epochcast.profiler.workload import Workload
+from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import RunConfig, Sharding, Sizes
 
 _WORKER_OPTIONS = (
@@ -49,9 +40,6 @@ _WORKER_OPTIONS = (
     "pin_memory_device",
 )
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
-ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
 
 
 class TrainingLoop:
@@ -90,7 +78,9 @@ class TrainingLoop:
             workload.model.to(device)
         workload.model.train()
         self.model: nn.Module = (
-            torch.compile(self._shared) if config.compiled else self._shared  # type: ignore[assignment]
+            torch.compile(self._shared)  # type: ignore[assignment]
+            if config.compiled and workload.compile
+            else self._shared
         )
         self.optimizers = workload.optimizers
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -196,6 +186,8 @@ class TrainingLoop:
                 advice = "; return its ['loss']"
             elif isinstance(loss, tuple | list | Mapping):
                 advice = "; return the loss alone"
+            elif hasattr(type(loss), "__float__"):
+                got, advice = "a number", "; leave out .item() or float()"
             raise WorkloadError(
                 f"{'loss' if self.workload.loss else 'forward'} must return the loss as a tensor "
                 f"of one number, still attached to its graph, but returned {got}{advice}"
@@ -274,7 +266,17 @@ class TrainingLoop:
                 f"a Workload with loss= needs batches (inputs, targets), but got "
                 f"{type(batch).__name__}; use forward= for other batches"
             ) from error
-        return self.workload.loss(self.model(inputs), targets)
+        outputs = self.model(inputs)
+        try:
+            return self.workload.loss(outputs, targets)
+        except (TypeError, AttributeError) as error:
+            if isinstance(outputs, Tensor):
+                raise
+            raise WorkloadError(
+                f"the model returns {type(outputs).__name__}, of which loss= makes nothing "
+                f"({first_line(error)}): give forward=lambda model, batch: … instead, which takes "
+                "from it what the loss is of"
+            ) from error
 
     def transfer(self, batch: Any) -> Any:
         """The batch on the device; without waiting where its memory is pinned."""
@@ -422,25 +424,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
-    """A batch of nested tuples, lists, mappings and tensors with every tensor on the device.
-
-    Args:
-        batch: may hold anything else too, which stays as it is.
-        device: where the tensors go.
-        non_blocking: do not wait for the copies; for batches in pinned memory.
-    """
-    if hasattr(batch, "to"):
-        return batch.to(device, non_blocking=non_blocking)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device, non_blocking) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(value, device, non_blocking) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(move(value, device, non_blocking) for value in batch)
-    return batch
-
-
 def _is_on(model: nn.Module, device: torch.device) -> bool:
     return all(t.device == device for t in chain(model.parameters(), model.buffers()))
 
@@ -475,7 +458,7 @@ def config_of(
         sizes=sizes,
         accumulation=workload.accumulation,
         precision=workload.precision,
-        compiled=workload.compile,
+        compiled=workload.compile or workload.has_compiled_parts,
         workers=int(workload.loader_options.get("num_workers", 0)),
         world_size=world_size,
         sharding=sharding,
@@ -485,51 +468,6 @@ def config_of(
 
 
 # -- batches that stand for an epoch ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Batches that stand for all; both are the same where all are of one size.
-
-    Attributes:
-        mean_elements: of all batches drawn.
-    """
-
-    typical: Any
-    largest: Any
-    mean_elements: float
-
-    @property
-    def varies(self) -> bool:
-        """Whether batches differ in size."""
-        return self.typical is not self.largest
-
-
-def elements(batch: Any) -> int:
-    """Elements of all tensors of a batch, padding included."""
-    return sum(leaf.numel() for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
-
-
-def draw_batches(batches: Iterator[Any], batch_size: int) -> Drawn:
-    """Draw until it is clear whether batches differ, and more where they do.
-
-    Small batches vary most, and many of them are drawn as fast as two large ones.
-
-    Args:
-        batches: at least one.
-        batch_size: samples in each.
-    """
-    enough = min(DRAWN, max(2, -(-ALIKE // batch_size)))
-    drawn, sizes = [], []
-    for batch in islice(batches, DRAWN):
-        drawn.append(batch)
-        sizes.append(elements(batch))
-        if len(drawn) == enough and len(set(sizes)) == 1:
-            break
-    mean = fmean(sizes)
-    typical = min(range(len(drawn)), key=lambda i: abs(sizes[i] - mean))
-    largest = max(range(len(drawn)), key=lambda i: sizes[i])
-    return Drawn(drawn[typical], drawn[largest], mean)
 
 
 def draw_batches_of(loop: TrainingLoop) -> Drawn:

@@ -20,8 +20,9 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
+from epochcast.profiler.batches import elements
 from epochcast.profiler.device import DeviceTimer, synchronize
-from epochcast.profiler.loop import TrainingLoop, elements, evaluating
+from epochcast.profiler.loop import TrainingLoop, evaluating
 
 STABLE_WITHIN = 0.10  # two windows differ by less: CPU medians repeat no better (benchmarks/)
 WARMUP_LIMIT_SECONDS = 20.0  # then a noisy machine is measured as it is

@@ -28,37 +28,73 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return closure is not None and closure.default is closure.empty
 
 
+def hooks_around(
+    before: Callable[[torch.optim.Optimizer], object],
+    after: Callable[[torch.optim.Optimizer], object],
+) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """Hooks before and after an optimizer's step that call two functions around the update in it.
+
+    A step that is given a closure evaluates the loss first; its update begins when it has. One that
+    evaluates as often as it likes (LBFGS) is more than an update, and neither is called.
+
+    Args:
+        before: called with the optimizer that is about to change its parameters.
+        after: called with it when it has.
+    """
+    evaluating: set[int] = set()
+
+    def begin(optimizer: torch.optim.Optimizer) -> None:
+        evaluating.discard(id(optimizer))
+        before(optimizer)
+
+    def step_begins(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        if needs_closure(optimizer):
+            return None
+        named = "closure" in kwargs
+        closure = kwargs.get("closure") if named else args[1] if len(args) > 1 else None
+        if not callable(closure):
+            begin(optimizer)
+            return None
+        evaluating.add(id(optimizer))
+
+        def evaluated() -> Any:
+            loss = closure()
+            if id(optimizer) in evaluating:
+                begin(optimizer)
+            return loss
+
+        if named:
+            return args, {**kwargs, "closure": evaluated}
+        return (args[0], evaluated, *args[2:]), kwargs
+
+    def step_ends(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if needs_closure(optimizer):
+            return
+        if id(optimizer) in evaluating:  # it has not asked
+            begin(optimizer)
+        after(optimizer)
+
+    return step_begins, step_ends
+
+
 @contextmanager
 def around_updates(
     optimizers: Iterable[torch.optim.Optimizer],
     before: Callable[[torch.optim.Optimizer], object],
     after: Callable[[torch.optim.Optimizer], object],
 ) -> Iterator[None]:
-    """Within it, two functions are called around each step of some optimizers.
-
-    Not around one that is given a closure: it evaluates the loss, and is more than an update.
+    """Within it, two functions are called around each update of some optimizers.
 
     Args:
         optimizers: those that are no optimizer of torch's are left alone.
-        before: called with the optimizer that is about to be stepped.
-        after: called with it when it has been.
+        before, after: as of ``hooks_around``.
     """
-
-    def unless_closure(call: Callable[[torch.optim.Optimizer], object]) -> Callable[..., None]:
-        def hook(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
-                call(optimizer)
-
-        return hook
-
+    step_begins, step_ends = hooks_around(before, after)
     of_torch = [o for o in optimizers if isinstance(o, torch.optim.Optimizer)]
     with ExitStack() as stack:
         for optimizer in of_torch:
-            for hooked in (
-                optimizer.register_step_pre_hook(unless_closure(before)),
-                optimizer.register_step_post_hook(unless_closure(after)),
-            ):
-                stack.callback(hooked.remove)
+            stack.callback(optimizer.register_step_pre_hook(step_begins).remove)
+            stack.callback(optimizer.register_step_post_hook(step_ends).remove)
         yield
 
 

@@ -86,7 +86,7 @@ class Workload:
         drop_last: whether the training loader drops a last partial batch.
         precision: autocast in ``"bf16"`` or ``"fp16"`` (with a gradient scaler), or ``"fp32"``.
         accumulation: micro-batches per optimizer step.
-        compile: run the model under ``torch.compile``.
+        compile: run the model under ``torch.compile``; one that is compiled already runs as it is.
         clip_norm: before every update, ``clip_grad_norm_`` of the model's gradients to this norm.
         clip_value: likewise ``clip_grad_value_``.
         scheduler: of the learning rate, or a list, stepped after every update. One that is stepped
@@ -267,6 +267,14 @@ class Workload:
                 f"eval_data needs a length, but got {type(self.eval_data).__name__} without "
                 "__len__: give eval_samples="
             )
+
+    @property
+    def has_compiled_parts(self) -> bool:
+        """Whether the model, or a part of it, was compiled by whoever built it."""
+        return any(
+            "_orig_mod" in part._modules or part._compiled_call_impl is not None
+            for part in self.model.modules()
+        )
 
     @property
     def _drawn_from(self) -> Any:

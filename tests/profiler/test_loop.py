@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, UserDict, namedtuple
 from copy import deepcopy
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import pytest
@@ -15,8 +16,9 @@ from torch.nn import functional
 from torch.utils.data import SequentialSampler, SubsetRandomSampler, TensorDataset
 
 from epochcast.errors import WorkloadError
+from epochcast.profiler.batches import mapped, move, tensors_in
 from epochcast.profiler.device import HostTimer
-from epochcast.profiler.loop import TrainingLoop, config_of, move
+from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.workload import Workload
 
 CPU = torch.device("cpu")
@@ -169,6 +171,55 @@ def test_what_an_own_train_step_would_not_apply_is_refused(asked):
 def test_a_loss_needs_pairs(batch):
     with pytest.raises(WorkloadError, match=r"needs batches \(inputs, targets\).*use forward="):
         loop_of().loss(batch)
+
+
+class Named(nn.Module):
+    """Returns its outputs by name, as models of other libraries do."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return {"logits": self.net(x)}
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"model": Named()}, r"model returns dict, of which loss= makes .*give forward=lambda"),
+        ({"forward": lambda m, b: m(b[0]).sum().item()}, r"returned a number; leave out \.item"),
+        ({"forward": lambda m, b: m(b[0])}, r"shape \(4, 3\); take its \.mean"),
+        ({"forward": lambda m, b: {"loss": m(b[0]).sum()}}, r"returned dict; return its \['loss"),
+    ],
+    ids=["outputs", "number", "vector", "dict"],
+)
+def test_what_is_no_loss_is_said_with_what_to_do(made, message):
+    loop = loop_of(**made)
+    with pytest.raises(WorkloadError, match=message):
+        loop.backward(next(iter(loop.train_loader())))
+
+
+def wrapped(model):
+    """As ``torch.compile`` returns it."""
+    wrapper = nn.Sequential()
+    wrapper._orig_mod = model
+    return wrapper
+
+
+def in_place(model):
+    model._compiled_call_impl = model._call_impl
+    return model
+
+
+@pytest.mark.parametrize("compiled", [wrapped, in_place, lambda m: nn.Sequential(in_place(m))])
+def test_what_is_compiled_already_is_not_compiled_again(compiled, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda _: pytest.fail("compiled again"))
+    model = compiled(nn.Linear(6, 3))
+    loop = loop_of(model=model)
+    assert loop.config.compiled
+    assert loop.model is model
+    assert not loop_of().config.compiled
 
 
 def test_a_frozen_part_stays():
@@ -364,8 +415,28 @@ class Graph:
         return Graph(self.x.to(device, non_blocking=non_blocking))
 
 
+class Plain(Graph):
+    """Its method takes a device alone."""
+
+    def to(self, device):
+        return Plain(self.x.to(device))
+
+
+@dataclass(frozen=True)
+class Fields:
+    x: object
+    name: str = ""
+
+
+class Attributes(dict):
+    """Keys as attributes, so that any question for one is a question for a key."""
+
+    __getattr__ = dict.__getitem__
+
+
 leaves = st.one_of(
     st.builds(torch.zeros, st.integers(0, 3)),
+    st.builds(Plain, st.builds(torch.zeros, st.integers(0, 3))),
     st.builds(Graph, st.builds(torch.zeros, st.integers(0, 3))),
     st.integers(),
     st.text(max_size=3),
@@ -377,7 +448,9 @@ batches = st.recursive(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
         st.dictionaries(st.text(max_size=2), inner, max_size=3),
+        st.dictionaries(st.text(max_size=2), inner, max_size=3).map(Attributes),
         st.tuples(inner, inner).map(lambda pair: Pair(*pair)),
+        st.builds(Fields, inner),
     ),
     max_leaves=8,
 )
@@ -386,8 +459,8 @@ batches = st.recursive(
 def same_but_moved(before, after):
     if isinstance(before, torch.Tensor):
         return after.device == META and after.shape == before.shape
-    if isinstance(before, Graph):
-        return same_but_moved(before.x, after.x)
+    if isinstance(before, Graph | Fields):
+        return type(before) is type(after) and same_but_moved(before.x, after.x)
     if type(before) is not type(after):
         return False
     if isinstance(before, dict):
@@ -399,9 +472,17 @@ def same_but_moved(before, after):
     return before is after or before == after
 
 
+@given(batches, st.booleans())
+def test_move_reaches_every_tensor_and_keeps_the_structure(batch, non_blocking):
+    assert same_but_moved(batch, move(batch, META, non_blocking))
+
+
 @given(batches)
-def test_move_reaches_every_tensor_and_keeps_the_structure(batch):
-    assert same_but_moved(batch, move(batch, META))
+def test_a_copy_has_other_tensors_wherever_there_are_some(batch):
+    copied = mapped(batch, lambda tensor: tensor.to(META))
+    assert same_but_moved(batch, copied)
+    assert [t.shape for t in tensors_in(copied)] == [t.shape for t in tensors_in(batch)]
+    assert all(tensor.device == META for tensor in tensors_in(copied))
 
 
 @pytest.mark.parametrize("kind", [OrderedDict, UserDict, MappingProxyType])

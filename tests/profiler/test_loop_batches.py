@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import UserDict
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,11 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, IterableDataset
 
 from epochcast.errors import DryRunError
+from epochcast.profiler.batches import DRAWN, draw_batches, elements
 from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.learning import whole_batches
-from epochcast.profiler.loop import DRAWN, TrainingLoop, config_of, draw_batches, elements
+from epochcast.profiler.loop import TrainingLoop, config_of
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.workload import Workload
 
@@ -121,6 +124,42 @@ def test_a_dry_run_draws_the_same_batches():
     real = measure_footprint(loop_of(workload()), loop_of(workload()).train_loader())
     (fake,) = simulate(workload)
     assert fake.footprint == real
+
+
+class Encoding(UserDict):
+    """A batch as tokenizers make it: a mapping that is moved in place."""
+
+    def to(self, device):
+        self.data = {name: tensor.to(device) for name, tensor in self.data.items()}
+        return self
+
+
+@dataclass
+class Named:
+    tokens: torch.Tensor
+    of: str = ""
+
+
+@pytest.mark.parametrize(
+    ("pack", "take"),
+    [
+        (lambda tokens: Encoding(tokens=tokens), lambda batch: batch.pop("tokens")),
+        (Named, lambda batch: batch.__dict__.pop("tokens")),
+        (lambda tokens: [tokens], lambda batch: batch.pop()),
+    ],
+    ids=["mapping", "dataclass", "list"],
+)
+def test_whatever_holds_the_tensors_they_are_counted(pack, take):
+    def build():
+        made, collate = workload(), workload().collate
+        made.collate = lambda sentences: pack(collate(sentences))
+        made.forward = lambda model, batch: model(take(batch))
+        return made
+
+    (fake,), (plain,) = simulate(build), simulate(workload)
+    assert fake.footprint == measure_footprint(loop_of(build()))
+    assert fake.footprint.step_peak_bytes == plain.footprint.step_peak_bytes
+    assert fake.footprint.batch_elements == plain.footprint.batch_elements
 
 
 def test_steps_remember_their_sizes_only_where_they_differ():

@@ -46,9 +46,11 @@ from torch.utils._foreach_utils import _foreach_supported_types
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
+from epochcast.profiler.batches import mapped
 from epochcast.profiler.footprint.allocations import operands
 from epochcast.profiler.footprint.deep_copies import cloning
 from epochcast.profiler.footprint.missing_rules import MISSING_RULES
+from epochcast.profiler.updates import hooks_around
 from epochcast.profiler.workload import Workload
 
 aten = torch.ops.aten
@@ -107,11 +109,9 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def on(self) -> Iterator[None]:
         """Run operators on fake tensors."""
         with ExitStack() as stack:
-            for register, updating in (
-                (register_optimizer_step_pre_hook, True),
-                (register_optimizer_step_post_hook, False),
-            ):
-                stack.callback(register(self._set_updating(updating)).remove)
+            begins, ends = hooks_around(self._set_updating(True), self._set_updating(False))
+            stack.callback(register_optimizer_step_pre_hook(begins).remove)
+            stack.callback(register_optimizer_step_post_hook(ends).remove)
             stack.callback(_foreach_supported_types.remove, FakeTensor)
             _foreach_supported_types.append(FakeTensor)  # clipping goes by lists of real tensors
             stack.enter_context(self._reading_items())
@@ -193,7 +193,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return made
 
         with self._mode:
-            return tree_map_only(Tensor, copy, batch)
+            return mapped(batch, copy)
 
     def _scalar(self, tensor: Tensor) -> Any:
         if tensor.untyped_storage()._cdata in self._infinities:

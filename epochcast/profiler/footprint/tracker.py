@@ -25,8 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from epochcast.profiler.batches import (
+    Drawn,
+    copied,
+    draw_batches,
+    elements,
+    tensors_in,
+)
 from epochcast.profiler.footprint import branches
 from epochcast.profiler.footprint.allocations import (
     Allocations,
@@ -37,11 +43,8 @@ from epochcast.profiler.footprint.allocations import (
 )
 from epochcast.profiler.footprint.flops import alignment, class_of, flops_of, is_uncounted
 from epochcast.profiler.loop import (
-    Drawn,
     TrainingLoop,
-    draw_batches,
     draw_batches_of,
-    elements,
     evaluating,
     largest_eval_batch,
 )
@@ -115,7 +118,8 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) -> Footprint | None:
     """The footprint of one optimizer step, run for real; None if its optimizers never update.
 
-    Must run after at least one update, when the optimizer's state exists.
+    Must run after at least one update, when the optimizer's state exists. A batch is copied for
+    each step, which may take out of it or free what it likes.
 
     Args:
         loop: a loop that has made an update.
@@ -128,10 +132,10 @@ def measure_footprint(loop: TrainingLoop, batches: Iterable[Any] | None = None) 
     )
     own = loop.workload.train_step
     if own is not None and not until_all_updated(
-        loop.optimizers, map(loop.transfer, repeat(drawn.typical)), own
+        loop.optimizers, (loop.transfer(copied(batch)) for batch in repeat(drawn.typical)), own
     ):
         return None
-    found = track_drawn(drawn, lambda batch: track_step(loop, repeat(batch)))
+    found = track_drawn(drawn, lambda batch: track_step(loop, map(copied, repeat(batch))))
     return with_evaluation(found, loop, largest_eval_batch(loop))
 
 
@@ -374,11 +378,6 @@ def no_garbage_collection() -> Iterator[None]:
 def optimizer_tensors(optimizers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
     """What optimizers keep from step to step."""
     return [leaf for o in optimizers for state in o.state.values() for leaf in tensors_in(state)]
-
-
-def tensors_in(tree: Any) -> list[Tensor]:
-    """All tensors of nested tuples, lists and mappings."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _nbytes(tensor: Tensor) -> int:

@@ -162,14 +162,22 @@ def test_a_real_tensor_has_one_fake_and_a_batch_its_own():
 
 def test_values_are_refused_but_for_an_optimizer_that_updates():
     parameter = nn.Parameter(torch.ones(2))
-    optimizer = torch.optim.SGD([parameter])
-    asked = []
+
+    class Asking(torch.optim.SGD):
+        def step(self, closure=None):
+            closure()
+            asked.append(number.item())
+            super().step()
+
+    optimizer = Asking([parameter])
+    asked, of_closure = [], []
     with StandIns(fake_mode()).on():
         number = torch.ones(())
         with pytest.raises(DataDependentOutputException):
             float(number)
         assert repr(number.item()) == "?"
-        optimizer.step(lambda: asked.append(number.item()))
+        optimizer.step(lambda: of_closure.append(repr(number.item())))
+        assert of_closure == ["?"]  # the evaluation's own
     assert asked == [1000.0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.updates import around_updates
 from epochcast.profiler.workload import Workload
 
 
@@ -153,20 +155,49 @@ def test_updates_are_timed_one_by_one():
     assert loop.splits_update
 
 
-def test_a_step_that_is_given_a_closure_is_no_update_alone():
+def with_closure(evaluated=True):
+    """The optimizer evaluates the loss, once, at the beginning of its step."""
     model = layers()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
 
     def train_step(batch):
         def closure():
+            optimizer.zero_grad()
             loss = functional.cross_entropy(model(batch[0]), batch[1])
             loss.backward()
             return loss
 
-        optimizer.step(closure)
+        loss = None if evaluated else closure()
+        optimizer.step(closure=closure) if evaluated else optimizer.step()
+        return loss
 
-    loop = loop_of(workload_of(model, optimizer=optimizer, loss=None, train_step=train_step))
-    assert loop.micro_step(next(iter(loop.train_loader())), HostTimer()) == []
+    return workload_of(model, optimizer=optimizer, loss=None, train_step=train_step)
+
+
+def test_an_update_begins_when_the_closure_of_its_step_has_been_evaluated():
+    found = fake(with_closure)
+    assert found == really(with_closure()) == fake(lambda: with_closure(evaluated=False))
+    loop = loop_of(with_closure())
+    timer = itertools.count()
+    moments = SimpleNamespace(mark=lambda: next(timer))
+    assert loop.micro_step(next(iter(loop.train_loader())), moments) == [(0, 1)]
+
+
+@pytest.mark.parametrize("asks", [0, 1, 3])
+def test_an_optimizer_of_ones_own_may_evaluate_as_it_likes(asks):
+    class Own(torch.optim.SGD):
+        def step(self, closure=None):
+            for _ in range(asks):
+                closure()
+
+    optimizer, seen = Own(layers().parameters(), lr=0.1), []
+    with around_updates(
+        [optimizer], lambda _: seen.append("begins"), lambda _: seen.append("ends")
+    ):
+        optimizer.step(lambda: seen.append("evaluates"))
+    updates = [word for word in seen if word != "evaluates"]
+    assert (updates, seen.count("evaluates")) == (["begins", "ends"], asks)
+    assert seen[: min(asks, 1)] == ["evaluates"] * min(asks, 1)
 
 
 def test_a_step_without_any_optimizer():

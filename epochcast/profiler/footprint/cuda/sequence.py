@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from epochcast.errors import DryRunError
+from epochcast.profiler.batches import Drawn, tensors_in
 from epochcast.profiler.footprint.allocations import ModuleScopes
 from epochcast.profiler.footprint.cuda import attention, fake_device, kernels, recurrent
 from epochcast.profiler.footprint.cuda.watcher import CudaWatcher
@@ -30,13 +31,8 @@ from epochcast.profiler.footprint.dry_run import (
     eager,
     explaining,
 )
-from epochcast.profiler.footprint.tracker import (
-    no_garbage_collection,
-    optimizer_tensors,
-    tensors_in,
-)
+from epochcast.profiler.footprint.tracker import no_garbage_collection, optimizer_tensors
 from epochcast.profiler.loop import (
-    Drawn,
     TrainingLoop,
     config_of,
     draw_batches_of,
