@@ -17,7 +17,7 @@ from statistics import fmean
 import numpy as np
 
 from epochcast.costmodel import features as f
-from epochcast.costmodel.epoch import Division, divide
+from epochcast.costmodel.epoch import Division, evaluation_of
 from epochcast.costmodel.kernels import check_against
 from epochcast.costmodel.learned import Parameters, Variant
 from epochcast.costmodel.loading import IDEAL_SCALING, doublings, worker_scaling
@@ -27,7 +27,7 @@ from epochcast.costmodel.prices import EPOCH_NOISE_CAP, Prices
 from epochcast.costmodel.scatter import NO_COST, NOTHING, Amount, Scatter
 from epochcast.costmodel.surface import Surface
 from epochcast.costmodel.worlds import family, grown, world_of
-from epochcast.records import Footprint, RunConfig
+from epochcast.records import Footprint, Quantiles, RunConfig
 
 ONE_RATIO_APART = 0.1  # reserve over peak: where one was simulated, others may be so far off
 
@@ -204,7 +204,7 @@ class ConfigurationCost:
         samples = self.eval_samples() if samples is None else samples
         if surface is None or not samples:
             return NO_COST
-        division = divide(samples, self.config.evaluated_at_once, 1, 1)
+        division = evaluation_of(samples, self.config)
         whole = self._variables_at(self.config.evaluated_at_once)
         seconds = division.full_seconds(surface.value(whole), 0.0)
         rest = surface.value(self._variables_at(max(1, division.partial)))
@@ -262,6 +262,10 @@ class ConfigurationCost:
         )
 
     # -- scatter ------------------------------------------------------------------------------
+
+    def step_seconds(self) -> Quantiles:
+        """A full micro-step with its share of an update, in a later run."""
+        return self.step_scatter().quantiles(self.step())
 
     def step_scatter(self) -> Scatter:
         """Run-level scatter of a micro-step: what probes say, and what runs say about that."""

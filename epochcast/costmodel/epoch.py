@@ -95,6 +95,11 @@ def division_of(samples: int, config: RunConfig) -> Division[int]:
     )
 
 
+def evaluation_of(samples: int, config: RunConfig) -> Division[int]:
+    """How the samples of an evaluation are divided, which one device makes alone."""
+    return divide(samples, config.evaluated_at_once, 1, 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken(Generic[Count]):
     """The first optimizer steps of a run, in the order in which a loader hands out batches.

@@ -34,8 +34,9 @@ from epochcast.costmodel.scatter import (
     round_pace,
     round_scatter,
 )
+from epochcast.costmodel.summary import Value, with_slow
 from epochcast.costmodel.surface import Surface
-from epochcast.costmodel.tails import Value, tails_of
+from epochcast.costmodel.tails import tails_of
 from epochcast.costmodel.worlds import family, scaling_of
 from epochcast.errors import FitError
 from epochcast.records import (
@@ -332,8 +333,7 @@ def _rows(trials: Sequence[Measurement], footprints: Footprints) -> Rows:
     """The trials of one variant."""
     groups = summary.group_by_config(trials)
     slow = tails_of(trials, summary.step_series)
-    step = slow.including(summary.ordinary_step_seconds)
-    logs = [{m.round: log(t) for m in g if (t := step(m))} for g in groups.values()]
+    logs = summary.round_logs(groups, lambda m: summary.step_seconds(m, slow))
     newest = trials[-1]
     found, expected = round_scatter(logs), _expected(trials)
     run = found.among(expected) if found else of_one_round(expected)
@@ -359,11 +359,11 @@ def _variant(rows: Rows) -> Variant:
     typical = _typical(trials)
     slow = tails_of(rows.all_trials, summary.step_series)
     knobs = rows.varied_knobs
-    updates = slow.including(summary.update_seconds)
+    updates = with_slow(summary.update_seconds, slow)
     update = rows.surface(updates, f.update_forms(knobs), drop=["batch_size"], paced=True)
 
     def beside_the_update(ordinary: Value) -> Value:
-        return _beside_the_update(slow.including(ordinary), updates, update, rows)
+        return _beside_the_update(with_slow(ordinary, slow), updates, update, rows)
 
     micro = beside_the_update(summary.micro_seconds)
     footprints = [x for part in (rows, *rows.lenders) for x in part.counted.values()]
@@ -415,7 +415,7 @@ def _variant(rows: Rows) -> Variant:
         micro_step=micro_step,
         loading=fit_loading(
             rows.surface(beside_the_update(summary.compute_seconds), time, paced=True),
-            rows.surface(slow.including(summary.loader_seconds), f.loader_forms(knobs)),
+            rows.surface(with_slow(summary.loader_seconds, slow), f.loader_forms(knobs)),
             [
                 (f.variables(config, rows.counted.get(config)), geometric_mean(times))
                 for config, trials_ in groups.items()
@@ -426,7 +426,7 @@ def _variant(rows: Rows) -> Variant:
         ),
         update=update,
         evaluation=evaluated.surface(
-            slow_evaluations.including(summary.eval_batch_seconds), time, paced=True
+            with_slow(summary.eval_batch_seconds, slow_evaluations), time, paced=True
         ),
         allocated=rows.layer(summary.allocated_bytes, untracked),
         reserved=rows.layer(summary.reserved_bytes, untracked, fragments=fragments),

@@ -90,7 +90,7 @@ def predict(parameters: Parameters, question: Question) -> Estimate:
         epochs=epochs,
         steps_per_epoch=division.updates,
         steps=question.steps,
-        step_seconds=at.step_scatter().quantiles(at.step()),
+        step_seconds=at.step_seconds(),
         epoch_seconds=_quantiles(_parts(prices, 1.0).epoch),
         total_seconds=total,
         terms=tuple(replace(t, share=t.seconds.p50 / total.p50) for t in terms),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from math import log, sqrt
+from math import sqrt
 from statistics import fmean, geometric_mean, median
 
 from epochcast.costmodel import features as f
@@ -25,13 +25,13 @@ from epochcast.costmodel.memory import (
 )
 from epochcast.costmodel.pooling import Known, pooled_surface, shows_more
 from epochcast.costmodel.scatter import NOTHING, RoundScatter, Scatter, round_scatter
+from epochcast.costmodel.summary import Value
 from epochcast.costmodel.surface import (
     BYTES_SD_PER_DOUBLING,
     TIME_SD_BETWEEN,
     TIME_SD_PER_DOUBLING,
     Surface,
 )
-from epochcast.costmodel.tails import Value
 from epochcast.records import DeviceKind, Footprint, Measurement, RunConfig
 
 Footprints = Mapping[RunConfig, Footprint]
@@ -190,10 +190,7 @@ class Rows:
 
     def scatter(self, value: Value) -> RoundScatter:
         """Of a quantity from round to round; nothing where it was not repeated."""
-        logs = [
-            {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
-            for trials in self.groups.values()
-        ]
+        logs = summary.round_logs(self.groups, value)
         return round_scatter(logs) or RoundScatter(shared=NOTHING, own=NOTHING, rounds=1)
 
     def layer(

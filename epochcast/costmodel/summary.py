@@ -8,23 +8,25 @@ what rare slow ones add to that is learned from all trials together (``tails.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from math import log
 from statistics import fmean, median
 
 import numpy as np
 
-from epochcast.costmodel.epoch import divide
+from epochcast.costmodel.epoch import evaluation_of
 from epochcast.costmodel.tails import (
     Series,
     Tails,
-    Value,
     divided,
     ordinary_samples,
     tails_of,
 )
 from epochcast.records import Measurement, RunConfig, Summary, Warning_
 from epochcast.units import format_number_of, format_percent
+
+Value = Callable[[Measurement], float | None]
 
 NOISY = 0.1  # half the range over visits; on a quiet machine it is a tenth of that
 BLOCKS = 9  # of a series: enough for a spread
@@ -50,8 +52,7 @@ def step_series(m: Measurement) -> Series:
 
 def eval_series(m: Measurement) -> Series | None:
     """Its evaluation batches, likewise; None where there are none."""
-    period = max(1, m.config.workers)
-    return divided(m.eval_batch_seconds, period) if m.eval_batch_seconds else None
+    return divided(m.eval_batch_seconds, _eval_period(m)) if m.eval_batch_seconds else None
 
 
 def ordinary_step_seconds(m: Measurement) -> float:
@@ -59,29 +60,35 @@ def ordinary_step_seconds(m: Measurement) -> float:
     return steady_mean(m.step_seconds, _period(m))
 
 
-def step_seconds(m: Measurement) -> float:
-    """Seconds of one steady micro-step of a successful trial, as far as it alone can tell."""
-    return ordinary_step_seconds(m) * (1.0 + tails_of([m], step_series).of(m).share)
+def step_seconds(m: Measurement, slow: Tails | None = None) -> float:
+    """Seconds of one steady micro-step of a successful trial, what slow ones add included: as far
+    as it alone can tell, or as ``slow`` has learned from the trials beside it."""
+    return ordinary_step_seconds(m) * (slow or tails_of([m], step_series)).of(m).factor
 
 
-def first_steps_seconds(measurement: Measurement) -> float:
+def with_slow(ordinary: Value, slow: Tails) -> Value:
+    """The mean seconds of something done in every step, from those of ordinary steps."""
+
+    def mean(m: Measurement) -> float | None:
+        seconds = ordinary(m)
+        return None if seconds is None else seconds * slow.of(m).factor
+
+    return mean
+
+
+def first_steps_seconds(m: Measurement) -> float:
     """Seconds that the warm-up steps of a trial took beyond as many steady ones; not negative."""
-    if not measurement.warmup_seconds:
-        return 0.0
-    steady = step_seconds(measurement)
-    return max(0.0, sum(measurement.warmup_seconds) - steady * len(measurement.warmup_seconds))
+    warm_up = m.warmup_seconds
+    return max(0.0, sum(warm_up) - step_seconds(m) * len(warm_up)) if warm_up else 0.0
 
 
-def eval_seconds(measurement: Measurement) -> float | None:
+def eval_seconds(m: Measurement) -> float | None:
     """Seconds of one pass over the evaluation data; None where it was not measured."""
-    if not measurement.eval_batch_seconds:
+    batch = eval_batch_seconds(m)
+    if batch is None:
         return None
-    at_once = measurement.config.evaluated_at_once
-    batches = divide(measurement.eval_samples, at_once, 1, 1).micro_batches
-    restart = median(measurement.eval_restart_seconds) if measurement.eval_restart_seconds else 0.0
-    return restart + batches * steady_mean(
-        measurement.eval_batch_seconds, max(1, measurement.config.workers)
-    )
+    restart = median(m.eval_restart_seconds) if m.eval_restart_seconds else 0.0
+    return restart + evaluation_of(m.eval_samples, m.config).micro_batches * batch
 
 
 # -- what one trial says of each quantity that is learned; None where it says nothing ---------
@@ -157,9 +164,7 @@ def waiting_share(m: Measurement) -> float | None:
 
 def eval_batch_seconds(m: Measurement) -> float | None:
     """Seconds of one evaluation batch."""
-    if not m.eval_batch_seconds:
-        return None
-    return steady_mean(m.eval_batch_seconds, max(1, m.config.workers))
+    return steady_mean(m.eval_batch_seconds, _eval_period(m)) if m.eval_batch_seconds else None
 
 
 def save_seconds(m: Measurement) -> float | None:
@@ -255,6 +260,10 @@ def _period(m: Measurement) -> int:
     return m.config.period if m.steps_per_sample == 1 else 1
 
 
+def _eval_period(m: Measurement) -> int:
+    return max(1, m.config.workers)
+
+
 # -- all trials of a configuration ------------------------------------------------------------
 
 
@@ -267,6 +276,16 @@ def group_by_config(
         groups.setdefault(measurement.config, []).append(measurement)
     order = sorted(groups, key=_order)
     return {config: tuple(sorted(groups[config], key=lambda m: m.round)) for config in order}
+
+
+def round_logs(
+    groups: Mapping[RunConfig, Sequence[Measurement]], value: Value
+) -> list[dict[int, float]]:
+    """Of each configuration, round → log of a quantity, where it is known and above zero."""
+    return [
+        {m.round: log(v) for m in trials if (v := value(m)) is not None and v > 0}
+        for trials in groups.values()
+    ]
 
 
 def _order(config: RunConfig) -> tuple[object, ...]:
@@ -308,7 +327,7 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
             log=latest.log,
             note=note,
         )
-    steps = [ordinary_step_seconds(v) * (1.0 + slow.of(v).share) for v in good]
+    steps = [step_seconds(v, slow) for v in good]
     step = median(steps)
     footprint = next((v.footprint for v in reversed(good) if v.footprint), None)
     return Summary(

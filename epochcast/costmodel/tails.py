@@ -45,8 +45,6 @@ from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import KNOWN_DOF, Scatter
 from epochcast.records import Measurement
 
-Value = Callable[[Measurement], float | None]
-
 LEAST_EXCESS = 0.25  # of the median: less is what steps differ by anyway
 SDS = 6.0  # beyond which noise does not come
 TO_SD = 1.4826  # a normal's standard deviation, in median absolute deviations
@@ -159,6 +157,11 @@ class Tail:
     dof: float = KNOWN_DOF
     step_sd: float = 0.0
 
+    @property
+    def factor(self) -> float:
+        """A mean step over an ordinary one."""
+        return 1.0 + self.share
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tails:
@@ -169,15 +172,6 @@ class Tails:
     def of(self, measurement: Measurement) -> Tail:
         """In one of the trials."""
         return self.by_trial[id(measurement)]
-
-    def including(self, ordinary: Value) -> Value:
-        """The mean seconds of something done in every step, from those of ordinary steps."""
-
-        def mean(measurement: Measurement) -> float | None:
-            seconds = ordinary(measurement)
-            return None if seconds is None else seconds * (1.0 + self.of(measurement).share)
-
-        return mean
 
     @property
     def scatter(self) -> Scatter:

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from epochcast.costmodel.epoch import divide
+from epochcast.costmodel.epoch import evaluation_of
 from epochcast.errors import StoreError
 from epochcast.importers.cells import is_gap, says_its_unit
 from epochcast.importers.columns import (
@@ -437,7 +437,7 @@ def _stepped(run: Run) -> Run:
 def _measurement(run: Run, created_at: str) -> Measurement:
     first, config = run[0], run[0].config
     evaluated = [e.eval_seconds for e in run if e.eval_seconds is not None]
-    batches = divide(first.eval_samples, config.evaluated_at_once, 1, 1).micro_batches
+    batches = evaluation_of(first.eval_samples, config).micro_batches
     try:
         return Measurement.from_epochs(
             first.workload,

@@ -240,7 +240,7 @@ class Chooser:
             return _relative_half_width(predict(model, self.question).total_seconds)
         variant = model.variants[0]
         return fmean(
-            _relative_half_width(at.step_scatter().quantiles(at.step()))
+            _relative_half_width(at.step_seconds())
             for config in self._candidates
             for at in (ConfigurationCost(model, variant, config, self._footprints.get(config)),)
         )
@@ -451,9 +451,9 @@ def later_run_half_width(measurements: Sequence[Measurement]) -> float | None:
     good = [m for m in measurements if m.status == "ok"]
     if not good:
         return None
-    step = tails_of(good, summary.step_series).including(summary.ordinary_step_seconds)
-    groups = summary.group_by_config(good).values()
-    logs = [{m.round: log(t) for m in trials if (t := step(m))} for trials in groups]
+    slow = tails_of(good, summary.step_series)
+    groups = summary.group_by_config(good)
+    logs = summary.round_logs(groups, lambda m: summary.step_seconds(m, slow))
     if found := round_scatter(logs):
         run = found.of_a_later_run()
     elif len(logs) < MIN_ROWS:

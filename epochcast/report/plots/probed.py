@@ -67,7 +67,7 @@ def _prediction(
         workload=model.workload,
         device=model.device,
         measured_step_seconds=measured.step_seconds if measured else None,
-        predicted_step_seconds=at.step_scatter().quantiles(at.step()),
+        predicted_step_seconds=at.step_seconds(),
         measured_peak_bytes=measured.peak_bytes if measured else None,
         predicted_peak_bytes=peak.quantiles() if peak else None,
     )
