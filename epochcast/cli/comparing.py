@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,14 +142,16 @@ def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
             shown = name.replace("_", "-")
             raise UsageError(f"{shown} is a whole number, at least {least}, but got {count!r}")
     with reading(named.pop("store", store)) as archive:
-        model, _ = fitted_model(archive, **where)
+        model, notes = fitted_model(archive, **where)
     price = common["price_per_hour"] if own_price is None else own_price
     if price is not None and not (isinstance(price, float | int) and price >= 0):
         raise UsageError(f"price-per-hour is a number of at least 0, but got {price!r}")
     common = {**common, "price_per_hour": price}
     question = Question(sizes=named, precision=precision, **counts, **common)
     found = predict(model, question)
-    return side_of_estimate(text, found, length_of(found))
+    side = side_of_estimate(text, found, length_of(found))
+    said = (note for note in notes if note.code != "chose-device" or where["device"] is None)
+    return replace(side, warnings=(*said, *side.warnings))
 
 
 def length_of(found: Estimate) -> str:

@@ -32,7 +32,7 @@ class Side:
         epoch_seconds: of training alone; None of a run that is counted in steps.
         device_bytes: the peak of live tensors where the device was not asked; None where unknown.
         money, energy_joules: None where unknown.
-        warnings: of the prediction, or of the plan's choice.
+        warnings: of the prediction and of the choice of its measurements.
     """
 
     asked: str

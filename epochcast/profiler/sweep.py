@@ -39,6 +39,7 @@ from epochcast.profiler.rounds import (
     every_round,
     require_own_name,
 )
+from epochcast.profiler.target import is_of_file_name
 from epochcast.records import Measurement
 
 MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
@@ -298,11 +299,11 @@ class Sweep(Rounds[TrialSpec]):
 
 
 def slug(text: str) -> str:
-    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``.
+    """A file name for a label: letters, digits, ``=``, ``.``, ``_`` and ``-``, as names are.
 
     Of a long label the end, which tells most, after a fingerprint of the whole.
     """
-    name = "".join(c if c.isalnum() or c in "=._-" else "-" for c in text).strip("-.") or "workload"
+    name = "".join(c if is_of_file_name(c) else "-" for c in text).strip("-.") or "workload"
     if len(name.encode()) <= MAX_NAME_BYTES:
         return name
     end = name.encode()[-MAX_NAME_BYTES:].decode(errors="ignore")

@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
+from unicodedata import category
 
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler.protocol import WHAT_IFS, TrialSpec
@@ -48,7 +49,7 @@ BUILTIN_NAMES = (  # their own module imports torch
     "digits-mlp",
 )
 
-LONGEST_NAME = 100
+LONGEST_NAME, MARKS = 100, "=._-"  # of what a person calls a workload; where no letters are
 
 # -- the name of a workload function --------------------------------------------------------------
 
@@ -89,6 +90,11 @@ def is_target(name: str) -> bool:
     return ":" in name or name in BUILTIN_NAMES
 
 
+def is_of_file_name(character: str) -> bool:
+    """Whether file names keep it: letters, their accents and vowel signs, digits and ``MARKS``."""
+    return character.isalnum() or character in MARKS or category(character)[0] == "M"
+
+
 def require_name(name: str | None, target: str) -> None:
     """Refuse what a person calls a workload where it could pass for something else.
 
@@ -102,20 +108,16 @@ def require_name(name: str | None, target: str) -> None:
     if name is None or name == target:
         return
     text = name.strip()
-    shown = repr(text[:60])
     if not text:
         raise UsageError("the name of a workload must not be empty")
     if len(text) > LONGEST_NAME:
         raise UsageError(f"a name has at most {LONGEST_NAME} characters, but got {len(text):,}")
-    if not text.isprintable():
-        raise UsageError(f"a name is of letters that can be seen, but got {shown}")
-    if text.startswith("-"):
-        raise UsageError(f"a name that begins with a dash reads as an option: {shown}")
-    if any(mark in text for mark in ":,") or text.endswith(".py") or text in BUILTIN_NAMES:
+    if not all(map(is_of_file_name, text)) or text[0] in MARKS or text[-1] in MARKS:
         raise UsageError(
-            f"a name like {shown} reads as code or as a list: give one without ':' and ',' that "
-            "is no file and no built-in workload"
+            f"a name is of letters and digits, and within it {' '.join(MARKS)}, but got {text!r}"
         )
+    if text.endswith(".py") or text in BUILTIN_NAMES:
+        raise UsageError(f"{text!r} names code: give a name that is no file and no built-in")
 
 
 def meant(target: str, known: Iterable[str]) -> str:

@@ -83,16 +83,22 @@ def job_of(plan: Plan, path: str) -> Job:
         device_bytes=needed if on_gpu else None,
         time_from=f"P95 of the run, {format_seconds(chosen.seconds.p95)}, and {saving}",
         notice_from=saving,
-        command=_command(path, devices, nodes, each),
+        command=_command(path, _script(plan.target), devices, nodes, each),
     )
 
 
-def _command(path: str, devices: int, nodes: int, each: int) -> str:
-    launch = f"python {SCRIPT}"
+def _script(target: str) -> str:
+    """The file that was measured, or that has what was; else one to be put in its place."""
+    file = target.rpartition(":")[0] or target
+    return shlex.quote(file) if file.endswith(".py") else SCRIPT
+
+
+def _command(path: str, script: str, devices: int, nodes: int, each: int) -> str:
+    launch = f"python {script}"
     if devices > 1:
         where = "--standalone" if nodes == 1 else f'--nnodes {nodes} --rdzv-endpoint "$HEAD:{PORT}"'
         backend = "" if nodes == 1 else "--rdzv-backend c10d "
-        launch = f"torchrun {where} {backend}--nproc-per-node {each} {SCRIPT}"
+        launch = f"torchrun {where} {backend}--nproc-per-node {each} {script}"
     return f"epochcast run {shlex.quote(path)} -- {launch}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_a_prediction_beside_a_plan_is_as_long_as_the_plan() -> None:
     assert 0.2 < found["probability_faster"] < 0.8
     refused = run("lr=0.1.json batch-size=32 --epochs 3", code=2).stderr
     assert "--epochs is for predictions; lr=0.1.json is a plan, which has its own" in refused
+
+
+def test_which_measurements_were_taken_is_said(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "named")) as store:
+        for name in ("before", "after"):
+            sweep = truths.sweep((32, 64))
+            store.add_all(replace(m, workload=name, target="a.py:f") for m in sweep)
+    text = run(f"workload=before workload=a.py:f --epochs 3 --store {tmp_path / 'named'}").stdout
+    assert "note: B: before was probed most recently; also in the store: after" in text
 
 
 def test_what_a_prediction_warns_of_is_said_here_too() -> None:

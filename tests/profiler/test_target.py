@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from epochcast.errors import EpochcastError, UsageError, WorkloadError
 from epochcast.profiler.builtin import BUILTIN
 from epochcast.profiler.protocol import TrialSpec, WorkloadSpec
+from epochcast.profiler.sweep import slug
 from epochcast.profiler.target import build, canonical, load, meant, require_name, source_of
 from epochcast.profiler.workload import first_line, knobs_of
 
@@ -397,15 +398,14 @@ def test_a_path_may_be_told_by_its_end(target: str, name: str) -> None:
         (" \t", "must not be empty"),
         ("x" * 101, "at most 100 characters, but got 101"),
         ("x" * 10_000, "at most 100 characters, but got 10,000"),
-        ("a\nb", "letters that can be seen, but got 'a\\\\nb'"),
-        ("a\x1b[31m", "letters that can be seen"),
-        ("a\udcff", "letters that can be seen"),
-        ("--fresh", "reads as an option"),
-        ("other.py", "reads as code"),
-        ("other.py:workload", "reads as code"),
-        ("https://example.org/net", "reads as code"),
-        ("a,b", "as a list"),
-        ("mnist-mlp", "no built-in workload"),
+        *((f"a{c}b", "letters and digits, .*, but got .a") for c in "\n\x1b\udcff ,:/\\'$😀\u202e"),
+        ("--fresh", "of letters and digits"),
+        ("..", "of letters and digits"),
+        ("v1.", "of letters and digits"),
+        ("other.py:workload", "of letters and digits"),
+        ("https://example.org/net", "of letters and digits"),
+        ("other.py", "names code"),
+        ("mnist-mlp", "names code"),
     ],
 )
 def test_names_that_would_pass_for_something_else(name, said):
@@ -414,8 +414,14 @@ def test_names_that_would_pass_for_something_else(name, said):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [None, "train.py:workload", "bigger-head", "größer 模型", "a/b", "x" * 100, "v1.2"],
+    "name", ["bigger-head", "größer-模型", "बड़ा", "e\u0301", "x" * 100, "v1.2"]
 )
 def test_names_that_stand_for_themselves(name):
+    """Two that differ are two file names."""
     require_name(name, "train.py:workload")
+    assert slug(name) == name
+
+
+def test_a_target_may_bear_its_own_name():
+    require_name("train.py:workload", "train.py:workload")
+    require_name(None, "train.py:workload")

@@ -54,6 +54,20 @@ def test_devices_have_the_names_of_skypilot(plan: Plan, device: str, name: str) 
     assert f'accelerators: "{name}:4"' in EMITTED["skypilot"](job)
 
 
+@pytest.mark.parametrize(
+    ("target", "script"),
+    [
+        ("net.py", "net.py"),  # a script
+        ("my nets/net.py:workload", "'my nets/net.py'"),
+        ("mnist-mlp", "train.py"),  # a file of the user's own, whatever it is called
+        ("package.net:workload", "train.py"),
+    ],
+)
+def test_the_script_is_the_file_that_was_measured(plan: Plan, target: str, script: str) -> None:
+    command = job_of(replace(plan, target=target), "plan.json").command
+    assert command.endswith(f"--nproc-per-node 4 {script}")
+
+
 def test_what_was_not_measured_is_not_said_to_be(plan: Plan) -> None:
     found = replace(plan, warnings=(Warning_(code="transferred"),))
     said = {name: emitted(job_of(found, "plan.json")) for name, emitted in EMITTED.items()}

@@ -146,7 +146,7 @@ def named(tmp_path: Path) -> Store:
         for m in truths.sweep():
             slow = tuple(2 * x for x in m.step_seconds)
             was = replace(m, **NAMED, workload="before", created_at=old, step_seconds=slow)
-            now = replace(m, **NAMED, workload="bigger head", created_at=new)
+            now = replace(m, **NAMED, workload="bigger-head", created_at=new)
             opened.add_all([was, now, replace(m, workload="char-gpt", target="", created_at=old)])
         yield opened
 
@@ -155,11 +155,11 @@ def named(tmp_path: Path) -> Store:
     ("asked", "found", "others"),
     [
         ("before", "before", None),
-        ("bigger head", "bigger head", None),
-        ("train.py:workload", "bigger head", "before"),  # the newest, and it is said
-        ("./train.py:workload", "bigger head", "before"),
+        ("bigger-head", "bigger-head", None),
+        ("train.py:workload", "bigger-head", "before"),  # the newest, and it is said
+        ("./train.py:workload", "bigger-head", "before"),
         ("char-gpt", "char-gpt", None),
-        (None, "bigger head", "before, char-gpt"),
+        (None, "bigger-head", "before, char-gpt"),
     ],
 )
 def test_two_names_of_a_target_are_two_workloads(
@@ -176,20 +176,20 @@ def test_what_was_measured_under_a_name_is_known_by_its_target(named: Store) -> 
     config = RunConfig(batch_size=96, sizes=make_sizes({"depth": 1, "width": 700}))
     counted = replace(truths.footprint(96, 700), step_peak_bytes=123_456_789)
     named.add_footprints("train.py:workload", "1", {config: counted}, data="synthetic")
-    for name in ("before", "bigger head"):
+    for name in ("before", "bigger-head"):
         model, _ = fitted_model(named, name)
         peak = model.predict(epochs=1, batch_size=96, width=700).peak_bytes
         assert peak is not None
         assert (peak.p05, peak.p95) == (123_456_789, 123_456_789)
         made = plan(model, Budget(), epochs=2)
         assert (made.workload, made.target) == (name, "train.py:workload")
-    again = "epochcast probe train.py:workload --name 'bigger head' --"
+    again = "epochcast probe train.py:workload --name bigger-head --"
     with pytest.raises(PredictionError, match=f"{again}world-sizes"):
         model.predict(epochs=1, world_size=4)
     with pytest.raises(PredictionError, match=f"{again}device cuda"):
-        select(named, "bigger head", device="cuda")
+        select(named, "bigger-head", device="cuda")
     with pytest.raises(PredictionError, match=f"{again}noise-scale"):
-        gradient_noise(named, "bigger head")
+        gradient_noise(named, "bigger-head")
     script = Script(arguments=("python", "train.py", "-b", "{b}"), passes=3, steps=9)
     m = truths.measure(32, 256)
     named.add(replace(m, workload="net", target="train.py", script=script))

@@ -294,6 +294,8 @@ def _measured_lines(contents: Contents) -> Iterator[str]:
         f"{format_number_of(len(contents.summaries), 'configuration')} on {contents.device.label}, "
         f"{when}. {failed or 'None'} of them failed."
     )
+    if trials[0].target != contents.workload:
+        yield f"What is called {contents.workload} is {trials[0].target}."
     if contents.plan is not None:
         yield f"Measuring took {format_seconds(contents.plan.probing_seconds)}."
     if contents.missing:

@@ -157,7 +157,8 @@ def print_measurements(
     """
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for m in measurements:
-        groups.setdefault((m.workload, m.device.label), []).append(m)
+        name = m.workload if m.workload == m.target else f"{m.workload} ({m.target})"
+        groups.setdefault((name, m.device.label), []).append(m)
     for position, ((workload, device), group) in enumerate(groups.items()):
         if position:
             console.print()
