@@ -12,8 +12,9 @@ epochs and evaluations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from math import hypot, isfinite, log, pi, sqrt
 from statistics import median
 from typing import Literal, get_args
@@ -42,10 +43,12 @@ def calibrate(parameters: Parameters, outcomes: Iterable[RunOutcome]) -> Calibra
     for outcome in sorted(outcomes, key=lambda o: (o.finished_at, to_json(o))):
         if _belongs(outcome, parameters):
             latest[outcome.run] = outcome
-    known = [(o, at) for o in latest.values() if (at := _cost(parameters, o)) is not None]
+    cost = cache(partial(_cost, parameters))  # many runs are of one configuration
+    scatter = cache(_scatter)
+    known = [(o, at) for o in latest.values() if (at := cost(o.config)) is not None]
 
     def of(part: Part) -> Calibration:
-        errors = (_error(outcome, at, part) for outcome, at in known)
+        errors = (_error(outcome, partial(scatter, at, part), part) for outcome, at in known)
         return calibration([error for error in errors if error is not None])
 
     return Calibrations(**{part: of(part) for part in PARTS})
@@ -59,9 +62,8 @@ def _belongs(outcome: RunOutcome, parameters: Parameters) -> bool:
     return same and same_code and not outcome.measured
 
 
-def _cost(parameters: Parameters, outcome: RunOutcome) -> ConfigurationCost | None:
-    """The run's configuration in the model; None where it has nothing like it any more."""
-    config = outcome.config
+def _cost(parameters: Parameters, config: RunConfig) -> ConfigurationCost | None:
+    """A run's configuration in the model; None where it has nothing like it any more."""
     try:
         question = Question(
             epochs=1,
@@ -82,13 +84,19 @@ def _cost(parameters: Parameters, outcome: RunOutcome) -> ConfigurationCost | No
     return ConfigurationCost(parameters, variant, config)
 
 
-def _error(outcome: RunOutcome, at: ConfigurationCost, part: Part) -> Error | None:
-    """A part of a run beside its prediction from probes; None where there is no such pair."""
+def _error(outcome: RunOutcome, scatter: Callable[[], float], part: Part) -> Error | None:
+    """A part of a run beside its prediction from probes; None where there is no such pair.
+
+    Args:
+        outcome: of the run.
+        scatter: that the model gives to the part.
+        part: which.
+    """
     actual, predicted = actual_seconds(outcome, part), probed_seconds(outcome, part)
     if not (actual and predicted):
         return None
     ratio = max(-LOG_REACH, min(log(actual) - log(predicted), LOG_REACH))
-    sd = _scatter(at, part)
+    sd = scatter()
     if part == "epoch":  # the median of few noisy epochs is noisy: its variance is πσ²/2n
         noise = min(EPOCH_NOISE_CAP, max(outcome.predicted.epoch_noise, _seen_noise(outcome)))
         sd = hypot(sd, noise * sqrt(pi / 2 / len(outcome.epoch_seconds)))

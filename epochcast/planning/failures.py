@@ -157,7 +157,7 @@ class FailureDraws:
         rest = np.clip(training - whole, 0.0, segment)
         settled = self._happened(np.minimum(work, self.folds * (self.start + whole)), end)
         happened = self._happened(work, end)
-        lost = self._settled(segment)[np.arange(len(work)), settled]
+        lost = self._settled(segment, settled.max())[np.arange(len(work)), settled]
         lost = lost + self._of_the_rest(rest, settled, happened)
         times = np.maximum(work / end, 1)
         rate = self._rate(np.where(whole > 0, segment, rest))
@@ -186,12 +186,13 @@ class FailureDraws:
         possible = int(np.searchsorted(self.earliest, until.max(), side="right"))
         return np.asarray(np.sum(self.moments[:, :possible] <= until[:, None], axis=1))
 
-    def _settled(self, segment: Array) -> Array:
-        """Lost by the first k failures, all in starts and whole segments, (S, F + 1)."""
+    def _settled(self, segment: Array, most: int) -> Array:
+        """Lost by the first k failures, all in starts and whole segments, for every k until the
+        most that is asked, (S, most + 1 or more)."""
         usual = np.array_equal(segment, self.often.period * self.epoch)
         if usual or self.often.placed:
             return self._usual
-        return self._cumulative(np.broadcast_to(segment[:, None], self.moments.shape))
+        return self._cumulative(np.broadcast_to(segment[:, None], (len(segment), most)))
 
     @cached_property
     def _usual(self) -> Array:
@@ -208,10 +209,11 @@ class FailureDraws:
         return lengths[np.searchsorted(self.cuts[1:], epochs, side="right")] * self.epoch[:, None]
 
     def _cumulative(self, segments: Array) -> Array:
-        starting = self.moments <= self.folds * self.start[:, None]
-        undone = self.shared.places * np.where(starting, -self.start[:, None], segments)
+        first = np.s_[:, : segments.shape[1]]
+        starting = self.moments[first] <= self.folds * self.start[:, None]
+        undone = self.shared.places[first] * np.where(starting, -self.start[:, None], segments)
         every = np.broadcast_to(self.restart[:, None], undone.shape)
-        costs = self._costs(undone, every, np.s_[:, :])
+        costs = self._costs(undone, every, first)
         total = np.cumsum(costs, axis=1)
         return np.concatenate([np.zeros((len(total), 1)), total], axis=1)
 

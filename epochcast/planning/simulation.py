@@ -23,7 +23,8 @@ never above the smallest marginal, exactly and not only on average.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from statistics import NormalDist
 
@@ -130,6 +131,13 @@ class RunDraws:
         self.noise = prices.epoch_noise
         self.reach = self.noise * student(shared.epoch, prices.noise_dof)
         self.failures = self._failures(interruptions) if interruptions else None
+
+    @property
+    def unbroken(self) -> RunDraws:
+        """The same runs, none of which fails."""
+        run = copy(self)
+        run.failures = None
+        return run
 
     def _failures(self, often: Interruptions) -> FailureDraws:
         epoch = self.unit.share * (self.training + self.beside)
@@ -260,10 +268,14 @@ class Spending:
 
     def _affordable(self, name: LimitName, limit: float, max_epochs: int) -> Epochs:
         fits = np.zeros(len(self.run.once), dtype=np.int64)
-        fails = np.full_like(fits, max_epochs + 1)
+        fails = most = np.full_like(fits, max_epochs + 1)
+        if self.run.failures and name != "disk":  # they only add, and take long to count
+            most = replace(self, run=self.run.unbroken)._affordable(name, limit, max_epochs)
         while np.any(fails - fits > 1):
             middle = (fits + fails) // 2
-            holds = self.used(name, middle) <= limit * (1 + ROUNDING)
+            holds = middle <= most
+            if np.any(holds):
+                holds &= self.used(name, middle) <= limit * (1 + ROUNDING)
             fits, fails = np.where(holds, middle, fits), np.where(holds, fails, middle)
         return np.asarray(fits)
 

@@ -235,6 +235,7 @@ def test_a_checkpoint_that_is_not_loaded_is_an_error(tmp_path: Path) -> None:
         Run(tmp_path, plan).fit(ckpt_path=None)
 
 
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec")  # pytest.warns gives it again
 def test_min_epochs_do_not_hold_against_the_budget(tmp_path: Path) -> None:
     run = Run(tmp_path, make_plan(epochs=2), min_epochs=5, min_steps=60)
     with pytest.warns(UserWarning, match="before min_epochs"):

@@ -128,6 +128,7 @@ def test_a_loader_whose_workers_persist_shuffles_as_if_nothing_had_happened(
         made.each_step = lambda: made.trained == stop_at and os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(SystemExit):
             made.loop()
+        made.loader._iterator = None  # workers that a garbage collection ends are waited for, 5 s
         return made
 
     whole = training(tmp_path / "whole", 0)

@@ -32,6 +32,7 @@ def dry_run(spec, **options):
     return dry_runs(spec, [spec.batch_size], **options)[0].footprint
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # a first layer's
 @given(drawn=workloads())
 @settings(max_examples=60, deadline=None)
 def test_random_modules(drawn):
