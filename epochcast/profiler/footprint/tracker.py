@@ -366,7 +366,7 @@ class _TrackedOwnStep(_TrackedStep):
 def no_garbage_collection() -> Iterator[None]:
     """Within it, memory does not depend on when Python happens to look for cycles."""
     enabled = gc.isenabled()
-    gc.collect()
+    gc.collect(1)  # a whole one looks through all that torch has imported, for 0.2 s
     gc.disable()
     try:
         yield
