@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from math import log
+from math import inf, log
 
 from epochcast.api.following import Followed, MemoryQuestion, count_all, follow, kept_workers
 from epochcast.devices.need import largest_fitting, needed_bytes
-from epochcast.devices.replay import between, replay
+from epochcast.devices.replay import between
 from epochcast.errors import EpochcastError
 from epochcast.profiler.process import Workers
 from epochcast.profiler.request import SweepRequest
@@ -82,7 +82,7 @@ class Search:
         self._known[own] = first
         self._most = first.counted.samples or LARGEST_BATCH
         guess = self._guess(own)
-        value = largest_fitting(self._fits, 1, self._most, guess)
+        value = largest_fitting(self._needed, self._question.free_bytes, 1, self._most, guess)
         above = self._need((value or 0) + 1)
         return LargestValue(
             name="batch_size",
@@ -152,35 +152,29 @@ class Search:
         return None if followed is None else self._question.need(followed)
 
     def _fits(self, batch_size: int) -> bool:
+        return self._needed(batch_size) <= self._question.free_bytes
+
+    def _needed(self, batch_size: int) -> float:
+        """Without end, where it cannot be followed."""
         followed = self._try(batch_size)
-        if followed is None:
-            return False
-        return self._needed(followed.sequence) <= self._question.free_bytes
+        return inf if followed is None else self._needed_by(followed.sequence)
 
     def _interpolated(self, batch_sizes: tuple[int, int] | None) -> int | None:
         """The largest batch by the lines between two that were followed; 0 where none fits.
 
-        A plain replay leads near it, all replays of ``needed_bytes`` to it. None without lines.
+        None without lines.
         """
         if batch_sizes is None:
             return None
         a, b = (self._known[n].sequence for n in batch_sizes)
-        q = self._question
-        margin = self._needed(b) / replay(b, q.settings).reserved_bytes
 
-        def at(batch_size: int) -> DeviceSequence:
+        def needed(batch_size: int) -> int:
             found = between(a, b, batch_sizes, batch_size)
             assert found is not None, "the two are one sequence of events"
-            return found
+            return self._needed_by(found)
 
-        def nearly(batch_size: int) -> bool:
-            return replay(at(batch_size), q.settings).reserved_bytes * margin <= q.free_bytes
-
-        def fits(batch_size: int) -> bool:
-            return self._needed(at(batch_size)) <= q.free_bytes
-
-        near = largest_fitting(nearly, 1, self._most, batch_sizes[1]) or 1
-        return largest_fitting(fits, 1, self._most, near) or 0
+        free = self._question.free_bytes
+        return largest_fitting(needed, free, 1, self._most, batch_sizes[1]) or 0
 
     def _on_lines(self, own: int) -> tuple[int, int] | None:
         """Two batch sizes, one twice the other, with one sequence of events.
@@ -200,7 +194,7 @@ class Search:
             return False
         return between(a.sequence, b.sequence, (low, high), low) is not None
 
-    def _needed(self, sequence: DeviceSequence) -> int:
+    def _needed_by(self, sequence: DeviceSequence) -> int:
         q = self._question
         return needed_bytes(sequence, q.settings, q.confidence, eager=q.eager)
 

@@ -23,7 +23,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import exp
+from math import exp, inf, isqrt
 from statistics import NormalDist
 
 from epochcast.devices.allocator_settings import MIB, AllocatorSettings
@@ -114,7 +114,7 @@ def device_need(
     """
     followed, sequence = sequence, with_third_step(sequence)
     plain = replay(sequence, settings, history=True)
-    reserves, allocated = _varied(sequence, settings, plain)
+    reserves, allocated = _varied(sequence, settings)
     outside = outside_bytes(sequence.device, eager)
     draws = sorted(r + o for r in _scattered(reserves, _sd(sequence)) for o in outside)
     free = sequence.device.memory_bytes - used_bytes
@@ -158,7 +158,7 @@ def needed_bytes(
         eager: kernels are loaded before they are used.
     """
     sequence = with_third_step(sequence)
-    reserves, _ = _varied(sequence, settings, replay(sequence, settings))
+    reserves, _ = _varied(sequence, settings)
     scattered = _scattered(reserves, _sd(sequence))
     outside = outside_bytes(sequence.device, eager)
     return round(quantile(sorted(r + o for r in scattered for o in outside), confidence))
@@ -200,14 +200,13 @@ def _sd(sequence: DeviceSequence) -> float:
 
 
 def _varied(
-    sequence: DeviceSequence, settings: AllocatorSettings | None, plain: Replayed
+    sequence: DeviceSequence, settings: AllocatorSettings | None
 ) -> tuple[list[int], list[int]]:
     """Reserved and allocated bytes of replays that differ in what is not known."""
-    varied = [
-        replay(sequence, settings, variation=Variation(levels=levels, seed=k + 1))
-        for k, levels in enumerate(_levels(sequence))
-    ]
-    found = varied if sequence.unknown else [*varied, plain]
+    ways = [Variation(levels=at, seed=k + 1) for k, at in enumerate(_levels(sequence))]
+    if not sequence.unknown:
+        ways.append(Variation())
+    found = [replay(sequence, settings, variation=way) for way in ways]
     return [r.reserved_bytes for r in found], [r.allocated_bytes for r in found]
 
 
@@ -398,32 +397,38 @@ def _last_step(marks: Sequence[StepMark]) -> list[StepMark]:
 # -- the largest that fits ------------------------------------------------------------------------
 
 
-def largest_fitting(fits: Callable[[int], bool], low: int, high: int, first: int) -> int | None:
+def largest_fitting(
+    needed: Callable[[int], float], free: float, low: int, high: int, first: int
+) -> int | None:
     """The largest whole number that fits, where all below one that fits do.
 
-    Steps of 1, 2, 4 … from the first guess on until the answer changes, then halves the interval
-    (Bentley & Yao 1976, "An almost optimal algorithm for unbounded searching").
+    The next trial is where the line through the last two needs meets what is free (the secant
+    method), between what fits and what does not; every third is the geometric middle of those, so
+    that a need that rises in stairs is enclosed all the same.
 
     Args:
-        fits: whether a number does.
-        low, high: the least and the most there is.
+        needed: by a number; infinite where it cannot be.
+        free: that it must not exceed.
+        low, high: the least and the most there is, from 1 on.
         first: a guess between them, from which few steps lead to the answer if it is good.
 
     Returns:
         None where not even the least fits.
     """
-    good, bad, step = low - 1, high + 1, 1
-    trial = min(max(first, low), high)
-    upwards = fits(trial)
-    while low <= trial <= high and fits(trial) == upwards:
-        good, bad = (trial, bad) if upwards else (good, trial)
-        trial += step if upwards else -step
-        step *= 2
-    if upwards:
-        bad = min(bad, trial)
-    else:
-        good = max(good, trial)
+    good, bad = low - 1, high + 1
+    last, trial, trials = (0, 0.0), min(max(first, low), high), 0
     while good + 1 < bad:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if fits(middle) else (good, middle)
+        here = trial, needed(trial)
+        good, bad = (trial, bad) if here[1] <= free else (good, trial)
+        trials += 1
+        led = _meeting(last, here, free) if trials % 3 else None
+        trial = isqrt(max(1, good) * bad) if led is None else led
+        trial, last = min(max(trial, good + 1), bad - 1), here
     return good if good >= low else None
+
+
+def _meeting(a: tuple[int, float], b: tuple[int, float], height: float) -> int | None:
+    """Where the line through two points reaches a height; None where it does not rise, or has no
+    end."""
+    rise = (b[1] - a[1]) / (b[0] - a[0])
+    return int(b[0] + (height - b[1]) / rise) if 0 < rise < inf else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 from epochcast.devices.allocator_settings import AllocatorSettings
@@ -270,7 +271,13 @@ def _momentary(sequence: DeviceSequence, came_out: Sequence[int]) -> dict[int, l
 
 def _shuffled(seed: int) -> Callable[[int], int]:
     """Addresses in no order. Segments lie far apart, and never touch."""
-    rng = random.Random(seed)
+    slots = reversed(_slots(seed))
+    return lambda _: FIRST_ADDRESS + next(slots) * ADDRESS_SPAN
+
+
+@cache
+def _slots(seed: int) -> tuple[int, ...]:
+    """Shuffling takes as long as a replay, and there are hundreds with the same few seeds."""
     slots = list(range(ADDRESS_SLOTS))
-    rng.shuffle(slots)
-    return lambda _: FIRST_ADDRESS + slots.pop() * ADDRESS_SPAN
+    random.Random(seed).shuffle(slots)
+    return tuple(slots)

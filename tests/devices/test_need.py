@@ -1,7 +1,7 @@
 """What a device must have: quantiles, what fills it, what fits."""
 
 from dataclasses import replace
-from math import exp
+from math import exp, inf
 
 import pytest
 from hypothesis import given
@@ -185,20 +185,38 @@ def test_a_quantile_is_a_value_not_below_its_level() -> None:
     assert [quantile(values, level) for level in (0.0, 0.5, 0.95, 1.0)] == [0, 50, 95, 99]
 
 
-@given(answer=st.integers(-1, 300), first=st.integers(-5, 400), high=st.integers(1, 300))
-def test_the_largest_that_fits_is_found_from_any_guess(answer, first, high) -> None:
+@given(
+    answer=st.integers(0, 300),
+    first=st.integers(-5, 400),
+    high=st.integers(1, 300),
+    power=st.sampled_from((0.3, 1.0, 3.0)),
+    stair=st.sampled_from((1, 7, 300)),
+    broken=st.integers(1, 600),
+)
+def test_the_largest_that_fits_is_found_from_any_guess(
+    answer, first, high, power, stair, broken
+) -> None:
     asked = []
 
-    def fits(n: int) -> bool:
+    def needed(n: int) -> float:
         asked.append(n)
-        return n <= answer
+        stairs = (n - 1) // stair * stair if n <= answer else n
+        return inf if n >= max(broken, answer + 1) else stairs**power
 
-    expected = None if answer < 0 else min(answer, high)
-    assert largest_fitting(fits, 0, high, first) == expected
-    assert all(0 <= n <= high for n in asked)
+    expected = min(answer, high) or None
+    assert largest_fitting(needed, answer**power, 1, high, first) == expected
+    assert all(1 <= n <= high for n in asked)
 
 
-def test_a_good_guess_takes_few_questions() -> None:
-    asked = set()
-    assert largest_fitting(lambda n: asked.add(n) or n <= 1000, 1, 2**20, 1000) == 1000
-    assert asked == {1000, 1001}
+def test_a_good_guess_takes_few_questions_and_a_line_hardly_more() -> None:
+    asked = []
+
+    def needed(n: int) -> float:
+        asked.append(n)
+        return 500.0 + n
+
+    assert largest_fitting(needed, 1500.0, 1, 2**20, 1000) == 1000
+    assert asked == [1000, 1001]
+    asked.clear()
+    assert largest_fitting(needed, 1500.0, 1, 2**20, 2) == 1000
+    assert len(asked) <= 6
