@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
+from unicodedata import category
 
 from epochcast.errors import UsageError
 
@@ -37,7 +38,7 @@ _SLURM = {unit: 1024**power for power, unit in enumerate("kmgtp", start=1)}  # 2
 _NUMBER = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
 _DURATION = re.compile(rf"{_NUMBER}\s*([a-zµ]+)\s*")
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([a-zA-Z]+)?\s*")
-_MONEY = re.compile(rf"\s*\$?\s*(?:(\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)|{_NUMBER})\s*\$?\s*")
+_MONEY = re.compile(rf"\s*(?:(\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)|{_NUMBER})\s*")
 _DOT_GROUPS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.200: 1,200 in half of Europe
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _CLOCK = re.compile(r"(today\s+|tomorrow\s+|)(\d{1,2}):(\d{2})")  # "08:00", "tomorrow 8:00"
@@ -48,6 +49,8 @@ _OF_SLURM = re.compile(  # sbatch --time: D-HH, D-HH:MM, D-HH:MM:SS and HH:MM:SS
 _JOULES = {"j": 1.0, "kj": 1e3, "Mj": 1e6, "mj": 1e-3}
 _JOULES |= {"wh": 3600.0, "kwh": _KWH, "Mwh": 1000 * _KWH, "mwh": 3.6}
 _WATTS = {"w": 1.0, "kw": 1e3, "mw": 1e-3}
+LONGEST_CURRENCY = 5  # characters
+_currency = "$"  # of all amounts of this process: see use_currency
 MAX_MONEY, LEAST_MONEY = 1e15, 1e-6  # less is written with an exponent
 MAX_WATTS = 1e15  # more is a slip of the pen, or overflows
 LONGEST_SECONDS = 3000 * 365.25 * 86400  # 3,000 years: more is a slip of the pen
@@ -123,21 +126,38 @@ def parse_energy(text: str) -> float:
     return float(match[1]) * _JOULES[unit]
 
 
+def use_currency(sign: str) -> None:
+    """Write and read amounts of money with this sign in this process: ``"€"``, ``"EUR"``, ``"R$"``.
+
+    Nothing is converted: prices and limits are numbers of one currency, whichever it is.
+
+    Raises:
+        UsageError: it is no sign of a currency.
+    """
+    global _currency
+    known = all(c.isalpha() or category(c) == "Sc" for c in sign)
+    if not known or not 0 < len(sign) <= LONGEST_CURRENCY:
+        raise UsageError(f"a currency is like '$', '€' or 'EUR', but got {sign[:60]!r}")
+    _currency = sign
+
+
 def parse_money(text: str) -> float:
     """The amount in ``"$18"``, ``"18.50"`` or ``"$1,200"``.
 
     Raises:
         UsageError: the text is not an amount, or may be one of two: ``"18,50"``, ``"1.200"``.
     """
-    match = _MONEY.fullmatch(text.lower())
+    sign, bare = _currency.lower(), text.lower().strip()
+    match = _MONEY.fullmatch(bare.removeprefix(sign).removesuffix(sign))
+    like = f"an amount of money is like '{currency_sign()}18'"
     if match is None or _DOT_GROUPS.fullmatch(match[2] or ""):
         raise UsageError(
-            "an amount of money is like '$18', '12.50' or '1,200', without other currencies' "
-            f"signs, as plans print $; but got {text!r}"
+            f"{like}, '12.50' or '1,200', without other currencies' signs, as plans print "
+            f"{_currency}; but got {text!r}"
         )
     amount = float((match[1] or match[2]).replace(",", ""))
     if amount > MAX_MONEY:
-        raise UsageError(f"an amount of money is like '$18', and at most 1e15, but got {text!r}")
+        raise UsageError(f"{like}, and at most 1e15, but got {text!r}")
     return amount
 
 
@@ -322,8 +342,14 @@ def format_count(count: float, unit: str = "") -> str:
     return f"{_three_figures(count)} {_SI[power]}{unit}".strip()
 
 
-def format_money(amount: float, currency: str = "$") -> str:
+def currency_sign() -> str:
+    """What stands before an amount: ``"$"``, or ``"EUR "`` with the space that letters have."""
+    return f"{_currency} " if _currency[-1].isalpha() else _currency
+
+
+def format_money(amount: float) -> str:
     """``"$12.40"``; amounts under ten cents keep two figures."""
+    currency = currency_sign()
     if LEAST_MONEY <= amount < 0.0995:
         exponent = int(f"{amount:.1e}".partition("e")[2])
         return f"{currency}{amount:.{1 - exponent}f}"

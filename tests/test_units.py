@@ -170,7 +170,30 @@ def test_format_count(count, unit, text):
 )
 def test_format_money(amount, text):
     assert units.format_money(amount) == text
-    assert units.format_money(amount, "€") == "€" + text[1:]
+
+
+@pytest.fixture
+def dollars():
+    yield
+    units.use_currency("$")
+
+
+@pytest.mark.parametrize(
+    ("currency", "text"), [("€", "€12.40"), ("EUR", "EUR 12.40"), ("R$", "R$12.40")]
+)
+def test_amounts_are_of_one_currency(dollars, currency, text):
+    units.use_currency(currency)
+    assert units.format_money(12.4) == text
+    for amount in (text, f"12.4 {currency}", "12.4", text.lower()):
+        assert units.parse_money(amount) == 12.4
+    with pytest.raises(UsageError, match=re.escape(f"as plans print {currency}; but got '£18'")):
+        units.parse_money("£18")
+
+
+@pytest.mark.parametrize("sign", ["", "1", "a b", "€1", "-", "dollars", "\x1b", "."])
+def test_what_is_no_currency(sign):
+    with pytest.raises(UsageError, match="a currency is like"):
+        units.use_currency(sign)
 
 
 @pytest.mark.parametrize(

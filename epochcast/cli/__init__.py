@@ -28,8 +28,9 @@ from typing import Any
 import click
 
 from epochcast import __version__
-from epochcast.errors import EpochcastError
+from epochcast.errors import EpochcastError, UsageError
 from epochcast.report.text.terminal import printable, tolerate
+from epochcast.units import use_currency
 
 HOMES = {  # the file of each command, which is loaded when it is asked for; in the order of work
     "probe": "probing",
@@ -98,6 +99,10 @@ class _Group(click.Group):
         from epochcast.cli.settings import find_settings
 
         settings = find_settings(Path.cwd())
+        try:
+            use_currency(settings.currency)
+        except UsageError as error:
+            raise UsageError(f"currency in {settings.file}: {error}") from error
         path = [str(command.name)]
         if isinstance(command, click.Group) and rest and rest[0] in command.commands:
             path, command = [*path, rest[0]], command.commands[rest[0]]

@@ -20,7 +20,11 @@ import click
 from epochcast.errors import UsageError
 
 OWN, PROJECT = "epochcast.toml", "pyproject.toml"
-KNOWN = ("store", "price-per-hour", "watts", "carbon-per-kwh", "mtbf", "confidence", "threads")
+CURRENCY = "currency"  # that amounts are written in; no option says it
+KNOWN = (
+    *("store", "price-per-hour", CURRENCY, "watts", "carbon-per-kwh", "mtbf", "confidence"),
+    "threads",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,11 @@ class Settings:
 
     file: Path | None = None
     values: Mapping[str, str] | None = None
+
+    @property
+    def currency(self) -> str:
+        """That amounts are written in."""
+        return (self.values or {}).get(CURRENCY, "$")
 
     def defaults(self, command: click.Command) -> dict[str, str]:
         """Of a command's parameters, by click's names for them."""

@@ -26,6 +26,7 @@ from epochcast.records import LimitName, Shortfall, Warning_
 from epochcast.units import (
     LONGEST_SECONDS,
     MAX_MONEY,
+    currency_sign,
     format_bytes,
     format_money,
     format_number_of,
@@ -47,7 +48,7 @@ def _money(amount: float) -> str:
     """Three figures of less than one, without an exponent: what can be read back."""
     if amount >= 0.9995 or not amount:  # what three figures round to 1
         return format_money(amount)
-    return f"${amount:.{_decimals(amount)}f}"
+    return f"{currency_sign()}{amount:.{_decimals(amount)}f}"
 
 
 def _decimals(amount: float) -> int:

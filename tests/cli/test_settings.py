@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import truths
 from click.testing import CliRunner
 
 from epochcast.cli import cli
-from epochcast.cli.settings import KNOWN, find_settings
+from epochcast.cli.settings import CURRENCY, KNOWN, find_settings
 from epochcast.errors import UsageError
+from epochcast.storage.store import Store
 
 
 def write(folder, text, name="epochcast.toml"):
@@ -58,7 +62,7 @@ def test_a_table_is_expected(tmp_path):
 def test_every_setting_is_an_option_of_a_command():
     runner = CliRunner()
     helps = "".join(runner.invoke(cli, [c, "--help"]).output for c in ("probe", "predict", "plan"))
-    assert all(f"--{name}" in helps for name in KNOWN)
+    assert all(f"--{name}" in helps for name in KNOWN if name != CURRENCY)
 
 
 def test_options_come_first_and_what_the_file_gives_is_said(tmp_path, monkeypatch):
@@ -74,3 +78,19 @@ def test_options_come_first_and_what_the_file_gives_is_said(tmp_path, monkeypatc
     listed = runner.invoke(cli, ["probes", "list"])  # a command of a group takes them, too
     assert f"from {file}: store=" in listed.stderr
     assert "from" not in runner.invoke(cli, ["plan", "--help"]).stderr
+
+
+def test_amounts_have_the_projects_currency(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Store.open() as store:
+        store.add_all(truths.sweep((32, 64)))
+    runner, asked = CliRunner(), ["predict", "--epochs", "9", "--price-per-hour", "900"]
+    write(tmp_path, 'currency = "EUR"')
+    assert re.search(r"^cost +EUR \d", runner.invoke(cli, asked).stdout, re.MULTILINE)
+    found = runner.invoke(cli, ["plan", *asked[1:], "--budget", "EUR 0.01"])
+    assert (found.exit_code, "EUR" in found.stderr, "$" in found.output) == (3, True, False)
+    write(tmp_path, 'currency = "1"')
+    refused = runner.invoke(cli, asked)
+    assert f"currency in {tmp_path / 'epochcast.toml'}: a currency is like" in refused.stderr
+    (tmp_path / "epochcast.toml").unlink()
+    assert re.search(r"^cost +\$\d", runner.invoke(cli, asked).stdout, re.MULTILINE)
