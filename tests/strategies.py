@@ -379,6 +379,7 @@ baseline_entries = _record(
     timed=st.lists(timed_rounds, max_size=2).map(tuple),
     counts=st.dictionaries(texts, counts, max_size=3),
     peak_by_module=st.dictionaries(texts, counts, max_size=3),
+    flops_by_module=st.dictionaries(texts, counts, max_size=3),
 )
 baselines = _record(
     records.Baseline,

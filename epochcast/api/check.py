@@ -15,13 +15,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import exp, hypot, inf, log
 from statistics import fmean, variance
 
-from epochcast.errors import UsageError
+from epochcast.errors import EpochcastError, UsageError
 from epochcast.profiler.protocol import Counted
 from epochcast.profiler.request import SweepRequest, count_footprints
 from epochcast.profiler.target import target_of
@@ -41,13 +42,18 @@ from epochcast.records import (
     write_document,
 )
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 BASELINE = "epochcast-baseline.json"
 ROUNDS = 5  # of a timed check: quantiles of Student's t are then half of what three rounds give
 LEVEL = 0.95  # one-sided
 IDENTITY = ("parameters", "trainable_parameters", "samples")  # any change is another training
 MEMORY = ("peak_bytes", "eval_peak_bytes")
 WORK = ("flops", "bytes_moved", "operators", "update_operators")
-CULPRITS = 3  # modules that are named for a changed peak
+CULPRITS = 3  # modules that are named for a changed peak, or changed FLOPs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +106,8 @@ def check(
         WorkloadError: the workload cannot be built or traced.
         StoreError: the baseline cannot be read or written.
     """
-    known = read_baseline(baseline)
+    with _alone_with(baseline):
+        known = read_baseline(baseline)
     if workload is None and (batch_size or sizes or overrides):
         raise UsageError("name the workload whose batch size or knobs these are")
     steps = [entry.asked for entry in known.entries]
@@ -111,18 +118,55 @@ def check(
         steps = [AskedStep(workload=target, batch_size=batch_size, sizes=knobs, overrides=ways)]
     if not steps:
         raise UsageError(
-            f"{baseline} has no entries; name a step to begin it with, as in: "
+            f"{_said(baseline)}; name a step to begin it with, as in: "
             "epochcast check train.py:workload --batch-size 32 --update"
         )
     missing = [asked.label for asked in steps if known.entry(asked) is None]
     if missing and not update:
-        raise UsageError(f"{baseline} has no entry of {missing[0]}; --update adds it")
-    checked = tuple(_check(asked, known, limits or Limits(), timed) for asked in steps)
+        raise UsageError(f"{_said(baseline, missing[0])}; --update adds it")
+    checked = []
+    for asked in steps:
+        try:
+            checked.append(_check(asked, known, limits or Limits(), timed))
+        except EpochcastError as error:
+            if workload is not None:
+                raise
+            raise type(error)(f"{asked.label}, an entry of {baseline}: {error}") from error
     if update:
+        _write(checked, baseline)
+    return tuple(checked)
+
+
+def _said(baseline: str, step: str = "") -> str:
+    """What a baseline does not have: a step, any, or itself."""
+    if not os.path.exists(baseline):
+        return f"there is no {baseline} in {os.getcwd()}"
+    return f"{baseline} has no entry of {step}" if step else f"{baseline} has no entries"
+
+
+def _write(checked: Sequence[CheckedStep], baseline: str) -> None:
+    """Put steps into the baseline as it is by now."""
+    with _alone_with(baseline):
+        known = read_baseline(baseline)
         for step in checked:
             known = known.with_entry(step.after)
         write_document(known, baseline, "baseline", indent=2)
-    return checked
+
+
+@contextmanager
+def _alone_with(baseline: str) -> Iterator[None]:
+    """Within it, no other process reads or writes the baseline here: pytest-xdist has several."""
+    folder = os.path.dirname(os.path.abspath(baseline))
+    if fcntl is None or not os.path.isdir(folder):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_baseline(path: str) -> Baseline:
@@ -169,6 +213,7 @@ def _counted(asked: AskedStep) -> BaselineEntry:
         torch=version("torch"),
         counts=_counts(counted),
         peak_by_module=dict(sorted(peak_by_module(timeline).items())) if timeline else {},
+        flops_by_module=dict(found.flops_by_module),
     )
 
 
@@ -233,7 +278,7 @@ def compare(before: BaselineEntry, after: BaselineEntry, limits: Limits) -> tupl
     counts = [
         _count_change(name, before, after, limits)
         for name in (*IDENTITY, *MEMORY, *WORK)
-        if before.counts.get(name, 0) != after.counts.get(name, 0)
+        if before.counts.get(name) != after.counts.get(name)
     ]
     times = [
         _time_change(earlier, later, limits.time)
@@ -257,13 +302,17 @@ _SETTINGS = ("batch_size", "accumulation", "precision", "compiled", "workers", "
 
 
 def _count_change(name: str, before: BaselineEntry, after: BaselineEntry, limits: Limits) -> Change:
-    old, new = before.counts.get(name, 0), after.counts.get(name, 0)
+    old, new = before.counts.get(name), after.counts.get(name)
+    if old is None or new is None:  # nobody can say that it did not grow
+        was, found = ("unknown" if count is None else str(count) for count in (old, new))
+        return Change(name=name, before=was, after=found, verdict="worse")
     allowed = old * (1 + (limits.memory if name in MEMORY else limits.work))
     worse = name in IDENTITY or new > allowed
-    verdict: Verdict = "worse" if worse else "better" if new < old else "same"
+    verdict: Verdict = "worse" if worse else "better" if new < old else "allowed"
+    by_module = {"peak_bytes": "peak_by_module", "flops": "flops_by_module"}.get(name)
     culprits: tuple[tuple[str, int], ...] = ()
-    if name == "peak_bytes":
-        culprits = _culprits(before.peak_by_module, after.peak_by_module)
+    if by_module is not None:
+        culprits = _culprits(getattr(before, by_module), getattr(after, by_module))
     return Change(name=name, before=old, after=new, verdict=verdict, culprits=culprits)
 
 

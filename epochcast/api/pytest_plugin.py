@@ -47,13 +47,19 @@ def epochcast_check(request: pytest.FixtureRequest) -> Callable[..., None]:
         from rich.console import Console
 
         from epochcast.api.check import BASELINE, Limits, check
+        from epochcast.errors import EpochcastError
         from epochcast.report.text.checking import print_checked
 
-        assert limits is None or isinstance(limits, Limits)
+        if limits is not None and not isinstance(limits, Limits):
+            pytest.fail(f"limits= is an ec.Limits, but got {limits!r}", pytrace=False)
         file = baseline or BASELINE
-        checked = check(
-            workload, batch_size, sizes=sizes, baseline=file, update=update, limits=limits
-        )
+        try:
+            checked = check(
+                workload, batch_size, sizes=sizes, baseline=file, update=update, limits=limits
+            )
+        except EpochcastError as error:
+            said = str(error).replace("; --update adds it", "; pytest --epochcast-update adds it")
+            pytest.fail(said, pytrace=False)
         if update or all(step.passed for step in checked):
             return
         console = Console(width=100, no_color=True)

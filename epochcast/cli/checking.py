@@ -24,10 +24,25 @@ from epochcast.cli.options import (
     workers_option,
     workload_argument,
 )
+from epochcast.errors import UsageError
 from epochcast.units import parse_share
 
 WORSE = 3  # the exit code of a plan that does not fit, too
-LIMIT = Parsed("+SHARE", parse_share)
+
+
+def _parse_growth(text: str) -> float:
+    """``"+2%"``, ``"0.02"`` or ``"2"``; of 1 alone nobody knows whether it is of percent.
+
+    Raises:
+        UsageError: the text is no share.
+    """
+    share = parse_share(text)
+    if share == 1 and not text.strip().endswith("%"):
+        raise UsageError(f"say 1% or 100%, but got {text!r}")
+    return share
+
+
+LIMIT = Parsed("+SHARE", _parse_growth)
 
 
 GROUPS = {  # of the help: heading, and the parameters below it

@@ -498,7 +498,7 @@ def document(**contents: Any) -> dict[str, Any]:
 def _with_named_pairs(value: Any) -> Any:
     if isinstance(value, dict):
         named = {k: _with_named_pairs(v) for k, v in value.items()}
-        for pairs in ("sizes", "details"):
+        for pairs in ("sizes", "overrides", "details"):
             if isinstance(named.get(pairs), list | tuple):
                 named[pairs] = dict(named[pairs])
         return named

@@ -12,7 +12,7 @@ from epochcast.records.configuration import RunConfig, Sizes
 from epochcast.records.documents import SCHEMA
 from epochcast.records.validation import require
 
-Verdict = Literal["same", "better", "worse", "unclear"]
+Verdict = Literal["same", "better", "allowed", "worse", "unclear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,7 @@ class BaselineEntry:
         counts: by name, of the footprint; and ``samples``, of an epoch.
         peak_by_module: bytes alive at the peak, by the module that made them; what is there
             before a step begins by its kind, ``(parameter)``, ``(optimizer)``, …
+        flops_by_module: of forward and backward.
         timed: on each device where that was asked for.
     """
 
@@ -75,6 +76,7 @@ class BaselineEntry:
     torch: str
     counts: dict[str, int]
     peak_by_module: dict[str, int] = field(default_factory=dict)
+    flops_by_module: dict[str, int] = field(default_factory=dict)
     timed: tuple[TimedRounds, ...] = ()
 
     def timed_on(self, device: str) -> TimedRounds | None:
@@ -106,11 +108,12 @@ class Change:
 
     Attributes:
         name: of the count, ``"step_seconds"``, or a setting of the configuration.
-        before, after: numbers, or settings as text.
-        verdict: ``"unclear"`` of a time where the rounds differ too much to tell.
+        before, after: numbers, or settings and what is unknown as text.
+        verdict: ``"allowed"`` of a count that grew within its limit, ``"unclear"`` of a time where
+            the rounds differ too much to tell.
         interval: of the ratio of two times, 90 %; None of a count, and where a single process
             on one of the sides bounds nothing.
-        culprits: of a peak, the modules whose share changed most, in bytes.
+        culprits: of the peak of training and of FLOPs, the modules whose share changed most.
     """
 
     name: str
@@ -134,6 +137,13 @@ class CheckedStep:
     before: BaselineEntry | None
     after: BaselineEntry
     changes: tuple[Change, ...] = ()
+
+    @property
+    def untimed_before(self) -> tuple[TimedRounds, ...]:
+        """What was timed now, and had nothing to be compared with."""
+        if self.before is None:
+            return ()
+        return tuple(t for t in self.after.timed if self.before.timed_on(t.device) is None)
 
     @property
     def passed(self) -> bool:

@@ -91,6 +91,7 @@ class Footprint:
         flops: floating-point operations of forward and backward; a multiply-add counts as two.
         flops_by_class: the same by class of operator, ``"matmul"``, ``"convolution"``,
             ``"attention"`` or ``"recurrent"``; empty where nobody told them apart.
+        flops_by_module: the same by the module at work; only beside a timeline.
         aligned_flops: FLOPs with channels and inner dimensions rounded up to multiples of
             eight, as kernels work through them; 0 if unknown.
         bytes_moved: bytes read and written by all operators, views excluded.
@@ -118,6 +119,7 @@ class Footprint:
 
     flops: int
     flops_by_class: tuple[tuple[str, int], ...] = ()
+    flops_by_module: tuple[tuple[str, int], ...] = ()
     aligned_flops: int = 0
     bytes_moved: int
     operators: int

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from epochcast.api import check as module
 from epochcast.api.check import Limits, check, compare, peak_by_module, ratio
@@ -22,12 +23,14 @@ from epochcast.records import (
     AskedStep,
     Baseline,
     BaselineEntry,
+    CheckedStep,
     RunConfig,
     TimedRounds,
     Timeline,
     from_json,
     to_json,
 )
+from epochcast.report.text.checking import print_checked
 
 pytest_plugins = ["pytester"]
 
@@ -74,10 +77,10 @@ def test_what_is_the_same_is_not_mentioned():
     [
         ("flops", 101, {}, "worse"),
         ("flops", 99, {}, "better"),
-        ("flops", 102, {"work": 0.02}, "same"),
+        ("flops", 102, {"work": 0.02}, "allowed"),
         ("flops", 103, {"work": 0.02}, "worse"),
         ("flops", 103, {"memory": 0.5}, "worse"),
-        ("peak_bytes", 1020, {"memory": 0.02}, "same"),
+        ("peak_bytes", 1020, {"memory": 0.02}, "allowed"),
         ("peak_bytes", 1021, {"memory": 0.02}, "worse"),
         ("peak_bytes", 900, {}, "better"),
         ("eval_peak_bytes", 1, {"memory": 5.0}, "worse"),  # there was no evaluation
@@ -87,6 +90,15 @@ def test_what_is_the_same_is_not_mentioned():
 )
 def test_counts(name, now, limits, verdict):
     assert verdicts(entry(), entry(**{name: now}), **limits) == {name: verdict}
+
+
+def test_what_is_known_of_one_side_alone_fails():
+    """A number that was cut out by hand, or that can be counted no more, may have grown."""
+    known = entry(eval_peak_bytes=0)
+    (gone,) = compare(known, entry(), Limits())
+    (came,) = compare(entry(), known, Limits())
+    assert (gone.before, gone.after, gone.verdict) == ("0", "unknown", "worse")
+    assert (came.before, came.after, came.verdict) == ("unknown", "0", "worse")
 
 
 def test_another_default_of_the_workload_is_another_step():
@@ -103,6 +115,16 @@ def test_the_modules_that_made_a_peak_larger_are_named():
     )
     (change,) = compare(before, after, Limits())
     assert change.culprits == (("b", 300), ("c", 110), ("a", -10))
+
+
+def test_the_modules_that_made_more_flops_are_named(capsys):
+    before = replace(entry(), flops_by_module={"a": 60, "b": 40})
+    after = replace(entry(flops=5090), flops_by_module={"a": 50, "b": 40, "c": 5000})
+    (change,) = compare(before, after, Limits())
+    assert change.culprits == (("c", 5000), ("a", -10))
+    step = CheckedStep(asked=before.asked, before=before, after=after, changes=(change,))
+    print_checked(Console(width=200), [step], "b.json")
+    assert "FLOPs: c +5,000, a -10." in capsys.readouterr().out
 
 
 def test_the_peak_is_told_by_module():
@@ -166,8 +188,15 @@ def test_a_step_is_slower_where_nothing_else_is_likely(now, verdict):
     assert (change.name, change.verdict) == ("step_seconds", verdict)
 
 
-def test_another_device_is_not_compared():
-    assert compare(entry([("a", (1.0, 1.0))]), entry([("b", (9.0, 9.0))]), Limits()) == ()
+def test_another_device_is_not_compared_which_is_said(capsys):
+    before, after = entry([("a", (1.0, 1.0))]), entry([("a", (1.0, 1.0)), ("b", (9.0, 9.0))])
+    assert compare(before, entry([("b", (9.0, 9.0))]), Limits()) == ()
+    step = CheckedStep(asked=before.asked, before=before, after=after)
+    print_checked(Console(width=200), [step], "b.json")
+    said = capsys.readouterr().out
+    assert "Its 9 s on b are compared with nothing: b.json has no time of this device" in said
+    print_checked(Console(width=200), [replace(step, after=before)], "b.json")
+    assert "with nothing" not in capsys.readouterr().out
 
 
 def test_what_was_timed_elsewhere_stays(monkeypatch, tmp_path):
@@ -195,6 +224,29 @@ def test_the_order_of_entries_does_not_depend_on_when_they_came():
     assert baseline.with_entry(entries[0]) == baseline
 
 
+def test_updates_of_several_processes_are_all_kept(tmp_path, monkeypatch):
+    """Each has read the baseline before the others wrote, as workers of pytest-xdist do."""
+    file = tmp_path / "b.json"
+    known = [replace(entry(), asked=AskedStep(workload=f"{name}.py:workload")) for name in "ab"]
+
+    def meanwhile(asked):
+        if asked.workload.startswith("a"):
+            check("b.py:workload", baseline=str(file), update=True)
+        return next(e for e in known if e.asked == asked)
+
+    monkeypatch.setattr(module, "_counted", meanwhile)
+    check("a.py:workload", baseline=str(file), update=True)
+    assert from_json(file.read_text(), Baseline).entries == tuple(known)
+
+
+def test_an_entry_that_cannot_be_counted_any_more_is_named(tmp_path):
+    file = tmp_path / "b.json"
+    gone = replace(entry(), asked=AskedStep(workload=f"{tmp_path}/gone.py:workload"))
+    file.write_text(to_json(Baseline(entries=(gone,))))
+    with pytest.raises(UsageError, match=r"gone.py:workload, an entry of .*: there is no file"):
+        check(baseline=str(file))
+
+
 def test_from_nothing_to_a_gate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "train.py"
@@ -209,6 +261,7 @@ def test_from_nothing_to_a_gate(tmp_path, monkeypatch):
     assert first["counts"]["flops"] == 2 * 16 * (3 * (64 + 48) - 64)
     assert first["counts"]["samples"] == 64
     assert sum(first["peak_by_module"].values()) == first["counts"]["peak_bytes"]
+    assert first["flops_by_module"] == {"0": 2 * 16 * 2 * 64, "1": 2 * 16 * 3 * 48}
     passed = runner.invoke(cli, ["check"])
     assert (passed.exit_code, passed.output) == (
         0,
@@ -221,21 +274,18 @@ def test_from_nothing_to_a_gate(tmp_path, monkeypatch):
     assert not document["passed"]
     names = {change["name"] for change in document["steps"][0]["changes"]}
     assert {"parameters", "flops", "peak_bytes"} <= names
-    told = runner.invoke(cli, ["check"]).output
-    assert "FAILED" in told
-    assert "If this is meant: epochcast check --update" in told
     updated = runner.invoke(cli, ["check", "--update"])
     assert updated.exit_code == 0
     assert "updated" in updated.output
     assert "If this is meant" not in updated.output
-    assert runner.invoke(cli, ["check"]).exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "has no entries; name a step to begin it with"),
-        (["train.py:workload"], "has no entry of train.py:workload; --update adds it"),
+        ([], "there is no epochcast-baseline.json in "),
+        (["train.py:workload"], "; --update adds it"),
+        (["--max-memory", "+1"], "say 1% or 100%, but got '+1'"),
         (["--batch-size", "3"], "name the workload whose batch size or knobs these are"),
         (["--max-memory", "-3%"], "a limit must be 0% or more"),
     ],
@@ -272,7 +322,9 @@ def test_the_fixture(pytester, monkeypatch):
     installed = {point.name for point in entry_points(group="pytest11")}
     plugin = () if "epochcast" in installed else ("-p", "epochcast.api.pytest_plugin")
     missing = pytester.runpytest_inprocess(*plugin)
-    missing.stdout.fnmatch_lines(["*has no entry of train.py:workload width=3*"])
+    missing.stdout.fnmatch_lines(["there is no epochcast-baseline.json in *; pytest --epoch*"])
+    missing.stdout.no_fnmatch_line("*Traceback*")
+    missing.stdout.no_fnmatch_line("*check.py:*")
     pytester.runpytest_inprocess(*plugin, "--epochcast-update").assert_outcomes(passed=1)
     pytester.runpytest_inprocess(*plugin).assert_outcomes(passed=1)
     now[0] = replace(known, counts=known.counts | {"flops": 150})

@@ -66,6 +66,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory: the storages alive and their history.
         operators: dispatched operators by phase, views excluded.
         flops: by phase and class of operator.
+        flops_by_module: of forward and backward, where modules are named.
         aligned_flops: by phase, as kernels work through them.
         bytes_moved: read and written by operators, by phase.
         uncounted: names of matrix-like operators without a formula.
@@ -79,6 +80,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.memory = Allocations(device_type)
         self.operators: Counter[Phase] = Counter()
         self.flops: Counter[tuple[Phase, str]] = Counter()
+        self.flops_by_module: Counter[str] = Counter()
         self.aligned_flops: Counter[Phase] = Counter()
         self.bytes_moved: Counter[Phase] = Counter()
         self.uncounted: Counter[str] = Counter()
@@ -110,6 +112,7 @@ class OperatorTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if flops is not None:
             phase = self.memory.phase
             self.flops[phase, class_of(func)] += flops
+            self.flops_by_module[self._module_of()] += 0 if phase == "update" else flops
             self.aligned_flops[phase] += round(flops * alignment(func, args))
         elif is_uncounted(func):
             self.uncounted[str(func)] += 1
@@ -274,9 +277,11 @@ class _TrackedStep:
         for (phase, kind), count in tracker.flops.items():
             flops[kind] += 0 if phase == "update" else count
         by_class = {kind: count // micro_steps for kind, count in sorted(flops.items())}
+        by_module = sorted(tracker.flops_by_module.items()) if timeline else []
         return Footprint(
             flops=sum(by_class.values()),
             flops_by_class=tuple(by_class.items()),
+            flops_by_module=tuple((name, count // micro_steps) for name, count in by_module),
             aligned_flops=(aligned["forward"] + aligned["backward"]) // micro_steps,
             bytes_moved=(moved["forward"] + moved["backward"]) // micro_steps,
             operators=(operators["forward"] + operators["backward"]) // micro_steps,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from rich.console import Console
 from rich.text import Text
@@ -21,7 +22,8 @@ NAMES = {
     "update_operators": "operators of the update",
     "step_seconds": "time of a step",
 }
-STYLES = {"worse": "red", "better": "green", "unclear": "yellow", "same": ""}
+_OF_FLOPS = ("{:,.0f}".format, "FLOPs")
+_OF_PEAK = (format_bytes, "At the peak of training")
 
 
 def print_checked(
@@ -37,15 +39,23 @@ def print_checked(
     """
     for step in checked:
         changes = step.changes
-        state = "passed" if step.passed else "updated" if updated else "FAILED"
+        state = "updated" if updated and changes else "passed" if step.passed else "FAILED"
         state = "new" if step.before is None else state
         what = "" if changes or step.before is None else ": as it was"
+        untimed = () if updated else step.untimed_before
         style = "bold red" if state == "FAILED" else "bold"
         console.print(Text(f"{step.asked.label}  {state}{what}", style=style), soft_wrap=True)
         if changes:
             console.print(_table(changes))
         _print_culprits(console, changes)
         _print_torch(console, step)
+        for timed in untimed:
+            say(
+                console,
+                f"Its {format_seconds(fmean(timed.step_seconds))} on {timed.label} are compared "
+                f"with nothing: {baseline} has no time of this device; "
+                "--update beside --max-time writes it.",
+            )
     if updated:
         return
     if not all(step.passed for step in checked):
@@ -91,12 +101,13 @@ def _relative(change: Change) -> str:
 def _print_culprits(console: Console, changes: Sequence[Change]) -> None:
     for change in changes:
         if change.culprits:
-            moved = (f"{name} {_signed_bytes(size)}" for name, size in change.culprits)
-            say(console, f"At the peak of training: {', '.join(moved)}.")
+            shown, where = _OF_FLOPS if change.name == "flops" else _OF_PEAK
+            moved = (f"{name} {_signed(size, shown)}" for name, size in change.culprits)
+            say(console, f"{where}: {', '.join(moved)}.")
 
 
-def _signed_bytes(size: int) -> str:
-    return ("+" if size > 0 else "") + format_bytes(size)
+def _signed(change: int, shown: Callable[[float], str]) -> str:
+    return ("+" if change > 0 else "") + shown(change)
 
 
 def _print_torch(console: Console, step: CheckedStep) -> None:
