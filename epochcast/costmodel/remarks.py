@@ -35,8 +35,8 @@ IMPORT_MORE = {  # instead of advice to probe, of imported runs, which nobody ca
 
 def cut_batch(asked: int, made: int) -> list[Warning_]:
     """That a loader makes one batch of all the samples there are."""
-    details = (("asked", f"{asked:,}"), ("made", f"{made:,}"))
-    return [Warning_(code="cut-batch", details=details)] if made < asked else []
+    cut = Warning_.of("cut-batch", asked=f"{asked:,}", made=f"{made:,}")
+    return [cut] if made < asked else []
 
 
 def left_open(
@@ -55,14 +55,14 @@ def left_open(
     taken = {"batch_size": typical.batch_size, **dict(typical.sizes)}
     names = [k for k, v in values.items() if len(v) > 1 and asked.get(k) is None]
     told = " ".join(f"{name}={taken[name]}" for name in names)
-    return [Warning_(code="left-open", details=(("taken", told),))] if told else []
+    return [Warning_.of("left-open", taken=told)] if told else []
 
 
 def endless_epoch(at: ConfigurationCost, asked: int | None) -> list[Warning_]:
     """That the length probed is rather that of a sampler without an end; ``asked`` overrides it."""
     if asked is not None or at.samples() < ENDLESS:
         return []
-    return [Warning_(code="endless-epoch", details=(("samples", f"{at.samples():,}"),))]
+    return [Warning_.of("endless-epoch", samples=f"{at.samples():,}")]
 
 
 def never_evaluates(parameters: Parameters, variant: Variant) -> list[Warning_]:
@@ -96,8 +96,7 @@ def _transfer_warnings(parameters: Parameters) -> list[Warning_]:
     measured = parameters.measured_on
     if measured is None:
         return []
-    details = (("measured", measured.name), ("device", parameters.device.name))
-    return [Warning_(code="transferred", details=details)]
+    return [Warning_.of("transferred", measured=measured.name, device=parameters.device.name)]
 
 
 def is_imported(parameters: Parameters) -> bool:
@@ -111,11 +110,12 @@ def _extrapolation_warnings(at: ConfigurationCost) -> list[Warning_]:
         far = "far-" if doublings > FAR_DOUBLINGS else ""
         ends = at.variant.micro_step.ends_from_zero(f.KNOB_PREFIX + name)
         if ends is None:
-            code, where = "extrapolation", [("factor", f"{2**doublings:.2g}")]
+            times = f"{2**doublings:.2g}"
+            found.append(Warning_.of(far + "extrapolation", name=name, factor=times))
         else:
-            code = "extrapolation-from-zero"
-            where = [(end, f"{value:g}") for end, value in zip(("low", "high"), ends, strict=True)]
-        found.append(Warning_(code=far + code, details=(("name", name), *where)))
+            low, high = (f"{value:g}" for value in ends)
+            code = far + "extrapolation-from-zero"
+            found.append(Warning_.of(code, name=name, low=low, high=high))
         found += _trend_warnings(at, name)
     return found
 
@@ -127,15 +127,12 @@ def _trend_warnings(at: ConfigurationCost, name: str) -> list[Warning_]:
         return []
     left = surface.left_of_lines(at.variables)
     if left < DOUBTFUL_LEFT and dict(surface.outside(at.variables)).get(axis):
-        details = (("name", name), ("left", format_percent(left, 0)))
-        return [Warning_(code="line-ends", details=details)]
+        return [Warning_.of("line-ends", name=name, left=format_percent(left, 0))]
     levels, sd = surface.trend(axis)
     if levels < LEVELS_OF_A_POWER:
-        details = (("name", name), ("count", str(levels)))
-        return [Warning_(code="few-levels", details=details)]
+        return [Warning_.of("few-levels", name=name, count=str(levels))]
     if sd > UNFORETOLD_SD:
-        details = (("name", name), ("sd", format_percent(sd, 0)))
-        return [Warning_(code="levels-unforetold", details=details)]
+        return [Warning_.of("levels-unforetold", name=name, sd=format_percent(sd, 0))]
     return []
 
 
@@ -144,15 +141,13 @@ def _world_warnings(at: ConfigurationCost) -> list[Warning_]:
     scaling, world = at.variant.scaling, world_of(at.config)
     if scaling is None or world == at.variant.world:
         return []
-    found = []
-    details = (("devices", world.label),)
     if scaling.is_unseen(world):
         code = "unprobed-nodes" if world.nodes > 1 else "unprobed-node"
-        found.append(Warning_(code=code, details=details))
-    elif world not in scaling.probed:
-        known = ", ".join(w.label for w in scaling.probed)
-        found.append(Warning_(code="unprobed-world", details=(*details, ("probed", known))))
-    return found
+        return [Warning_.of(code, devices=world.label)]
+    if world in scaling.probed:
+        return []
+    known = ", ".join(w.label for w in scaling.probed)
+    return [Warning_.of("unprobed-world", devices=world.label, probed=known)]
 
 
 def _core_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warning_]:
@@ -162,10 +157,9 @@ def _core_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warnin
         return []
     if world.devices <= max(w.devices for w in scaling.probed):
         return []
-    needed = world.devices * device.threads
-    numbers = {"ranks": world.devices, "threads": device.threads, "cores": needed}
-    details = tuple((name, str(number)) for name, number in numbers.items())
-    return [Warning_(code="cores-of-ranks", details=details)]
+    ranks, threads = world.devices, device.threads
+    cores = str(ranks * threads)
+    return [Warning_.of("cores-of-ranks", ranks=str(ranks), threads=str(threads), cores=cores)]
 
 
 def _borrowed_warnings(at: ConfigurationCost) -> list[Warning_]:
@@ -175,8 +169,8 @@ def _borrowed_warnings(at: ConfigurationCost) -> list[Warning_]:
         return []
     names = ", ".join(axis.removeprefix(f.KNOB_PREFIX) for axis in axes)
     there = " or ".join(words(sizes) for sizes in at.variant.lenders)
-    details = (("names", names), ("here", words(at.variant.categories)), ("there", there))
-    return [Warning_(code="borrowed", details=details)]
+    here = words(at.variant.categories)
+    return [Warning_.of("borrowed", names=names, here=here, there=there)]
 
 
 def words(sizes: Sizes) -> str:
@@ -189,14 +183,14 @@ def _sparse_data_warnings(variant: Variant) -> list[Warning_]:
     if variant.rounds == 1:
         found.append(Warning_(code="one-round"))
     elif (width := variant.run.quantile(1.0, 0.95) - 1.0) > TOLERATED:
-        told = (("rounds", str(variant.rounds)), ("width", format_half_width(width)))
-        found.append(Warning_(code="rounds-differ", details=told))
+        rounds = str(variant.rounds)
+        found.append(Warning_.of("rounds-differ", rounds=rounds, width=format_half_width(width)))
     if len(variant.configurations) < 3:
         count = str(len(variant.configurations))
-        found.append(Warning_(code="few-configurations", details=(("count", count),)))
+        found.append(Warning_.of("few-configurations", count=count))
     if variant.single_times:
-        runs = (("count", str(variant.single_times)), ("runs", str(variant.trials)))
-        found.append(Warning_(code="fitted-one-time", details=runs))
+        count, runs = str(variant.single_times), str(variant.trials)
+        found.append(Warning_.of("fitted-one-time", count=count, runs=runs))
     return found
 
 
@@ -207,7 +201,7 @@ def _memory_warnings(parameters: Parameters, at: ConfigurationCost) -> list[Warn
     if needed is None or needed.quantile(0.9) <= MEMORY_TIGHT * parameters.device.memory_bytes:
         return []
     share = format_percent(needed.quantile(0.9) / parameters.device.memory_bytes)
-    return [Warning_(code="memory-tight", details=(("share", share),))]
+    return [Warning_.of("memory-tight", share=share)]
 
 
 def _unknown_parts(parameters: Parameters, variant: Variant) -> list[Warning_]:
@@ -216,4 +210,4 @@ def _unknown_parts(parameters: Parameters, variant: Variant) -> list[Warning_]:
         return []
     parts = {"evaluation": variant.evaluation, "checkpoints": variant.save_seconds}
     names = ", ".join(["start-up", *(name for name, surface in parts.items() if surface is None)])
-    return [Warning_(code="not-measured", details=(("parts", names),))]
+    return [Warning_.of("not-measured", parts=names)]

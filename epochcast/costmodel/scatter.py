@@ -506,4 +506,4 @@ class Calibrations:
         if self.epoch.runs:
             texts[0] += f" (the interval {self.epoch.width_change(probed):.2f} times as wide)"
         runs = str(max(found.runs for _, found in named))
-        return [Warning_(code="calibrated", details=(("runs", runs), ("parts", ", ".join(texts))))]
+        return [Warning_.of("calibrated", runs=runs, parts=", ".join(texts))]

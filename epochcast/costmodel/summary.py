@@ -28,7 +28,7 @@ from epochcast.units import format_number_of, format_percent
 
 Value = Callable[[Measurement], float | None]
 
-NOISY = 0.1  # half the range over visits; on a quiet machine it is a tenth of that
+NOISY = 0.1  # half the range over trials; on a quiet machine it is a tenth of that
 BLOCKS = 9  # of a series: enough for a spread
 
 
@@ -361,18 +361,19 @@ def _summary(trials: Sequence[Measurement], slow: Tails) -> Summary:
 
 
 def noisy(summaries: Sequence[Summary]) -> tuple[Warning_, ...]:
-    """That visits of the same configuration differ much: of which most, and by how much."""
+    """That trials of the same configuration differ much: of which most, and by how much."""
     spread = [s for s in summaries if (s.step_spread or 0.0) > NOISY]
     if not spread:
         return ()
     most = max(spread, key=lambda s: s.step_spread or 0.0)
-    details = {
-        "config": most.config.label,
-        "spread": format_percent(most.step_spread or 0.0),
-        "count": f"{len(spread)} of {format_number_of(len(summaries), 'configuration')}",
-        "limit": format_percent(NOISY),
-    }
-    return (Warning_(code="noisy", details=tuple(details.items())),)
+    found = Warning_.of(
+        "noisy",
+        config=most.config.label,
+        spread=format_percent(most.step_spread or 0.0),
+        count=f"{len(spread)} of {format_number_of(len(summaries), 'configuration')}",
+        limit=format_percent(NOISY),
+    )
+    return (found,)
 
 
 def _run_bytes(trial: Measurement) -> int:

@@ -100,11 +100,6 @@ class Decision:
     error: str | None = None
 
 
-def notice(code: str, **details: str) -> Warning_:
-    """Something that people should know; its text is in report."""
-    return Warning_(code=code, details=tuple(details.items()))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """After which epochs something is planned, counted from 1 and in increasing order.
@@ -258,7 +253,7 @@ class Controller:
         if not (self.policy.partial_epochs and steps):
             return state, Decision(reason=StopReason.BUDGET)
         of = self.steps_of(state)
-        return state, Decision(notices=(notice("cut", steps=str(min(of, steps)), of=str(of)),))
+        return state, Decision(notices=(Warning_.of("cut", steps=str(min(of, steps)), of=str(of)),))
 
     def steps_of(self, state: RunState) -> int:
         """Calls of ``Guard.step`` that the present epoch, or the next one, has."""
@@ -285,7 +280,7 @@ class Controller:
         bound = max(level.quantile(1, SURE), self.plan.prices.evaluation.p95)
         if bound + self.reserve(state, moment) <= moment.left:
             return Decision(evaluate=True)
-        return Decision(notices=(notice("evaluation-skipped", epoch=str(epoch)),))
+        return Decision(notices=(Warning_.of("evaluation-skipped", epoch=str(epoch)),))
 
     def saves(self, state: RunState, moment: Moment, epoch: int) -> bool:
         """Whether a save is planned after an epoch.
@@ -346,12 +341,13 @@ class Controller:
         if end == state.end:
             return state, Decision()
         why = _why(end < state.end, jumped)
-        notices = [notice("replanned", old=str(state.end), new=str(end), why=why)]
+        notices = [Warning_.of("replanned", old=str(state.end), new=str(end), why=why)]
         if end < state.end:
             chosen = self.plan.chosen
             horizon = chosen.horizon_steps
             steps = min(end * chosen.steps_per_epoch, horizon)
-            notices.append(notice("schedule-shortened", steps=f"{steps:,}", horizon=f"{horizon:,}"))
+            shortened = {"steps": f"{steps:,}", "horizon": f"{horizon:,}"}
+            notices.append(Warning_.of("schedule-shortened", **shortened))
         return replace(state, end=end), Decision(notices=tuple(notices))
 
     def more(self, state: RunState, moment: Moment) -> Decision:
@@ -361,7 +357,7 @@ class Controller:
             return Decision()
         chance = partial(self.probability, state, moment)
         reachable = last_that_fits(state.done, wanted, chance, self.plan.budget.confidence)
-        offered = (notice("could-continue", epochs=str(reachable - state.done)),)
+        offered = (Warning_.of("could-continue", epochs=str(reachable - state.done)),)
         return Decision(notices=offered if reachable > state.done else ())
 
     def _last_that_fits(self, state: RunState, moment: Moment, fits: int) -> int:
@@ -389,7 +385,7 @@ class Controller:
         known = known or self.schedule.share(state.done + 1) < 1
         if known or self.epoch_share(step) == 1:
             return ()
-        return (notice("steps-differ", planned=str(self.planned_steps), seen=str(step)),)
+        return (Warning_.of("steps-differ", planned=str(self.planned_steps), seen=str(step)),)
 
     def _missing_report(self, state: RunState) -> tuple[RunState, Decision]:
         """Rules that are never shown a value stop nothing; said once, an error with other values.
@@ -402,10 +398,10 @@ class Controller:
             return state, Decision()
         state, epoch = replace(state, missed=True), str(state.done)
         if not values:
-            return state, Decision(notices=(notice("not-evaluated", epoch=epoch),))
+            return state, Decision(notices=(Warning_.of("not-evaluated", epoch=epoch),))
         error = f"the plan's stop rules watch {metric}, but only {', '.join(values)} was reported"
         return state, Decision(
-            notices=(notice("no-report", metric=metric, epoch=epoch),),
+            notices=(Warning_.of("no-report", metric=metric, epoch=epoch),),
             error=None if state.metrics.checks else error,
         )
 
@@ -469,7 +465,7 @@ def planned_steps(plan: Plan, per_update: bool) -> int:
 
 def _drift(before: RunState, after: RunState) -> Warning_:
     was, now = before.forecast.epoch.ratio, after.forecast.epoch.ratio
-    return notice("drift", ratio_before=f"{was:.2f}", ratio_after=f"{now:.2f}")
+    return Warning_.of("drift", ratio_before=f"{was:.2f}", ratio_after=f"{now:.2f}")
 
 
 def _why(shorter: bool, jumped: bool) -> str:

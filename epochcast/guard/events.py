@@ -7,7 +7,7 @@ from typing import Protocol
 
 from epochcast.errors import StoreError
 from epochcast.guard.checkpoints import CheckpointStore
-from epochcast.guard.controller import Controller, Moment, notice
+from epochcast.guard.controller import Controller, Moment
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.guard.limits import Account
 from epochcast.guard.run_state import RunState
@@ -25,6 +25,7 @@ from epochcast.records import (
     RunOutcome,
     RunStarted,
     StopReason,
+    Warning_,
 )
 
 TIMED: tuple[LimitName, ...] = ("deadline", "money", "energy")
@@ -66,7 +67,7 @@ class EventBus:
                 watcher.see(event)
             except (OSError, StoreError) as error:  # a full disk must not end a training run
                 self._watchers.remove(watcher)
-                failed = notice("watcher-failed", error=str(error))
+                failed = Warning_.of("watcher-failed", error=str(error))
                 self.send(Notice(wall_time=event.wall_time, position=event.position, notice=failed))
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from shutil import disk_usage
 from epochcast.errors import StoreError, UsageError
 from epochcast.guard import events
 from epochcast.guard.checkpoints import CONTENT, CheckpointStore, Write
-from epochcast.guard.controller import Controller, Moment, Policy, notice
+from epochcast.guard.controller import Controller, Moment, Policy
 from epochcast.guard.events import EventBus, Watcher
 from epochcast.guard.limits import Account, Allocation, Clock, SystemClock
 from epochcast.guard.ranks import Signals, agree, agree_flag
@@ -177,11 +177,11 @@ class Guard:
         found, spent = self._resumed, format_seconds(self.account.spent_before)
         if found.number:
             epoch, step = str(self.state.done), str(self.resumed_step)
-            yield notice("resumed", epoch=epoch, step=step, spent=spent)
+            yield Warning_.of("resumed", epoch=epoch, step=step, spent=spent)
         if found.another_plan:
-            yield notice("other-plan")
+            yield Warning_.of("other-plan")
         if self.plan.prices.save.p50 <= 0 and not found.number:
-            yield notice("save-time-unknown")
+            yield Warning_.of("save-time-unknown")
         yield from found.damage
 
     def _look_for_room(self) -> None:
@@ -520,7 +520,7 @@ class Guard:
 
     def note(self, code: str, **details: str) -> None:
         """Something that people should see; its text is in report."""
-        self._tell((notice(code, **details),))
+        self._tell((Warning_.of(code, **details),))
 
     def _tell(self, notices: Iterable[Warning_]) -> None:
         for warning in notices:

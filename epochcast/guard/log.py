@@ -241,8 +241,7 @@ class LogReader:
             yield event
 
     def _unknown(self, kind: str) -> Notice:
-        details = (("kind", kind), ("line", str(self._lines)))
-        notice = Warning_(code="unknown-event", details=details)
+        notice = Warning_.of("unknown-event", kind=kind, line=str(self._lines))
         return Notice(wall_time=self._last[0], position=self._last[1], notice=notice)
 
 

@@ -24,7 +24,6 @@ from uuid import uuid4
 
 from epochcast.errors import UsageError
 from epochcast.guard.checkpoints import CheckpointStore, Damaged, number_of, read_record
-from epochcast.guard.controller import notice
 from epochcast.guard.forecast import Forecast
 from epochcast.guard.run_state import CheckpointState, Ledger
 from epochcast.records import Plan, Position, Warning_, to_json
@@ -78,14 +77,14 @@ def resume(folder: Path, checkpoints: CheckpointStore, plan: Plan, began: float)
         left.unlink(missing_ok=True)
     newest = checkpoints.last()
     damage = [
-        notice("damaged-checkpoint", name=name, error=error)
+        Warning_.of("damaged-checkpoint", name=name, error=error)
         for name, error in checkpoints.damaged.items()
     ]
     try:
         ledger = read_ledger(folder)
     except Damaged as error:
         ledger = None
-        damage.append(notice("damaged-ledger", error=str(error)))
+        damage.append(Warning_.of("damaged-ledger", error=str(error)))
     state = newest[1] if newest else CheckpointState(position=Position())
     ledger = ledger or state.ledger
     if ledger is not None and ledger.workload != plan.workload:
@@ -95,7 +94,7 @@ def resume(folder: Path, checkpoints: CheckpointStore, plan: Plan, began: float)
         )
     found = number_of(newest[0]) if newest else 0
     if ledger is not None and found < ledger.saves and not damage:
-        damage.append(notice("vanished-checkpoint", number=str(ledger.saves)))
+        damage.append(Warning_.of("vanished-checkpoint", number=str(ledger.saves)))
     begun = _new_ledger(plan, began)
     return Resumed(
         ledger=begun if ledger is None else _next_ledger(ledger, begun, lived_on(folder, began)),

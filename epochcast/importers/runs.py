@@ -226,7 +226,7 @@ def _has_failed(cell: object) -> bool:
 def _not_ended(rows: Sequence[Row], ended: Sequence[Row]) -> list[Warning_]:
     kept = {id(row) for row in ended}
     others = [row.location for row in rows if id(row) not in kept]
-    return [_note("failed-rows", count=str(len(others)), first=others[0])] if others else []
+    return [Warning_.of("failed-rows", count=str(len(others)), first=others[0])] if others else []
 
 
 def _steps_of_jobs(table: Table) -> set[int]:
@@ -278,30 +278,26 @@ def _first_value(column: Column, table: Table) -> ReadColumn:
 def _left_out(table: Table, rows: Sequence[Row]) -> list[Warning_]:
     kept = {id(row) for row in rows}
     others = [row.location for row in table.rows if id(row) not in kept]
-    return [_note("other-rows", count=str(len(others)), first=others[0])] if others else []
+    return [Warning_.of("other-rows", count=str(len(others)), first=others[0])] if others else []
 
 
 def _notes(found: Sequence[Measurement], columns: Sequence[Column]) -> tuple[Warning_, ...]:
     notes = []
     if single := sum(bool(m.message) for m in found):
-        notes.append(_note("one-time", count=str(single), runs=str(len(found))))
+        notes.append(Warning_.of("one-time", count=str(single), runs=str(len(found))))
     batch = next((c.name for c in columns if c.role == "batch_size"), None)
     if batch and any(m.config.world_size > 1 for m in found) and not is_of_micro_batch(batch):
         advice = as_typed("--map", "global_batch", batch)
-        notes.append(_note("batch-of-one-device", column=batch, advice=advice))
+        notes.append(Warning_.of("batch-of-one-device", column=batch, advice=advice))
     step = next((c for c in columns if c.role == "step_seconds"), None)
     if step and any(m.config.accumulation > 1 for m in found) and not is_of_micro_batch(step.name):
         advice = as_typed("--map", "update_seconds", step.name)
-        notes.append(_note("step-of-micro-batch", column=step.name, advice=advice))
+        notes.append(Warning_.of("step-of-micro-batch", column=step.name, advice=advice))
     knobs = sorted({name for m in found for name, _ in m.config.sizes})
     sizes = {(m.workload, m.config.sizes) for m in found}
     if len(sizes) > len({m.workload for m in found}) and all(m.footprint is None for m in found):
-        notes.append(_note("no-counts", knobs=", ".join(knobs)))
+        notes.append(Warning_.of("no-counts", knobs=", ".join(knobs)))
     return tuple(notes)
-
-
-def _note(code: str, **details: str) -> Warning_:
-    return Warning_(code=code, details=tuple(details.items()))
 
 
 # Entries to runs, and runs to measurements
@@ -356,7 +352,7 @@ def _with_epochs(runs: Sequence[Run]) -> tuple[list[Run], tuple[Warning_, ...]]:
     entry = example[0]
     shown = ", ".join(f"{s:.4g}" for s in (entry.epoch_seconds or entry.step_seconds)[:3])
     code = "since-start" if entry.epoch_seconds else "since-start-steps"
-    return found, (_note(code, column=entry.timed.name, epochs=shown),)
+    return found, (Warning_.of(code, column=entry.timed.name, epochs=shown),)
 
 
 def _require_no_run_in_pieces(runs: Sequence[Run]) -> None:

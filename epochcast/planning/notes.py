@@ -36,44 +36,44 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
     if chosen.config.world_size != probed and job.variant.scaling is None:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
         if request.bandwidth is None:
-            found.append(_note("assumed-devices", **details))
+            found.append(Warning_.of("assumed-devices", **details))
         else:
-            found.append(_note("assumed-ring", **details))
+            found.append(Warning_.of("assumed-ring", **details))
     if request.folds > 1:
-        found.append(_note("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
+        found.append(Warning_.of("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
     elif request.samples not in (None, chosen.cost.samples()):
         details = {"samples": f"{job.samples:,}", "probed": f"{chosen.cost.samples():,}"}
-        found.append(_note("other-samples", **details))
+        found.append(Warning_.of("other-samples", **details))
     changed = chosen.global_batch != chosen.reference
     if changed and request.optimizer is None:
         details = {"batch": f"{chosen.global_batch:,}", "reference": f"{chosen.reference:,}"}
-        found.append(_note("no-optimizer", **details))
+        found.append(Warning_.of("no-optimizer", **details))
     several = request.unit == "epoch" and (changed or len(request.batch_sizes) > 1)
     if several and request.noise_scale is None:
-        found.append(_note("equal-epochs"))
+        found.append(Warning_.of("equal-epochs"))
     for curve in request.curves:
         if curve.non_finite_epoch is not None:
             within = curve.non_finite_epoch < curve.epochs[-1]
             code = "curve-not-finite-within" if within else "curve-not-finite"
             at = f"{request.unit} {curve.non_finite_epoch:g}"
-            found.append(_note(code, metric=request.metric, at=at))
+            found.append(Warning_.of(code, metric=request.metric, at=at))
     found += _left_out_notes(request) + _beyond_notes(request, chosen.epochs)
     watches = request.rules or request.curves
     if request.mode is None and request.better == "max" and watches:
-        found.append(_note("larger-is-better", metric=request.metric))
-    found += [_note("unknown-use", limit=name) for name in _unknown_uses(chosen)]
+        found.append(Warning_.of("larger-is-better", metric=request.metric))
+    found += [Warning_.of("unknown-use", limit=name) for name in _unknown_uses(chosen)]
     found += _disk_notes(chosen) + failure_notes(chosen) + _segment_notes(chosen)
     if chosen.budget.carbon_per_kwh is not None and not chosen.budget.watts:
-        found.append(_note("carbon-without-watts"))
+        found.append(Warning_.of("carbon-without-watts"))
     if request.powers and at_power(chosen.budget, chosen.config, request.powers) is chosen.budget:
-        found.append(_note("power-of-others"))
+        found.append(Warning_.of("power-of-others"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
-        found.append(_note("no-checks"))
+        found.append(Warning_.of("no-checks"))
     found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
     if request.epochs_limit is None and chosen.epochs >= chosen.searched:
-        found.append(_note("search-cap", epochs=f"{chosen.epochs:,}", unit=request.unit))
+        found.append(Warning_.of("search-cap", epochs=f"{chosen.epochs:,}", unit=request.unit))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
-        found.append(_note("futility-not-replayed"))
+        found.append(Warning_.of("futility-not-replayed"))
     return tuple(found)
 
 
@@ -82,7 +82,7 @@ def _left_out_notes(request: PlanRequest) -> list[Warning_]:
     lacking = sum(not curve.training for curve in request.curves)
     if not (lacking and looks_at_training(request.rules)):
         return []
-    return [_note("curves-without-training", count=str(lacking), of=str(len(request.curves)))]
+    return [Warning_.of("curves-without-training", count=str(lacking), of=str(len(request.curves)))]
 
 
 def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
@@ -94,12 +94,13 @@ def _beyond_notes(request: PlanRequest, last: int) -> list[Warning_]:
     ends = [c.epochs[-1] for c in request.curves if c.epochs[-1] > last]
     unit = request.unit
     found = [
-        _note("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}", unit=unit) for end in ends
+        Warning_.of("curve-beyond-plan", end=f"{end:g}", last=f"{last:,}", unit=unit)
+        for end in ends
     ]
     checks = max(sum(epoch <= last for epoch in c.epochs) for c in request.curves)
     if checks < FEWEST_CHECKS:
         details = {"last": f"{last:,}", "needed": str(FEWEST_CHECKS), "unit": unit}
-        found.append(_note("few-checks-in-plan", **details))
+        found.append(Warning_.of("few-checks-in-plan", **details))
     return found
 
 
@@ -114,7 +115,7 @@ def _disk_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     if saves > chosen.spare_saves:
         advice += f", or keep fewer: --keep {saves - chosen.spare_saves}"
     count = "1 checkpoint" if saves == 1 else f"{saves:,} checkpoints"
-    return [_note("disk-spreads-saves", count=count, advice=advice)]
+    return [Warning_.of("disk-spreads-saves", count=count, advice=advice)]
 
 
 def _segment_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
@@ -127,14 +128,15 @@ def _segment_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     if not firsts or min(firsts) < MANY_SEGMENTS * steps:
         return []
     details = {"steps": f"{steps:,}", "seconds": format_seconds(steps * chosen.unit_seconds)}
-    return [_note("short-segments", **details)]
+    return [Warning_.of("short-segments", **details)]
 
 
 def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
     if allowed <= usable:
         return []
     sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
-    return [_note("memory-above-device", **{name: format_bytes(x) for name, x in sizes.items()})]
+    told = {name: format_bytes(size) for name, size in sizes.items()}
+    return [Warning_.of("memory-above-device", **told)]
 
 
 def _unknown_uses(chosen: EvaluatedCandidate) -> list[str]:
@@ -146,8 +148,3 @@ def _unknown_uses(chosen: EvaluatedCandidate) -> list[str]:
         "memory": budget.memory is not None and prices.device_bytes is None,
     }
     return [name for name, is_unknown in unknown.items() if is_unknown]
-
-
-def _note(code: str, **details: str) -> Warning_:
-    """A code with its details."""
-    return Warning_(code=code, details=tuple(details.items()))

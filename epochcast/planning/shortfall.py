@@ -214,4 +214,4 @@ def failure_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
         "restart": format_seconds(chosen.restart_seconds),
         "attempts": f"{attempts:,.0f}",
     }
-    return [Warning_(code="rarely-saved", details=tuple(details.items()))]
+    return [Warning_.of("rarely-saved", **details)]

@@ -120,7 +120,7 @@ class Seen:
             yield from self._idle_step(steps) if own else self._idle_optimizer()
         losses = [float(loss) for loss in self.losses]
         if not all(map(math.isfinite, losses)):
-            yield _note("loss-not-finite", when="in the first steps")
+            yield Warning_.of("loss-not-finite", when="in the first steps")
 
     def _idle_optimizer(self) -> Iterator[Warning_]:
         """No parameter of the optimizer got a gradient."""
@@ -147,9 +147,9 @@ class Seen:
                 "had a gradient; build it over the parameters of the model that is trained"
             )
         if self.gradients:
-            yield _note("never-updated", steps=str(steps))
+            yield Warning_.of("never-updated", steps=str(steps))
         else:
-            yield _note("nothing-trained", steps=str(steps))
+            yield Warning_.of("nothing-trained", steps=str(steps))
 
 
 @contextmanager
@@ -244,7 +244,7 @@ class Losses:
             loop.zero_grad()  # of an accumulation that is not finished
         found = what_became([*map(float, self.first)], [*map(float, last)])
         if not found and not are_finite(parameters_of(loop)):
-            found = (_note("loss-not-finite", when="after the timed steps"),)
+            found = (Warning_.of("loss-not-finite", when="after the timed steps"),)
         if loop.workload.train_step is None:
             return found  # its own losses, such as a critic's, may grow as they please
         return tuple(w for w in found if w.code != "loss-explodes")
@@ -255,12 +255,12 @@ def what_became(first: Sequence[float], last: Sequence[float]) -> tuple[Warning_
     if not all(map(math.isfinite, (*first, *last))):
         at_once = not all(map(math.isfinite, first))
         when = "in the first steps" if at_once else "after the timed steps"
-        return (_note("loss-not-finite", when=when),)
+        return (Warning_.of("loss-not-finite", when=when),)
     if not first or not last:
         return ()
     start, end = median(first), median(last)
     if start > 0 and end > EXPLODED * start:
-        return (_note("loss-explodes", first=f"{start:.3g}", last=f"{end:.3g}"),)
+        return (Warning_.of("loss-explodes", first=f"{start:.3g}", last=f"{end:.3g}"),)
     return ()
 
 
@@ -293,14 +293,10 @@ def whole_batches(loop: TrainingLoop) -> tuple[Warning_, ...]:
     seen = rows.pop()
     if seen <= asked or seen % asked:
         return ()
-    return (_note("whole-batches", asked=f"{asked:,}", seen=f"{seen:,}"),)
+    return (Warning_.of("whole-batches", asked=f"{asked:,}", seen=f"{seen:,}"),)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no number of any of them is infinite or none."""
     dense = (t for t in tensors if t.is_floating_point() and t.layout == torch.strided)
     return all(bool(torch.isfinite(t).all()) for t in dense)
-
-
-def _note(code: str, **details: str) -> Warning_:
-    return Warning_(code=code, details=tuple(details.items()))

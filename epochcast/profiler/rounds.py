@@ -222,7 +222,7 @@ class Rounds(ABC, Generic[_Spec]):
 
     def note(self, code: str, **details: str) -> None:
         """Warn of something that the sweep survives."""
-        self.observer.warn(Warning_(code=code, details=tuple(details.items())))
+        self.observer.warn(Warning_.of(code, **details))
 
     @property
     def out_of_time(self) -> bool:
@@ -265,8 +265,7 @@ class Rounds(ABC, Generic[_Spec]):
         self.store.add(measurement)
         self.observer.finished(measurement)
         if measurement.status == "ok" and measurement.message:
-            details = (("why", measurement.message),)
-            self.warn_once(Warning_(code="no-save", details=details))
+            self.warn_once(Warning_.of("no-save", why=measurement.message))
         for warning in measurement.warnings:
             self.warn_once(warning)
         return measurement

@@ -318,7 +318,7 @@ def _of_ranks(loop: TrainingLoop) -> tuple[Warning_, ...]:
     cores, threads = devices.count_devices(loop.device), torch.get_num_threads()
     if loop.device.type == "cpu" and ranks.size * threads > cores:
         details = {"ranks": str(ranks.size), "threads": str(threads), "cores": str(cores)}
-        found.append(Warning_(code="few-cores", details=tuple(details.items())))
+        found.append(Warning_.of("few-cores", **details))
     if loop.config.sharding == "ddp" and ranks.size > 1 and not are_alike(loop):
         found.append(Warning_(code="ranks-differ"))
     return tuple(found)

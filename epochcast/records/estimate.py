@@ -57,6 +57,11 @@ class Warning_:
     code: str
     details: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def of(cls, code: str, **details: str) -> Warning_:
+        """The same, its details by name."""
+        return cls(code=code, details=tuple(details.items()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:

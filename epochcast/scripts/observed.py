@@ -500,32 +500,28 @@ class _Observation:
         """What was not seen, and what is therefore taken to be so."""
         found = []
         if self.batches_an_epoch is None:
-            found.append(_note("no-epoch-seen"))
+            found.append(Warning_.of("no-epoch-seen"))
         elif self.loader is None:
-            found.append(_note("epoch-as-said", steps=f"{self.batches_an_epoch:,}"))
+            found.append(Warning_.of("epoch-as-said", steps=f"{self.batches_an_epoch:,}"))
         if self.timeline.by_backward:
-            found.append(_note("no-optimizer-seen"))
+            found.append(Warning_.of("no-optimizer-seen"))
         if self.loader is not None and len(self.passes) == 1:
-            found.append(_note("one-pass-seen"))
+            found.append(Warning_.of("one-pass-seen"))
         if not self.evaluations.occasions:
-            found.append(_note("no-evaluation-seen", steps=f"{self._steps_seen:,}"))
+            found.append(Warning_.of("no-evaluation-seen", steps=f"{self._steps_seen:,}"))
         if not self.timeline.saves:
-            found.append(_note("no-save-seen", steps=f"{self._steps_seen:,}"))
+            found.append(Warning_.of("no-save-seen", steps=f"{self._steps_seen:,}"))
         filled = self.trial.template.filled({EPOCHS: "1", **self.trial.values})
         said = processes_said(filled.arguments)
         if said is not None and said > self.world_size:
-            found.append(_note("fewer-processes", said=str(said), seen=str(self.world_size)))
+            found.append(Warning_.of("fewer-processes", said=str(said), seen=str(self.world_size)))
         loader = self.loader
         if loader and loader.batch_size and loader.batch_size != self.batch_size:
             found.append(
-                _note("other-batch", loader=str(loader.batch_size), said=str(self.batch_size))
+                Warning_.of("other-batch", loader=str(loader.batch_size), said=str(self.batch_size))
             )
         return found
 
     @cached_property
     def _steps_seen(self) -> int:
         return self.passes[-1].boundaries[-1].index
-
-
-def _note(code: str, **details: str) -> Warning_:
-    return Warning_(code=code, details=tuple(details.items()))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 
-from epochcast.guard.controller import Schedule, notice
+from epochcast.guard.controller import Schedule
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.guard.limits import Account, Allocation
 from epochcast.guard.run_state import Samples
@@ -222,18 +222,18 @@ class Watch:
         plan, found = self.watched.plan, []
         said = processes_said(self.watched.arguments)
         if said is not None and said > seen.world_size:
-            found.append(notice("fewer-processes", said=str(said), seen=str(seen.world_size)))
+            found.append(Warning_.of("fewer-processes", said=str(said), seen=str(seen.world_size)))
         if plan is None:
             if self.epochs is not None and not (self.watched.epochs or epochs_declared(tracker)):
-                found.append(notice("epochs-by-options", epochs=str(self.epochs)))
+                found.append(Warning_.of("epochs-by-options", epochs=str(self.epochs)))
             return found
         planned = plan.chosen.config
         if tracker.loader is not None and seen.batch_size != planned.batch_size:
             batches = {"planned": str(planned.batch_size), "seen": str(seen.batch_size)}
-            found.append(notice("batch-differs", **batches))
+            found.append(Warning_.of("batch-differs", **batches))
         if plan.workload != self.watched.workload:
             names = {"planned": plan.workload, "seen": self.watched.workload}
-            found.append(notice("script-differs", **names))
+            found.append(Warning_.of("script-differs", **names))
         return found
 
     def _epoch(self, epoch: EpochSeen, now: float) -> list[RunEvent]:
@@ -294,14 +294,14 @@ class Watch:
         after = self.forecast.epoch
         if after.jumped and before.seen:
             ratios = {"ratio_before": f"{before.ratio:.2f}", "ratio_after": f"{after.ratio:.2f}"}
-            told.append(notice("drift", **ratios))
+            told.append(Warning_.of("drift", **ratios))
         return self._notices(told, epoch.ended)
 
     def _steps_differ(self, epoch: EpochSeen) -> list[Warning_]:
         planned = self.plan.chosen.steps_per_epoch
         if self.watched.plan is None or epoch.steps in self._planned_counts():
             return []
-        return [notice("steps-differ", planned=str(planned), seen=str(epoch.steps))]
+        return [Warning_.of("steps-differ", planned=str(planned), seen=str(epoch.steps))]
 
     def _planned_counts(self) -> tuple[int, ...]:
         """Of optimizer steps, or of batches, where each has a step."""
@@ -383,7 +383,9 @@ class Watch:
         if outlook is None:
             needs = ", --steps-per-epoch" if tracker.batches_an_epoch is None else ""
             seconds = format_seconds(tracker.pace.level.median)
-            return notice("time-left-unknown", steps=steps, seconds=seconds, steps_per_epoch=needs)
+            return Warning_.of(
+                "time-left-unknown", steps=steps, seconds=seconds, steps_per_epoch=needs
+            )
         forecast, work = outlook
         left = forecast.quantiles(work)
         unseen = not (work.evaluations or work.saves or tracker.done)
@@ -391,7 +393,9 @@ class Watch:
             "; evaluations and saves, of which none was seen yet, come on top" if unseen else ""
         )
         span = format_span(left.p10, left.p90)
-        return notice("time-left", steps=steps, span=span, epochs=str(self.epochs), beside=beside)
+        return Warning_.of(
+            "time-left", steps=steps, span=span, epochs=str(self.epochs), beside=beside
+        )
 
     # -- the deadline -----------------------------------------------------------------------------
 
@@ -426,9 +430,9 @@ class Watch:
         details = {"left": left, "limit": self._limit()}
         if not way:  # yet: it is tried again
             self._unaskable = True
-            return self._notices([notice("cannot-be-asked", **details)], now)
+            return self._notices([Warning_.of("cannot-be-asked", **details)], now)
         self.asked = now
-        return self._notices([notice("asked-to-leave", way=way, **details)], now)
+        return self._notices([Warning_.of("asked-to-leave", way=way, **details)], now)
 
     def _limit(self) -> str:
         """The one that binds, in words."""
@@ -445,7 +449,7 @@ class Watch:
             return []
         self._told_of_end = True
         code = "limit-ends" if ends else "limit-passed"
-        return self._notices([notice(code, limit=self._limit())], now)
+        return self._notices([Warning_.of(code, limit=self._limit())], now)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -463,7 +467,7 @@ class Watch:
             tracker.finish()
             told += self.look(now)
         if signalled:
-            told += self._notices([notice("signal-passed-on", name=signalled)], now)
+            told += self._notices([Warning_.of("signal-passed-on", name=signalled)], now)
         if tracker is None:
             return told
         saved = tracker.saved

@@ -243,7 +243,8 @@ def _choices(
     """
     newest = chosen.newest
     if workloads:
-        yield _note("chose-workload", workload=newest.workload, others=", ".join(sorted(workloads)))
+        other = ", ".join(sorted(workloads))
+        yield Warning_.of("chose-workload", workload=newest.workload, others=other)
     others = [
         f"{s.newest.device.id} ({s.newest.device.unlike(newest.device)}; {_trials(s.trials)})"
         for s in found
@@ -251,14 +252,14 @@ def _choices(
     ]
     if others:
         device = f"{newest.device.label}, {_trials(chosen.trials)}"
-        yield _note("chose-device", device=device, others=", ".join(others))
+        yield Warning_.of("chose-device", device=device, others=", ".join(others))
     releases = sorted({m.device.torch for m in chosen.measurements})
     if len(releases) > 1:
-        yield _note("pooled-torch", releases=" and ".join(releases))
+        yield Warning_.of("pooled-torch", releases=" and ".join(releases))
     script = newest.script
     present = source_of_files(script.files) if script else source_of(newest.target)
     if newest.source and present and present != newest.source:
-        yield _note("code-changed", workload=newest.workload)
+        yield Warning_.of("code-changed", workload=newest.workload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,10 +300,6 @@ def probed_devices(measurements: Iterable[Measurement]) -> tuple[ProbedDevice, .
 
 def _trials(count: int) -> str:
     return f"{count:,} trial{'' if count == 1 else 's'}"
-
-
-def _note(code: str, **details: str) -> Warning_:
-    return Warning_(code=code, details=tuple(details.items()))
 
 
 def _nothing_stored(store: Store, workload: str | None) -> EpochcastError:
@@ -402,7 +399,7 @@ def _fitted_on(
     model = model_on(selection.measurements, counts, (here, there), seen)
     notes = tuple(w for w in selection.warnings if w.code != "chose-device")
     if newest.config.world_size > 1:
-        notes += (_note("of-one-device", device=there.device.name),)
+        notes += (Warning_.of("of-one-device", device=there.device.name),)
     return model, notes
 
 
@@ -462,7 +459,7 @@ def gradient_noise(
             + _probe_again(newest, " --noise-scale")
         )
     synthetic = found[-1].data == "synthetic"
-    notes = (_note("noise-of-synthetic-data"),) if synthetic else ()
+    notes = (Warning_.of("noise-of-synthetic-data"),) if synthetic else ()
     return found[-1].gradient_noise, notes
 
 
