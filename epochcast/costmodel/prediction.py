@@ -46,6 +46,7 @@ from epochcast.records import (
     RunConfig,
     Term,
 )
+from epochcast.records.estimate import LEVELS
 
 ZERO = Quantiles.exactly(0.0)
 EPSILON = 1e-9  # 2.1 / 0.7 is a little more than 3 in floating point
@@ -274,8 +275,7 @@ def _parts(prices: Prices, epochs: float) -> RunParts:
 
 def _levels(amount: Amount) -> Array:
     """P05, P10, P50, P90 and P95, (5,)."""
-    found = amount.quantiles()
-    return np.array([found.p05, found.p10, found.p50, found.p90, found.p95])
+    return np.array(amount.quantiles().values)
 
 
 def _quantiles_of(amount: Amount | None) -> Quantiles | None:
@@ -284,8 +284,7 @@ def _quantiles_of(amount: Amount | None) -> Quantiles | None:
 
 def _quantiles(levels: Seconds) -> Quantiles:
     """The reverse of ``_levels``."""
-    p05, p10, p50, p90, p95 = np.broadcast_to(levels, 5).tolist()
-    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+    return Quantiles.of(np.broadcast_to(levels, len(LEVELS)).tolist())
 
 
 def _occasions(epochs: float, every: float | None) -> int:

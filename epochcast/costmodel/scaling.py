@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from epochcast.costmodel.features import Array
 from epochcast.errors import FitError
 from epochcast.records import Quantiles
+from epochcast.records.estimate import LEVELS
 
 # Priors, mean and standard deviation, of the logs (γ and the shares w, κ: of the logit). Two public
 # tables were looked at, Gavel's and Pollux's; see docs/scaling.md.
@@ -215,8 +216,7 @@ class Scaling:
 
 def quantiles_of(draws: Array) -> Quantiles:
     """The five levels of ``Quantiles``."""
-    p05, p10, p50, p90, p95 = np.quantile(draws, (0.05, 0.1, 0.5, 0.9, 0.95)).tolist()
-    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+    return Quantiles.of(np.quantile(draws, LEVELS).tolist())
 
 
 def computes_of(observed: Sequence[Observed]) -> dict[str, Compute]:

@@ -40,6 +40,7 @@ from math import acos, copysign, cos, exp, expm1, fsum, hypot, inf, log, pi, sqr
 from statistics import NormalDist, fmean, variance
 
 from epochcast.records import DeviceKind, Quantiles, Warning_
+from epochcast.records.estimate import LEVELS
 
 LEAST_RUN_SD = 0.003  # runs of the quietest device differ by so much, equal as rounded logs may be
 SHARED_DOF = 1.0  # a prior worth one more round
@@ -87,8 +88,7 @@ class Scatter:
 
     def quantiles(self, median: float) -> Quantiles:
         """The usual quantiles of a quantity with this scatter around a median."""
-        p05, p10, p90, p95 = (self.quantile(median, p) for p in (0.05, 0.10, 0.90, 0.95))
-        return Quantiles(p05=p05, p10=p10, p50=median, p90=p90, p95=p95)
+        return Quantiles.of(self.quantile(median, p) for p in LEVELS)
 
 
 NOTHING = Scatter(sd=0.0)

@@ -12,9 +12,10 @@ from math import exp, log
 from statistics import NormalDist
 
 from epochcast.records import Estimate, Plan, Quantiles, Warning_
+from epochcast.records.estimate import LEVELS
 
 PARTS = 400  # equally likely ones, of each quantity: a probability is then known within 0.3 %
-_SCORES = tuple(NormalDist().inv_cdf(level) for level in (0.05, 0.1, 0.5, 0.9, 0.95))
+_SCORES = tuple(NormalDist().inv_cdf(level) for level in LEVELS)
 _PARTS = tuple(NormalDist().inv_cdf((part + 0.5) / PARTS) for part in range(PARTS))
 
 
@@ -113,7 +114,7 @@ def _values(q: Quantiles) -> list[float]:
     """In the middle of each part, in order."""
     if q.p05 <= 0:
         return [q.p50] * PARTS
-    logs = [log(x) for x in (q.p05, q.p10, q.p50, q.p90, q.p95)]
+    logs = [log(x) for x in q.values]
     found = []
     for z in _PARTS:
         i = min(max(bisect_right(_SCORES, z) - 1, 0), len(logs) - 2)

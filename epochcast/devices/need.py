@@ -49,6 +49,7 @@ from epochcast.records import (
     StepMark,
     Unseen,
 )
+from epochcast.records.estimate import LEVELS
 from epochcast.units import format_bytes
 
 VARIATIONS = 16  # replays, with unknown bytes at as many levels
@@ -240,13 +241,7 @@ def _scattered(values: Sequence[float], sd: float, points: int = NORMAL_LEVELS) 
 
 def _quantiles(values: Sequence[float]) -> Quantiles:
     ordered = sorted(values)
-    return Quantiles(
-        p05=quantile(ordered, 0.05),
-        p10=quantile(ordered, 0.10),
-        p50=quantile(ordered, 0.50),
-        p90=quantile(ordered, 0.90),
-        p95=quantile(ordered, 0.95),
-    )
+    return Quantiles.of(quantile(ordered, level) for level in LEVELS)
 
 
 def _unseen(sequence: DeviceSequence) -> tuple[Unseen, ...]:

@@ -45,6 +45,7 @@ from typing import Literal, NamedTuple
 
 from epochcast.costmodel.scatter import LOG_REACH
 from epochcast.records import Quantiles, UnitPrices
+from epochcast.records.estimate import LEVELS
 from epochcast.records.plan import LEAST_FACTOR, LONGEST
 from epochcast.records.validation import require, require_within
 
@@ -425,8 +426,7 @@ class Forecast:
 
     def quantiles(self, work: Work) -> Quantiles:
         """Of the work, in seconds."""
-        p05, p10, p50, p90, p95 = (self.seconds(work, p) for p in (0.05, 0.1, 0.5, 0.9, 0.95))
-        return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+        return Quantiles.of(self.seconds(work, p) for p in LEVELS)
 
     def probability(self, work: Work, left: float) -> float:
         """That the work takes no more than ``left`` seconds."""

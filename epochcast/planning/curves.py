@@ -42,6 +42,7 @@ from epochcast.costmodel.features import Array
 from epochcast.costmodel.scatter import student_t_quantile
 from epochcast.errors import UsageError
 from epochcast.records import LearningCurve, Mode, Outlook, Quantiles
+from epochcast.records.estimate import LEVELS
 from epochcast.records.plan import Fit
 
 Function = Callable[[Array, Array], Array]
@@ -196,9 +197,7 @@ class FittedCurve:
         """Of the metric at an epoch, in its own direction."""
         mean, sd = (float(a[0]) for a in self.mean_and_sd(np.array([epoch])))
         sign = 1.0 if self.mode == "min" else -1.0
-        reach = {p: NormalDist().inv_cdf(p) * sd for p in (0.05, 0.1, 0.5, 0.9, 0.95)}
-        p05, p10, p50, p90, p95 = (sign * mean + r for r in reach.values())
-        return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+        return Quantiles.of(sign * mean + NormalDist().inv_cdf(p) * sd for p in LEVELS)
 
     def named_weights(self) -> tuple[tuple[str, float], ...]:
         """Of what is averaged."""

@@ -36,7 +36,6 @@ from epochcast.planning.limits import KWH
 from epochcast.planning.pricing import PriceList, memory_limit, reference_batch
 from epochcast.planning.request import LONGEST_STEPS, PlanRequest
 from epochcast.planning.simulation import (
-    LEVELS,
     ROUNDING,
     RunDraws,
     Spending,
@@ -49,6 +48,7 @@ from epochcast.planning.simulation import (
 from epochcast.planning.stopping import Patience
 from epochcast.planning.unit import InEpochs, InSteps, Unit
 from epochcast.records import Budget, LimitName, Option, Quantiles, RunConfig, UnitPrices
+from epochcast.records.estimate import LEVELS
 from epochcast.records.plan import LEAST_FACTOR
 
 MANY = np.array([1000])  # epochs over which a cadence shows its rate, and
@@ -590,5 +590,4 @@ def _at_this_batch(candidate: EvaluatedCandidate) -> dict[str, Any]:
 
 def _whole_quantiles(epochs: Epochs) -> Quantiles:
     """Of whole numbers; P10 is what nine draws in ten can afford."""
-    p05, p10, p50, p90, p95 = (float(guaranteed(epochs, 1 - level)) for level in LEVELS)
-    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+    return Quantiles.of(float(guaranteed(epochs, 1 - level)) for level in LEVELS)

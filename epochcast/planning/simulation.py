@@ -40,9 +40,9 @@ from epochcast.planning.limits import Meter
 from epochcast.planning.request import MAX_SEARCHED_EPOCHS
 from epochcast.planning.unit import InEpochs, Unit
 from epochcast.records import Budget, LimitName, Quantiles
+from epochcast.records.estimate import LEVELS
 
 DRAWS = 1000
-LEVELS = (0.05, 0.1, 0.5, 0.9, 0.95)  # of ``Quantiles``
 NODES = np.linspace(-4, 4, 129)  # normal scores at which Student's quantile is evaluated
 STEADY = 2.0  # of σ·t(w)/√E: with more of it two epochs could take less than one
 ROUNDING = 1e-9  # relative: a limit met exactly is met
@@ -189,8 +189,7 @@ class RunDraws:
 
 def quantiles(samples: Array) -> Quantiles:
     """The usual quantiles of draws."""
-    p05, p10, p50, p90, p95 = np.quantile(samples, LEVELS).tolist()
-    return Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
+    return Quantiles.of(np.quantile(samples, LEVELS).tolist())
 
 
 # -- what limits allow -----------------------------------------------------------------------------

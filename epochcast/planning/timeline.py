@@ -24,9 +24,9 @@ from epochcast.errors import UsageError
 from epochcast.planning.cadence import Epochs
 from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.request import PlanRequest
-from epochcast.planning.simulation import LEVELS
 from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
 from epochcast.records import Checkpoint, LearningCurve, Mode, Quantiles
+from epochcast.records.estimate import LEVELS
 
 if TYPE_CHECKING:
     from epochcast.planning.curves import FittedCurve
@@ -206,10 +206,7 @@ def _times(chosen: EvaluatedCandidate, done: Done, drawn: Epochs) -> list[Quanti
         + done.saves * prices.save.median
     )
     levels = [np.interp(work, work[drawn], level) for level in np.quantile(draws, LEVELS, axis=1)]
-    return [
-        Quantiles(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
-        for p05, p10, p50, p90, p95 in np.transpose(levels).tolist()
-    ]
+    return [Quantiles.of(row) for row in np.transpose(levels).tolist()]
 
 
 def _checkpoint(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from epochcast.records.configuration import Device, RunConfig
 
+LEVELS = (0.05, 0.10, 0.50, 0.90, 0.95)  # of ``Quantiles``
 ENDLESS = 10**9  # samples: a pass over them takes days at 10,000 a second
 
 
@@ -24,30 +26,29 @@ class Quantiles:
         if not self.p05 <= self.p10 <= self.p50 <= self.p90 <= self.p95:
             raise ValueError(f"quantiles must be in order, but got {self}")
 
-    def __add__(self, other: Quantiles) -> Quantiles:
-        """The sum of two comonotone quantities: their quantiles add up (Dhaene et al. 2002)."""
-        return Quantiles(
-            p05=self.p05 + other.p05,
-            p10=self.p10 + other.p10,
-            p50=self.p50 + other.p50,
-            p90=self.p90 + other.p90,
-            p95=self.p95 + other.p95,
-        )
-
-    def scaled(self, factor: float) -> Quantiles:
-        """All quantiles times a factor that is not negative."""
-        return Quantiles(
-            p05=self.p05 * factor,
-            p10=self.p10 * factor,
-            p50=self.p50 * factor,
-            p90=self.p90 * factor,
-            p95=self.p95 * factor,
-        )
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Quantiles:
+        """From the quantity at each of the ``LEVELS``."""
+        p05, p10, p50, p90, p95 = values
+        return cls(p05=p05, p10=p10, p50=p50, p90=p90, p95=p95)
 
     @classmethod
     def exactly(cls, value: float) -> Quantiles:
         """A quantity without any uncertainty."""
-        return cls(p05=value, p10=value, p50=value, p90=value, p95=value)
+        return cls.of([value] * len(LEVELS))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The quantity at each of the ``LEVELS``."""
+        return self.p05, self.p10, self.p50, self.p90, self.p95
+
+    def __add__(self, other: Quantiles) -> Quantiles:
+        """The sum of two comonotone quantities: their quantiles add up (Dhaene et al. 2002)."""
+        return Quantiles.of(a + b for a, b in zip(self.values, other.values, strict=True))
+
+    def scaled(self, factor: float) -> Quantiles:
+        """All quantiles times a factor that is not negative."""
+        return Quantiles.of(value * factor for value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

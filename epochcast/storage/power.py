@@ -22,6 +22,7 @@ from typing import NamedTuple
 from epochcast.errors import PredictionError
 from epochcast.planning.limits import Meter, at_power
 from epochcast.records import Budget, Estimate, Measurement, Power, Quantiles, RunConfig, Warning_
+from epochcast.records.estimate import LEVELS
 from epochcast.storage.query import select
 from epochcast.storage.store import Store
 
@@ -118,15 +119,13 @@ def _joules(seconds: Quantiles, meter: Meter) -> Quantiles:
     """
     median_watts = meter.watts(0.0)
 
-    def quantile(name: str, level: float) -> float:
+    def quantile(level: float, taken: float) -> float:
         watts = meter.watts(NormalDist().inv_cdf(level))
-        factors = (getattr(seconds, name) / seconds.p50, watts / median_watts)
+        factors = (taken / seconds.p50, watts / median_watts)
         off = hypot(*(log(max(factor, LEAST)) for factor in factors))
         return meter.joules(seconds.p50) * exp(copysign(off, level - 0.5))
 
-    levels = {"p05": 0.05, "p10": 0.1, "p90": 0.9, "p95": 0.95}
-    found = {name: quantile(name, level) for name, level in levels.items()}
-    return Quantiles(p50=meter.joules(seconds.p50), **found)
+    return Quantiles.of(map(quantile, LEVELS, seconds.values))
 
 
 def _watts(m: Measurement) -> float:
