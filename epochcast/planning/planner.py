@@ -201,7 +201,8 @@ def plan(
         raise _beside_spot(error, job, budget, request) from None
     chosen = replace(ranked[0][0], chosen=True)
     _require_end(chosen)
-    options = with_pareto([option_of(chosen), *(option for _, option in ranked[1:])])
+    first, *others = with_pareto([option for _, option in ranked], request.objective)
+    options = (replace(option_of(chosen), pareto=first.pareto), *others)
     found = _written(job, chosen, worth_keeping(options))
     return replace(found, spot=_spot_offer(job, chosen))
 
@@ -220,7 +221,7 @@ def _ranked(
         evaluations = [_evaluated(priced, int(i), budget, request) for i in shortlisted]
         fitting = [(a, option_of(a)) for a in evaluations if a.fits]
         if fitting:
-            return sorted(fitting, key=lambda found: request.objective.key(found[1]))
+            return sorted(fitting, key=lambda found: costs(found[1], request.objective))
     raise nearest(evaluations)
 
 
@@ -420,15 +421,12 @@ def _between(times: float) -> int:
     return max(1, round(1 / times)) if times else 0
 
 
-def with_pareto(options: Sequence[Option]) -> tuple[Option, ...]:
-    """The options, with those marked that no other one beats in everything at once.
-
-    Time and money are those of as much progress: to run fewer epochs in less time is no merit.
-    """
-    costs = [_costs(option) for option in options]
+def with_pareto(options: Sequence[Option], objective: Objective) -> tuple[Option, ...]:
+    """The options, with those marked that no other one beats in everything at once."""
+    found = [costs(option, objective) for option in options]
     return tuple(
-        replace(option, pareto=not any(_dominates(other, mine) for other in costs))
-        for option, mine in zip(options, costs, strict=True)
+        replace(option, pareto=not any(_dominates(other, mine) for other in found))
+        for option, mine in zip(options, found, strict=True)
     )
 
 
@@ -440,22 +438,30 @@ def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
     return tuple(option for position, option in enumerate(ranked) if position not in dropped)
 
 
-def _costs(option: Option) -> tuple[float, ...]:
-    """Time and money (or device time) per progress, progress missing, memory; less is better."""
+Costs = tuple[tuple[float, ...], float, float, float, float]
+
+
+def costs(option: Option, objective: Objective) -> Costs:
+    """What options are ranked by, in this order, and what one must beat another in; less is better.
+
+    What was asked for; time and money (or device time) for as much progress, because to run fewer
+    epochs in less time is no merit; progress missing; memory. All at P90, as objectives are: the
+    first of the ranked is therefore beaten by none.
+    """
     reached = progress(option)
-    device_time = option.seconds.p50 * option.config.world_size
-    money = option.money.p50 if option.money else device_time
-    memory = option.device_bytes.p50 if option.device_bytes else 0.0
-    return option.seconds.p50 / reached, money / reached, -reached, memory
+    device_time = option.seconds.p90 * option.config.world_size
+    money = option.money.p90 if option.money else device_time
+    memory = option.device_bytes.p90 if option.device_bytes else 0.0
+    return objective.key(option), option.seconds.p90 / reached, money / reached, -reached, memory
 
 
-def _dominates(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _dominates(a: Costs, b: Costs) -> bool:
     """Whether ``a`` is as good in everything and better in something; alike memory is the same."""
     *costs_a, memory_a = a
     *costs_b, memory_b = b
-    as_good = all(x <= y for x, y in zip(costs_a, costs_b, strict=True))
     if costs_a == costs_b:
         return memory_a < memory_b
+    as_good = all(x <= y for x, y in zip(costs_a, costs_b, strict=True))
     return as_good and memory_a <= ALIKE * memory_b
 
 

@@ -215,7 +215,8 @@ class Option:
         learning_rate_factor: to multiply the reference's learning rate with.
         learning_rate_rule: how that follows the batch.
         horizon_steps: optimizer steps of the run: what a schedule must span.
-        pareto: no other option is better in time and money an epoch, memory and epochs at once.
+        pareto: no other option is better in time and money an epoch, memory and epochs at once,
+            at P90, by which options are ranked.
         extrapolated: what lies outside the probed range.
     """
 
