@@ -75,6 +75,9 @@ class _Group(click.Group):
             return None
         home = import_module(f"epochcast.cli.{HOMES[cmd_name]}")
         command: click.Command = getattr(home, cmd_name.replace("-", "_"))
+        for one in (command, *getattr(command, "commands", {}).values()):
+            sentence, _, _ = str(one.help).split("\n")[0].rstrip(".").partition(". ")
+            one.short_help = one.short_help or f"{sentence}."  # click would cut it
         return command
 
     def resolve_command(

@@ -261,21 +261,17 @@ def workload_argument(required: bool) -> Callable[[Command], Command]:
     return click.argument("workload", required=required, shell_complete=of_workloads)
 
 
-def store_option(command: Command) -> Command:
-    return click.option(
-        "--store",
-        metavar="URL",
-        help="Use the store at this path or database URL. Default: .epochcast/ right here.",
-    )(command)
-
-
-def device_option(command: Command) -> Command:
-    return click.option(
-        "--device",
-        shell_complete=of_devices,
-        help="Use what was probed on this device: its id (`epochcast devices`), kind or name. "
-        "Default: where it was probed last.",
-    )(command)
+store_option = click.option(
+    "--store",
+    metavar="URL",
+    help="Use the store at this path or database URL. Default: .epochcast/ right here.",
+)
+device_option = click.option(
+    "--device",
+    shell_complete=of_devices,
+    help="Use what was probed on this device: its id (`epochcast devices`), kind or name. "
+    "Default: where it was probed last.",
+)
 
 
 def model_options(command: Command) -> Command:
@@ -289,107 +285,69 @@ def model_options(command: Command) -> Command:
     return device_option(command)
 
 
-def on_option(command: Command) -> Command:
-    return click.option(
-        "--on",
-        metavar="CARD",
-        help="Say what it would take on another GPU, e.g. h100, by its data sheet. Default: none.",
-    )(command)
-
-
-def note_option(command: Command) -> Command:
-    return click.option(
-        "--note",
-        type=Parsed("TEXT", read_note),
-        default="",
-        help="Keep this note with what is measured; `probes list` and `report` show it. "
-        "Default: none.",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Write one JSON document to stdout."
-    )(command)
-
-
-def accumulation_option(command: Command) -> Command:
-    return click.option(
-        "--accumulation",
-        type=POSITIVE,
-        help="Accumulate so many micro-batches in each optimizer step.",
-    )(command)
-
-
-def precision_option(command: Command) -> Command:
-    return click.option(
-        "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
-        help="Compute in this precision, by autocast.",
-    )(command)
-
-
-def compile_option(command: Command) -> Command:
-    return click.option(
-        "--compile/--no-compile",
-        default=None,
-        help="Run the model under torch.compile or not.",
-    )(command)
-
-
-def drop_last_option(command: Command) -> Command:
-    return click.option(
-        "--drop-last/--keep-last",
-        default=None,
-        help="Drop or keep the last partial batch of an epoch.",
-    )(command)
-
-
-def workers_option(command: Command) -> Command:
-    return click.option("--workers", type=COUNT, help="Load data with so many processes.")(command)
-
-
-def eval_batch_option(command: Command) -> Command:
-    return click.option(
-        "--eval-batch-size",
-        type=POSITIVE,
-        help="Evaluate batches of so many samples.",
-    )(command)
-
-
-def gpus_per_node_option(command: Command) -> Command:
-    return click.option(
-        "--gpus-per-node",
-        "devices_per_node",
-        type=click.IntRange(min=1),
-        help="A machine has so many devices. Default: as many as any that was measured has; all "
-        "are in one where no two machines were.",
-    )(command)
-
-
-def data_option(command: Command) -> Command:
-    return click.option(
-        "--data",
-        type=click.Path(exists=True),
-        help="Read data from this folder. Default: make synthetic data.",
-    )(command)
-
-
-def plot_option(command: Command) -> Command:
-    return click.option(
-        "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg. Default: none."
-    )(command)
-
-
-def set_option(command: Command) -> Command:
-    return click.option(
-        "--set",
-        "knobs",
-        type=KNOB,
-        multiple=True,
-        shell_complete=of_knobs,
-        help="Give a model-size knob these values; repeatable.",
-    )(command)
+on_option = click.option(
+    "--on",
+    metavar="CARD",
+    help="Say what it would take on another GPU, e.g. h100, by its data sheet. Default: none.",
+)
+note_option = click.option(
+    "--note",
+    type=Parsed("TEXT", read_note),
+    default="",
+    help="Keep this note with what is measured; `probes list` and `report` show it. Default: none.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Write one JSON document to stdout."
+)
+accumulation_option = click.option(
+    "--accumulation",
+    type=POSITIVE,
+    help="Accumulate so many micro-batches in each optimizer step.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Compute in this precision, by autocast.",
+)
+compile_option = click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Run the model under torch.compile or not.",
+)
+drop_last_option = click.option(
+    "--drop-last/--keep-last",
+    default=None,
+    help="Drop or keep the last partial batch of an epoch.",
+)
+workers_option = click.option("--workers", type=COUNT, help="Load data with so many processes.")
+eval_batch_option = click.option(
+    "--eval-batch-size",
+    type=POSITIVE,
+    help="Evaluate batches of so many samples.",
+)
+gpus_per_node_option = click.option(
+    "--gpus-per-node",
+    "devices_per_node",
+    type=POSITIVE,
+    help="A machine has so many devices. Default: as many as any that was measured has; all "
+    "are in one where no two machines were.",
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(exists=True),
+    help="Read data from this folder. Default: make synthetic data.",
+)
+plot_option = click.option(
+    "--plot", type=PICTURE, help="Draw a picture into this file, a .png or .svg. Default: none."
+)
+set_option = click.option(
+    "--set",
+    "knobs",
+    type=KNOB,
+    multiple=True,
+    shell_complete=of_knobs,
+    help="Give a model-size knob these values; repeatable.",
+)
 
 
 def knobs_by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

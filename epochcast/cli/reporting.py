@@ -28,9 +28,9 @@ from epochcast.units import format_bytes
 @click.option("--workload", help="Write about this workload. Default: the one asked about last.")
 @click.option(
     "--log",
-    type=EXISTING,
-    help="Show the run that wrote this log beside its prediction, 'epochcast-run/log.jsonl'. "
-    "Default: none.",
+    type=click.Path(exists=True),
+    help="Show the run of this folder, or of the log in it, beside its prediction, "
+    "'epochcast-run'. Default: none.",
 )
 @device_option
 @store_option

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from epochcast.scripts.running import Finished, Run
 
 SIGNALS = ("TERM", "USR1", "USR2", "INT")
-LOG = "log.jsonl"  # in the folder; ``follow-log`` reads it
 
 
 @click.command(cls=WithCommand)
@@ -211,14 +210,14 @@ class _Collected:
 
 def _watchers(folder: Path, as_json: bool) -> list[Watcher]:
     """Terminal, log, and TensorBoard where it is installed."""
-    from epochcast.guard.log import LogWriter
+    from epochcast.guard.log import LOG_NAME, LogWriter
     from epochcast.report.tensorboard import board_watcher
     from epochcast.report.text.following import TerminalWatcher
 
     folder.mkdir(parents=True, exist_ok=True)
     board = board_watcher(folder / "tensorboard")
     terminal = [] if as_json else [TerminalWatcher()]
-    return [*terminal, LogWriter(folder / LOG), *([board] if board else [])]
+    return [*terminal, LogWriter(folder / LOG_NAME), *([board] if board else [])]
 
 
 def _summarise(events: list[RunEvent]) -> None:

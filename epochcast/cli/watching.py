@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from epochcast.cli.options import (
-    EXISTING,
     console,
     json_option,
     plot_option,
@@ -29,22 +28,22 @@ POLL_SECONDS = 1.0  # an epoch is rarely shorter, and reading nothing costs noth
 
 
 @click.command(short_help="Show the log of a run that follows a plan.")
-@click.argument("file", type=EXISTING)
+@click.argument("log", type=click.Path(exists=True))
 @click.option("--watch", is_flag=True, help="Go on showing the run until it stops, or Ctrl-C.")
 @plot_option
 @json_option
-def follow_log(file: str, watch: bool, plot: str | None, as_json: bool) -> None:
-    """Show the log of a run that follows a plan, of a finished or a running one.
+def follow_log(log: str, watch: bool, plot: str | None, as_json: bool) -> None:
+    """Show the log of a run that follows a plan: LOG is the run's folder, or the file in it.
 
     \b
-    epochcast follow-log run.jsonl --watch
-    epochcast follow-log run.jsonl --plot run.png
+    epochcast follow-log runs/a --watch
+    epochcast follow-log runs/a/log.jsonl --plot run.png
     """
     from epochcast.guard.log import LogReader
 
     if watch and as_json:
         raise UsageError("--json is one document, and --watch goes on: give one of them")
-    reader = LogReader(file)
+    reader = LogReader(log)
     events = reader.news() if as_json else print_lines(reader, _pause if watch else None)
     _print_document(events) if as_json else _print_summary(events)
     if plot:

@@ -52,6 +52,7 @@ KINDS: dict[str, type[RunEvent]] = {
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 NUMBERS = ("NaN", "Infinity", "-Infinity")
+LOG_NAME = "log.jsonl"  # in the folder of a run
 HEAD = b'{"event":'  # of every line
 
 
@@ -202,10 +203,10 @@ def _is_json(text: bytes) -> bool:
 
 
 class LogReader:
-    """Reads a log, and later what was added to it."""
+    """Reads a log, or that of a run's folder, and later what was added to it."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path, LOG_NAME) if Path(path).is_dir() else Path(path)
         self._offset = self._lines = 0
         self._last: tuple[float, Position] = (0.0, Position())
 

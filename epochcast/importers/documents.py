@@ -10,6 +10,7 @@
 {"columns": ["bs", …], "data": [[64, …], …]}    the same, split
 {"history": {"val_loss": [0.9, …]}, …}          the one member that is one of these
 {"log_history": [{…}, …], "epoch": 3.0, …}      the Hugging Face Trainer's state
+{"event": "started", …} {"event": "epoch", …}   our own log of a run: the metrics of its epochs
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def json_rows(text: str) -> list[Row]:
         Malformed: it is not JSON, or no table is in it.
     """
     found = _documents(text)
+    if any(_is_start(document) for _, document in found):
+        return _followed_rows(found)
     if len(found) > 1:
         return [_row(location, document) for location, document in found]
     location, document = found[0]
@@ -161,6 +164,30 @@ def _says_something(name: str) -> bool:
     """Whether it is the name of a column, by its meaning, and no label of a row."""
     found = meaning_of(name)
     return bool(found.role or found.left_out)
+
+
+# The log of a followed run; see guard.log
+
+
+def _is_start(document: object) -> bool:
+    return isinstance(document, dict) and document.get("event") == "started"
+
+
+def _followed_rows(found: Iterable[tuple[str, object]]) -> list[Row]:
+    """What was reported in the last run; epochs that its next process trained again count once."""
+    rows: list[Row] = []
+    part, counter = 0, "epoch"
+    for location, document in found:
+        event = document if isinstance(document, dict) else {}
+        if _is_start(document):
+            rows, part = ([], 0) if event.get("process") == 1 else (rows, part + 1)
+            counter = "step" if event.get("segment_steps") else "epoch"
+        at, values = event.get("position"), event.get("values")
+        if event.get("event") == "epoch" and isinstance(at, dict) and isinstance(values, list):
+            counts = {"epoch": at.get("epoch"), "step": at.get("steps")}
+            cells = {counter: counts[counter], "step": counts["step"]} | dict(values)
+            rows.append(Row(location, cells, part))
+    return rows
 
 
 # The Hugging Face Trainer

@@ -23,7 +23,7 @@ from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
 from epochcast.guard.limits import Allocation, Clock
-from epochcast.guard.log import LogWriter, read_log
+from epochcast.guard.log import LOG_NAME, LogWriter, read_log
 from epochcast.guard.ranks import Signals
 from epochcast.guard.run_folder import Heartbeat, hold, release
 from epochcast.profiler.machine import process_age
@@ -31,7 +31,6 @@ from epochcast.profiler.ranks import Alone, Ranks, TorchRanks
 from epochcast.records import Device, Plan, RunEvent, RunStarted, StopReason
 
 FOLDER = "epochcast-run"  # where a run is kept unless told otherwise
-LOG = "log.jsonl"  # in it
 SIGNALLED = 128  # plus the signal's number: what a shell says of a process that a signal ended
 
 _counted: set[int] = set()  # processes whose own start was counted already
@@ -168,7 +167,7 @@ class Session:
         """Of the whole run: those of earlier processes are in its log, if it has one."""
         own = self.guard.events
         try:
-            logged = read_log(self._settings.folder / LOG)
+            logged = read_log(self._settings.folder / LOG_NAME)
         except StoreError:
             return own
         begun = [i for i, event in enumerate(logged) if isinstance(event, RunStarted)]
@@ -247,7 +246,7 @@ def default_watchers(folder: Path, ranks: Ranks) -> list[Watcher]:
 
     folder.mkdir(parents=True, exist_ok=True)
     board = board_watcher(folder / "tensorboard")
-    return [TerminalWatcher(), LogWriter(folder / LOG), *([board] if board else [])]
+    return [TerminalWatcher(), LogWriter(folder / LOG_NAME), *([board] if board else [])]
 
 
 def _began() -> float | None:

@@ -33,6 +33,31 @@ FORMS = {
         for n, row in enumerate(ROWS, start=1)
     ),
 }
+FOLLOWED = [{"event": "started", "process": 1}, {"event": "epoch", "values": [["val_loss", 9]]}]
+FOLLOWED += [{"event": "started", "process": n} for n in (1, 2)]
+FOLLOWED[3:3] = [  # of the last run; its next process goes on from epoch 1
+    {"event": "epoch", "position": {"epoch": n, "steps": 9 * n}, "values": [["val_loss", v]]}
+    for n, v in ((1, 0.9), (2, 7.0))
+]
+FOLLOWED += [
+    {"event": "notice", "position": {"epoch": 1, "steps": 9}},
+    *(
+        {"event": "epoch", "position": {"epoch": n, "steps": 9 * n}, "values": [["val_loss", v]]}
+        for n, v in ((2, 0.7), (3, 0.6))
+    ),
+]
+
+
+def test_the_log_of_a_followed_run_is_a_curve(tmp_path: Path) -> None:
+    """The last run of it; an epoch that was trained again counts once. Segments count steps."""
+    file = written(tmp_path, "\n".join(map(json.dumps, FOLLOWED)))
+    curve = read_curve(file)
+    assert (curve.epochs, curve.validation) == ((1, 2, 3), VALIDATION)
+    assert read_curve(file, unit="step").epochs == (9, 18, 27)
+    segments = [event | {"segment_steps": 9} for event in FOLLOWED]
+    written(tmp_path, "\n".join(map(json.dumps, segments)))
+    assert counts_steps(file)
+    assert read_curve(file, unit="step").epochs == (9, 18, 27)
 
 
 def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:

@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from epochcast.errors import EpochcastError
-from epochcast.guard.log import first_start, last_run, lasting_epochs, read_log
+from epochcast.guard.log import LOG_NAME, first_start, last_run, lasting_epochs, read_log
 from epochcast.report.plots.comparison import followed_pictures, probed_pictures
 from epochcast.report.plots.following import draw_run
 from epochcast.report.plots.pictures import Picture, inline_svg
 from epochcast.report.tensorboard.index import BoardIndex
 
-LOG_NAME = "log.jsonl"  # in the folder of a run
 KEPT = 100  # pictures in memory, of 20 to 60 kB
 
 

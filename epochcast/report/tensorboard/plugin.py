@@ -37,10 +37,10 @@ from werkzeug.utils import send_file
 from werkzeug.wrappers import Request, Response
 
 from epochcast.errors import EpochcastError, MissingDependency, StoreError
+from epochcast.guard.log import LOG_NAME
 from epochcast.records import RunConfig, Summary
 from epochcast.records.validation import is_number
 from epochcast.report.tensorboard.drawings import (
-    LOG_NAME,
     Drawer,
     Drawing,
     drawing_of_run,

@@ -19,14 +19,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from io import StringIO
 from shutil import get_terminal_size
 from statistics import median
 
 import click
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from epochcast.guard.log import ending, first_start, last_run, lasting_epochs, steady_seconds
 from epochcast.records import (
@@ -39,6 +36,7 @@ from epochcast.records import (
     RunStarted,
     StopReason,
 )
+from epochcast.report.text.layout import GAP, filled
 from epochcast.report.text.plan import LIMIT_FORMS, within_text
 from epochcast.report.text.terminal import printable
 from epochcast.report.text.warnings import warning_text
@@ -53,7 +51,6 @@ from epochcast.units import (
 WIDTH = 100
 HEADING_EVERY = 20  # lines: so that a heading is in sight on most terminals
 NAME_WIDTH = 12  # of a metric in the heading; longer names are cut
-GAP = "  "
 STOPS = {
     StopReason.TARGET: "target reached",
     StopReason.NON_FINITE: "not finite",
@@ -115,15 +112,14 @@ class Narrator:
         cells = epoch_cells(event, self._metric)
         cells = [replace(cell, heading=self._said(cell.heading)) for cell in cells]
         if self._rows % HEADING_EVERY == 0:
-            yield fitted([replace(cell, text=cell.heading) for cell in cells], self.width)
+            yield from fitted([replace(cell, text=cell.heading) for cell in cells], self.width)
         self._rows += 1
-        yield fitted(cells, self.width)
+        yield from fitted(cells, self.width)
 
     def _wrapped(self, sentences: Sequence[str]) -> list[str]:
-        console = Console(file=StringIO(), width=self.width)
-        texts = [Text(printable(self._said(sentence), keep="")) for sentence in sentences]
-        rows = [text.wrap(console, self.width) for text in texts]
-        return [row.plain.rstrip() for wrapped in rows for row in wrapped]
+        texts = [printable(self._said(sentence), keep="") for sentence in sentences]
+        lines = [line for text in texts for line in filled(text, self.width).split("\n")]
+        return [part for line in lines for part in chop_cells(line, self.width)]
 
     def _said(self, text: str) -> str:
         """Before it is fitted: another word is of another width."""
@@ -219,7 +215,7 @@ class EpochCell:
     @property
     def space(self) -> int:
         """Columns of the terminal, the gap to the next one included."""
-        return max(self.width, cell_len(self.heading)) + len(GAP)
+        return max(self.width, cell_len(self.heading)) + GAP
 
 
 def epoch_cells(event: EpochDone, metric: str) -> list[EpochCell]:
@@ -288,23 +284,43 @@ def _decision(event: EpochDone) -> str:
     return "go on" if event.save_seconds is None else "saved"
 
 
-def fitted(cells: Sequence[EpochCell], width: int) -> str:
-    """Cells as a line: in their columns, else side by side, else without the least important."""
+def fitted(cells: Sequence[EpochCell], width: int) -> list[str]:
+    """Cells as a line: in their columns, else side by side, else without the least important.
+
+    Where those that must be there are too wide, too, they go on below.
+    """
     least = max(cells, key=lambda cell: cell.rank)
     fewer = [cell for cell in cells if cell is not least] if least.rank else []
-    if fewer and sum(cell.space for cell in cells) - len(GAP) > width:
+    if fewer and sum(cell.space for cell in cells) - GAP > width:
         return fitted(fewer, width)
-    for line in (_in_columns(cells), GAP.join(cell.text for cell in cells)):
+    for line in (_in_columns(cells), (" " * GAP).join(cell.text for cell in cells)):
         if cell_len(line) <= width:
-            return line
-    return fitted(fewer, width) if fewer else set_cell_size(line, width - 1) + "…"
+            return [line]
+    return fitted(fewer, width) if fewer else _below_each_other(cells, width)
+
+
+def _below_each_other(cells: Sequence[EpochCell], width: int) -> list[str]:
+    lines = [""]
+    for cell in cells:
+        longer = f"{lines[-1]}{' ' * GAP}{cell.text}" if lines[0] else cell.text
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        else:
+            room = width - GAP
+            text = (
+                cell.text
+                if cell_len(cell.text) <= room
+                else set_cell_size(cell.text, room - 1) + "…"
+            )
+            lines.append(" " * GAP + text)
+    return [line for line in lines if line]
 
 
 def _in_columns(cells: Sequence[EpochCell]) -> str:
     """Each where its column begins, or after its neighbour where that is wide."""
     line, start = "", 0
     for cell in cells:
-        gap = len(GAP) if line else 0
+        gap = GAP if line else 0
         line += " " * max(gap, start - cell_len(line)) + cell.text
         start += cell.space
     return line

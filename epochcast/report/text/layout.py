@@ -64,12 +64,18 @@ def columns(
     Args:
         cells: the columns by heading, all of one length.
         left: headings of the columns that are aligned to the left, and not to the right.
-        folded: the heading of one whose text is broken between words where it is too wide.
+        folded: the heading of one whose text is broken where it is too wide, between words if it
+            can be.
     """
     table = plain_table()
     for heading in cells:
         side: Literal["left", "right"] = "left" if heading in left else "right"
-        table.add_column(heading, justify=side, no_wrap=heading != folded)
+        table.add_column(
+            heading,
+            justify=side,
+            no_wrap=heading != folded,
+            overflow="fold" if heading == folded else "ellipsis",
+        )
     for row in zip(*cells.values(), strict=True):
         table.add_row(*row)
     return table

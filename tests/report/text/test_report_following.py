@@ -164,8 +164,20 @@ def test_a_narrow_terminal_leaves_out_the_least() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [36, 40])
+def test_a_terminal_too_narrow_for_a_line_gets_two(width: int) -> None:
+    """What must be there is never cut; further lines are indented, as those of sentences are."""
+    narrator = Narrator(width)
+    told = [line for event in (START, DONE) for line in narrator.lines(event)]
+    assert not any("…" in line for line in told)
+    at = next(i for i, line in enumerate(told) if line.startswith("epoch  took (predicted)"))
+    starts = [line[:2].isspace() for line in told[at:]]
+    assert starts == [False, True, False, True]
+    assert [line.startswith("  ") for line in narrator.lines(START)[:2]] == [False, True]
+
+
 def test_the_opening_says_what_is_followed() -> None:
-    text = " ".join(told(START))
+    text = " ".join(" ".join(told(START)).split())
     assert text == (
         "Following the plan of digits-mlp: 57 epochs with batch_size=32 width=512. Within 1h 00m "
         "and $3.00, with 90 % confidence. In eight cases of ten an epoch takes 53.4–56.6 s, the "
