@@ -504,7 +504,7 @@ def _plan_on(
     asked = dict(options)
     asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
     power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))
-    watts, spread, powers = power or (None, 0.0, ())
+    watts, spread, powers, _ = power or (None, 0.0, (), "")
     asked |= {"watts": watts, "watts_spread": spread, "powers": powers}
     budget = budget_of(asked, datetime.now())
     asked["epochs"] = epochs_of(asked)

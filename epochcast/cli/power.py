@@ -66,7 +66,8 @@ def power_asked(
     if counted is None:
         return MeasuredPower(given, 0.0), ()
     watts = [units.format_count(w, "W") for w in (given, counted.watts)]
-    details = tuple(zip(("given", "counted"), watts, strict=True))
+    said = (counted.device, *watts)
+    details = tuple(zip(("device", "given", "counted"), said, strict=True))
     return MeasuredPower(given, 0.0), (Warning_(code="power-given", details=details),)
 
 

@@ -438,7 +438,7 @@ def worth_keeping(ranked: Sequence[Option]) -> tuple[Option, ...]:
     return tuple(option for position, option in enumerate(ranked) if position not in dropped)
 
 
-Costs = tuple[tuple[float, ...], float, float, float, float]
+Costs = tuple[tuple[float, ...], tuple[float, float, float], float]
 
 
 def costs(option: Option, objective: Objective) -> Costs:
@@ -452,16 +452,17 @@ def costs(option: Option, objective: Objective) -> Costs:
     device_time = option.seconds.p90 * option.config.world_size
     money = option.money.p90 if option.money else device_time
     memory = option.device_bytes.p90 if option.device_bytes else 0.0
-    return objective.key(option), option.seconds.p90 / reached, money / reached, -reached, memory
+    spent = (option.seconds.p90 / reached, money / reached, -reached)
+    return objective.key(option), spent, memory
 
 
 def _dominates(a: Costs, b: Costs) -> bool:
     """Whether ``a`` is as good in everything and better in something; alike memory is the same."""
-    *costs_a, memory_a = a
-    *costs_b, memory_b = b
-    if costs_a == costs_b:
+    key_a, spent_a, memory_a = a
+    key_b, spent_b, memory_b = b
+    if (key_a, spent_a) == (key_b, spent_b):
         return memory_a < memory_b
-    as_good = all(x <= y for x, y in zip(costs_a, costs_b, strict=True))
+    as_good = key_a <= key_b and all(x <= y for x, y in zip(spent_a, spent_b, strict=True))
     return as_good and memory_a <= ALIKE * memory_b
 
 

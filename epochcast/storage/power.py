@@ -42,11 +42,13 @@ class MeasuredPower(NamedTuple):
         watts: in a configuration that was not probed.
         spread: relative standard deviation of that from run to run.
         powers: in those that were, by the device's own counter; none where nothing was counted.
+        device: its name, where it was probed.
     """
 
     watts: float
     spread: float
     powers: tuple[Power, ...] = ()
+    device: str = ""
 
 
 def measured_power(
@@ -67,7 +69,7 @@ def measured_power(
     found = power_of(good)
     if found is None:
         raise PredictionError(UNKNOWN.format(device=selection.newest.device.label))
-    return found
+    return found._replace(device=selection.newest.device.name)
 
 
 def power_of(measurements: Sequence[Measurement]) -> MeasuredPower | None:

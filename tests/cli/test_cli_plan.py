@@ -510,7 +510,7 @@ def test_joules_that_were_counted_price_energy_unasked(probed: Path) -> None:
     joules = found.budget.watts * estimate["total_seconds"]["p50"]
     assert estimate["energy_joules"]["p50"] == pytest.approx(joules)
     said = run("--epochs 3 --watts 50").stderr
-    assert "taken to draw 50 W, as --watts or epochcast.toml says; while it was probed" in said
+    assert "Imaginary is taken to draw 50 W, as --watts or epochcast.toml says; while it" in said
     other = planned(f"--epochs 3 --batch-size {2 * batches[-1]} --micro-batch {2 * batches[-1]}")
     assert "power-of-others" in {w.code for w in other.warnings}
     assert other.budget.watts_spread > found.budget.watts_spread

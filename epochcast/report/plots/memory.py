@@ -51,7 +51,7 @@ COLOURS = dict(
     )
 ) | {"temporaries": PALETTE[1], "workspaces": PALETTE[3]}
 ROOM = 1.12  # of the axis above the highest line
-NEAR = 2.5  # times what is needed: a device of more than that is named, not drawn
+NEAR = 2.5  # times what is drawn below: a line higher than that is named, not drawn
 LEAST_SHARE = 0.004  # of the peak: less is no layer to see
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -70,7 +70,7 @@ def draw_memory(need: DeviceNeed, title: str) -> Figure:
     curve = need.curve
     if curve is None or not curve.live:
         raise UsageError("there is no curve to draw: the step was not followed event by event")
-    top = max(need.needed_bytes, *curve.reserved)
+    top = max(curve.reserved)
     scale, unit = next(((s, n) for s, n in UNITS if top >= 1.5 * s), UNITS[-1])
     figure = new_figure(*SIZE)
     axes = figure.subplots()
@@ -110,17 +110,17 @@ def _draw_lines(axes: Axes, need: DeviceNeed, curve: MemoryCurve, scale: float, 
     reserved = [r / scale for r in curve.reserved]
     label = f"reserved, {format_bytes(max(curve.reserved))}"
     axes.step(points, reserved, where="mid", color=INK, linewidth=1.4, label=label)
-    label = f"needed with {format_percent(need.confidence)}, {format_bytes(need.needed_bytes)}"
-    axes.axhline(need.needed_bytes / scale, color=INK, linewidth=1.1, linestyle=":", label=label)
-    device = f"{need.device.name}: {format_bytes(need.free_bytes)} free"
-    if need.free_bytes <= NEAR * top:
-        colour = "#B00020" if not need.fits else INK
-        axes.axhline(
-            need.free_bytes / scale, color=colour, linewidth=1.3, linestyle=DASHED, label=device
-        )
-        top = max(top, need.free_bytes)
-    else:
-        axes.plot([], [], linestyle="none", label=f"{device}, far above")
+    needed = f"needed with {format_percent(need.confidence)}, {format_bytes(need.needed_bytes)}"
+    free = f"{need.device.name}: {format_bytes(need.free_bytes)} free"
+    lines = [(need.needed_bytes, needed, INK, ":"), (need.free_bytes, free, INK, DASHED)]
+    if not need.fits:
+        lines[1] = (need.free_bytes, free, "#B00020", DASHED)
+    for height, label, colour, style in sorted(lines, key=lambda line: line[0]):
+        if height <= NEAR * top:
+            axes.axhline(height / scale, color=colour, linewidth=1.2, linestyle=style, label=label)
+            top = max(top, height)
+        else:
+            axes.plot([], [], linestyle="none", label=f"{label}, far above")
     axes.set_ylim(0, ROOM * top / scale)
 
 

@@ -26,7 +26,6 @@ from epochcast.report.plots.pictures import (
     GREEN,
     INK,
     ORANGE,
-    PAGE,
     count_epochs,
     dress_axes,
     new_figure,
@@ -165,14 +164,14 @@ def _draw_limits(axes: Axes, plan: Plan, scale: float) -> float:
         height = seconds / top
         column = next((c for c, below in enumerate(columns) if height - below > LINE), len(columns))
         columns[column : column + 1] = [height]
-        axes.annotate(
+        axes.text(  # stands on its line, where it hides nothing
+            0.015 + COLUMN * column,
+            height,
             text,
-            (0.015 + COLUMN * column, height),
-            xycoords="axes fraction",
-            va="center",
+            transform=axes.transAxes,
+            va="bottom",
             color=INK,
             fontsize=9,
-            bbox={"color": PAGE, "pad": 1.5},
             zorder=4,
         )
     return top

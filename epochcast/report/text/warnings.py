@@ -145,8 +145,8 @@ WARNINGS = {
     "next save {stretch}: after a failure about one attempt in {attempts} gets there",
     "carbon-without-watts": "carbon is unknown, because the power is: give --watts, or probe with "
     "the extra epochcast[energy] where a counter of the device may be read",
-    "power-given": "a device is taken to draw {given}, as --watts or epochcast.toml says; while it "
-    "was probed it counted {counted}: --watts measured takes that",
+    "power-given": "{device} is taken to draw {given}, as --watts or epochcast.toml says; while "
+    "it was probed it counted {counted}: --watts measured takes that",
     "power-of-others": "the power of this configuration was not counted: it is that of those which "
     "were, and the energy is less certain",
     "unused-min-delta": "--min-delta changes nothing: no rule waits for it, and no learning curve "

@@ -32,6 +32,16 @@ def test_a_device_that_is_too_small_is_drawn() -> None:
     assert "t4: 60 MiB free" in labels
 
 
+def test_a_line_far_above_the_step_does_not_make_it_flat() -> None:
+    """Of a tiny model the context and libraries are most of what is needed."""
+    assert NEED.curve is not None
+    need = replace(NEED, needed_bytes=20 * max(NEED.curve.reserved))
+    (axes,) = draw_memory(need, "").axes
+    _, labels = axes.get_legend_handles_labels()
+    assert sum(label.endswith(", far above") for label in labels) == 2
+    assert axes.get_ylim()[1] * 2**20 <= 1.2 * max(NEED.curve.reserved)
+
+
 def test_the_same_picture_has_the_same_bytes() -> None:
     assert png(draw_memory(NEED, "w")) == png(draw_memory(NEED, "w"))
 

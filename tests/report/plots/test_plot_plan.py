@@ -92,6 +92,7 @@ def test_labels_never_overlap() -> None:
     assert len(named) == 3
     for text, (_, height) in named.items():
         assert height == pytest.approx(limits[text] / top)
+    assert not any(text.get_bbox_patch() for text in fan.texts)  # which would hide the fan
 
 
 def test_limits_close_to_each_other_stand_side_by_side() -> None:
