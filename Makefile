@@ -12,6 +12,8 @@ OLDEST_TESTS := $(addprefix tests/,records importers storage test_units.py \
   planning/test_planner.py planning/test_cadence.py)
 PYTEST := python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+unexport PYTHONDONTWRITEBYTECODE  # or each of a few hundred processes compiles the package anew
+
 .PHONY: ready demo test coverage test-oldest lint docs bench clean
 
 ready: $(VENV)/.docs $(OLDEST)/.ready  # what test, lint, docs and test-oldest install

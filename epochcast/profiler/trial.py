@@ -195,6 +195,7 @@ def run_trial(
         raise
     except Exception as error:  # noqa: BLE001 - user code may raise anything; it is recorded
         traceback.print_exc()  # into the worker's log
+        traceback.clear_frames(error.__traceback__)  # loaders that a collection ends take 5 s each
         status: Status = "oom" if is_out_of_memory(error) else "crashed"
         message = str(error) if isinstance(error, WorkloadError) else first_line(error)
         return trial.measurement(status, message)
@@ -412,6 +413,7 @@ def check(task: Task) -> CheckedWorkload:
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - the sweep will meet it again and record it
+        traceback.clear_frames(error.__traceback__)
         return CheckedWorkload(config=config, trouble=first_line(error), **about)
     return CheckedWorkload(config=config, warnings=warnings, **about)
 
