@@ -39,8 +39,9 @@ DOCS, MARK = HERE.parent / "docs", "benchmarks/store.py"
 WORKLOAD, DEVICES, WORKLOADS = "mnist-mlp", 16, 1042
 AGAIN = 7  # predictions, once the fit is cached
 COLUMNS = "source, data, device_key, status, round, created_at, schema"
-COPY = f"""INSERT INTO epochcast_measurements (key, workload, document, {COLUMNS})
-SELECT key || '-' || name, name, replace(document, '"{WORKLOAD}"', '"' || name || '"'), {COLUMNS}
+COPY = f"""INSERT INTO epochcast_measurements (key, workload, target, document, {COLUMNS})
+SELECT key || '-' || name, name, name, replace(document, '"{WORKLOAD}"', '"' || name || '"'),
+    {COLUMNS}
 FROM epochcast_measurements m CROSS JOIN ({{names}}) names
 WHERE m.workload = '{WORKLOAD}'"""
 

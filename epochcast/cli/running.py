@@ -146,8 +146,10 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))
     target, name = workload_name(command), options["name"]
     require_name(name, target)
-    if name is None and plan is not None and plan.target == target:
-        name = plan.workload
+    if plan is not None and plan.target == target:
+        name = name or plan.workload
+    elif plan is not None and name == plan.workload != plan.target:
+        raise UsageError(f"{name!r} is the name of {plan.target} in the plan, not of {target}")
     budget = _budget(plan, options["deadline"])
     return Run(
         arguments=command,

@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from epochcast.errors import UsageError
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_
+from epochcast.records.measurement import IMPORTED
 
 
 class SweepStore(Protocol):
@@ -277,17 +278,22 @@ class Rounds(ABC, Generic[_Spec]):
             self.observer.warn(warning)
 
 
-def require_own_name(asked: Asked, store: SweepStore) -> None:
+def require_own_name(name: str, target: str, stored: Iterable[Measurement]) -> None:
     """Refuse to measure one target under the name of another: they would pass for the same.
 
+    Args:
+        name: that measurements are to have.
+        target: what is measured.
+        stored: under that name; runs that were timed elsewhere may be of any code.
+
     Raises:
-        UsageError: the store has that name for another.
+        UsageError: some are of another target.
     """
-    for m in store.measurements(asked.called):
-        if m.target != asked.target:
+    for m in stored:
+        if m.target != target and m.data != IMPORTED:
             raise UsageError(
-                f"{asked.called!r} is the name of {m.target} in this store, not of {asked.target}: "
-                "give another --name"
+                f"{name!r} is the name of {m.target} in this store, not of {target}: give another "
+                "--name"
             )
 
 

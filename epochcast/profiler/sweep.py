@@ -71,7 +71,7 @@ def sweep(
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
-    require_own_name(request, store)
+    require_own_name(request.called, request.target, store.measurements(request.called))
     workers = workers or Workers(store.folder)
     running = Sweep(
         prepared=_prepare(request, store, workers),

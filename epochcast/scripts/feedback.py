@@ -19,9 +19,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from epochcast.errors import UsageError
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.profiler.machine import machine
+from epochcast.profiler.rounds import require_own_name
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
 from epochcast.scripts.command import PLACE, Filled, Template, verbatim, workload_name
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
@@ -44,12 +44,7 @@ def teach(run: Run, finished: Finished, store: Store) -> Measurement | None:
         StoreError: it could not be saved.
     """
     earlier = store.measurements(run.workload)
-    target = workload_name(run.arguments)
-    if other := next((m.target for m in earlier if m.target != target), None):
-        raise UsageError(
-            f"{run.workload!r} is the name of {other} in this store, not of {target}: give the "
-            "next run another --name"
-        )
+    require_own_name(run.workload, workload_name(run.arguments), earlier)
     measured = measured_run(run, finished, earlier)
     if measured is None:
         return None

@@ -108,7 +108,7 @@ def sweep_script(
         StoreError: the store cannot be written; what was stored before is safe.
     """
     begun = clock()
-    require_own_name(request, store)
+    require_own_name(request.called, request.target, store.measurements(request.called))
     running = ScriptSweep(
         request=request,
         store=store,

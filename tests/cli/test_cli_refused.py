@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from epochcast.cli.probing import probe
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler import sweep as sweeps
 from epochcast.profiler.request import Prepared, SweepRequest
-from epochcast.records import Plan
+from epochcast.records import Budget, Plan
+from epochcast.scripts.unplanned import unplanned
 from epochcast.storage.store import Store
 
 
@@ -116,6 +118,16 @@ def test_what_is_wrong_with_a_plan_is_said_in_the_words_of_its_file(
 def test_a_note_is_one_line_of_a_table(here: Path) -> None:
     assert code("probe", "mnist-mlp", "--note", "a\nb") == 2
     assert code("probe", "mnist-mlp", "--note", "a" * 201) == 2
+
+
+def test_the_name_of_a_plan_is_of_what_was_planned(here: Path) -> None:
+    replace(unplanned("wide", Budget()), target="train.py:workload").save("plan.json")
+    asked = "run --no-store --name {} plan.json -- true"
+    result = CliRunner().invoke(cli, asked.format("wide").split())
+    said = "epochcast: 'wide' is the name of train.py:workload in the plan, not of true\n"
+    assert (result.exit_code, result.stderr) == (2, said)
+    result = CliRunner().invoke(cli, asked.format("a:b").split())
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_braces_in_a_message_are_the_users_own() -> None:

@@ -56,6 +56,19 @@ def test_runs_of_a_script_are_rounds_and_replace_no_probe(tmp_path: Path) -> Non
         assert [m.round for m in store.measurements("train.py")] == [0, 1, 2]
 
 
+def test_a_run_under_a_name_is_of_its_script_and_of_no_other(tmp_path: Path) -> None:
+    with Store.open(str(tmp_path / "store.sqlite")) as store:
+        elsewhere = ec.Measurement.from_epochs("net", 16, [9.0, 8.0], samples=100, device="cpu")
+        store.add(elsewhere)  # of whatever code: no reason not to learn
+        named = teach(replace(RUN, workload="net"), finished(), store)
+        assert named is not None
+        assert (named.workload, named.target) == ("net", "train.py")
+        other = replace(RUN, workload="net", arguments=("python", "other.py"))
+        with pytest.raises(ec.UsageError, match=r"'net' is the name of train.py in this store"):
+            teach(other, finished(), store)
+        assert store.measurements() == (elsewhere, named)
+
+
 def test_braces_of_a_command_stand_for_themselves() -> None:
     run = replace(RUN, arguments=("python", "train.py", "{seed}", '{"a": 1}'))
     measured = measured_run(run, finished())
