@@ -342,6 +342,9 @@ def device_sequences(draw: st.DrawFn) -> records.DeviceSequence:
         unknown=tuple(draw(st.lists(unknown_bytes, max_size=2))),
         source=draw(st.sampled_from(("device", "cpu"))),
         remarks=draw(st.tuples(texts)),
+        flops_by_module=draw(st.tuples(st.tuples(texts, counts))),
+        config=draw(st.none() | run_configs),
+        samples=draw(counts),
     )
 
 

@@ -1,11 +1,11 @@
 """Configurations followed on a device that is not here, and what is asked of it.
 
-request ─ dry run ───────▶ configuration, FLOPs                     count_footprints
-        ─ cuda sequence ─▶ every allocation of two steps            cuda_sequences
+request ─ describe ──────▶ the knobs, checked                       request.py
+        ─ cuda sequence ─▶ every allocation of two steps, FLOPs     cuda_sequences
                            └ replayed ▶ DeviceNeed                  devices/need.py
 
-All dry runs of one answer are made by two processes, ``kept_workers``, one that counts and one that
-follows: importing torch takes longer than most dry runs.
+All dry runs of one answer are made by two processes, ``kept_workers``, one that describes and one
+that follows: importing torch takes longer than most dry runs.
 """
 
 from __future__ import annotations
@@ -15,25 +15,18 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from epochcast.devices.allocator_settings import AllocatorSettings
 from epochcast.devices.need import device_need
-from epochcast.errors import UsageError
+from epochcast.errors import EpochcastError, UsageError
 from epochcast.profiler.footprint.cuda.trace import cuda_sequences
 from epochcast.profiler.process import KeptWorkers, Workers
-from epochcast.profiler.protocol import Counted, TrialSpec
-from epochcast.profiler.request import Range, SweepRequest, count_footprints
-from epochcast.records import (
-    DeviceNeed,
-    DeviceSequence,
-    DeviceSpec,
-    Sizes,
-    SizeValue,
-    make_sizes,
-)
+from epochcast.profiler.protocol import TrialSpec
+from epochcast.profiler.request import Range, SweepRequest, describe, grid
+from epochcast.records import DeviceNeed, DeviceSequence, DeviceSpec, RunConfig, make_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +60,12 @@ class MemoryQuestion:
         """The answer for what was followed."""
         return device_need(
             followed.sequence,
-            followed.counted.config,
+            followed.config,
             settings=self.settings,
             used_bytes=self.used_bytes,
             confidence=self.confidence,
             eager=self.eager,
-            flops=followed.counted.footprint.flops,
+            flops=followed.sequence.flops,
             seconds=followed.seconds,
         )
 
@@ -81,7 +74,7 @@ class MemoryQuestion:
 class Followed:
     """One configuration that was followed, and how long that took."""
 
-    counted: Counted
+    config: RunConfig
     sequence: DeviceSequence
     seconds: float
 
@@ -106,64 +99,43 @@ def follow(request: SweepRequest, device: DeviceSpec, workers: Workers) -> tuple
         WorkloadError: the workload cannot be built, or not traced.
     """
     begun = time.monotonic()
-    if all(len(values) == 1 for values in _values(request)):
-        counted, found = _at_once(request, device, workers)
-    else:
-        counted = count_all(request, workers)
-        groups = _by_sizes(counted)
-        found = [s for same in groups for s in _sequences(request, same, device, workers)]
-    seconds = (time.monotonic() - begun) / len(counted)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checking = pool.submit(_models, request, workers)
+        try:
+            models = _only_model(request) or checking.result()
+            made = [_sequences(specs, device, workers) for specs in models]
+        except EpochcastError:
+            checking.result()  # a knob that is wrong is told by its name
+            raise
+        sizes = [specs[0].sizes for specs in checking.result()]
+    seconds = (time.monotonic() - begun) / sum(map(len, made))
     return tuple(
-        Followed(counted=c, sequence=s, seconds=seconds)
-        for c, s in zip(counted, found, strict=True)
+        Followed(config=replace(s.config, sizes=own), sequence=s, seconds=seconds)
+        for own, same in zip(sizes, made, strict=True)
+        for s in same
+        if s.config is not None
     )
 
 
-def count_all(request: SweepRequest, workers: Workers) -> tuple[Counted, ...]:
-    return count_footprints(request, start_worker=lambda log: workers.start("count"))
+def _models(request: SweepRequest, workers: Workers) -> list[list[TrialSpec]]:
+    """The configurations of each model size; the workload's function tells its knobs."""
+    with workers.start("describe") as worker:
+        specs = grid(request, describe(request, worker), request.batch_sizes or (None,))
+    return [[*same] for _, same in groupby(specs, key=lambda spec: spec.sizes)]
 
 
-def _values(request: SweepRequest) -> list[Sequence[SizeValue]]:
-    return [v.values() if isinstance(v, Range) else v for v in request.sizes.values()]
-
-
-def _at_once(
-    request: SweepRequest, device: DeviceSpec, workers: Workers
-) -> tuple[Sequence[Counted], Sequence[DeviceSequence]]:
-    """One model size is counted in one process and followed in another at the same time."""
-    sizes = make_sizes({n: v[0] for n, v in zip(request.sizes, _values(request), strict=True)})
-    asked = [*(request.batch_sizes or (None,))]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        following = pool.submit(_followed, request, sizes, asked, device, workers)
-        counted = count_all(request, workers)
-        if len(counted) == len(asked):
-            return counted, following.result()
-    return counted, _sequences(
-        request, counted, device, workers
-    )  # without what the data cannot fill
-
-
-def _by_sizes(counted: Sequence[Counted]) -> list[list[Counted]]:
-    groups: dict[Any, list[Counted]] = {}
-    for c in counted:
-        groups.setdefault(c.config.sizes, []).append(c)
-    return [*groups.values()]
+def _only_model(request: SweepRequest) -> list[list[TrialSpec]]:
+    """Of one model size, which needs no knobs described to be followed; else none."""
+    values = [v.values() if isinstance(v, Range) else v for v in request.sizes.values()]
+    if any(len(v) != 1 for v in values):
+        return []
+    sizes = make_sizes({name: v[0] for name, v in zip(request.sizes, values, strict=True)})
+    batch_sizes = dict.fromkeys(request.batch_sizes or (None,))
+    return [[TrialSpec(workload=request.workload, sizes=sizes, batch_size=b) for b in batch_sizes]]
 
 
 def _sequences(
-    request: SweepRequest, counted: Sequence[Counted], device: DeviceSpec, workers: Workers
-) -> Sequence[DeviceSequence]:
+    specs: Sequence[TrialSpec], device: DeviceSpec, workers: Workers
+) -> tuple[DeviceSequence, ...]:
     """Of several batch sizes of one model."""
-    batch_sizes = [c.config.batch_size for c in counted]
-    return _followed(request, counted[0].config.sizes, batch_sizes, device, workers)
-
-
-def _followed(
-    request: SweepRequest,
-    sizes: Sizes,
-    batch_sizes: Sequence[int | None],
-    device: DeviceSpec,
-    workers: Workers,
-) -> Sequence[DeviceSequence]:
-    spec = TrialSpec(workload=request.workload, sizes=sizes)
-    return cuda_sequences(workers, spec, batch_sizes, device)
+    return cuda_sequences(workers, specs[0], [spec.batch_size for spec in specs], device)

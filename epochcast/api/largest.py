@@ -11,13 +11,13 @@ from dataclasses import replace
 from functools import partial
 from math import inf, log
 
-from epochcast.api.following import Followed, MemoryQuestion, count_all, follow, kept_workers
+from epochcast.api.following import Followed, MemoryQuestion, follow, kept_workers
 from epochcast.devices.need import largest_fitting, needed_bytes
 from epochcast.devices.replay import between
 from epochcast.errors import EpochcastError
 from epochcast.profiler.process import Workers
 from epochcast.profiler.request import SweepRequest
-from epochcast.records import DeviceNeed, DeviceSequence, LargestValue
+from epochcast.records import DeviceNeed, DeviceSequence, LargestValue, Sizes
 
 MOST_DRY_RUNS = 12  # for one largest value
 LARGEST_BATCH = 2**20  # that is looked for where no data set ends before
@@ -40,11 +40,10 @@ def largest_values(request: SweepRequest, question: MemoryQuestion) -> Iterator[
         UsageError: no such knob.
         WorkloadError: the workload cannot be built, or not traced.
     """
-    one = replace(request, batch_sizes=tuple(request.batch_sizes or ())[:1] or None)
     with kept_workers() as workers:
-        yield Search(request, question, workers).largest_batch()
-        sizes = count_all(one, workers)[0].config.sizes
-        knobs = [(name, v) for name, v in sizes if type(v) is int and v >= 1]
+        search = Search(request, question, workers)
+        yield search.largest_batch()
+        knobs = [(name, v) for name, v in search.sizes if type(v) is int and v >= 1]
         for name, value in knobs:
             yield largest_knob(request, question, workers, name, value)
 
@@ -74,13 +73,14 @@ class Search:
         self._problem = ""
         self._most = LARGEST_BATCH
         self._runs = 0
+        self.sizes: Sizes = ()  # of the model, once it was followed
 
     def largest_batch(self) -> LargestValue:
         wanted = tuple(self._request.batch_sizes or ())[:1] or None
         first = self._run(replace(self._request, batch_sizes=wanted))[0]
-        own = first.counted.config.batch_size
+        own, self.sizes = first.config.batch_size, first.config.sizes
         self._known[own] = first
-        self._most = first.counted.samples or LARGEST_BATCH
+        self._most = first.sequence.samples or LARGEST_BATCH
         guess = self._guess(own)
         value = largest_fitting(self._needed, self._question.free_bytes, 1, self._most, guess)
         above = self._need((value or 0) + 1)
@@ -113,8 +113,8 @@ class Search:
         """
         own = next(iter(self._request.batch_sizes or (1,)))
         found = self._run(replace(self._request, batch_sizes=(own, 2 * own)))
-        self._known = {f.counted.config.batch_size: f for f in found}
-        self._most = found[0].counted.samples or LARGEST_BATCH
+        self._known = {f.config.batch_size: f for f in found}
+        self._most = found[0].sequence.samples or LARGEST_BATCH
         return self._question.need(self._known[own]), self._interpolated(
             self._on_lines(own)
         ) or None
@@ -143,7 +143,7 @@ class Search:
         try:
             request = replace(self._request, batch_sizes=filled)
             for found in self._run(request):
-                self._known[found.counted.config.batch_size] = found
+                self._known[found.config.batch_size] = found
         except EpochcastError as error:
             self._problem = str(error)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from epochcast.api.following import MemoryQuestion, count_all, follow, kept_workers
+from epochcast.api.following import MemoryQuestion, follow, kept_workers
 from epochcast.api.largest import Search, largest_batch
 from epochcast.devices.allocator_settings import from_environment, parse_settings
 from epochcast.devices.cards import find_device
@@ -55,13 +55,18 @@ def alternatives(
         WorkloadError: what is cannot be built.
     """
     with kept_workers() as workers:
-        own = request.batch_sizes or [count_all(request, workers)[0].config.batch_size]
+        own = request.batch_sizes or [
+            follow(request, question.device, workers)[0].config.batch_size
+        ]
         base = replace(request, batch_sizes=(next(iter(own)),))
         found = [_alternative(base, question, workers, ())]
         assert found[0].need is not None, "what is has an answer, or there was an error"
         config = found[0].need.config
         for name, value in [(name, value) for name, values in what_ifs for value in values]:
             changes = ((name, str(value)),)
+            if _is_so(config, name, value):
+                found.append(replace(found[0], changes=changes))
+                continue
             try:
                 other = changed(base, config, name, value)
                 found.append(_alternative(other, question, workers, changes))
@@ -108,6 +113,12 @@ def changed(request: SweepRequest, config: RunConfig, name: str, value: SizeValu
     if batch % parts:
         raise UsageError(f"a global batch of {batch} cannot be divided into {value} micro-batches")
     return replace(other, batch_sizes=(batch // parts,))
+
+
+def _is_so(config: RunConfig, name: str, value: SizeValue) -> bool:
+    """Whether a change would be none."""
+    own = {**dict(config.sizes), "accumulation": config.accumulation, "precision": config.precision}
+    return name in own and type(value) is type(own[name]) and value == own[name]
 
 
 def _whole(name: str, value: SizeValue) -> int:

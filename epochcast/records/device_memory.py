@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from epochcast.records.configuration import RunConfig
 from epochcast.records.footprint import BlockKind
 from epochcast.records.validation import require
 
@@ -111,6 +112,10 @@ class DeviceSequence:
         source: ``"device"`` where the device's own kernels were followed, ``"cpu"`` where the
             CPU's were and rules translated what they keep.
         remarks: sentences on what was not followed, and why.
+        flops_by_module: floating-point operations of a micro-step's forward and backward pass by
+            the module at work; a multiply-add counts as two.
+        config: that was followed; None where nobody noted it.
+        samples: of the training data; 0 where nobody noted them.
     """
 
     device: DeviceSpec
@@ -128,6 +133,9 @@ class DeviceSequence:
     unknown: tuple[UnknownBytes, ...] = ()
     source: SequenceSource = "device"
     remarks: tuple[str, ...] = ()
+    flops_by_module: tuple[tuple[str, int], ...] = ()
+    config: RunConfig | None = None
+    samples: int = 0
 
     def __post_init__(self) -> None:
         count, columns = len(self.block_bytes), (self.block_kinds, self.block_streams)
@@ -137,6 +145,11 @@ class DeviceSequence:
         require(all(0 < abs(e) <= count for e in self.events), "an event names an unknown block")
         positions = [mark.position for mark in self.marks]
         require(positions == sorted(positions), "marks must be in order")
+
+    @property
+    def flops(self) -> int:
+        """Of all modules."""
+        return sum(flops for _, flops in self.flops_by_module)
 
     def live_bytes(self, granularity: int = 1) -> tuple[int, ...]:
         """Bytes alive after each event.

@@ -1,5 +1,6 @@
 """The largest that fits, and what-ifs, over trainings whose allocations are known."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,9 @@ from strategies import make_measurement
 
 from epochcast.api import following, largest, memory
 from epochcast.errors import UsageError, WorkloadError
-from epochcast.profiler.protocol import Counted
+from epochcast.profiler.protocol import Description
 from epochcast.profiler.request import SweepRequest
-from epochcast.records import DeviceSpec, Footprint, RunConfig
+from epochcast.records import Device, DeviceSpec, RunConfig
 
 SAMPLES = 400  # of the data set
 
@@ -36,32 +37,32 @@ class Trainings:
             scale = (sizes["width"] / 512) ** 2
         return tuple(
             following.Followed(
-                counted=self.counted(b, sizes, accumulation),
-                sequence=training(max(1, round(b * scale)), device=device),
+                config=self.config(b, sizes, accumulation),
+                sequence=self.sequence(max(1, round(b * scale)), device),
                 seconds=0.1,
             )
             for b in filled
         )
 
-    def counted(self, batch_size, sizes, accumulation=1):
-        config = RunConfig(
+    def config(self, batch_size, sizes, accumulation=1):
+        return RunConfig(
             batch_size=batch_size, sizes=tuple(sizes.items()), accumulation=accumulation
         )
-        footprint = Footprint.of_counts(flops=10)
-        return Counted(config=config, footprint=footprint, samples=SAMPLES)
+
+    def sequence(self, batch_size, device):
+        return replace(training(batch_size, device=device), samples=SAMPLES)
 
 
 @pytest.fixture
 def trainings(monkeypatch):
     made = Trainings()
     monkeypatch.setattr(largest, "follow", made.follow)
-    monkeypatch.setattr(
-        following, "count_footprints", lambda request, **_: [made.follow(request, T4)[0].counted]
-    )
+    monkeypatch.setattr(memory, "follow", made.follow)
     return made
 
 
 T4 = training().device
+CPU = Device(kind="cpu", name="a CPU", memory_bytes=MIB, torch="2", threads=1)
 
 
 def question(mib, **changes):
@@ -96,7 +97,7 @@ def test_small_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
     def otherwise(request, device, workers=None):
         return tuple(
             f
-            if f.counted.config.batch_size >= 32
+            if f.config.batch_size >= 32
             else replace(f, sequence=replace(f.sequence, events=(*f.sequence.events, -1)))
             for f in follow(request, device, workers)
         )
@@ -118,7 +119,7 @@ def test_large_batches_may_take_other_kernels(trainings, monkeypatch) -> None:
         followed = follow(request, device, workers)
         return tuple(
             f
-            if (b := f.counted.config.batch_size) < 64
+            if (b := f.config.batch_size) < 64
             else replace(f, sequence=training(round(1.25 * b), device=device))
             for f in followed
         )
@@ -217,27 +218,43 @@ def test_a_question_of_text() -> None:
         memory.question_of("t4", 1.0, 0, "")
 
 
-def test_counting_and_following_go_together(monkeypatch) -> None:
-    """What the data cannot fill is followed no more; a wrong knob is told by the count."""
+def test_describing_and_following_go_together(monkeypatch) -> None:
+    """One model size is followed at once; that a knob is wrong is told all the same."""
     made, asked = Trainings(), []
-    counts = {16: made.counted(16, {"width": 512}), 999: None}
 
-    def count(request, **_):
+    def describing(request, worker):
         if "nope" in request.sizes:
             raise UsageError("no knob 'nope'")
-        return tuple(c for b in request.batch_sizes if (c := counts[b]) is not None)
+        return Description(
+            knobs=(("width", 512), ("depth", 2)), takes_data=False, source="", device=CPU
+        )
 
     def follow(workers, spec, batch_sizes, device):
-        asked.append(list(batch_sizes))
-        if 999 in batch_sizes or dict(spec.sizes).get("nope"):
+        asked.append((spec.sizes, list(batch_sizes)))
+        if dict(spec.sizes).get("nope"):
             raise WorkloadError("it cannot be followed")
-        return tuple(training(b) for b in batch_sizes)
+        config = made.config(16, dict(spec.sizes))
+        return (replace(training(16), config=config),)  # of 16 and 999, which the data cannot fill
 
-    monkeypatch.setattr(following, "count_footprints", count)
+    monkeypatch.setattr(following, "describe", describing)
     monkeypatch.setattr(following, "cuda_sequences", follow)
-    request = replace(REQUEST, batch_sizes=(16, 999), sizes={"width": (512,)})
-    (found,) = following.follow(request, T4, None)
-    assert found.counted.config.batch_size == 16
-    assert asked == [[16, 999], [16]]
-    with pytest.raises(UsageError, match="no knob"):
-        following.follow(replace(request, sizes={"nope": (3,)}), T4, None)
+    with following.kept_workers() as workers:
+        monkeypatch.setattr(workers, "start", lambda name: nullcontext())
+        request = replace(REQUEST, batch_sizes=(16, 999), sizes={"width": (512,)})
+        (found,) = following.follow(request, T4, workers)
+        assert found.config.sizes == (("depth", 2), ("width", 512))
+        assert asked == [((("width", 512),), [16, 999])]
+        asked.clear()
+        several = following.follow(replace(request, sizes={"width": (512, 64)}), T4, workers)
+        assert [dict(f.config.sizes)["width"] for f in several] == [512, 64]
+        assert [dict(sizes) for sizes, _ in asked] == [dict(f.config.sizes) for f in several]
+        with pytest.raises(UsageError, match="no knob"):
+            following.follow(replace(request, sizes={"nope": (3,)}), T4, workers)
+
+
+def test_what_is_so_already_is_not_followed_again(trainings) -> None:
+    request = replace(REQUEST, batch_sizes=(16,))
+    what_ifs = [("accumulation", (1,)), ("precision", ("fp32",)), ("width", (512,))]
+    base, *others = memory.alternatives(request, question(1000), what_ifs)
+    assert all(other == replace(base, changes=other.changes) for other in others)
+    assert sorted(trainings.asked) == [16, 32]

@@ -74,7 +74,8 @@ def sequences(
 
     Args:
         spec: of which the workload and its sizes are used.
-        batch_sizes: None is the workload's own.
+        batch_sizes: None is the workload's own. Those that the data set cannot fill are left out,
+            where there is a smaller one.
         device: whose kernels are followed.
         source: ``"cpu"`` follows the CPU's operators and lets rules translate them.
 
@@ -83,8 +84,13 @@ def sequences(
         DryRunError: the workload cannot be traced.
         WorkloadError: it cannot be built.
     """
-    build = partial(build_afresh, spec)
-    return tuple(sequence(build, batch_size, device, source) for batch_size in batch_sizes)
+    build, made = partial(build_afresh, spec), dict[int | None, DeviceSequence]()
+    for batch_size in sorted({*batch_sizes}, key=lambda asked: asked or 0):
+        if all((batch_size or 0) <= known.samples for known in made.values()):
+            found = sequence(build, batch_size, device, source)
+            assert found.config is not None, "it was followed"
+            made[batch_size] = replace(found, config=replace(found.config, sizes=spec.sizes))
+    return tuple(made[batch_size] for batch_size in batch_sizes if batch_size in made)
 
 
 def sequence(
@@ -191,10 +197,22 @@ class _Followed(Simulation):
                     self._evaluate(loop, evaluated)
                 if torch.backends.cudnn.benchmark:
                     self._remarks.append(_BENCHMARK)
-                made = self.watcher.blocks.sequence(
-                    self._device, source=self._source, remarks=tuple(self._remarks)
-                )
+                made = self._made(config)
         return made if self._source == "device" else _widened(made)
+
+    def _made(self, config: RunConfig) -> DeviceSequence:
+        """All that was written down; FLOPs are those of a micro-step of the last step."""
+        blocks, uncounted = self.watcher.blocks, self.watcher.uncounted
+        if uncounted:
+            names = ", ".join(f"{name} ({times} ×)" for name, times in sorted(uncounted.items()))
+            self._remarks.append(f"FLOPs of operators without a formula are not counted: {names}")
+        micro_steps = sum(m.moment == "batch" and m.step == STEPS for m in blocks.marks)
+        return replace(
+            blocks.sequence(self._device, source=self._source, remarks=tuple(self._remarks)),
+            flops_by_module=tuple((n, f // micro_steps) for n, f in self.watcher.flops.items()),
+            config=config,
+            samples=self.workload.samples_per_epoch,
+        )
 
     def _module(self) -> str | None:
         return None if self._scopes is None else self._scopes.current()
@@ -202,6 +220,7 @@ class _Followed(Simulation):
     def _begin(self, moment: Moment, step: int) -> None:
         self.watcher.blocks.mark(moment, step)
         self.watcher.kind = _KINDS[moment]
+        self.watcher.counts = step == STEPS and moment in ("forward", "backward")
 
     def _on_device(self, config: RunConfig) -> TrainingLoop:
         """The loop, with its model moved; parameters and buffers get their names."""

@@ -34,7 +34,8 @@ def cuda_sequences(
     Args:
         workers: starts the processes in which it is done.
         spec: of which the workload and its sizes are used.
-        batch_sizes: None is the workload's own. Those that the data set cannot fill are errors.
+        batch_sizes: None is the workload's own. Those that the data set cannot fill are left out,
+            where there is a smaller one.
         device: whose kernels are followed.
         timeout: seconds for all of them.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochcast.profiler.footprint import branches
-from epochcast.profiler.footprint.allocations import operands
+from epochcast.profiler.footprint.allocations import OUTSIDE, operands
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.rule import Call
 from epochcast.profiler.footprint.cuda.rules import RULES
@@ -32,6 +33,7 @@ from epochcast.profiler.footprint.cuda.workspaces import (
     cublaslt_workspace_bytes,
 )
 from epochcast.profiler.footprint.fake_tensors import remembered
+from epochcast.profiler.footprint.flops import flops_of, is_uncounted
 from epochcast.records import DeviceSpec
 from epochcast.records.footprint import BlockKind
 
@@ -55,6 +57,9 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         blocks: all that was allocated.
         kind: what results are for at this moment.
+        counts: whether FLOPs are counted now.
+        flops: by the module at work.
+        uncounted: calls of matrix-like operators without a formula, by name.
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.blocks = DeviceBlocks(self.lines.current, device_type)
         self.device_type = device_type
         self.kind: BlockKind = "parameter"
+        self.counts = False
+        self.flops: Counter[str] = Counter()
+        self.uncounted: Counter[str] = Counter()
         self.module_of = module_of
         self._remembered = remembered(mode)
 
@@ -84,6 +92,8 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = rule(self, Call(func, args, kwargs)) if rule else func(*args, **kwargs)
         if func is not called:
             out = branches.as_result(out)
+        if self.counts and func.namespace != "prims":
+            self._count(Call(func, args, kwargs), out)
         self.blocks.refresh(operands(args))
         self.watch(out, func)
         if func._overloadpacket in USES_CUBLAS and self.holds(args):
@@ -104,6 +114,13 @@ class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def holds(self, args: Any) -> bool:
         """Whether any of an operator's arguments is on the device."""
         return any(tensor.device.type == self.device_type for tensor in operands(args))
+
+    def _count(self, call: Call, out: Any) -> None:
+        flops = flops_of(call.func, call.args, call.kwargs, out)
+        if flops:
+            self.flops[self.module_of() or OUTSIDE] += flops
+        elif flops is None and is_uncounted(call.func):
+            self.uncounted[call.operator] += 1
 
     def watch(self, out: Any, func: Any) -> Any:
         """Count an operator's results from now on; the same again."""

@@ -247,6 +247,15 @@ def gated():
     )
 
 
+def spectral():
+    """A Fourier transform, for whose FLOPs there is no formula."""
+
+    def loss(model, batch):
+        return torch.fft.rfft(model(batch[0])).abs().sum()
+
+    return replace(mlp(), loss=None, forward=loss)
+
+
 def cnn():
     model = Convolutions()
     data = TensorDataset(torch.zeros(16, 3, 32, 32), torch.zeros(16, dtype=torch.long))
@@ -306,6 +315,7 @@ SMALL = {
     "mlp compiled": _workload(partial(mlp, compile=True)),
     "mlp h100": _workload(mlp, H100),
     "cnn": _workload(cnn),
+    "spectral": _workload(spectral),
     "gated": _workload(gated),
     "gated on cpu": _workload(gated, source="cpu"),
     "lstm": _workload(recurrent),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from followed import cell, gated, recurrent
+
+from epochcast.profiler.footprint.dry_run import simulate
 
 MIB = 2**20
 WORKSPACE, WORKSPACE_OF_HOPPER = 8_519_680, 32 * MIB
@@ -219,3 +222,48 @@ def test_the_cpus_operators_tell_nearly_the_same(followed):
     (interval,) = (u for u in counted.unknown if "CPU" in u.reason)
     assert counted.peak_bytes() == pytest.approx(exact.peak_bytes(), rel=0.05)
     assert interval.high_bytes == pytest.approx(0.1 * counted.peak_bytes(), rel=0.01)
+
+
+# -- floating-point operations ---------------------------------------------------------------------
+
+
+def test_flops_of_a_perceptron_are_those_of_its_products(followed):
+    """Both layers forward and for their weights; the first one's input needs no gradient."""
+    for name in ("mlp", "mlp accumulated", "mlp fp16", "mlp by itself", "mlp on cpu"):
+        by_module = dict(followed(name).flops_by_module)
+        assert by_module == {"0": 2 * 2 * 32 * 64 * 128, "3": 3 * 2 * 32 * 128 * 10}
+
+
+def test_flops_of_a_convolution_are_those_of_its_positions(followed):
+    positions, weights = 8 * 32 * 32, 3 * 16 * 3 * 3
+    by_module = dict(followed("cnn").flops_by_module)
+    assert by_module == {"body.0": 2 * 2 * positions * weights, "head": 3 * 2 * 8 * 16 * 10}
+
+
+def test_fused_attention_computes_its_scores_once_more_going_back(followed):
+    """Two products forward and five going back (Dao et al. 2022, algorithm 4), dropout or not."""
+    batch, tokens, width = 8, 1024, 512
+    linear = 2 * batch * tokens * width**2
+    expected = 3 * 12 * linear - 3 * linear + 7 * 2 * batch * tokens**2 * width
+    for name in ("encoder", "encoder dropout", "encoder dropout bf16", "encoder dropout on cpu"):
+        assert followed(name).flops == expected
+
+
+def test_checkpointing_adds_a_forward_pass(followed):
+    batch, tokens, width, layers = 8, 128, 64, 3
+    forward = 2 * batch * tokens * 12 * width**2 + 2 * 2 * batch * tokens**2 * width
+    assert followed("encoders recomputed").flops - followed("encoders").flops == layers * forward
+
+
+@pytest.mark.parametrize("name", ["gated", "lstm", "gru cell"])
+def test_without_attention_the_cpu_takes_as_many_flops(followed, name):
+    build = {"gated": gated, "lstm": recurrent, "gru cell": cell}[name]
+    (counted,) = simulate(build)
+    assert followed(name).flops == counted.footprint.flops > 0
+
+
+def test_what_has_no_formula_is_named(followed):
+    (remark,) = followed("spectral").remarks
+    assert remark.startswith("FLOPs of operators without a formula are not counted: ")
+    assert "aten._fft_r2c.default (1 ×)" in remark
+    assert followed("spectral").flops == followed("mlp").flops
