@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from epochcast.errors import UsageError
 from epochcast.records import Device, Footprint, Measurement, RunConfig, Warning_
-from epochcast.records.measurement import IMPORTED
+from epochcast.records.measurement import IMPORTED, named_target
 
 
 class SweepStore(Protocol):
@@ -291,9 +291,11 @@ def require_own_name(name: str, target: str, stored: Iterable[Measurement]) -> N
     """
     for m in stored:
         if m.target != target and m.data != IMPORTED:
+            another = f"not of {target}: give another --name"
+            itself = f"so measure it by epochcast probe {named_target(name, m.target)}"
             raise UsageError(
-                f"{name!r} is the name of {m.target} in this store, not of {target}: give another "
-                "--name"
+                f"{name!r} is the name of {m.target} in this store, "
+                f"{itself if name == target and m.script is None else another}"
             )
 
 

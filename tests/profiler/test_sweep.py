@@ -724,4 +724,6 @@ def test_the_name_of_another_is_refused_before_anything_runs(folder):
     message = "'wide' is the name of mine.py:workload in this store, not of mine.py:other: give"
     with pytest.raises(UsageError, match=message):
         swept(request_of(name="wide", target="mine.py:other"), machine)
+    with pytest.raises(UsageError, match=r"measure it by epochcast probe mine.py:workload --name"):
+        swept(request_of(target="wide"), machine)
     assert len(machine.asked) == asked
