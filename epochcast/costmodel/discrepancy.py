@@ -352,11 +352,8 @@ class _Rows:
         """Squared distances along each axis, (d, n, n)."""
         return np.asarray((self.Z.T[:, :, None] - self.Z.T[:, None, :]) ** 2)
 
-    def solved(self, smooth: _Smooth | None) -> _Solved:
-        """The equations where all of λ is taken for noise, as far as it decides nothing."""
-        return self._solved(smooth, 0.0)
-
-    def _solved(self, smooth: _Smooth | None, own: float) -> _Solved:
+    def solved(self, smooth: _Smooth | None, own: float = 0.0) -> _Solved:
+        """The equations; all of λ is taken for noise where w, ``own``, decides nothing."""
         nugget = smooth.nugget if smooth else 1.0
         R = (nugget - own) * np.eye(len(self.r))
         if own:
@@ -370,7 +367,7 @@ class _Rows:
         nugget = smooth.nugget if smooth else 1.0
         noise = self.noise_sd**2 / max(self._variance(self.solved(smooth))[0], TINY)
         own = max(0.0, nugget - max(noise, nugget * ROUNDING))
-        found = self._solved(smooth, own)
+        found = self.solved(smooth, own)
         variance, dof = self._variance(found)
         return Discrepancy(
             scale=sqrt(variance),

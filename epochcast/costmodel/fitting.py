@@ -21,8 +21,9 @@ from epochcast.costmodel.loading import fit_loading
 from epochcast.costmodel.memory import envelopes
 from epochcast.costmodel.model import CostModel
 from epochcast.costmodel.outcomes import calibrate
+from epochcast.costmodel.phases import Footprints
 from epochcast.costmodel.pooling import Known, pooled_surface
-from epochcast.costmodel.rows import Footprints, Rows
+from epochcast.costmodel.rows import CountedPairs, Rows
 from epochcast.costmodel.scatter import (
     Amount,
     Expected,
@@ -237,9 +238,6 @@ def _way(c: RunConfig) -> tuple[object, ...]:
     return (*ways, names, f.categories(c.sizes))
 
 
-CountedPairs = tuple[tuple[RunConfig, Footprint], ...]
-
-
 @lru_cache(maxsize=64)  # a sweep fits after each trial, and what was counted stays the same
 def _count_surfaces(
     counted: CountedPairs,
@@ -383,8 +381,8 @@ def _variant(rows: Rows) -> Variant:
     if found:  # the last one is of all rows, those borrowed included
         rows = replace(rows, run=found[-1], once=found[-1].own)
     build = rows.surface(summary.fresh_build_seconds, static, drop=["batch_size"])
-    counted = (tuple(rows.counted.items()), tuple(tuple(x.counted.items()) for x in rows.lenders))
-    counts = _count_surfaces(*counted, tuple(knobs), tuple(rows.axes))
+    where = tuple(knobs), tuple(rows.axes)
+    counts = _count_surfaces(rows.pairs, rows.lent_pairs, *where)
     evaluated, saved = rows.of_evaluation(counts, newest.eval_samples), rows.of_saving()
     slow_evaluations = tails_of(evaluated.all_trials, summary.eval_series)
     return Variant(
@@ -395,21 +393,14 @@ def _variant(rows: Rows) -> Variant:
         nodes=newest.config.nodes,
         drop_last=newest.config.drop_last,
         accumulation=typical.accumulation,
-        categories=f.categories(newest.config.sizes),
+        categories=rows.words,
         typical=typical,
         samples=_required(rows.surface(summary.samples, samples_of, drop=["batch_size"])),
         eval_samples=rows.surface(summary.eval_samples, samples_of, drop=["batch_size"]),
-        counted=tuple(
-            (config, tuple(sorted(f.counts(footprint).items())))
-            for config, footprint in rows.counted.items()
-        ),
+        counted=tuple((config, tuple(sorted(f.counts(x).items()))) for config, x in rows.pairs),
         counts=counts,
         evaluation_peak=_count_surface(
-            "step_peak_bytes",
-            tuple(evaluated.counted.items()),
-            tuple(tuple(lender.counted.items()) for lender in evaluated.lenders),
-            tuple(knobs),
-            tuple(rows.axes),
+            "step_peak_bytes", evaluated.pairs, evaluated.lent_pairs, *where
         ),
         envelopes=envelopes(rows.counted),
         micro_step=micro_step,
@@ -454,7 +445,7 @@ def _variant(rows: Rows) -> Variant:
         evaluations=script.evaluations if script else None,
         saves=script.saves if script else None,
         lent=rows.lent,
-        lenders=tuple(f.categories(next(iter(x.groups)).sizes) for x in rows.lenders),
+        lenders=tuple(lender.words for lender in rows.lenders),
     )
 
 

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from epochcast.costmodel import features as f
+from epochcast.costmodel.memory import PEAKS
 from epochcast.costmodel.scatter import Amount
 from epochcast.costmodel.surface import Surface
-from epochcast.records import Footprint, Measurement, MemoryPeaks, RunConfig
+from epochcast.records import Footprint, Measurement, RunConfig
 
-PEAK_COUNTS = ("step_peak_bytes", "update_peak_bytes")
 Footprints = Mapping[RunConfig, Footprint]
 CountSurfaces = tuple[tuple[str, Surface], ...]
 
@@ -63,7 +63,7 @@ def _at_batch(footprint: Footprint, counts: CountSurfaces, config: RunConfig) ->
 
 def _with_one_peak(footprint: Footprint, peak_bytes: int) -> Footprint:
     """A footprint whose only peak is this one; 0 is not known."""
-    unknown = footprint.unknown if peak_bytes else (*footprint.unknown, *PEAK_COUNTS)
+    unknown = footprint.unknown if peak_bytes else (*footprint.unknown, *PEAKS)
     return replace(
         footprint,
         step_peak_bytes=peak_bytes,
@@ -82,7 +82,7 @@ def evaluations(trials: Iterable[Measurement], counted: Footprints) -> list[Meas
         counted: at the batch sizes of evaluation.
     """
     return [
-        _of_phase(m, config, m.eval_memory, counted.get(config))
+        replace(m, config=config, memory=m.eval_memory, footprint=counted.get(config))
         for m in trials
         if m.eval_samples
         for config in [evaluation_config(m.config, m.eval_samples)]
@@ -92,20 +92,14 @@ def evaluations(trials: Iterable[Measurement], counted: Footprints) -> list[Meas
 def savings(trials: Iterable[Measurement]) -> list[Measurement]:
     """Measurements of saving; what is saved is what is always in memory."""
     return [
-        _of_phase(m, m.config, m.save_memory, _saved(m.footprint)) for m in trials if m.save_memory
+        replace(m, memory=m.save_memory, footprint=m.footprint and _saved(m.footprint))
+        for m in trials
+        if m.save_memory
     ]
 
 
-def _saved(footprint: Footprint | None) -> Footprint | None:
-    if footprint is None:
-        return None
+def _saved(footprint: Footprint) -> Footprint:
     return _with_one_peak(footprint, footprint.count("static_bytes") or 0)
-
-
-def _of_phase(
-    m: Measurement, config: RunConfig, memory: MemoryPeaks | None, footprint: Footprint | None
-) -> Measurement:
-    return replace(m, config=config, memory=memory, footprint=footprint)
 
 
 def largest(amounts: Iterable[Amount | None]) -> Amount | None:

@@ -242,7 +242,6 @@ def _in_order(
     full = int(found.full)  # not numpy's, which no document holds
     step, update = at.micro_step(), at.update()
     mean = epochs * division.full_seconds(step, update) or 1.0  # nothing, where steps take none
-    full = int(found.full)
     counted = {
         "training steps": (full, (full * step + found.updates * update) / mean),
         "last partial batches": (found.partial, found.partial / epochs),

@@ -23,6 +23,7 @@ from epochcast.costmodel.memory import (
     can_identify_share,
     fragmentation,
 )
+from epochcast.costmodel.phases import Footprints
 from epochcast.costmodel.pooling import Known, pooled_surface, shows_more
 from epochcast.costmodel.scatter import NOTHING, RoundScatter, Scatter, round_scatter
 from epochcast.costmodel.summary import Value
@@ -32,9 +33,9 @@ from epochcast.costmodel.surface import (
     TIME_SD_PER_DOUBLING,
     Surface,
 )
-from epochcast.records import DeviceKind, Footprint, Measurement, RunConfig
+from epochcast.records import DeviceKind, Footprint, Measurement, RunConfig, Sizes
 
-Footprints = Mapping[RunConfig, Footprint]
+CountedPairs = tuple[tuple[RunConfig, Footprint], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +90,24 @@ class Rows:
         return replace(self, counted={})
 
     @property
+    def pairs(self) -> CountedPairs:
+        """The configurations that were counted, and what."""
+        return tuple(self.counted.items())
+
+    @property
+    def lent_pairs(self) -> tuple[CountedPairs, ...]:
+        """The same of each lender."""
+        return tuple(lender.pairs for lender in self.lenders)
+
+    @property
+    def words(self) -> Sizes:
+        """The knobs that are no numbers."""
+        return f.categories(next(iter(self.groups)).sizes)
+
+    @property
     def lent(self) -> tuple[RunConfig, ...]:
         """The configurations of the lenders, as this variant's."""
-        own = dict(f.categories(next(iter(self.groups)).sizes))
+        own = dict(self.words)
         some = (config for lender in self.lenders for config in lender.groups)
         return tuple(
             dict.fromkeys(

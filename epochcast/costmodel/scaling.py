@@ -231,14 +231,11 @@ def computes_of(observed: Sequence[Observed]) -> dict[str, Compute]:
     return found
 
 
-def fit_scaling(
-    observed: Sequence[Observed], computes: Mapping[str, Compute] | None = None
-) -> Scaling:
+def fit_scaling(observed: Sequence[Observed]) -> Scaling:
     """Learn how the steps of one training on one kind of device grow with the world.
 
     Args:
         observed: in two worlds or more; what one world says leaves the rest to the priors.
-        computes: of every configuration; by default what was observed on the fewest devices.
 
     Raises:
         FitError: nothing was observed, or a time is not positive.
@@ -247,7 +244,7 @@ def fit_scaling(
 
     if not observed or any(not x.seconds > 0 for x in observed):
         raise FitError("worlds are compared by positive step times; give some of at least one")
-    known = computes_of(observed) if computes is None else dict(computes)
+    known = computes_of(observed)
     names = tuple(known)
     worlds = tuple(sorted({x.world for x in observed}))
     typical = float(np.exp(np.mean(np.log([x.payload for x in observed]))))
