@@ -322,7 +322,7 @@ def format_number_of(count: int, noun: str) -> str:
 
 
 _ONE = re.compile(
-    r"(?<![\w.,×–-])1 (epoch|step|round|(?:earlier )?run|row|trial|visit|configuration|measurement"
+    r"(?<![\w.,×–-])1 (epoch|step|round|(?:earlier )?run|row|trial|configuration|measurement"
     r"|device|fold|sample|moment|checkpoint|process(?=es)|batch(?=es))e?s\b"
     r"( (?:are|were|have|differ)\b)?"
 )

@@ -34,7 +34,7 @@ PLACES = (MEASURED, INSIDE, TWICE, FOUR_TIMES, BETWEEN, BEYOND, BELOW)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Design:
-    """Batch sizes of each of so many values of the knob; epochs, or so many steps a visit."""
+    """Batch sizes of each of so many values of the knob; epochs, or so many steps a trial."""
 
     name: str
     batches: tuple[int, ...] = (32, 64, 256)
@@ -172,7 +172,7 @@ def _measure(case: Case, kind: Kind, truth: Truth, values: Sequence[int]) -> Ite
     design, condition = case.design, case.condition
     rng = generator(case)
     grid = list(product(values, design.batches))
-    glitch = rng.integers(len(grid) * condition.rounds)  # the visit that has it, if any
+    glitch = rng.integers(len(grid) * condition.rounds)  # the trial that has it, if any
     for round_ in range(condition.rounds):
         shared = rng.normal(0, kind.drift)
         for position, (size, batch) in enumerate(grid, round_ * len(grid)):
@@ -195,7 +195,7 @@ def _measure(case: Case, kind: Kind, truth: Truth, values: Sequence[int]) -> Ite
 def _timed(
     rng: np.random.Generator, kind: Kind, case: Case, step: float, batch: int, glitch: bool
 ) -> dict[str, Any]:
-    """Epochs or steps of one visit whose usual step is known.
+    """Epochs or steps of one trial whose usual step is known.
 
     Args:
         rng: for noise.
@@ -203,7 +203,7 @@ def _timed(
         case: the condition and the number of steps.
         step: seconds.
         batch: samples of a step.
-        glitch: whether this is the visit that has one.
+        glitch: whether this is the trial that has one.
     """
     if kind.tail is None:
         noise = np.exp(rng.normal(0, case.condition.noise / 2, EPOCHS))

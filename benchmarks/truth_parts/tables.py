@@ -82,7 +82,7 @@ SUMMARY: tuple[tuple[str, Callable[[Key], bool]], ...] = (
         for noise in (0.005, 0.02, 0.08)
     ),
     *(
-        (f"{kind}, {steps} steps a visit", _steps(kind, steps))
+        (f"{kind}, {steps} steps a trial", _steps(kind, steps))
         for kind in TAILED
         for steps in d.STEPS
     ),

@@ -2,7 +2,7 @@
 
 steady       2 % from step to step                           a control
 stragglers   one step in a hundred takes ten times as long   mean 1.09
-glitch       the same steady steps, of which one visit has one that took a minute: no epoch pays
+glitch       the same steady steps, of which one trial has one that took a minute: no epoch pays
 spells       slow drifts: AR(1) with a memory of fifty steps, 6 % of scatter
 bimodal      three steps in ten take twice as long           mean 1.3
 """
@@ -31,7 +31,7 @@ class Tail:
     Attributes:
         factors: of so many steps.
         mean: expected.
-        glitch: seconds that one step of one visit takes besides.
+        glitch: seconds that one step of one trial takes besides.
     """
 
     factors: Factors

@@ -8,7 +8,7 @@ may move.
     μ' = μ + ω                                       ω ~ N(0, W)   W = C·(1/δ − 1)  slow drift
 
 The local-level model with a discount factor δ (West & Harrison 1997, "Bayesian Forecasting and
-Dynamic Models", sections 2.5 and 6.3). Nobody knows σ before a run: visits of seconds say little of
+Dynamic Models", sections 2.5 and 6.3). Nobody knows σ before a run: trials of seconds say little of
 epochs of hours. So each of ``NOISES`` has a model of its own, for each pace of the level (δ) one,
 with the level's mean m and variance C, and a weight w by how well it foretold what was seen
 (multi-process models, chapter 12):

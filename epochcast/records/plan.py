@@ -271,7 +271,7 @@ class UnitPrices:
             segment of so many.
         evaluation, save: one of each; zero where there is none.
         epoch_noise: relative standard deviation of one epoch around its run's mean, by the steps
-            of single visits.
+            of single trials.
         round_scatter: that of the rounds of the probe, of which epochs of one run may have as much.
         calibration: the factor that outcomes of earlier runs have put into ``epoch``.
         startup_calibration, evaluation_calibration, save_calibration: likewise.

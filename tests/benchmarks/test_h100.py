@@ -38,7 +38,7 @@ def told(known: tuple[ec.Measurement, ...], asked: ec.Measurement) -> ec.Quantil
 def test_each_configuration_that_waits_for_data_is_told_by_the_five_others(
     asked: ec.Measurement,
 ) -> None:
-    """One visit each, half to three quarters of a step waiting: within 6 %, held, and of use."""
+    """One trial each, half to three quarters of a step waiting: within 6 %, held, and of use."""
     assert 0.5 < (waiting_share(asked) or 0.0) < 0.8
     others = tuple(m for m in RESNET if m is not asked)
     q = told(others, asked)
@@ -91,7 +91,7 @@ def test_half_of_the_grid_is_bound_by_launches() -> None:
 
 
 def test_what_was_left_out_of_the_grid_lies_in_the_intervals() -> None:
-    """Unseen and larger batch sizes, widths between and beyond; one visit of most."""
+    """Unseen and larger batch sizes, widths between and beyond; one trial of most."""
     held, errors = [], {}
     for split in splits(TRUTH):
         model = ec.fit([m for m in GRID if m.config in split.fitted])

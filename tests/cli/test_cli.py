@@ -186,7 +186,7 @@ def test_without_measurements_the_command_that_makes_some_is_named(here: Path) -
 def test_measurements_are_listed_shown_moved_and_removed(probed: Path) -> None:
     listed = json.loads(run("probes", "list", "--json").stdout)["measurements"]
     assert len(listed) == 36
-    assert len(run("probes", "list").stdout.splitlines()) == 2 + 12  # of three visits each
+    assert len(run("probes", "list").stdout.splitlines()) == 2 + 12  # of three trials each
     with Store.open() as store:
         key = store.measurements()[0].key
     shown = json.loads(run("probes", "show", key[:10]).stdout)["measurement"]

@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def one_visit(device: Device, **changes: object) -> Measurement:
+def one_trial(device: Device, **changes: object) -> Measurement:
     return truths.measure(64, 512, device=device, factor=25.0, created_at=LATER, **changes)
 
 
@@ -43,10 +43,10 @@ def notes(selection) -> str:
     return "\n".join(map(warning_text, selection.warnings))
 
 
-def test_one_visit_with_another_number_of_threads_changes_nothing(store: Store) -> None:
+def test_one_trial_with_another_number_of_threads_changes_nothing(store: Store) -> None:
     """It turned 5m 54s into 2h 29m."""
     before = fitted_model(store)[0].predict(epochs=90).total_seconds.p50
-    store.add(one_visit(ONE))
+    store.add(one_trial(ONE))
     selection = select(store)
     assert selection.newest.device == TWO
     assert fitted_model(store)[0].predict(epochs=90).total_seconds.p50 == before
@@ -58,7 +58,7 @@ def test_one_visit_with_another_number_of_threads_changes_nothing(store: Store) 
 
 @pytest.mark.parametrize("words", [ONE.id, ONE.key, ONE.id[:4], "1 thread", "cpu, 1 Thread", "1"])
 def test_a_device_is_chosen_by_its_id_or_by_words(store: Store, words: str) -> None:
-    store.add(one_visit(ONE))
+    store.add(one_trial(ONE))
     assert select(store, device=words).newest.device == ONE
     assert select(store, device="2 threads").newest.device == TWO
 
@@ -78,21 +78,21 @@ def test_part_of_a_name_in_any_case() -> None:
 
 
 def test_another_machine_probed_last_is_the_one_meant(store: Store) -> None:
-    store.add(one_visit(GPU))
+    store.add(one_trial(GPU))
     selection = select(store)
     assert selection.newest.device == GPU
     assert f"{TWO.id} ({TWO.label}; 36 trials)" in notes(selection)
 
 
 def test_newer_code_goes_before_more_trials(store: Store) -> None:
-    store.add(one_visit(ONE, source="newer"))
+    store.add(one_trial(ONE, source="newer"))
     assert select(store).newest.device == ONE
 
 
 def test_a_patch_release_of_torch_forgets_nothing_and_is_said(store: Store) -> None:
     assert TWO.key == PATCHED.key != MINOR.key
     assert replace(TWO, torch="2.13.0+cpu").key != replace(TWO, torch="2.13.0+cu126").key
-    store.add(one_visit(PATCHED, round_=7))
+    store.add(one_trial(PATCHED, round_=7))
     selection = select(store)
     assert len(selection.measurements) == 37
     assert "measured with torch 2.13.0 and 2.13.1, which are taken for one" in notes(selection)
@@ -121,7 +121,7 @@ def test_asking_for_what_is_there_anyway_is_the_same_request(device: str, thread
 
 
 def test_devices_are_listed_by_their_ids(store: Store, tmp_path: Path) -> None:
-    store.add(one_visit(ONE, workload="other"))
+    store.add(one_trial(ONE, workload="other"))
     found = probed_devices(store.measurements())
     assert [(d.id, d.trials, d.workloads) for d in found] == [
         (TWO.id, 36, ("imaginary",)),

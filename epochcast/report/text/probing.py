@@ -168,7 +168,7 @@ def print_measurements(
         cells = {
             "key": [newest.key[:8] for newest, _, _ in rows],
             "configuration": [_label_without(s.config, fixed) for _, s, _ in rows],
-            "visits": [_visits(s, of) for _, s, of in rows],
+            "trials": [_trials(s, of) for _, s, of in rows],
             "used": ["yes" if newest.key in used else "no" for newest, _, _ in rows],
             "step": [maybe(format_seconds, s.step_seconds) for _, s, _ in rows],
             "±": [maybe(format_percent, s.step_spread) for _, s, _ in rows],
@@ -195,7 +195,7 @@ def _label_without(config: RunConfig, fixed: Collection[str]) -> str:
     return " ".join(word for word in config.label.split(" ") if word not in fixed)
 
 
-def _visits(summary: Summary, trials: int) -> str:
+def _trials(summary: Summary, trials: int) -> str:
     """How many succeeded, and how the others ended."""
     if summary.trials == trials:
         return str(trials)

@@ -67,7 +67,7 @@ WARNINGS = {
     "interval of a later run is {width}; runs on a quieter machine, or more of them, narrow it",
     "few-configurations": "only {count} configurations were probed: which form of model is right "
     "cannot be checked; probe more batch sizes",
-    "noisy": "this machine is noisy: visits of {count} differ by more than ± {limit}, those of "
+    "noisy": "this machine is noisy: trials of {count} differ by more than ± {limit}, those of "
     "{config} by ± {spread}; what helps: close other programs, leave cores free (--threads), keep "
     "the clock of the CPU or GPU fixed, more --rounds",
     "chose-workload": "{workload} was probed most recently; also in the store: {others}",

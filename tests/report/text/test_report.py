@@ -27,7 +27,7 @@ from epochcast.report.text.probing import print_measurements, print_probed, prin
 from epochcast.report.text.progress import BarProgress, PlainProgress
 from epochcast.report.text.warnings import WARNINGS, print_warnings
 
-NOTE_MAKERS = {"note", "_note", "notice", "_notice"}
+NOTE_MAKERS = {"note"}
 PACKAGE = Path(epochcast.__file__).parent
 
 
@@ -47,14 +47,15 @@ def _codes(node: ast.expr) -> set[str]:
 
 
 def _used_codes(tree: ast.AST) -> set[str]:
-    """Codes given to ``Warning_``, to functions called ``note`` or ``_note``, or named ``code``."""
+    """Codes given to ``Warning_``, its ``of`` or functions called ``note``, or named ``code``."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             if name == "Warning_":
                 found |= {c for k in node.keywords if k.arg == "code" for c in _codes(k.value)}
-            if name in NOTE_MAKERS:
+            of_warning = getattr(getattr(node.func, "value", None), "id", "") == "Warning_"
+            if name in NOTE_MAKERS or of_warning:
                 found |= {c for argument in node.args[:2] for c in _codes(argument)}
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "code":
             found |= _codes(node.value)
@@ -109,21 +110,21 @@ def test_a_noisy_machine_is_said_to_be_with_what_helps() -> None:
     console = _console(80)
     print_summaries(console, summarise([*loud, *quiet]))
     text = " ".join(_text(console).split())
-    assert "visits of 1 of 2 configurations differ by more than ± 10 %" in text
+    assert "trials of 1 of 2 configurations differ by more than ± 10 %" in text
     assert "batch_size=64 depth=1 width=256 by ± 33 %; what helps: close other programs" in text
     print_summaries(console := _console(80), summarise(quiet))
     assert "noisy" not in _text(console)
 
 
 def test_stored_measurements_are_a_row_for_each_configuration() -> None:
-    """A visit that failed is counted; one visit has no spread; notes are shown where there are."""
+    """A trial that failed is counted; one trial has no spread; notes are shown where there are."""
     measured = [replace(m, note="after the fix") for m in truths.sweep((32,), (256, 512), rounds=2)]
     failed = replace(truths.measure(64, 512, status="oom"), created_at="2026-01-01T00:00:00")
     console = _console(100)
     print_measurements(console, [*measured, failed], [m.key for m in measured])
     title, heading, *rows = _text(console).splitlines()
     assert title.startswith("imaginary  depth=1  on Imaginary")
-    assert heading.split()[:4] == ["key", "configuration", "visits", "used"]
+    assert heading.split()[:4] == ["key", "configuration", "trials", "used"]
     assert [row.split()[1:5] for row in rows[:2]] == [
         ["batch_size=32", f"width={w}", "2", "yes"] for w in (256, 512)
     ]
@@ -284,7 +285,7 @@ def test_no_window_cuts_what_a_row_is_called(width: int) -> None:
     keys = {
         "key": ["e3a611c2"],
         "configuration": ["batch_size=128 width=128"],
-        "visits": ["2 of 9"],
+        "trials": ["2 of 9"],
     }
     print_columns(console, keys, keys=2, left=("key", "configuration"))
     shown = found.getvalue()
