@@ -229,7 +229,9 @@ good_measurements = _record(
     step_seconds=st.lists(positive_seconds, min_size=1, max_size=8).map(tuple),
 )
 failed_measurements = _record(
-    Measurement, **_measurement_parts, status=st.sampled_from(("oom", "timeout", "crashed"))
+    Measurement,
+    **_measurement_parts,
+    status=st.sampled_from(("oom", "timeout", "crashed", "too-large")),
 )
 measurements = st.one_of(good_measurements, failed_measurements)
 summaries = _record(records.Summary, config=run_configs)

@@ -40,7 +40,7 @@ from epochcast.profiler.rounds import (
     require_own_name,
 )
 from epochcast.profiler.target import is_of_file_name
-from epochcast.records import Measurement
+from epochcast.records import Measurement, Status
 
 MAX_NAME_BYTES = 200  # of a folder's name; file systems allow 255
 
@@ -172,7 +172,11 @@ class Sweep(Rounds[TrialSpec]):
         requests = {spec.request for spec in (prepared.specs if specs is None else specs)}
         found = self.store.measurements(self.request.called, source=prepared.source)
         key = prepared.device.key
-        return tuple(m for m in found if m.request in requests and m.device.key == key)
+        return tuple(
+            m
+            for m in found
+            if m.request in requests and m.device.key == key and m.status != "too-large"
+        )
 
     def make_trials(self, order: Iterable[TrialSpec | None], round_: int) -> bool:
         """As of ``Rounds``; None waits for a trial that is under way, where several are at once."""
@@ -217,22 +221,37 @@ class Sweep(Rounds[TrialSpec]):
     def _failure(self, answer: Answer) -> Measurement:
         """The record of a trial whose process could not write one itself."""
         task = answer.task
-        prepared = self.prepared
-        return Measurement(
-            workload=self.request.target,
-            source=prepared.source,
-            request=task.spec.request,
-            config=prepared.config(task.spec),
-            device=prepared.device,
-            status=answer.status,
-            message=answer.message,
+        return replace(
+            self.unmeasured(task.spec, answer.status, answer.message),
             round=task.round,
             trial=task.trial,
-            samples=prepared.checked.samples,
-            data=prepared.checked.data,
             log=task.log or None,
             node=answer.node,
+        )
+
+    def unmeasured(self, spec: TrialSpec, status: Status, message: str) -> Measurement:
+        """The record of a configuration of which nothing was measured.
+
+        Args:
+            spec: of it.
+            status: what became of it.
+            message: why.
+        """
+        prepared = self.prepared
+        return Measurement(
+            workload=self.request.called,
+            target=self.request.target,
+            source=prepared.source,
+            request=spec.request,
+            config=prepared.config(spec),
+            device=prepared.device,
+            status=status,
+            message=message,
+            samples=prepared.checked.samples,
+            data=prepared.checked.data,
+            sweep=self.began_at,
             created_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+            note=self.request.note,
         )
 
     # -- after the rounds: each adds to a measurement that is stored already ----------------------

@@ -30,7 +30,8 @@ PATIENCE_SECONDS = 120.0  # for one dry run: it is to save time
 
 
 def leave_out_hopeless(sweep: Sweep) -> None:
-    """Take out of a sweep what will surely not fit its device, and say so."""
+    """Take out of a sweep what will surely not fit its device, say so, and keep it in the store: a
+    trial of it, made all the same, takes its place there."""
     device = sweep.prepared.device
     if sweep.request.try_all or device.kind != "cuda" or not device.memory_bytes:
         return
@@ -44,12 +45,10 @@ def leave_out_hopeless(sweep: Sweep) -> None:
         sweep.left_out.append(
             LeftOut(config=config, needed_bytes=needed, device_bytes=device.memory_bytes)
         )
-        sweep.note(
-            "hopeless",
-            config=config.label,
-            needed=format_bytes(needed),
-            memory=format_bytes(device.memory_bytes),
-        )
+        least, memory = format_bytes(needed), format_bytes(device.memory_bytes)
+        why = f"by a dry run it needs at least {least} of the device's {memory}"
+        sweep.store.add(sweep.unmeasured(spec, "too-large", why))
+        sweep.note("hopeless", config=config.label, needed=least, memory=memory)
 
 
 def _hopeless(sweep: Sweep) -> Iterator[tuple[TrialSpec, float]]:

@@ -36,7 +36,7 @@ from epochcast.records.validation import (
     whole,
 )
 
-Status = Literal["ok", "oom", "timeout", "crashed"]
+Status = Literal["ok", "oom", "timeout", "crashed", "too-large"]
 
 IMPORTED = "imported"  # the data of a measurement made elsewhere
 ONE_TIME_ONLY = "one time is known; a slow start that is in it cannot be told apart"
@@ -141,7 +141,8 @@ class Measurement:
     """One trial of one configuration in one worker process: raw samples, in the order taken.
 
     A measurement that did not succeed has a ``status`` other than ``"ok"``, a ``message``, and
-    whatever had been measured by then; one that did may have a message on what it lacks. Lists
+    whatever had been measured by then: nothing with ``"too-large"``, which was not tried because by
+    a dry run it will not fit its device; one that did may have a message on what it lacks. Lists
     may be empty: a measurement made elsewhere knows epoch times only; ``from_epochs`` makes it.
 
     Attributes:

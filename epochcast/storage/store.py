@@ -166,7 +166,7 @@ class Store:
         Args:
             workload: its name, as measurements have it; None for all.
             source: fingerprint of its code; None for all versions.
-            status: ``"ok"``, ``"oom"``, ``"timeout"`` or ``"crashed"``; None for all.
+            status: one of ``Status``; None for all.
             device_key: of the device; None for all.
 
         Raises:

@@ -8,6 +8,7 @@ import pytest
 from scripted import CPU, Machine, Memory, Noting, request_of
 from sequences import training
 
+from epochcast.costmodel.fitting import fit
 from epochcast.devices.need import needed_bytes
 from epochcast.errors import UsageError, WorkloadError
 from epochcast.profiler import too_large
@@ -69,6 +70,23 @@ def test_what_will_not_fit_is_left_out_and_said(folder, monkeypatch):
     told = ("batch_size=32", "--try-all", format_bytes(3.2 * MEMORY), format_bytes(MEMORY))
     assert all(words in said[0] for words in told)
     assert observer.begun[0] == 1  # trials that are announced
+
+
+def test_what_is_left_out_is_kept_until_it_is_tried(folder, monkeypatch):
+    Gpu(monkeypatch, lambda b: b * MEMORY / 10)
+    _, result, machine, _ = probed(folder)
+    archive = machine.archive
+    kept = [m for m in archive.kept.values() if m.status == "too-large"]
+    assert [m.config.batch_size for m in kept] == [32, 16]
+    assert format_bytes(3.2 * MEMORY) in kept[0].message
+    assert {m.config.batch_size for m in result.measurements} == {8}
+    assert fit(archive.kept.values()).probing_seconds == fit(result.measurements).probing_seconds
+    again = probed(folder, archive=archive)[1]
+    assert [x.config.batch_size for x in again.left_out] == [32, 16]
+    tried, all_of_it, _, _ = probed(folder, archive=archive, try_all=True)
+    assert tried == {16, 32}
+    assert {m.config.batch_size for m in all_of_it.measurements} == {8, 16, 32}
+    assert {m.status for m in archive.kept.values()} == {"ok"}
 
 
 def test_the_largest_that_may_fit_answers_for_smaller_ones_of_its_model(folder, monkeypatch):

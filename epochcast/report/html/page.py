@@ -57,7 +57,12 @@ from epochcast.units import (
 WIDE = 10_000  # columns: a page breaks no table
 # Nothing is loaded and nothing runs, whatever a name holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-STATUS = {"oom": "out of memory", "timeout": "timed out", "crashed": "crashed"}
+STATUS = {
+    "oom": "out of memory",
+    "timeout": "timed out",
+    "crashed": "crashed",
+    "too-large": "left out",
+}
 READING = (
     "P10, P50 and P90: of ten such runs one takes less than P10, five less than P50, nine less "
     "than P90. Eight of ten lie between P10 and P90.",
@@ -286,14 +291,18 @@ def _measured(contents: Contents) -> Markup:
 
 def _measured_lines(contents: Contents) -> Iterator[str]:
     trials = contents.measurements
-    failed = sum(m.status != "ok" for m in trials)
+    left_out = sum(m.status == "too-large" for m in trials)
+    failed = sum(m.status != "ok" for m in trials) - left_out
     days = sorted({m.created_at[:10] for m in trials})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     yield (
-        f"{format_number_of(len(trials), 'trial')} of "
-        f"{format_number_of(len(contents.summaries), 'configuration')} on {contents.device.label}, "
-        f"{when}. {failed or 'None'} of them failed."
+        f"{format_number_of(len(trials) - left_out, 'trial')} of "
+        f"{format_number_of(len(contents.summaries) - left_out, 'configuration')} on "
+        f"{contents.device.label}, {when}. {failed or 'None'} of them failed."
     )
+    if left_out:
+        what = format_number_of(left_out, "configuration")
+        yield f"Left out, because the device has too little memory: {what}."
     if trials[0].target != contents.workload:
         yield f"What is called {contents.workload} is {trials[0].target}."
     if contents.plan is not None:

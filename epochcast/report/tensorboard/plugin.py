@@ -97,7 +97,13 @@ _MEASURED: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("device_bytes", "Device memory", format_bytes),
 )
 _SETTINGS = tuple(f.name for f in fields(RunConfig) if f.name not in ("batch_size", "sizes"))
-_STATUS = {"ok": "ok", "oom": "out of memory", "timeout": "timed out", "crashed": "crashed"}
+_STATUS = {
+    "ok": "ok",
+    "oom": "out of memory",
+    "timeout": "timed out",
+    "crashed": "crashed",
+    "too-large": "left out",
+}
 _State = tuple[int, int, int]  # of a file: inode, time, size
 View = Callable[[Request, str], Response]  # the second argument: the URL after the route's prefix
 

@@ -68,8 +68,8 @@ def print_summaries(console: Console, summaries: Sequence[Summary]) -> None:
         print_warnings(console, noisy(good))
     for s in summaries:
         if s.status != "ok":
-            line = f"{s.config.label}: {s.status}: {s.message} (log: {s.log})"
-            say(console, line, "red")
+            log = f" (log: {s.log})" if s.log else ""
+            say(console, f"{s.config.label}: {s.status}: {s.message}{log}", "red")
 
 
 def summary_cells(summaries: Sequence[Summary]) -> dict[str, list[str]]:
@@ -199,6 +199,8 @@ def _trials(summary: Summary, trials: int) -> str:
     """How many succeeded, and how the others ended."""
     if summary.trials == trials:
         return str(trials)
+    if summary.status == "too-large":
+        return "0, too large"
     last = "" if summary.status == "ok" else f", {summary.status}"
     return f"{summary.trials} of {trials}{last}"
 

@@ -64,6 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.add_all(SWEEP)
         failed = truths.measure(1024, 256, status="oom", message=HOSTILE, step_seconds=())
         store.add(replace(failed, workload=WORKLOAD))
+        hopeless = truths.measure(4096, 256, status="too-large", message="9 GiB", step_seconds=())
+        store.add(replace(hopeless, workload=WORKLOAD))
         about = {"workload": WORKLOAD, "source": "", "device": truths.DEVICE, "config": CONFIG}
         for at, seconds in enumerate((9.5, 10.0, 10.6)):
             ran = {"epoch_seconds": (seconds,) * 3, "finished_at": 1.767e9 + at}
@@ -97,6 +99,8 @@ def test_it_says_what_it_rests_on(content: str) -> None:
     text = Reader(content).text
     assert "37 trials of 13 configurations on Imaginary (cpu, 2 threads, torch 2.13.0)" in text
     assert "1 of them failed" in text
+    assert "Left out, because the device has too little memory: 1 configuration." in text
+    assert "left out: 9 GiB" in text
     assert "Epochs of 3 of 3 runs lie between P10 and P90" in text
     assert "An hour of one device costs $2.50." in text
     assert "Nothing fails or is interrupted." in text
