@@ -121,6 +121,30 @@ def test_hooks_of_a_step_are_called() -> None:
     assert seen == [("before", True), ("after", "AdamW")]
 
 
+def test_hooks_before_the_first_step_are_called_once_on_the_device() -> None:
+    seen = []
+
+    class Begun(Lifted):
+        def on_train_start(self):
+            seen.append("train")
+            self.share = torch.ones((), device=self.device)
+
+        def on_validation_epoch_start(self):
+            seen.append("validation")
+
+        def training_step(self, batch, index):
+            return super().training_step(batch, index)["loss"] * self.share
+
+    made = ec.Workload.from_lightning(Begun(), Rows())
+    assert seen == []  # the module may yet be moved
+    loop = loop_of(made)
+    for batch in loop.train_loader():
+        loop.micro_step(batch, HostTimer())
+    for batch in loop.eval_loader() or ():
+        loop.evaluate(batch)
+    assert seen == ["train", "validation"]
+
+
 class Streaming(IterableDataset):
     def __iter__(self):
         return repeat((torch.ones(4),))
@@ -149,6 +173,8 @@ def test_a_loader_without_a_length_or_a_batch_size() -> None:
             "callback StochasticWeight",
         ),
         ({}, {"training_step": lambda s, dataloader_iter: None}, {}, "takes dataloader_iter"),
+        ({}, {"configure_optimizers": lambda _: None}, {}, "returns None: nothing is trained"),
+        ({}, {}, {"limit_train_batches": 0}, "limit_train_batches=0 trains nothing"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -156,6 +182,20 @@ def test_what_cannot_be_taken_over_is_refused_by_name(attributes, method, option
     module = type("Made", (Lifted,), method)(**attributes)
     with pytest.raises(WorkloadError, match=message):
         ec.Workload.from_lightning(module, Rows(), quiet(**options))
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "message"),
+    [
+        (nn.Linear(2, 2), Rows(), "needs a LightningModule, but got Linear"),
+        (Lifted(), quiet(), r"a Trainer is no data: from_lightning\(module, trainer=…\)"),
+        (Lifted(), DataLoader(Streaming(), 5), r"no length: give from_lightning samples="),
+    ],
+    ids=["module", "trainer", "stream"],
+)
+def test_what_is_no_module_or_no_data_is_said(module, data, message) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        ec.Workload.from_lightning(module, data)
 
 
 # -- a Trainer -------------------------------------------------------------------------------------
@@ -242,3 +282,11 @@ class Stepping(transformers.Trainer):
 def test_what_of_a_trainer_cannot_be_taken_over(tmp_path: Path, kind, options, message) -> None:
     with pytest.raises(WorkloadError, match=message):
         ec.Workload.from_trainer(trainer_of(tmp_path, kind, **options))
+
+
+def test_what_is_no_trainer_or_has_no_data_is_said(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match=r"needs a transformers\.Trainer, but got Linear"):
+        ec.Workload.from_trainer(nn.Linear(2, 2))
+    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    with pytest.raises(WorkloadError, match="has no train_dataset="):
+        ec.Workload.from_trainer(transformers.Trainer(nn.Linear(2, 2), arguments))

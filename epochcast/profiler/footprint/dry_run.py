@@ -63,8 +63,10 @@ _OF_FAKES = (
     "storage",
     "numpy",
     "not known here",
+    "UnknownNumber",
 )
-_NOT_THE_USERS = tuple(str(Path(f).parent) for f in (torch.__file__, __file__))
+_OF_MASKS = ("index", "masked", "nonzero", "where")  # operators that pick by values
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def dry_runs(
@@ -251,6 +253,8 @@ def _explained(error: Exception) -> str:
     """Whether the step wants values or is wrong, where, and what to do."""
     said = f"{_where(error)}{first_line(error)}"
     if isinstance(error, DynamicOutputShapeException):
+        if not any(name in str(error) for name in _OF_MASKS):
+            return f"cannot be traced without values: {said}; its size depends on them: probe it"
         return (
             f"cannot be traced without values: {said}; a mask picks as many as its values say: "
             "multiply by it, use torch.where, let it come with the batch, or probe"

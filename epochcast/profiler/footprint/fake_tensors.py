@@ -4,9 +4,10 @@
                  counts              answers where values are asked for
 
 What torch's own optimizers and gradient scaler ask of values has one answer in a steady run: many
-steps were made, and no gradient is infinite. ``tensor.item()`` has an answer that can be added up
-and printed, as people do with a loss, and refuses to decide anything. Any other question is the
-workload's own, and the fake tensors refuse it.
+steps were made, and no gradient is infinite; and distributions, which check their arguments, are
+told that those are valid. ``tensor.item()`` has an answer to calculate with and to print, as people
+do with a loss or the share of a mixture, which refuses to decide anything. Any other question is
+the workload's own, and the fake tensors refuse it.
 
 Sparse gradients have entries, of which torch's own rules for fake tensors give them none:
 
@@ -26,6 +27,7 @@ the torch that is installed.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -131,7 +133,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 found = original(tensor)
             finally:
                 self._reading = False
-            return UnknownNumber() if self._read_unknown else found
+            return UnknownNumber(found) if self._read_unknown else found
 
         Tensor.item = item  # type: ignore[method-assign, assignment]
         try:
@@ -164,6 +166,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         if func is aten._to_copy.default and hasattr(args[0], "picks"):
             out.picks = args[0].picks  # moved to the device
+        if func is aten._is_all_true.default:
+            out.holds = True
         return AFTER[func](out, *args, **kwargs) if func in AFTER else out
 
     def fake(self, tensor: Tensor) -> Tensor:
@@ -196,6 +200,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return mapped(batch, copy)
 
     def _scalar(self, tensor: Tensor) -> Any:
+        if hasattr(tensor, "holds"):
+            return True
         if tensor.untyped_storage()._cdata in self._infinities:
             return 0.0
         if self._updating:
@@ -209,18 +215,47 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return 0.0 if tensor.is_floating_point() else 0
 
 
-class UnknownNumber:
-    """What ``item()`` gives of a tensor without values: for sums and for print, not for decisions.
+def _calculation(operation: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """A method of an unknown number that calculates with it.
 
-    It is no float, so that a function of numbers refuses it.
+    Args:
+        operation: of the number and the other operand.
     """
 
-    def _sum(self, other: object) -> Any:
-        known = isinstance(other, int | float | UnknownNumber)
-        return UnknownNumber() if known else NotImplemented
+    def method(number: UnknownNumber, other: object) -> Any:
+        if isinstance(other, Tensor):
+            return operation(number.like, other)
+        if isinstance(other, UnknownNumber):
+            return UnknownNumber(operation(number.like, other.like))
+        if not isinstance(other, int | float):
+            return NotImplemented
+        return UnknownNumber(operation(number.like, type(other)(1)))
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _sum
-    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = _sum
+    return method
+
+
+class UnknownNumber:
+    """What ``item()`` gives of a tensor without values: to calculate with, alone and with tensors,
+    and for print, but not for decisions.
+
+    It is no float, so that a function of numbers refuses it.
+
+    Args:
+        like: a number of its type, in its place where it meets a tensor: what is computed there
+            does not depend on which one it is.
+    """
+
+    def __init__(self, like: float) -> None:
+        self.like = type(like)(3)
+
+    __add__ = __radd__ = _calculation(operator.add)
+    __mul__ = __rmul__ = _calculation(operator.mul)
+    __sub__ = _calculation(operator.sub)
+    __rsub__ = _calculation(lambda number, other: other - number)
+    __truediv__ = _calculation(operator.truediv)
+    __rtruediv__ = _calculation(lambda number, other: other / number)
+    __pow__ = _calculation(operator.pow)
+    __rpow__ = _calculation(lambda number, other: other**number)
 
     def _refuse(self, *_: object) -> Any:
         raise TypeError("a number read by item() is not known here, and the code decides by it")
@@ -235,8 +270,8 @@ class UnknownNumber:
     def __abs__(self) -> UnknownNumber:
         return self
 
-    def __round__(self, _: int | None = None) -> UnknownNumber:
-        return self
+    def __round__(self, digits: int | None = None) -> UnknownNumber:
+        return UnknownNumber(round(self.like, digits))
 
     def __repr__(self) -> str:
         return "?"

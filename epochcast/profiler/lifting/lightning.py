@@ -32,6 +32,10 @@ _HOOKS = {  # of a module: what it says of a step, and where that goes in a Work
     "on_train_batch_end": "after_update=",
     "transfer_batch_to_device": "collate=",
 }
+_BEGINNINGS = {  # hooks before the first of a step
+    "training_step": ("on_fit_start", "on_train_start", "on_train_epoch_start"),
+    "validation_step": ("on_validation_start", "on_validation_epoch_start"),
+}
 _CALLBACKS = ("GradientAccumulationScheduler", "StochasticWeightAveraging", "WeightAveraging")
 _PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 
@@ -84,6 +88,8 @@ def _silence(module: Any) -> None:
 
 def _refuse_others(module: Any, trainer: Any) -> None:
     name = type(module).__name__
+    if not hasattr(module, "training_step"):
+        raise WorkloadError(f"from_lightning needs a LightningModule, but got {name}")
     if not getattr(module, "automatic_optimization", True):
         raise WorkloadError(
             f"{name} has automatic_optimization=False: its manual optimization cannot be taken "
@@ -100,6 +106,8 @@ def _refuse_others(module: Any, trainer: Any) -> None:
         raise WorkloadError(f"training_step of {name} takes dataloader_iter, not a batch")
     if trainer is None:
         return
+    if trainer.limit_train_batches == 0:
+        raise WorkloadError("a Trainer with limit_train_batches=0 trains nothing: leave it out")
     if trainer.world_size > 1:
         raise WorkloadError(
             f"a Trainer of {trainer.world_size} processes cannot be taken over: give it devices=1"
@@ -139,7 +147,7 @@ class _Trainer:
     current_epoch = global_step = local_rank = global_rank = 0
     world_size = num_devices = num_nodes = 1
     training = is_global_zero = True
-    sanity_checking = validating = testing = predicting = evaluating = False
+    sanity_checking = validating = testing = predicting = evaluating = is_last_batch = False
     logger = None
 
     def __init__(self, trainer: Any, source: Any) -> None:
@@ -178,6 +186,8 @@ def _set_up(part: Any, stand_in: _Trainer) -> None:
 
 def _loaders(source: Any) -> tuple[Any, Any]:
     """To train on, and to validate on; None where there is none."""
+    if hasattr(source, "callbacks"):
+        raise WorkloadError("a Trainer is no data: from_lightning(module, trainer=…)")
     if not hasattr(source, "train_dataloader"):
         return source, None
     if not overridden(source, "train_dataloader", *PACKAGES):
@@ -196,6 +206,11 @@ def _length(loader: Any, trainer: Any, samples: int | None) -> dict[str, Any]:
         return {"steps_per_epoch": limit} if within else {}
     if isinstance(limit, float) and limit < 1 and has_length(loader):
         return {"steps_per_epoch": max(1, int(limit * len(loader)))}
+    if not has_length(loader) and not has_length(getattr(loader, "dataset", loader)):
+        raise WorkloadError(
+            "the training data has no length: give from_lightning samples=, those of an epoch, or "
+            "its Trainer limit_train_batches="
+        )
     return {}
 
 
@@ -211,6 +226,9 @@ def _batches(loader: Any, data: Mapping[str, Any]) -> int | float:
 def _optimization(module: Any) -> tuple[Any, Any]:
     """The optimizer, and the scheduler that is stepped after every update."""
     found = module.configure_optimizers()
+    if found is None:
+        name = type(module).__name__
+        raise WorkloadError(f"configure_optimizers of {name} returns None: nothing is trained")
     schedulers: Any = []
     pair = isinstance(found, tuple | list) and len(found) == 2
     if pair and all(isinstance(part, list | tuple) for part in found):
@@ -260,8 +278,9 @@ class _Batches:
             self._hooks += [getattr(part, name) for part in owners[:1]]
         self._takes_index = {
             name: len(inspect.signature(getattr(module, name)).parameters) > 1
-            for name in ("training_step", "validation_step")
+            for name in _BEGINNINGS
         }
+        self._not_begun = dict(_BEGINNINGS)
 
     def loss(self, batch: Any) -> Any:
         """Of a training step."""
@@ -273,6 +292,8 @@ class _Batches:
         return self._step("validation_step", batch)
 
     def _step(self, name: str, batch: Any) -> Any:
+        for beginning in self._not_begun.pop(name, ()):  # now that the module is on its device
+            getattr(self._module, beginning)()
         for hook in self._hooks:
             batch = hook(batch, 0)
         step = getattr(self._module, name)
@@ -285,6 +306,8 @@ def _evaluation(module: Any, loader: Any, trainer: Any, batches: _Batches) -> di
     if loader is None or not overridden(module, "validation_step", *PACKAGES) or not limit:
         return {}
     if isinstance(loader, list | tuple):
+        if not loader:
+            return {}
         if len(loader) != 1:
             raise WorkloadError(
                 f"val_dataloader returns {len(loader)} loaders, of which one can be taken over: "

@@ -45,7 +45,15 @@ def taken_from(trainer: Any) -> dict[str, Any]:
     Raises:
         WorkloadError: what it does cannot be taken over; says what.
     """
-    args = trainer.args
+    args = getattr(trainer, "args", None)
+    if args is None or not hasattr(trainer, "compute_loss"):
+        raise WorkloadError(
+            f"from_trainer needs a transformers.Trainer, but got {type(trainer).__name__}"
+        )
+    if trainer.train_dataset is None and not overridden(
+        trainer, "get_train_dataloader", "transformers"
+    ):
+        raise WorkloadError("the Trainer has no train_dataset=: give it one")
     _refuse_others(trainer)
     with _as_it_is(trainer):
         loader = trainer.get_train_dataloader()

@@ -233,14 +233,43 @@ def test_a_step_without_any_optimizer():
         lambda loss: [1, 2, 3][loss.item()],
         lambda loss: max(0.0, loss.item()),
         lambda loss: int(loss.item()),
-        lambda loss: loss * loss.item(),
+        lambda loss: loss.detach().mul_(loss.item()),
         lambda loss: loss.detach().numpy(),
         lambda loss: 1 if loss > 0 else 2,
     ],
 )
-def test_a_number_that_is_read_may_be_noted_and_decide_nothing(read):
+def test_a_number_that_is_read_decides_nothing(read):
     with pytest.raises(DryRunError, match=r"without values: test_own_steps\.py, line \d+"):
         fake(lambda: adversarial(read=read))
+
+
+def mixed(x, y, outputs):
+    share = torch.distributions.Beta(0.2, 0.2).sample().item()
+    loss = functional.cross_entropy(outputs(share * x + (1 - share) * x.flip(0)), y)
+    return loss * share / (1 + share) + share
+
+
+def averaged(x, y, outputs):
+    count = (y > 0).sum().item()
+    weights = y * count  # stay whole numbers
+    assert weights.dtype == torch.int64
+    return (functional.cross_entropy(outputs(x), y, reduction="none") * weights).sum() / count
+
+
+def sampled(x, y, outputs):
+    chosen = torch.distributions.Categorical(logits=outputs(x))
+    return -(chosen.log_prob(chosen.sample()) * y).mean() + (chosen.entropy() - 2).abs().mean()
+
+
+@pytest.mark.parametrize("loss", [mixed, averaged, sampled])
+def test_numbers_that_are_read_meet_tensors_and_distributions_take_their_arguments(loss):
+    def build():
+        return workload_of(layers(), loss=None, forward=lambda m, batch: loss(*batch, m))
+
+    loop = loop_of(build())
+    for batch in [next(iter(loop.train_loader()))] * 2:
+        loop.micro_step(batch, HostTimer())
+    assert fake(build) == measure_footprint(loop)
 
 
 def test_an_item_that_is_known_is_itself():
