@@ -124,13 +124,7 @@ class Seen:
 
     def _idle_optimizer(self) -> Iterator[Warning_]:
         """No parameter of the optimizer got a gradient."""
-        name = " and ".join(type(o).__name__ for o in self.loop.optimizers)
-        model = type(self.loop.workload.model).__name__
-        others = "the model's parameters got gradients" if self.gradients else "nothing got any"
-        raise WorkloadError(
-            f"none of the parameters of {name} got a gradient, so nothing is trained ({others}); "
-            f"build the optimizer over the parameters of the {model} given as model="
-        )
+        raise WorkloadError(idle_optimizer(self.loop, bool(self.gradients)))
         yield
 
     def _idle_step(self, steps: int) -> Iterator[Warning_]:
@@ -150,6 +144,21 @@ class Seen:
             yield Warning_.of("never-updated", steps=str(steps))
         else:
             yield Warning_.of("nothing-trained", steps=str(steps))
+
+
+def idle_optimizer(loop: TrainingLoop, others: bool) -> str:
+    """What is said where no parameter of the optimizer got a gradient.
+
+    Args:
+        others: whether other parameters got some.
+    """
+    name = " and ".join(type(o).__name__ for o in loop.optimizers)
+    model = type(loop.workload.model).__name__
+    got = "the model's parameters got gradients" if others else "nothing got any"
+    return (
+        f"none of the parameters of {name} got a gradient, so nothing is trained ({got}); "
+        f"build the optimizer over the parameters of the {model} given as model="
+    )
 
 
 @contextmanager

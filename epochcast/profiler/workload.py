@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from epochcast.errors import WorkloadError
@@ -42,6 +43,7 @@ _COUNTS = (
     "eval_samples",
 )
 
+_FUNCTIONS = ("loss", "forward", "train_step", "eval_step", "collate", "after_update")
 _NOT_LOADER_OPTIONS = {  # they would be in conflict with an attribute; what to write instead
     "dataset": "train_data=",
     "batch_size": "batch_size= (and batch_from_data=True where the data set makes whole batches)",
@@ -175,6 +177,7 @@ class Workload:
             )
         if self.train_step and self.eval_data is not None and self.eval_step is None:
             raise WorkloadError("a Workload with train_step and eval_data also needs eval_step")
+        self._check_kinds()
         self._check_own_step()
         self._check_loader_options()
         self._check_optimizers()
@@ -184,12 +187,36 @@ class Workload:
             raise WorkloadError(f"precision must be fp32, bf16 or fp16, but got {self.precision!r}")
         for name in _COUNTS:
             value = getattr(self, name)
+            if value is not None and not isinstance(value, Integral):
+                raise WorkloadError(f"{name} must be a whole number, but got {value!r}")
             if value is not None and value < 1:
                 raise WorkloadError(f"{name} must be at least 1, but got {value}")
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise WorkloadError(f"{name} must be above 0, but got {value}")
+
+    def _check_kinds(self) -> None:
+        """Each part is what it is said to be; otherwise a step would fail in the middle."""
+        if not hasattr(self.model, "state_dict") or isinstance(self.model, type):
+            raise WorkloadError(
+                f"model must be a torch.nn.Module, several in an nn.ModuleList, but got "
+                f"{_kind_of(self.model)}"
+            )
+        if isinstance(self.loss, type):
+            name = self.loss.__name__
+            raise WorkloadError(
+                f"loss must be a function, but got the class {name}: write {name}()"
+            )
+        for name in _FUNCTIONS:
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise WorkloadError(f"{name} must be a function, but got {_kind_of(value)}")
+        if hasattr(self.after_update, "update_parameters"):
+            raise WorkloadError(
+                f"after_update is called with the model, which {_kind_of(self.after_update)} would "
+                "take for a batch: give its method, after_update=average.update_parameters"
+            )
 
     def _check_own_step(self) -> None:
         """What a train_step would have to do by itself cannot be asked for beside it."""
@@ -224,14 +251,19 @@ class Workload:
             )
         for optimizer in self.optimizers:
             if not hasattr(optimizer, "param_groups"):
-                got = type(optimizer).__name__
                 raise WorkloadError(
-                    f"optimizer must be a torch.optim.Optimizer, or a list of them, but got {got}"
+                    "optimizer must be a torch.optim.Optimizer, or a list of them, but got "
+                    f"{_kind_of(optimizer)}"
                 )
 
     def _check_schedulers(self) -> None:
         """Each can be stepped after an update, with nothing to say."""
         for scheduler in self.schedulers:
+            if not hasattr(scheduler, "state_dict"):
+                raise WorkloadError(
+                    "scheduler must be of torch.optim.lr_scheduler, or a list of them, but got "
+                    f"{_kind_of(scheduler)}"
+                )
             if "metrics" in inspect.signature(type(scheduler).step).parameters:
                 raise WorkloadError(
                     f"{type(scheduler).__name__} is stepped with a metric after an evaluation, "
@@ -252,6 +284,8 @@ class Workload:
         """How many samples an epoch and an evaluation have is known, and once."""
         if self.samples and self.steps_per_epoch:
             raise WorkloadError("samples= and steps_per_epoch= say the same: give one of them")
+        if self.train_data is None:
+            raise WorkloadError("train_data must be a data set, but got None")
         _check_data("train_data", self.train_data)
         _check_data("eval_data", self.eval_data)
         given = self.samples or self.steps_per_epoch
@@ -315,6 +349,13 @@ def _as_tuple(given: Any) -> tuple[Any, ...]:
     return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
+def _kind_of(value: object) -> str:
+    """What a value is, in an error."""
+    if value is None:
+        return "None"
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def _check_data(name: str, data: object) -> None:
     """A data set, and no loader: batches of other sizes are to be made of it.
 
@@ -329,7 +370,15 @@ def _check_data(name: str, data: object) -> None:
             f"be varied; give {name}=loader.dataset, its batch_size= and collate=, and its other "
             "arguments in loader_options="
         )
-    if not hasattr(data, "__getitem__") and not hasattr(data, "__iter__"):
+    if isinstance(data, Mapping) and data and all(isinstance(key, str) for key in data):
+        one = next(iter(data))
+        raise WorkloadError(
+            f"{name} must be one data set, but got a {type(data).__name__} of "
+            f"{', '.join(data)}: give one of them, as in {name}=data[{one!r}]"
+        )
+    if isinstance(data, str) or (
+        not hasattr(data, "__getitem__") and not hasattr(data, "__iter__")
+    ):
         raise WorkloadError(
             f"{name} must be a data set, with __getitem__ and __len__ or with __iter__, "
             f"but got {type(data).__name__}"

@@ -9,6 +9,7 @@ import torch
 from counted_steps import assert_same, real_footprint
 from torch import nn
 from torch.nn import functional
+from torch.optim import SGD, swa_utils
 from torch.utils.data import DataLoader, TensorDataset
 
 from epochcast.errors import WorkloadError
@@ -157,6 +158,22 @@ def test_a_dry_run_counts_it_as_the_real_step_does(options):
         (
             {"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau},
             "ReduceLROnPlateau is stepped with a metric after an evaluation",
+        ),
+        (
+            {"schedule": lambda _: print},
+            "scheduler must be of torch.optim.lr_scheduler",
+        ),
+        ({"optimizer": lambda *_, **__: SGD}, "or a list of them, but got the class SGD"),
+        ({"loss": nn.MSELoss}, r"loss must be a function, but got the class MSELoss: use MSELoss"),
+        ({"model": [nn.Linear(2, 2)]}, "several in an nn.ModuleList, but got list"),
+        ({"batch_size": "32"}, "batch_size must be a whole number, but got '32'"),
+        ({"collate": 3}, "collate must be a function, but got int"),
+        ({"after_update": swa_utils.AveragedModel(nn.Linear(2, 2))}, "average.update_parameters"),
+        ({"train_data": None}, "train_data must be a data set, but got None"),
+        ({"train_data": "train.csv"}, "train_data must be a data set, .* but got str"),
+        (
+            {"eval_data": {"test": DATA, "x": DATA}},
+            r"dict of test, x: .*eval_data=data\['test",
         ),
         ({"optimizer": lambda *_, **__: "adam"}, "must be a torch.optim.Optimizer, .* but got str"),
     ],

@@ -32,6 +32,7 @@ from epochcast.errors import DryRunError, WorkloadError
 from epochcast.profiler.footprint.deep_copies import cloning
 from epochcast.profiler.footprint.fake_tensors import Building, StandIns, fake_mode, make_fake
 from epochcast.profiler.footprint.tracker import track_drawn, track_step, with_evaluation
+from epochcast.profiler.learning import idle_optimizer
 from epochcast.profiler.loop import (
     TrainingLoop,
     config_of,
@@ -43,6 +44,7 @@ from epochcast.profiler.trial import build_afresh, require_full_batch
 from epochcast.profiler.updates import (
     PATIENT_STEPS,
     needs_closure,
+    optimized,
     until_all_updated,
 )
 from epochcast.profiler.workload import Workload, first_line
@@ -208,6 +210,7 @@ def _first_update(loop: TrainingLoop, batches: Iterable[Any]) -> None:
 
     Raises:
         DryRunError: a step of the workload's own leaves an optimizer alone.
+        WorkloadError: the optimizer has nothing to update.
     """
     own = loop.workload.train_step
     if own is not None:
@@ -216,6 +219,9 @@ def _first_update(loop: TrainingLoop, batches: Iterable[Any]) -> None:
         return
     for batch in islice(batches, loop.config.accumulation):
         loop.backward(batch)
+    if all(p.grad is None for p in optimized(loop.optimizers)):
+        others = any(p.grad is not None for p in loop.parameters())
+        raise WorkloadError(idle_optimizer(loop, others))
     loop.update()
 
 

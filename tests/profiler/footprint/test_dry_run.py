@@ -150,6 +150,15 @@ def test_data_that_are_read_as_values_are_built_for_real():
     assert counted(build).batch_elements == 4 * 3 + 4
 
 
+def test_an_optimizer_of_another_model_is_refused():
+    def build():
+        other = nn.Linear(4, 3)
+        return workload_of(nn.Linear(4, 3), optimizer=torch.optim.SGD(other.parameters()))
+
+    with pytest.raises(WorkloadError, match="none of the parameters of SGD got a gradient"):
+        counted(build)
+
+
 def test_errors_of_the_workload_itself():
     spec = TrialSpec(workload=WorkloadSpec(target="mnist-mlp"), sizes=(("width", 0),))
     with pytest.raises(WorkloadError, match="width must be a whole number"):
