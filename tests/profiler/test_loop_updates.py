@@ -164,7 +164,7 @@ def test_a_dry_run_counts_it_as_the_real_step_does(options):
             "scheduler must be of torch.optim.lr_scheduler",
         ),
         ({"optimizer": lambda *_, **__: SGD}, "or a list of them, but got the class SGD"),
-        ({"loss": nn.MSELoss}, r"loss must be a function, but got the class MSELoss: use MSELoss"),
+        ({"loss": nn.MSELoss}, r"loss must be a function, but got the class MSELoss: write MSE"),
         ({"model": [nn.Linear(2, 2)]}, "several in an nn.ModuleList, but got list"),
         ({"batch_size": "32"}, "batch_size must be a whole number, but got '32'"),
         ({"collate": 3}, "collate must be a function, but got int"),
