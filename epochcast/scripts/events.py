@@ -24,7 +24,6 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
         parent: process that started it.
         started: when the process started; None where the system does not say. Exact to 10 ms.
         executable: of Python.
-        python: its version.
         argv: of the process, as the script sees it; empty while it is not known.
         folder: the current one.
         rank: by the environment, None where it says nothing.
@@ -37,7 +36,6 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
     parent: int
     started: float | None
     executable: str
-    python: str
     argv: tuple[str, ...]
     folder: str
     rank: int | None = None
@@ -79,12 +77,10 @@ class World(_Event, frozen=True, kw_only=True, tag="world"):
     Attributes:
         rank: of this process.
         size: processes in the group.
-        backend: e.g. ``nccl``.
     """
 
     rank: int
     size: int
-    backend: str | None
 
 
 class Loader(_Event, frozen=True, kw_only=True, tag="loader"):
@@ -100,11 +96,8 @@ class Loader(_Event, frozen=True, kw_only=True, tag="loader"):
         batch_size: None where it does not batch or its batch sampler has no fixed size.
         drop_last: whether an incomplete batch is left out.
         workers: processes that load.
-        persistent: whether they live on between passes.
         dataset: type of the data set, ``module.Class``.
-        sampler: type of the sampler, or of the batch sampler where it is not the usual one.
         site: where it is iterated, ``file:line`` of the script; of the library where no script is.
-        through: functions of libraries between there and the loader, outermost first.
     """
 
     number: int
@@ -113,11 +106,8 @@ class Loader(_Event, frozen=True, kw_only=True, tag="loader"):
     batch_size: int | None
     drop_last: bool
     workers: int
-    persistent: bool
     dataset: str
-    sampler: str
     site: str
-    through: tuple[str, ...]
 
 
 class PassBegan(_Event, frozen=True, kw_only=True, tag="pass-began"):
@@ -225,7 +215,6 @@ class Optimizer(_Event, frozen=True, kw_only=True, tag="optimizer"):
         device: of the first of them, e.g. ``cuda:0``.
         device_name: e.g. ``NVIDIA A100-SXM4-80GB``; empty where torch does not say.
         device_memory: bytes of the device; None where torch does not say.
-        dtype: of the first parameter, e.g. ``float32``.
     """
 
     number: int
@@ -234,7 +223,6 @@ class Optimizer(_Event, frozen=True, kw_only=True, tag="optimizer"):
     device: str
     device_name: str
     device_memory: int | None
-    dtype: str
 
 
 class Mode(_Event, frozen=True, kw_only=True, tag="mode"):
@@ -268,14 +256,12 @@ class Save(_Event, frozen=True, kw_only=True, tag="save"):
         path: of the file or folder; None for a buffer.
         writer: ``torch``, ``safetensors``, ``pickle``, ``dcp``, ``jit``, ``keras``, ``lightning``,
             ``transformers`` or ``accelerate``.
-        background: whether a thread beside the main one saved, while training may have gone on.
     """
 
     began: float
     bytes: int
     path: str | None
     writer: str
-    background: bool = False
 
 
 class SaveRenamed(_Event, frozen=True, kw_only=True, tag="save-renamed"):
@@ -335,12 +321,6 @@ class Declared(_Event, frozen=True, kw_only=True, tag="declared"):
         steps: of the whole training, where they limit it.
         batches: of an epoch, where the framework knows them or is told to end after so many.
         accumulate: batches of an optimizer step.
-        evaluation_steps: optimizer steps between evaluations.
-        evaluation_batches: the same in batches.
-        evaluation_epochs: the same in epochs; a miniature of Lightning evaluates once in an epoch
-            also where this is below 1.
-        save_steps: optimizer steps between saves.
-        save_epochs: the same in epochs.
     """
 
     framework: str
@@ -348,23 +328,6 @@ class Declared(_Event, frozen=True, kw_only=True, tag="declared"):
     steps: int | None = None
     batches: int | None = None
     accumulate: int = 1
-    evaluation_steps: float | None = None
-    evaluation_batches: int | None = None
-    evaluation_epochs: float | None = None
-    save_steps: float | None = None
-    save_epochs: float | None = None
-
-
-class Compiled(_Event, frozen=True, kw_only=True, tag="compiled"):
-    """Seconds that torch.compile has taken in this process so far; said when they grew.
-
-    Attributes:
-        seconds: of all compilations.
-        graphs: that were compiled.
-    """
-
-    seconds: float
-    graphs: int
 
 
 class Sources(_Event, frozen=True, kw_only=True, tag="sources"):
@@ -509,7 +472,6 @@ Event = (
     | Memory
     | Feature
     | Declared
-    | Compiled
     | Sources
     | Wrote
     | NotKept

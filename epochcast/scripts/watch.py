@@ -299,14 +299,10 @@ class Watch:
 
     def _steps_differ(self, epoch: EpochSeen) -> list[Warning_]:
         planned = self.plan.chosen.steps_per_epoch
-        if self.watched.plan is None or epoch.steps in self._planned_counts():
+        batches = planned * self.plan.chosen.config.accumulation  # where each has a step
+        if self.watched.plan is None or epoch.steps in (planned, batches):
             return []
         return [Warning_.of("steps-differ", planned=str(planned), seen=str(epoch.steps))]
-
-    def _planned_counts(self) -> tuple[int, ...]:
-        """Of optimizer steps, or of batches, where each has a step."""
-        chosen = self.plan.chosen
-        return chosen.steps_per_epoch, chosen.steps_per_epoch * chosen.config.accumulation
 
     def _next_epoch(self) -> Quantiles:
         """What the next one is to take, by what is known now."""

@@ -121,7 +121,6 @@ class Training:
                 parent=6,
                 started=at,
                 executable="/usr/bin/python",
-                python="3.11.7",
                 argv=("train.py",),
                 folder="/work",
             ),
@@ -149,7 +148,6 @@ class Training:
             device="cuda:0",
             device_name="NVIDIA T4",
             device_memory=2**34,
-            dtype="float32",
         )
 
     def _loader(self, number: int, samples: int, batches: int, batch_size: int) -> e.Loader:
@@ -161,11 +159,8 @@ class Training:
             batch_size=batch_size,
             drop_last=self.drop_last and number == 0,
             workers=self.workers,
-            persistent=False,
             dataset="torch.utils.data.TensorDataset",
-            sampler="torch.utils.data.RandomSampler",
             site=f"train.py:{number}",
-            through=(),
         )
 
     def _train(self, epoch: int) -> None:

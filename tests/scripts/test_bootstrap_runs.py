@@ -92,7 +92,6 @@ def test_loaders_are_described_once_though_they_are_iterated_each_epoch(plain: R
     assert (training.samples, training.batches, training.batch_size) == (40_000, 10_000, 4)
     assert (held_out.batches, held_out.batch_size) == (5_000, 8)
     assert training.site == f"{plain.folder / 'train.py'}:12"
-    assert training.sampler.endswith("RandomSampler")
 
 
 def test_passes_are_cut_on_the_boundary_of_a_step(plain: Run) -> None:

@@ -93,7 +93,6 @@ def test_who_has_said_a_word_may_take_its_time_to_import_torch(
         parent=6,
         started=0.9,
         executable=sys.executable,
-        python="3.11.7",
         argv=("train.py",),
         folder="/work",
     )

@@ -181,9 +181,6 @@ def _declare_lightning(watch, trainer, package):
     watch.writer.once("feature", name="lightning", detail=version_of(package.split(".")[0]))
     if _function_of(trainer) != "fit":
         return
-    interval = trainer.val_check_interval
-    each = trainer.check_val_every_n_epoch
-    steps = interval if isinstance(interval, int) and not isinstance(interval, bool) else None
     watch.writer.event(
         "declared",
         framework="lightning",
@@ -191,8 +188,6 @@ def _declare_lightning(watch, trainer, package):
         steps=_positive(trainer.max_steps),
         batches=_limit(trainer.limit_train_batches),
         accumulate=trainer.accumulate_grad_batches,
-        evaluation_batches=steps,
-        evaluation_epochs=None if steps else float(interval or 1.0) * (each or 1),
     )
 
 
@@ -241,22 +236,13 @@ def _hook_end_of_epoch(watch, trainer):
 
 def _declare_transformers(watch, args):
     watch.writer.once("feature", name="transformers", detail=version_of("transformers"))
-    evaluates = getattr(args, "eval_strategy", None) or getattr(args, "evaluation_strategy", None)
     watch.writer.event(
         "declared",
         framework="transformers",
         epochs=_positive(args.num_train_epochs),
         steps=_positive(args.max_steps),
         accumulate=args.gradient_accumulation_steps,
-        evaluation_steps=_every(evaluates, "steps", args.eval_steps),
-        evaluation_epochs=_every(evaluates, "epoch", 1.0),
-        save_steps=_every(args.save_strategy, "steps", args.save_steps),
-        save_epochs=_every(args.save_strategy, "epoch", 1.0),
     )
-
-
-def _every(strategy, name, value):
-    return value if str(getattr(strategy, "value", strategy)) == name else None
 
 
 def _hook_callbacks(watch, module):
@@ -318,21 +304,12 @@ def _hook_accelerate(watch, module):
 
 def _hook_keras(watch, module):
     """``fit`` tells its callbacks what it was asked for."""
-    fit, callbacks, asked = module.TorchTrainer.fit, module.callbacks_module.CallbackList, []
+    callbacks = module.callbacks_module.CallbackList
     begin = callbacks.on_train_begin
-
-    @functools.wraps(fit)
-    def counted_fit(self, *args, **kwargs):
-        asked.append(kwargs.get("validation_freq", 1))
-        try:
-            return fit(self, *args, **kwargs)
-        finally:
-            asked.pop()
 
     @functools.wraps(begin)
     def on_train_begin(self, *args, **kwargs):
-        if asked:
-            watch.guarded("keras", lambda: _declare_keras(watch, self.params, asked[-1]))
+        watch.guarded("keras", lambda: _declare_keras(watch, self.params))
         return begin(self, *args, **kwargs)
 
     step, end = callbacks.on_train_batch_end, callbacks.on_epoch_end
@@ -350,19 +327,18 @@ def _hook_keras(watch, module):
             self._model.stop_training = True
             watch.ending.stop()
 
-    module.TorchTrainer.fit, callbacks.on_train_begin = counted_fit, on_train_begin
+    callbacks.on_train_begin = on_train_begin
     callbacks.on_train_batch_end, callbacks.on_epoch_end = on_train_batch_end, on_epoch_end
     _hook_end(watch, callbacks, "on_train_end")
 
 
-def _declare_keras(watch, params, validation_freq):
+def _declare_keras(watch, params):
     watch.writer.once("feature", name="keras", detail=version_of("keras"))
     watch.writer.event(
         "declared",
         framework="keras",
         epochs=_positive(params.get("epochs")),
         batches=_positive(params.get("steps")),
-        evaluation_epochs=_positive(validation_freq),
     )
 
 

@@ -202,9 +202,7 @@ class Loaders:
         seen = self._seen.get(key)
         if seen is None:
             seen = self._seen[key] = Seen(len(self._seen), key, described["batches"])
-            self._watch.writer.event(
-                "loader", number=seen.number, site=site, through=through, **described
-            )
+            self._watch.writer.event("loader", number=seen.number, site=site, **described)
         return seen
 
     def before(self, this, at, frame):
@@ -435,10 +433,7 @@ def agree(path, wanted):
 
 def describe(loader):
     """What an event says of a loader."""
-    sampler = loader.sampler
     batch_sampler = getattr(loader, "batch_sampler", None)
-    if batch_sampler is not None and type(batch_sampler).__name__ != "BatchSampler":
-        sampler = batch_sampler
     inner = getattr(batch_sampler, "sampler", None)
     counts = (length(sized) for sized in (loader.dataset, inner, loader.sampler))
     return {
@@ -450,9 +445,7 @@ def describe(loader):
             getattr(loader, "drop_last", False) or getattr(batch_sampler, "drop_last", False)
         ),
         "workers": loader.num_workers,
-        "persistent": bool(getattr(loader, "persistent_workers", False)),
         "dataset": type_name(loader.dataset),
-        "sampler": type_name(sampler),
     }
 
 

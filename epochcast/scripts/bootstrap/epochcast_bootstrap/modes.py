@@ -30,7 +30,6 @@ class Modes:
         self._switching = False
         self._depth = 0
         self._began = 0.0
-        self._compiled = 0
         self.regions = 0  # between eval() and train(), or without gradients: evaluations, mostly
 
     def hook(self, torch):
@@ -167,23 +166,7 @@ class Modes:
 
     def _tell_group(self, module):
         size = self._watch.world_size = module.get_world_size()
-        self._watch.writer.event(
-            "world", rank=module.get_rank(), size=size, backend=str(module.get_backend())
-        )
-
-    def tell_compiled(self):
-        """Seconds of torch.compile so far, where they grew."""
-        utils = sys.modules.get("torch._dynamo.utils")
-        times = getattr(utils, "compilation_time_metrics", None)
-        if not times:
-            return
-        graphs = utils.counters["stats"].get("unique_graphs", 0)
-        if graphs == self._compiled:
-            return
-        self._compiled = graphs
-        names = ("_compile.compile_inner", "entire_frame_compile", "_compile")
-        taken = next((times[name] for name in names if times.get(name)), [])
-        self._watch.writer.event("compiled", seconds=float(sum(taken)), graphs=graphs)
+        self._watch.writer.event("world", rank=module.get_rank(), size=size)
 
 
 def memory_of(torch):

@@ -139,12 +139,7 @@ class Saves:
             path = os.path.dirname(this.inside)
         self._last = path or self._last
         self._watch.writer.event(
-            "save",
-            began=this.began,
-            bytes=this.bytes,
-            path=path,
-            writer=writer,
-            background=threading.current_thread() is not threading.main_thread(),
+            "save", began=this.began, bytes=this.bytes, path=path, writer=writer
         )
         self._watch.memory("save")
 

@@ -259,7 +259,6 @@ class Steps:
             device=str(device),
             device_name=name,
             device_memory=memory,
-            dtype=str(parameters[0].dtype).replace("torch.", ""),
         )
         return number
 

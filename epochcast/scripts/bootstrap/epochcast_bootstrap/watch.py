@@ -294,7 +294,6 @@ class Watch:
     def after_pass(self, trained):
         """What follows from the end of a pass."""
         self.memory("training" if trained else "evaluation")
-        self.modes.tell_compiled()
         if trained:
             self.tell_sources()
         if self.tracing is not None:
@@ -322,7 +321,6 @@ class Watch:
             ("end of a group", self.ending.leave_group),
             ("passes", self.loaders.close),
             ("sources", self.tell_sources),
-            ("compiled", self.modes.tell_compiled),
             ("memory", lambda: self.torch is not None and self.memory("end")),
             ("ended", self._say_ended),
         ):

@@ -96,7 +96,6 @@ class Writer:
             parent=os.getppid(),
             started=process_start(),
             executable=sys.executable or "",
-            python=".".join(map(str, sys.version_info[:3])),
             argv=command_line(),
             folder=_current_folder(),
             forked=self.forked,
