@@ -25,7 +25,7 @@ RISE, DOUBT = 1.5, 1.1  # of the last over the first: of no series of epochs; of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
+class RunTimes:
     """The times of one run, in order.
 
     Attributes:
@@ -51,7 +51,7 @@ class Series:
         return self.seconds[-1] / self.seconds[0]
 
 
-def is_since_start(found: Sequence[Series]) -> bool:
+def is_since_start(found: Sequence[RunTimes]) -> bool:
     """Whether times that may be of epochs are all times since the start.
 
     Raises:
@@ -77,7 +77,7 @@ def is_since_start(found: Sequence[Series]) -> bool:
     )
 
 
-def _require_no_resume(found: Sequence[Series]) -> None:
+def _require_no_resume(found: Sequence[RunTimes]) -> None:
     """Refuse times that rise as those since the start do, and begin again as after a resume."""
     for series in found:
         again = next((i for i, step in enumerate(series.steps, 1) if step <= 0), 0)
@@ -93,7 +93,7 @@ def _require_no_resume(found: Sequence[Series]) -> None:
             )
 
 
-def is_clear(series: Series) -> bool:
+def is_clear(series: RunTimes) -> bool:
     """Whether times that rise by about as much as the first can only be since the start."""
     if len(series.seconds) < FEWEST or min(series.steps) <= 0:
         return False
@@ -102,12 +102,12 @@ def is_clear(series: Series) -> bool:
     return usual / NEAR <= series.seconds[0] <= usual * NEAR or is_long
 
 
-def _is_doubtful(series: Series) -> bool:
+def _is_doubtful(series: RunTimes) -> bool:
     few = len(series.seconds) < FEWEST
     return series.rise >= (RISE if few else DOUBT)
 
 
-def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
+def epochs_of(series: RunTimes) -> tuple[tuple[float, ...], bool]:
     """The time of each epoch, and whether the first is the first of the run.
 
     Where epochs are left out, each of those between takes as much. A time of 0 is the start. Of a
@@ -139,7 +139,7 @@ def epochs_of(series: Series) -> tuple[tuple[float, ...], bool]:
     return tuple(each), False
 
 
-def _numbered(series: Series) -> list[float]:
+def _numbered(series: RunTimes) -> list[float]:
     """How many epochs are done at each time."""
     known = [epoch for epoch in series.epochs if epoch is not None]
     if len(known) == len(series.seconds) and len(set(known)) < len(known):

@@ -36,7 +36,7 @@ from epochcast.importers.columns import (
     is_of_micro_batch,
     understand,
 )
-from epochcast.importers.elapsed import Series, epochs_of, is_clear, is_since_start
+from epochcast.importers.elapsed import RunTimes, epochs_of, is_clear, is_since_start
 from epochcast.importers.entries import CONFIG, Entry, RowReader
 from epochcast.importers.knobs import (
     require_counts_of_steps,
@@ -391,9 +391,9 @@ def _require_new_run(before: Entry | None, entry: Entry) -> None:
         )
 
 
-def _series(run: Run) -> Series:
+def _series(run: Run) -> RunTimes:
     pairs = [(e, s) for e in run for s in (e.epoch_seconds or e.elapsed_seconds)]
-    return Series(
+    return RunTimes(
         row=run[0].row,
         column=run[0].timed.name,
         is_said=run[0].timed.said or run[0].timed.role == "elapsed_seconds",
