@@ -1,10 +1,12 @@
-"""Scratch of reductions that many blocks of threads share.
+"""Scratch of reductions that many blocks of threads share, norms among them.
 
     inputs ─▶ ctas_per_output blocks each ─▶ partial results (scratch) ─▶ the last block adds them
                                               └ and a counter per output (semaphores)
 
 Source: aten/src/ATen/native/cuda/Reduce.cuh, ``setReduceConfig``, ``ReduceConfig`` and
-``gpu_reduce_kernel`` (``global_memory_size``, ``semaphore_size``), for one output of an operator.
+``gpu_reduce_kernel`` (``global_memory_size``, ``semaphore_size``), for one output of an operator;
+layer_norm_kernel.cu (``LaunchGammaBetaBackwardCUDAKernel``), ForeachReduceOp.cu
+(``foreach_tensor_norm_cuda``).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ _MOST_THREADS = 512  # max_reduce_threads of four bytes or less: MAX_NUM_THREADS
 _INPUT_VECTOR = 4  # input_vec_size
 _FEW_PER_THREAD, _MANY_PER_THREAD = 16, 256  # of ``setReduceConfig``: block.y, and global reduce
 _SEMAPHORE = 4  # bytes
+_MANY_ROWS = 64 * 1024  # of a layer norm
+_CHUNK = 65536  # elements of a tensor that one block of a foreach kernel works on: kChunkSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +147,43 @@ def reducing(dims_position: int, accumulator: int | None = None) -> Rule:
     return rule
 
 
+def layer_norm_backward(kernel: Kernel, call: Call) -> Any:
+    """Many short rows are divided among blocks, whose sums of the weights' gradients are added.
+
+    How many blocks share a column is a matter of the kernel's version: a sum for 32 rows at most.
+    """
+    out = kernel.watch(call.run(), call.func)
+    inputs, shape = call.args[1:3]
+    columns = prod(shape)
+    rows = inputs.numel() // max(columns, 1)
+    few_columns = columns // _WARP < kernel.device.multiprocessors // 2
+    if rows > _MANY_ROWS and few_columns and kernel.holds(inputs):
+        sums = -(-rows // _WARP) * columns * max(4, inputs.element_size())
+        kernel.blocks.unsure(
+            0, 2 * sums, call.operator, "partial sums of a layer norm's weights and biases"
+        )
+    return out
+
+
+def foreach_norm(kernel: Kernel, call: Call) -> Any:
+    """A partial result for every chunk of the longest tensor, for each tensor."""
+    tensors = call.args[0]
+    if not tensors or not kernel.holds(tensors):
+        return call.run()
+    chunks = -(-max(tensor.numel() for tensor in tensors) // _CHUNK)
+    size = max(4, tensors[0].element_size())
+    partial = kernel.blocks.take(max(1, len(tensors) * chunks) * size, call.operator)
+    out = kernel.watch(call.run(), call.func)
+    kernel.blocks.give(partial)
+    return out
+
+
 # accumulators: a value and its position for max and min; a boolean for any and all
 REDUCTIONS: dict[Any, Rule] = {
     **{getattr(aten, name): reducing(1) for name in ("sum", "mean", "amax", "amin", "prod")},
     **{getattr(aten, name): reducing(1, 16) for name in ("max", "min", "argmax", "argmin")},
     **{getattr(aten, name): reducing(1, 1) for name in ("any", "all")},
     aten.linalg_vector_norm: reducing(2),
+    aten.native_layer_norm_backward: layer_norm_backward,
+    aten._foreach_norm: foreach_norm,
 }

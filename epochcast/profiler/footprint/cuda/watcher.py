@@ -24,9 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from epochcast.profiler.footprint import branches
 from epochcast.profiler.footprint.allocations import OUTSIDE, operands
+from epochcast.profiler.footprint.cuda.attention import ATTENTION
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
-from epochcast.profiler.footprint.cuda.rule import Call
-from epochcast.profiler.footprint.cuda.rules import RULES
+from epochcast.profiler.footprint.cuda.convolutions import CONVOLUTIONS
+from epochcast.profiler.footprint.cuda.indexing import INDEXING
+from epochcast.profiler.footprint.cuda.kernels import native_dropout
+from epochcast.profiler.footprint.cuda.recurrent import RECURRENT
+from epochcast.profiler.footprint.cuda.reductions import REDUCTIONS
+from epochcast.profiler.footprint.cuda.rule import Call, Rule
 from epochcast.profiler.footprint.cuda.workspaces import (
     USES_CUBLAS,
     cublas_workspace_bytes,
@@ -42,6 +47,14 @@ CUBLAS = ("cuBLAS, forward", "cuBLAS, backward")
 _QUESTIONS = ("prim", "profiler")
 _NOT_THE_USERS = tuple(str(p) for p in (Path(torch.__file__).parent, Path(__file__).parents[3]))
 _MOST_FRAMES = 60  # looked through for a line of the user's
+RULES: dict[Any, Rule] = {
+    **ATTENTION,
+    **CONVOLUTIONS,
+    **INDEXING,
+    **RECURRENT,
+    **REDUCTIONS,
+    torch.ops.aten.native_dropout: native_dropout,
+}
 
 
 class CudaWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]

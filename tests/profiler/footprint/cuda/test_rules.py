@@ -12,7 +12,7 @@ from epochcast.profiler.footprint.cuda import workspaces
 from epochcast.profiler.footprint.cuda.blocks import DeviceBlocks
 from epochcast.profiler.footprint.cuda.reductions import reduction_scratch
 from epochcast.profiler.footprint.cuda.rule import Call
-from epochcast.profiler.footprint.cuda.rules import RULES
+from epochcast.profiler.footprint.cuda.watcher import RULES
 from epochcast.profiler.footprint.cuda.workspaces import (
     cublas_workspace_bytes,
     cublaslt_workspace_bytes,
