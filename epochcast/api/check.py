@@ -213,7 +213,7 @@ def _counted(asked: AskedStep) -> BaselineEntry:
         torch=version("torch"),
         counts=_counts(counted),
         peak_by_module=dict(sorted(peak_by_module(timeline).items())) if timeline else {},
-        flops_by_module=dict(found.flops_by_module),
+        flops_by_module={name or "(outside the model)": n for name, n in found.flops_by_module},
     )
 
 

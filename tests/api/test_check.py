@@ -19,11 +19,13 @@ from epochcast.api import check as module
 from epochcast.api.check import Limits, check, compare, peak_by_module, ratio
 from epochcast.cli import cli
 from epochcast.errors import StoreError, UsageError
+from epochcast.profiler.protocol import Counted
 from epochcast.records import (
     AskedStep,
     Baseline,
     BaselineEntry,
     CheckedStep,
+    Footprint,
     RunConfig,
     TimedRounds,
     Timeline,
@@ -125,6 +127,16 @@ def test_the_modules_that_made_more_flops_are_named(capsys):
     step = CheckedStep(asked=before.asked, before=before, after=after, changes=(change,))
     print_checked(Console(width=200), [step], "b.json")
     assert "FLOPs: c +5,000, a -10." in capsys.readouterr().out
+
+
+def test_flops_outside_the_model_have_a_name(monkeypatch):
+    """Those of a loss, or of the gradient of a gradient."""
+    counts = Footprint.of_counts(flops=5)
+    found = replace(counts, flops_by_module=(("", 2), ("a", 3)))
+    counted = Counted(config=RunConfig(batch_size=1), footprint=found, data="", samples=1)
+    monkeypatch.setattr(module, "count_footprints", lambda *_, **__: (counted,))
+    by_module = module._counted(AskedStep(workload="t.py:w")).flops_by_module
+    assert by_module == {"(outside the model)": 2, "a": 3}
 
 
 def test_the_peak_is_told_by_module():
