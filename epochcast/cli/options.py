@@ -212,7 +212,13 @@ def read_picture(text: str) -> str:
 
 def read_deadline(text: str) -> str:
     """The text, which counts from when it is used; a time must lie ahead."""
-    units.parse_deadline(text, datetime.now())
+    try:
+        units.parse_deadline(text, datetime.now())
+    except UsageError as error:
+        if units.is_time(text):
+            raise
+        times = "'08:00', 'tomorrow 8:00' or '2026-12-01 08:00'"
+        raise UsageError(f"{error}; or it is a time, like {times}") from None
     return text
 
 

@@ -375,7 +375,7 @@ def _in_one_unit(given: dict[str, Any]) -> dict[str, Any]:
         return given
     both = [name for name in ("epochs", "min_epochs", "max_epochs") if given.get(name) is not None]
     if both:
-        raise UsageError(f"a plan counts epochs or steps: leave {both[0]} out, or steps")
+        raise UsageError(f"{both[0]} must be left out where a plan counts steps")
     if isinstance(steps, str) and steps != MOST:
         raise UsageError(f"steps must be a whole number or {MOST!r}, but got {shown(steps)}")
     rungs = isinstance(evaluate, Rungs) and evaluate == Rungs()

@@ -347,7 +347,7 @@ def test_every_option_has_a_twin_in_the_library() -> None:
         ("--epochs max --steps 5", "leave --epochs out, or --steps", 2),
         ("--epochs max --fixed-cost 5 --budget 6", "nothing ends the run", 2),
         ("--epochs 3 --emit slurm", "its command: give it, -o plan.json", 2),
-        ("--deadline soon", "a duration is a number of seconds", 2),
+        ("--deadline soon", "s, ms, us, ns; or it is a time, like '08:00', 'tomorrow 8:00'", 2),
         ("--deadline 2020-01-01", "has passed", 2),
         ("--epochs 3 --budget $5", "needs --price-per-hour", 2),
         ("--epochs 3 --energy 5kWh", "needs watts", 2),
@@ -571,7 +571,7 @@ def test_a_plan_of_steps_says_steps(worked: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--steps 10 --epochs 5", "a plan counts epochs or steps: leave epochs out, or steps"),
+        ("--steps 10 --epochs 5", "--epochs must be left out where a plan counts steps"),
         ("--steps many", "expected a whole number or max, but got 'many'"),
         ("--steps 5 --batch-size 1,2", "a number of steps is of one batch size"),
         ("--steps max", "nothing ends the run: give steps, or a limit"),

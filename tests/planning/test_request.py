@@ -114,7 +114,7 @@ class Never:
         ({"objective": "fame"}, "objective must be one of time, money, memory, but got 'fame'"),
         ({"objective": 3}, "objective must be one of time, money, memory, but got 3"),
         ({"evaluate": "often"}, "a whole number or 'auto' or 'rungs', but got 'often'"),
-        ({"steps": 5}, "a plan counts epochs or steps: leave epochs out, or steps"),
+        ({"steps": 5}, "epochs must be left out where a plan counts steps"),
         ({"epochs": None, "steps": "all"}, "steps must be a whole number or 'max', but got 'all'"),
         ({"epochs": None, "steps": 0}, "steps must be positive, but got 0"),
         ({"epochs": None, "steps": 10**10}, "steps must be at most 1,000,000,000, but got 1000000"),

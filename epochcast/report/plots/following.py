@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from epochcast.errors import UsageError
-from epochcast.guard.log import first_start, last_run, lasting_epochs
+from epochcast.guard.log import ending, first_start, last_run, lasting_epochs
 from epochcast.records import EpochDone, Notice, RunEvent, RunStarted
 from epochcast.report.plots.pictures import (
     BLUE,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHTS = 7.6, (2.7, 2.7, 1.8)  # inches, of each panel
 HEADROOM = 1.12  # above what is drawn
 NEAR = 1.6  # times what is drawn: limits and first epochs further away are not drawn to scale
+FAR = 2  # times the epochs that were run: the end as it was planned is said, not drawn, beyond it
 MARKED = {  # notices, by their code: what they are called, and their line
     "replanned": ("planned again", ":"),
     "drift": ("drift", (0, (7, 2, 1, 2))),
@@ -81,6 +82,8 @@ def draw_run(events: Sequence[RunEvent]) -> Figure:
             axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")
     ends = [max(e.end_epochs, e.position.epoch) for e in epochs]
     last = max([*ends, start.end_epochs if start else 0])
+    if ending(run) is not None and last > FAR * epochs[-1].position.epoch:
+        last = epochs[-1].position.epoch
     counted = f"segments of {format_number_of(segment, 'step')}" if segment else "epochs"
     panels[-1].set(xlabel=counted, xlim=(0, max(1, last) * 1.02))
     set_title(panels[0], *_title(run, start))
@@ -206,7 +209,7 @@ def _draw_planned(axes: Axes, start: RunStarted, scale: float) -> None:
     """The end as it was planned: after which epoch, and when."""
     if start.planned_seconds is None:
         return
-    q = start.planned_seconds
+    q, what = start.planned_seconds, "segment" if start.segment_steps else "epoch"
     axes.errorbar(
         [start.end_epochs],
         [q.p50 / scale],
@@ -216,7 +219,7 @@ def _draw_planned(axes: Axes, start: RunStarted, scale: float) -> None:
         markersize=5,
         capsize=4,
         linestyle="none",
-        label="planned end",
+        label=f"planned end: {what} {start.end_epochs:,}, {format_seconds(q.p50)}",
         zorder=4,
     )
 
@@ -231,14 +234,14 @@ def _limit_times(start: RunStarted | None) -> dict[str, float]:
 def _draw_limits(axes: Axes, limits: dict[str, float], scale: float) -> None:
     for position, (text, seconds) in enumerate(limits.items()):
         axes.axhline(seconds / scale, color=INK, linewidth=1.2, linestyle=DASHED, zorder=2)
-        axes.annotate(
+        axes.text(  # stands on its line, where it hides nothing
+            0.02 + 0.24 * position,
+            seconds / scale,
             text,
-            (0.02 + 0.24 * position, seconds / scale),
-            xycoords=("axes fraction", "data"),
-            va="center",
+            transform=axes.get_yaxis_transform(),
+            va="bottom",
             color=INK,
             fontsize=9,
-            bbox={"color": "white", "pad": 1.5},
             zorder=4,
         )
 

@@ -23,6 +23,9 @@ DRIFTING = sample_runs.drifting()
 MARKS = ["planned again", "drift"]
 
 
+PLANNED = "planned end: epoch 57, 55m 15s"
+
+
 def labels(axes: Axes) -> list[str]:
     return axes.get_legend_handles_labels()[1]
 
@@ -34,7 +37,7 @@ def texts(axes: Axes) -> list[str]:
 def test_everything_is_drawn() -> None:
     times, total, metric = plot_following.draw_run(DRIFTING).axes
     assert labels(times) == ["predicted, P10–P90", "took", "first of a process", *MARKS]
-    assert labels(total) == ["whole run expected, P10–P90", "spent", "planned end"]
+    assert labels(total) == ["whole run expected, P10–P90", "spent", PLANNED]
     assert labels(metric) == ["best: 0.4732, epoch 48"]
     assert (times.get_ylabel(), total.get_ylabel(), metric.get_ylabel()) == (
         "seconds an epoch",
@@ -57,7 +60,7 @@ def test_limits_and_what_happened_are_named() -> None:
     assert list(marks) == MARKS
     assert marks["drift"].get_linestyle() != marks["planned again"].get_linestyle()
     assert texts(total) == ["deadline, 1h 00m", "money, $3.00"]
-    heights = [text.xy[1] for text in total.texts]
+    heights = [text.get_position()[1] for text in total.texts]
     assert heights == pytest.approx([60, 72])  # $3 at $2.50 an hour
 
 
@@ -65,7 +68,16 @@ def test_a_limit_is_drawn_where_the_plan_says_that_it_is_used_up() -> None:
     fixed = (("money", 3000.0),)  # with a fixed cost, money is not proportional to time
     run = [replace(DRIFTING[0], binding_seconds=fixed), *DRIFTING[1:]]
     _, total, _ = plot_following.draw_run(run).axes
-    assert [(text.get_text(), text.xy[1]) for text in total.texts] == [("money, $3.00", 50.0)]
+    assert [(text.get_text(), text.get_position()[1]) for text in total.texts] == [
+        ("money, $3.00", 50.0)
+    ]
+
+
+def test_a_run_that_stopped_long_before_its_planned_end_is_not_squeezed() -> None:
+    start = replace(DRIFTING[0], end_epochs=500)
+    _, total, metric = plot_following.draw_run([start, *DRIFTING[1:]]).axes
+    assert metric.get_xlim()[1] == pytest.approx(48 * 1.02)
+    assert any(label.startswith("planned end: epoch 500, ") for label in labels(total))
 
 
 def test_a_running_run_is_continued_by_dots_to_its_end() -> None:
