@@ -211,7 +211,11 @@ def read_picture(text: str) -> str:
 
 
 def read_deadline(text: str) -> str:
-    """The text, which counts from when it is used; a time must lie ahead."""
+    """The text, which counts from when it is used; a time must lie ahead.
+
+    Raises:
+        UsageError: it is neither a duration nor a time, or a time that has passed.
+    """
     try:
         units.parse_deadline(text, datetime.now())
     except UsageError as error:
