@@ -1,5 +1,7 @@
 """The real import graph: imports go downwards only, in no circle, and torch stays in few files.
 
+One class name means one thing in all of them.
+
 Every import counts, those inside functions and those for type checkers alike: who names a module
 knows it. ``docs/architecture.md`` draws this order.
 """
@@ -44,6 +46,12 @@ MEETS_THE_COST_MODEL = "profiler/adaptive.py"  # the one file of the profiler th
 TORCH_FOLDERS = {"profiler", "integrations"}
 TORCH_FILES = {f"datasets/{name}.py" for name in ("samples", "transforms")}
 TORCH_PACKAGES = {"torch", "torchvision", "lightning", "transformers", "accelerate", "keras"}
+
+SAME_THING = {  # class names of several files, each of one thing
+    "FollowPlan": "the same callback for each framework",
+    "Refused": "an event, and what the bootstrap puts in its place when it reports it",
+    "Steps": "an event, and the part of the bootstrap that reports it",
+}
 
 
 def relative(path: Path) -> str:
@@ -146,6 +154,17 @@ def test_the_profiler_and_the_cost_model_meet_in_records() -> None:
         and any(folder_of(module) == "costmodel" for module in own_modules(path))
     }
     assert asking == {MEETS_THE_COST_MODEL}
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """No name is defined in two files, whatever the scope, but for what ``SAME_THING`` explains."""
+    files: dict[str, set[str]] = {}
+    for path in (*FILES, *BOOTSTRAP_FILES):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, set()).add(relative(path))
+    shared = {name: found for name, found in files.items() if len(found) > 1}
+    assert shared.keys() == SAME_THING.keys(), shared
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

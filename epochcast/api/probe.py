@@ -26,7 +26,7 @@ from epochcast.profiler.request import (
     SweepRequest,
     count_footprints,
 )
-from epochcast.profiler.rounds import Ending, Observer, SweepResult
+from epochcast.profiler.rounds import Observer, SweepEnding, SweepResult
 from epochcast.profiler.sweep import Sweep, sweep
 from epochcast.profiler.target import target_of
 from epochcast.records import Footprint, Measurement, Sharding, SizeValue
@@ -279,7 +279,7 @@ def run_sweep(
     """
     from epochcast.profiler.adaptive import chooser_for, chosen_rounds, rounds_that_fit
 
-    def rounds() -> Callable[[Sweep], Ending]:
+    def rounds() -> Callable[[Sweep], SweepEnding]:
         return (
             partial(chosen_rounds, chooser=chooser_for(request))
             if request.chooses

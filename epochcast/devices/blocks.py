@@ -1,4 +1,4 @@
-"""What a caching allocator is made of: blocks in a row, pools of free ones, levels of bytes."""
+"""What a caching allocator is made of: blocks in a row, pools of free ones, counts of bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Level:
-    """A number of bytes that rises and falls."""
+class MemoryStat:
+    """A number of bytes that rises and falls, and its peak; torch's ``Stat``."""
 
     current: int = 0
     peak: int = 0
@@ -49,7 +49,7 @@ class Block:
         "uses",
     )
 
-    def __init__(self, pool: Pool, stream: int, address: int, size: int) -> None:
+    def __init__(self, pool: BlockPool, stream: int, address: int, size: int) -> None:
         self.pool, self.stream, self.address, self.size = pool, stream, address, size
         self.allocated = False
         self.mapped = True
@@ -94,7 +94,7 @@ class ExpandableSegment:
         return first, self.start + (end - self.start) // self.page * self.page
 
 
-class Pool:
+class BlockPool:
     """The free blocks of one class of sizes, in the order of the search: stream, size, address."""
 
     def __init__(self, is_small: bool) -> None:

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from epochcast.devices.allocator_settings import INTERVALS, MIB, AllocatorSettings
 from epochcast.devices.blocks import (
     Block,
+    BlockPool,
     ExpandableSegment,
-    Level,
-    Pool,
+    MemoryStat,
     insert_after,
     insert_before,
 )
@@ -114,11 +114,11 @@ class CachingAllocator:
         self.settings = settings or AllocatorSettings()
         self.capacity = capacity
         self.total = capacity if total is None else total
-        self.allocated, self.active, self.requested = Level(), Level(), Level()
-        self.reserved, self.inactive_split = Level(), Level()
+        self.allocated, self.active, self.requested = MemoryStat(), MemoryStat(), MemoryStat()
+        self.reserved, self.inactive_split = MemoryStat(), MemoryStat()
         self.retries = 0
         self.log: list[tuple[str, int]] = []
-        self.pools = {small: Pool(small) for small in (True, False)}
+        self.pools = {small: BlockPool(small) for small in (True, False)}
         self._address = address or self._invented
         self._next_address = FIRST_ADDRESS
         self._waiting: dict[int, deque[Block]] = {}  # stream → blocks freed while it used them
@@ -171,15 +171,15 @@ class CachingAllocator:
 
     def reset_peaks(self) -> None:
         """From now on peaks are those of what follows (``reset_peak_memory_stats``)."""
-        for level in self._levels():
-            level.peak = level.current
+        for stat in self._stats():
+            stat.peak = stat.current
 
-    def _levels(self) -> tuple[Level, ...]:
+    def _stats(self) -> tuple[MemoryStat, ...]:
         return self.allocated, self.active, self.requested, self.reserved, self.inactive_split
 
     # -- a free block ------------------------------------------------------------------------
 
-    def _find(self, pool: Pool, size: int, stream: int) -> Block | None:
+    def _find(self, pool: BlockPool, size: int, stream: int) -> Block | None:
         """The smallest free block that is large enough, taken out (``get_free_block``)."""
         pool.searches += 1
         free = pool.free
@@ -285,7 +285,7 @@ class CachingAllocator:
 
     # -- more memory -------------------------------------------------------------------------
 
-    def _grow(self, pool: Pool, size: int, stream: int) -> Block:
+    def _grow(self, pool: BlockPool, size: int, stream: int) -> Block:
         """Memory of the device, for which what is cached may have to go.
 
         ``malloc``: the pool is not searched again after a release.
@@ -304,7 +304,7 @@ class CachingAllocator:
             raise OutOfDeviceMemory(wanted)
         return block
 
-    def _ask(self, pool: Pool, size: int, stream: int) -> Block | None:
+    def _ask(self, pool: BlockPool, size: int, stream: int) -> Block | None:
         """One attempt (``alloc_block``)."""
         wanted = segment_size(size, self.settings)
         allowed = self._allowed()
@@ -343,7 +343,7 @@ class CachingAllocator:
         block.pool.remove(block)
         self._reserve("segment_free", -block.size)
 
-    def _release_blocks(self, pool: Pool) -> None:
+    def _release_blocks(self, pool: BlockPool) -> None:
         """All free segments of a pool, and all free pages (``release_blocks``)."""
         blocks = pool.blocks()
         for block in blocks:
@@ -353,7 +353,7 @@ class CachingAllocator:
             if block.expandable is not None:
                 self._unmap(block)
 
-    def _release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
+    def _release_oversize(self, pool: BlockPool, size: int, stream: int) -> bool:
         """Just enough blocks that were too large to split, the largest first
         (``release_available_cached_blocks``)."""
         limit = self.settings.max_split_size
@@ -394,7 +394,7 @@ class CachingAllocator:
 
     # -- expandable segments -----------------------------------------------------------------
 
-    def _expand(self, pool: Pool, size: int, stream: int) -> Block | None:
+    def _expand(self, pool: BlockPool, size: int, stream: int) -> Block | None:
         """Map pages until a free stretch is large enough (``try_allocate_expandable_block``)."""
         block = self._find_expandable(pool, size, stream)
         if not block.mapped and not self._map(block, min(block.size, size)):
@@ -408,7 +408,7 @@ class CachingAllocator:
         pool.remove(block)
         return block
 
-    def _find_expandable(self, pool: Pool, wanted: int, stream: int) -> Block:
+    def _find_expandable(self, pool: BlockPool, wanted: int, stream: int) -> Block:
         """The lowest addresses with room, or a new range of them (``find_expandable_block``)."""
         for owner, _, unmapped in pool.unmapped[bisect_left(pool.unmapped, (stream,)) :]:
             if owner != stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from epochcast.planning.stopping import Check, Watch, rule_from
+from epochcast.planning.stopping import Check, EarlyStopping, rule_from
 from epochcast.records import Mode, Plan, StopReason, StopRule
 from epochcast.records.plan import LONGEST
 from epochcast.records.validation import require_within
@@ -77,9 +77,9 @@ class MetricState:
         """
         value = values[self.metric]
         rules = [rule_from(rule) for rule in self.rules]
-        watch = Watch(rules, self.rule_states, self.min_epochs)
-        reason = watch.update(Check(epoch, value, self._training(values)))
-        seen = replace(self, rule_states=tuple(watch.states), checks=self.checks + 1)
+        stopping = EarlyStopping(rules, self.rule_states, self.min_epochs)
+        reason = stopping.update(Check(epoch, value, self._training(values)))
+        seen = replace(self, rule_states=tuple(stopping.states), checks=self.checks + 1)
         if reason is StopReason.NON_FINITE or not self._is_best(value):
             return seen, reason, False
         improvements = self.improvements + 1

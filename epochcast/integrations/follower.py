@@ -12,7 +12,7 @@ from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.guard import Guard
 from epochcast.guard.limits import Clock
-from epochcast.integrations.session import FOLDER, Session, Settings
+from epochcast.integrations.session import FOLDER, FollowSettings, Session
 from epochcast.records import Plan, Position, StopReason
 
 
@@ -61,7 +61,7 @@ class Follower:
                 "your own with ec.follow"
             )
         self.folder = Path(folder)
-        self._settings = Settings(
+        self._settings = FollowSettings(
             folder=self.folder,
             policy=Policy(partial_epochs=partial_epochs, keep_best=keep_best, rehearse=rehearse),
             exit_code=exit_code,

@@ -24,7 +24,7 @@ from epochcast.errors import UsageError
 from epochcast.guard.controller import Policy
 from epochcast.guard.events import Watcher
 from epochcast.guard.limits import Clock
-from epochcast.integrations.session import FOLDER, Session, Settings, current_ranks
+from epochcast.integrations.session import FOLDER, FollowSettings, Session, current_ranks
 from epochcast.records import Action, Plan, Position, StopReason
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def follow(
         rehearse=rehearse,
         all_ranks_save=all_ranks_save or torch_state is not None,
     )
-    settings = Settings(
+    settings = FollowSettings(
         folder=Path(folder),
         policy=policy,
         exit_code=exit_code,

@@ -37,7 +37,7 @@ _counted: set[int] = set()  # processes whose own start was counted already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class FollowSettings:
     """How a process follows a run.
 
     Attributes:
@@ -77,7 +77,7 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, write: Write, settings: Settings, ranks: Ranks | None = None
+        self, plan: Plan, write: Write, settings: FollowSettings, ranks: Ranks | None = None
     ) -> None:
         self._settings = settings
         self.signals = Signals(at_once=self._signalled)

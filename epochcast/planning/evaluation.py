@@ -92,7 +92,7 @@ class EvaluatedCandidate:
     @cached_property
     def reference(self) -> int:
         """The batch at which epochs and learning rate are known."""
-        return reference_batch(self.priced.job, self.request)
+        return reference_batch(self.priced.setup, self.request)
 
     def at_this_batch(self, epochs: int | None) -> int | None:
         """Epochs that are worth so many at the reference batch."""
@@ -122,7 +122,7 @@ class EvaluatedCandidate:
         """What is counted: "epochs" below are so many of it."""
         if self.request.unit == "epoch":
             return InEpochs()
-        division = division_of(self.priced.job.samples, self.config)
+        division = division_of(self.priced.setup.samples, self.config)
         return InSteps.of(division, self.config.accumulation, self.prices)
 
     @property
@@ -387,7 +387,7 @@ class EvaluatedCandidate:
 
     @cached_property
     def fits_memory(self) -> bool:
-        return self.memory_needed <= memory_limit(self.priced.job, self.budget)
+        return self.memory_needed <= memory_limit(self.priced.setup, self.budget)
 
     @cached_property
     def memory_needed(self) -> float:
@@ -517,7 +517,7 @@ def option_of(candidate: EvaluatedCandidate) -> Option:
 
 def unit_prices_of(candidate: EvaluatedCandidate) -> UnitPrices:
     """What each part of its run takes: what a followed run is held against."""
-    run, calibrations = candidate.run, candidate.priced.job.model.calibration
+    run, calibrations = candidate.run, candidate.priced.setup.model.calibration
     passes = (candidate.segment_steps or 1) * candidate.unit.share
     return UnitPrices(
         startup=quantiles(run.startup),
@@ -557,7 +557,7 @@ def _memory(candidate: EvaluatedCandidate) -> dict[str, Any]:
     memory = candidate.prices.device_bytes
     if memory is None:
         return {"device_bytes": None, "memory_share": None}
-    capacity = candidate.priced.job.model.device.memory_bytes  # 0 where it is not known
+    capacity = candidate.priced.setup.model.device.memory_bytes  # 0 where it is not known
     share = memory.quantile(0.9) / capacity if capacity else None
     return {"device_bytes": memory.quantiles(), "memory_share": share}
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from epochcast.costmodel.remarks import configuration_warnings, endless_epoch
 from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.limits import at_power
-from epochcast.planning.pricing import Job, memory_limit
+from epochcast.planning.pricing import TrainingSetup, memory_limit
 from epochcast.planning.request import PlanRequest
 from epochcast.planning.shortfall import enough, failure_notes
 from epochcast.planning.stopping import Futility
@@ -21,28 +21,30 @@ from epochcast.units import format_bytes, format_seconds
 MANY_SEGMENTS = 10  # before anything happens
 
 
-def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[Warning_, ...]:
+def notes(
+    setup: TrainingSetup, request: PlanRequest, chosen: EvaluatedCandidate
+) -> tuple[Warning_, ...]:
     """What the chosen option assumes, in the order in which it is said.
 
     Args:
-        job: what is trained, with the cost model that prices it.
+        setup: what is trained, with the cost model that prices it.
         request: what was asked, and what was left for the plan to assume.
         chosen: the candidate that the plan is made of.
     """
-    found = configuration_warnings(job.model, chosen.cost)
+    found = configuration_warnings(setup.model, chosen.cost)
     if request.unit == "epoch":
         found += endless_epoch(chosen.cost, request.samples)
-    probed = job.variant.world_size
-    if chosen.config.world_size != probed and job.variant.scaling is None:
+    probed = setup.variant.world_size
+    if chosen.config.world_size != probed and setup.variant.scaling is None:
         details = {"devices": str(chosen.config.world_size), "probed": str(probed)}
         if request.bandwidth is None:
             found.append(Warning_.of("assumed-devices", **details))
         else:
             found.append(Warning_.of("assumed-ring", **details))
     if request.folds > 1:
-        found.append(Warning_.of("folds", folds=str(request.folds), samples=f"{job.samples:,}"))
+        found.append(Warning_.of("folds", folds=str(request.folds), samples=f"{setup.samples:,}"))
     elif request.samples not in (None, chosen.cost.samples()):
-        details = {"samples": f"{job.samples:,}", "probed": f"{chosen.cost.samples():,}"}
+        details = {"samples": f"{setup.samples:,}", "probed": f"{chosen.cost.samples():,}"}
         found.append(Warning_.of("other-samples", **details))
     changed = chosen.global_batch != chosen.reference
     if changed and request.optimizer is None:
@@ -69,7 +71,7 @@ def notes(job: Job, request: PlanRequest, chosen: EvaluatedCandidate) -> tuple[W
         found.append(Warning_.of("power-of-others"))
     if request.rules and not chosen.evaluate.epochs(chosen.epochs):
         found.append(Warning_.of("no-checks"))
-    found += _memory_notes(job, chosen.budget.memory or 0.0, memory_limit(job, chosen.budget))
+    found += _memory_notes(setup, chosen.budget.memory or 0.0, memory_limit(setup, chosen.budget))
     if request.epochs_limit is None and chosen.epochs >= chosen.searched:
         found.append(Warning_.of("search-cap", epochs=f"{chosen.epochs:,}", unit=request.unit))
     if request.curves and any(isinstance(rule, Futility) for rule in request.rules):
@@ -131,10 +133,10 @@ def _segment_notes(chosen: EvaluatedCandidate) -> list[Warning_]:
     return [Warning_.of("short-segments", **details)]
 
 
-def _memory_notes(job: Job, allowed: float, usable: float) -> list[Warning_]:
+def _memory_notes(setup: TrainingSetup, allowed: float, usable: float) -> list[Warning_]:
     if allowed <= usable:
         return []
-    sizes = {"limit": allowed, "usable": usable, "all": job.model.device.memory_bytes}
+    sizes = {"limit": allowed, "usable": usable, "all": setup.model.device.memory_bytes}
     told = {name: format_bytes(size) for name, size in sizes.items()}
     return [Warning_.of("memory-above-device", **told)]
 

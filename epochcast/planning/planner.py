@@ -30,7 +30,14 @@ from epochcast.planning.evaluation import (
 )
 from epochcast.planning.limits import at_power
 from epochcast.planning.notes import notes
-from epochcast.planning.pricing import Job, PriceList, candidates, fold_samples, price, shortlist
+from epochcast.planning.pricing import (
+    PriceList,
+    TrainingSetup,
+    candidates,
+    fold_samples,
+    price,
+    shortlist,
+)
 from epochcast.planning.request import LONGEST, Objective, PlanRequest, progress, request_from
 from epochcast.planning.shortfall import nearest, why_endless
 from epochcast.planning.simulation import DRAWS
@@ -193,22 +200,22 @@ def plan(
     if budget.fixed_cost and budget.price_per_hour is None:
         budget = replace(budget, price_per_hour=0.0)
     _require_feasible(budget, request)
-    job = _job(model, request)
-    request = with_cadences(job, request)
+    setup = _setup(model, request)
+    request = with_cadences(setup, request)
     try:
-        ranked = _ranked(job, budget, request)
+        ranked = _ranked(setup, budget, request)
     except DoesNotFit as error:
-        raise _beside_spot(error, job, budget, request) from None
+        raise _beside_spot(error, setup, budget, request) from None
     chosen = replace(ranked[0][0], chosen=True)
     _require_end(chosen)
     first, *others = with_pareto([option for _, option in ranked], request.objective)
     options = (replace(option_of(chosen), pareto=first.pareto), *others)
-    found = _written(job, chosen, worth_keeping(options))
-    return replace(found, spot=_spot_offer(job, chosen))
+    found = _written(setup, chosen, worth_keeping(options))
+    return replace(found, spot=_spot_offer(setup, chosen))
 
 
 def _ranked(
-    job: Job, budget: Budget, request: PlanRequest
+    setup: TrainingSetup, budget: Budget, request: PlanRequest
 ) -> list[tuple[EvaluatedCandidate, Option]]:
     """What fits, the best first.
 
@@ -216,7 +223,7 @@ def _ranked(
         DoesNotFit: nothing does, of smaller micro-batches than were probed either.
     """
     for unprobed in (False, True):
-        priced = price(job, candidates(job, request, unprobed))
+        priced = price(setup, candidates(setup, request, unprobed))
         shortlisted = shortlist(priced, budget, request)
         evaluations = [_evaluated(priced, int(i), budget, request) for i in shortlisted]
         fitting = [(a, option_of(a)) for a in evaluations if a.fits]
@@ -233,14 +240,14 @@ def _evaluated(
     return EvaluatedCandidate(priced, position, own, request)
 
 
-def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:
+def _spot_offer(setup: TrainingSetup, own: EvaluatedCandidate) -> SpotOffer | None:
     """What the same work costs on devices that may be taken away; None where that was not asked.
 
     Both are of the same draws, run by run: what makes a run slow makes it slow on either.
     """
     if own.request.spot_price_per_hour is None:
         return None
-    offer, there = _on_spot(job, own.budget, own.request)
+    offer, there = _on_spot(setup, own.budget, own.request)
     if there is None:
         return offer
     chance = float(np.mean(money_each(there) < money_each(own)))
@@ -248,7 +255,7 @@ def _spot_offer(job: Job, own: EvaluatedCandidate) -> SpotOffer | None:
 
 
 def _on_spot(
-    job: Job, budget: Budget, request: PlanRequest
+    setup: TrainingSetup, budget: Budget, request: PlanRequest
 ) -> tuple[SpotOffer, EvaluatedCandidate | None]:
     """The offer, and what would be run there; None where it does not fit."""
     rate, spot_mtbf = request.spot_price_per_hour, request.spot_mtbf_seconds
@@ -258,7 +265,7 @@ def _on_spot(
     offer = SpotOffer(price_per_hour=rate, mtbf_seconds=mtbf)
     there_for = replace(budget, price_per_hour=rate)
     try:
-        (there, option), *_ = _ranked(job, there_for, replace(request, mtbf_seconds=mtbf))
+        (there, option), *_ = _ranked(setup, there_for, replace(request, mtbf_seconds=mtbf))
     except DoesNotFit as error:
         return replace(offer, why_not=str(error)), None
     if endless := why_endless(there, there.epochs, SHOWN_LEVEL):
@@ -266,11 +273,13 @@ def _on_spot(
     return replace(offer, option=option), there
 
 
-def _beside_spot(error: DoesNotFit, job: Job, budget: Budget, request: PlanRequest) -> DoesNotFit:
+def _beside_spot(
+    error: DoesNotFit, setup: TrainingSetup, budget: Budget, request: PlanRequest
+) -> DoesNotFit:
     """That nothing fits, and what would on devices that may be taken away, where that was asked."""
     if request.spot_price_per_hour is None:
         return error
-    offer, _ = _on_spot(job, budget, request)
+    offer, _ = _on_spot(setup, budget, request)
     if offer.option is None:
         return DoesNotFit(f"{error}; nor does anything on spot devices", error.shortfall)
     fits = format_number_of(offer.option.epochs, request.unit)
@@ -278,9 +287,9 @@ def _beside_spot(error: DoesNotFit, job: Job, budget: Budget, request: PlanReque
     return DoesNotFit(f"{error}; {fits} would on spot devices: plan them by {how}", error.shortfall)
 
 
-def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:
+def _written(setup: TrainingSetup, chosen: EvaluatedCandidate, options: tuple[Option, ...]) -> Plan:
     """The plan as a record: the question, and what was found."""
-    model, request = job.model, chosen.request
+    model, request = setup.model, chosen.request
     rules = tuple(_with_horizon(rule, chosen.epochs) for rule in request.rules)
     fitted = _fitted(request, chosen.epochs)
     return Plan(
@@ -289,7 +298,7 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
         device=model.device,
         unit=request.unit,
         segment_steps=chosen.segment_steps,
-        samples=job.samples,
+        samples=setup.samples,
         folds=request.folds,
         budget=chosen.budget,
         min_epochs=request.min_epochs or 1,
@@ -311,7 +320,7 @@ def _written(job: Job, chosen: EvaluatedCandidate, options: tuple[Option, ...]) 
         outlook=_outlook(chosen, request, fitted),
         probing_seconds=model.probing_seconds,
         seed=request.seed,
-        warnings=notes(job, request, chosen),
+        warnings=notes(setup, request, chosen),
     )
 
 
@@ -366,7 +375,7 @@ def _with_horizon(rule: Rule, epochs: int) -> Rule:
     return rule
 
 
-def _job(model: CostModel, request: PlanRequest) -> Job:
+def _setup(model: CostModel, request: PlanRequest) -> TrainingSetup:
     question = Question(
         epochs=1, precision=request.precision, workers=request.workers, sizes=request.sizes
     )
@@ -383,7 +392,7 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
         )
     if request.folds > 1:
         samples, eval_samples = fold_samples(samples, request.folds)
-    return Job(
+    return TrainingSetup(
         model=model,
         variant=variant,
         config=config,
@@ -396,22 +405,22 @@ def _job(model: CostModel, request: PlanRequest) -> Job:
     )
 
 
-def with_cadences(job: Job, request: PlanRequest) -> PlanRequest:
+def with_cadences(setup: TrainingSetup, request: PlanRequest) -> PlanRequest:
     """The request with the cadences that it leaves open: a script's own, else what is usual.
 
     Args:
-        job: knows how often its script evaluates and saves, and how many steps an epoch has.
+        setup: knows how often its script evaluates and saves, and how many steps an epoch has.
         request: may name a cadence.
     """
-    updates = division_of(job.samples, job.config).updates
+    updates = division_of(setup.samples, setup.config).updates
     units = updates if request.unit == "step" else 1  # in an epoch
     evaluate, save = request.evaluate, request.save
     if evaluate is None:
-        often = job.variant.evaluations
+        often = setup.variant.evaluations
         usual: int | Literal["auto"] = "auto" if request.unit == "step" else 1
         evaluate = _between(often.times(updates) / units) if often else usual
     if save is None:
-        often = job.variant.saves
+        often = setup.variant.saves
         save = _between(often.times(updates) / units) if often else "auto"
     return replace(request, evaluate=evaluate, save=save)
 

@@ -65,7 +65,7 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingSetup:
     """What is trained, whatever the batch: the same for all candidates.
 
     Attributes:
@@ -101,7 +101,7 @@ class Job:
 class PriceList:
     """Medians for all candidates, shape (n,) each; bytes are NaN where unknown."""
 
-    job: Job
+    setup: TrainingSetup
     candidates: Candidates
     division: Division[Whole]
     startup: Array
@@ -113,30 +113,30 @@ class PriceList:
     def config(self, i: int) -> RunConfig:
         """One candidate as a configuration."""
         return replace(
-            self.job.config,
+            self.setup.config,
             batch_size=int(self.candidates.batch_size[i]),
             accumulation=int(self.candidates.accumulation[i]),
             world_size=(devices := int(self.candidates.devices[i])),
-            nodes=self.job.nodes(devices),
+            nodes=self.setup.nodes(devices),
         )
 
     def cost(self, i: int) -> ConfigurationCost:
         """One candidate seen through the cost model."""
-        return ConfigurationCost(self.job.model, self.job.variant, self.config(i))
+        return ConfigurationCost(self.setup.model, self.setup.variant, self.config(i))
 
     def prices(self, at: ConfigurationCost) -> Prices:
         """One candidate's prices, exactly and with their scatter."""
-        job, division = self.job, division_of(self.job.samples, at.config)
+        setup, division = self.setup, division_of(self.setup.samples, at.config)
         prices = at.prices(
             division,
-            reduce_seconds=_reduce_seconds(job, at.config.world_size, at.variables),
-            eval_samples=job.eval_samples,
+            reduce_seconds=_reduce_seconds(setup, at.config.world_size, at.variables),
+            eval_samples=setup.eval_samples,
         )
-        if job.own_evaluations:
-            evaluation = _at_once(prices.evaluation, job.variant.evaluations, division)
+        if setup.own_evaluations:
+            evaluation = _at_once(prices.evaluation, setup.variant.evaluations, division)
             prices = replace(prices, evaluation=evaluation)
-        if job.own_saves:
-            prices = replace(prices, save=_at_once(prices.save, job.variant.saves, division))
+        if setup.own_saves:
+            prices = replace(prices, save=_at_once(prices.save, setup.variant.saves, division))
         return prices
 
 
@@ -146,71 +146,71 @@ def _at_once(amount: Amount, often: Frequency | None, division: Division[int]) -
     return replace(amount, median=amount.median * max(1.0, times))
 
 
-def _reduce_seconds(job: Job, devices: int, variables: Mapping[str, float]) -> float:
+def _reduce_seconds(setup: TrainingSetup, devices: int, variables: Mapping[str, float]) -> float:
     """Averaging gradients in a ring after a step, where that was not measured with it."""
-    if job.bandwidth is None or devices == job.variant.world_size or job.variant.scaling:
+    if setup.bandwidth is None or devices == setup.variant.world_size or setup.variant.scaling:
         return 0.0
     sent = 2 * (devices - 1) / devices * GRADIENT_BYTES * variables.get("parameters", 0.0)
-    return sent / job.bandwidth
+    return sent / setup.bandwidth
 
 
 # -- all candidates at once ---------------------------------------------------------------------
 
 
-def price(job: Job, candidates: Candidates) -> PriceList:
+def price(setup: TrainingSetup, candidates: Candidates) -> PriceList:
     """Price candidates by the medians of the cost model's surfaces.
 
     Surfaces see the micro-batch alone, and a hundred thousand candidates share a few hundred of
     those: each is looked up once.
     """
-    variant, runs = job.variant, job.model.calibration
+    variant, runs = setup.variant, setup.model.calibration
     division = divide(
-        job.samples,
+        setup.samples,
         candidates.batch_size,
         candidates.accumulation,
         candidates.devices,
-        drop_last=job.config.drop_last,
+        drop_last=setup.config.drop_last,
     )
     sizes, of = np.unique(candidates.batch_size, return_inverse=True)
-    table = _table(job, sizes)
+    table = _table(setup, sizes)
     partial_sizes, of_partial = np.unique(np.maximum(division.partial, 1), return_inverse=True)
-    partial = _micro_step(job, _table(job, partial_sizes))[of_partial]
-    update = _values(variant.update, table)[of] + _all_reduce_seconds(job, candidates, table)
-    update = update + _growth(job, candidates)
-    training = division.full_seconds(_micro_step(job, table)[of], update)
+    partial = _micro_step(setup, _table(setup, partial_sizes))[of_partial]
+    update = _values(variant.update, table)[of] + _all_reduce_seconds(setup, candidates, table)
+    update = update + _growth(setup, candidates)
+    training = division.full_seconds(_micro_step(setup, table)[of], update)
     training = training + division.partial_seconds(partial)
-    at_once = job.config.eval_batch_size or sizes
-    evaluated = _table(job, np.broadcast_to(at_once, sizes.shape))
-    evaluation = job.eval_samples / at_once * _values(variant.evaluation, evaluated)
-    starting = job.model.imports.median + _values(variant.build, table)
+    at_once = setup.config.eval_batch_size or sizes
+    evaluated = _table(setup, np.broadcast_to(at_once, sizes.shape))
+    evaluation = setup.eval_samples / at_once * _values(variant.evaluation, evaluated)
+    starting = setup.model.imports.median + _values(variant.build, table)
     distances = np.maximum(variant.micro_step.distances(table), 0.0)
     return PriceList(
-        job=job,
+        setup=setup,
         candidates=candidates,
         division=division,
         startup=runs.startup.factor * starting[of],
         training=runs.epoch.factor * training,
         evaluation=runs.evaluation.factor * evaluation[of],
-        device_bytes=np.fmax(_device_bytes(variant, table), _beside_training(job, table))[of],
+        device_bytes=np.fmax(_device_bytes(variant, table), _beside_training(setup, table))[of],
         doublings_outside=distances.max(axis=1, initial=0.0)[of],
     )
 
 
-def _table(job: Job, batch_size: Whole) -> dict[str, Array]:
+def _table(setup: TrainingSetup, batch_size: Whole) -> dict[str, Array]:
     """Every variable of every candidate; see ``costmodel.features``."""
     n = len(batch_size)
     table: dict[str, Array] = f.batch_table(batch_size.astype(float))
-    for name, value in f.knob_variables(job.config.sizes).items():
+    for name, value in f.knob_variables(setup.config.sizes).items():
         table[name] = np.full(n, value)
-    return table | {name: surface.values(table) for name, surface in job.variant.counts}
+    return table | {name: surface.values(table) for name, surface in setup.variant.counts}
 
 
-def _micro_step(job: Job, table: VariableTable) -> Array:
+def _micro_step(setup: TrainingSetup, table: VariableTable) -> Array:
     """Seconds of a micro-step without update; see ``costmodel.surface``."""
-    loading, workers = job.variant.loading, job.config.workers
-    if loading is None or not job.apart:
-        return job.variant.micro_step.values(table)
-    scaling = ConfigurationCost(job.model, job.variant, job.config).scaling
+    loading, workers = setup.variant.loading, setup.config.workers
+    if loading is None or not setup.apart:
+        return setup.variant.micro_step.values(table)
+    scaling = ConfigurationCost(setup.model, setup.variant, setup.config).scaling
     factor = (max(1, loading.workers) / max(1, workers)) ** scaling
     parts = np.stack([loading.compute.values(table), factor * loading.loader.values(table)])
     overlap = inf if loading.overlap is None else loading.overlap
@@ -223,38 +223,40 @@ def _values(surface: Surface | None, table: VariableTable, unknown: float = 0.0)
     return surface.values(table)
 
 
-def _growth(job: Job, candidates: Candidates) -> Array:
+def _growth(setup: TrainingSetup, candidates: Candidates) -> Array:
     """What an update takes more on other devices than the variant's, where several were measured.
 
     Looked up at a few batch sizes: it changes slowly between them.
     """
     found = np.zeros(len(candidates.batch_size))
-    if job.variant.scaling is None:
+    if setup.variant.scaling is None:
         return found
     lowest, highest = candidates.batch_size.min(), candidates.batch_size.max()
     sizes = np.unique(np.geomspace(lowest, highest, LOOKED_UP).round().astype(np.int64))
     for devices in np.unique(candidates.devices):
         of = candidates.devices == devices
         config = replace(
-            job.config,
+            setup.config,
             accumulation=1,
             world_size=int(devices),
-            nodes=job.nodes(int(devices)),
+            nodes=setup.nodes(int(devices)),
         )
         costs = [
-            ConfigurationCost(job.model, job.variant, replace(config, batch_size=int(size)))
+            ConfigurationCost(setup.model, setup.variant, replace(config, batch_size=int(size)))
             for size in sizes
         ]
-        factor = job.model.calibration.epoch.factor
+        factor = setup.model.calibration.epoch.factor
         more = [cost.update() / factor - cost.own_update() for cost in costs]
         found[of] = np.interp(np.log(candidates.batch_size[of]), np.log(sizes), more)
     return found
 
 
-def _all_reduce_seconds(job: Job, candidates: Candidates, table: VariableTable) -> Array:
+def _all_reduce_seconds(
+    setup: TrainingSetup, candidates: Candidates, table: VariableTable
+) -> Array:
     parameters = table.get("parameters", np.zeros(1))[0]
     kinds, positions = np.unique(candidates.devices, return_inverse=True)
-    each = [_reduce_seconds(job, int(d), {"parameters": float(parameters)}) for d in kinds]
+    each = [_reduce_seconds(setup, int(d), {"parameters": float(parameters)}) for d in kinds]
     return np.asarray(np.array(each)[positions])
 
 
@@ -271,14 +273,14 @@ def _device_bytes(variant: Variant, table: VariableTable) -> Array:
     return variant.device_bytes.values(table, np.nan_to_num(peak))
 
 
-def _beside_training(job: Job, table: VariableTable) -> Array:
+def _beside_training(setup: TrainingSetup, table: VariableTable) -> Array:
     """What evaluation and saving must have of the device; nan where it was not measured."""
-    variant = job.variant
+    variant = setup.variant
     found = np.full(len(table["batch_size"]), np.nan)
-    if variant.evaluating.device_bytes is not None and job.eval_samples:
-        at_once = job.config.eval_batch_size or table["batch_size"]
-        sizes = np.broadcast_to(np.minimum(at_once, job.eval_samples), found.shape)
-        evaluated = _table(job, sizes)
+    if variant.evaluating.device_bytes is not None and setup.eval_samples:
+        at_once = setup.config.eval_batch_size or table["batch_size"]
+        sizes = np.broadcast_to(np.minimum(at_once, setup.eval_samples), found.shape)
+        evaluated = _table(setup, sizes)
         peak = _values(variant.evaluation_peak, evaluated)
         found = np.fmax(found, variant.evaluating.device_bytes.values(evaluated, peak))
     if variant.saving.device_bytes is not None:
@@ -303,9 +305,9 @@ NEVER_FITS = 50.0  # as an exponent: e^50 times anything is beyond every limit, 
 LENIENT = 0.9  # of the bytes of a rough look: counted exactly, a configuration may need less
 
 
-def reference_batch(job: Job, request: PlanRequest) -> int:
+def reference_batch(setup: TrainingSetup, request: PlanRequest) -> int:
     """Samples of an optimizer step whose epochs and learning rate are known."""
-    config = job.config
+    config = setup.config
     probed = config.batch_size * config.accumulation * config.world_size
     if request.reference_batch is not None:
         return request.reference_batch
@@ -313,52 +315,54 @@ def reference_batch(job: Job, request: PlanRequest) -> int:
     return single[0] if len(single) == 1 else probed
 
 
-def candidates(job: Job, request: PlanRequest, unprobed: bool = False) -> Candidates:
+def candidates(setup: TrainingSetup, request: PlanRequest, unprobed: bool = False) -> Candidates:
     """Every way to make the batch sizes asked for, out of micro-batches as large as were probed.
 
     Args:
-        job: knows what was probed.
+        setup: knows what was probed.
         request: asks for batches, a micro-batch and devices.
         unprobed: whether micro-batches may be smaller than any that was probed, too.
 
     Raises:
         UsageError: there is none.
     """
-    found = _free(job, request) if request.batch_sizes == "free" else _divided(job, request)
-    usable = found.global_batch <= job.samples
+    found = _free(setup, request) if request.batch_sizes == "free" else _divided(setup, request)
+    usable = found.global_batch <= setup.samples
     if not (unprobed or request.micro_batch):
-        usable &= _near_what_was_probed(job, found)
-    if job.variant.is_of_script and request.micro_batch is None:
-        usable &= found.accumulation == job.variant.accumulation  # it accumulates as it does
+        usable &= _near_what_was_probed(setup, found)
+    if setup.variant.is_of_script and request.micro_batch is None:
+        usable &= found.accumulation == setup.variant.accumulation  # it accumulates as it does
     if not usable.any():
         raise UsageError(
-            f"no batch to choose from: {_asked(job, request)} with {job.samples:,} samples and "
-            f"devices {', '.join(map(str, _devices(job, request)))}; the micro-batch times the "
+            f"no batch to choose from: {_asked(setup, request)} with {setup.samples:,} samples and "
+            f"devices {', '.join(map(str, _devices(setup, request)))}; the micro-batch times the "
             "devices must divide the batch and not exceed the samples"
         )
     chosen = found.pick(usable)
-    _require_use_of_bandwidth(job, request, chosen)
+    _require_use_of_bandwidth(setup, request, chosen)
     return chosen
 
 
-def _near_what_was_probed(job: Job, found: Candidates) -> NDArray[np.bool_]:
+def _near_what_was_probed(setup: TrainingSetup, found: Candidates) -> NDArray[np.bool_]:
     """Where the micro-batch is no smaller than all probed, or nothing is accumulated of it."""
-    least = min(c.batch_size for c in job.variant.configurations)
+    least = min(c.batch_size for c in setup.variant.configurations)
     return np.asarray((found.batch_size >= least) | (found.accumulation == 1))
 
 
-def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates) -> None:
+def _require_use_of_bandwidth(
+    setup: TrainingSetup, request: PlanRequest, chosen: Candidates
+) -> None:
     """Refuse a bandwidth where no gradients are averaged, or where that was measured."""
-    probed = job.variant.world_size
-    if job.bandwidth is not None and job.variant.scaling is not None:
+    probed = setup.variant.world_size
+    if setup.bandwidth is not None and setup.variant.scaling is not None:
         raise UsageError(
             "averaging gradients was measured, on "
-            f"{', '.join(str(w.devices) for w in job.variant.scaling.probed)} devices: leave the "
+            f"{', '.join(str(w.devices) for w in setup.variant.scaling.probed)} devices: leave the "
             "bandwidth out"
         )
-    if job.bandwidth is None or not np.isin(chosen.devices, (1, probed)).all():
+    if setup.bandwidth is None or not np.isin(chosen.devices, (1, probed)).all():
         return
-    asked = _devices(job, request)
+    asked = _devices(setup, request)
     devices = "1 device" if chosen.devices.max() == 1 else f"the {probed} devices probed"
     advice = f"give others too, --devices {2 * probed}"
     if not np.isin(asked, (1, probed)).all():
@@ -372,44 +376,44 @@ def _require_use_of_bandwidth(job: Job, request: PlanRequest, chosen: Candidates
     )
 
 
-def _batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
+def _batches(setup: TrainingSetup, request: PlanRequest) -> tuple[int, ...]:
     """The global batches asked for; epochs of all that were probed compete if none is."""
     listed = request.batch_sizes if request.batch_sizes != "free" else ()
-    batches = listed or _probed_batches(job, request)
-    if max(batches) > job.samples:
+    batches = listed or _probed_batches(setup, request)
+    if max(batches) > setup.samples:
         raise UsageError(
-            f"a batch is at most the {job.samples:,} samples of an epoch, but got "
-            f"{max(batches):,}; give a smaller one: --batch-size {job.samples}"
+            f"a batch is at most the {setup.samples:,} samples of an epoch, but got "
+            f"{max(batches):,}; give a smaller one: --batch-size {setup.samples}"
         )
     return batches
 
 
-def _probed_batches(job: Job, request: PlanRequest) -> tuple[int, ...]:
+def _probed_batches(setup: TrainingSetup, request: PlanRequest) -> tuple[int, ...]:
     """The reference, and what was probed beside it and is no more than an epoch."""
-    reference = reference_batch(job, request)
+    reference = reference_batch(setup, request)
     if request.unit == "step":  # of another batch it would be another step
         return (reference,)
-    probed = {c.batch_size * c.accumulation * c.world_size for c in job.variant.configurations}
-    return tuple({reference, *(batch for batch in probed if batch <= job.samples)})
+    probed = {c.batch_size * c.accumulation * c.world_size for c in setup.variant.configurations}
+    return tuple({reference, *(batch for batch in probed if batch <= setup.samples)})
 
 
-def _asked(job: Job, request: PlanRequest) -> str:
+def _asked(setup: TrainingSetup, request: PlanRequest) -> str:
     sizes = "free" if request.batch_sizes == "free" else ", ".join(map(str, request.batch_sizes))
     micro = f", micro-batch {request.micro_batch}" if request.micro_batch else ""
-    probed = ", ".join(map(str, sorted(_probed_batches(job, request))))
+    probed = ", ".join(map(str, sorted(_probed_batches(setup, request))))
     return f"batch size {sizes or probed}{micro}"
 
 
-def _devices(job: Job, request: PlanRequest) -> tuple[int, ...]:
-    return request.devices or (job.variant.world_size,)
+def _devices(setup: TrainingSetup, request: PlanRequest) -> tuple[int, ...]:
+    return request.devices or (setup.variant.world_size,)
 
 
-def _divided(job: Job, request: PlanRequest) -> Candidates:
+def _divided(setup: TrainingSetup, request: PlanRequest) -> Candidates:
     """All divisions of each global batch."""
     rows = [
         (micro, batch // (micro * devices), devices)
-        for batch in _batches(job, request)
-        for devices in _devices(job, request)
+        for batch in _batches(setup, request)
+        for devices in _devices(setup, request)
         for micro in ((request.micro_batch,) if request.micro_batch else _divisors(batch))
         if batch % (micro * devices) == 0
     ]
@@ -422,20 +426,20 @@ def _divisors(n: int) -> list[int]:
     return sorted({*small, *(n // d for d in small)})
 
 
-def _free(job: Job, request: PlanRequest) -> Candidates:
+def _free(setup: TrainingSetup, request: PlanRequest) -> Candidates:
     """Every micro-batch within the probed range, times powers of two."""
-    probed = [c.batch_size for c in job.variant.configurations]
+    probed = [c.batch_size for c in setup.variant.configurations]
     one = (request.micro_batch,) if request.micro_batch else range(min(probed), max(probed) + 1)
     grid = np.meshgrid(
-        np.array(one), FREE_ACCUMULATIONS, np.array(_devices(job, request)), indexing="ij"
+        np.array(one), FREE_ACCUMULATIONS, np.array(_devices(setup, request)), indexing="ij"
     )
     micro, accumulation, devices = (axis.ravel().astype(np.int64) for axis in grid)
     return Candidates(micro, accumulation, devices)
 
 
-def memory_limit(job: Job, budget: Budget) -> float:
+def memory_limit(setup: TrainingSetup, budget: Budget) -> float:
     """Bytes of one device that a run may fill: as allowed, and no more than it has."""
-    capacity = job.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
+    capacity = setup.model.device.memory_bytes or np.inf  # 0: not known, made elsewhere
     allowed = np.inf if budget.memory is None else budget.memory
     return min(allowed, MEMORY_TIGHT * capacity)
 
@@ -451,7 +455,7 @@ def shortlist(prices: PriceList, budget: Budget, request: PlanRequest) -> Whole:
         budget: its memory and the device's own say what fits, its other limits how far each gets.
         request: the epochs, folds and evaluations to make room for, and the noise scale.
     """
-    cautious, limit = _cautious_bytes(prices, budget), memory_limit(prices.job, budget)
+    cautious, limit = _cautious_bytes(prices, budget), memory_limit(prices.setup, budget)
     hopeful = LENIENT * np.fmin(cautious, prices.device_bytes)
     surely, perhaps = ~(cautious > limit), ~(hopeful > limit)
     smallest = np.argsort(cautious, kind="stable")[:SHORTLIST]
@@ -506,7 +510,7 @@ def _caution(prices: PriceList, budget: Budget, sd: float) -> Array:
 
 
 def _cautious_bytes(prices: PriceList, budget: Budget) -> Array:
-    layer = prices.job.variant.device_bytes
+    layer = prices.setup.variant.device_bytes
     sd = layer.surface.left_out_rmse if layer else 0.0
     return prices.device_bytes * _caution(prices, budget, sd)
 
@@ -516,7 +520,7 @@ def _rough(prices: PriceList, budget: Budget, request: PlanRequest) -> tuple[Arr
 
     Where the fewest epochs worth running do not fit, no progress counts, but the time of those.
     """
-    variant, efficiencies = prices.job.variant, _efficiencies(prices, request)
+    variant, efficiencies = prices.setup.variant, _efficiencies(prices, request)
     sd = float(np.hypot(variant.run.sd, variant.micro_step.left_out_rmse))
     epoch = prices.training * _caution(prices, budget, sd)
     epoch = epoch + variant.loader_restart.median + variant.fixed.median
@@ -537,7 +541,7 @@ def _efficiencies(prices: PriceList, request: PlanRequest) -> Array:
     batch = prices.candidates.global_batch.astype(float)
     if request.noise_scale is None:
         return np.ones(len(batch))
-    reference = reference_batch(prices.job, request)
+    reference = reference_batch(prices.setup, request)
     return np.array(efficiency(batch, reference, request.noise_scale))  # type: ignore[arg-type]
 
 

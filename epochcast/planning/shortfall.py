@@ -110,7 +110,7 @@ def _missed_by(candidate: EvaluatedCandidate) -> tuple[list[float], list[float]]
 def misses(candidate: EvaluatedCandidate) -> list[Miss]:
     """The limits that a candidate's fewest epochs do not hold."""
     found: list[Miss] = []
-    allowed = memory_limit(candidate.priced.job, candidate.budget)
+    allowed = memory_limit(candidate.priced.setup, candidate.budget)
     if candidate.memory_needed > allowed:
         found.append(("memory", allowed, candidate.memory_needed))
     has, raised = candidate.planned.limits(), _raised(candidate).planned.limits()

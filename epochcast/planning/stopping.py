@@ -316,7 +316,7 @@ def _require_whole(rule: Any, *names: str) -> None:
             )
 
 
-class Watch:
+class EarlyStopping:
     """Several rules over one run; whichever fires first stops it. Values must be finite.
 
     Args:
@@ -348,13 +348,13 @@ class Watch:
 
 def stop(rules: Sequence[Rule], curve: LearningCurve) -> tuple[float, StopReason] | None:
     """Where and why a run with this curve would have stopped; None if it would not have."""
-    watch = Watch(rules)
+    stopping = EarlyStopping(rules)
     training = curve.training or (None,) * len(curve.epochs)
     broken = inf if curve.non_finite_epoch is None else curve.non_finite_epoch
     for check in map(Check, curve.epochs, curve.validation, training):
         if check.epoch > broken:
             break
-        reason = watch.update(check)
+        reason = stopping.update(check)
         if reason is not None:
             return check.epoch, reason
     return None if broken == inf else (broken, StopReason.NON_FINITE)

@@ -24,7 +24,7 @@ from epochcast.errors import UsageError
 from epochcast.planning.cadence import Epochs
 from epochcast.planning.evaluation import EvaluatedCandidate
 from epochcast.planning.request import PlanRequest
-from epochcast.planning.stopping import Check, Futility, ProgressQuotient, Rule, Watch
+from epochcast.planning.stopping import Check, EarlyStopping, Futility, ProgressQuotient, Rule
 from epochcast.records import Checkpoint, LearningCurve, Mode, Quantiles
 from epochcast.records.estimate import LEVELS
 
@@ -128,10 +128,10 @@ def _stopped_at(
         curve: the metric at each check.
         training: likewise, on training data; None if it is not known.
     """
-    watch = Watch(rules, min_epochs=min_epochs)
+    stopping = EarlyStopping(rules, min_epochs=min_epochs)
     known = [None] * len(epochs) if training is None else training.tolist()
     for i, check in enumerate(map(Check, epochs, curve.tolist(), known)):
-        if watch.update(check) is not None:
+        if stopping.update(check) is not None:
             return i
     return len(epochs)
 

@@ -49,7 +49,7 @@ from epochcast.profiler.request import (
     dry_runs,
     with_outer_timelines,
 )
-from epochcast.profiler.rounds import Ending, Rounds, every_round, make_rounds
+from epochcast.profiler.rounds import Rounds, SweepEnding, every_round, make_rounds
 from epochcast.profiler.sweep import Sweep
 from epochcast.profiler.too_large import has_room, least_bytes, leave_out_hopeless
 from epochcast.records import Footprint, Measurement, Quantiles, RunConfig, Sizes
@@ -295,7 +295,7 @@ class Candidate:
     footprint: Footprint | None = None
 
 
-def chosen_rounds(sweep: Sweep, chooser: Chooser) -> Ending:
+def chosen_rounds(sweep: Sweep, chooser: Chooser) -> SweepEnding:
     """Measure what the chooser wants, round after round."""
     candidates = find_candidates(sweep)
     sweep.begin(None, sum(m.status == "ok" for m in sweep.stored()))
@@ -305,7 +305,7 @@ def chosen_rounds(sweep: Sweep, chooser: Chooser) -> Ending:
     while not stop:
         choice = _trials(sweep, chooser, specs, round_)
         stop, round_ = choice.stop, round_ + choice.next_round
-    return Ending(stop, chooser.half_width)
+    return SweepEnding(stop, chooser.half_width)
 
 
 def _trials(sweep: Sweep, chooser: Chooser, specs: Sequence[TrialSpec], round_: int) -> Choice:
@@ -408,15 +408,15 @@ def _remember(sweep: Sweep, candidates: Sequence[Candidate]) -> dict[RunConfig, 
 # -- how many rounds ------------------------------------------------------------------------------
 
 
-def rounds_that_fit(sweep: Sweep) -> Ending:
+def rounds_that_fit(sweep: Sweep) -> SweepEnding:
     """The same without what will surely not fit a GPU."""
     leave_out_hopeless(sweep)
     if not sweep.specs and not sweep.stored():
-        return Ending("nothing-succeeded")
+        return SweepEnding("nothing-succeeded")
     return enough_rounds(sweep)
 
 
-def enough_rounds(sweep: Rounds[Any]) -> Ending:
+def enough_rounds(sweep: Rounds[Any]) -> SweepEnding:
     """The rounds asked for; where no number was, more as long as they differ too much.
 
     A number that was asked for is kept to, and how much rounds differ is told.
@@ -431,11 +431,11 @@ def enough_rounds(sweep: Rounds[Any]) -> Ending:
         if request.rounds is not None or rounds >= MAX_ROUNDS:
             code = "one-round-strays" if rounds == 1 else "rounds-differ"
             sweep.note(code, **_told(rounds, width))
-            return Ending("complete" if request.rounds is not None else "max-rounds", width)
+            return SweepEnding("complete" if request.rounds is not None else "max-rounds", width)
         if make_rounds(sweep, range(rounds, rounds + 1)).why != "complete":
-            return Ending("max-seconds", width)
+            return SweepEnding("max-seconds", width)
         rounds, width = rounds + 1, later_run_half_width(sweep.stored())
-    return Ending("complete", width)
+    return SweepEnding("complete", width)
 
 
 def _told(rounds: int, width: float) -> dict[str, str]:

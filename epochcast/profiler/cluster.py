@@ -1,7 +1,7 @@
 """Jobs on the nodes of a Ray cluster: connect, hand out, notice what was lost, hand it out again.
 
-    jobs ──▶ Pool.run_each ──▶ a Ray task each, on a node with a free device ──▶ Ran, as they end
-                  ▲── a worker or a node that died: again, elsewhere if there is another ──┘
+    jobs ──▶ NodePool.run_each ──▶ a Ray task each, on a node with a free device ──▶ Ran, in turn
+                      ▲── a worker or a node that died: again, elsewhere if there is another ──┘
 
 A job is one of our own functions and a document; what comes back is a document. The user's code is
 run in a process that such a function starts, so nothing of it is ever unpickled. The package itself
@@ -333,7 +333,7 @@ def _document(ref: Any, node: Node) -> str:
         raise _Lost("its Ray worker died") from error
 
 
-class Pool:
+class NodePool:
     """Nodes with like devices, and the jobs on them.
 
     Args:

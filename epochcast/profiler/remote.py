@@ -2,7 +2,7 @@
 
     sweep ── Task ──▶ RemoteWorkers ── Order as JSON ──▶ do_task, in a Ray worker on a node
                                                               │  starts a WorkerProcess, asks it
-          ◀── Answer ── log, trace, Done as JSON ◀────────────┘
+          ◀── Answer ── log, trace, NodeAnswer as JSON ◀────────────┘
     several kinds of device: a sweep of each, all under way at once, into one store
 
 The answers of a node are as those of this machine, but for where they were made.
@@ -26,7 +26,7 @@ from epochcast.profiler.cluster import (
     Cluster,
     ClusterRequest,
     Node,
-    Pool,
+    NodePool,
     Ran,
     Shipment,
     connected,
@@ -62,7 +62,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class NodeAnswer:
     """What a node answers.
 
     Attributes:
@@ -77,7 +77,7 @@ class Done:
 
 
 def do_task(document: str) -> str:
-    """Do a task on this node, in a worker process; an ``Order`` in, a ``Done`` out."""
+    """Do a task on this node, in a worker process; an ``Order`` in, a ``NodeAnswer`` out."""
     order = from_json(document, Order)
     with tempfile.TemporaryDirectory(prefix="epochcast-") as folder:
         files = Path(folder, "files")
@@ -88,7 +88,9 @@ def do_task(document: str) -> str:
         log = Path(answer.task.log)
         traced = answer.reply is not None and answer.reply.kind == "traced"
         trace = Path(answer.reply.text) if traced and answer.reply else None
-        return to_json(Done(answer=answer, log=end_of(log), trace=encoded(trace) if trace else ""))
+        return to_json(
+            NodeAnswer(answer=answer, log=end_of(log), trace=encoded(trace) if trace else "")
+        )
 
 
 def end_of(log: Path) -> str:
@@ -117,7 +119,7 @@ class RemoteWorkers(Workers):
         known: what one of them says of it.
     """
 
-    def __init__(self, pool: Pool, target: str, known: Description) -> None:
+    def __init__(self, pool: NodePool, target: str, known: Description) -> None:
         super().__init__(Path())
         self.pool = pool
         self.target = target
@@ -178,7 +180,7 @@ class RemoteWorkers(Workers):
             why = f"lost {len(ran.lost)} times, last on {ran.lost[-1]}"
             status: Status = "oom" if ran.out_of_memory else "crashed"
             return Answer(task=task, status=status, message=why, node=ran.node)
-        done = from_json(ran.document, Done)
+        done = from_json(ran.document, NodeAnswer)
         keep_log(Path(task.log), done.log, ran)
         reply = done.answer.reply
         if reply is not None and reply.measured is not None:
@@ -236,7 +238,7 @@ class RemoteWorker:
 
 def _why_lost(document: str) -> str:
     """A worker process that something outside has ended says nothing of the configuration."""
-    answer = from_json(document, Done).answer
+    answer = from_json(document, NodeAnswer).answer
     outside = answer.status == "crashed" and answer.exit_code in ENDED_FROM_OUTSIDE
     return answer.message if outside else ""
 
@@ -306,7 +308,7 @@ def shipment_of(target: str) -> tuple[Shipment, str]:
 
 def pools_of(
     cluster: Cluster, spec: WorkloadSpec, timeout: float, known: Iterable[str], observer: Observer
-) -> list[tuple[Pool, Description]]:
+) -> list[tuple[NodePool, Description]]:
     """Nodes with like devices together: those to use, each with what one of them says.
 
     Where the cluster has several kinds of device and one is asked for, it is the one that was
@@ -353,7 +355,7 @@ def pools_of(
         observer.warn(Warning_(code="chose-nodes", details=details))
         ranked = ranked[:1]
     return [
-        (Pool(cluster, group, spread=asked == "alike"), described[group[0]]) for group in ranked
+        (NodePool(cluster, group, spread=asked == "alike"), described[group[0]]) for group in ranked
     ]
 
 
@@ -363,7 +365,7 @@ def _said(document: str) -> Description | None:
     Raises:
         EpochcastError: the workload cannot be described there, and so nowhere.
     """
-    answer = from_json(document, Done).answer
+    answer = from_json(document, NodeAnswer).answer
     if answer.error:
         raise named(answer.error)(answer.message)
     if answer.status == "crashed":

@@ -98,7 +98,7 @@ class LeftOut:
     device_bytes: float
 
 
-class Ending(NamedTuple):
+class SweepEnding(NamedTuple):
     """Why the rounds of a sweep ended; ``half_width`` as in ``SweepResult``."""
 
     why: str
@@ -136,7 +136,7 @@ class SweepResult:
         return any(m.status == "ok" for m in self.measurements)
 
 
-class Asked(Protocol):
+class RoundsRequest(Protocol):
     """The part of a request that rounds are made by; as of ``SweepRequest``."""
 
     @property
@@ -191,7 +191,7 @@ class Rounds(ABC, Generic[_Spec]):
     def __init__(
         self,
         *,
-        asked: Asked,
+        asked: RoundsRequest,
         specs: Sequence[_Spec],
         store: SweepStore,
         observer: Observer,
@@ -299,7 +299,7 @@ def require_own_name(name: str, target: str, stored: Iterable[Measurement]) -> N
             )
 
 
-def every_round(sweep: Rounds[Any]) -> Ending:
+def every_round(sweep: Rounds[Any]) -> SweepEnding:
     """Every configuration in every round asked for."""
     rounds = range(sweep.asked.first_rounds)
     done = sweep.done(rounds)
@@ -307,7 +307,7 @@ def every_round(sweep: Rounds[Any]) -> Ending:
     return make_rounds(sweep, rounds)
 
 
-def make_rounds(sweep: Rounds[Any], rounds: range) -> Ending:
+def make_rounds(sweep: Rounds[Any], rounds: range) -> SweepEnding:
     """Every configuration in some rounds, in an order drawn for each."""
     request, done = sweep.asked, sweep.done(rounds)
     for round_ in rounds:
@@ -318,7 +318,7 @@ def make_rounds(sweep: Rounds[Any], rounds: range) -> Ending:
         ]
         random.Random(f"{request.seed}/{round_}").shuffle(order)
         if not sweep.make_trials(order, round_):
-            return Ending("max-seconds")
+            return SweepEnding("max-seconds")
         if order and not any(m.status == "ok" for m in sweep.stored()):
-            return Ending("nothing-succeeded")
-    return Ending("complete")
+            return SweepEnding("nothing-succeeded")
+    return SweepEnding("complete")

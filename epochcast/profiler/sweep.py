@@ -30,10 +30,10 @@ from epochcast.profiler.process import Workers, answer_of
 from epochcast.profiler.protocol import Answer, Reply, Task, TrialSpec
 from epochcast.profiler.request import Prepared, SweepRequest, prepare
 from epochcast.profiler.rounds import (
-    Ending,
     Observer,
     Rounds,
     SilentObserver,
+    SweepEnding,
     SweepResult,
     SweepStore,
     every_round,
@@ -50,7 +50,7 @@ def sweep(
     store: SweepStore,
     observer: Observer | None = None,
     *,
-    rounds: Callable[[Sweep], Ending] | None = None,
+    rounds: Callable[[Sweep], SweepEnding] | None = None,
     workers: Workers | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SweepResult:

@@ -36,7 +36,7 @@ Moment = tuple[Any, Any, float]  # start and end of a step on the device's timer
 
 
 @dataclass
-class Series:
+class StepTimes:
     """Aligned samples of steady micro-steps, in seconds; elements only where batches differ."""
 
     step: list[float] = field(default_factory=list)
@@ -45,10 +45,10 @@ class Series:
     elements: list[float] = field(default_factory=list)
     steps_per_sample: int = 1
 
-    def thinned(self, period: int) -> Series:
+    def thinned(self, period: int) -> StepTimes:
         """At most ``MAX_SAMPLES`` samples, each the mean of whole periods of consecutive steps."""
         run = _run_length(len(self.step), period)
-        return Series(
+        return StepTimes(
             step=_run_means(self.step, run),
             wait=_run_means(self.wait, run),
             update=_run_means(self.update, run),
@@ -173,7 +173,7 @@ def ready_before_time(loader: Any) -> int:
     return int(loader.num_workers * (loader.prefetch_factor or 0))
 
 
-def steady_steps(stepper: Stepper, seconds: float) -> Series:
+def steady_steps(stepper: Stepper, seconds: float) -> StepTimes:
     """Samples of steady micro-steps for about ``seconds``, in whole periods of the loop."""
     timer, period = stepper.timer, stepper.loop.config.period
     moments: list[Moment] = []
@@ -197,7 +197,7 @@ def steady_steps(stepper: Stepper, seconds: float) -> Series:
             start = end
     restarts = beyond_ordinary([waited for *_, waited in moments], began)
     pairs = list(zip(moments, restarts, strict=True))
-    series = Series(
+    series = StepTimes(
         step=[timer.seconds(start, end) - restart for (start, end, _), restart in pairs],
         wait=[waited - restart for (*_, waited), restart in pairs],
     )

@@ -204,7 +204,7 @@ def run_trial(
     return trial.measurement("ok")
 
 
-def _step_joules(meter: EnergyMeter | None, series: timing.Series) -> float | None:
+def _step_joules(meter: EnergyMeter | None, series: timing.StepTimes) -> float | None:
     """Of one steady micro-step."""
     watts = None if meter is None else meter.watts()
     return None if watts is None else watts * fmean(series.step)

@@ -1,10 +1,10 @@
 """The border between us and a script's process: settings go in, events come out.
 
-The bootstrap reads ``Settings`` from the file that the environment variable ``EPOCHCAST_SCRIPT``
-names. Each Python process, launchers too, appends its events, a line of JSON each, to
-``<folder>/<pid>.jsonl``; forked ones once they have something to say. Lines are in the order in
-which things were seen (a pass that was abandoned is over later than its ``at``), complete or (the
-last one of a killed process) torn.
+The bootstrap reads ``BootstrapSettings`` from the file that the environment variable
+``EPOCHCAST_SCRIPT`` names. Each Python process, launchers too, appends its events, a line of JSON
+each, to ``<folder>/<pid>.jsonl``; forked ones once they have something to say. Lines are in the
+order in which things were seen (a pass that was abandoned is over later than its ``at``), complete
+or (the last one of a killed process) torn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIABLE = "EPOCHCAST_SCRIPT"  # of the environment: the path of the settings
 BOOTSTRAP = Path(__file__).parent / "bootstrap"  # to be put in front of PYTHONPATH
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class BootstrapSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the bootstrap is to do.
 
     Attributes:
@@ -72,7 +72,7 @@ class EventReader:
     """Reads the events of all processes of a command, also while they are being written.
 
     Args:
-        folder: of ``Settings``.
+        folder: of ``BootstrapSettings``.
         most_bytes: of a file, after which it is removed: what was read of a run of weeks would
             fill a disk. None keeps everything.
     """
@@ -122,7 +122,7 @@ def read_events(folder: str | Path) -> dict[int, tuple[Event, ...]]:
     """All events so far, by process.
 
     Args:
-        folder: of ``Settings``.
+        folder: of ``BootstrapSettings``.
     """
     events: dict[int, list[Event]] = {}
     for pid, event in EventReader(folder).poll():
@@ -130,7 +130,7 @@ def read_events(folder: str | Path) -> dict[int, tuple[Event, ...]]:
     return {pid: tuple(found) for pid, found in events.items()}
 
 
-def write_settings(settings: Settings, path: str | Path) -> None:
+def write_settings(settings: BootstrapSettings, path: str | Path) -> None:
     """Write what the bootstrap is to do; ``VARIABLE`` is then set to this path.
 
     Args:

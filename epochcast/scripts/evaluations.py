@@ -15,7 +15,7 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from epochcast.scripts.timeline import Occasion, Pass, Timeline
+from epochcast.scripts.timeline import Occasion, Pass, ProcessTimeline
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evaluations:
         loader_batch: the same as the training loader says; None without one.
     """
 
-    timeline: Timeline
+    timeline: ProcessTimeline
     batch_size: int
     loader_batch: int | None
 

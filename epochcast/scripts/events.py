@@ -71,7 +71,7 @@ class TorchLoaded(_Event, frozen=True, kw_only=True, tag="torch"):
     module: str | None = None
 
 
-class World(_Event, frozen=True, kw_only=True, tag="world"):
+class ProcessGroup(_Event, frozen=True, kw_only=True, tag="world"):
     """A process group was formed.
 
     Attributes:
@@ -458,7 +458,7 @@ class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
 Event = (
     Began
     | TorchLoaded
-    | World
+    | ProcessGroup
     | Loader
     | PassBegan
     | PassEnded

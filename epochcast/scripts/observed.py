@@ -52,7 +52,7 @@ from epochcast.scripts.timeline import (
     Interval,
     Occasion,
     Pass,
-    Timeline,
+    ProcessTimeline,
     leading_process,
     of_kind,
 )
@@ -112,7 +112,7 @@ def measurement_of(events: Events, trial: Trial) -> Measurement:
     pid = leading_process(events)
     if pid is None:
         raise NothingSeen(_why_nothing(events))
-    return _Observation(events, Timeline(events[pid]), trial).measurement()
+    return _Observation(events, ProcessTimeline(events[pid]), trial).measurement()
 
 
 def _why_nothing(events: Events) -> str:
@@ -129,7 +129,7 @@ class _Observation:
     """One trial, looked at; every property is computed once, from those above it."""
 
     events: Events
-    timeline: Timeline
+    timeline: ProcessTimeline
     trial: Trial
 
     # -- what is trained with -------------------------------------------------------------------
@@ -165,7 +165,7 @@ class _Observation:
 
     @cached_property
     def world_size(self) -> int:
-        worlds = of_kind(self.timeline.events, e.World)
+        worlds = of_kind(self.timeline.events, e.ProcessGroup)
         began = of_kind(self.timeline.events, e.Began)
         return worlds[-1].size if worlds else (began[0].world_size if began else 1)
 

@@ -1,6 +1,6 @@
 """Trials of a script on the nodes of a cluster: its folder is sent there, and each has a copy.
 
-    ScriptSweep ── Call ──▶ RemoteTrials ── ScriptOrder as JSON ──▶ do_trial, in a Ray worker there
+    ScriptSweep ── TrialCall ──▶ RemoteTrials ── ScriptOrder as JSON ──▶ do_trial, in Ray there
                 ◀── Outcome ── log, trace, ScriptDone as JSON ◀──── run_trial, in a copy
 
 What the script writes goes with its copy; what it writes elsewhere is put back as on this machine.
@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from epochcast.profiler.cluster import ClusterRequest, Pool, Ran, Shipment, connected
+from epochcast.profiler.cluster import ClusterRequest, NodePool, Ran, Shipment, connected
 from epochcast.profiler.protocol import WorkloadSpec
 from epochcast.profiler.remote import (
     DESCRIBED,
@@ -28,13 +28,13 @@ from epochcast.profiler.remote import (
     made_again,
     pools_of,
 )
-from epochcast.profiler.rounds import Ending, Observer, Rounds, SilentObserver, SweepResult
+from epochcast.profiler.rounds import Observer, Rounds, SilentObserver, SweepEnding, SweepResult
 from epochcast.profiler.rounds import SweepStore as Store
 from epochcast.records import Device, Measurement, from_json, to_json
 from epochcast.scripts.command import Template
 from epochcast.scripts.request import Isolation, ScriptRequest, ScriptSpec
 from epochcast.scripts.side_effects import Undone
-from epochcast.scripts.sweep import Call, sweep_script
+from epochcast.scripts.sweep import TrialCall, sweep_script
 from epochcast.scripts.trial import Outcome, run_trial
 
 
@@ -102,16 +102,16 @@ class RemoteTrials:
         device: that they have.
     """
 
-    def __init__(self, pool: Pool, device: Device) -> None:
+    def __init__(self, pool: NodePool, device: Device) -> None:
         self.pool = pool
         self.device = device
 
     def outcomes(
         self,
         request: ScriptRequest,
-        calls: Iterable[Call],
+        calls: Iterable[TrialCall],
         report: Callable[[ScriptSpec, str], None],
-    ) -> Iterator[tuple[Call, Outcome]]:
+    ) -> Iterator[tuple[TrialCall, Outcome]]:
         """What came of each, as they end.
 
         Args:
@@ -123,7 +123,7 @@ class RemoteTrials:
         )
         return ((call, self._outcome(request, call, of_it)) for call, of_it in ran)
 
-    def _outcome(self, request: ScriptRequest, call: Call, ran: Ran) -> Outcome:
+    def _outcome(self, request: ScriptRequest, call: TrialCall, ran: Ran) -> Outcome:
         if ran.document is None:
             return Outcome(
                 measurement=self._lost(request, call, ran), is_finding=True, undone=Undone()
@@ -142,7 +142,7 @@ class RemoteTrials:
         )
         return replace(done.outcome, measurement=here)
 
-    def _lost(self, request: ScriptRequest, call: Call, ran: Ran) -> Measurement:
+    def _lost(self, request: ScriptRequest, call: TrialCall, ran: Ran) -> Measurement:
         return Measurement(
             workload=request.target,
             request=call.spec.request,
@@ -157,7 +157,7 @@ class RemoteTrials:
         )
 
 
-def _order(request: ScriptRequest, call: Call) -> str:
+def _order(request: ScriptRequest, call: TrialCall) -> str:
     return to_json(
         ScriptOrder(
             template=request.template,
@@ -181,7 +181,7 @@ def sweep_script_on(
     store: Store,
     observer: Observer | None = None,
     *,
-    rounds: Callable[[Rounds[ScriptSpec]], Ending],
+    rounds: Callable[[Rounds[ScriptSpec]], SweepEnding],
 ) -> SweepResult:
     """Probe a script on a cluster. Killed at any moment, the same request continues.
 

@@ -29,7 +29,13 @@ from epochcast.guard.run_folder import hold, release
 from epochcast.records import Budget, Plan
 from epochcast.scripts import events as e
 from epochcast.scripts.asking import STOPS
-from epochcast.scripts.border import BOOTSTRAP, VARIABLE, EventReader, Settings, write_settings
+from epochcast.scripts.border import (
+    BOOTSTRAP,
+    VARIABLE,
+    BootstrapSettings,
+    EventReader,
+    write_settings,
+)
 from epochcast.scripts.relay import Relay
 from epochcast.scripts.watch import Watch, Watched
 
@@ -173,7 +179,7 @@ class _Running:
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
-        settings = Settings(
+        settings = BootstrapSettings(
             folder=str(self._place), mode="watch", offline=False, stop_file=str(self._stop_file)
         )
         path = self._place / "settings.json"

@@ -20,10 +20,10 @@ from typing import Protocol
 
 from epochcast.errors import StoreError
 from epochcast.profiler.rounds import (
-    Ending,
     Observer,
     Rounds,
     SilentObserver,
+    SweepEnding,
     SweepResult,
     SweepStore,
     every_round,
@@ -41,7 +41,7 @@ Start = Callable[..., Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class TrialCall:
     """A trial to be made.
 
     Attributes:
@@ -69,9 +69,9 @@ class Elsewhere(Protocol):
     def outcomes(
         self,
         request: ScriptRequest,
-        calls: Iterable[Call],
+        calls: Iterable[TrialCall],
         report: Callable[[ScriptSpec, str], None],
-    ) -> Iterator[tuple[Call, Outcome]]:
+    ) -> Iterator[tuple[TrialCall, Outcome]]:
         """What came of each, as they end.
 
         Args:
@@ -86,7 +86,7 @@ def sweep_script(
     store: SweepStore,
     observer: Observer | None = None,
     *,
-    rounds: Callable[[Rounds[ScriptSpec]], Ending] = every_round,
+    rounds: Callable[[Rounds[ScriptSpec]], SweepEnding] = every_round,
     start: Start = run_trial,
     elsewhere: Elsewhere | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -200,11 +200,11 @@ class ScriptSweep(Rounds[ScriptSpec]):
     def make_trials(self, order: Iterable[ScriptSpec], round_: int) -> bool:
         begun: dict[str, float] = {}
 
-        def calls() -> Iterator[Call]:
+        def calls() -> Iterator[TrialCall]:
             for spec in self.in_time(order):
                 begun[spec.request] = self.clock()
                 log = self._log(f"round-{round_}")
-                yield Call(spec=spec, round=round_, log=log, device=self._device)
+                yield TrialCall(spec=spec, round=round_, log=log, device=self._device)
 
         for call, outcome in self._outcomes(calls()):
             found = outcome.measurement
@@ -215,7 +215,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
             self.keep(found, self.clock() - begun[call.spec.request])
         return not self.late
 
-    def _outcomes(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Outcome]]:
+    def _outcomes(self, calls: Iterable[TrialCall]) -> Iterator[tuple[TrialCall, Outcome]]:
         def report(spec: ScriptSpec, phase: str) -> None:
             self.observer.phase(spec.label, phase)
 
@@ -223,7 +223,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
             return self._elsewhere.outcomes(self.request, calls, report)
         return ((call, self._made_here(call, partial(report, call.spec))) for call in calls)
 
-    def _made_here(self, call: Call, report: Callable[[str], None]) -> Outcome:
+    def _made_here(self, call: TrialCall, report: Callable[[str], None]) -> Outcome:
         return self._start(
             self.request,
             call.spec,
@@ -278,7 +278,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
         root = self.store.log_folder
         latest = {m.request: m for m in self.stored() if m.status == "ok"}
 
-        def calls() -> Iterator[Call]:
+        def calls() -> Iterator[TrialCall]:
             known = (spec for spec in self.specs if spec.request in latest)
             missing = (spec for spec in known if not _has_trace(latest[spec.request], root))
             for spec in self.in_time(missing):
@@ -286,7 +286,7 @@ class ScriptSweep(Rounds[ScriptSpec]):
                 path = root / slug(self.request.called) / name / "trace.json.gz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 log = self._log("traces")
-                yield Call(spec=spec, round=0, log=log, device=self._device, trace=path)
+                yield TrialCall(spec=spec, round=0, log=log, device=self._device, trace=path)
 
         for call, outcome in self._outcomes(calls()):
             if outcome.traced and call.trace is not None:

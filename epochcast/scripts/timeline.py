@@ -137,7 +137,7 @@ def leading_process(events: Events) -> int | None:
 
 def rank(events: Sequence[e.Event]) -> int:
     """Of a process among those that train together."""
-    world, began = of_kind(events, e.World), of_kind(events, e.Began)
+    world, began = of_kind(events, e.ProcessGroup), of_kind(events, e.Began)
     return world[-1].rank if world else (began[0].rank or 0 if began else 0)
 
 
@@ -153,7 +153,7 @@ def _steps(events: Iterable[e.Event]) -> Sequence[e.Steps | e.Backwards]:
 
 
 @dataclass(frozen=True)
-class Timeline:
+class ProcessTimeline:
     """What one process did, from its events in order."""
 
     events: Sequence[e.Event]

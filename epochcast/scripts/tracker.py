@@ -17,12 +17,12 @@ import msgspec
 
 from epochcast.guard.forecast import Forecast, Level, Work
 from epochcast.scripts import events as e
-from epochcast.scripts.timeline import OFTEN, Timeline
+from epochcast.scripts.timeline import OFTEN, ProcessTimeline
 
 LASTING = (
     e.Began,
     e.TorchLoaded,
-    e.World,
+    e.ProcessGroup,
     e.Loader,
     e.Optimizer,
     e.Feature,
@@ -175,7 +175,7 @@ class Tracker:
     @property
     def rank(self) -> int:
         """Of this process among those that train together."""
-        worlds = [event.rank for event in self._lasting if isinstance(event, e.World)]
+        worlds = [event.rank for event in self._lasting if isinstance(event, e.ProcessGroup)]
         began = [event.rank for event in self._lasting if isinstance(event, e.Began)]
         return worlds[-1] if worlds else next((rank for rank in began if rank is not None), 0)
 
@@ -319,7 +319,7 @@ class Tracker:
     def _seen(self, ended: float, whole: bool) -> EpochSeen:
         began = self.begun_at or 0.0
         own = [event for event in self._window if _begins(event) <= ended]
-        timeline = Timeline([*self._lasting, *own])
+        timeline = ProcessTimeline([*self._lasting, *own])
 
         def of(occasions: Sequence[object]) -> tuple[float, ...]:
             return tuple(x.seconds for x in occasions if began <= x.began < ended)  # type: ignore[attr-defined]

@@ -27,7 +27,7 @@ from epochcast.scripts import events as e
 from epochcast.scripts.border import (
     BOOTSTRAP,
     VARIABLE,
-    Settings,
+    BootstrapSettings,
     read_events,
     write_settings,
 )
@@ -220,7 +220,7 @@ def _started(
     Returns:
         The command, and the place as it is used.
     """
-    settings = Settings(
+    settings = BootstrapSettings(
         folder=str(place.events),
         epochs=request.epochs,
         pass_seconds=request.pass_seconds,

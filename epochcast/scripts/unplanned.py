@@ -30,7 +30,7 @@ STEPS = re.compile(
 def config_seen(tracker: Tracker) -> RunConfig:
     """How a script runs, as far as its loader and its processes say."""
     loader = tracker.loader
-    worlds = [x.size for x in tracker.lasting if isinstance(x, e.World)]
+    worlds = [x.size for x in tracker.lasting if isinstance(x, e.ProcessGroup)]
     began = [x for x in tracker.lasting if isinstance(x, e.Began)]
     devices = max([1, *worlds, *(x.world_size for x in began)])
     return RunConfig(

@@ -17,9 +17,9 @@ from epochcast.errors import UsageError
 from epochcast.planning.planner import plan
 from epochcast.planning.pricing import (
     Candidates,
-    Job,
     PriceList,
     Prices,
+    TrainingSetup,
     candidates,
     fold_samples,
     price,
@@ -30,7 +30,7 @@ from epochcast.records import Budget
 
 MODEL = fit(truths.sweep(round_sd=0.1, trial_sd=0.05))
 VARIANT = choose_variant(MODEL, Question(epochs=1))
-JOB = Job(
+SETUP = TrainingSetup(
     MODEL,
     VARIANT,
     configuration(MODEL, VARIANT, Question(epochs=1)),
@@ -52,10 +52,10 @@ def test_no_candidate_is_without_steps_when_the_last_batch_is_dropped(
     samples: int, batches: list[int], devices: list[int]
 ) -> None:
     """One would cost nothing, and win: a batch has no more samples than an epoch."""
-    job = replace(JOB, samples=samples, config=replace(JOB.config, drop_last=True))
+    setup = replace(SETUP, samples=samples, config=replace(SETUP.config, drop_last=True))
     request = PlanRequest(batch_sizes=tuple(batches), devices=tuple(devices))
     try:
-        found = price(job, candidates(job, request))
+        found = price(setup, candidates(setup, request))
     except UsageError:
         return
     assert (found.division.updates >= 1).all()
@@ -65,8 +65,8 @@ def test_no_candidate_is_without_steps_when_the_last_batch_is_dropped(
 def test_what_runs_say_is_in_the_medians_of_all_and_in_the_prices_of_one() -> None:
     runs = {"epoch": 1.3, "startup": 1.2, "evaluation": 1.1, "save": 0.9}
     found = {part: Calibration(runs=1, factor=k, weight=1.0) for part, k in runs.items()}
-    job = replace(JOB, model=replace(MODEL, calibration=Calibrations(**found)))
-    before, after = (price(j, one(96)) for j in (JOB, job))
+    setup = replace(SETUP, model=replace(MODEL, calibration=Calibrations(**found)))
+    before, after = (price(j, one(96)) for j in (SETUP, setup))
     old, new = before.prices(before.cost(0)), after.prices(after.cost(0))
     assert after.training[0] / before.training[0] == pytest.approx(1.3)
     assert after.training[0] == pytest.approx(new.training.median, rel=1e-3)
@@ -87,7 +87,7 @@ def _alone(priced: PriceList, i: int) -> Prices:
 @settings(max_examples=40)
 @given(st.integers(1, 4000), st.integers(1, 8))
 def test_prices_are_those_of_a_prediction(batch: int, accumulation: int) -> None:
-    priced = _alone(price(JOB, one(batch, accumulation)), 0)
+    priced = _alone(price(SETUP, one(batch, accumulation)), 0)
     estimate = predict(
         MODEL, Question(epochs=7, batch_size=batch, accumulation=accumulation, save_every=0)
     )
@@ -110,7 +110,7 @@ def test_prices_are_those_of_a_prediction(batch: int, accumulation: int) -> None
 def test_all_at_once_costs_what_each_costs_alone(batches: list[int]) -> None:
     """Where nothing was counted exactly; a configuration that was may differ by a rounding."""
     sizes = np.array(batches)
-    many = price(JOB, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
+    many = price(SETUP, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
     alone = [_alone(many, i) for i in range(len(batches))]
     for name, ours in (("training", many.training), ("device_bytes", many.device_bytes)):
         assert list(ours) == pytest.approx([getattr(p, name).median for p in alone], rel=0.01)
@@ -135,10 +135,10 @@ def test_loading_apart_is_priced_in_one_pass_too() -> None:
     assert model.variants[0].loading is not None
     variant = choose_variant(model, Question(epochs=1, workers=4))
     config = configuration(model, variant, Question(epochs=1, workers=4))
-    job = Job(model, variant, config, 60_000, 0)
+    setup = TrainingSetup(model, variant, config, 60_000, 0)
     sizes = np.array([40, 100, 200])
-    many = price(job, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
-    assert job.apart
+    many = price(setup, Candidates(sizes, np.ones_like(sizes), np.ones_like(sizes)))
+    assert setup.apart
     alone = [_alone(many, i).training.median for i in range(3)]
     assert list(many.training) == pytest.approx(alone, rel=0.01)
 
@@ -162,7 +162,7 @@ def test_the_shortlist_has_the_best_of_all() -> None:
 
 
 def test_memory_limits_the_shortlist() -> None:
-    priced = price(JOB, Candidates(np.arange(1, 500), np.ones(499, int), np.ones(499, int)))
+    priced = price(SETUP, Candidates(np.arange(1, 500), np.ones(499, int), np.ones(499, int)))
     limit = float(np.median(priced.device_bytes))
     request = PlanRequest(epochs=3)
     found = shortlist(priced, Budget(memory=limit), request)
@@ -188,7 +188,7 @@ def test_a_hundred_thousand_candidates_are_looked_at_in_one_pass(
     many = Candidates(
         random.integers(1, 1024, n), random.integers(1, 64, n), random.integers(1, 8, n)
     )
-    found = shortlist(price(JOB, many), Budget(deadline=3600.0), PlanRequest(epochs=90))
+    found = shortlist(price(SETUP, many), Budget(deadline=3600.0), PlanRequest(epochs=90))
     assert 0 < len(found) <= 36
     assert max(asked) < 1024
     assert len(asked) < 40

@@ -74,7 +74,7 @@ def test_successive_rises_compare_ends_of_strips() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_always_stop(bad: float) -> None:
-    watch = s.Watch([])
+    watch = s.EarlyStopping([])
     assert watch.update(s.Check(1, 1.0)) is None
     assert watch.update(s.Check(2, bad)) is StopReason.NON_FINITE
 
@@ -118,11 +118,11 @@ rules = st.one_of(
 def test_a_stored_state_continues_as_if_never_interrupted(
     rule: s.Rule, curve: list[float], cut: int
 ) -> None:
-    whole, first = s.Watch([rule]), s.Watch([rule])
+    whole, first = s.EarlyStopping([rule]), s.EarlyStopping([rule])
     expected = [whole.update(s.Check(e, v)) for e, v in enumerate(curve)]
     before = [first.update(s.Check(e, v)) for e, v in enumerate(curve[:cut])]
     stored = from_json(to_json(tuple(first.states)), list[tuple[float, ...]])
-    second = s.Watch([rule], stored)
+    second = s.EarlyStopping([rule], stored)
     after = [second.update(s.Check(e, v)) for e, v in enumerate(curve[cut:], start=cut)]
     assert before + after == expected
 

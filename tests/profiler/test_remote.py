@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import epochcast as ec
-from epochcast.profiler.cluster import Cluster, ClusterRequest, Node, Pool, Shipment, connected
+from epochcast.profiler.cluster import Cluster, ClusterRequest, Node, NodePool, Shipment, connected
 from epochcast.profiler.remote import at_once, shipment_of
 from epochcast.profiler.rounds import SilentObserver, SweepResult
 
@@ -108,11 +108,11 @@ def test_one_node_is_used_unless_all_are_asked_for_and_what_was_lost_goes_elsewh
             self.node, self.lost = node, [(one, "") for one in lost]
 
     a, b = (Node(id=name, address=name, slots=2) for name in "ab")
-    one = Pool(Cluster(ClusterRequest()), [a, b], spread=False)
+    one = NodePool(Cluster(ClusterRequest()), [a, b], spread=False)
     assert [one._free([Job(a)] * busy, ()) for busy in range(3)] == [a, a, None]
     assert one._free([], [Job(None, lost=[a])]) == b
     assert one._free([], [Job(None, lost=[a, b])]) in (a, b)
-    spread = Pool(Cluster(ClusterRequest()), [a, b], spread=True)
+    spread = NodePool(Cluster(ClusterRequest()), [a, b], spread=True)
     assert spread._free([Job(a)], ()) == b
     one._gone = {"a"}
     assert one._free([], ()) == b

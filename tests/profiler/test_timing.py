@@ -14,7 +14,7 @@ from torch import nn
 
 from epochcast.profiler import timing
 from epochcast.profiler.ranks import Alone
-from epochcast.profiler.timing import MAX_SAMPLES, Series, Stepper
+from epochcast.profiler.timing import MAX_SAMPLES, Stepper, StepTimes
 from epochcast.records import RunConfig
 
 CPU = torch.device("cpu")
@@ -284,7 +284,7 @@ long_series = st.integers(0, 5000).flatmap(
 def test_thinning_keeps_sums_and_alignment(drawn, with_updates):
     length, period, random = drawn
     step = [random.uniform(0.5, 2.0) for _ in range(length)]
-    series = Series(
+    series = StepTimes(
         step=step,
         wait=[s / 2 for s in step],
         update=[s / 4 for s in step] if with_updates else [],

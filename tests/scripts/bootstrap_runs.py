@@ -12,7 +12,13 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, TypeVar
 
-from epochcast.scripts.border import BOOTSTRAP, VARIABLE, Settings, read_events, write_settings
+from epochcast.scripts.border import (
+    BOOTSTRAP,
+    VARIABLE,
+    BootstrapSettings,
+    read_events,
+    write_settings,
+)
 from epochcast.scripts.events import Event, Step, Steps
 
 Kind = TypeVar("Kind")
@@ -73,7 +79,7 @@ def start(
     reports, work = folder / "reports", folder / "work"
     reports.mkdir(exist_ok=True)
     work.mkdir(exist_ok=True)
-    write_settings(Settings(folder=str(reports), **settings), folder / "settings.json")
+    write_settings(BootstrapSettings(folder=str(reports), **settings), folder / "settings.json")
     (work / "train.py").write_text(script)
     ours = {VARIABLE: str(folder / "settings.json"), "PYTHONPATH": str(BOOTSTRAP)}
     return subprocess.Popen(

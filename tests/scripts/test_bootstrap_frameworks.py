@@ -24,7 +24,7 @@ import numpy, torch, keras, lightning, transformers
 from torch.utils.data import DataLoader, TensorDataset
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
-watch = next(one for one in gc.get_objects() if type(one).__name__ == "Watch")
+watch = next(one for one in gc.get_objects() if type(one).__name__ == "ProcessWatch")
 def as_in_another_script():
     watch.ending.by_framework = False
     for seen in watch.loaders._seen.values():

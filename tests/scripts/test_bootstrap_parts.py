@@ -13,7 +13,13 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from bootstrap_runs import Run, run
 
-from epochcast.scripts.border import BOOTSTRAP, VARIABLE, Settings, read_events, write_settings
+from epochcast.scripts.border import (
+    BOOTSTRAP,
+    VARIABLE,
+    BootstrapSettings,
+    read_events,
+    write_settings,
+)
 from epochcast.scripts.events import Began, Ended, Failed, NotKept, Wrote
 from epochcast.scripts.side_effects import put_back
 
@@ -320,7 +326,7 @@ def test_a_forked_process_says_a_word_before_torch_is_there(tmp_path: Path) -> N
 
 def test_a_sitecustomize_that_is_hidden_runs_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('of the system')\n")
-    write_settings(Settings(folder=str(tmp_path)), tmp_path / "settings.json")
+    write_settings(BootstrapSettings(folder=str(tmp_path)), tmp_path / "settings.json")
     paths = os.pathsep.join([str(BOOTSTRAP), str(tmp_path)])
     done = subprocess.run(
         [sys.executable, "-c", "print('script')"],
@@ -421,7 +427,7 @@ def test_the_device_is_waited_for_unless_a_graph_is_recorded(
 ) -> None:
     card, device = Card(capturing), SimpleNamespace(type=kind)
     watch = SimpleNamespace(steps=SimpleNamespace(device=device), torch=SimpleNamespace(cuda=card))
-    assert part("watch").Watch.synchronize(watch) is bool(waited)
+    assert part("watch").ProcessWatch.synchronize(watch) is bool(waited)
     assert card.waited == waited
 
 
@@ -429,7 +435,7 @@ def test_memory_and_name_of_a_card(part: Callable[[str], ModuleType]) -> None:
     torch = SimpleNamespace(cuda=Card(False))
     found = part("modes").memory_of(torch)
     assert (found["device"], found["allocated_peak"], found["reserved_peak"]) == ("cuda:1", 5, 7)
-    describe = part("watch").Watch.describe_device
+    describe = part("watch").ProcessWatch.describe_device
     assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cuda")) == ("a card", 9)
     assert describe(SimpleNamespace(torch=torch), SimpleNamespace(type="cpu")) == ("", None)
 
@@ -447,4 +453,4 @@ def test_whether_torch_only_traces_is_asked_of_those_that_know(
     part: Callable[[str], ModuleType], compiler: object, compiling: bool
 ) -> None:
     watch = SimpleNamespace(torch=SimpleNamespace(compiler=compiler))
-    assert part("watch").Watch.is_compiling(watch) is compiling
+    assert part("watch").ProcessWatch.is_compiling(watch) is compiling

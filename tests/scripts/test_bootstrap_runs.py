@@ -22,13 +22,13 @@ from epochcast.scripts.events import (
     NoGrad,
     Optimizer,
     PassEnded,
+    ProcessGroup,
     Save,
     SaveRenamed,
     Sources,
     Steps,
     TorchLoaded,
     Traced,
-    World,
     Wrote,
 )
 from epochcast.scripts.side_effects import put_back
@@ -355,7 +355,7 @@ def test_processes_that_train_together_end_after_the_same_batches(tmp_path: Path
     started = [start(tmp_path, TOGETHER, SHORT, together | {"RANK": str(r)}) for r in (0, 1)]
     first, second = (finish(tmp_path, process) for process in started)
     assert (first.code, second.code) == (0, 0), first.errors + second.errors
-    assert sorted(event.rank for event in second.of(World)) == [0, 1]
+    assert sorted(event.rank for event in second.of(ProcessGroup)) == [0, 1]
     counts = [
         [e.batches for e in told if isinstance(e, PassEnded) and e.steps]
         for told in second.processes.values()
@@ -377,7 +377,7 @@ from epochcast_bootstrap import loaders, steps, watch
 from torch.utils.data import DataLoader
 for owner, names in (
     (loaders.Loaders, ("opened", "before", "after", "_ended", "stepping")),
-    (watch.Watch, ("_is_loop", "memory", "tell_sources", "is_compiling", "synchronize")),
+    (watch.ProcessWatch, ("_is_loop", "memory", "tell_sources", "is_compiling", "synchronize")),
     (steps.Steps, ("_put", "_stepped")),
 ):
     for name in names:

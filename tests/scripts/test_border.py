@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from epochcast.scripts.border import EventReader, Settings, read_events, write_settings
+from epochcast.scripts.border import BootstrapSettings, EventReader, read_events, write_settings
 from epochcast.scripts.events import Memory, Step, Steps
 
 STEPS = '{"event":"steps","at":2.0,"loader":0,"pass":1,"steps":[[1.5,0,3,4,0.25]]}'
@@ -38,7 +38,7 @@ def test_what_is_no_event_is_counted_and_left_out(tmp_path: Path) -> None:
 
 
 def test_settings_are_plain_json(tmp_path: Path) -> None:
-    write_settings(Settings(folder=str(tmp_path), epochs=2), tmp_path / "settings.json")
+    write_settings(BootstrapSettings(folder=str(tmp_path), epochs=2), tmp_path / "settings.json")
     found = json.loads((tmp_path / "settings.json").read_text())
     assert (found["folder"], found["epochs"], found["mode"]) == (str(tmp_path), 2, "miniature")
 

@@ -248,8 +248,8 @@ def test_an_epoch_of_a_loop_is_as_long_as_is_said() -> None:
 def test_of_several_processes_the_first_rank_is_measured() -> None:
     training = Training()
     events = training.events()
-    world = e.World(at=events[2].at, rank=0, size=2)
-    other = e.World(at=events[2].at, rank=1, size=2)
+    world = e.ProcessGroup(at=events[2].at, rank=0, size=2)
+    other = e.ProcessGroup(at=events[2].at, rank=1, size=2)
     m = measurement_of(
         {9: [*events[:3], other, *events[3:]], 12: [*events[:3], world, *events[3:]]},
         training.trial(),

@@ -22,7 +22,7 @@ from epochcast.report.plots.comparison import probed_pictures, size_label
 from epochcast.report.plots.pictures import png
 from epochcast.report.plots.probed import ProbedPrediction
 from epochcast.report.tensorboard import events
-from epochcast.report.tensorboard.events import Entry
+from epochcast.report.tensorboard.events import BoardEntry
 from epochcast.report.tensorboard.index import slug, summary_id
 
 TOP_RUN = "epochcast"  # holds what belongs to no single workload
@@ -75,7 +75,7 @@ def run_files(
         predictions: of those, beside what was measured; the figures of a workload need some.
         text: predictions for people, in Markdown; empty for none.
     """
-    runs: defaultdict[str, list[Entry]] = defaultdict(list)
+    runs: defaultdict[str, list[BoardEntry]] = defaultdict(list)
     runs[TOP_RUN] += _top_entries(summaries, text)
     knobs = shown_knobs(summaries)
     trials = trial_names(summaries)
@@ -149,7 +149,7 @@ def _places(predictions: Sequence[ProbedPrediction]) -> Iterator[str]:
     return (workload for workload, _ in {(p.workload, p.device.key) for p in predictions})
 
 
-def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[Entry]:
+def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[BoardEntry]:
     if summaries:
         columns = {f"{SESSION_GROUP}/{metric.name}": metric.name for metric in _METRICS}
         yield events.hparams_experiment(shown_knobs(summaries), columns)
@@ -157,7 +157,7 @@ def _top_entries(summaries: Sequence[Summary], markdown: str) -> Iterator[Entry]
         yield events.text("prediction", markdown)
 
 
-def _curve_entries(members: Sequence[Summary]) -> Iterator[Entry]:
+def _curve_entries(members: Sequence[Summary]) -> Iterator[BoardEntry]:
     """The curves of one series, its summaries in the order of their batch sizes."""
     for quantity in _QUANTITIES:
         group = CURVE_GROUP if quantity in _METRICS else MORE_CURVES_GROUP
@@ -171,7 +171,7 @@ def _curve_entries(members: Sequence[Summary]) -> Iterator[Entry]:
 
 def _session_entries(
     summary: Summary, shown: Mapping[str, Sequence[SizeValue]], trial: str
-) -> Iterator[Entry]:
+) -> Iterator[BoardEntry]:
     knobs = {
         name: _as_type_of(shown[name], value)
         for name, value in all_knobs(summary).items()
@@ -226,7 +226,7 @@ def _as_type_of(column: Sequence[SizeValue], value: SizeValue) -> SizeValue:
 
 def _figure_entries(
     predictions: Sequence[ProbedPrediction], summaries: Sequence[Summary]
-) -> Iterator[Entry]:
+) -> Iterator[BoardEntry]:
     """The figures of one workload on one device."""
     here = (predictions[0].workload, predictions[0].device.key)
     mine = [s for s in summaries if (s.workload, s.device.key) == here]

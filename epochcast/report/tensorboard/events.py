@@ -34,14 +34,14 @@ Proto = Any  # tensorboard's generated protos carry no types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """Values that one run has at one step; ``proto`` is a ``Summary`` proto."""
+class BoardEntry:
+    """What one run shows at one step; ``proto`` is a ``Summary`` proto."""
 
     step: int = 0
     proto: Proto
 
 
-def scalar(tag: str, value: float, step: int, description: str) -> Entry:
+def scalar(tag: str, value: float, step: int, description: str) -> BoardEntry:
     """A point of a curve.
 
     Args:
@@ -50,10 +50,10 @@ def scalar(tag: str, value: float, step: int, description: str) -> Entry:
         step: where the point is along the horizontal axis.
         description: of the card, in Markdown.
     """
-    return Entry(step=step, proto=scalar_pb(tag, value, description))
+    return BoardEntry(step=step, proto=scalar_pb(tag, value, description))
 
 
-def text(tag: str, markdown: str, step: int = 0) -> Entry:
+def text(tag: str, markdown: str, step: int = 0) -> BoardEntry:
     """A text in Markdown.
 
     Args:
@@ -61,10 +61,10 @@ def text(tag: str, markdown: str, step: int = 0) -> Entry:
         markdown: what it says.
         step: TensorBoard shows the texts of one name by their steps.
     """
-    return Entry(step=step, proto=text_pb(tag, markdown))
+    return BoardEntry(step=step, proto=text_pb(tag, markdown))
 
 
-def image(tag: str, png: bytes, description: str) -> Entry:
+def image(tag: str, png: bytes, description: str) -> BoardEntry:
     """A picture.
 
     Args:
@@ -82,12 +82,12 @@ def image(tag: str, png: bytes, description: str) -> Entry:
         metadata=image_metadata.create_summary_metadata(None, description),
         tensor=tensor,
     )
-    return Entry(proto=proto)
+    return BoardEntry(proto=proto)
 
 
 def hparams_experiment(
     knobs: Mapping[str, Sequence[SizeValue]], metrics: Mapping[str, str]
-) -> Entry:
+) -> BoardEntry:
     """What the columns of the HParams table are.
 
     Args:
@@ -99,10 +99,12 @@ def hparams_experiment(
         for name, values in knobs.items()
     ]
     columns = [hparams_summary.Metric(tag, display_name=name) for tag, name in metrics.items()]
-    return Entry(proto=hparams_summary.hparams_config_pb(hparams, columns))
+    return BoardEntry(proto=hparams_summary.hparams_config_pb(hparams, columns))
 
 
-def hparams_session(knobs: Mapping[str, SizeValue], trial: str, succeeded: bool) -> list[Entry]:
+def hparams_session(
+    knobs: Mapping[str, SizeValue], trial: str, succeeded: bool
+) -> list[BoardEntry]:
     """One row of the HParams table; its metrics are the scalars of the same run.
 
     Args:
@@ -120,7 +122,10 @@ def hparams_session(knobs: Mapping[str, SizeValue], trial: str, succeeded: bool)
         ),
         tensor=hparams_metadata.NULL_TENSOR,
     )
-    return [Entry(proto=hparams_summary.hparams_pb(dict(knobs), trial)), Entry(proto=proto)]
+    return [
+        BoardEntry(proto=hparams_summary.hparams_pb(dict(knobs), trial)),
+        BoardEntry(proto=proto),
+    ]
 
 
 def margin_chart(title: str, series: Sequence[tuple[str, str, str]]) -> Proto:
@@ -136,7 +141,7 @@ def line_chart(title: str, tag: str) -> Proto:
     return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[tag]))
 
 
-def layout(title: str, charts: Sequence[Proto]) -> Entry:
+def layout(title: str, charts: Sequence[Proto]) -> BoardEntry:
     """What the Custom Scalars tab shows, under one heading."""
     category = layout_pb2.Category(title=title, chart=charts)
     tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING)
@@ -147,7 +152,7 @@ def layout(title: str, charts: Sequence[Proto]) -> Entry:
         metadata=layout_metadata.create_summary_metadata(),
         tensor=tensor,
     )
-    return Entry(proto=proto)
+    return BoardEntry(proto=proto)
 
 
 def new_stamp() -> str:
@@ -170,14 +175,14 @@ def opening(wall_time: float, step: int = 0) -> bytes:
     )
 
 
-def records(entries: Sequence[Entry], wall_time: float) -> bytes:
+def records(entries: Sequence[BoardEntry], wall_time: float) -> bytes:
     """Entries as they follow one another in an event file."""
     return _records(
         *(event_pb2.Event(wall_time=wall_time, step=e.step, summary=e.proto) for e in entries)
     )
 
 
-def event_file(entries: Sequence[Entry]) -> bytes:
+def event_file(entries: Sequence[BoardEntry]) -> bytes:
     """The content of a whole event file."""
     now = time.time()
     return opening(now) + records(entries, now)

@@ -21,7 +21,7 @@ from pathlib import Path
 from epochcast.errors import StoreError
 from epochcast.records import EpochDone, LimitName, Notice, Quantiles, RunEvent, RunStarted
 from epochcast.report.tensorboard import events
-from epochcast.report.tensorboard.events import Entry, new_stamp
+from epochcast.report.tensorboard.events import BoardEntry, new_stamp
 from epochcast.report.text.following import notice_text
 
 # Groups of cards, with the unit.
@@ -85,7 +85,7 @@ class BoardWatcher:
         return StoreError(f"cannot write TensorBoard's folder {self.folder}: {error.strerror}")
 
 
-def _layout(start: RunStarted) -> Entry:
+def _layout(start: RunStarted) -> BoardEntry:
     """The charts of the Custom Scalars tab."""
     limits = dict(start.limits)
     run = [_band(EXPECTED), (SPENT, SPENT, SPENT)]
@@ -106,7 +106,7 @@ def _band(tag: str) -> tuple[str, str, str]:
     return f"{tag} P50", f"{tag} P10", f"{tag} P90"
 
 
-def _epoch_entries(event: EpochDone, limits: Limits) -> Iterator[Entry]:
+def _epoch_entries(event: EpochDone, limits: Limits) -> Iterator[BoardEntry]:
     """The points of one epoch."""
     step = _step_of(event)
     for tag, (value, description) in _scalars(event, limits).items():
@@ -154,6 +154,6 @@ def _quantiles(tag: str, q: Quantiles, text: str) -> dict[str, tuple[float | Non
     }
 
 
-def _notice_entry(event: Notice) -> Entry:
+def _notice_entry(event: Notice) -> BoardEntry:
     """What happened, in words."""
     return events.text("notes", notice_text(event), _step_of(event))

@@ -84,14 +84,14 @@ PROFILER = "Trace"  # the category of what spans the profiler's own time, idle e
 MOST_READ = 2**28  # bytes of a trace, unpacked: what is larger is shown on a scale of its own
 
 
-class _Event(msgspec.Struct):
+class _TraceEvent(msgspec.Struct):
     ts: float = 0.0  # microseconds
     dur: float = -1.0  # of what is no moment
     cat: str = ""
 
 
 class _Trace(msgspec.Struct):
-    traceEvents: list[_Event]  # as the format calls it
+    traceEvents: list[_TraceEvent]  # as the format calls it
 
 
 def span_of(trace: Path) -> dict[str, str] | None:

@@ -77,11 +77,11 @@ def _install_guard() -> None:
     address = ctypes.cast(_symbol("libc10.so", _GUARDS), _Pointer).value
     registry = (_Pointer * _DEVICE_TYPES).from_address(address or 0)
 
-    class Guard(torch._C._acc.DeviceGuard):
+    class FakeCudaGuard(torch._C._acc.DeviceGuard):
         def type_(self) -> Any:
             return torch._C._autograd.DeviceType.CUDA
 
-    guard = Guard()
+    guard = FakeCudaGuard()
     _keep.append(guard)
     torch._C._acc.register_python_privateuseone_device_guard(guard)
     if not registry[_PRIVATE_USE]:

@@ -1,14 +1,14 @@
 """epochcast inside the process of somebody's script: standard library only, Python 3.9 or newer.
 
-    sitecustomize ──▶ start ──▶ Watch ─┬─ waiting    modules as they are imported
-                                       ├─ loaders    passes: drawn, cut
-                                       ├─ steps      optimizer steps, backward calls
-                                       ├─ modes      train/eval, no_grad, what is used, memory
-                                       ├─ saves      seconds and bytes
-                                       ├─ frameworks Lightning, Trainer, Keras, accelerate
-                                       ├─ journal    files that are written; offline: what is not
-                                       ├─ tracing    a profile of a few steps
-                                       └─ ending     the end of a miniature
+    sitecustomize ──▶ start ──▶ ProcessWatch ─┬─ waiting    modules as they are imported
+                                              ├─ loaders    passes: drawn, cut
+                                              ├─ steps      optimizer steps, backward calls
+                                              ├─ modes      train/eval, no_grad, features, memory
+                                              ├─ saves      seconds and bytes
+                                              ├─ frameworks Lightning, Trainer, Keras, accelerate
+                                              ├─ journal    files written; offline: what is not
+                                              ├─ tracing    a profile of a few steps
+                                              └─ ending     the end of a miniature
               all of them ──▶ writing ──▶ <folder>/<pid>.jsonl
 
 Whatever goes wrong here is an event, and the script goes on as if it had not happened.
@@ -28,6 +28,6 @@ def start():
     with open(os.environ[VARIABLE], encoding="utf-8") as file:
         settings = json.load(file)
 
-    from epochcast_bootstrap.watch import Watch
+    from epochcast_bootstrap.watch import ProcessWatch
 
-    Watch(settings).start()
+    ProcessWatch(settings).start()

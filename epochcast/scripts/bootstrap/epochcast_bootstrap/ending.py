@@ -15,11 +15,11 @@ import threading
 ATTEMPTS = 3
 
 
-class Finished(SystemExit):
-    """The miniature is over."""
+class EarlyExit(SystemExit):
+    """Ends the script before its own end: the miniature is over, or a stop was asked for."""
 
 
-class Ending:
+class ScriptEnding:
     """Whether and how the script is being ended."""
 
     def __init__(self, writer):
@@ -35,7 +35,7 @@ class Ending:
             why: as in the event.
 
         Raises:
-            Finished: with code 0.
+            EarlyExit: with code 0.
         """
         self.why = self.why or why
         self._attempts += 1
@@ -43,7 +43,7 @@ class Ending:
         if self._attempts > ATTEMPTS:
             self._at_once()
         if threading.current_thread() is threading.main_thread():
-            raise Finished(0)
+            raise EarlyExit(0)
         raise SystemExit(0)
 
     def stop(self):

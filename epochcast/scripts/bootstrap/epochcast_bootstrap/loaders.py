@@ -33,7 +33,7 @@ FETCH_STEPS = 10  # at most, from one of them to the next
 MARK = "_epochcast_pass"
 
 
-class Seen:
+class KnownLoader:
     """A loader, as told apart from others."""
 
     def __init__(self, number, key, batches):
@@ -50,8 +50,8 @@ class Seen:
         return self.fetches >= FETCHES
 
 
-class Pass:
-    """One iteration over a loader."""
+class OpenPass:
+    """One iteration over a loader, from when it begins until it is over."""
 
     def __init__(self, seen, opening):
         self.seen = seen
@@ -181,7 +181,7 @@ class Loaders:
         former = getattr(iterator, MARK, None)
         if former is not None and former.outcome is None:
             self.end(former, "abandoned", None)
-        this = Pass(self._identify(loader, frame), seconds)
+        this = OpenPass(self._identify(loader, frame), seconds)
         setattr(iterator, MARK, this)
         this.dropped = weakref.ref(iterator, lambda _: self._drop(this))
 
@@ -201,7 +201,7 @@ class Loaders:
         key = (site, way, described["dataset"], described["samples"], described["batch_size"])
         seen = self._seen.get(key)
         if seen is None:
-            seen = self._seen[key] = Seen(len(self._seen), key, described["batches"])
+            seen = self._seen[key] = KnownLoader(len(self._seen), key, described["batches"])
             self._watch.writer.event("loader", number=seen.number, site=site, **described)
         return seen
 

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 
-from epochcast_bootstrap.ending import Ending
+from epochcast_bootstrap.ending import ScriptEnding
 from epochcast_bootstrap.loaders import Loaders
 from epochcast_bootstrap.modes import Modes, memory_of
 from epochcast_bootstrap.saves import Saves
@@ -41,11 +41,11 @@ MEMORY_SECONDS = 1.0  # between looks at memory in the middle of a pass
 STOP_SECONDS = 0.5  # between looks for the stop file
 
 
-class Watch:
+class ProcessWatch:
     """The bootstrap of one process.
 
     Args:
-        settings: as ``epochcast.scripts.events.Settings``.
+        settings: as ``epochcast.scripts.border.BootstrapSettings``.
     """
 
     def __init__(self, settings):
@@ -53,7 +53,7 @@ class Watch:
         self.miniature = self.settings["mode"] == "miniature"
         self.writer = Writer(self.settings["folder"])
         self.waiting = Waiting(self.writer.failed)
-        self.ending = Ending(self.writer)
+        self.ending = ScriptEnding(self.writer)
         self.loaders = Loaders(self)
         self.steps = Steps(self)
         self.modes = Modes(self)
