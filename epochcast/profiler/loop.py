@@ -18,10 +18,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.batches import Drawn, draw_batches, move
+from epochcast.profiler.batches import ALIKE, Drawn, draw_batches, elements, move
 from epochcast.profiler.device import DeviceTimer
 from epochcast.profiler.ranks import Alone, Ranks
 from epochcast.profiler.sharing import averaging, sampler_of, shared
@@ -406,6 +413,20 @@ class Passes:
                 "steps_per_epoch= right"
             )
 
+    def filled(self) -> Any | None:
+        """A large batch of few samples over and over, for those who look at sizes alone.
+
+        torch's own collation refuses samples of several sizes, so that all batches are of one;
+        None where another is used, or where batches may be put together by size.
+        """
+        loader = self._loader
+        size = min(loader.batch_size or 0, self.samples)
+        plain = type(loader.sampler) in (RandomSampler, SequentialSampler)
+        if size <= ALIKE or not plain or loader.collate_fn is not default_collate:
+            return None
+        few = DataLoader(loader.dataset, ALIKE, sampler=loader.sampler, collate_fn=list)
+        return default_collate(list(islice(cycle(next(iter(few))), size)))
+
 
 def _each_of(data: Dataset[Any]) -> Iterator[Any]:
     """The samples in order, again and again."""
@@ -470,18 +491,33 @@ def config_of(
 # -- batches that stand for an epoch ---------------------------------------------------------------
 
 
-def draw_batches_of(loop: TrainingLoop) -> Drawn:
-    """Draw a loop's batches in this process, the same whenever this is asked."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        return draw_batches(iter(loop.train_loader(in_process=True)), loop.config.batch_size)
+def draw_batches_of(loop: TrainingLoop, *, sizes_alone: bool = False) -> Drawn:
+    """Draw a loop's batches in this process, the same whenever this is asked.
+
+    Args:
+        loop: of one configuration.
+        sizes_alone: what the samples are does not matter; a large batch is then made of few.
+    """
+    return _drawn(loop.train_loader(in_process=True), loop.config.batch_size, sizes_alone)
 
 
-def largest_eval_batch(loop: TrainingLoop) -> Any | None:
-    """The largest of the first evaluation batches; None where nothing is evaluated."""
+def largest_eval_batch(loop: TrainingLoop, *, sizes_alone: bool = False) -> Any | None:
+    """The largest of the first evaluation batches; None where nothing is evaluated.
+
+    Args:
+        loop: of one configuration.
+        sizes_alone: as for ``draw_batches_of``.
+    """
     loader = loop.eval_loader(in_process=True)
     if loader is None:
         return None
+    return _drawn(loader, loop.config.evaluated_at_once, sizes_alone).largest
+
+
+def _drawn(passes: Passes, batch_size: int, sizes_alone: bool) -> Drawn:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return draw_batches(iter(loader), loop.config.evaluated_at_once).largest
+        filled = passes.filled() if sizes_alone else None
+        if filled is None:
+            return draw_batches(iter(passes), batch_size)
+        return Drawn(filled, filled, elements(filled))

@@ -13,15 +13,20 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, Subset, default_collate
 
 from epochcast.errors import DryRunError
-from epochcast.profiler.batches import DRAWN, draw_batches, elements
+from epochcast.profiler.batches import DRAWN, draw_batches, elements, tensors_in
 from epochcast.profiler.device import HostTimer
 from epochcast.profiler.footprint.dry_run import simulate
 from epochcast.profiler.footprint.tracker import measure_footprint
 from epochcast.profiler.learning import whole_batches
-from epochcast.profiler.loop import TrainingLoop, config_of
+from epochcast.profiler.loop import (
+    TrainingLoop,
+    config_of,
+    draw_batches_of,
+    largest_eval_batch,
+)
 from epochcast.profiler.timing import Stepper, steady_steps
 from epochcast.profiler.workload import Workload
 
@@ -258,3 +263,55 @@ JOINED = {"collate": lambda items: [torch.cat(x) for x in zip(*items, strict=Tru
 def test_a_data_set_that_yields_whole_batches_is_said(items, how, seen) -> None:
     found = [dict(w.details) for w in whole_batches(of_items(items, **how))]
     assert found == ([{"asked": seen[0], "seen": seen[1]}] if seen else [])
+
+
+class Counted(Dataset):
+    """Samples of one size, which say how often they were asked for."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __len__(self):
+        return 5000
+
+    def __getitem__(self, index):
+        self.asked += 1
+        return {"x": torch.zeros(3, 4), "name": "abc"}, index % 10
+
+
+def classifying(data, **options):
+    model = nn.Linear(4, 10)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    loss = functional.cross_entropy
+    return Workload(model=model, train_data=data, optimizer=optimizer, loss=loss, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, 64),
+        ({"shuffle": False}, 64),
+        ({"batch_size": 64}, 2 * 64),
+        ({"collate": lambda samples: default_collate(samples)}, 2 * 2000),
+        ({"loader_options": {"sampler": range(5000)}}, 2 * 2000),
+    ],
+)
+def test_a_large_batch_for_its_size_alone_is_made_of_few_samples(options, asked):
+    data = Counted()
+    work = classifying(data, **{"batch_size": 2000, **options})
+    drawn = draw_batches_of(loop_of(work), sizes_alone=True)
+    assert data.asked == asked
+    whole = draw_batches_of(loop_of(work))
+    assert drawn.mean_elements == whole.mean_elements
+    assert not drawn.varies
+    assert [t.shape for t in tensors_in(drawn.typical)] == [
+        t.shape for t in tensors_in(whole.typical)
+    ]
+    assert drawn.typical[0]["name"] == whole.typical[0]["name"]
+
+
+def test_an_evaluation_batch_is_no_larger_than_its_data():
+    work = classifying(Counted(), eval_data=Subset(Counted(), range(100)), batch_size=2000)
+    for sizes_alone in (True, False):
+        inputs, labels = largest_eval_batch(loop_of(work), sizes_alone=sizes_alone)
+        assert len(labels) == len(inputs["x"]) == len(inputs["name"]) == 100

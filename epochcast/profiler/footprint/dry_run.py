@@ -167,8 +167,8 @@ class Simulation:
         require_full_batch(config, self.workload.samples_per_epoch)
         loop = TrainingLoop(self.workload, replace(config, compiled=False), _CPU)
         with self.needing_values():
-            drawn = draw_batches_of(loop)
-            evaluated = largest_eval_batch(loop)
+            drawn = draw_batches_of(loop, sizes_alone=True)
+            evaluated = largest_eval_batch(loop, sizes_alone=True)
         fresh = self.stand_ins.fresh
         with explaining(), eager(), self.stand_ins.on():
             _first_update(loop, map(fresh, repeat(drawn.typical)))

@@ -187,7 +187,8 @@ class _Followed(Simulation):
         with no_garbage_collection(), scopes.on(), explaining(), eager():
             loop = self._on_device(config)
             with self.needing_values():
-                drawn, evaluated = draw_batches_of(loop), largest_eval_batch(loop)
+                drawn = draw_batches_of(loop, sizes_alone=True)
+                evaluated = largest_eval_batch(loop, sizes_alone=True)
             self._note(drawn)
             self._scopes = scopes
             with self.stand_ins.on(), self.watcher:
