@@ -322,7 +322,7 @@ for attempt in range(5):
 def test_a_loop_without_a_loader_is_ended_whatever_it_swallows(tmp_path: Path) -> None:
     loop = run(tmp_path, LOOP, {"loop_seconds": 0.2, "loop_steps": 30})
     assert loop.code == 0
-    assert loop.output.splitlines() == ["Finished 0"] * 3
+    assert loop.output.splitlines() == ["EarlyExit 0"] * 3
     assert [(event.why, event.attempt) for event in loop.of(Ending)] == [
         ("steps", attempt) for attempt in (1, 2, 3, 4)
     ]
