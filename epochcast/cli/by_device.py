@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from epochcast.cli.model_source import ModelSource
 from epochcast.cli.options import Parsed, console, print_json, reading
 from epochcast.errors import DoesNotFit, UsageError
 
@@ -85,27 +86,22 @@ def is_several(device: str | None) -> bool:
     return device is not None and (device.strip() == EACH or "," in device)
 
 
-def require_one_device(model_file: str | None, device: str | None, watts: str | None) -> None:
-    """What ``--on`` goes from.
-
-    Args:
-        model_file: which is of one device and has no counts.
-        device: that was measured; default: the last one.
-        watts: measured ones are of the device that was.
+def require_one_device(source: ModelSource, watts: str | None) -> None:
+    """What ``--on`` goes from; a model's file is of one device, too, but has no counts.
 
     Raises:
-        UsageError: something else is asked for.
+        UsageError: something else is asked for, or measured watts, which are of another device.
     """
-    if model_file or is_several(device):
+    if not source.on:
+        return
+    if source.model_file or is_several(source.device):
         raise UsageError("--on goes from one device's measurements: no --model, one --device")
     if watts == "measured":
         raise UsageError("--watts measured is of the device that was probed; with --on give watts")
 
 
 def show_by_device(
-    device: str,
-    workload: str | None,
-    store: str | None,
+    source: ModelSource,
     price: Price,
     answer: Callable[[str], tuple[Side, Any, Sequence[Warning_]]],
     as_json: bool,
@@ -113,9 +109,7 @@ def show_by_device(
     """Answer the same question for several devices, and print the answers side by side.
 
     Args:
-        device: ``"each"``, or names between commas.
-        workload: the target that names it; default: the one probed last.
-        store: path or URL.
+        source: of the models; its device is ``"each"``, or names between commas.
         price: of an hour; what is given for a device that is not among them is a mistake.
         answer: of one device, by its name: beside which it stands, its record, and notes.
         as_json: whether to write a JSON document of the records.
@@ -128,9 +122,10 @@ def show_by_device(
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.query import devices_of
 
-    with reading(store) as archive:
-        names = None if device.strip() == EACH else [name.strip() for name in device.split(",")]
-        devices = devices_of(archive, workload, names)
+    device = str(source.device)
+    names = None if device.strip() == EACH else [name.strip() for name in device.split(",")]
+    with reading(source.store) as archive:
+        devices = devices_of(archive, source.workload, names)
     if len({found.key for found in devices}) < len(devices):
         raise UsageError(f"--device {device} names a device twice")
     require_devices(price, devices)

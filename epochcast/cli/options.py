@@ -26,7 +26,6 @@ from epochcast.report.text.terminal import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from epochcast.costmodel.model import CostModel
     from epochcast.storage.store import Store
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -408,31 +407,6 @@ def single_knobs(pairs: Sequence[tuple[str, tuple[Any, ...]]]) -> dict[str, Any]
         if len(values) > 1:
             raise UsageError(f"this is for one model: give one value of {name}, not {values}")
     return {name: values[0] for name, values in knobs.items()}
-
-
-def require_same(
-    model: CostModel, model_file: str, workload: str | None, device: str | None
-) -> None:
-    """Refuse a model of another workload or device than was asked for.
-
-    Args:
-        model: as it was read from the file.
-        model_file: its path, which the refusal names.
-        workload: as people write it, a built-in name or a target; None for any.
-        device: an id, a kind, or words of a name; None for any.
-
-    Raises:
-        UsageError: the model is of another workload, or of another device.
-    """
-    from epochcast.profiler.target import meant
-
-    known = (model.workload, model.target)
-    if workload and all(meant(workload, [name]) != name for name in known):
-        raise UsageError(f"{model_file} is a model of {model.workload}, but got {workload}")
-    if device and not model.device.answers_to(device):
-        raise UsageError(
-            f"{model_file} is a model for {model.device.label}, but got --device {device}"
-        )
 
 
 def console(stderr: bool = False) -> Console:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ from epochcast.cli.by_device import (
     require_one_device,
     show_by_device,
 )
+from epochcast.cli.model_source import ModelSource
 from epochcast.cli.options import (
     AMOUNT,
     COUNT,
@@ -38,7 +39,6 @@ from epochcast.cli.options import (
     print_json,
     read_int_list,
     reading,
-    require_same,
     set_option,
     single_knobs,
     store_option,
@@ -446,18 +446,17 @@ def plan(
         raise UsageError("--emit and --json both say what to print; give one")
     if emit and not output:
         raise UsageError("--emit names the plan's file in its command: give it, -o plan.json")
-    if on:
-        require_one_device(model_file, device, options["watts"])
-    where = _Where(workload, device, model_file, store, on)
-    if device is not None and is_several(device):
+    source = ModelSource(workload, device, model_file, store, on)
+    require_one_device(source, options["watts"])
+    if is_several(device):
         if model_file or output or plot:
             raise UsageError(f"--device {device} makes no file: plan one device for -o and --plot")
-        _plan_by_device(where, options, as_json)
+        _plan_by_device(source, options, as_json)
         return
-    found, notes = _plan_on(where, options, as_json, only_price)
+    found, notes = _plan_on(source, options, as_json, only_price)
     if output:
         found.save(output)
-    if not (model_file or on):
+    if source.is_probed:
         from epochcast.storage.asked import note_plan
 
         with reading(store) as archive:
@@ -473,18 +472,8 @@ def plan(
         _show(found, notes, as_json)
 
 
-class _Where(NamedTuple):
-    """The cost model that is asked."""
-
-    workload: str | None
-    device: str | None
-    model_file: str | None
-    store: str | None
-    on: str | None = None
-
-
 def _plan_on(
-    where: _Where,
+    source: ModelSource,
     options: Mapping[str, Any],
     as_json: bool,
     priced: Callable[[Price, Device], float | None] = price_on,
@@ -492,38 +481,35 @@ def _plan_on(
     """The plan for one device, and notes on what it rests on.
 
     Args:
-        where: the cost model.
+        source: of the cost model.
         options: as given.
         as_json: whether a shortfall is printed as a document.
         priced: what an hour of a device costs, by the prices given.
     """
-    workload, device, model_file, store, on = where
-    model, notes = _model(where)
-    if model_file:
-        workload, device = model.workload, model.device.id
+    model, notes = source.model()
+    source = source.with_names_of(model)
     asked = dict(options)
     asked["price_per_hour"] = priced(options["price_per_hour"], model.device)
-    power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))
+    power, given = power_asked(options["watts"], source)
     watts, spread, powers, _ = power or (None, 0.0, (), "")
     asked |= {"watts": watts, "watts_spread": spread, "powers": powers}
     budget = budget_of(asked, datetime.now())
     asked["epochs"] = epochs_of(asked)
-    asked["noise_scale"], more = _noise_scale(asked, workload, device, store)
+    asked["noise_scale"], more = _noise_scale(asked, source)
     found = _planned(model, budget, asked, as_json)
     return found, (*notes, *given, *more, *_unused(found, asked))
 
 
-def _plan_by_device(where: _Where, options: Mapping[str, Any], as_json: bool) -> None:
+def _plan_by_device(source: ModelSource, options: Mapping[str, Any], as_json: bool) -> None:
     """What would be planned on each of several devices."""
     from epochcast.costmodel.side_by_side import side_of_plan
 
     def on(name: str) -> tuple[Side, Plan, tuple[Warning_, ...]]:
-        found, notes = _plan_on(where._replace(device=name), options, False)
+        found, notes = _plan_on(source._replace(device=name), options, False)
         length = units.format_number_of(found.chosen.epochs, found.unit)
         return side_of_plan(name, found, length), found, notes
 
-    price = options["price_per_hour"]
-    show_by_device(str(where.device), where.workload, where.store, price, on, as_json)
+    show_by_device(source, options["price_per_hour"], on, as_json)
 
 
 def _emit(found: Plan, notes: Sequence[Warning_], emit: str, output: str) -> None:
@@ -569,22 +555,8 @@ def _unused(found: Plan, options: dict[str, Any]) -> tuple[Warning_, ...]:
     return (Warning_(code="unused-min-delta"),)
 
 
-def _model(where: _Where) -> tuple[CostModel, tuple[Warning_, ...]]:
-    workload, device, model_file, store, on = where
-    if model_file:
-        from epochcast.costmodel.model import CostModel
-
-        model = CostModel.load(model_file)
-        require_same(model, model_file, workload, device)
-        return model, ()
-    from epochcast.storage.query import fitted_model
-
-    with reading(store) as archive:
-        return fitted_model(archive, workload, device, on)
-
-
 def _noise_scale(
-    options: dict[str, Any], workload: str | None, device: str | None, store: str | None
+    options: dict[str, Any], source: ModelSource
 ) -> tuple[float | None, tuple[Warning_, ...]]:
     """Samples, as given or as measured."""
     text = options["noise_scale"]
@@ -593,8 +565,10 @@ def _noise_scale(
     from epochcast.planning.batch import noise_scale
     from epochcast.storage.query import gradient_noise
 
-    with reading(store) as archive:
-        found, notes = gradient_noise(archive, workload, device, single_knobs(options["knobs"]))
+    with reading(source.store) as archive:
+        found, notes = gradient_noise(
+            archive, source.workload, source.device, single_knobs(options["knobs"])
+        )
     return noise_scale(found), notes
 
 

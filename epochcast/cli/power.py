@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from epochcast import units
+from epochcast.cli.model_source import ModelSource
 from epochcast.cli.options import reading
 from epochcast.errors import PredictionError
 
@@ -24,11 +25,7 @@ watts_option = click.option(
 
 
 def power_asked(
-    text: str | None,
-    store: str | None,
-    workload: str | None,
-    device: str | None,
-    is_probed: bool = True,
+    text: str | None, source: ModelSource
 ) -> tuple[MeasuredPower | None, tuple[Warning_, ...]]:
     """What one device draws, and a note where it was counted and something else is given.
 
@@ -36,11 +33,7 @@ def power_asked(
 
     Args:
         text: of the option.
-        store: path or URL.
-        workload: the target that names it; default: the one probed last.
-        device: words that name it; default: as of ``select``.
-        is_probed: whether it is a device of the store at all, not that of a model's file or a card
-            of the catalogue.
+        source: of the cost model; names the store, the workload and the device.
 
     Raises:
         PredictionError: ``measured`` is asked for on the command line, and nothing was; a file of
@@ -51,12 +44,12 @@ def power_asked(
     from epochcast.storage.power import MeasuredPower, measured_power
 
     given = None if text in (None, "measured") else units.parse_power(str(text))
-    if not is_probed and text != "measured":
+    if not source.is_probed and text != "measured":
         return (None if given is None else MeasuredPower(given, 0.0)), ()
     found = None
     try:
-        with reading(store) as archive:
-            found = measured_power(archive, workload, device)
+        with reading(source.store) as archive:
+            found = measured_power(archive, source.workload, source.device)
     except PredictionError:
         if text == "measured" and _is_typed():
             raise

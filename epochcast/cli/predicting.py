@@ -19,6 +19,7 @@ from epochcast.cli.by_device import (
 )
 from epochcast.cli.comparing import length_of
 from epochcast.cli.completing import of_devices
+from epochcast.cli.model_source import ModelSource
 from epochcast.cli.options import (
     AMOUNT,
     BYTES,
@@ -42,7 +43,6 @@ from epochcast.cli.options import (
     precision_option,
     print_json,
     reading,
-    require_same,
     set_option,
     store_option,
     without_collecting,
@@ -186,30 +186,20 @@ def predict(
 
     What no option says is as it was probed. --device each, or h100,a100, puts devices side by side.
     """
-    from epochcast.costmodel.model import CostModel
     from epochcast.costmodel.prediction import largest_batch
     from epochcast.costmodel.prediction import predict as answer
-    from epochcast.records import Warning_
     from epochcast.report.text.estimate import print_capacities, print_estimate, print_estimates
     from epochcast.report.text.warnings import print_warnings
     from epochcast.storage.asked import note_questions
     from epochcast.storage.power import with_energy
-    from epochcast.storage.query import fitted_model
 
     questions = _questions(options)
-    if on:
-        require_one_device(model_file, device, options["watts"])
-    if device is not None and is_several(device):
-        _predict_by_device(device, workload, model_file, store, as_json, questions, options)
+    source = ModelSource(workload, device, model_file, store, on)
+    require_one_device(source, options["watts"])
+    if is_several(device):
+        _predict_by_device(source, as_json, questions, options)
         return
-    opened = None if model_file else reading(store)
-    if opened is None:
-        model, notes = CostModel.load(str(model_file)), tuple[Warning_, ...]()
-        require_same(model, str(model_file), workload, device)
-        workload, device = model.workload, model.device.id
-    else:
-        with opened:
-            model, notes = fitted_model(opened, workload, device, on)
+    model, notes = source.model()
     price = only_price(options["price_per_hour"], model.device)
     questions = [replace(question, price_per_hour=price) for question in questions]
     memory, confidence = options["memory"], options["confidence"]
@@ -219,12 +209,13 @@ def predict(
         priced = options["epochs"] or options["steps"]
         questions = [replace(q, batch_size=c.batch_size) for q, c in pairs if priced]
     estimates = [answer(model, question) for question in questions]
-    power, given = power_asked(options["watts"], store, workload, device, not (model_file or on))
+    power, given = power_asked(options["watts"], source.with_names_of(model))
     if power is not None:
         estimates = [with_energy(estimate, power) for estimate in estimates]
     notes = (*notes, *given)
-    if opened is not None and estimates and not on:
-        note_questions(opened, model, questions)
+    if source.is_probed and estimates:
+        with reading(store) as archive:
+            note_questions(archive, model, questions)
     print_warnings(console(stderr=True), notes)
     if as_json:
         found = {"estimates": estimates, **({"capacities": capacities} if memory else {})}
@@ -238,10 +229,7 @@ def predict(
 
 
 def _predict_by_device(
-    device: str,
-    workload: str | None,
-    model_file: str | None,
-    store: str | None,
+    source: ModelSource,
     as_json: bool,
     questions: Sequence[Question],
     options: Mapping[str, Any],
@@ -249,8 +237,8 @@ def _predict_by_device(
     """The same prediction for several devices.
 
     Args:
-        device: which.
-        workload, model_file, store, as_json, options: as of ``predict``.
+        source: of the models; its device is several.
+        as_json, options: as of ``predict``.
         questions: one.
 
     Raises:
@@ -259,24 +247,23 @@ def _predict_by_device(
     from epochcast.costmodel.prediction import predict as answer
     from epochcast.costmodel.side_by_side import side_of_estimate
     from epochcast.storage.power import with_energy
-    from epochcast.storage.query import fitted_model
 
-    if model_file or options["memory"] or len(questions) != 1:
+    if source.model_file or options["memory"] or len(questions) != 1:
         raise UsageError(
-            f"--device {device} prices one run on each of them: give one value of each option, "
-            "and neither --model nor --memory"
+            f"--device {source.device} prices one run on each of them: give one value of each "
+            "option, and neither --model nor --memory"
         )
 
     def on(name: str) -> tuple[Side, Estimate, tuple[Warning_, ...]]:
-        with reading(store) as opened:
-            model, notes = fitted_model(opened, workload, name)
+        there = source._replace(device=name)
+        model, notes = there.model()
         price = price_on(options["price_per_hour"], model.device)
         found = answer(model, replace(questions[0], price_per_hour=price))
-        power, given = power_asked(options["watts"], store, workload, name)
+        power, given = power_asked(options["watts"], there)
         found = found if power is None else with_energy(found, power)
         return side_of_estimate(name, found, length_of(found)), found, (*notes, *given)
 
-    show_by_device(device, workload, store, options["price_per_hour"], on, as_json)
+    show_by_device(source, options["price_per_hour"], on, as_json)
 
 
 def _questions(options: dict[str, Any]) -> list[Question]:
