@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from epochcast.importers.runs import Count
     from epochcast.records import Footprint, Measurement, RunConfig
     from epochcast.storage.store import Store
-    from epochcast.storage.transfer import Moved
 
 MAPPING_NAME = "MEANING=COLUMN[,…]"
 
@@ -143,12 +142,9 @@ def push(
     command goes on.
     """
     from epochcast.storage.store import Store
-    from epochcast.storage.transfer import transfer
 
     with reading(store) as mine, Store.open(url) as other:
-        _say_moved(
-            "pushed", mine.label, other.label, transfer(mine, other, workload, device), as_json
-        )
+        _move("pushed", mine, other, workload, device, as_json)
 
 
 @probes.command()
@@ -164,33 +160,35 @@ def pull(
     command goes on.
     """
     from epochcast.storage.store import Store
-    from epochcast.storage.transfer import transfer
 
     with reading(url) as other, Store.open(store, create="late") as mine:
-        _say_moved(
-            "pulled", other.label, mine.label, transfer(other, mine, workload, device), as_json
-        )
+        _move("pulled", other, mine, workload, device, as_json)
 
 
-def _say_moved(done: str, source: str, target: str, moved: Moved, as_json: bool) -> None:
-    """What was moved, and what was not.
+def _move(
+    done: str, source: Store, target: Store, workload: str | None, device: str | None, as_json: bool
+) -> None:
+    """Copy from one store to another, and say what was moved and what was not.
 
     Args:
         done: the past participle.
-        source: label of the store that it came from.
-        target: of the one that it went to.
-        moved: what was.
+        source: the store that it comes from.
+        target: the one that it goes to.
+        workload: whose measurements alone; default: all.
+        device: of which alone; default: all.
         as_json: whether to write a JSON document to stdout, instead of lines to stderr.
     """
+    from epochcast.storage.transfer import transfer
     from epochcast.units import format_number_of
 
+    moved = transfer(source, target, workload, device)
     if as_json:
-        print_json(source=source, target=target, moved=moved)
+        print_json(source=source.label, target=target.label, moved=moved)
         return
     measured = format_number_of(moved.measurements, "measurement")
     counted = format_number_of(moved.footprints, "dry run")
     ran = format_number_of(moved.outcomes, "followed run")
-    say(f"{done} {measured}, {counted} and {ran} from {source} to {target}", err=True)
+    say(f"{done} {measured}, {counted} and {ran} from {source.label} to {target.label}", err=True)
     notes = (
         (moved.present, "were there already"),
         (moved.renewed, "were in place of older ones"),
