@@ -219,10 +219,19 @@ def _first_update(loop: TrainingLoop, batches: Iterable[Any]) -> None:
         return
     for batch in islice(batches, loop.config.accumulation):
         loop.backward(batch)
+    require_gradients(loop)
+    loop.update()
+
+
+def require_gradients(loop: TrainingLoop) -> None:
+    """Refuse an optimizer of other parameters than those that were trained.
+
+    Raises:
+        WorkloadError: none of its parameters has a gradient.
+    """
     if all(p.grad is None for p in optimized(loop.optimizers)):
         others = any(p.grad is not None for p in loop.parameters())
         raise WorkloadError(idle_optimizer(loop, others))
-    loop.update()
 
 
 def _prefer_foreach(optimizers: Iterable[torch.optim.Optimizer]) -> None:

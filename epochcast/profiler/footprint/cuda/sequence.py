@@ -30,6 +30,7 @@ from epochcast.profiler.footprint.dry_run import (
     Simulation,
     eager,
     explaining,
+    require_gradients,
 )
 from epochcast.profiler.footprint.tracker import no_garbage_collection, optimizer_tensors
 from epochcast.profiler.loop import (
@@ -243,7 +244,11 @@ class _Followed(Simulation):
             )
 
     def _step(self, loop: TrainingLoop, batch: Any, step: int) -> None:
-        """As ``TrainingLoop.micro_step`` does it: a batch lives until the step's end."""
+        """As ``TrainingLoop.micro_step`` does it: a batch lives until the step's end.
+
+        Raises:
+            WorkloadError: the optimizer has nothing to update.
+        """
         if loop.workload.train_step is not None:
             self._own_step(loop, batch, step)
             return
@@ -259,6 +264,7 @@ class _Followed(Simulation):
             del loss
             blocks.relabel([p.grad for p in parameters if p.grad is not None], "gradient")
             if micro_step == loop.config.accumulation - 1:
+                require_gradients(loop)
                 self._begin("update", step)
                 first = blocks.next_block
                 loop.update()

@@ -185,6 +185,11 @@ def averaged_by_itself():
     return replace(work, loss=None, train_step=train_step)
 
 
+def of_another():
+    """Its optimizer updates another model."""
+    return replace(mlp(), optimizer=torch.optim.SGD(nn.Linear(4, 3).parameters()))
+
+
 def cell():
     """Steps of a GRU's cell, one by one."""
     cell = nn.GRUCell(64, 32)
@@ -307,6 +312,7 @@ SMALL = {
     "mlp": _workload(mlp),
     "mlp on cpu": _workload(mlp, source="cpu"),
     "mlp by itself": _workload(mlp_by_itself),
+    "mlp of another": _workload(of_another),
     "mlp averaged": _workload(lambda: mlp(after_update=Averaging())),
     "mlp averaged by itself": _workload(averaged_by_itself),
     "gru cell": _workload(cell),

@@ -57,6 +57,11 @@ def test_a_step_of_ones_own_allocates_what_the_same_one_made_here_does(followed)
     assert [m.moment for m in own.marks if m.step == 2] == ["batch", "forward", "update", "forward"]
 
 
+def test_an_optimizer_of_another_model_is_refused_here_too(followed):
+    with pytest.raises(AssertionError, match="none of the parameters of SGD got a gradient"):
+        followed("mlp of another")
+
+
 @pytest.mark.parametrize("name", ["mlp averaged", "mlp averaged by itself"])
 def test_averages_of_the_weights_are_kept_between_steps(followed, name):
     sequence, plain = followed(name), followed("mlp")
