@@ -1,4 +1,5 @@
-"""Batches: where their tensors are, how they reach a device, and which of them stand for an epoch.
+"""Batches: where their tensors are, how they reach a device, where a pass over them ends, and which
+stand for an epoch.
 
 A batch is a tensor, or holds some: in tuples, lists and mappings, in the fields of a dataclass, in
 the attributes of an object that can be moved ``to`` a device, as those of other libraries can.
@@ -16,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import chain, islice
+from itertools import chain, cycle, islice
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
+
+from epochcast.errors import WorkloadError
 
 DRAWN = 32  # batches whose sizes are compared; their mean is then known to a fifth of its scatter
 ALIKE = 64  # samples in batches of one size, after which all are taken to be of that size
@@ -111,6 +115,58 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
             return part.to(device)
 
     return mapped(batch, to_device, stops=lambda part: hasattr(type(part), "to"))
+
+
+# -- batches of one pass over the data -------------------------------------------------------------
+
+
+class Passes:
+    """A loader that ends after an epoch's batches, whether its data has an end or not.
+
+    Args:
+        loader: makes the batches.
+        samples: of a pass.
+        batches: of a pass.
+    """
+
+    def __init__(self, loader: DataLoader[Any], samples: int, batches: int) -> None:
+        self.samples, self._loader, self._batches = samples, loader, batches
+        self.num_workers: int = loader.num_workers
+        self.prefetch_factor: int | None = loader.prefetch_factor
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """One pass.
+
+        Raises:
+            WorkloadError: there are fewer batches than was said.
+        """
+        drawn = 0
+        for batch in islice(self._loader, self._batches):
+            drawn += 1
+            yield batch
+        if drawn < self._batches - self.num_workers:  # each may drop a partial batch of its share
+            raise WorkloadError(
+                f"the data ended after {drawn:,} batches, but its epoch was said to have "
+                f"{self.samples:,} samples, which are {self._batches:,}: set samples= or "
+                "steps_per_epoch= right"
+            )
+
+    def filled(self) -> Any | None:
+        """A large batch of few samples over and over, for those who look at sizes alone.
+
+        torch's own collation refuses samples of several sizes, so that all batches are of one;
+        None where another is used, or where batches may be put together by size.
+        """
+        loader = self._loader
+        size = min(loader.batch_size or 0, self.samples)
+        plain = type(loader.sampler) in (RandomSampler, SequentialSampler)
+        if size <= ALIKE or not plain or loader.collate_fn is not default_collate:
+            return None
+        few = DataLoader(loader.dataset, ALIKE, sampler=loader.sampler, collate_fn=list)
+        return default_collate(list(islice(cycle(next(iter(few))), size)))
 
 
 # -- batches that stand for an epoch ---------------------------------------------------------------

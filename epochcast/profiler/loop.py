@@ -18,17 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    default_collate,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from epochcast.errors import WorkloadError
-from epochcast.profiler.batches import ALIKE, Drawn, draw_batches, elements, move
+from epochcast.profiler.batches import Drawn, Passes, draw_batches, elements, move
 from epochcast.profiler.device import DeviceTimer
 from epochcast.profiler.ranks import Alone, Ranks
 from epochcast.profiler.sharing import averaging, sampler_of, shared
@@ -377,55 +370,6 @@ class TrainingLoop:
                 self.workload.eval_step(batch)
             else:
                 self.loss(batch)
-
-
-class Passes:
-    """A loader that ends after an epoch's batches, whether its data has an end or not.
-
-    Args:
-        loader: makes the batches.
-        samples: of a pass.
-        batches: of a pass.
-    """
-
-    def __init__(self, loader: DataLoader[Any], samples: int, batches: int) -> None:
-        self.samples, self._loader, self._batches = samples, loader, batches
-        self.num_workers: int = loader.num_workers
-        self.prefetch_factor: int | None = loader.prefetch_factor
-
-    def __len__(self) -> int:
-        return self._batches
-
-    def __iter__(self) -> Iterator[Any]:
-        """One pass.
-
-        Raises:
-            WorkloadError: there are fewer batches than was said.
-        """
-        drawn = 0
-        for batch in islice(self._loader, self._batches):
-            drawn += 1
-            yield batch
-        if drawn < self._batches - self.num_workers:  # each may drop a partial batch of its share
-            raise WorkloadError(
-                f"the data ended after {drawn:,} batches, but its epoch was said to have "
-                f"{self.samples:,} samples, which are {self._batches:,}: set samples= or "
-                "steps_per_epoch= right"
-            )
-
-    def filled(self) -> Any | None:
-        """A large batch of few samples over and over, for those who look at sizes alone.
-
-        torch's own collation refuses samples of several sizes, so that all batches are of one;
-        None where another is used, or where batches may be put together by size.
-        """
-        loader = self._loader
-        size = min(loader.batch_size or 0, self.samples)
-        plain = type(loader.sampler) in (RandomSampler, SequentialSampler)
-        if size <= ALIKE or not plain or loader.collate_fn is not default_collate:
-            return None
-        few = DataLoader(loader.dataset, ALIKE, sampler=loader.sampler, collate_fn=list)
-        return default_collate(list(islice(cycle(next(iter(few))), size)))
 
 
 def _each_of(data: Dataset[Any]) -> Iterator[Any]:
