@@ -135,9 +135,10 @@ def use_currency(sign: str) -> None:
         UsageError: it is no sign of a currency.
     """
     global _currency
-    known = all(c.isalpha() or category(c) == "Sc" for c in sign)
-    if not known or not 0 < len(sign) <= LONGEST_CURRENCY:
-        raise UsageError(f"a currency is like '$', '€' or 'EUR', but got {sign[:60]!r}")
+    known = all(c.isalpha() or category(c) == "Sc" for c in sign.removesuffix("."))
+    multiplies = len(sign) == 1 and sign.isalpha()  # as k does: 18k would be 18
+    if not known or multiplies or not 0 < len(sign.removesuffix(".")) <= LONGEST_CURRENCY:
+        raise UsageError(f"a currency is like '$', '€', 'kr.' or 'EUR', but got {sign[:60]!r}")
     _currency = sign
 
 
@@ -147,8 +148,7 @@ def parse_money(text: str) -> float:
     Raises:
         UsageError: the text is not an amount, or may be one of two: ``"18,50"``, ``"1.200"``.
     """
-    sign, bare = _currency.lower(), text.lower().strip()
-    match = _MONEY.fullmatch(bare.removeprefix(sign).removesuffix(sign))
+    match = _MONEY.fullmatch(_without_currency(text))
     like = f"an amount of money is like '{currency_sign()}18'"
     if match is None or _DOT_GROUPS.fullmatch(match[2] or ""):
         raise UsageError(
@@ -159,6 +159,26 @@ def parse_money(text: str) -> float:
     if amount > MAX_MONEY:
         raise UsageError(f"{like}, and at most 1e15, but got {text!r}")
     return amount
+
+
+def parse_price(text: str) -> float:
+    """The price of an hour in ``"2.5"`` or ``"$1.212"``, whose dot is always of decimals.
+
+    Raises:
+        UsageError: the text is not a number of at least 0.
+    """
+    try:
+        price = float(_without_currency(text))
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise UsageError(f"expected a number of at least 0, but got {text[:60]!r}")
+    return price
+
+
+def _without_currency(text: str) -> str:
+    sign = _currency.lower()
+    return text.lower().strip().removeprefix(sign).removesuffix(sign)
 
 
 def parse_share(text: str) -> float:
@@ -344,7 +364,7 @@ def format_count(count: float, unit: str = "") -> str:
 
 def currency_sign() -> str:
     """What stands before an amount: ``"$"``, or ``"EUR "`` with the space that letters have."""
-    return f"{_currency} " if _currency[-1].isalpha() else _currency
+    return f"{_currency} " if _currency[-1].isalpha() or _currency[-1] == "." else _currency
 
 
 def format_money(amount: float) -> str:

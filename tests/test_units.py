@@ -179,18 +179,20 @@ def dollars():
 
 
 @pytest.mark.parametrize(
-    ("currency", "text"), [("€", "€12.40"), ("EUR", "EUR 12.40"), ("R$", "R$12.40")]
+    ("currency", "text"),
+    [("€", "€12.40"), ("EUR", "EUR 12.40"), ("R$", "R$12.40"), ("kr.", "kr. 12.40")],
 )
 def test_amounts_are_of_one_currency(dollars, currency, text):
     units.use_currency(currency)
     assert units.format_money(12.4) == text
     for amount in (text, f"12.4 {currency}", "12.4", text.lower()):
-        assert units.parse_money(amount) == 12.4
+        assert units.parse_money(amount) == units.parse_price(amount) == 12.4
+    assert units.parse_price(f"1.212{currency}") == 1.212  # an hour's price has no groups
     with pytest.raises(UsageError, match=re.escape(f"as plans print {currency}; but got '£18'")):
         units.parse_money("£18")
 
 
-@pytest.mark.parametrize("sign", ["", "1", "a b", "€1", "-", "dollars", "\x1b", "."])
+@pytest.mark.parametrize("sign", ["", "1", "a b", "€1", "-", "dollars", "\x1b", ".", "k"])
 def test_what_is_no_currency(sign):
     with pytest.raises(UsageError, match="a currency is like"):
         units.use_currency(sign)

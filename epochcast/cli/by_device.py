@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from epochcast.cli.model_source import ModelSource
 from epochcast.cli.options import Parsed, console, print_json, reading
 from epochcast.errors import DoesNotFit, UsageError
+from epochcast.units import parse_price
 
 if TYPE_CHECKING:
     from epochcast.costmodel.side_by_side import Side
@@ -21,24 +21,14 @@ Price = float | Mapping[str, float] | None
 def _read_price(text: str) -> Price:
     """``"2.5"``, or ``"h100=4.5,a100=1.8"``."""
     if "=" not in text:
-        return _amount(text)
+        return parse_price(text)
     found: dict[str, float] = {}
     for part in text.split(","):
         name, equals, amount = part.rpartition("=")
         if not name.strip() or not equals or name.strip() in found:
             raise UsageError(f"expected X, or DEVICE=X once for each device, but got {text[:60]!r}")
-        found[name.strip()] = _amount(amount)
+        found[name.strip()] = parse_price(amount)
     return found
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise UsageError(f"expected a number of at least 0, but got {text[:60]!r}")
-    return value
 
 
 PRICE = Parsed("X|DEVICE=X,…", _read_price)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from epochcast.cli.options import (
-    AMOUNT,
     POSITIVE,
     POSITIVE_AMOUNT,
+    PRICE_OF_ONE,
     console,
     json_option,
     print_json,
@@ -24,7 +24,7 @@ from epochcast.cli.options import (
     without_collecting,
 )
 from epochcast.errors import UsageError
-from epochcast.units import format_number_of
+from epochcast.units import format_number_of, parse_price
 
 if TYPE_CHECKING:
     from epochcast.costmodel.side_by_side import Side
@@ -51,7 +51,7 @@ EXPECTED = "a plan's file, or NAME=VALUE[,NAME=VALUE…] like batch-size=64,devi
 )
 @click.option(
     "--price-per-hour",
-    type=AMOUNT,
+    type=PRICE_OF_ONE,
     help="One device costs this much an hour. Default: no cost is said.",
 )
 @store_option
@@ -143,10 +143,8 @@ def _predicted(text: str, common: Mapping[str, Any], store: str | None) -> Side:
             raise UsageError(f"{shown} is a whole number, at least {least}, but got {count!r}")
     with reading(named.pop("store", store)) as archive:
         model, notes = fitted_model(archive, **where)
-    price = common["price_per_hour"] if own_price is None else own_price
-    if price is not None and not (isinstance(price, float | int) and price >= 0):
-        raise UsageError(f"price-per-hour is a number of at least 0, but got {price!r}")
-    common = {**common, "price_per_hour": price}
+    if own_price is not None:
+        common = {**common, "price_per_hour": parse_price(str(own_price))}
     question = Question(sizes=named, precision=precision, **counts, **common)
     found = predict(model, question)
     side = side_of_estimate(text, found, length_of(found))

@@ -264,6 +264,7 @@ def number(above_zero: bool = False) -> Parsed:
 
 POSITIVE, COUNT = whole_number(1), whole_number(0)
 AMOUNT, POSITIVE_AMOUNT = number(), number(above_zero=True)
+PRICE_OF_ONE = Parsed("X", units.parse_price)  # of an hour of a device
 
 
 def workload_argument(required: bool) -> Callable[[Command], Command]:

@@ -28,6 +28,7 @@ from epochcast.cli.options import (
     MOST_DIGITS,
     POSITIVE,
     POSITIVE_AMOUNT,
+    PRICE_OF_ONE,
     Grouped,
     Parsed,
     console,
@@ -232,7 +233,12 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
     help="Count the limits from now; from the allocation's start, which the scheduler "
     "says or you do; or in total over resumed runs that spent so much.",
 )
-@click.option("--budget", "money", type=MONEY, help="Spend at most so much money, '$18'.")
+@click.option(
+    "--budget",
+    "money",
+    type=MONEY,
+    help="Spend at most so much money: '18', with its sign or without.",
+)
 @click.option(
     "--price-per-hour",
     type=PRICE,
@@ -384,7 +390,7 @@ COUNTING = Parsed("now|start[=TIME]|total[=DURATION]", read_counting)
 )
 @click.option(
     "--spot-price-per-hour",
-    type=AMOUNT,
+    type=PRICE_OF_ONE,
     help="Compare with devices that may be taken away, an hour of one of which costs so much. "
     "Default: no comparison.",
 )
