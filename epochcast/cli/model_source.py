@@ -65,7 +65,7 @@ class ModelSource(NamedTuple):
         from epochcast.profiler.target import meant
 
         workload, device = self.workload, self.device
-        if workload and all(meant(workload, [n]) != n for n in (model.workload, model.target)):
+        if workload and not meant(workload, [model.workload, model.target]):
             raise UsageError(f"{file} is a model of {model.workload}, but got {workload}")
         if device and not model.device.answers_to(device):
             raise UsageError(

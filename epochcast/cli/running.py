@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
@@ -25,7 +26,7 @@ from epochcast.cli.options import (
     store_option,
 )
 from epochcast.cli.probing import VARIABLE
-from epochcast.errors import EpochcastError, UsageError
+from epochcast.errors import EpochcastError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from epochcast.guard.events import Watcher
@@ -110,6 +111,8 @@ def run(**options: Any) -> None:
     from epochcast.scripts.running import run_command
 
     asked = _run_of(click.get_current_context().meta["command"], options)
+    if (options["name"] or asked.plan) and not options["no_store"]:
+        _require_own_name(asked, options["store"])
     if not options["no_store"]:  # as the command ends there may be no time to load it
         Thread(target=import_module, args=("epochcast.scripts.feedback",), daemon=True).start()
     collected = _Collected()
@@ -131,7 +134,7 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     """
     from epochcast.guard.segments import in_segments
     from epochcast.profiler.machine import process_age
-    from epochcast.profiler.target import require_name
+    from epochcast.profiler.target import called, is_target, require_name
     from epochcast.records import Plan
     from epochcast.scripts.command import Filled, require_program, workload_name
     from epochcast.scripts.running import Run
@@ -145,15 +148,17 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     require_program(filled, Path.cwd())
     plan = None if options["plan"] is None else in_segments(Plan.load(options["plan"]))
     target, name = workload_name(command), options["name"]
-    require_name(name, target)
-    if plan is not None and plan.target == target:
-        name = name or plan.workload
-    elif plan is not None and name == plan.workload != plan.target:
-        raise UsageError(f"{name!r} is the name of {plan.target} in the plan, not of {target}")
+    follows = plan is not None and (plan.target == target or is_target(plan.target))
+    if plan is not None and follows and name in (None, plan.workload):
+        name = plan.workload  # a workload function is followed by whatever script
+    else:
+        require_name(name, target)
+        if plan is not None and name == plan.workload != plan.target:
+            raise UsageError(f"{name!r} is the name of {plan.target} in the plan, not of {target}")
     budget = _budget(plan, options["deadline"])
     return Run(
         arguments=command,
-        workload=(name or target).strip(),
+        workload=called(name, target),
         folder=Path(options["folder"]),
         environment=environment,
         note=options["note"],
@@ -182,6 +187,19 @@ def _budget(plan: Plan | None, deadline: str | None) -> Budget:
     return replace(
         budget, deadline=seconds, deadline_at=moment, spent_seconds=0.0, counted_from="now"
     )
+
+
+def _require_own_name(asked: Run, store: str | None) -> None:
+    """Refuse a name before hours of training, not after; whether it can be stored shows then.
+
+    Raises:
+        UsageError: it is another's in the store.
+    """
+    from epochcast.scripts.feedback import earlier_of
+    from epochcast.storage.store import Store
+
+    with suppress(StoreError), Store.open(store, create="late") as opened:
+        earlier_of(asked, opened)
 
 
 def _teach(asked: Run, finished: Finished, store: str | None) -> None:

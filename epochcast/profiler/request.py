@@ -39,7 +39,7 @@ from epochcast.profiler.protocol import (
     TrialSpec,
     WorkloadSpec,
 )
-from epochcast.profiler.target import require_name
+from epochcast.profiler.target import called, require_name
 from epochcast.records import (
     Device,
     Footprint,
@@ -191,7 +191,7 @@ class SweepRequest:
     @property
     def called(self) -> str:
         """The name that measurements have."""
-        return self.target if self.name is None else self.name.strip()
+        return called(self.name, self.target)
 
     @property
     def first_rounds(self) -> int:

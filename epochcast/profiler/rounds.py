@@ -46,7 +46,7 @@ class SweepStore(Protocol):
         """Save what dry runs counted.
 
         Args:
-            workload: the target that names it.
+            workload: the target, for all its names.
             source: the fingerprint of its code.
             footprints: what one dry run of each configuration counted.
             data: where its batches came from, as in ``Measurement.data``.

@@ -49,6 +49,7 @@ BUILTIN_NAMES = (  # their own module imports torch
     "digits-mlp",
 )
 
+SUFFIXES = (".py", ".pyz", ".ipynb", ".sh", ".bash", ".zsh")  # of what people call a script
 LONGEST_NAME, MARKS = 100, "=._-"  # of what a person calls a workload; where no letters are
 
 # -- the name of a workload function --------------------------------------------------------------
@@ -78,11 +79,27 @@ def target_of(workload: str | Callable[..., Any]) -> str:
 
 
 def canonical(target: str) -> str:
-    """The same target always written the same way: ``./train.py:workload`` without its dot."""
-    if target.endswith(".py"):  # a script
-        return os.path.normpath(target)
-    where, _, name = target.rpartition(":")
-    return f"{os.path.normpath(where)}:{name}" if where.endswith(".py") else target
+    """The same target always written the same way, ``./train.py:workload`` without its dot.
+
+    A file below the working directory is named from there, any other by its whole path.
+    """
+    is_script = target.endswith(SUFFIXES)
+    where, colon, name = (target, "", "") if is_script else target.rpartition(":")
+    return f"{_from_here(where)}{colon}{name}" if where.endswith(SUFFIXES) else target
+
+
+def _from_here(file: str) -> str:
+    folder, name = os.path.split(file)
+    try:
+        here, real = Path.cwd().resolve(), Path(os.path.realpath(folder))
+    except (OSError, ValueError):  # no file can be there
+        return os.path.normpath(file)
+    return str((real.relative_to(here) if real.is_relative_to(here) else real) / name)
+
+
+def called(name: str | None, target: str) -> str:
+    """The name that measurements have: what a person called it, or its target."""
+    return target if name is None else name.strip()
 
 
 def is_target(name: str) -> bool:
@@ -116,20 +133,20 @@ def require_name(name: str | None, target: str) -> None:
         raise UsageError(
             f"a name is of letters and digits, and within it {' '.join(MARKS)}, but got {text!r}"
         )
-    if text.endswith(".py") or text in BUILTIN_NAMES:
+    if text.endswith(SUFFIXES) or text in BUILTIN_NAMES:
         raise UsageError(f"{text!r} names code: give a name that is no file and no built-in")
 
 
-def meant(target: str, known: Iterable[str]) -> str:
-    """The known name that a target stands for: itself, or the only path that ends so.
+def meant(target: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The known targets that one stands for: itself, or else all whose paths end so.
 
     Args:
         target: as people write it: ``train.py`` of ``/home/me/train.py``.
-        known: names of workloads, as they are stored.
+        known: targets, as they are stored.
     """
-    name = canonical(target)
-    ends = [one for one in known if one == name or one.endswith(f"/{name}")]
-    return ends[0] if len(ends) == 1 else name
+    name, ends = canonical(target), f"/{os.path.normpath(target)}"
+    found = tuple(known)
+    return (name,) if name in found else tuple(one for one in found if one.endswith(ends))
 
 
 def source_of(target: str) -> str:
@@ -264,7 +281,8 @@ def _builtin(name: str) -> WorkloadFunction:
             )
         raise UsageError(
             f"no workload is called {name!r}; built in are {', '.join(BUILTIN)}; "
-            "your own is 'file.py:function' or 'package.module:function'"
+            "your own is 'file.py:function' or 'package.module:function', also where what was "
+            "measured has a --name"
         )
     return BUILTIN[name]
 

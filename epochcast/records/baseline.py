@@ -20,7 +20,7 @@ class AskedStep:
     """Which training step is meant. What is left out is as the workload has it.
 
     Attributes:
-        workload: the target that names it.
+        workload: its name.
         batch_size: micro-batch.
         sizes: model-size knobs.
         overrides: of the workload: accumulation, precision, …

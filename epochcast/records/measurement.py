@@ -365,7 +365,12 @@ class Measurement:
 
 def named_target(workload: str, target: str) -> str:
     """As ``epochcast probe`` is told it: ``"train.py:workload --name bigger-head"``."""
-    return target if workload == target else f"{target} --name {shlex.quote(workload)}"
+    return target + name_option(workload, target)
+
+
+def name_option(workload: str, target: str) -> str:
+    """The option that gives a target its name, with a space before; empty where it has none."""
+    return "" if workload == target else f" --name {shlex.quote(workload)}"
 
 
 def share_a_number(measurements: Iterable[Measurement]) -> str:

@@ -24,11 +24,11 @@ from pathlib import Path, PurePath
 from typing import get_args
 
 from epochcast.errors import UsageError
+from epochcast.profiler.target import SUFFIXES, canonical
 from epochcast.records import Precision, SizeValue, parse_size_value
 
 EPOCHS = "epochs"
 PLACE = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|(?<!\$)\{([A-Za-z_]\w*)\}")
-_SUFFIXES = (".py", ".pyz", ".ipynb", ".sh", ".bash", ".zsh")  # of what people call a script
 _PROCESSES = {  # options of launchers that say how many processes train together
     "devices",
     "nproc-per-node",
@@ -231,14 +231,13 @@ def workload_name(arguments: Sequence[str]) -> str:
     at = _script_at(arguments)
     if at is None:
         return PurePath(arguments[0]).name
-    name = arguments[at]
-    return os.path.normpath(name) if name.endswith(_SUFFIXES) else name
+    return canonical(arguments[at])
 
 
 def _script_at(arguments: Sequence[str]) -> int | None:
     """Where the file of the script stands, or its module; None where neither is seen."""
     for i, (before, argument) in enumerate(pairwise(("", *arguments))):
-        if argument.endswith(_SUFFIXES) and not argument.startswith("-"):
+        if argument.endswith(SUFFIXES) and not argument.startswith("-"):
             return i
         is_module = before in ("-m", "--module") and re.fullmatch(r"[\w.]+", argument)
         if is_module and not _is_launcher(argument):

@@ -22,6 +22,7 @@ from pathlib import Path
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.profiler.machine import machine
 from epochcast.profiler.rounds import require_own_name
+from epochcast.profiler.target import is_target
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
 from epochcast.scripts.command import PLACE, Filled, Template, verbatim, workload_name
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
@@ -43,16 +44,39 @@ def teach(run: Run, finished: Finished, store: Store) -> Measurement | None:
         UsageError: its name is another's in the store.
         StoreError: it could not be saved.
     """
-    earlier = store.measurements(run.workload)
-    require_own_name(run.workload, workload_name(run.arguments), earlier)
-    measured = measured_run(run, finished, earlier)
+    measured = measured_run(run, finished, earlier_of(run, store))
     if measured is None:
         return None
     store.add(measured)
-    outcome = outcome_of(finished.watch, finished.ended, measured.device, measured.source)
+    source = measured.source if measured.workload == run.workload else ""  # of the script alone
+    outcome = outcome_of(finished.watch, finished.ended, measured.device, source)
     if outcome is not None:
         store.add_outcome(outcome)
     return measured
+
+
+def earlier_of(run: Run, store: Store) -> tuple[Measurement, ...]:
+    """What is stored under the name that its measurement will have.
+
+    Raises:
+        UsageError: that is another's in the store.
+        StoreError: it cannot be read.
+    """
+    name = _measured_as(run)
+    earlier = store.measurements(name)
+    require_own_name(name, workload_name(run.arguments), earlier)
+    return earlier
+
+
+def _measured_as(run: Run) -> str:
+    """As it is called; under the script's own name where that is of a workload function.
+
+    Such a run counts for its plan. As a measurement it is of other code than what was probed, and
+    newer: predictions would rest on it alone.
+    """
+    plan = run.plan
+    of_function = plan is not None and plan.workload == run.workload and is_target(plan.target)
+    return workload_name(run.arguments) if of_function else run.workload
 
 
 def measured_run(
@@ -94,7 +118,7 @@ def measured_run(
     finish = finished.ended - finished.watch.trained_until
     return replace(
         measured,
-        workload=run.workload,
+        workload=_measured_as(run),
         probe_seconds=0.0,
         finish_seconds=max(0.0, finish),
         note=run.note,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from epochcast.errors import UsageError
 from epochcast.profiler.request import DEFAULT_ROUNDS, DEFAULT_TIMEOUT_SECONDS
-from epochcast.profiler.target import require_name
+from epochcast.profiler.target import called, require_name
 from epochcast.records import RunConfig, make_sizes
 from epochcast.scripts.command import EPOCHS, Filled, Template, combinations, require_program
 
@@ -140,7 +140,7 @@ class ScriptRequest:
     @property
     def called(self) -> str:
         """The name that measurements have."""
-        return self.target if self.name is None else self.name.strip()
+        return called(self.name, self.target)
 
     @cached_property
     def specs(self) -> list[ScriptSpec]:

@@ -58,7 +58,7 @@ def measured_power(
 
     Args:
         store: where the measurements are.
-        workload: the target that names it; default: the one probed last.
+        workload: its name, or its target; default: the one probed last.
         device: an id, a kind, or words of a name; default: as of ``select``.
 
     Raises:

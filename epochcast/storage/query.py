@@ -44,7 +44,7 @@ from epochcast.records import (
     to_json,
 )
 from epochcast.records.estimate import ENDLESS
-from epochcast.records.measurement import IMPORTED, named_target
+from epochcast.records.measurement import IMPORTED, name_option, named_target
 from epochcast.storage.store import Store
 
 
@@ -179,7 +179,7 @@ def devices_of(
 
     Args:
         store: where the measurements are.
-        workload: the target that names it; default: the one probed last.
+        workload: its name, or its target; default: the one probed last.
         names: of each, as of ``select``; None is all that something succeeded on.
 
     Raises:
@@ -202,8 +202,8 @@ def _probe_again(m: Measurement, options: str = "") -> str:
     """
     if m.script is None:
         return f"epochcast probe {named_target(m.workload, m.target)}{options}"
-    name = "" if m.workload == m.target else f"--name {shlex.quote(m.workload)} "
-    return f"epochcast probe {name}-- {shlex.join(m.script.arguments)}"
+    name = name_option(m.workload, m.target)
+    return f"epochcast probe{name} -- {shlex.join(m.script.arguments)}"
 
 
 def _on_torch_device(device: str | None) -> str:
@@ -329,7 +329,7 @@ def fitted_model(
 
     Args:
         store: where the measurements are.
-        workload: the target that names it; default: the one probed last.
+        workload: its name, or its target; default: the one probed last.
         device: an id, a kind (``"cuda"``), or words of a name; default: as of ``select``.
         on: a card of the catalogue (``"h100"``), for the model of that device by what was measured
             on another; fitted anew each time. ``device`` is then the other; default: the GPU with
@@ -438,7 +438,7 @@ def gradient_noise(
 
     Args:
         store: where the measurements are.
-        workload: the target that names it; default: the one probed last.
+        workload: its name, or its target; default: the one probed last.
         device: an id, a kind, or words of a name; default: as of ``select``.
         sizes: values of the knobs that the model must have; a knob that is left out may have any.
 

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
-from epochcast.errors import StoreError
-from epochcast.profiler.target import meant
+from epochcast.errors import StoreError, UsageError
+from epochcast.profiler.target import canonical, meant
 from epochcast.records import (
     Device,
     Footprint,
@@ -29,7 +29,7 @@ from epochcast.records import (
     from_json,
     to_json,
 )
-from epochcast.records.measurement import share_a_number
+from epochcast.records.measurement import IMPORTED, share_a_number
 from epochcast.storage.address import Address, check_file, locate, make_folders
 from epochcast.storage.database import Connection, Database
 from epochcast.storage.tables import (
@@ -210,23 +210,49 @@ class Store:
         return (*(name for (name,) in names if name not in last), *last)
 
     def names_of(self, workload: str) -> tuple[str, ...]:
-        """The names that a person means by one: itself, or the only path that ends so.
+        """The names that a person means by one: itself, where something is called so.
 
-        Else it is a target, and all names that were given to it are meant, the one measured last,
-        well, at the end. Empty where nothing is called so.
+        Else it is a target, or the end of some: of each it is what has no name, or else all names
+        that were given to it; the one measured last, well, at the end. Empty where there is none.
         """
-        stored = self.workloads()
-        name = meant(workload, stored)
+        stored, name = self.workloads(), canonical(workload)
         if name in stored:
             return (name,)
-        targets = self.select("SELECT DISTINCT target FROM epochcast_measurements")
+        known = self.select("SELECT DISTINCT target FROM epochcast_measurements")
+        targets = meant(workload, [target for (target,) in known])
+        bare = [target for target in targets if target in stored]
         last = "max(CASE WHEN status = 'ok' THEN created_at ELSE '' END)"
         named = self.select(
-            "SELECT workload FROM epochcast_measurements WHERE target = ?"
+            f"SELECT workload FROM epochcast_measurements WHERE target IN ({_places(targets)})"
+            f" AND (workload = target OR target NOT IN ({_places(bare)}))"
             f" GROUP BY workload ORDER BY {last}, workload",
-            meant(workload, [target for (target,) in targets]),
+            *targets,
+            *bare,
         )
         return tuple(name for (name,) in named)
+
+    def require_own_names(self, named: Iterable[tuple[str, str]], place: str) -> None:
+        """Refuse names that are of other targets here: what is copied would pass for the same.
+
+        Args:
+            named: names and their targets that are to be copied; not of what was timed elsewhere.
+            place: where they come from.
+
+        Raises:
+            UsageError: one is.
+        """
+        here = dict(
+            self.select(
+                "SELECT DISTINCT workload, target FROM epochcast_measurements WHERE data != ?",
+                IMPORTED,
+            )
+        )
+        for name, target in named:
+            if here.setdefault(name, target) != target:
+                raise UsageError(
+                    f"{name!r} is the name of {target} in {place}, and of {here[name]} in "
+                    f"{self.label}: nothing was copied; probe one of them under another --name"
+                )
 
     def devices(self, workload: str | None = None) -> tuple[Device, ...]:
         """The devices that a workload, or any, was measured on."""
@@ -291,8 +317,11 @@ class Store:
 
         Raises:
             StoreError: a line is not a measurement, or of a newer schema; nothing is imported.
+            UsageError: a name is of another target here.
         """
         measurements = _parse_lines(stream)
+        named = [(m.workload, m.target) for m in measurements if m.data != IMPORTED]
+        self.require_own_names(named, "the export")
         self.add_all(measurements)
         return len(measurements)
 
@@ -306,7 +335,7 @@ class Store:
         """Save what was counted in dry runs, all or none; older counts are replaced.
 
         Args:
-            workload: the target that names it.
+            workload: the target, for all its names.
             source: the fingerprint of its code.
             footprints: by the configuration that was counted.
             data: where its batches came from, as in ``Measurement.data``.
@@ -330,7 +359,7 @@ class Store:
         """What was counted in dry runs of one version of a workload's code on the same data.
 
         Args:
-            workload: the target that names it.
+            workload: the target, for all its names.
             source: the fingerprint of its code.
             data: where its batches came from, as in ``Measurement.data``.
 
@@ -425,6 +454,10 @@ def _made(address: Address, create: bool) -> Database:
         database.close()
         raise
     return database
+
+
+def _places(values: Iterable[str]) -> str:
+    return ", ".join("?" for _ in values) or "''"
 
 
 def _row(measurement: Measurement) -> Row:

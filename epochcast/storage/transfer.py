@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from epochcast.errors import PredictionError
+from epochcast.records.measurement import IMPORTED
 from epochcast.storage.database import Connection
 from epochcast.storage.store import Store, replace_rows
 
@@ -77,9 +78,13 @@ def transfer(
 
     Raises:
         PredictionError: nothing in the source is of this workload or device.
+        UsageError: a name is of one target in the source and of another in the target.
         StoreError: a store cannot be read or written; the same call continues.
     """
     wanted = _filter(source, workload, device)
+    distinct = "SELECT DISTINCT workload, target FROM epochcast_measurements"
+    named = source.select(f"{distinct} WHERE {wanted.sql} AND data != ?", *wanted.values, IMPORTED)
+    target.require_own_names(((name, of) for name, of in named), source.label)
     moved = Moved()
     for stamps in _pages(source, wanted):
         moved = _move_page(source, target, stamps, moved)

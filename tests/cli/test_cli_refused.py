@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import truths
 from click.testing import CliRunner
+from strategies import make_measurement
 
 from epochcast.cli import cli, in_option_names
 from epochcast.cli.probing import probe
+from epochcast.cli.running import _run_of
 from epochcast.errors import EpochcastError, StoreError, UsageError, WorkloadError
 from epochcast.profiler import sweep as sweeps
 from epochcast.profiler.request import Prepared, SweepRequest
@@ -121,13 +123,39 @@ def test_a_note_is_one_line_of_a_table(here: Path) -> None:
 
 
 def test_the_name_of_a_plan_is_of_what_was_planned(here: Path) -> None:
-    replace(unplanned("wide", Budget()), target="train.py:workload").save("plan.json")
+    replace(unplanned("wide", Budget()), target="train.py").save("plan.json")
     asked = "run --no-store --name {} plan.json -- true"
     result = CliRunner().invoke(cli, asked.format("wide").split())
-    said = "epochcast: 'wide' is the name of train.py:workload in the plan, not of true\n"
+    said = "epochcast: 'wide' is the name of train.py in the plan, not of true\n"
     assert (result.exit_code, result.stderr) == (2, said)
     result = CliRunner().invoke(cli, asked.format("a:b").split())
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+def test_a_plan_of_a_workload_is_followed_by_any_script(here: Path) -> None:
+    names = [
+        "deadline",
+        "note",
+        "epochs",
+        "steps_per_epoch",
+        "lead",
+        "signal_name",
+        "end_at_deadline",
+    ]
+    options = dict.fromkeys(names) | {"plan": "plan.json", "variables": (), "folder": "run"}
+    for name in ("wide", "wl.py:workload"):
+        replace(unplanned(name, Budget()), target="wl.py:workload").save("plan.json")
+        for given in (None, name):
+            asked = _run_of(("true",), options | {"name": given})
+            assert asked.workload == name
+
+
+def test_a_name_of_another_is_refused_before_the_run(here: Path) -> None:
+    with Store.open() as store:
+        store.add(make_measurement(workload="wide", target="wl.py:workload"))
+    result = CliRunner().invoke(cli, ["run", "--name", "wide", "--", "touch", "ran"])
+    assert (result.exit_code, Path("ran").exists()) == (2, False)
+    assert result.stderr.startswith("epochcast: 'wide' is the name of wl.py:workload in this store")
 
 
 def test_braces_in_a_message_are_the_users_own() -> None:

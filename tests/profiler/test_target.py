@@ -293,6 +293,11 @@ def test_without_loader_workers_what_is_about_them_is_dropped(file):
         ("mnist-mlp", "mnist-mlp"),
         ("package.module:f", "package.module:f"),
         ("/x/train.py:f", "/x/train.py:f"),
+        (f"{Path.cwd()}/train.py:f", "train.py:f"),
+        (f"../{Path.cwd().name}/a/train.py", "a/train.py"),
+        (f"{Path.cwd()}/run.sh", "run.sh"),
+        ("../train.py", f"{Path.cwd().parent}/train.py"),
+        ("a\0b.py:f", "a\0b.py:f"),
     ],
 )
 def test_canonical(target, same):
@@ -375,20 +380,20 @@ def test_a_module_has_the_source_of_its_file_whether_it_was_imported_or_not(tmp_
 
 
 @pytest.mark.parametrize(
-    ("target", "name"),
+    ("target", "names"),
     [
-        ("train.py", "train.py"),  # itself before a longer one
-        ("./mnist.py", "/home/me/mnist.py"),
-        ("me/mnist.py", "/home/me/mnist.py"),
-        ("/home/me/mnist.py", "/home/me/mnist.py"),
-        ("twice.py", "twice.py"),  # which of both nobody knows
-        ("nist.py", "nist.py"),
-        ("train.py:workload", "a/train.py:workload"),
+        ("train.py", ["train.py"]),  # itself before a longer one
+        ("./mnist.py", ["/home/me/mnist.py"]),
+        ("me/mnist.py", ["/home/me/mnist.py"]),
+        ("/home/me/mnist.py", ["/home/me/mnist.py"]),
+        ("twice.py", ["a/twice.py", "b/twice.py"]),
+        ("nist.py", []),
+        ("train.py:workload", ["a/train.py:workload"]),
     ],
 )
-def test_a_path_may_be_told_by_its_end(target: str, name: str) -> None:
+def test_a_path_may_be_told_by_its_end(target: str, names: list[str]) -> None:
     known = ["train.py", "/x/train.py", "/home/me/mnist.py", "a/twice.py", "b/twice.py"]
-    assert meant(target, [*known, "a/train.py:workload"]) == name
+    assert meant(target, [*known, "a/train.py:workload"]) == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +410,7 @@ def test_a_path_may_be_told_by_its_end(target: str, name: str) -> None:
         ("other.py:workload", "of letters and digits"),
         ("https://example.org/net", "of letters and digits"),
         ("other.py", "names code"),
+        ("run.sh", "names code"),
         ("mnist-mlp", "names code"),
     ],
 )

@@ -69,6 +69,21 @@ def test_a_run_under_a_name_is_of_its_script_and_of_no_other(tmp_path: Path) -> 
         assert store.measurements() == (elsewhere, named)
 
 
+def test_a_script_that_follows_the_plan_of_a_workload_counts_for_it(tmp_path: Path) -> None:
+    """As a measurement it is of the script, so that no probe of the workload is displaced."""
+    training = whole(epochs=3)
+    plan = replace(unplanned("big", Budget()), target="wl.py:workload")
+    chosen = replace(plan.chosen, epochs=3, steps_per_epoch=training.batches)
+    plan = replace(plan, options=(chosen,), prices=prices(training))
+    watch = Watch(replace(watched(plan=plan), workload="big"))
+    replayed(training, watch)
+    with Store.open(str(tmp_path / "store.sqlite")) as store:
+        teach(replace(RUN, workload="big", plan=plan), replace(finished(), watch=watch), store)
+        assert store.workloads() == ("train.py",)
+        (outcome,) = store.outcomes("big")
+    assert (outcome.epochs, outcome.source) == (3, "")
+
+
 def test_braces_of_a_command_stand_for_themselves() -> None:
     run = replace(RUN, arguments=("python", "train.py", "{seed}", '{"a": 1}'))
     measured = measured_run(run, finished())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from strategies import CPU, make_measurement, make_outcome
 
 from epochcast.cli import cli
-from epochcast.errors import PredictionError, StoreError
+from epochcast.errors import PredictionError, StoreError, UsageError
 from epochcast.records import RunConfig
 from epochcast.storage import transfer as module
 from epochcast.storage.store import Store
@@ -168,3 +169,28 @@ def test_a_name_takes_the_counts_of_its_target_along(mine: Store, store: Store) 
     assert transfer(mine, store, "train.py:workload") == Moved(measurements=1, present=1)
     assert store.names_of("train.py:workload") == ("wide", "wider")
     assert store.measurements() == mine.measurements()
+
+
+def test_a_name_of_two_targets_is_refused_before_anything_is_copied(
+    mine: Store, store: Store
+) -> None:
+    mine.add_all([*rounds(0), *rounds(0, 1, workload="big", target="wl.py:workload")])
+    there = rounds(2, workload="big", target="other.py:workload")
+    store.add_all(there)
+    said = r"^'big' is the name of wl.py:workload in .*, and of other.py:workload in .*--name$"
+    with pytest.raises(UsageError, match=said):
+        transfer(mine, store)
+    exported = io.StringIO()
+    mine.export(exported)
+    with pytest.raises(UsageError, match=r"'big' is the name of wl.py:workload in the export"):
+        store.import_(exported.getvalue().splitlines())
+    assert store.measurements() == tuple(there)
+    assert transfer(mine, store, "mnist-mlp").measurements == 1
+
+
+def test_the_end_of_two_targets_is_of_both(store: Store) -> None:
+    store.add_all(rounds(0, workload="nm", target="q/wl.py:workload", created_at=LATER))
+    store.add_all(rounds(0, workload="p/wl.py:workload", created_at=EARLIER))
+    store.add_all(rounds(0, workload="head", target="p/wl.py:workload"))
+    assert store.names_of("wl.py:workload") == ("p/wl.py:workload", "nm")
+    assert store.names_of(f"{Path.cwd()}/p/wl.py:workload") == ("p/wl.py:workload",)

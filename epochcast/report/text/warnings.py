@@ -264,8 +264,8 @@ WARNINGS = {
     "something else, give --epochs",
     "batch-differs": "the plan is for a batch size of {planned}, but the script's loader has "
     "{seen}",
-    "script-differs": "the plan is for {planned}, but what runs is called {seen}: --name says what "
-    "it is called, and outcomes of one are no outcomes of the other",
+    "script-differs": "the plan is for {planned}, but what runs is called {seen}: outcomes of one "
+    "are no outcomes of the other; run what was planned, or plan what runs: epochcast plan {seen}",
     "time-left": "after {steps} steps: {span} to go to the end of epoch {epochs}, in eight cases "
     "of ten{beside}",
     "time-left-unknown": "after {steps} steps, {seconds} each batch; to say when it ends, its "
