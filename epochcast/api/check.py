@@ -317,6 +317,8 @@ def _count_change(name: str, before: BaselineEntry, after: BaselineEntry, limits
 
 
 def _culprits(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    if not before or not after:  # of one side nobody knows
+        return ()
     moved = {n: after.get(n, 0) - before.get(n, 0) for n in {**before, **after}}
     largest = sorted(moved, key=lambda name: (-abs(moved[name]), name))[:CULPRITS]
     return tuple((name, moved[name]) for name in largest if moved[name])

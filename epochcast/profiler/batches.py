@@ -2,7 +2,8 @@
 stand for an epoch.
 
 A batch is a tensor, or holds some: in tuples, lists and mappings, in the fields of a dataclass, in
-the attributes of an object that can be moved ``to`` a device, as those of other libraries can.
+the attributes of an object that can be moved ``to`` a device, as those of other libraries can. A
+model that is in it is no part of it.
 
 Where batches differ in size (padded text, images of many sizes), ``draw_batches`` finds two that
 stand for an epoch:
@@ -14,15 +15,16 @@ stand for an epoch:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain, cycle, islice
 from statistics import fmean
+from types import MemberDescriptorType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
 
 from epochcast.errors import WorkloadError
@@ -33,16 +35,20 @@ ALIKE = 64  # samples in batches of one size, after which all are taken to be of
 
 def tensors_in(batch: Any) -> Iterator[Tensor]:
     """All tensors of a batch."""
-    if isinstance(batch, Tensor):
-        yield batch
-        return
+    waiting, met = [batch], dict[int, Any]()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Tensor):
+            yield part
+        elif id(part) not in met:
+            met[id(part)] = part  # kept, so that nothing else gets its id
+            waiting.extend(reversed(_parts(part)))
+
+
+def _parts(batch: Any) -> list[Any]:
     if isinstance(batch, tuple | list):
-        parts: Any = batch
-    elif isinstance(batch, Mapping):
-        parts = batch.values()
-    else:
-        parts = _attributes(batch).values()
-    yield from chain.from_iterable(map(tensors_in, parts))
+        return list(batch)
+    return list((batch if isinstance(batch, Mapping) else _attributes(batch)).values())
 
 
 def elements(batch: Any) -> int:
@@ -51,50 +57,87 @@ def elements(batch: Any) -> int:
 
 
 def mapped(
-    batch: Any, function: Callable[[Any], Any], stops: Callable[[Any], bool] | None = None
+    batch: Any,
+    function: Callable[[Any], Any],
+    stops: Callable[[Any], bool] | None = None,
+    made: dict[int, tuple[Any, Any]] | None = None,
 ) -> Any:
     """A batch like this one, of which everything that holds tensors is a copy.
 
     Args:
-        batch: may hold anything else too, which stays as it is.
+        batch: may hold anything else too, which stays as it is, and itself.
         function: makes what takes the place of a tensor.
         stops: whether the function is given a part as it is; by default tensors alone.
+        made: parts by their ids, which nothing else gets while they are kept, and their copies.
     """
+    known = {} if made is None else made
 
     def inner(part: Any) -> Any:
-        return mapped(part, function, stops)
+        return mapped(part, function, stops, known)
 
     if isinstance(batch, Tensor) or (stops is not None and stops(batch)):
         return function(batch)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(inner, batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(map(inner, batch))
-    if isinstance(batch, Mapping):
-        made = {key: inner(value) for key, value in batch.items()}
-        if type(batch) is dict or not isinstance(batch, MutableMapping):
-            return made
-        of_its_kind = copy(batch)
-        of_its_kind.update(made)
-        return of_its_kind
-    attributes = _attributes(batch)
-    alike = copy(batch) if attributes else batch
-    for name, value in attributes.items():
-        object.__setattr__(alike, name, inner(value))  # frozen dataclasses, too
+    if id(batch) in known:
+        return known[id(batch)][1]
+    if isinstance(batch, tuple):
+        return _tuple_like(batch, [inner(item) for item in batch])
+    alike = _empty_like(batch)
+    known[id(batch)] = batch, alike
+    _fill(alike, batch, inner)
     return alike
+
+
+def _tuple_like(batch: tuple[Any, ...], items: Sequence[Any]) -> Any:
+    if all(new is old for new, old in zip(items, batch, strict=True)):
+        return batch
+    try:
+        return tuple.__new__(type(batch), items)
+    except TypeError:  # a structure of C, as torch.max returns
+        return type(batch)(items)
+
+
+def _empty_like(batch: Any) -> Any:
+    """What will hold the copies of a batch's parts, which may hold it in turn."""
+    if isinstance(batch, Mapping) and not isinstance(batch, MutableMapping):
+        return {}
+    return copy(batch) if _parts(batch) else batch
+
+
+def _fill(alike: Any, batch: Any, inner: Callable[[Any], Any]) -> None:
+    if isinstance(batch, list):
+        alike[:] = map(inner, batch)
+    elif isinstance(batch, Mapping):
+        alike.update({key: inner(value) for key, value in batch.items()})
+    else:
+        for name, value in _attributes(batch).items():
+            object.__setattr__(alike, name, inner(value))  # frozen dataclasses, too
 
 
 def copied(batch: Any) -> Any:
     """The same in memory of its own; tensors that share a storage share one in the copy, too."""
     known: dict[int, Any] = {}
-    return mapped(batch, lambda tensor: deepcopy(tensor.detach(), known))
+
+    def copy_of(tensor: Tensor) -> Tensor:
+        shares = tensor.layout in (torch.strided, torch.jagged)
+        detached = tensor.detach()
+        made = deepcopy(detached, known) if shares else detached.clone()
+        return made.requires_grad_(tensor.requires_grad)
+
+    return mapped(batch, copy_of)
 
 
 def _attributes(batch: Any) -> dict[str, Any]:
-    """What an object holds that may hold tensors; of most things nothing."""
+    """What an object holds that may hold tensors; of most things, and of a model, nothing."""
+    if isinstance(batch, nn.Module):
+        return {}
     if is_dataclass(batch) and not isinstance(batch, type):
         return {f.name: getattr(batch, f.name) for f in fields(batch) if hasattr(batch, f.name)}
-    return getattr(batch, "__dict__", {}) if hasattr(type(batch), "to") else {}
+    if not hasattr(type(batch), "to"):
+        return {}
+    members = chain.from_iterable(vars(kind).items() for kind in type(batch).__mro__)
+    slots = [name for name, member in members if isinstance(member, MemberDescriptorType)]
+    held = {name: getattr(batch, name) for name in slots if hasattr(batch, name)}
+    return held | getattr(batch, "__dict__", {})
 
 
 def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
@@ -107,14 +150,19 @@ def move(batch: Any, device: torch.device, non_blocking: bool = False) -> Any:
     """
 
     def to_device(part: Any) -> Any:
-        if not non_blocking:
-            return part.to(device)
-        try:
-            return part.to(device, non_blocking=True)
-        except TypeError:  # an object of the user's, whose method takes a device alone
-            return part.to(device)
+        moved = _moved(part, device, non_blocking)
+        return part if moved is None else moved  # an object of the user's, moved in place
 
     return mapped(batch, to_device, stops=lambda part: hasattr(type(part), "to"))
+
+
+def _moved(part: Any, device: torch.device, non_blocking: bool) -> Any:
+    if not non_blocking:
+        return part.to(device)
+    try:
+        return part.to(device, non_blocking=True)
+    except TypeError:  # an object of the user's, whose method takes a device alone
+        return part.to(device)
 
 
 # -- batches of one pass over the data -------------------------------------------------------------

@@ -10,10 +10,12 @@ PyTorch loop does and nothing else.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain, cycle, islice, repeat
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from epochcast.profiler.updates import around_updates, needs_closure, optimized
 from epochcast.profiler.workload import Workload, first_line
 from epochcast.records import RunConfig, Sharding, Sizes
 
+_TORCH = str(Path(torch.__file__).parent)
 _WORKER_OPTIONS = (
     "num_workers",
     "pin_memory",
@@ -272,8 +275,17 @@ class TrainingLoop:
         except (TypeError, AttributeError) as error:
             if isinstance(outputs, Tensor):
                 raise
+            got = type(outputs).__name__
+            calls = traceback.extract_tb(error.__traceback__)[1:]
+            of_loss = [call for call in calls if not call.filename.startswith(_TORCH)]
+            if of_loss:  # it may be a mistake of another kind
+                place = f"{Path(of_loss[-1].filename).name}, line {of_loss[-1].lineno}"
+                raise WorkloadError(
+                    f"loss= fails at {place} ({first_line(error)}); it was given {got}: if the "
+                    "loss is of a part of that, give forward=lambda model, batch: … instead"
+                ) from error
             raise WorkloadError(
-                f"the model returns {type(outputs).__name__}, of which loss= makes nothing "
+                f"the model returns {got}, of which loss= makes nothing "
                 f"({first_line(error)}): give forward=lambda model, batch: … instead, which takes "
                 "from it what the loss is of"
             ) from error

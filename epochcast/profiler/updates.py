@@ -34,18 +34,27 @@ def hooks_around(
 ) -> tuple[Callable[..., Any], Callable[..., None]]:
     """Hooks before and after an optimizer's step that call two functions around the update in it.
 
-    A step that is given a closure evaluates the loss first; its update begins when it has. One that
-    evaluates as often as it likes (LBFGS) is more than an update, and neither is called.
+    A step that is given a closure evaluates the loss first; its update begins when it has, and is
+    in two parts where it evaluates once more (sharpness-aware minimisation). One that must be given
+    one (LBFGS) is more than an update, and neither is called.
 
     Args:
         before: called with the optimizer that is about to change its parameters.
         after: called with it when it has.
     """
     evaluating: set[int] = set()
+    updating: set[int] = set()
 
     def begin(optimizer: torch.optim.Optimizer) -> None:
         evaluating.discard(id(optimizer))
-        before(optimizer)
+        if id(optimizer) not in updating:  # else a step within its step: super().step()
+            updating.add(id(optimizer))
+            before(optimizer)
+
+    def end(optimizer: torch.optim.Optimizer) -> None:
+        if id(optimizer) in updating:
+            updating.remove(id(optimizer))
+            after(optimizer)
 
     def step_begins(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         if needs_closure(optimizer):
@@ -58,9 +67,9 @@ def hooks_around(
         evaluating.add(id(optimizer))
 
         def evaluated() -> Any:
+            end(optimizer)
             loss = closure()
-            if id(optimizer) in evaluating:
-                begin(optimizer)
+            begin(optimizer)
             return loss
 
         if named:
@@ -72,7 +81,7 @@ def hooks_around(
             return
         if id(optimizer) in evaluating:  # it has not asked
             begin(optimizer)
-        after(optimizer)
+        end(optimizer)
 
     return step_begins, step_ends
 

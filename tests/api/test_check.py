@@ -129,6 +129,11 @@ def test_the_modules_that_made_more_flops_are_named(capsys):
     assert "FLOPs: c +5,000, a -10." in capsys.readouterr().out
 
 
+def test_where_one_side_does_not_know_its_modules_none_is_named():
+    (change,) = compare(entry(), replace(entry(flops=1), flops_by_module={"a": 1}), Limits())
+    assert (change.name, change.culprits) == ("flops", ())
+
+
 def test_flops_outside_the_model_have_a_name(monkeypatch):
     """Those of a loss, or of the gradient of a gradient."""
     counts = Footprint.of_counts(flops=5)

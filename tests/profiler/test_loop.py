@@ -184,15 +184,23 @@ class Named(nn.Module):
         return {"logits": self.net(x)}
 
 
+def mistaken(outputs, targets):
+    raise TypeError("a mistake")
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
+        (
+            {"model": Named(), "loss": mistaken},
+            r"loss= fails at test_loop\.py, line \d+ \(TypeError: a mistake\); .* given dict: if",
+        ),
         ({"model": Named()}, r"model returns dict, of which loss= makes .*give forward=lambda"),
         ({"forward": lambda m, b: m(b[0]).sum().item()}, r"returned a number; leave out \.item"),
         ({"forward": lambda m, b: m(b[0])}, r"shape \(4, 3\); take its \.mean"),
         ({"forward": lambda m, b: {"loss": m(b[0]).sum()}}, r"returned dict; return its \['loss"),
     ],
-    ids=["outputs", "number", "vector", "dict"],
+    ids=["mistake", "outputs", "number", "vector", "dict"],
 )
 def test_what_is_no_loss_is_said_with_what_to_do(made, message):
     loop = loop_of(**made)

@@ -194,7 +194,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]
             made = whole.view(tensor.dtype).as_strided(*layout)
             if tensor.dtype == torch.bool:
                 made.picks = _picks(tensor)  # type: ignore[attr-defined]
-            return made
+            return made.requires_grad_(tensor.requires_grad)
 
         with self._mode:
             return mapped(batch, copy)
