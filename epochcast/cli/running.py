@@ -134,9 +134,9 @@ def _run_of(command: tuple[str, ...] | None, options: dict[str, Any]) -> Run:
     """
     from epochcast.guard.segments import in_segments
     from epochcast.profiler.machine import process_age
-    from epochcast.profiler.target import called, is_target, require_name
+    from epochcast.profiler.target import called, is_target, require_name, workload_name
     from epochcast.records import Plan
-    from epochcast.scripts.command import Filled, require_program, workload_name
+    from epochcast.scripts.command import Filled, require_program
     from epochcast.scripts.running import Run
 
     environment = dict(options["variables"])

@@ -17,12 +17,14 @@ import importlib.util
 import inspect
 import io
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any, TextIO
 from unicodedata import category
@@ -95,6 +97,32 @@ def _from_here(file: str) -> str:
     except (OSError, ValueError):  # no file can be there
         return os.path.normpath(file)
     return str((real.relative_to(here) if real.is_relative_to(here) else real) / name)
+
+
+def workload_name(arguments: Sequence[str]) -> str:
+    """``train.py`` of ``python ./train.py``, ``pkg.train`` of ``python -m pkg.train``.
+
+    Of ``torchrun --nproc-per-node 2 train.py`` and other launchers likewise; else the program.
+    """
+    at = script_at(arguments)
+    if at is None:
+        return PurePath(arguments[0]).name
+    return canonical(arguments[at])
+
+
+def script_at(arguments: Sequence[str]) -> int | None:
+    """Where the file of the script stands, or its module; None where neither is seen."""
+    for i, (before, argument) in enumerate(pairwise(("", *arguments))):
+        if argument.endswith(SUFFIXES) and not argument.startswith("-"):
+            return i
+        is_module = before in ("-m", "--module") and re.fullmatch(r"[\w.]+", argument)
+        if is_module and not _is_launcher(argument):
+            return i
+    return None
+
+
+def _is_launcher(module: str) -> bool:
+    return module.split(".")[0] in ("torch", "accelerate", "deepspeed", "lightning", "fabric")
 
 
 def called(name: str | None, target: str) -> str:

@@ -20,11 +20,11 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import get_args
 
 from epochcast.errors import UsageError
-from epochcast.profiler.target import SUFFIXES, canonical
+from epochcast.profiler.target import script_at, workload_name
 from epochcast.records import Precision, SizeValue, parse_size_value
 
 EPOCHS = "epochs"
@@ -155,7 +155,7 @@ def processes_said(arguments: Sequence[str]) -> int | None:
     Args:
         arguments: of the command, filled.
     """
-    launcher = arguments[: _script_at(arguments)]
+    launcher = arguments[: script_at(arguments)]
     said = [value for option, value in _options(launcher) if option in _PROCESSES]
     return int(said[-1]) if said and said[-1].isdecimal() else None
 
@@ -220,33 +220,7 @@ def require_program(filled: Filled, folder: Path) -> None:
         )
 
 
-# -- what it is called, and what it consists of ----------------------------------------------------
-
-
-def workload_name(arguments: Sequence[str]) -> str:
-    """``train.py`` of ``python ./train.py``, ``pkg.train`` of ``python -m pkg.train``.
-
-    Of ``torchrun --nproc-per-node 2 train.py`` and other launchers likewise; else the program.
-    """
-    at = _script_at(arguments)
-    if at is None:
-        return PurePath(arguments[0]).name
-    return canonical(arguments[at])
-
-
-def _script_at(arguments: Sequence[str]) -> int | None:
-    """Where the file of the script stands, or its module; None where neither is seen."""
-    for i, (before, argument) in enumerate(pairwise(("", *arguments))):
-        if argument.endswith(SUFFIXES) and not argument.startswith("-"):
-            return i
-        is_module = before in ("-m", "--module") and re.fullmatch(r"[\w.]+", argument)
-        if is_module and not _is_launcher(argument):
-            return i
-    return None
-
-
-def _is_launcher(module: str) -> bool:
-    return module.split(".")[0] in ("torch", "accelerate", "deepspeed", "lightning", "fabric")
+# -- what it consists of ---------------------------------------------------------------------------
 
 
 def own_files(arguments: Sequence[str], imported: Iterable[str], folder: Path) -> tuple[str, ...]:
@@ -257,7 +231,7 @@ def own_files(arguments: Sequence[str], imported: Iterable[str], folder: Path) -
         imported: files, installed ones among them.
         folder: where the command is started.
     """
-    at = _script_at(arguments)
+    at = script_at(arguments)
     named = [] if at is None or not (folder / arguments[at]).is_file() else [arguments[at]]
     return local_files([*named, *imported], folder)
 

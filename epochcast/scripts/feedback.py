@@ -22,9 +22,9 @@ from pathlib import Path
 from epochcast.guard.forecast import Forecast, Work
 from epochcast.profiler.machine import machine
 from epochcast.profiler.rounds import require_own_name
-from epochcast.profiler.target import is_target
+from epochcast.profiler.target import is_target, workload_name
 from epochcast.records import Device, Measurement, Quantiles, RunOutcome, StopReason
-from epochcast.scripts.command import PLACE, Filled, Template, verbatim, workload_name
+from epochcast.scripts.command import PLACE, Filled, Template, verbatim
 from epochcast.scripts.observed import NothingSeen, Trial, measurement_of
 from epochcast.scripts.running import Finished, Run
 from epochcast.scripts.tracker import Tracker

@@ -14,10 +14,12 @@ ones are refused, by a process too that was there before they became so (``requi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from epochcast.errors import StoreError
+from epochcast.profiler.target import canonical, workload_name
 from epochcast.storage.address import APPLICATION_ID, Address
 from epochcast.storage.database import Connection, Database
 
@@ -49,10 +51,20 @@ _TABLES = (
 
 
 def _add_targets(connection: Connection) -> None:
-    """Up to schema 5 nothing but scripts could have a name, and its target was not kept."""
+    """Up to schema 5 nothing but scripts could have a name; their arguments say what it is of."""
     column = "ADD COLUMN target TEXT NOT NULL DEFAULT ''"
     connection.execute(f"ALTER TABLE epochcast_measurements {column}")
     connection.execute("UPDATE epochcast_measurements SET target = workload")
+    scripts = "SELECT id, workload, document FROM epochcast_measurements WHERE document LIKE ?"
+    update = "UPDATE epochcast_measurements SET target = ?, document = ? WHERE id = ?"
+    for number, workload, document in connection.execute(scripts, ('%"script":{%',)).fetchall():
+        try:
+            record = json.loads(document)
+            target = workload_name(record["script"]["arguments"])
+        except (ValueError, TypeError, LookupError):  # damaged, and told of when it is read
+            continue
+        if canonical(workload) != target:
+            connection.execute(update, (target, json.dumps(record | {"target": target}), number))
     connection.execute(_BY_TARGET)
 
 

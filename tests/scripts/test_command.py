@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epochcast.errors import UsageError
-from epochcast.profiler.target import source_of_files
+from epochcast.profiler.target import source_of_files, workload_name
 from epochcast.scripts.command import (
     Template,
     combinations,
@@ -17,7 +17,6 @@ from epochcast.scripts.command import (
     own_files,
     processes_said,
     require_program,
-    workload_name,
 )
 
 LAUNCHED = ("torchrun", "--nproc_per_node={n}", "train.py", "-b", "{batch_size}", "--n", "{width}")

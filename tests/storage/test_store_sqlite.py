@@ -16,6 +16,7 @@ from strategies import make_measurement, make_outcome
 
 from epochcast.errors import MissingDependency, StoreError, UsageError
 from epochcast.records import SCHEMA
+from epochcast.records.measurement import Script
 from epochcast.storage import tables
 from epochcast.storage.address import APPLICATION_ID, locate
 from epochcast.storage.database import Database
@@ -484,6 +485,10 @@ def test_a_name_with_a_nul_is_refused(url: str) -> None:
 def test_a_store_without_targets_gets_them(store, tmp_path):
     """As schema 5 had it."""
     store.add(make_measurement(workload="train.py:workload"))
+    arguments = ("python", "./train.py", "{width}")
+    script = Script(arguments=arguments)
+    for name in ("big", "train.py"):
+        store.add(make_measurement(workload=name, script=script))
     store.close()
     for statement in (
         "DROP INDEX epochcast_by_target",
@@ -492,8 +497,11 @@ def test_a_store_without_targets_gets_them(store, tmp_path):
     ):
         execute(file_of(store), statement)
     with Store.open(folder=tmp_path / ".epochcast") as newer:
+        assert [m.target for m in newer.measurements("big")] == ["train.py"]
         newer.add(make_measurement(workload="wide", target="train.py:workload"))
         assert newer.select("SELECT workload, target FROM epochcast_measurements ORDER BY id") == [
             ("train.py:workload", "train.py:workload"),
+            ("big", "train.py"),
+            ("train.py", "train.py"),
             ("wide", "train.py:workload"),
         ]
