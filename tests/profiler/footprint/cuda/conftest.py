@@ -21,10 +21,10 @@ EVIDENCE = next(
 
 @pytest.fixture(scope="module")
 def followed(request):
-    """Sequences by the names of ``followed.py``."""
+    """Sequences by the names of ``followed_on_cards.py``."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(HERE / "followed.py"), request.module.__name__],
+        [sys.executable, str(HERE / "followed_on_cards.py"), request.module.__name__],
         capture_output=True,
         text=True,
         env=environment,

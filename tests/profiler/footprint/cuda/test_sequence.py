@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from followed import cell, gated, recurrent
+from followed_on_cards import cell, gated, recurrent
 
 from epochcast.profiler.footprint.dry_run import simulate
 
@@ -126,7 +126,7 @@ def test_parameters_know_their_module_and_activations_the_users_line(followed):
     sequence = followed("encoders")
     modules = {sequence.modules[m] for m in sequence.block_modules if m >= 0}
     assert "layers.0.self_attn.out_proj" in modules
-    assert any(line.startswith("followed.py:") for line in sequence.lines)
+    assert any(line.startswith("followed_on_cards.py:") for line in sequence.lines)
 
 
 @pytest.mark.parametrize("name", ["gated", "gated on cpu"])

@@ -1,6 +1,6 @@
 """Run in a process of its own: follows steps on devices that are not there, one JSON line each.
 
-python followed.py MODULE      of each name that this test module asks for, prints
+python followed_on_cards.py MODULE      of each name that this test module asks for, prints
                                {"name", "sequence"}, or {"name", "error"}
 """
 
