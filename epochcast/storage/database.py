@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -82,6 +82,11 @@ class Connection:
 
     def _dialect(self, sql: str) -> str:
         return sql.replace("?", "%s") if self.on_server else sql
+
+
+def places(values: Collection[object]) -> str:
+    """What stands for some values in a statement: ``?, ?, ?``; of none a text that nothing is."""
+    return ", ".join("?" * len(values)) or "''"
 
 
 class Database:

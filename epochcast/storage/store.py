@@ -31,7 +31,7 @@ from epochcast.records import (
 )
 from epochcast.records.measurement import IMPORTED, share_a_number
 from epochcast.storage.address import Address, check_file, locate, make_folders
-from epochcast.storage.database import Connection, Database
+from epochcast.storage.database import Connection, Database, places
 from epochcast.storage.tables import (
     empty_database,
     nothing_yet,
@@ -223,8 +223,8 @@ class Store:
         bare = [target for target in targets if target in stored]
         last = "max(CASE WHEN status = 'ok' THEN created_at ELSE '' END)"
         named = self.select(
-            f"SELECT workload FROM epochcast_measurements WHERE target IN ({_places(targets)})"
-            f" AND (workload = target OR target NOT IN ({_places(bare)}))"
+            f"SELECT workload FROM epochcast_measurements WHERE target IN ({places(targets)})"
+            f" AND (workload = target OR target NOT IN ({places(bare)}))"
             f" GROUP BY workload ORDER BY {last}, workload",
             *targets,
             *bare,
@@ -456,10 +456,6 @@ def _made(address: Address, create: bool) -> Database:
     return database
 
 
-def _places(values: Iterable[str]) -> str:
-    return ", ".join("?" for _ in values) or "''"
-
-
 def _row(measurement: Measurement) -> Row:
     return {
         "key": measurement.key,
@@ -498,10 +494,11 @@ def replace_rows(connection: Connection, table: tuple[str, str], rows: Iterable[
     if not known:
         return
     name, key = table
-    columns, places = ", ".join(known[0]), ", ".join("?" * len(known[0]))
+    columns = ", ".join(known[0])
     connection.executemany(f"DELETE FROM {name} WHERE {key} = ?", [(row[key],) for row in known])
     connection.executemany(
-        f"INSERT INTO {name} ({columns}) VALUES ({places})", [tuple(row.values()) for row in known]
+        f"INSERT INTO {name} ({columns}) VALUES ({places(known[0])})",
+        [tuple(row.values()) for row in known],
     )
 
 

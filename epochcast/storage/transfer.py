@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from epochcast.errors import PredictionError
 from epochcast.records.measurement import IMPORTED
-from epochcast.storage.database import Connection
+from epochcast.storage.database import Connection, places
 from epochcast.storage.store import Store, replace_rows
 
 PAGE = 200  # measurements in a transaction: what an interruption undoes at most
@@ -98,8 +98,7 @@ def _filter(source: Store, workload: str | None, device: str | None) -> _Filter:
     if workload and not names:
         known = ", ".join(sorted(source.workloads())) or "nothing"
         raise PredictionError(f"no measurements of {workload!r} in {source.label}, only of {known}")
-    places = ", ".join("?" * len(names))
-    of_workload = _Filter(f"workload IN ({places})" if names else "1 = 1", names)
+    of_workload = _Filter(f"workload IN ({places(names)})" if names else "1 = 1", names)
     if device is None:
         return of_workload
     there = {d.key: d for name in names or (None,) for d in source.devices(name)}.values()
@@ -107,8 +106,9 @@ def _filter(source: Store, workload: str | None, device: str | None) -> _Filter:
     if not keys:
         known = ", ".join(f"{d.id}: {d.label}" for d in there) or "nothing"
         raise PredictionError(f"nothing in {source.label} is of {device!r}, only of {known}")
-    places = ", ".join("?" * len(keys))
-    return _Filter(f"{of_workload.sql} AND device_key IN ({places})", of_workload.values + keys)
+    return _Filter(
+        f"{of_workload.sql} AND device_key IN ({places(keys)})", of_workload.values + keys
+    )
 
 
 def _pages(source: Store, wanted: _Filter) -> Iterator[dict[str, str]]:
@@ -174,8 +174,7 @@ def _move_outcomes(source: Store, target: Store, workload: str | None, device: s
 def _stamps(connection: Connection, keys: Iterable[str]) -> dict[str, str]:
     """When measurements were made, of those that a store has."""
     wanted = tuple(keys)
-    places = ", ".join("?" * len(wanted))
-    sql = f"SELECT key, created_at FROM epochcast_measurements WHERE key IN ({places})"
+    sql = f"SELECT key, created_at FROM epochcast_measurements WHERE key IN ({places(wanted)})"
     return dict(connection.execute(sql, wanted).fetchall()) if wanted else {}
 
 
@@ -183,8 +182,7 @@ def _rows(source: Store, table: _Table, keys: Sequence[str]) -> list[tuple[Any, 
     if not keys:
         return []
     name, columns = table
-    places = ", ".join("?" * len(keys))
-    sql = f"SELECT {', '.join(columns)} FROM {name} WHERE key IN ({places}) ORDER BY id"
+    sql = f"SELECT {', '.join(columns)} FROM {name} WHERE key IN ({places(keys)}) ORDER BY id"
     return source.select(sql, *keys)
 
 

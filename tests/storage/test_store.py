@@ -11,7 +11,7 @@ from strategies import CPU, make_measurement, make_outcome
 from sweeps import NAMES, Sweeps
 
 from epochcast.errors import StoreError
-from epochcast.records import SCHEMA, RunConfig, Timeline
+from epochcast.records import SCHEMA, RunConfig, Script, Timeline
 from epochcast.storage import tables
 from epochcast.storage.store import KEPT_MODELS, Store
 
@@ -224,6 +224,30 @@ def reopened(store, request, tmp_path):
     on_server = "postgresql" in request.node.name
     url = request.getfixturevalue("url") if on_server else None
     return lambda create=True: Store.open(url, folder=tmp_path / ".epochcast", create=create)
+
+
+def test_a_store_without_targets_gets_them(store, reopened):
+    """As schema 5 had it."""
+    store.add(make_measurement(workload="train.py:workload"))
+    arguments = ("python", "./train.py", "{width}")
+    script = Script(arguments=arguments)
+    for name in ("big", "train.py"):
+        store.add(make_measurement(workload=name, script=script))
+    for statement in (
+        "DROP INDEX epochcast_by_target",
+        "ALTER TABLE epochcast_measurements DROP COLUMN target",
+        "UPDATE epochcast_meta SET value = '5' WHERE name = 'schema'",
+    ):
+        store.write(lambda connection, sql=statement: connection.execute(sql))
+    with reopened() as newer:
+        assert [m.target for m in newer.measurements("big")] == ["train.py"]
+        newer.add(make_measurement(workload="wide", target="train.py:workload"))
+        assert newer.select("SELECT workload, target FROM epochcast_measurements ORDER BY id") == [
+            ("train.py:workload", "train.py:workload"),
+            ("big", "train.py"),
+            ("train.py", "train.py"),
+            ("wide", "train.py:workload"),
+        ]
 
 
 @pytest.mark.parametrize("create", [True, False])

@@ -16,7 +16,6 @@ from strategies import make_measurement, make_outcome
 
 from epochcast.errors import MissingDependency, StoreError, UsageError
 from epochcast.records import SCHEMA
-from epochcast.records.measurement import Script
 from epochcast.storage import tables
 from epochcast.storage.address import APPLICATION_ID, locate
 from epochcast.storage.database import Database
@@ -480,28 +479,3 @@ def test_an_outcome_that_cannot_be_read_is_named(store):
 def test_a_name_with_a_nul_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no NUL character"):
         locate(url)
-
-
-def test_a_store_without_targets_gets_them(store, tmp_path):
-    """As schema 5 had it."""
-    store.add(make_measurement(workload="train.py:workload"))
-    arguments = ("python", "./train.py", "{width}")
-    script = Script(arguments=arguments)
-    for name in ("big", "train.py"):
-        store.add(make_measurement(workload=name, script=script))
-    store.close()
-    for statement in (
-        "DROP INDEX epochcast_by_target",
-        "ALTER TABLE epochcast_measurements DROP COLUMN target",
-        "UPDATE epochcast_meta SET value = '5' WHERE name = 'schema'",
-    ):
-        execute(file_of(store), statement)
-    with Store.open(folder=tmp_path / ".epochcast") as newer:
-        assert [m.target for m in newer.measurements("big")] == ["train.py"]
-        newer.add(make_measurement(workload="wide", target="train.py:workload"))
-        assert newer.select("SELECT workload, target FROM epochcast_measurements ORDER BY id") == [
-            ("train.py:workload", "train.py:workload"),
-            ("big", "train.py"),
-            ("train.py", "train.py"),
-            ("wide", "train.py:workload"),
-        ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from followed_on_cards import T4
 
 from epochcast.profiler.footprint.allocations import operands
 from epochcast.profiler.footprint.cuda import workspaces
@@ -17,17 +18,9 @@ from epochcast.profiler.footprint.cuda.workspaces import (
     cublas_workspace_bytes,
     cublaslt_workspace_bytes,
 )
-from epochcast.records import DeviceSpec
 
 aten = torch.ops.aten
 MIB = 2**20
-T4 = DeviceSpec(
-    name="t4",
-    memory_bytes=15_634_661_376,
-    capability=(7, 5),
-    multiprocessors=40,
-    threads_per_multiprocessor=1024,
-)
 
 
 class Kernel:

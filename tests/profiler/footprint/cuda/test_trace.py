@@ -5,20 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from followed_on_cards import T4
 
 from epochcast.errors import DryRunError
 from epochcast.profiler.footprint.cuda.trace import cuda_sequences
 from epochcast.profiler.process import WorkerDied, WorkerProcess, Workers
 from epochcast.profiler.protocol import Reply, TrialSpec, WorkloadSpec
-from epochcast.records import DeviceSequence, DeviceSpec
+from epochcast.records import DeviceSequence
 
-T4 = DeviceSpec(
-    name="t4",
-    memory_bytes=15_634_661_376,
-    capability=(7, 5),
-    multiprocessors=40,
-    threads_per_multiprocessor=1024,
-)
 EMPTY = DeviceSequence(
     device=T4,
     block_bytes=(),
